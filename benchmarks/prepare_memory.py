@@ -1,0 +1,117 @@
+"""Peak memory and speed of `prepare` on a small and on a large text.
+
+    python benchmarks/prepare_memory.py --megabytes 10 300 --workers 1 2
+
+Memory is the sum over the process tree of resident pages, read five times a second from `ps`;
+a page that two processes share counts twice. Speed is text over processor time, main process
+and workers together, so it is per core whatever the machine did beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = """
+import sys
+from bert_jax.text import corpus
+text, tokenizer, segments, length, out, workers = sys.argv[1:]
+if __name__ == "__main__":
+    corpus.prepare([text], tokenizer, segments, int(length), out, int(workers), progress=False)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 300])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--segments", default="nsp")
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--vocab-size", type=int, default=8000)
+    parser.add_argument("--kind", default="wordpiece")
+    parser.add_argument("--sample", type=Path, default=ROOT / "data" / "sample.txt")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "child.py").write_text(CHILD)
+        train_tokenizer(args.sample, args.kind, args.vocab_size, folder / "tokenizer")
+        for workers in args.workers:
+            peaks = [measure(folder, args, megabytes, workers) for megabytes in args.megabytes]
+            growth = max(peaks) / min(peaks) - 1
+            print(f"workers {workers}: peak memory differs by {growth:.1%}", flush=True)
+
+
+def train_tokenizer(sample: Path, kind: str, vocab_size: int, out: Path) -> None:
+    from bert_jax.text import tokenizer
+
+    with sample.open(encoding="utf-8") as lines:
+        tokenizer.train(lines, kind, vocab_size).save(out)  # type: ignore[arg-type]
+
+
+def measure(folder: Path, args: argparse.Namespace, megabytes: int, workers: int) -> float:
+    """Prepares so much text, prints a line, returns the peak in MB."""
+    text = folder / f"{megabytes}.txt"
+    if not text.exists():
+        write_text(args.sample, text, megabytes * 1_000_000)
+    out = folder / f"corpus-{megabytes}-{workers}"
+    command = [sys.executable, str(folder / "child.py"), str(text), str(folder / "tokenizer")]
+    command += [args.segments, str(args.length), str(out), str(workers)]
+    before, started = processor_seconds(), time.monotonic()
+    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    peak = 0.0
+    while child.poll() is None:
+        peak = max(peak, resident_megabytes(child.pid))
+        time.sleep(0.2)
+    if child.returncode:
+        raise SystemExit(f"prepare failed with exit status {child.returncode}")
+    seconds, cpu = time.monotonic() - started, processor_seconds() - before
+    print(
+        f"workers {workers}, {megabytes} MB: peak {peak:.0f} MB, {seconds:.1f} s, "
+        f"{megabytes / seconds:.2f} MB/s, {megabytes / cpu:.2f} MB/s per core",
+        flush=True,
+    )
+    return peak
+
+
+def write_text(sample: Path, out: Path, size: int) -> None:
+    """The sample again and again; each copy has its own word in every paragraph."""
+    lines = sample.read_text(encoding="utf-8").splitlines()
+    written = 0
+    with out.open("w", encoding="utf-8") as f:
+        for copy in itertools.count():
+            for number, line in enumerate(lines):
+                changed = f"{line} Copy {copy} of {number}.\n" if line else "\n"
+                f.write(changed)
+                written += len(changed)
+                if written >= size:
+                    return
+            f.write("\n")
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def resident_megabytes(root: int) -> float:
+    """Of a process and all below it."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,rss="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    tree = {root}
+    while more := {pid for pid, parent, _ in rows if parent in tree} - tree:
+        tree |= more
+    return sum(kb for pid, _, kb in rows if pid in tree) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The BERT family (BERT, ALBERT, RoBERTa, ELECTRA, SpanBERT) in JAX and Flax.
+
+model = bert_jax.load("runs/demo")
+model.fill("Paris is the [MASK] of France.")
+model.encode(["a text"], layers=(0, -1))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bert_jax.predict import Model, load
+
+__all__ = ["Model", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """jax is imported on first use, so that `bert-jax --help` and text work start at once."""
+    if name in __all__:
+        from bert_jax import predict
+
+        return getattr(predict, name)
+    raise AttributeError(f"module bert_jax has no attribute {name}")

@@ -1,0 +1,279 @@
+"""Commands: parse, build, call; no logic.
+
+Exit status: 0 done; 2 the user's input is wrong; 143 (130) stopped by SIGTERM (SIGINT) after
+saving; 1 anything else. jax is imported by the commands that need it, not before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+PACKAGE = Path(__file__).parent
+
+
+def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.text import documents
+    from bert_jax.text import tokenizer as tokenizers
+
+    out = _new_folder(args.out)
+    reader = documents.read(args.text, strict=args.strict)
+    lines = (paragraph for document in reader for paragraph in document.paragraphs)
+    made = tokenizers.train(lines, args.kind, args.vocab_size, cased=args.cased)
+    made.save(out)
+    print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {out}")
+    return 0
+
+
+def prepare(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.text import corpus
+
+    made = corpus.prepare(
+        args.text, args.tokenizer, args.segments, args.length, Path(args.out),
+        workers=args.workers, seed=args.seed, duplicates=args.duplicates, strict=args.strict,
+        engine=args.engine,
+    )  # fmt: skip
+    for split in ("train", "validation"):
+        counts = getattr(made.info, split)
+        print(f"{split}: {counts.documents} documents, {counts.rows} rows, {counts.tokens} tokens")
+    print(f"corpus: {args.out}")
+    return 0
+
+
+def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
+    experiment = _experiment(args.config, rest)
+    from bert_jax.pretrain import pretrain
+
+    stopped = pretrain(experiment)
+    if stopped is not None:
+        return 128 + stopped
+    from bert_jax import report
+
+    print(report.summary(Path(experiment.run.dir)))
+    return 0
+
+
+def fill(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import load
+
+    for i, guesses in enumerate(load(args.model).fill(args.text, top=args.top), 1):
+        print(f"mask {i}: " + "  ".join(f"{token} {p:.3f}" for token, p in guesses))
+    return 0
+
+
+def embed(args: argparse.Namespace, rest: list[str]) -> int:
+    import numpy as np
+
+    from bert_jax import load
+
+    out = Path(args.out)
+    if out.exists():
+        raise ValueError(f"{out} exists: choose another --out")
+    texts = _lines(args.file)
+    try:
+        layers = "words" if args.layers == "words" else [int(i) for i in args.layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers is {args.layers!r}: expected numbers such as 0,6,12") from None
+    pool = None if args.pool == "none" else args.pool
+    features = load(args.model).encode(texts, layers, pool, truncate=args.truncate)  # type: ignore[arg-type]
+    if pool is None:
+        np.savez(out, **{f"text_{i}": x for i, x in enumerate(features)})
+    else:
+        np.savez(out, features=features)
+    print(f"features of {len(texts)} texts in {out}")
+    return 0
+
+
+def inspect(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import inspect
+
+    if args.target.endswith(".py"):
+        experiment = _experiment(args.target, rest)
+    else:
+        experiment = _resolved(args.target, rest)
+    table = inspect.parameters(experiment)
+    print(json.dumps(table) if args.json else inspect.render(table))
+    return 0
+
+
+def report(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import report
+
+    for path in report.report([Path(run) for run in args.run], Path(args.out)):
+        print(path)
+    return 0
+
+
+TEXT = (
+    "files and globs: plain with blank lines between documents, .gz .xz .zst, .jsonl .parquet; "
+    "or tfds:NAME/SPLIT"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="bert-jax", description="Pre-train and use the BERT family in JAX.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        run: Callable[[argparse.Namespace, list[str]], int], says: str, example: str
+    ) -> Any:
+        p = commands.add_parser(
+            run.__name__, help=says, description=says, epilog=f"example: bert-jax {example}"
+        )
+        p.set_defaults(run_command=run)
+        return p
+
+    p = command(
+        tokenizer,
+        "Train a tokenizer; its folder opens in Hugging Face too.",
+        "tokenizer data/sample.txt --kind wordpiece --vocab-size 4000 --out tok",
+    )
+    p.add_argument("text", nargs="+", help=TEXT)
+    p.add_argument("--kind", choices=("wordpiece", "unigram", "bpe"), required=True)
+    p.add_argument("--vocab-size", type=int, required=True)
+    p.add_argument("--out", required=True, help="a new folder")
+    p.add_argument("--cased", action="store_true", help="keep case and accents")
+    p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
+
+    p = command(
+        prepare,
+        "Turn text into a corpus: a TFDS dataset of rows of token ids.",
+        "prepare data/sample.txt --tokenizer tok --segments nsp --length 128 --out corpus",
+    )
+    p.add_argument("text", nargs="+", help=TEXT)
+    p.add_argument("--tokenizer", required=True, help="a tokenizer's folder")
+    p.add_argument(
+        "--segments", required=True, choices=("nsp", "sop", "electra", "full", "doc", "single")
+    )
+    p.add_argument("--length", type=int, required=True, help="tokens per row")
+    p.add_argument("--out", required=True, help="a new folder")
+    p.add_argument("--workers", type=int, default=1, help="processes; the rows do not depend on it")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--duplicates", type=int, default=1, help="passes over the text, each cut anew")
+    p.add_argument("--engine", choices=("local", "beam"), default="local")
+    p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
+
+    p = command(
+        pretrain,
+        "Pre-train, or go on where the run folder stopped.",
+        "pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/first",
+    )
+    p.add_argument("config", help="a file of configs/; --section.field VALUE changes it")
+
+    p = command(
+        fill, "Fill the mask tokens of a text.", 'fill runs/demo "We will [MASK] our freedom."'
+    )
+    p.add_argument("model", help="a run folder")
+    p.add_argument("text")
+    p.add_argument("--top", type=int, default=5)
+
+    p = command(
+        embed,
+        "Features of every line of a file, from any layer.",
+        "embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz",
+    )
+    p.add_argument("model", help="a run folder")
+    p.add_argument("file", help="one text per line")
+    p.add_argument("--layers", default="-1", help="0,6,12 or words")
+    p.add_argument("--pool", choices=("mean", "cls", "none"), default="mean")
+    p.add_argument("--out", required=True, help="a new .npz file")
+    p.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+
+    p = command(
+        inspect,
+        "The parameter table of a config or a model.",
+        "inspect configs/bert_base.py --json",
+    )
+    p.add_argument("target", help="a config file or a run folder")
+    p.add_argument("--json", action="store_true")
+
+    p = command(
+        report,
+        "Loss curves and a comparison of runs: PNG and one HTML page.",
+        "report runs/demo --out runs/demo/report",
+    )
+    p.add_argument("run", nargs="+", help="run folders")
+    p.add_argument("--out", required=True)
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's messages in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    args, rest = parser().parse_known_args(argv)
+    if rest and args.command not in ("pretrain", "inspect"):
+        _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
+    try:
+        status = args.run_command(args, rest)
+    except ValueError as e:
+        # Our own code says ValueError where the input is wrong; from elsewhere it is a defect.
+        if not _raised_here(e):
+            raise
+        _fail(str(e))
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _raised_here(e: BaseException) -> bool:
+    last = traceback.extract_tb(e.__traceback__)[-1].filename
+    return last == "<string>" or PACKAGE in Path(last).parents
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"bert-jax: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _experiment(path: str, overrides: list[str]) -> Any:
+    """A config file with `--section.field value` laid over it."""
+    from bert_jax import config
+
+    return _override(config.from_file(path), overrides)
+
+
+def _resolved(folder: str, overrides: list[str]) -> Any:
+    from bert_jax import config
+
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"{folder} is neither a config file (*.py) nor a run folder")
+    return _override(config.read(Path(folder) / "config.json"), overrides)
+
+
+def _override(experiment: Any, overrides: list[str]) -> Any:
+    import tyro
+
+    from bert_jax.config import Experiment
+
+    return tyro.cli(
+        tyro.conf.AvoidSubcommands[Experiment],  # type: ignore[type-var]
+        default=experiment, args=overrides, prog="bert-jax",
+    )  # fmt: skip
+
+
+def _new_folder(path: str) -> Path:
+    out = Path(path)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not empty: choose another --out, or remove it")
+    return out
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        texts = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
+    if not texts:
+        raise ValueError(f"{path} is empty: expected one text per line")
+    return texts

@@ -1,0 +1,430 @@
+"""The vocabulary of the whole project: frozen dataclasses whose defaults are BERT-base.
+
+`configs/*.py` hold the values, each as a difference from a named base at the end of this
+file. Numbers that follow from others are properties, never fields. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import runpy
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """`layers` layers made of `groups` sets of parameters, over one embedding block."""
+
+    layers: int = 12
+    hidden_size: int = 768
+    heads: int = 12
+    mlp_size: int | None = None  # None: four times the hidden size
+    embedding_size: int | None = None  # None: the hidden size; else a projection follows
+    groups: int | None = None  # None: one per layer (BERT); 1: one for all (ALBERT)
+    share: Literal["all", "attention", "mlp"] = "all"  # which part a group's layers share
+    vocab_size: int = 30522
+    max_length: int = 512  # usable tokens; the table has `position_offset` rows more
+    position_offset: int = 0  # RoBERTa: 2, the rows 0 and 1 are never looked up
+    token_types: int = 2  # 0: no table
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    init_scale: float = 0.02
+    projection_init: Literal["same", "glorot"] = "same"  # ELECTRA: Glorot
+    pad_id: int = 0
+    zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden_size", "heads", "vocab_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at least 1")
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"encoder.hidden_size {self.hidden_size} does not divide into "
+                f"encoder.heads {self.heads}: choose a multiple"
+            )
+        if self.layers % self.num_groups:
+            raise ValueError(
+                f"encoder.layers {self.layers} does not divide into encoder.groups "
+                f"{self.num_groups}: choose a divisor"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected 0 <= x < 1")
+
+    @property
+    def num_groups(self) -> int:
+        return self.layers if self.groups is None else max(self.groups, 1)
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def mlp_width(self) -> int:
+        return self.mlp_size or 4 * self.hidden_size
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def position_rows(self) -> int:
+        return self.max_length + self.position_offset
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which tokens are hidden, and what stands in their place. See corruption.py."""
+
+    unit: Literal["token", "word", "ngram", "span"] = "token"
+    rate: float = 0.15
+    budget: Literal["round", "ceil", "floor"] = "round"  # of rate x length: BERT, SpanBERT, fairseq
+    max_predictions: int | None = None  # a cap per row; BERT's 20 at length 128 never binds there
+    mask: float = 0.8  # fates of a chosen token: [MASK] ...
+    random: float = 0.1  # ... another token; the rest stays as it is
+    random_from: Literal["vocabulary", "words", "corpus"] = "vocabulary"  # words: no specials
+    fate: Literal["token", "span"] = "token"  # what draws its fate on its own
+    specials: bool = False  # fairseq also masks <s> and </s>
+    max_words: int = 1  # longest n-gram (ALBERT 3) or span (SpanBERT 10)
+    geometric_p: float = 0.2  # of SpanBERT's length law
+    copies: int | None = None  # static masking: this many fixed masks per row; None: dynamic
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"masking.rate is {self.rate}: expected 0 < x < 1")
+        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
+            raise ValueError(
+                f"masking.mask {self.mask} and masking.random {self.random}: expected two "
+                "shares whose sum is at most 1"
+            )
+        if self.copies is not None and self.copies < 1:
+            raise ValueError(f"masking.copies is {self.copies}: expected at least 1, or None")
+        if self.max_words < 1:
+            raise ValueError(f"masking.max_words is {self.max_words}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Masked language model, perhaps with a sentence pair and a span boundary term."""
+
+    masking: Masking = field(default_factory=Masking)
+    pair: bool = True  # next sentence or sentence order: one head, the data decides
+    sbo_weight: float = 0.0  # of the span boundary term; 0: no such head
+    sbo_positions: int = 15  # rows of its table: the longest span that is fully predicted
+    sbo_size: int = 200  # width of its position embeddings
+
+
+@dataclass(frozen=True)
+class ReplacedTokens:
+    """ELECTRA: a small generator fills masks, the discriminator finds what it replaced."""
+
+    masking: Masking = field(default_factory=lambda: Masking(mask=0.85, random=0.0))
+    generator_size: float = 0.25  # of the discriminator's width
+    generator_layers: float = 1.0  # of its depth
+    tied: Literal["all", "words", "none"] = "all"  # which embeddings both towers share
+    weight: float = 50.0  # of the discriminator's loss
+    temperature: float = 1.0
+
+    def generator(self, encoder: Encoder) -> Encoder:
+        """The generator's encoder: a fraction of the discriminator's (electra,
+        run_pretraining.get_generator_config)."""
+        size = round(encoder.hidden_size * self.generator_size)
+        layers = round(encoder.layers * self.generator_layers)
+        return dataclasses.replace(
+            encoder,
+            hidden_size=size,
+            layers=layers,
+            heads=max(1, size // 64),
+            mlp_size=None,
+            embedding_size=encoder.embedding_width,
+            groups=None if encoder.groups is None else min(encoder.groups, layers),
+        )
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Nothing to learn: a network read from elsewhere, with the heads that came along."""
+
+    family: Literal["bert", "albert", "roberta", "electra"] = "bert"  # whose tensors it had
+    mlm: bool = False
+    pooler: bool = False
+    pair: bool = False
+    rtd: bool = False
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
+
+
+Objective = Masked | ReplacedTokens | Imported
+
+
+@dataclass(frozen=True)
+class Data:
+    path: str | None = None  # a prepared corpus
+    mix: str | None = None  # PATH=WEIGHT,PATH=WEIGHT instead
+    batch_size: int = 256  # rows, over all devices and processes
+    length: int | None = None  # tokens per row; None: the corpus's own
+    threads: int = 8  # that read and decode rows ahead of the step
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size is {self.batch_size}: expected at least 1")
+        if self.length is not None and self.length < 5:
+            raise ValueError(f"data.length is {self.length}: expected at least 5")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """An optimiser and its schedule, each under the name of the code that published it."""
+
+    name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw"] = "bert_adam"
+    schedule: Literal["bert", "electra", "roberta", "spanbert"] = "bert"
+    peak_lr: float = 1e-4
+    warmup_steps: int = 10_000
+    decay_steps: int | None = None  # length of the schedule; None: run.steps
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    decay: Literal["weights", "all"] = "weights"  # weights: neither biases nor layer norms
+    clip_norm: float | None = 1.0  # of the gradient's global norm; None: not clipped
+    accumulate: int = 1  # micro-batches per step
+
+    def __post_init__(self) -> None:
+        if self.peak_lr < 0:
+            raise ValueError(f"optim.peak_lr is {self.peak_lr}: expected at least 0")
+        if self.accumulate < 1:
+            raise ValueError(f"optim.accumulate is {self.accumulate}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; one axis may be -1: all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    dir: str = "runs/bert"
+    steps: int = 1_000_000
+    seed: int = 0
+    log_every: int = 100
+    save_every: int = 5_000
+    eval_every: int = 5_000
+    eval_batches: int = 32
+    keep: int = 3  # newest checkpoints kept, beside the best
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run.{name} is {getattr(self, name)}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run is made of."""
+
+    encoder: Encoder = field(default_factory=Encoder)
+    objective: Objective = field(default_factory=Masked)
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    mesh: Mesh = field(default_factory=Mesh)
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        length, most = self.data.length, self.encoder.max_length
+        if length is not None and length > most:
+            raise ValueError(
+                f"data.length {length} is beyond the model's encoder.max_length {most}: "
+                "shorten the rows or lengthen the position table"
+            )
+        if self.data.batch_size % self.optim.accumulate:
+            raise ValueError(
+                f"data.batch_size {self.data.batch_size} does not divide into optim.accumulate "
+                f"{self.optim.accumulate} micro-batches"
+            )
+
+    @property
+    def decay_steps(self) -> int:
+        return self.optim.decay_steps or self.run.steps
+
+
+# ---- values in and out
+
+T = TypeVar("T")
+
+
+def replace(config: T, **changes: Any) -> T:
+    """`dataclasses.replace` where a dict stands for a change inside a field:
+    `replace(BERT, encoder=dict(layers=2), run=dict(dir="runs/small"))`."""
+    for name, value in changes.items():
+        inner = getattr(config, name, None)
+        if isinstance(value, dict) and dataclasses.is_dataclass(inner):
+            changes[name] = replace(inner, **value)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values, ready for JSON; an objective carries its class name as `kind`."""
+    out: dict[str, Any] = {}
+    if isinstance(config, Objective):
+        out["kind"] = type(config).__name__
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        out[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+    return out
+
+
+def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+    """The inverse of `to_dict`; strict: an unknown key is an error that names the nearest one."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the config'} is {values!r}: expected an object")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(hints)}"
+        raise ValueError(f"unknown config field {where}{unknown[0]}: {hint}")
+    made = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if hint == Objective:
+            value = dict(value) if isinstance(value, dict) else {}
+            kinds = {"Masked": Masked, "ReplacedTokens": ReplacedTokens, "Imported": Imported}
+            kind = value.pop("kind", None)
+            if kind not in kinds:
+                raise ValueError(f"{where}{name}.kind is {kind!r}: expected {' or '.join(kinds)}")
+            hint = kinds[kind]
+        if dataclasses.is_dataclass(hint):
+            value = from_dict(hint, value, f"{where}{name}.")  # type: ignore[arg-type]
+        elif not _fits(value, hint):
+            raise ValueError(f"{where}{name} is {value!r}: expected {_readable(hint)}")
+        made[name] = value
+    return cls(**made)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a field's type; the types here are few and flat."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, h) for h in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _readable(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
+
+
+def save(config: Experiment, path: Path) -> None:
+    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def read(path: Path) -> Experiment:
+    """The resolved config of a run folder or a checkpoint."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path} is not a readable config: {e}") from e
+    return from_dict(Experiment, values)
+
+
+def from_file(path: str | Path) -> Experiment:
+    """The `config` that a Python file in `configs/` exports. The file is run: it is code."""
+    if not Path(path).is_file():
+        raise ValueError(f"no config file {path}: expected one such as configs/bert_base.py")
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, Experiment):
+        raise ValueError(f"{path} exports no `config = Experiment(...)`")
+    return config
+
+
+def differences(a: Any, b: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Every field in which two configs differ, by its dotted name."""
+    if type(a) is not type(b) or not dataclasses.is_dataclass(a):
+        return {} if a == b else {where.rstrip("."): (a, b)}
+    out: dict[str, tuple[Any, Any]] = {}
+    for f in dataclasses.fields(a):
+        out |= differences(getattr(a, f.name), getattr(b, f.name), f"{where}{f.name}.")
+    return out
+
+
+# ---- the five families, base size, as published (sources: the docstrings in configs/)
+
+BERT = Experiment(
+    data=Data(batch_size=256),
+    run=Run(dir="runs/bert_base"),
+)
+
+ALBERT = Experiment(
+    encoder=Encoder(
+        groups=1, embedding_size=128, vocab_size=30000, activation="gelu_tanh", dropout=0.0,
+        attention_dropout=0.0,
+    ),
+    objective=Masked(masking=Masking(unit="ngram", max_words=3, max_predictions=20)),
+    data=Data(batch_size=4096),
+    optim=Optim(name="lamb", peak_lr=1.76e-3, warmup_steps=3125),
+    run=Run(dir="runs/albert_base", steps=125_000),
+)  # fmt: skip
+
+ROBERTA = Experiment(
+    encoder=Encoder(
+        vocab_size=50265, position_offset=2, token_types=0, layer_norm_eps=1e-5, init="normal",
+        pad_id=1, zero_pad_row=True,
+    ),
+    objective=Masked(
+        masking=Masking(budget="floor", specials=True, random_from="words"), pair=False
+    ),
+    data=Data(batch_size=8192),
+    optim=Optim(
+        name="fairseq_adam", schedule="roberta", peak_lr=6e-4, warmup_steps=24_000, b2=0.98,
+        decay="all", clip_norm=None,
+    ),
+    run=Run(dir="runs/roberta_base", steps=500_000),
+)  # fmt: skip
+
+ELECTRA = Experiment(
+    encoder=Encoder(projection_init="glorot"),
+    objective=ReplacedTokens(generator_size=1 / 3),
+    data=Data(batch_size=256),
+    optim=Optim(schedule="electra", peak_lr=2e-4),
+    run=Run(dir="runs/electra_base", steps=766_000),
+)
+
+SPANBERT = Experiment(
+    encoder=Encoder(vocab_size=28996, init="normal"),
+    objective=Masked(
+        masking=Masking(
+            unit="span", max_words=10, budget="ceil", fate="span", random_from="corpus"
+        ),
+        pair=False,
+        sbo_weight=1.0,
+    ),
+    data=Data(batch_size=2048),
+    optim=Optim(
+        name="fairseq_adam", schedule="spanbert", peak_lr=5e-4, eps=1e-8, weight_decay=0.1,
+        decay="all",
+    ),
+    run=Run(dir="runs/spanbert_base", steps=300_000),
+)  # fmt: skip

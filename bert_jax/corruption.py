@@ -1,0 +1,275 @@
+"""What is hidden from the encoder, and what stands in its place. Pure, on the device.
+
+    tokens   [CLS] the cat ##s sat [SEP]          tokens   [CLS] the [M] [M] sat [SEP]
+    size     6                             ->     masked   2 3 0       targets  cat ##s .
+                                                  weights  1 1 0       labels   the row as it was
+
+A row's masks follow from (key, row number, epoch) alone: with the epoch they are dynamic
+(RoBERTa), with `epoch % copies` they are the `copies` fixed ones of a corpus that was masked
+on disk (BERT). Neither the batch that a row comes in nor the number of devices changes them.
+
+Every law of masking is the same walk: take the next window of words, see whether it fits the
+budget, hide it. They differ in how a window is drawn: words in shuffled order with lengths
+of 1 (whole words) or up to 3 (ALBERT's n-grams), or from a piece drawn uniformly with
+SpanBERT's lengths. Single tokens need no walk: the first of a random order are hidden.
+
+Axes of a row: l tokens, p predictions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from bert_jax.config import Masking
+
+Batch = dict[str, Any]
+
+
+class Vocabulary(NamedTuple):
+    """What corruption needs to know of a tokenizer."""
+
+    mask_id: int
+    special: np.ndarray  # bool [v]: never predicted unless the law says so
+    starts: np.ndarray  # bool [v]: begins a word
+    frequency: np.ndarray | None = None  # float [v]: of each piece in the corpus
+
+
+def predictions(masking: Masking, length: int) -> int:
+    """Slots for predictions in a row of `length` tokens: the largest budget possible."""
+    if masking.budget == "floor":
+        most = int(masking.rate * length) + 1
+    else:
+        most = int(_budgets(masking, length, None)[-1])
+    return most if masking.max_predictions is None else min(most, masking.max_predictions)
+
+
+def corrupt(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Array) -> Batch:
+    """Hide tokens of every row of a batch (`tokens` [b l], `size` `row` `epoch` [b]).
+
+    The result has the fields of the batch, `tokens` corrupted, and
+
+        labels   [b l]  the tokens as they were
+        masked   [b p]  positions of predictions, ascending; 0 where weights is 0
+        targets  [b p]  the tokens there, as they were
+        weights  [b p]  1 where a slot is used
+        left right offset sbo_weights [b p]  the tokens around a prediction's span, its place
+                 in it, and whether both belong to the text: the boundary term's inputs
+    """
+    length = batch["tokens"].shape[-1]
+    slots = predictions(masking, length)
+    epoch = batch["epoch"] if masking.copies is None else batch["epoch"] % masking.copies
+
+    def one(tokens: jax.Array, size: jax.Array, row: jax.Array, epoch: jax.Array) -> Batch:
+        k = jax.random.fold_in(jax.random.fold_in(key, row), epoch)
+        return _corrupt_row(tokens, size, masking, vocabulary, slots, k)
+
+    return {**batch, **jax.vmap(one)(batch["tokens"], batch["size"], batch["row"], epoch)}
+
+
+def _corrupt_row(
+    tokens: Int[Array, " l"],
+    size: Int[Array, ""],
+    masking: Masking,
+    vocabulary: Vocabulary,
+    slots: int,
+    key: jax.Array,
+) -> Batch:
+    choosing, fates, replacing = jax.random.split(key, 3)
+    at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    real = at < size
+    text = real & ~jnp.asarray(vocabulary.special)[tokens]
+    hidden = choose(tokens, real if masking.specials else text, size, masking, vocabulary,
+                    slots, choosing)  # fmt: skip
+    first, last = runs(hidden)
+
+    u = jax.random.uniform(fates, tokens.shape)
+    if masking.fate == "span":
+        u = u[first]
+    other = _random_tokens(masking, vocabulary, tokens.shape, replacing)
+    shown = jnp.where(u < masking.mask, vocabulary.mask_id, other)
+    shown = jnp.where(hidden & (u < masking.mask + masking.random), shown, tokens)
+
+    masked = jnp.sort(jnp.where(hidden, at, tokens.shape[0]))[:slots]
+    used = masked < tokens.shape[0]
+    masked = jnp.where(used, masked, 0)
+    left, right = first[masked] - 1, last[masked] + 1
+    inside = lambda i: (i >= 0) & text.at[i].get(mode="fill", fill_value=False)  # noqa: E731
+    return {
+        "tokens": shown.astype(tokens.dtype),
+        "labels": tokens,
+        "masked": masked,
+        "targets": jnp.where(used, tokens[masked], 0),
+        "weights": used.astype(jnp.float32),
+        "left": jnp.maximum(left, 0),
+        "right": jnp.minimum(right, tokens.shape[0] - 1),
+        "offset": masked - first[masked],
+        "sbo_weights": (used & inside(left) & inside(right)).astype(jnp.float32),
+    }
+
+
+def choose(
+    tokens: Int[Array, " l"],
+    candidates: Bool[Array, " l"],
+    size: Int[Array, ""],
+    masking: Masking,
+    vocabulary: Vocabulary,
+    slots: int,
+    key: jax.Array,
+) -> Bool[Array, " l"]:
+    """Which candidates of a row are hidden: at most the budget, exactly it wherever single
+    tokens or spans fill it."""
+    rounding, walking = jax.random.split(key)
+    n = candidates.sum()
+    share = n if masking.unit == "span" else size  # SpanBERT counts the text without specials
+    budgets = jnp.asarray(_budgets(masking, tokens.shape[0], jax.random.uniform(rounding)))
+    budget = jnp.minimum(jnp.minimum(budgets[share], slots), n)
+    if masking.unit == "token":
+        order = jnp.argsort(jnp.where(candidates, jax.random.uniform(walking, tokens.shape), 2.0))
+        fill = jnp.arange(slots) < budget
+        return jnp.zeros_like(candidates).at[order[:slots]].set(fill)
+    starts = jnp.asarray(vocabulary.starts)[tokens]
+    words = Words.of(candidates, starts)
+    walk = _spans if masking.unit == "span" else _shuffled
+    hidden = walk(words, masking, budget, slots, walking)
+    return candidates & hidden[jnp.cumsum(candidates) - 1]
+
+
+class Words(NamedTuple):
+    """A row's candidates, in their order, cut into words: word w is the pieces
+    `ends[w] <= i < ends[w + 1]`. A piece that begins no word belongs to the one before it,
+    across a special token too; the first candidate always begins one."""
+
+    ends: Int[Array, " l+1"]
+    word: Int[Array, " l"]  # of each piece
+    count: Int[Array, ""]
+    pieces: Int[Array, ""]
+
+    @classmethod
+    def of(cls, candidates: Bool[Array, " l"], starts: Bool[Array, " l"]) -> Words:
+        length = candidates.shape[0]
+        place = jnp.cumsum(candidates) - 1  # of each candidate among the candidates
+        begins = candidates & (starts | (place == 0))
+        word = jnp.cumsum(begins) - 1
+        sizes = (
+            jnp.zeros(length, jnp.int32).at[jnp.where(candidates, word, length)].add(1, mode="drop")
+        )
+        ends = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(sizes)])
+        of_piece = (
+            jnp.zeros(length, jnp.int32)
+            .at[jnp.where(candidates, place, length)]
+            .set(word, mode="drop")
+        )
+        return cls(ends, of_piece, begins.sum(), candidates.sum())
+
+    def before(self, word: jax.Array) -> jax.Array:
+        """Number of pieces before a word; of all pieces for words past the last."""
+        return self.ends[jnp.minimum(word, self.count)]
+
+
+def _shuffled(
+    words: Words, masking: Masking, budget: jax.Array, slots: int, key: jax.Array
+) -> Bool[Array, " l"]:
+    """Words in random order, each the start of an n-gram with p(n) ~ 1/n; one that overshoots
+    is shortened, one that still does or that meets a hidden word is passed over
+    (albert/create_pretraining_data.py; with `max_words` 1 bert's whole-word masking)."""
+    length = words.word.shape[0]
+    ordering, lengths = jax.random.split(key)
+    at = jnp.arange(length)
+    order = jnp.argsort(jnp.where(at < words.count, jax.random.uniform(ordering, (length,)), 2.0))
+    u = jax.random.uniform(lengths, (length,))
+    law = np.cumsum(1.0 / np.arange(1, masking.max_words + 1)).astype(np.float32)
+    n = jnp.arange(1, masking.max_words + 1)
+
+    def body(s: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        i, total, hidden = s
+        w = order[i]
+        possible = jnp.minimum(words.count - w, masking.max_words)  # windows end with the row
+        drawn = 1 + (u[i] * jnp.asarray(law)[possible - 1] > jnp.asarray(law)).sum()
+        begin, ends = words.before(w), words.before(w + n)
+        fits = (n <= drawn) & (n <= possible) & (total + ends - begin <= budget)
+        end = jnp.max(jnp.where(fits, ends, begin))
+        window = (at >= begin) & (at < end)
+        window &= ~(window & hidden).any()
+        return i + 1, total + window.sum(), hidden | window
+
+    def go_on(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return (s[1] < budget) & (s[0] < words.count)
+
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, bool)))[2]
+
+
+def _spans(
+    words: Words, masking: Masking, budget: jax.Array, slots: int, key: jax.Array
+) -> Bool[Array, " l"]:
+    """From the word of a piece drawn among those still seen, as many words as a geometric law
+    cut at `max_words` says, until the budget ends, within a word if it must
+    (SpanBERT, pretraining/fairseq/data/masking.py; a span may run over hidden pieces)."""
+    length = words.word.shape[0]
+    u = jax.random.uniform(key, (slots, 2))
+    law = (1.0 - masking.geometric_p) ** np.arange(masking.max_words)
+    law = jnp.asarray(np.cumsum(law / law.sum())[:-1], jnp.float32)
+    at = jnp.arange(length)
+
+    def body(s: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        i, total, hidden = s
+        seen = ~hidden & (at < words.pieces)
+        drawn = (u[i, 0] * (words.pieces - total)).astype(jnp.int32)
+        piece = jnp.argmax(jnp.cumsum(seen) > drawn)
+        w = words.word[piece]
+        n = 1 + (u[i, 1] > law).sum()
+        fresh = (at >= words.before(w)) & (at < words.before(w + n)) & ~hidden
+        fresh &= jnp.cumsum(fresh) <= budget - total
+        return i + 1, total + fresh.sum(), hidden | fresh
+
+    def go_on(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return (s[1] < budget) & (s[0] < slots)
+
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, bool)))[2]
+
+
+def runs(hidden: Bool[Array, " l"]) -> tuple[Int[Array, " l"], Int[Array, " l"]]:
+    """First and last position of the run of hidden tokens that each hidden token is in:
+    spans that overlap or touch are one. Meaningless where nothing is hidden."""
+    at = jnp.arange(hidden.shape[0], dtype=jnp.int32)
+    before = jnp.concatenate([jnp.zeros(1, bool), hidden[:-1]])
+    after = jnp.concatenate([hidden[1:], jnp.zeros(1, bool)])
+    first = jax.lax.cummax(jnp.where(hidden & ~before, at, 0))
+    last = jax.lax.cummin(jnp.where(hidden & ~after, at, at[-1]), reverse=True)
+    return first, last
+
+
+def _budgets(masking: Masking, length: int, u: Any) -> Any:
+    """Tokens to hide in a row of 0, 1, ..., `length` tokens. BERT rounds half to even and
+    takes at least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean.
+    The two fixed ones are tables made in double precision, as the originals round."""
+    shares = [masking.rate * n for n in range(length + 1)]
+    if masking.budget == "floor":
+        return jnp.floor(jnp.asarray(shares, jnp.float32) + u).astype(jnp.int32)
+    if masking.budget == "ceil":
+        return np.array([math.ceil(s) for s in shares])
+    return np.array([max(1, round(s)) for s in shares])
+
+
+def _random_tokens(
+    masking: Masking, vocabulary: Vocabulary, shape: tuple[int, ...], key: jax.Array
+) -> Int[Array, " l"]:
+    """Tokens that stand in for others: uniform over all ids as BERT draws them, specials
+    included; over all but specials (`words`, fairseq); or as frequent as in the corpus."""
+    size = len(vocabulary.special)
+    if masking.random_from == "corpus":
+        if vocabulary.frequency is None:
+            raise ValueError("masking.random_from is corpus: expected a corpus with its counts")
+        law = jnp.asarray(np.cumsum(vocabulary.frequency / vocabulary.frequency.sum()), jnp.float32)
+        return jnp.minimum(jnp.searchsorted(law, jax.random.uniform(key, shape)), size - 1)
+    if masking.random_from == "words":
+        words = jnp.asarray(np.flatnonzero(~vocabulary.special), jnp.int32)
+        return words[jax.random.randint(key, shape, 0, len(words))]
+    return jax.random.randint(key, shape, 0, size)

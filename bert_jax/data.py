@@ -1,0 +1,107 @@
+"""Prepared corpora -> batches, where the batch of a step is a pure look-up.
+
+`Batches[step]` depends on (corpora, seed, step) and nothing else: no position to save, no rows
+to skip after a restart. Rows are shuffled anew each epoch by an index permutation, so memory
+does not grow with the corpus. Process i of n reads the i-th of n equal parts of every batch,
+so the global batch does not depend on how many processes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Random access to prepared rows: `tokens` [l], `size`, `split`, `pair`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of `size` rows of `length` tokens.
+
+    tokens [b l]   padded with pad_id      size [b]   tokens that are real
+    split  [b]     length of segment 0     pair [b]   its label, -1 where there is none
+    row    [b]     number of the row       epoch [b]  how often it was seen before
+    """
+
+    sources: Sequence[Source]
+    size: int
+    length: int
+    pad_id: int
+    seed: int = 0
+    weights: Sequence[float] | None = None  # of the sources; None: one source
+    process: tuple[int, int] = (0, 1)
+    threads: int = 8
+
+    def __post_init__(self) -> None:
+        n = self.process[1]
+        if self.size % n:
+            raise ValueError(
+                f"data.batch_size {self.size} does not divide over {n} processes: choose a multiple"
+            )
+        for source in self.sources:
+            if not len(source):
+                raise ValueError("a corpus has no rows: prepare more text")
+
+    def __getitem__(self, step: int) -> Batch:
+        i, n = self.process
+        return self._dataset()[step * n + i]
+
+    def start(self, step: int = 0) -> Iterator[Batch]:
+        """The batches from a step on, read ahead by threads."""
+        i, n = self.process
+        ahead = grain.ReadOptions(self.threads, prefetch_buffer_size=self.threads)
+        return iter(self._dataset()[step * n + i :: n].to_iter_dataset(ahead))
+
+    def once(self, most: int) -> Iterator[Batch]:
+        """Up to `most` batches of the first source, in one fixed order, each row once; rows
+        that are missing at the end have size 0 and count nowhere. For evaluation."""
+        i, n = self.process
+        rows = grain.MapDataset.range(len(self.sources[0])).seed(0).shuffle()
+        part = self.size // n
+        for begin in range(0, min(len(rows), most * self.size), self.size):
+            numbers = [rows[j] for j in range(begin, min(begin + self.size, len(rows)))]
+            numbers += [-1] * (self.size - len(numbers))
+            yield self._stack([self._read((0, j, 0)) for j in numbers[i * part : (i + 1) * part]])
+
+    def _dataset(self) -> grain.MapDataset:
+        """(source, row, epoch) of every position, then rows, then this process's batches."""
+        numbers = [self._numbers(k, source) for k, source in enumerate(self.sources)]
+        if len(numbers) == 1:
+            mixed = numbers[0]
+        else:
+            mixed = grain.MapDataset.mix(numbers, weights=self.weights)
+        rows = mixed.map(self._read)
+        return rows.batch(self.size // self.process[1], batch_fn=self._stack)
+
+    def _numbers(self, k: int, source: Source) -> grain.MapDataset:
+        n = len(source)
+        shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat()
+        return shuffled.map_with_index(lambda i, row: (k, row, i // n))
+
+    def _read(self, number: tuple[int, int, int]) -> dict[str, Any]:
+        k, row, epoch = number
+        if row < 0:
+            tokens, size, split, pair = np.zeros(0, np.int32), 0, 0, -1
+        else:
+            r = self.sources[k][row]
+            tokens, size, split, pair = r["tokens"], int(r["size"]), int(r["split"]), int(r["pair"])
+        padded = np.full(self.length, self.pad_id, np.int32)
+        padded[:size] = tokens[:size]
+        row += sum(len(s) for s in self.sources[:k])
+        return {"tokens": padded, "size": size, "split": split, "pair": pair,
+                "row": row, "epoch": epoch}  # fmt: skip
+
+    @staticmethod
+    def _stack(rows: Sequence[dict[str, Any]]) -> Batch:
+        return {k: np.stack([np.int32(r[k]) for r in rows]) for k in rows[0]}

@@ -1,0 +1,85 @@
+"""Means that add up, and the losses that return them.
+
+Every averaged number stays a total and a count until it is logged, so that masks,
+micro-batches, devices and evaluation batches of unequal sizes add up exactly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class Mean(NamedTuple):
+    """A sum and the number of things summed."""
+
+    total: Float[Array, ""]
+    count: Float[Array, ""]
+
+    @property
+    def value(self) -> jax.Array:
+        return self.total / jnp.maximum(self.count, 1.0)
+
+
+def weighted(values: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Mean:
+    """The mean of the values whose weight is 1."""
+    return Mean((values * weights).sum(), weights.sum())
+
+
+def project(
+    features: Float[Array, "*s e"], bias: Float[Array, " v"], table: Float[Array, "v e"]
+) -> Float[Array, "*s v"]:
+    """Logits over the vocabulary from a tied table, in float32."""
+    table = table.astype(features.dtype)
+    logits = jnp.einsum("...e,ve->...v", features, table, preferred_element_type=jnp.float32)
+    return logits + bias
+
+
+def cross_entropy(
+    logits: Float[Array, "*s c"], targets: Int[Array, "*s"], weights: Float[Array, "*s"]
+) -> tuple[Mean, Mean]:
+    """Softmax cross-entropy in nat, and accuracy, over the places whose weight is 1."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    loss = jax.nn.logsumexp(logits, axis=-1) - chosen
+    correct = (logits.argmax(-1) == targets).astype(jnp.float32)
+    return weighted(loss, weights), weighted(correct, weights)
+
+
+def sigmoid_cross_entropy(
+    logits: Float[Array, "*s"], labels: Float[Array, "*s"], weights: Float[Array, "*s"]
+) -> Mean:
+    """Binary cross-entropy in nat over the places whose weight is 1; labels are 0 or 1."""
+    loss = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return weighted(loss, weights)
+
+
+class Histogram(NamedTuple):
+    """How many negatives and positives have a probability in each of `BINS` equal bins. An
+    area under a curve is no mean, but the histograms that it is made of add up."""
+
+    negatives: Float[Array, " bins"]
+    positives: Float[Array, " bins"]
+
+    BINS = 200
+
+    @classmethod
+    def of(
+        cls, logits: Float[Array, "*s"], labels: Float[Array, "*s"], weights: Float[Array, "*s"]
+    ) -> Histogram:
+        bins = (jax.nn.sigmoid(logits) * cls.BINS).astype(jnp.int32)
+        bins = jnp.clip(bins, 0, cls.BINS - 1).ravel()
+        empty = jnp.zeros(cls.BINS)
+        parts = (weights * (1 - labels), weights * labels)
+        return cls(*(empty.at[bins].add(part.ravel()) for part in parts))
+
+    @property
+    def value(self) -> jax.Array:
+        """Area under the ROC curve: the chance that a positive lies above a negative, where
+        two in one bin count a half."""
+        below = jnp.cumsum(self.negatives) - self.negatives / 2
+        pairs = self.negatives.sum() * self.positives.sum()
+        return jnp.where(pairs > 0, (self.positives * below).sum() / jnp.maximum(pairs, 1.0), 0.5)

@@ -1,0 +1,5 @@
+"""Encoders and heads. Knows nothing of losses, data or optimisers."""
+
+from bert_jax.model.encoder import Inputs, Network, inputs
+
+__all__ = ["Inputs", "Network", "inputs"]

@@ -1,0 +1,126 @@
+"""Heads: modules `(out, batch) -> features`, where `out` holds `hidden` [b l d] and what
+earlier heads made. Heads over the vocabulary stop before the table: the loss projects.
+
+Parameters:
+
+    mlm      dense/{kernel (d, e), bias (e)}  norm/{scale, bias} (e)  bias (v)
+    pooler   dense (d, d)
+    pair     dense (d, 2)
+    sbo      position (r, s)  first/{kernel (2d+s, d), bias}  first_norm  second (d, e)
+             second_norm  bias (v)
+    rtd      dense (d, d)  out/{kernel (d, 1), bias (1)}
+
+Axes: b batch, l length, d hidden, e embedding width, v vocabulary, p predictions,
+r relative positions, s their width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float, Int
+
+from bert_jax.config import Encoder
+from bert_jax.model.layers import (
+    ACTIVATIONS,
+    dense,
+    initializer,
+    layer_norm,
+    projection_initializer,
+)
+
+
+class Vocabular(NamedTuple):
+    """What is left to do over the vocabulary: `features @ table.T + bias`."""
+
+    features: Float[Array, "b p e"]
+    bias: Float[Array, " v"]
+
+
+def at_positions(
+    hidden: Float[Array, "b l d"], positions: Int[Array, "b p"]
+) -> Float[Array, "b p d"]:
+    return jnp.take_along_axis(hidden, positions[..., None], axis=1)
+
+
+class MlmHead(nn.Module):
+    """Dense, activation, layer norm at the masked positions (bert/run_pretraining.py
+    get_masked_lm_output); to the embedding width, as ALBERT and ELECTRA need."""
+
+    config: Encoder
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Vocabular:
+        c = self.config
+        h = at_positions(out["hidden"], batch["masked"])
+        h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
+        h = layer_norm(c, self.dtype, "norm")(h)
+        return Vocabular(h, self.param("bias", nn.initializers.zeros, (c.vocab_size,)))
+
+
+class Pooler(nn.Module):
+    """tanh of a dense layer on the first token."""
+
+    config: Encoder
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b d"]:
+        h = out["hidden"][:, 0]
+        return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(h))
+
+
+class PairHead(nn.Module):
+    """Two classes on the pooled vector: next sentence, or sentence order. No dropout."""
+
+    config: Encoder
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b 2"]:
+        return dense(self.config, 2, self.dtype, "dense")(out["pooler"]).astype(jnp.float32)
+
+
+class SboHead(nn.Module):
+    """A token of a masked span from the two tokens around it and its place in the span
+    (SpanBERT, pretraining/fairseq/models/pair_bert.py BertPairTargetPredictionHead).
+
+        tokens     the [ [MASK] [MASK] [MASK] ] sat     `left` the, `right` sat, `offset` 0 1 2
+    """
+
+    config: Encoder
+    rows: int = 15  # spans are predicted up to this many tokens
+    size: int = 200  # of a place's embedding
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Vocabular:
+        c, act = self.config, ACTIVATIONS[self.config.activation]
+        position = self.param("position", initializer(c), (self.rows, self.size))
+        place = position[jnp.minimum(batch["offset"], self.rows - 1)].astype(self.dtype)
+        sides = (at_positions(out["hidden"], batch[side]) for side in ("left", "right"))
+        h = jnp.concatenate([*sides, place], axis=-1)
+        h = act(dense(c, c.hidden_size, self.dtype, "first")(h))
+        h = layer_norm(c, self.dtype, "first_norm")(h)
+        h = act(dense(c, c.embedding_width, self.dtype, "second")(h))
+        h = layer_norm(c, self.dtype, "second_norm")(h)
+        return Vocabular(h, self.param("bias", nn.initializers.zeros, (c.vocab_size,)))
+
+
+class RtdHead(nn.Module):
+    """One logit per token, positive where it was replaced (electra/run_pretraining.py
+    _get_discriminator_output); no layer norm, no dropout."""
+
+    config: Encoder
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b l"]:
+        c = self.config
+        h = ACTIVATIONS[c.activation](dense(c, c.hidden_size, self.dtype, "dense")(out["hidden"]))
+        h = dense(c, 1, self.dtype, "out", projection_initializer(c))(h)
+        return h[..., 0].astype(jnp.float32)

@@ -1,0 +1,164 @@
+"""`pretrain`: a config and its corpora -> a run folder; begun, or gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bert_jax import checkpoint, config, data, objectives, sharding, train
+from bert_jax.config import Experiment
+from bert_jax.corruption import Vocabulary
+from bert_jax.guard import Stop
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.corpus import Corpus, open_corpus
+from bert_jax.text.tokenizer import Tokenizer
+
+# What may differ when a run goes on: how far and how often, and the machine, not the result.
+FREE = ("run.steps", "run.log_every", "run.save_every", "run.eval_every", "run.dir",
+        "mesh.data", "mesh.fsdp", "mesh.tensor")  # fmt: skip
+
+
+def pretrain(asked: Experiment) -> int | None:
+    """Train `asked` to its last step; returns the signal that stopped it before, if one did.
+
+    Everything that can be wrong with the request is found before the run folder is made.
+    ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
+    the model, a mesh or batch that does not fit the devices, a run folder of another config.
+    """
+    corpora, weights = open_corpora(asked.data)
+    experiment = resolve(asked, corpora)
+    folder = Path(experiment.run.dir)
+    check_folder(folder, experiment, corpora[0].tokenizer)
+    mesh = sharding.make_mesh(experiment.mesh)
+    objective = objectives.build(experiment, vocabulary(corpora[0].tokenizer, corpora))
+    steps = train.build(experiment, objective, mesh)
+    batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
+
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "tokenizer").exists():
+            shutil.copytree(corpora[0].path / "tokenizer", folder / "tokenizer")
+        config.save(experiment, folder / "config.json")
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
+    with Stop() as stop:
+        train.fit(
+            experiment, objective, steps, batches.start,
+            lambda: held_out.once(experiment.run.eval_batches), checkpoints, folder, stop,
+        )  # fmt: skip
+    return stop.signal
+
+
+SPLITS = ("train", "validation")
+
+
+def open_corpora(asked: config.Data) -> tuple[list[Corpus], list[float] | None]:
+    """The corpora of `data.path`, or of `data.mix` with their weights."""
+    if (asked.path is None) == (asked.mix is None):
+        raise ValueError(
+            "expected either --data.path CORPUS or --data.mix CORPUS=WEIGHT,...: "
+            "make a corpus with `bert-jax prepare`"
+        )
+    if asked.path is not None:
+        return [open_corpus(asked.path)], None
+    corpora, weights = [], []
+    for part in str(asked.mix).split(","):
+        path, _, weight = part.rpartition("=")
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            weights.append(0.0)
+        if not path or weights[-1] <= 0:
+            raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
+        corpora.append(open_corpus(path))
+    for corpus in corpora[1:]:
+        if corpus.info.tokenizer_fingerprint != corpora[0].info.tokenizer_fingerprint:
+            raise ValueError(
+                f"{corpus.path} and {corpora[0].path} were prepared with different tokenizers: "
+                "prepare them with the same one"
+            )
+    return corpora, weights
+
+
+def resolve(asked: Experiment, corpora: Sequence[Corpus]) -> Experiment:
+    """The config with what its corpus decides: vocabulary size, padding and row length."""
+    tokenizer = corpora[0].tokenizer
+    longest = max(c.info.length for c in corpora)
+    length = asked.data.length or longest
+    if length < longest:
+        raise ValueError(
+            f"data.length is {length}, but the corpus has rows of {longest} tokens: "
+            f"prepare it with --length {length}"
+        )
+    if isinstance(asked.objective, config.Masked) and asked.objective.pair:
+        for corpus in corpora:
+            if corpus.info.segments not in ("nsp", "sop"):
+                raise ValueError(
+                    f"{corpus.path} was prepared with --segments {corpus.info.segments}, which "
+                    "has no sentence pairs: prepare it with nsp or sop, or set "
+                    "--objective.no-pair"
+                )
+    try:
+        return config.replace(
+            asked,
+            encoder=dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
+            data=dict(length=length),
+        )
+    except ValueError as e:
+        raise ValueError(f"{e} (the corpus has rows of {longest} tokens)") from None
+
+
+def vocabulary(tokenizer: Tokenizer, corpora: Sequence[Corpus] = ()) -> Vocabulary:
+    """What corruption needs to know of the tokenizer and of how often its pieces occur."""
+    special = np.zeros(tokenizer.vocab_size, bool)
+    special[list(tokenizer.special_ids)] = True
+    counts = sum((c.unigram for c in corpora), np.zeros(tokenizer.vocab_size))
+    frequency = counts / counts.sum() if corpora else None
+    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), frequency)
+
+
+def batches_of(
+    experiment: Experiment,
+    corpora: Sequence[Corpus],
+    weights: Sequence[float] | None,
+    split: str,
+) -> data.Batches:
+    return data.Batches(
+        sources=[c.source(split) for c in corpora],
+        size=experiment.data.batch_size,
+        length=experiment.data.length or 0,
+        pad_id=experiment.encoder.pad_id,
+        seed=experiment.run.seed,
+        weights=weights,
+        process=(jax.process_index(), jax.process_count()),
+        threads=experiment.data.threads,
+    )
+
+
+def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
+    """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"run.dir {folder} is a file: expected a folder")
+    if not (folder / "config.json").exists():
+        if any(folder.iterdir()):
+            raise ValueError(f"run.dir {folder} is not empty and no run: choose another folder")
+        return
+    before = config.read(folder / "config.json")
+    changed = config.differences(before, experiment)
+    refused = {name: values for name, values in changed.items() if name not in FREE}
+    if refused:
+        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in refused.items())
+        raise ValueError(
+            f"run.dir {folder} was made by another config: {listed}. "
+            "Choose another --run.dir, or ask for what it was"
+        )
+    if tokenizers.load(folder / "tokenizer").fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"the tokenizer in {folder} is not that of the corpus {experiment.data.path}: "
+            "go on with the corpus that the run began with"
+        )

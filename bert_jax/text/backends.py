@@ -1,0 +1,243 @@
+"""What turns text into ids: a `tokenizers` pipeline, or a `sentencepiece` Unigram model.
+
+Both backends have the same shape: `pieces` (the vocabulary in the order of ids), `weights`
+(what beside the vocabulary decides between segmentations), `encode`, `encode_batch`, `decode`
+and `core`, the `tokenizers` pipeline that a saved folder carries for other readers.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import string
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+UNDERLINE = "▁"  # SentencePiece's mark of a space
+_MOST_WORDS = 1 << 16  # that are remembered with their ids
+
+
+class Rust:
+    """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, Unigram of others."""
+
+    def __init__(self, core: tokenizers.Tokenizer):
+        core.no_padding()  # published files carry both, set for somebody's demonstration
+        core.no_truncation()
+        core.encode_special_tokens = True  # "[MASK]" in a text is text
+        self.core = core
+        vocab = core.get_vocab(with_added_tokens=True)
+        self.pieces = sorted(vocab, key=vocab.__getitem__)
+        if [vocab[p] for p in self.pieces] != list(range(len(vocab))):
+            raise ValueError(f"its {len(vocab)} ids are not 0 to {len(vocab) - 1}")
+
+    @functools.cached_property
+    def spec(self) -> dict[str, Any]:
+        return json.loads(self.core.to_str())
+
+    @functools.cached_property
+    def weights(self) -> bytes:
+        model = self.spec["model"]
+        if model["type"] == "Unigram":
+            return np.array([score for _, score in model["vocab"]], np.float32).tobytes()
+        merges = model.get("merges", [])
+        return "\n".join(m if isinstance(m, str) else " ".join(m) for m in merges).encode()
+
+    def encode(self, text: str) -> list[int]:
+        return self.core.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        # the fast path leaves out character offsets, which nobody here reads
+        return [e.ids for e in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.core.decode(list(ids), skip_special_tokens=True)
+
+
+class SentencePiece:
+    """ALBERT's tokenizer: its own clean-up of text, then a Unigram model, then its rule that
+    a digit and the comma after it are two pieces (albert, tokenization.py)."""
+
+    def __init__(self, model: bytes, cased: bool):
+        self.model, self.cased = model, cased
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.pieces = [self._processor.id_to_piece(i) for i in range(len(self._processor))]
+        scores = [self._processor.get_score(i) for i in range(len(self.pieces))]
+        self.weights = np.array(scores, np.float32).tobytes()
+        self._known: dict[str, list[int]] = {}
+        self._commas = {
+            i for i, p in enumerate(self.pieces) if len(p) > 1 and p[-1] == "," and p[-2].isdigit()
+        }
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Word by word: no piece crosses a space, most words come again, and short sums of
+        scores have no rounding errors to break ties by."""
+        split = [clean(t, self.cased).split(" ") for t in texts]
+        if len(self._known) > _MOST_WORDS:
+            self._known.clear()
+        new = list({word for words in split for word in words if word not in self._known})
+        for word, ids in zip(new, self._processor.encode(new), strict=True):
+            self._known[word] = self._split_commas(ids)
+        return [[i for word in words for i in self._known[word]] for words in split]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._processor.decode([int(i) for i in ids])
+
+    def _split_commas(self, ids: list[int]) -> list[int]:
+        if self._commas.isdisjoint(ids):
+            return ids
+        out: list[int] = []
+        for i in ids:
+            out += self._without_comma(self.pieces[i]) if i in self._commas else [i]
+        return out
+
+    def _without_comma(self, piece: str) -> list[int]:
+        """`▁1990,` -> the ids of `▁1990` and `,`."""
+        parts = self._processor.encode(piece[:-1].replace(UNDERLINE, ""), out_type=str)
+        if not piece.startswith(UNDERLINE) and parts[0].startswith(UNDERLINE):
+            parts = [parts[0][1:], *parts[1:]] if len(parts[0]) > 1 else parts[1:]
+        return [self._processor.piece_to_id(p) for p in (*parts, ",")]
+
+    @functools.cached_property
+    def core(self) -> tokenizers.Tokenizer:
+        """The same ids from the `tokenizers` library, but for the rule about commas: a pipeline
+        cannot say it. Models trained here hold no piece that the rule could split."""
+        proto = model_proto(self.model)
+        vocab = [(p.piece, float(p.score)) for p in proto.pieces]
+        core = tokenizers.Tokenizer(
+            models.Unigram(vocab, unk_id=proto.trainer_spec.unk_id, byte_fallback=False)
+        )
+        charsmap = proto.normalizer_spec.precompiled_charsmap
+        steps = cleaning_steps(self.cased)
+        steps += [normalizers.Precompiled(charsmap)] if charsmap else []
+        core.normalizer = normalizers.Sequence(steps)
+        core.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.WhitespaceSplit(),
+                pre_tokenizers.Metaspace(replacement=UNDERLINE, prepend_scheme="always"),
+            ]
+        )
+        core.decoder = decoders.Metaspace(replacement=UNDERLINE, prepend_scheme="always")
+        return core
+
+
+def model_proto(model: bytes) -> Any:
+    """A SentencePiece model as the protocol buffer that it is."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(model)
+    return proto
+
+
+# ---- ALBERT's clean-up, in Python and as steps of a `tokenizers` pipeline
+
+
+def clean(text: str, cased: bool) -> str:
+    """Single spaces, compatibility decomposition, no combining marks, lower case unless cased
+    (albert, tokenization.preprocess_text)."""
+    text = " ".join(text.split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in text if not unicodedata.combining(c))
+    # a capital sigma has one small letter here wherever it stands, as in every pipeline
+    return text if cased else text.replace("\u03a3", "\u03c3").lower()
+
+
+def cleaning_steps(cased: bool) -> list[Any]:
+    steps: list[Any] = [
+        # white space to Python, control characters to Rust
+        normalizers.Replace(tokenizers.Regex("[\\x1c-\\x1f]"), " "),
+        normalizers.NFKD(),
+        normalizers.Replace(tokenizers.Regex(_combining_class()), ""),
+    ]
+    # the map of a SentencePiece model composes Hangul again, the library's version of it does not
+    return [*steps, *([] if cased else [normalizers.Lowercase()]), normalizers.NFKC()]
+
+
+@functools.cache
+def _combining_class() -> str:
+    """A character class of what `unicodedata.combining` calls combining. The library's own
+    StripAccents also drops vowel signs and joiners, which ALBERT keeps."""
+    points = [c for c in range(0x300, sys.maxunicode + 1) if unicodedata.combining(chr(c))]
+    ranges: list[list[int]] = []
+    for point in points:
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "[" + "".join(f"\\x{{{a:x}}}-\\x{{{b:x}}}" for a, b in ranges) + "]"
+
+
+# ---- pipelines from bare vocabularies
+
+
+def wordpiece(
+    vocab: dict[str, int],
+    lower: bool,
+    strip_accents: bool | None = None,
+    chinese: bool = True,
+    unk: str = "[UNK]",
+) -> tokenizers.Tokenizer:
+    """BERT's tokenizer (bert, tokenization.py) with the 100 characters per word of its first
+    release. Accents go with the case unless said otherwise."""
+    core = tokenizers.Tokenizer(
+        models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=100)
+    )
+    core.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=chinese, strip_accents=strip_accents, lowercase=lower
+    )
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece(prefix="##")
+    return core
+
+
+def byte_bpe(
+    vocab: dict[str, int], merges: list[tuple[str, str]], prefix_space: bool = False
+) -> tokenizers.Tokenizer:
+    """GPT-2's byte-level BPE, as RoBERTa uses it: no normalisation, no added space."""
+    core = tokenizers.Tokenizer(models.BPE(vocab, merges, fuse_unk=False))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    core.decoder = decoders.ByteLevel()
+    return core
+
+
+def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
+        pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
+        special_tokens=[cls, sep],
+    )
+
+
+# ---- where words begin
+
+_ENGLISH = frozenset(string.ascii_letters)
+# ALBERT's own list (create_pretraining_data.py) has neither the apostrophe nor < = >
+_MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
+_SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the space and for \t \n \v \f \r
+
+
+def starts_word(kind: str, piece: str) -> bool:
+    """Whether a piece begins a word. WordPiece: it does not continue one. BPE: its first byte
+    is white space. Unigram: ALBERT's rule, in which any piece with a letter that is not
+    English, a digit or an apostrophe stands for itself."""
+    if kind == "wordpiece":
+        return not piece.startswith("##")
+    if kind == "bpe":
+        return bool(_SPACE_BYTES.match(piece))
+    return (
+        piece.startswith((UNDERLINE, "<"))
+        or piece in _MARKS
+        or not all(c in _ENGLISH or c in _MARKS for c in piece)
+    )

@@ -1,0 +1,196 @@
+"""Text to a corpus on disk, and back: `prepare` and `open_corpus`.
+
+    OUT/
+      bert_jax_corpus-*.array_record-*  dataset_info.json  features.json   the TFDS dataset
+      tokenizer/      what the ids mean
+      corpus.json     how it was made, and its counts (Info)
+      unigram.npy     int64[V]: how often each id, specials aside, occurs in the training rows
+
+Two passes. The first streams documents, splits them into sentences, encodes them and stores
+them by number; the second makes rows (units.py). Both map pure functions over workers and
+write in order. Everything goes to a sibling folder that is renamed at the very end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.text import dataset, documents, passes, tokenizer
+from bert_jax.text.parallel import Workers
+from bert_jax.text.passes import Counts
+from bert_jax.text.units import SEGMENTS, SPLITS, Job
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+SHORTEST = 8  # tokens of a row: two segments of two, and their special tokens
+LONGEST = 65_536
+
+
+@dataclass(frozen=True)
+class Info:
+    """corpus.json: how a corpus was made, and what is in it."""
+
+    segments: str
+    length: int
+    seed: int
+    duplicates: int
+    tokenizer_kind: str
+    tokenizer_fingerprint: str
+    vocab_size: int
+    pad_id: int
+    replaced_bytes: int  # that were not UTF-8
+    train: Counts
+    validation: Counts
+    version: int = VERSION
+
+    def counts(self, split: str) -> Counts:
+        return self.train if split == "train" else self.validation
+
+
+# ---- reading
+
+
+class Corpus:
+    """A prepared corpus; opened by `open_corpus`."""
+
+    def __init__(self, path: Path, info: Info):
+        self.path, self.info = path, info
+
+    def __repr__(self) -> str:
+        rows = f"{self.info.train.rows} + {self.info.validation.rows} rows"
+        return f"Corpus({self.path}, {self.info.segments}, {rows} of {self.info.length})"
+
+    @functools.cached_property
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        loaded = tokenizer.load(self.path / "tokenizer")
+        if loaded.fingerprint != self.info.tokenizer_fingerprint:
+            raise ValueError(f"{self.path}/tokenizer is not the corpus's own: prepare it again")
+        return loaded
+
+    @functools.cached_property
+    def unigram(self) -> np.ndarray:
+        """int64[V]: counts over the training rows, specials aside."""
+        return np.load(self.path / "unigram.npy")
+
+    def source(self, split: str) -> Any:
+        """Random access to a split's rows: `len`, `[i]` and `__getitems__`; a row is a dict of
+        tokens, size, split and pair (dataset.py)."""
+        if split not in SPLITS:
+            raise ValueError(f"the split is {split!r}: expected {' or '.join(SPLITS)}")
+        import tensorflow_datasets as tfds
+
+        builder: Any = tfds.builder_from_directory(str(self.path))
+        rows = builder.as_data_source(split=split)
+        if len(rows) != self.info.counts(split).rows:
+            raise ValueError(f"{self.path} has lost rows of {split}: prepare it again")
+        return rows
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """Opens what `prepare` wrote; checks that all its parts are there."""
+    path = Path(path)
+    if not (path / "corpus.json").is_file():
+        raise ValueError(f"{path} is not a corpus: expected a folder that prepare wrote")
+    try:
+        values = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
+        values |= {split: Counts(**values[split]) for split in SPLITS}
+        info = Info(**values)
+    except (ValueError, TypeError, KeyError) as e:
+        raise ValueError(f"{path}/corpus.json is damaged: {e}; prepare the corpus again") from e
+    if info.version != VERSION:
+        raise ValueError(
+            f"{path} has format {info.version}, expected {VERSION}: prepare the corpus again"
+        )
+    for name in ("dataset_info.json", "features.json", "tokenizer", "unigram.npy"):
+        if not (path / name).exists():
+            raise ValueError(f"{path} is damaged: {name} is missing; prepare the corpus again")
+    for split in SPLITS:
+        _check_shards(path, split)
+    return Corpus(path, info)
+
+
+def _check_shards(path: Path, split: str) -> None:
+    found = sorted(path.glob(f"{dataset.NAME}-{split}.array_record-*"))
+    expected = int(found[0].name.rpartition("-")[2]) if found else 1
+    if len(found) != expected or not all(f.stat().st_size for f in found):
+        raise ValueError(
+            f"{path} is damaged: {len(found)} of {expected} shards of {split} are whole; "
+            "prepare the corpus again"
+        )
+
+
+# ---- writing
+
+
+def prepare(
+    texts: Sequence[str],
+    tokenizer_dir: str | Path,
+    segments: str,
+    length: int,
+    out: str | Path,
+    workers: int = 1,
+    seed: int = 0,
+    duplicates: int = 1,
+    strict: bool = False,
+    engine: str = "local",
+    progress: bool = True,
+) -> Corpus:
+    """Makes a corpus from texts (documents.py) and a tokenizer's folder."""
+    _check(segments, length, workers, seed, duplicates, engine)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not empty: choose another folder, or remove it")
+    tok = tokenizer.load(tokenizer_dir)
+    stream = documents.read(texts, strict)
+    with passes.scratch(out) as folder:
+        tok.save(folder / "tokenizer")
+        store = folder / "documents.array_record"
+        with Workers(workers, passes.load_tokenizer, folder / "tokenizer") as pool:
+            stored = passes.first_pass(stream, store, pool, progress)
+            job = Job(segments, length, seed, tok.frame, stored.documents, str(store))
+            rows = passes.second_pass(folder, job, stored, duplicates, pool, progress)
+        store.unlink()
+        info = Info(
+            segments, length, seed, duplicates, tok.kind, tok.fingerprint, tok.vocab_size,
+            tok.pad_id, stored.replaced,
+            train=stored.counts("train", job.folds) + rows["train"],
+            validation=stored.counts("validation", job.folds) + rows["validation"],
+        )  # fmt: skip
+        text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
+        (folder / "corpus.json").write_text(text, encoding="utf-8")
+    if stored.replaced:
+        log.warning("%d bytes were not UTF-8; U+FFFD stands for them", stored.replaced)
+    return open_corpus(out)
+
+
+def _check(
+    segments: str, length: int, workers: int, seed: int, duplicates: int, engine: str
+) -> None:
+    if segments not in SEGMENTS:
+        raise ValueError(f"segments is {segments!r}: expected one of {', '.join(SEGMENTS)}")
+    if not SHORTEST <= length <= LONGEST:
+        raise ValueError(f"length is {length}: expected {SHORTEST} to {LONGEST} tokens a row")
+    for name, value in (("workers", workers), ("duplicates", duplicates)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: expected at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed is {seed}: expected 0 to 2^63 - 1")
+    if duplicates > 1 and segments in ("full", "doc", "single"):
+        raise ValueError(
+            f"duplicates is {duplicates}, but {segments} draws nothing: its rows would be the "
+            "same again; leave duplicates at 1, masks change in training"
+        )
+    if engine == "beam":
+        raise ValueError("engine beam needs apache-beam and is not available yet: use local")
+    if engine != "local":
+        raise ValueError(f"engine is {engine!r}: expected local or beam")

@@ -1,0 +1,229 @@
+"""The two passes of `prepare`: units of work mapped over workers, written in order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from bert_jax.text import dataset, tokenizer, units
+from bert_jax.text.documents import Document
+from bert_jax.text.parallel import Progress, Workers
+from bert_jax.text.segments import Row
+from bert_jax.text.units import FOLDS, SPLITS, Job, Record, Unit
+
+_BATCH = 1 << 19  # characters that a worker encodes at a time
+_STATE: dict[str, tokenizer.Tokenizer] = {}  # of a worker process
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one split. Rows and tokens are over all duplicates."""
+
+    documents: int = 0
+    sentences: int = 0
+    rows: int = 0
+    tokens: int = 0  # real ones, specials included
+    short_rows: int = 0  # with padding
+    random_pairs: int = 0  # label 1: random (NSP), swapped (SOP)
+
+    def __add__(self, other: Counts) -> Counts:
+        ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Counts(*(a + b for a, b in zip(ours, theirs, strict=True)))
+
+
+def load_tokenizer(folder: Path) -> None:
+    """What every worker does first."""
+    _STATE["tokenizer"] = tokenizer.load(folder)
+
+
+# ---- pass 1: documents to tokens
+
+
+@dataclass
+class Stored:
+    """What pass 1 leaves behind, beside the file of documents."""
+
+    documents: int = 0
+    tokens: int = 0
+    replaced: int = 0
+    units: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    unit_tokens: int = 0  # of the unit that is still open
+    # by document number modulo FOLDS: with fewer documents than that, one number each
+    sentences: list[int] = dataclasses.field(default_factory=lambda: [0] * FOLDS)
+
+    def add(self, record: Record) -> None:
+        self.sentences[self.documents % FOLDS] += record.sentences
+        self.documents += 1
+        self.tokens += record.tokens
+        self.unit_tokens += record.tokens
+        start = self.units[-1][1] if self.units else 0
+        if self.documents - start >= units.UNIT_DOCUMENTS or self.unit_tokens >= units.UNIT_TOKENS:
+            self.close_unit()
+
+    def close_unit(self) -> None:
+        start = self.units[-1][1] if self.units else 0
+        if start < self.documents:
+            self.units.append((start, self.documents))
+            self.unit_tokens = 0
+
+    def counts(self, split: str, folds: int) -> Counts:
+        held_out = self.sentences[folds - 1]
+        sentences = held_out if split == "validation" else sum(self.sentences) - held_out
+        return Counts(units.count_of(split, self.documents, folds), sentences)
+
+
+def first_pass(texts: Iterable[Document], store: Path, pool: Workers, progress: bool) -> Stored:
+    """Encodes the documents and stores them by number."""
+    stored = Stored()
+    writer = ArrayRecordWriter(str(store), dataset.OPTIONS)
+    try:
+        with Progress("encoding", "MB", shown=progress) as bar:
+            for task in pool.map(_encode, _batches(texts)):
+                for record in task.records:
+                    writer.write(record.data)
+                    stored.add(record)
+                stored.replaced += task.replaced
+                bar.add(task.characters / 1e6)
+    finally:
+        writer.close()
+    stored.close_unit()
+    if stored.documents < 2:
+        raise ValueError(
+            f"the text is {stored.documents} document with words in it: expected at least two, "
+            "one for training and one for validation; put blank lines between documents"
+        )
+    return stored
+
+
+class _Encoded(NamedTuple):
+    records: list[Record]
+    characters: int
+    replaced: int
+
+
+def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += sum(map(len, text.paragraphs))
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(batch: list[Document]) -> _Encoded:
+    records = units.records_of(batch, _STATE["tokenizer"])
+    characters = sum(len(p) for document in batch for p in document.paragraphs)
+    return _Encoded(records, characters, sum(document.replaced for document in batch))
+
+
+# ---- pass 2: tokens to rows
+
+
+class _Made(NamedTuple):
+    examples: list[bytes]
+    counts: Counts
+    unigram: np.ndarray  # int64[V]
+
+
+def second_pass(
+    folder: Path, job: Job, stored: Stored, duplicates: int, pool: Workers, progress: bool
+) -> dict[str, Counts]:
+    """Makes the rows and writes them, the metadata and the unigram counts."""
+    tok = tokenizer.load(folder / "tokenizer")
+    dtype = dataset.token_dtype(tok.vocab_size)
+    per_shard = dataset.shard_rows(duplicates * stored.tokens / job.length)
+    writers = {split: dataset.SplitWriter(folder, split, per_shard) for split in SPLITS}
+    totals = dict.fromkeys(SPLITS, Counts())
+    unigram = np.zeros(tok.vocab_size, np.int64)
+    tasks = [Unit(d, *span) for d in range(duplicates) for span in stored.units]
+    task = functools.partial(_make, job=job, dtype=dtype, pad_id=tok.pad_id, vocab=tok.vocab_size)
+    with Progress("making rows", "units", total=len(tasks), shown=progress) as bar:
+        for made in pool.map(task, tasks):
+            for split, part in made.items():
+                writers[split].add(part.examples)
+                totals[split] += part.counts
+            unigram += made["train"].unigram
+            bar.add(1)
+    for writer in writers.values():
+        writer.close()
+    unigram[list(tok.special_ids)] = 0
+    np.save(folder / "unigram.npy", unigram)
+    dataset.write_metadata(folder, writers, job.length, dtype)
+    return totals
+
+
+def _make(unit: Unit, job: Job, dtype: Any, pad_id: int, vocab: int) -> dict[str, _Made]:
+    made = {}
+    for split, rows in units.rows_of(unit, job).items():
+        examples = [dataset.example(row, job.length, pad_id, dtype) for row in rows]
+        tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
+        unigram = np.bincount(tokens, minlength=vocab)
+        made[split] = _Made(examples, _count(rows, job.length), unigram)
+    return made
+
+
+def _count(rows: list[Row], length: int) -> Counts:
+    return Counts(
+        rows=len(rows),
+        tokens=sum(len(row.tokens) for row in rows),
+        short_rows=sum(len(row.tokens) < length for row in rows),
+        random_pairs=sum(row.pair == 1 for row in rows),
+    )
+
+
+# ---- the folder
+
+
+@contextlib.contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """A sibling of `out` that becomes `out` when the block ends well, and goes away otherwise,
+    Ctrl-C and SIGTERM included."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        with _sigterm_raises():
+            yield folder
+        umask = os.umask(0)
+        os.umask(umask)
+        folder.chmod(0o777 & ~umask)  # mkdtemp's is private
+        folder.rename(out)
+    finally:
+        units.forget()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM as an exception, unless somebody else handles it already."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if mine:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,181 @@
+"""The two passes over a corpus as pure functions of units of work.
+
+Pass 1 turns a batch of documents into records of tokens, which are stored by number. Pass 2
+turns a range of stored documents into rows. Every random number is keyed by (seed, duplicate,
+document number) and a random document is fetched by number, so the rows depend neither on how
+many workers there are nor on what runs them: an engine maps `rows_of` over `units`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from bert_jax.text import documents, segments
+from bert_jax.text.frame import Frame
+from bert_jax.text.segments import Row, Sentences
+from bert_jax.text.tokenizer import Tokenizer
+
+SEGMENTS = ("nsp", "sop", "electra", "full", "doc", "single")
+SPLITS: tuple[str, ...] = ("train", "validation")
+FOLDS = 20  # every 20th document is held out
+UNIT_DOCUMENTS = 1024  # a unit ends after so many documents ...
+UNIT_TOKENS = 1 << 18  # ... or tokens, whichever comes first
+
+
+class Record(NamedTuple):
+    """A document of tokens as it is stored."""
+
+    data: bytes
+    sentences: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the rows of a corpus follow from, beside the unit."""
+
+    segments: str
+    length: int
+    seed: int
+    frame: Frame
+    documents: int
+    store: str  # the ArrayRecord file of pass 1
+
+    @property
+    def folds(self) -> int:
+        return min(FOLDS, self.documents)
+
+
+class Unit(NamedTuple):
+    """Consecutive documents, in one of the passes over the corpus."""
+
+    duplicate: int
+    start: int
+    stop: int
+
+
+# ---- pass 1
+
+
+def records_of(batch: Sequence[documents.Document], tokenizer: Tokenizer) -> list[Record]:
+    """Sentences split and encoded; a document without a single token is left out."""
+    split = [[s for p in d.paragraphs for s in documents.sentences(p)] for d in batch]
+    encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
+    made = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
+    return [_record(sentences) for sentences in made if sentences]
+
+
+def _record(sentences: list[list[int]]) -> Record:
+    lengths = np.array([len(s) for s in sentences], np.uint32)
+    tokens = np.array([i for s in sentences for i in s], np.uint32)
+    count = np.array([len(sentences)], np.uint32)
+    data = count.tobytes() + lengths.tobytes() + tokens.tobytes()
+    return Record(data, len(lengths), len(tokens))
+
+
+def _parsed(data: bytes) -> Sentences:
+    words = np.frombuffer(data, np.uint32)
+    count = int(words[0])
+    return Sentences(words[1 + count :].astype(np.int32), words[1 : 1 + count])
+
+
+# ---- which documents belong to which split
+
+
+def split_of(number: int, folds: int) -> str:
+    return "validation" if number % folds == folds - 1 else "train"
+
+
+def count_of(split: str, documents: int, folds: int) -> int:
+    held_out = documents // folds
+    return held_out if split == "validation" else documents - held_out
+
+
+def nth_of(split: str, n: int, folds: int) -> int:
+    """The number of a split's n-th document."""
+    if split == "validation":
+        return n * folds + folds - 1
+    return n // (folds - 1) * folds + n % (folds - 1)
+
+
+# ---- pass 2
+
+
+def rows_of(unit: Unit, job: Job) -> dict[str, list[Row]]:
+    """The rows of a unit's documents, by split. Validation is made once, not per duplicate."""
+    splits = SPLITS if unit.duplicate == 0 else SPLITS[:1]
+    numbers = range(unit.start, unit.stop)
+    return {
+        split: list(_rows([n for n in numbers if split_of(n, job.folds) == split], unit, job))
+        for split in splits
+    }
+
+
+def _rows(numbers: list[int], unit: Unit, job: Job) -> Iterator[Row]:
+    if job.segments == "full":  # rows cross documents, but never units
+        yield from segments.full((fetch(job.store, n) for n in numbers), job.length, job.frame)
+        return
+    for number in numbers:
+        yield from _document_rows(number, generator(job.seed, unit.duplicate, number), job)
+
+
+def _document_rows(number: int, rng: np.random.Generator, job: Job) -> Iterator[Row]:
+    document, length, frame = fetch(job.store, number), job.length, job.frame
+    other = functools.partial(_other, number, job)
+    match job.segments:
+        case "nsp":
+            return segments.nsp(document, length, frame, rng, other)
+        case "sop":
+            return segments.sop(document, length, frame, rng, other)
+        case "electra":
+            return segments.electra(document, length, frame, rng)
+        case "doc":
+            return segments.doc(document, length, frame)
+        case "single":
+            return segments.single(document, length, frame)
+    raise AssertionError(job.segments)
+
+
+def generator(seed: int, duplicate: int, number: int) -> np.random.Generator:
+    """The random numbers of one document in one pass: a counter-based stream of its own."""
+    key = np.array([seed, (duplicate << 48) | number], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def _other(number: int, job: Job, rng: np.random.Generator) -> Sentences:
+    """Another document of the same split, in up to ten draws as in BERT's code; of the whole
+    corpus where the split has only this one."""
+    split = split_of(number, job.folds)
+    count = count_of(split, job.documents, job.folds)
+    drawn = number
+    for _ in range(10):
+        if count > 1:
+            drawn = nth_of(split, int(rng.integers(count)), job.folds)
+        else:
+            drawn = int(rng.integers(job.documents))
+        if drawn != number:
+            break
+    return fetch(job.store, drawn)
+
+
+@functools.lru_cache(maxsize=8)
+def fetch(store: str, number: int) -> Sentences:
+    """A stored document by its number."""
+    return _parsed(_reader(store).read([number])[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(store: str) -> ArrayRecordReader:
+    return ArrayRecordReader(store, "readahead_buffer_size:0")
+
+
+def forget() -> None:
+    """Closes the store: its file is about to go."""
+    fetch.cache_clear()
+    _reader.cache_clear()

@@ -1,0 +1,14 @@
+"""BERT-medium uncased, 8 layers of width 512 (Turc et al. 2019).
+
+    bert-jax pretrain configs/bert_medium.py --data.path CORPUS
+
+Its pre-training constants are not published; those of BERT-base stand here.
+"""
+
+from bert_jax.config import BERT, replace
+
+config = replace(
+    BERT,
+    encoder=dict(layers=8, hidden_size=512, heads=8),
+    run=dict(dir="runs/bert_medium"),
+)

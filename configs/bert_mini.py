@@ -1,0 +1,14 @@
+"""BERT-mini uncased, 4 layers of width 256 (Turc et al. 2019).
+
+    bert-jax pretrain configs/bert_mini.py --data.path CORPUS
+
+Its pre-training constants are not published; those of BERT-base stand here.
+"""
+
+from bert_jax.config import BERT, replace
+
+config = replace(
+    BERT,
+    encoder=dict(layers=4, hidden_size=256, heads=4),
+    run=dict(dir="runs/bert_mini"),
+)

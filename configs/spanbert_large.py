@@ -1,0 +1,16 @@
+"""SpanBERT-large cased, 336,998,976 parameters with both heads (Joshi et al. 2019).
+
+    bert-jax pretrain configs/spanbert_large.py --data.path CORPUS
+
+Published: batch 256, 1e-4, 10,000 of 2.4 million steps of warm-up; 15 days on 32 V100.
+"""
+
+from bert_jax.config import SPANBERT, replace
+
+config = replace(
+    SPANBERT,
+    encoder=dict(layers=24, hidden_size=1024, heads=16),
+    data=dict(batch_size=256),
+    optim=dict(peak_lr=1e-4),
+    run=dict(dir="runs/spanbert_large", steps=2_400_000),
+)

@@ -1,0 +1,16 @@
+"""ELECTRA in a few seconds on a CPU, for smoke tests, on a corpus of wordpiece rows
+prepared with --segments electra.
+
+    bert-jax pretrain configs/tiny_electra.py --data.path CORPUS --run.dir runs/tiny_electra
+"""
+
+from bert_jax.config import ELECTRA, replace
+
+config = replace(
+    ELECTRA,
+    encoder=dict(layers=2, hidden_size=64, heads=4, embedding_size=32, max_length=128),
+    objective=dict(generator_size=0.5),
+    data=dict(batch_size=16),
+    optim=dict(peak_lr=1e-3, warmup_steps=10),
+    run=dict(dir="runs/tiny_electra", steps=40, log_every=5, save_every=20, eval_every=20),
+)

@@ -1,0 +1,186 @@
+"""The commands, as a user types them: what they print, and what they say to bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bert_jax import cli
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "data" / "sample.txt"
+
+
+def call(*args: object) -> int:
+    with pytest.raises(SystemExit) as e:
+        cli.main([str(a) for a in args])
+    return int(e.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a little text, a tokenizer, a corpus, and a run of two steps."""
+    root = tmp_path_factory.mktemp("cli")
+    (root / "text.txt").write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
+    assert not call("tokenizer", root / "text.txt", "--kind", "wordpiece", "--vocab-size", 1500,
+                    "--out", root / "tok")  # fmt: skip
+    assert not call("prepare", root / "text.txt", "--tokenizer", root / "tok", "--segments",
+                    "nsp", "--length", 32, "--out", root / "corpus")  # fmt: skip
+    assert not pretrain(root, root / "run")
+    return root
+
+
+def pretrain(root: Path, run: Path, *more: object, corpus: str = "corpus") -> int:
+    return call("pretrain", ROOT / "configs/tiny_bert.py", "--data.path", root / corpus,
+                "--run.dir", run, "--run.steps", 2, "--mesh.data", 1, "--mesh.fsdp", 4,
+                *more)  # fmt: skip
+
+
+def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
+    run = made / "run"
+    names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "tensorboard"}
+    assert {p.name for p in run.iterdir()} == names
+    assert (run / "checkpoints" / "2").is_dir()
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"step", "loss", "learning_rate", "tokens_per_second", "mlm_loss", "mlm_accuracy",
+            "pair_loss", "pair_accuracy", "eval_loss", "eval_mlm_loss"} <= set(line)  # fmt: skip
+
+
+def test_fill_prints_a_line_per_mask(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not call("fill", made / "run", "The [MASK] of the [MASK].", "--top", 3)
+    out = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in out] == ["mask 1:", "mask 2:"]
+    assert all(len(line.split("  ")) == 3 for line in out)
+
+
+def test_inspect_counts(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not call("inspect", ROOT / "configs/bert_base.py", "--json")
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == 110_106_428
+    assert not call("inspect", made / "run")
+    assert "embeddings/word" in capsys.readouterr().out
+
+
+def test_report_draws_and_writes_one_page(made: Path, tmp_path: Path) -> None:
+    assert not call("report", made / "run", "--out", tmp_path / "report")
+    assert (tmp_path / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+
+
+def test_embed_writes_features(made: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    (tmp_path / "texts").write_text("A short one.\nAnother text.\n")
+    out = tmp_path / "features.npz"
+    assert not call("embed", made / "run", tmp_path / "texts", "--layers", "0,-1", "--out", out)
+    assert np.load(out)["features"].shape == (2, 2, 64)
+
+
+def test_help_needs_no_jax_and_gives_an_example() -> None:
+    for command in ("tokenizer", "prepare", "pretrain", "fill", "embed", "inspect", "report"):
+        code = ("import sys; from bert_jax.cli import parser\n"
+                "try: parser().parse_args(sys.argv[1:])\n"
+                "except SystemExit: sys.exit(9 if 'jax' in sys.modules else 0)")  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code, command, "--help"],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert f"example: bert-jax {command}" in " ".join(done.stdout.split())
+
+
+def text(content: bytes) -> Callable[[Path, Path], list[object]]:
+    """A call of `prepare` on a file with this content."""
+
+    def arguments(made: Path, tmp: Path) -> list[object]:
+        (tmp / "bad.txt").write_bytes(content)
+        return ["prepare", tmp / "bad.txt", "--tokenizer", made / "tok", "--segments", "nsp",
+                "--length", 32, "--out", tmp / "out", "--strict"]  # fmt: skip
+
+    return arguments
+
+
+BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
+    "an empty file": (text(b""), "bad.txt"),
+    "bytes that are not UTF-8": (text(b"One.\n\nTw\xffo.\n"), "UTF-8"),
+    "one document": (text(b"One sentence. And two.\n"), "document"),
+    "a missing file": (lambda made, tmp: [
+        "tokenizer", tmp / "none.txt", "--kind", "bpe", "--vocab-size", 500, "--out", tmp / "out",
+    ], "none.txt"),
+    "a vocabulary larger than the text allows": (lambda made, tmp: [
+        "tokenizer", made / "text.txt", "--kind", "wordpiece", "--vocab-size", 900_000,
+        "--out", tmp / "out",
+    ], "900000"),
+    "an output folder that is not empty": (lambda made, tmp: [
+        "prepare", made / "text.txt", "--tokenizer", made / "tok", "--segments", "nsp",
+        "--length", 32, "--out", made / "corpus",
+    ], "not empty"),
+    "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
+    "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),
+    "a text beyond the model": (
+        lambda made, tmp: ["fill", made / "run", "[MASK]" * 200], "the model takes 128"),
+    "a folder that is no model": (lambda made, tmp: ["fill", tmp, "[MASK]"], "config.json"),
+    "a report on nothing": (
+        lambda made, tmp: ["report", tmp, "--out", tmp / "out"], "metrics.jsonl"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_said_in_one_line(
+    name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = BAD[name]
+    assert call(*arguments(made, tmp_path)) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert expected in said[-1]
+    assert "Traceback" not in " ".join(said)
+    assert not (tmp_path / "out").exists()
+
+
+CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
+    "a length beyond the model": (("--data.length", 200), "encoder.max_length 128"),
+    "rows longer than asked for": (("--data.length", 16), "rows of 32 tokens"),
+    "a batch that does not divide": (("--data.batch-size", 6), "does not divide over 4 devices"),
+    "a misspelt field": (("--encoder.hiden-size", 3), "hidden-size"),
+    "a value of the wrong type": (("--run.steps", "many"), "many"),
+    "heads that do not divide": (("--encoder.heads", 5), "encoder.heads 5"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_bad_config_is_refused_before_anything_is_written(
+    name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, expected = CHANGES[name]
+    assert pretrain(made, tmp_path / "run", *change) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_corpus_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(made, tmp_path / "run", corpus="tok") == 2
+    assert "is not a corpus" in capsys.readouterr().err
+
+
+def test_a_run_of_another_config_is_refused_by_name(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(made, made / "run", "--optim.peak-lr", 0.5) == 2
+    assert "optim.peak_lr was 0.001, now 0.5" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "tokenizer")
+    call("tokenizer", made / "text.txt", "--kind", "wordpiece", "--vocab-size", 1500, "--cased",
+         "--out", tmp_path / "run" / "tokenizer")  # fmt: skip
+    assert pretrain(made, tmp_path / "run") == 2
+    assert "is not that of the corpus" in capsys.readouterr().err

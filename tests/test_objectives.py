@@ -1,0 +1,128 @@
+"""Each objective's gradient reaches exactly the parameters that it should."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from bert_jax import objectives, trees
+from bert_jax.config import BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masking, replace
+
+KEY = jax.random.key(0)
+
+
+def gradients(config: Experiment, weights: dict[str, float] | None = None) -> dict[str, jax.Array]:
+    """Name -> gradient of the loss, or of the terms given alone; dropout off."""
+    objective = small.build(config)
+    params = jax.jit(objective.init)(KEY)
+    weights = objective.weights if weights is None else weights
+
+    def loss(p: dict, batch: dict) -> jax.Array:
+        batch = objective.corrupt(batch, KEY)
+        return objectives.total(weights, objective.terms(p, batch, None), objective.counts(batch))
+
+    return trees.named_leaves(jax.jit(jax.grad(loss))(params, small.batch()))
+
+
+@cache
+def electra(term: str) -> dict[str, jax.Array]:
+    return gradients(small.FAMILIES["electra"], {term: 1.0})
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
+def test_every_parameter_is_reached(family: str) -> None:
+    for name, g in gradients(small.FAMILIES[family]).items():
+        assert g.any(), name
+
+
+@pytest.mark.parametrize(
+    ("term", "only"), [("mlm_loss", {"mlm"}), ("pair_loss", {"pooler", "pair"})]
+)
+def test_a_term_reaches_its_own_head_alone(term: str, only: set[str]) -> None:
+    heads = {"mlm", "pooler", "pair"}
+    for name, g in gradients(small.FAMILIES["bert"], {term: 1.0}).items():
+        head = name.split("/")[0]
+        assert head not in heads or bool(g.any()) == (head in only), name
+
+
+@pytest.mark.parametrize(
+    ("term", "reached", "other"),
+    [("mlm_loss", "generator", "discriminator"), ("rtd_loss", "discriminator", "generator")],
+)
+def test_electras_towers_meet_in_the_embeddings_alone(term: str, reached: str, other: str) -> None:
+    for name, g in electra(term).items():
+        if name.startswith(other):
+            assert not g.any(), name
+        else:
+            assert name.startswith((reached, "embeddings"))
+            assert g.any(), name
+
+
+def test_the_shared_embeddings_take_both_gradients() -> None:
+    both = gradients(small.FAMILIES["electra"])["embeddings/word"]
+    parts = [electra("mlm_loss")["embeddings/word"], electra("rtd_loss")["embeddings/word"]]
+    assert np.allclose(both, parts[0] + 50 * parts[1], atol=1e-6 * np.abs(both).max())
+
+
+@pytest.mark.parametrize(
+    ("tied", "own"),
+    [("all", set()), ("words", {"norm", "position", "type"}),
+     ("none", {"norm", "position", "type", "word"})],
+)  # fmt: skip
+def test_what_is_not_tied_lies_in_each_tower(tied: str, own: set[str]) -> None:
+    config = replace(small.FAMILIES["electra"], objective=dict(tied=tied))
+    params = jax.eval_shape(small.build(config).init, KEY)
+    for tower in ("generator", "discriminator"):
+        assert set(params[tower].get("embeddings", {})) == own
+    assert set(params.get("embeddings", {})) == {"norm", "position", "type", "word"} - own
+
+
+def test_a_right_guess_is_an_original() -> None:
+    """A generator that always samples the true token leaves nothing to find."""
+    objective = small.build(small.FAMILIES["electra"])
+    batch = objective.corrupt(small.batch(), KEY)
+    sure = 1e4 * jax.nn.one_hot(batch["targets"], small.V)
+    assert np.array_equal(objective.replace(batch, sure), batch["labels"])
+
+
+def test_samples_follow_the_generator_and_only_where_it_was_asked() -> None:
+    objective = small.build(small.FAMILIES["electra"])
+    batch = objective.corrupt(small.batch(40), KEY)
+    logits = jnp.broadcast_to(jnp.log(jnp.arange(1, small.V + 1.0)), (*batch["masked"].shape, 64))
+    tokens = np.asarray(objective.replace(batch, logits))
+    asked = np.zeros(tokens.shape, bool)
+    r, p = np.nonzero(batch["weights"])
+    asked[r, np.asarray(batch["masked"])[r, p]] = True
+    assert np.array_equal(tokens[~asked], np.asarray(batch["labels"])[~asked])
+    mean, law = tokens[asked].mean(), np.arange(1, 65) / np.arange(1, 65).sum()
+    expected = law @ np.arange(64)
+    deviation = np.sqrt(law @ (np.arange(64) - expected) ** 2 / asked.sum())
+    assert abs(mean - expected) < 4 * deviation
+
+
+ODD = {  # any architecture with any objective: one-line changes
+    "a RoBERTa with sentence order": replace(
+        small.FAMILIES["roberta"], objective=dict(pair=True)),
+    "an ELECTRA that shares layers": replace(
+        small.FAMILIES["electra"], encoder=dict(groups=1)),
+    "an ELECTRA over spans": replace(
+        small.FAMILIES["electra"],
+        objective=dict(masking=Masking(unit="span", max_words=10, budget="ceil", mask=1.0,
+                                       random=0.0))),
+    "a BERT that shares attention": replace(
+        small.FAMILIES["bert"], encoder=dict(groups=1, share="attention")),
+    "a BERT that shares its MLPs": replace(
+        small.FAMILIES["bert"], encoder=dict(groups=1, share="mlp")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_architecture_goes_with_any_objective(name: str) -> None:
+    assert all(g.any() for g in gradients(ODD[name]).values())
+
+
+def test_bases_differ_in_values_alone() -> None:
+    assert {type(c.encoder) for c in (BERT, ROBERTA, ELECTRA, SPANBERT)} == {type(BERT.encoder)}

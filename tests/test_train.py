@@ -1,0 +1,127 @@
+"""The step and the loop: exact resume, exact accumulation, the same on any mesh."""
+
+import json
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from bert_jax import sharding, train, trees
+from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.data import Batches
+from bert_jax.guard import Stop
+
+
+def fit(config: Experiment, folder: Path, stop: Stop | None = None) -> train.State:
+    mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
+    objective = small.build(config)
+    steps = train.build(config, objective, mesh)
+    rows, held_out = (Batches([small.Rows(n)], 8, small.LENGTH, 0) for n in (40, 13))
+    folder.mkdir(exist_ok=True)
+    return train.fit(
+        config, objective, steps, rows.start, lambda: held_out.once(2),
+        Checkpoints(folder / "checkpoints"), folder, stop or Stop(),
+    )  # fmt: skip
+
+
+def lines(folder: Path) -> list[dict]:
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
+
+
+def same(a: object, b: object) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
+def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
+    """Stop, restore, go on: every leaf of the state and every metric, bit for bit."""
+    config = replace(small.FAMILIES[family], optim=dict(decay_steps=6))
+    whole = fit(config, tmp_path / "whole")
+    fit(replace(config, run=dict(steps=3)), tmp_path / "parts")
+    parts = fit(config, tmp_path / "parts")
+    assert same(whole, parts)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    assert [line["step"] for line in lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_lines_past_the_checkpoint_are_written_again(tmp_path: Path) -> None:
+    """A run killed after step 5 goes on from step 3: steps 4 and 5 stand there once."""
+    config = replace(small.FAMILIES["bert"], optim=dict(decay_steps=6))
+    fit(replace(config, run=dict(steps=3)), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 4, "loss": 1.0}\n{"step": 5, "loss": 1.0}\n{"step"')
+    fit(config, tmp_path)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert all(line["loss"] > 1 for line in lines(tmp_path))
+
+
+def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        state = fit(small.FAMILIES["bert"], tmp_path, stop)
+    assert stop.signal == signal.SIGTERM
+    assert state.step == 1
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [1]
+
+
+def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
+    """Initial and final parameters and the loss of one step."""
+    devices = jax.devices()[: abs(mesh.data * mesh.fsdp * mesh.tensor)]
+    steps = train.build(config, small.build(config), sharding.make_mesh(mesh, devices))
+    state = steps.init()
+    before = jax.tree.map(np.asarray, state.params)
+    for i in range(2):  # the first update of a warm-up has rate 0
+        state, metrics = steps.train(state, steps.to_devices(small.batch(8, 8 * i)))
+    return before, float(metrics["loss"]), jax.tree.map(np.asarray, state.params)
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
+def test_micro_batches_add_up_to_the_batch(family: str) -> None:
+    """1 x 8 = 4 x 2, although the micro-batches hide unequal numbers of tokens."""
+    config = small.without_dropout(small.FAMILIES[family])
+    parts = replace(config, optim=dict(accumulate=4))
+    (_, one, _), (_, four, _) = step_of(config, Mesh()), step_of(parts, Mesh(data=1))
+    assert abs(one - four) < 1e-6 * abs(one)
+
+
+@pytest.mark.parametrize("mesh", [Mesh(4), Mesh(1, 4), Mesh(1, 1, 4), Mesh(1, 2, 2)], ids=str)
+def test_four_devices_are_one(mesh: Mesh) -> None:
+    """Dropout on: the same masks whatever the mesh. Leaves by norm, against how far they moved."""
+    config = small.FAMILIES["bert"]
+    start, one, a = step_of(config, Mesh(1))
+    _, four, b = step_of(config, mesh)
+    assert abs(one - four) < 1e-5 * one
+    named = zip(trees.named_leaves(start).items(), jax.tree.leaves(a), jax.tree.leaves(b),
+                strict=True)  # fmt: skip
+    for (name, x), y, z in named:
+        moved, apart = np.linalg.norm(y - x), np.linalg.norm(y - z)
+        assert apart < (1e-6 if name.endswith("key/bias") else 1e-3 * moved), name
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch", "message"),
+    [
+        (Mesh(3), 8, r"needs 3 devices, found 4"),
+        (Mesh(-1, -1), 8, "one of them perhaps -1"),
+        (Mesh(4), 6, "data.batch_size 6 does not divide over 4 devices"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sharding.check_batch(batch, 1, sharding.make_mesh(mesh))
+
+
+def test_depth_costs_no_compile_time() -> None:
+    """The step is traced and lowered once per block, not once per layer."""
+    texts = []
+    for layers in (3, 12):
+        config = replace(small.FAMILIES["bert"], encoder=dict(layers=layers))
+        steps = train.build(config, small.build(config), sharding.make_mesh(Mesh(4)))
+        texts.append(steps.train.lower(steps.like, small.batch()).as_text())
+    assert texts[0].count("\n") == texts[1].count("\n")
