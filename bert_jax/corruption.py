@@ -147,7 +147,7 @@ class Words(NamedTuple):
 
     ends: Int[Array, " l+1"]
     word: Int[Array, " l"]  # of each piece
-    count: Int[Array, ""]
+    number: Int[Array, ""]
     pieces: Int[Array, ""]
 
     @classmethod
@@ -169,7 +169,7 @@ class Words(NamedTuple):
 
     def before(self, word: jax.Array) -> jax.Array:
         """Number of pieces before a word; of all pieces for words past the last."""
-        return self.ends[jnp.minimum(word, self.count)]
+        return self.ends[jnp.minimum(word, self.number)]
 
 
 def _shuffled(
@@ -181,7 +181,7 @@ def _shuffled(
     length = words.word.shape[0]
     ordering, lengths = jax.random.split(key)
     at = jnp.arange(length)
-    order = jnp.argsort(jnp.where(at < words.count, jax.random.uniform(ordering, (length,)), 2.0))
+    order = jnp.argsort(jnp.where(at < words.number, jax.random.uniform(ordering, (length,)), 2.0))
     u = jax.random.uniform(lengths, (length,))
     law = np.cumsum(1.0 / np.arange(1, masking.max_words + 1)).astype(np.float32)
     n = jnp.arange(1, masking.max_words + 1)
@@ -189,7 +189,7 @@ def _shuffled(
     def body(s: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         i, total, hidden = s
         w = order[i]
-        possible = jnp.minimum(words.count - w, masking.max_words)  # windows end with the row
+        possible = jnp.minimum(words.number - w, masking.max_words)  # windows end with the row
         drawn = 1 + (u[i] * jnp.asarray(law)[possible - 1] > jnp.asarray(law)).sum()
         begin, ends = words.before(w), words.before(w + n)
         fits = (n <= drawn) & (n <= possible) & (total + ends - begin <= budget)
@@ -199,7 +199,7 @@ def _shuffled(
         return i + 1, total + window.sum(), hidden | window
 
     def go_on(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return (s[1] < budget) & (s[0] < words.count)
+        return (s[1] < budget) & (s[0] < words.number)
 
     zero = jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, bool)))[2]

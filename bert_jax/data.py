@@ -55,7 +55,9 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         i, n = self.process
-        return self._dataset()[step * n + i]
+        batch = self._dataset()[step * n + i]
+        assert batch is not None, "rows are never filtered out"
+        return batch
 
     def start(self, step: int = 0) -> Iterator[Batch]:
         """The batches from a step on, read ahead by threads."""
@@ -70,7 +72,7 @@ class Batches:
         rows = grain.MapDataset.range(len(self.sources[0])).seed(0).shuffle()
         part = self.size // n
         for begin in range(0, min(len(rows), most * self.size), self.size):
-            numbers = [rows[j] for j in range(begin, min(begin + self.size, len(rows)))]
+            numbers = [rows[j] or 0 for j in range(begin, min(begin + self.size, len(rows)))]
             numbers += [-1] * (self.size - len(numbers))
             yield self._stack([self._read((0, j, 0)) for j in numbers[i * part : (i + 1) * part]])
 

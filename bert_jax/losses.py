@@ -6,14 +6,17 @@ micro-batches, devices and evaluation batches of unequal sizes add up exactly.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-class Mean(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mean:
     """A sum and the number of things summed."""
 
     total: Float[Array, ""]
@@ -57,14 +60,16 @@ def sigmoid_cross_entropy(
     return weighted(loss, weights)
 
 
-class Histogram(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Histogram:
     """How many negatives and positives have a probability in each of `BINS` equal bins. An
     area under a curve is no mean, but the histograms that it is made of add up."""
 
     negatives: Float[Array, " bins"]
     positives: Float[Array, " bins"]
 
-    BINS = 200
+    BINS: ClassVar[int] = 200
 
     @classmethod
     def of(

@@ -13,7 +13,7 @@ masks. Dropout is on exactly when `terms` is given a key.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Experiment, Masked, ReplacedTokens
+from bert_jax.config import Experiment, Imported, Masked, ReplacedTokens
 from bert_jax.corruption import Vocabulary, corrupt
 from bert_jax.losses import (
     Histogram,
@@ -32,7 +32,7 @@ from bert_jax.losses import (
     weighted,
 )
 from bert_jax.model import Network
-from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead, SboHead
+from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead, SboHead, Vocabular
 
 Batch = dict[str, Any]
 Params = dict[str, Any]
@@ -73,7 +73,7 @@ class MaskedObjective:
     vocabulary: Vocabulary | None = None
 
     def init(self, key: jax.Array) -> Params:
-        return self.network.init(key, _example())["params"]
+        return dict(self.network.init(key, _example())["params"])
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
         return corrupt(batch, self.config.masking, _required(self.vocabulary), key)
@@ -100,14 +100,14 @@ class MaskedObjective:
         table = params["embeddings"]["word"]
         terms: Terms = {}
         terms["mlm_loss"], terms["mlm_accuracy"] = cross_entropy(
-            project(*out["mlm"], table), batch["targets"], batch["weights"]
+            _project(out["mlm"], table), batch["targets"], batch["weights"]
         )
         if self.config.pair:
             terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(
                 out["pair"], jnp.maximum(batch["pair"], 0), _labelled(batch)
             )
         if self.config.sbo_weight:
-            logits = project(*out["sbo"], table)
+            logits = _project(out["sbo"], table)
             terms["sbo_loss"], _ = cross_entropy(logits, batch["targets"], self._sbo_weights(batch))
         return terms | (_baseline(self.vocabulary, batch) if key is None else {})
 
@@ -166,7 +166,7 @@ class ReplacedTokensObjective:
         keys = (None, None) if key is None else jax.random.split(key)
         generator, tower = self.filler(params)
         out = _apply(generator, tower, batch, keys[0])
-        logits = project(*out["mlm"], tower["embeddings"]["word"])
+        logits = _project(out["mlm"], tower["embeddings"]["word"])
         terms: Terms = {}
         terms["mlm_loss"], terms["mlm_accuracy"] = cross_entropy(
             logits, batch["targets"], batch["weights"]
@@ -212,11 +212,39 @@ class ReplacedTokensObjective:
         return write(batch["labels"], at, sampled.astype(batch["labels"].dtype))
 
 
+@dataclass(frozen=True)
+class NoObjective:
+    """A network that was read from elsewhere: it can be used, not trained further as it is."""
+
+    network: Network
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def init(self, key: jax.Array) -> Params:
+        return dict(self.network.init(key, _example())["params"])
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        raise ValueError("an imported network has no objective: name one with a config")
+
+    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+        return {}
+
+    def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
+        return {}
+
+    def encoder(self, params: Params) -> tuple[Network, Params]:
+        return self.network, params
+
+    filler = encoder
+
+
 SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> is this leaf one for both
     "all": lambda name: True,
     "words": lambda name: name == "word",
     "none": lambda name: False,
 }
+
+
+HEADS: dict[str, Any] = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
 
 
 def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective:
@@ -228,6 +256,8 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         generator = Network(objective.generator(encoder), {"mlm": MlmHead}, dtype)
         discriminator = Network(encoder, {"rtd": RtdHead}, dtype)
         return ReplacedTokensObjective(objective, generator, discriminator, vocabulary)
+    if isinstance(objective, Imported):
+        return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, dtype))
     heads: dict[str, Any] = {"mlm": MlmHead}
     if objective.pair:
         heads |= {"pooler": Pooler, "pair": PairHead}
@@ -249,6 +279,10 @@ def _baseline(vocabulary: Vocabulary | None, batch: Batch) -> Terms:
     seen = vocabulary.frequency[vocabulary.frequency > 0]
     log_p = jnp.asarray(np.log(np.maximum(vocabulary.frequency, seen.min())), jnp.float32)
     return {"unigram_loss": weighted(-log_p[batch["targets"]], batch["weights"])}
+
+
+def _project(head: Vocabular, table: jax.Array) -> jax.Array:
+    return project(head.features, head.bias, table)
 
 
 def _labelled(batch: Batch) -> jax.Array:

@@ -63,7 +63,8 @@ class Model:
 
         def f(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
             out: Any = network.apply({"params": params}, batch)
-            return project(*out["mlm"], params["embeddings"]["word"])
+            head = out["mlm"]
+            return project(head.features, head.bias, params["embeddings"]["word"])
 
         return jax.jit(f)
 

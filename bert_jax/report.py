@@ -12,6 +12,7 @@ from bert_jax import log
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 Lines = list[dict[str, float]]
 
@@ -88,7 +89,7 @@ def _draw(lines: dict[str, Lines], path: Path) -> None:
     plt.close(figure)
 
 
-def _curve(axis: plt.Axes, rows: Lines, metric: str, color: str, **how: object) -> None:
+def _curve(axis: Axes, rows: Lines, metric: str, color: str, **how: object) -> None:
     points = [(r["step"], r[metric]) for r in rows if metric in r]
     if points:
         axis.plot(*zip(*points, strict=True), color=color, **how)  # type: ignore[arg-type]

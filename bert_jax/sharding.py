@@ -7,6 +7,7 @@ parameter's name, so the same table covers them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-def make_mesh(mesh: config.Mesh, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """A mesh (data, fsdp, tensor) over all devices; an axis of -1 takes what is left."""
     devices = jax.devices() if devices is None else devices
     shape = [mesh.data, mesh.fsdp, mesh.tensor]

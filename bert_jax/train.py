@@ -123,7 +123,7 @@ def train_step(
         sums, _ = jax.lax.scan(add, zero, (parts, jax.random.split(dropout, n)))
         (value, terms), grads = sums
     updates, opt = tx.update(grads, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     rate = optim.schedule(config.optim, config.run.steps)(state.step)
     return State(state.step + 1, params, opt), {"loss": value, "learning_rate": rate, **terms}
 

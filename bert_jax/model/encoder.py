@@ -144,7 +144,7 @@ class Block(nn.Module):
         c = self.config
         layers = c.layers // c.num_groups
 
-        def layer(block: Block, x: jax.Array, own: Any) -> tuple[jax.Array, Any]:
+        def layer(block: Block, x: Any, own: Any) -> tuple[Any, Any]:
             for name, part in PARTS.items():
                 if c.share in ("all", name):
                     x = part(c, self.dtype, name=name)(x, mask)
@@ -197,7 +197,7 @@ class Stack(nn.Module):
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=nn.broadcast,  # type: ignore[arg-type]
             length=c.num_groups,
         )
         first = x

@@ -1,0 +1,149 @@
+"""A Hugging Face folder on disk: config.json, weights, tokenizer. Reads, never runs, what is
+there: safetensors hold arrays alone, and a pickle is opened only when asked for, by PyTorch's
+loader that admits nothing but tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from bert_jax.config import Experiment
+from bert_jax.convert.configs import Json
+from bert_jax.convert.tensors import Params, Tensors, from_hf
+from bert_jax.text.tokenizer import Tokenizer
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+)  # fmt: skip
+
+
+def is_hf_folder(folder: Path) -> bool:
+    """Whether a folder's config.json is theirs; a run folder's has an `encoder`."""
+    return (folder / CONFIG).is_file() and "encoder" not in read_json(folder / CONFIG)
+
+
+def read_folder(
+    folder: str | Path,
+    allow_pickle: bool = False,
+    drop: Collection[str] = (),
+    absent: Collection[str] = (),
+) -> tuple[Experiment, Params, Path]:
+    """The experiment and parameters (NumPy, float32) of a folder, and where its tokenizer is.
+
+    `drop` and `absent` as in `from_hf`. ValueError: anything that is missing, damaged, not of
+    this architecture, or outside the folder.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds no {CONFIG}: expected a Hugging Face folder")
+    hf = read_json(folder / CONFIG)
+    try:
+        experiment, params = from_hf(hf, read_tensors(folder, allow_pickle), drop, absent)
+    except ValueError as e:
+        raise ValueError(f"{folder}: {e}") from None
+    return experiment, params, folder
+
+
+def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:
+    """ValueError unless every id of the tokenizer has a row in the table. More rows than ids
+    are common: tables are padded to round sizes."""
+    rows = experiment.encoder.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} pieces, the word table {rows} rows: "
+            "this vocabulary does not belong to these weights"
+        )
+    if tokenizer.pad_id != experiment.encoder.pad_id:
+        raise ValueError(
+            f"the tokenizer's padding is id {tokenizer.pad_id}, the config's pad_token_id "
+            f"{experiment.encoder.pad_id}: this vocabulary does not belong to these weights"
+        )
+
+
+def read_json(path: Path) -> Json:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is not readable JSON: {e}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}: expected a JSON object")
+    return values
+
+
+def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
+    """Every tensor of the folder, from one file or from those that an index lists."""
+    if (folder / INDEX).is_file():
+        return _read_shards(folder)
+    if (folder / WEIGHTS).is_file():
+        return read_safetensors(folder / WEIGHTS)
+    if (folder / PICKLE).is_file():
+        if not allow_pickle:
+            raise ValueError(
+                f"only {PICKLE} is there, a pickle, which could run code: convert it to "
+                "safetensors, or allow it with --allow-pickle (then PyTorch reads it, tensors only)"
+            )
+        return _read_pickle(folder / PICKLE)
+    raise ValueError(f"no weights: expected {WEIGHTS} or {INDEX}")
+
+
+def read_safetensors(path: Path) -> Tensors:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, TypeError, KeyError) as e:
+        raise ValueError(
+            f"{path.name} is not a sound safetensors file ({e}): download or copy it again"
+        ) from None
+
+
+def _read_shards(folder: Path) -> Tensors:
+    where = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
+        raise ValueError(f"{INDEX} has no weight_map of tensor names to file names")
+    for file in sorted(set(where.values())):
+        if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
+            raise ValueError(
+                f"{INDEX} points to {file!r}: expected the name of a file in the same folder"
+            )
+        if not (folder / file).is_file():
+            raise ValueError(f"{INDEX} names {file}, which is not there: copy it beside the index")
+    shards = {file: read_safetensors(folder / file) for file in sorted(set(where.values()))}
+    lost = sorted(name for name, file in where.items() if name not in shards[file])
+    if lost:
+        raise ValueError(f"{INDEX} promises tensors that its files do not hold: {', '.join(lost)}")
+    return {name: shards[file][name] for name, file in where.items()}
+
+
+def _read_pickle(path: Path) -> Tensors:
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(
+            f"{path.name} can only be read with PyTorch, which is not installed: install torch, "
+            "or convert the file to safetensors"
+        ) from None
+    try:
+        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch raises what the damaged bytes happen to lead to
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(f"{path.name} is not a file of tensors alone: {reason}") from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()
+    ):
+        raise ValueError(f"{path.name} holds something other than named tensors")
+    return {k: _array(v) for k, v in tensors.items()}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    floating = tensor.is_floating_point()
+    return (tensor.detach().float() if floating else tensor.detach()).numpy()

@@ -1,0 +1,202 @@
+"""How Hugging Face names what we have: one table per family, read in both directions.
+
+A table goes module by module, theirs to ours. What a line stands for follows from its names:
+
+    theirs.weight  theirs.bias   <->   ours/kernel (transposed)  ours/bias     a dense layer
+    theirs.weight  theirs.bias   <->   ours/scale  ours/bias                   ours ends in `norm`
+    theirs                       <->   ours                 theirs ends in `weight` or `bias`
+
+PyTorch keeps a dense layer's weight as (out, in), we as (in, out). `{i}` counts the sets of
+layer parameters: theirs are tensors of their own, ours lie stacked on axis 0.
+Sources: the modules of transformers 5 (`modeling_bert.py` and its sisters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Table = dict[str, str]
+
+EMBEDDINGS: Table = {
+    "embeddings.word_embeddings.weight": "embeddings/word",
+    "embeddings.position_embeddings.weight": "embeddings/position",
+    "embeddings.token_type_embeddings.weight": "embeddings/type",
+    "embeddings.LayerNorm": "embeddings/norm",
+}
+LAYER: Table = {
+    "attention.self.query": "attention/query",
+    "attention.self.key": "attention/key",
+    "attention.self.value": "attention/value",
+    "attention.output.dense": "attention/out",
+    "attention.output.LayerNorm": "attention/norm",
+    "intermediate.dense": "mlp/up",
+    "output.dense": "mlp/down",
+    "output.LayerNorm": "mlp/norm",
+}
+ALBERT_LAYER: Table = {
+    "attention.query": "attention/query",
+    "attention.key": "attention/key",
+    "attention.value": "attention/value",
+    "attention.dense": "attention/out",
+    "attention.LayerNorm": "attention/norm",
+    "ffn": "mlp/up",
+    "ffn_output": "mlp/down",
+    "full_layer_layer_norm": "mlp/norm",
+}
+
+
+def _layers(at: str, table: Table) -> Table:
+    return {f"{at}.{theirs}": f"encoder/layers/{ours}" for theirs, ours in table.items()}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model type of theirs: where its body and each of our heads are kept."""
+
+    name: str
+    classes: dict[str, tuple[str, ...]]  # their class -> heads that it holds, fullest first
+    projection: str  # of the embeddings to the hidden size; "": it has none
+    layers: Table
+    heads: dict[str, Table]
+    tied: Table  # their second name of a tensor -> the first
+    activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
+
+    @property
+    def prefix(self) -> str:
+        """Of the body's tensors in every class but the bare model."""
+        return f"{self.name}."
+
+    def body(self, projected: bool) -> Table:
+        table = EMBEDDINGS | ({self.projection: "encoder/projection"} if projected else {})
+        return {f"{self.prefix}{theirs}": ours for theirs, ours in (table | self.layers).items()}
+
+    def class_of(self, heads: Collection[str]) -> tuple[str, tuple[str, ...]]:
+        """The class that holds most of these heads and no other, and those that it holds. Only
+        the bare model may have a pooler or not."""
+        name, held = next(c for c in self.classes.items() if set(c[1]) <= set(heads))
+        return name, held or tuple(h for h in ("pooler",) if h in heads)
+
+
+BERT = Family(
+    name="bert",
+    classes={
+        "BertForPreTraining": ("mlm", "pooler", "pair"),
+        "BertForMaskedLM": ("mlm",),
+        "BertForNextSentencePrediction": ("pooler", "pair"),
+        "BertModel": (),
+    },
+    projection="",
+    layers=_layers("encoder.layer.{i}", LAYER),
+    heads={
+        "mlm": {
+            "cls.predictions.transform.dense": "mlm/dense",
+            "cls.predictions.transform.LayerNorm": "mlm/norm",
+            "cls.predictions.bias": "mlm/bias",
+        },
+        "pooler": {"bert.pooler.dense": "pooler/dense"},
+        "pair": {"cls.seq_relationship": "pair/dense"},
+    },
+    tied={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+)
+
+ALBERT = Family(
+    name="albert",
+    classes={
+        "AlbertForPreTraining": ("mlm", "pooler", "pair"),
+        "AlbertForMaskedLM": ("mlm",),
+        "AlbertModel": (),
+    },
+    projection="encoder.embedding_hidden_mapping_in",
+    layers=_layers("encoder.albert_layer_groups.{i}.albert_layers.0", ALBERT_LAYER),
+    heads={
+        "mlm": {
+            "predictions.dense": "mlm/dense",
+            "predictions.LayerNorm": "mlm/norm",
+            "predictions.bias": "mlm/bias",
+        },
+        "pooler": {"albert.pooler": "pooler/dense"},
+        "pair": {"sop_classifier.classifier": "pair/dense"},
+    },
+    tied={
+        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    },
+)
+
+ROBERTA = Family(
+    name="roberta",
+    classes={"RobertaForMaskedLM": ("mlm",), "RobertaModel": ()},
+    projection="",
+    layers=_layers("encoder.layer.{i}", LAYER),
+    heads={
+        "mlm": {
+            "lm_head.dense": "mlm/dense",
+            "lm_head.layer_norm": "mlm/norm",
+            "lm_head.bias": "mlm/bias",
+        },
+        "pooler": {"roberta.pooler.dense": "pooler/dense"},
+    },
+    tied={
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    },
+    activation_fixed=("mlm",),
+)
+
+ELECTRA = Family(
+    name="electra",
+    classes={
+        "ElectraForPreTraining": ("rtd",),
+        "ElectraForMaskedLM": ("mlm",),
+        "ElectraModel": (),
+    },
+    projection="embeddings_project",
+    layers=_layers("encoder.layer.{i}", LAYER),
+    heads={
+        "mlm": {
+            "generator_predictions.dense": "mlm/dense",
+            "generator_predictions.LayerNorm": "mlm/norm",
+            "generator_lm_head.bias": "mlm/bias",
+        },
+        "rtd": {
+            "discriminator_predictions.dense": "rtd/dense",
+            "discriminator_predictions.dense_prediction": "rtd/out",
+        },
+    },
+    tied={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+    activation_fixed=("mlm",),
+)
+
+FAMILIES = {f.name: f for f in (BERT, ALBERT, ROBERTA, ELECTRA)}
+
+
+class Rule(NamedTuple):
+    """One of our leaves, and their tensor or, with `{i}`, tensors."""
+
+    theirs: str
+    ours: str
+    transpose: bool
+
+    @property
+    def stacked(self) -> bool:
+        return "{i}" in self.theirs
+
+    def names(self, sets: int) -> list[str]:
+        return [self.theirs.format(i=i) for i in range(sets)] if self.stacked else [self.theirs]
+
+
+def rules(family: Family, heads: Collection[str], projected: bool) -> Iterator[Rule]:
+    """Leaf by leaf, the body and the heads asked for."""
+    tables = [family.body(projected), *(family.heads[h] for h in family.heads if h in heads)]
+    for theirs, ours in (line for table in tables for line in table.items()):
+        if theirs.endswith((".weight", ".bias")):
+            yield Rule(theirs, ours, False)
+            continue
+        norm = ours.endswith("norm")
+        yield Rule(f"{theirs}.weight", f"{ours}/{'scale' if norm else 'kernel'}", not norm)
+        yield Rule(f"{theirs}.bias", f"{ours}/bias", False)

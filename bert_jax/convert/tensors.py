@@ -1,0 +1,295 @@
+"""Tensors under their names and our tree of parameters, both ways. NumPy on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
+from bert_jax.convert import configs
+from bert_jax.convert.configs import Json
+from bert_jax.convert.rules import ALBERT, Family, Rule, rules
+from bert_jax.model import Network
+from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead
+from bert_jax.trees import named_leaves
+
+Params = dict[str, Any]
+Tensors = dict[str, np.ndarray]
+
+HEADS = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
+BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
+OLD = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
+
+
+class Exported(NamedTuple):
+    """A model in their terms."""
+
+    config: Json
+    tensors: Tensors
+    left_out: list[str]  # our leaves that their class has no place for
+
+
+# ---- theirs to ours
+
+
+def from_hf(
+    hf: Json, tensors: Mapping[str, np.ndarray], drop: Collection[str] = (),
+    absent: Collection[str] = (),
+) -> tuple[Experiment, Params]:  # fmt: skip
+    """A config.json and its tensors as an experiment and its parameters, float32.
+
+    The heads are those that have tensors. `drop` names tensors, or beginnings of their names,
+    that are passed over; `absent` names heads that may be missing although the class in the
+    config.json has them. Every other tensor must be used exactly once: what is missing,
+    unexpected, of a wrong shape or not a number is listed in one ValueError.
+    """
+    family, encoder = configs.family_of(hf), configs.read_encoder(hf)
+    found, problems = _named(family, tensors, tuple(drop))
+    heads = {h for h, table in family.heads.items() if _any_under(found, table)}
+    heads |= set(configs.demanded_heads(family, hf)) - set(absent)
+    if encoder.layers > len(found):  # before anything is made for each of them
+        raise ValueError(
+            f"config.json has num_hidden_layers {encoder.layers}, but there are only "
+            f"{len(found)} tensors: these two files do not belong together"
+        )
+    _refuse_activation(family, encoder, heads)
+    found, encoder = _without_zero_types(family, found, encoder)
+    found = _without_identity(family, found, encoder)
+
+    shapes = named_leaves(shapes_of(encoder, heads))
+    flat: dict[str, np.ndarray] = {}
+    for rule in rules(family, heads, "encoder/projection/bias" in shapes):
+        if rule.ours not in shapes:  # the type table that was all zeros
+            continue
+        wanted = shapes[rule.ours].shape
+        parts = [_take(rule, name, wanted, found, problems)
+                 for name in rule.names(encoder.num_groups)]  # fmt: skip
+        if all(p is not None for p in parts):
+            flat[rule.ours] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
+    problems += [f"unexpected {name} {list(found[name].shape)}" for name in sorted(found)]
+    if problems:
+        raise ValueError(_listed(family, problems))
+    return configs.experiment(family, encoder, heads), nest(flat)
+
+
+def _named(
+    family: Family, tensors: Mapping[str, np.ndarray], drop: tuple[str, ...]
+) -> tuple[Tensors, list[str]]:
+    """The tensors under their full, present-day names, each once; and what is wrong with them."""
+    bare = not any(name.startswith(family.prefix) for name in tensors)
+    roots = tuple(name.removeprefix(family.prefix).split(".")[0] + "."
+                  for name in [*family.body(True), *family.heads.get("pooler", ())])  # fmt: skip
+    found: Tensors = {}
+    problems = []
+    for given, array in tensors.items():
+        if given.endswith(BUFFERS) or (drop and given.startswith(drop)):
+            continue
+        name = f"{family.prefix}{given}" if bare and given.startswith(roots) else given
+        for old, new in OLD.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        if name in found:
+            problems.append(f"twice {name}")
+        found[name] = array
+    for second, first in family.tied.items():
+        array = found.pop(second, None)
+        if array is not None and not np.array_equal(found.setdefault(first, array), array):
+            problems.append(f"not tied {second}: it differs from {first}")
+    return found, problems
+
+
+def _any_under(found: Tensors, table: Mapping[str, str]) -> bool:
+    return any(name == at or name.startswith(f"{at}.") for name in found for at in table)
+
+
+def _take(
+    rule: Rule, name: str, ours: tuple[int, ...], found: Tensors, problems: list[str]
+) -> np.ndarray | None:
+    """One tensor as a leaf, or as one layer's share of it; what is wrong is noted."""
+    wanted = ours[1:] if rule.stacked else ours
+    wanted = wanted[::-1] if rule.transpose else wanted
+    array = found.pop(name, None)
+    if array is None:
+        problems.append(f"missing {name} {list(wanted)}")
+    elif array.shape != wanted:
+        problems.append(f"wrong shape {name} {list(array.shape)}, expected {list(wanted)}")
+    elif not jnp.issubdtype(array.dtype, jnp.floating):
+        problems.append(f"wrong type {name} {array.dtype}, expected floating point")
+    elif not np.isfinite(array.astype(np.float32)).all():
+        problems.append(f"not finite {name}")
+    else:
+        array = array.astype(np.float32)
+        return np.ascontiguousarray(array.T) if rule.transpose else array
+    return None
+
+
+def _listed(family: Family, problems: list[str]) -> str:
+    shown = "; ".join(problems[:40])
+    more = f"; and {len(problems) - 40} more" if len(problems) > 40 else ""
+    hint = " (a tensor that is not needed can be passed over by name)" * any(
+        p.startswith("unexpected") for p in problems
+    )
+    return f"the tensors do not fit a {family.name} of this config.json: {shown}{more}{hint}"
+
+
+def _refuse_activation(family: Family, encoder: Encoder, heads: Collection[str]) -> None:
+    fixed = [h for h in family.activation_fixed if h in heads]
+    if fixed and encoder.activation != "gelu":
+        raise ValueError(
+            f"config.json has hidden_act {encoder.activation} for a {family.name} with a "
+            f"masked-word head, which always uses gelu: expected gelu, or drop the head's tensors"
+        )
+
+
+def _without_zero_types(
+    family: Family, found: Tensors, encoder: Encoder
+) -> tuple[Tensors, Encoder]:
+    """RoBERTa has no token types; theirs keeps a single row of zeros in their place. A row
+    that is not zero stays as a table of one."""
+    name = f"{family.prefix}embeddings.token_type_embeddings.weight"
+    table = found.get(name)
+    if table is None or table.shape != (1, encoder.embedding_width) or table.any():
+        return found, encoder
+    return {k: v for k, v in found.items() if k != name}, replace(encoder, token_types=0)
+
+
+def _without_identity(family: Family, found: Tensors, encoder: Encoder) -> Tensors:
+    """Their ALBERT projects even between equal widths, where we do not: the identity, which
+    is what `to_hf` writes there, may go."""
+    name = f"{family.prefix}{family.projection}"
+    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
+        return found
+    weight, bias = found.get(f"{name}.weight"), found.get(f"{name}.bias")
+    if weight is None or bias is None or bias.any():
+        return found
+    if not np.array_equal(weight, np.eye(encoder.hidden_size)):
+        return found
+    return {k: v for k, v in found.items() if not k.startswith(f"{name}.")}
+
+
+# ---- ours to theirs
+
+
+def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Exported:
+    """An experiment's parameters as a config.json and tensors, in the class of theirs that
+    holds most of its heads. `part` is ELECTRA's `discriminator` (unless said) or `generator`.
+
+    Layers that share parameters in a way theirs cannot are written out, each on its own.
+    ValueError: no architecture of theirs computes this, or a part that is not there.
+    """
+    encoder, heads, tower = part_of(experiment, params, part)
+    family = configs.family_for(encoder, experiment.objective)
+    name, held = family.class_of(heads)
+    written = configs.write(family, encoder, heads)
+    leaves = _layers_apart(family, encoder, {k: np.asarray(v) for k, v in
+                                             named_leaves(tower).items()})  # fmt: skip
+    leaves |= {k: v for k, v in _their_fillers(family, encoder).items() if k not in leaves}
+    tensors: Tensors = {}
+    for rule in rules(family, held, "encoder/projection/kernel" in leaves):
+        leaf = leaves.pop(rule.ours)
+        parts = list(leaf) if rule.stacked else [leaf]
+        for theirs, one in zip(rule.names(len(parts)), parts, strict=True):
+            theirs = theirs.removeprefix(family.prefix) if name.endswith("Model") else theirs
+            tensors[theirs] = np.ascontiguousarray(one.T if rule.transpose else one)
+    return Exported(written, tensors, sorted(leaves))
+
+
+def part_of(
+    experiment: Experiment, params: Params, part: str | None
+) -> tuple[Encoder, set[str], Params]:
+    """The encoder, the heads that theirs may have too, and the parameters of one network."""
+    encoder, objective = experiment.encoder, experiment.objective
+    if part not in (None, "discriminator", "generator"):
+        raise ValueError(f"part is {part!r}: expected discriminator or generator")
+    if isinstance(objective, ReplacedTokens):
+        part = part or "discriminator"
+        tower = params[part]
+        embeddings = {**params.get("embeddings", {}), **tower.get("embeddings", {})}
+        if part == "generator":
+            encoder = objective.generator(encoder)
+        return encoder, {"mlm", "rtd"} & set(tower), {**tower, "embeddings": embeddings}
+    if part is not None:
+        raise ValueError(f"part is {part}: only an ELECTRA with both its towers has parts")
+    return encoder, set(HEADS) & set(params), params
+
+
+def _layers_apart(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
+    """Stacked leaves with one entry on axis 0 for each set of parameters that theirs has:
+    ALBERT's groups, or every layer."""
+    if encoder.share == "all" and (family is ALBERT or encoder.num_groups == encoder.layers):
+        return leaves
+    out = {}
+    for name, leaf in leaves.items():
+        if name.startswith("encoder/layers/own/"):
+            rest = name.removeprefix("encoder/layers/own/")
+            part = "mlp" if encoder.share == "attention" else "attention"
+            name, leaf = f"encoder/layers/{part}/{rest}", leaf.reshape(-1, *leaf.shape[2:])
+        elif name.startswith("encoder/layers/"):
+            leaf = leaf.repeat(encoder.layers // encoder.num_groups, axis=0)
+        out[name] = leaf
+    return out
+
+
+def _their_fillers(family: Family, encoder: Encoder) -> Tensors:
+    """What theirs always has and we leave out, at the values that change nothing."""
+    d, e = encoder.hidden_size, encoder.embedding_width
+    fillers = {"embeddings/type": np.zeros((1, e), np.float32)}
+    if family is ALBERT:
+        fillers["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
+        fillers["encoder/projection/bias"] = np.zeros(d, np.float32)
+    return fillers
+
+
+# ---- shapes
+
+
+def shapes_of(encoder: Encoder, heads: Collection[str]) -> Any:
+    """Shapes and types of the parameters of a network with these heads."""
+    network, batch = _network(encoder, heads)
+    return jax.eval_shape(network.init, jax.random.key(0), batch)["params"]
+
+
+def _network(encoder: Encoder, heads: Collection[str]) -> tuple[Network, dict[str, jax.Array]]:
+    """The network, and the smallest batch that reaches all of its parameters."""
+    one = jnp.ones(1, jnp.int32)
+    batch = {"tokens": jnp.zeros((1, 2), jnp.int32), "size": one, "split": one,
+             "masked": jnp.zeros((1, 1), jnp.int32)}  # fmt: skip
+    return Network(encoder, {h: HEADS[h] for h in HEADS if h in heads}), batch
+
+
+def nest(flat: Mapping[str, Any]) -> Params:
+    """Names joined by slashes as nested dicts."""
+    tree: Params = {}
+    for name, leaf in flat.items():
+        *way, last = name.split("/")
+        at = tree
+        for key in way:
+            at = at.setdefault(key, {})
+        at[last] = leaf
+    return tree
+
+
+def with_heads(
+    experiment: Experiment, params: Params, heads: Collection[str], seed: int = 0
+) -> tuple[Experiment, Params, list[str]]:
+    """The model with fresh parameters for the heads that it lacks, and the names of those.
+
+    ValueError: a head that the family does not have.
+    """
+    family = configs.family_for(experiment.encoder, experiment.objective)
+    asked = {*heads, *(("pooler",) if "pair" in heads else ())}
+    unknown = sorted(asked - set(family.heads))
+    if unknown:
+        raise ValueError(
+            f"{family.name} has no head {unknown[0]!r}: expected {', '.join(family.heads)}"
+        )
+    new = sorted(asked - set(params))
+    held = {h for h in HEADS if h in params or h in new}
+    network, batch = _network(experiment.encoder, held)
+    drawn = network.init(jax.random.key(seed), batch)["params"]
+    fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
+    grown = configs.experiment(family, experiment.encoder, held)
+    return grown, {**params, **fresh}, sorted(named_leaves(fresh))

@@ -1,0 +1,65 @@
+"""Writes tests/data/golden/*.npz: small models of transformers, and what they compute.
+
+    python tests/make_golden.py
+
+needs torch and transformers; the tests that read the files need neither. Each file holds
+`config` (JSON), `weight/NAME`, the batch as `batch/FIELD`, `hidden` (of every layer that has
+the hidden size), the logits at the masked places or of the other heads, `loss`, and
+`slope/NAME`: the norm of every tensor's gradient.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+
+OUT = Path(__file__).parent / "data/golden"
+SIZES: dict[str, Any] = dict(
+    vocab_size=37, hidden_size=15, num_hidden_layers=2, num_attention_heads=3,
+    intermediate_size=21, max_position_embeddings=19,
+)  # fmt: skip
+MORE: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "albert": dict(embedding_size=7, num_hidden_groups=1, num_hidden_layers=3),
+    "roberta": dict(max_position_embeddings=21),
+    "electra": dict(embedding_size=7),
+    "electra_generator": dict(embedding_size=7),
+}
+LOGITS = {"prediction_logits": "mlm", "seq_relationship_logits": "pair", "sop_logits": "pair"}
+
+
+def record(kind: str) -> dict[str, np.ndarray]:
+    made = peers.model(kind, peers.odd_config(kind, 0, **(SIZES | MORE[kind])), seed=1)
+    one = peers.batch(made.config, 1, rows=3, slots=4)
+    with torch.no_grad():
+        out = peers.call(made, one, output_hidden_states=True)
+    loss = peers.loss(made, one, one["tokens"])
+    loss.backward()
+    width = made.config.hidden_size
+    hidden = [h.numpy() for h in out.hidden_states if h.shape[-1] == width]
+    names = LOGITS | {"logits": "rtd" if kind == "electra" else "mlm"}
+    logits = {ours: out[theirs].numpy() for theirs, ours in names.items() if theirs in out}
+    if "mlm" in logits:
+        logits["mlm"] = np.take_along_axis(logits["mlm"], one["masked"][..., None], 1)
+    slopes = {k: np.float32(np.linalg.norm(g)) for k, g in peers.gradients(made).items()}
+    return {
+        "config": np.array(json.dumps(peers.config_json(made))),
+        **{f"weight/{k}": v for k, v in peers.tensors(made).items()},
+        **{f"batch/{k}": v for k, v in one.items()},
+        **{f"logits/{k}": v for k, v in logits.items()},
+        **{f"slope/{k}": v for k, v in slopes.items()},
+        "hidden": np.stack(hidden),
+        "loss": loss.detach().numpy(),
+    }
+
+
+if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
+    for kind in MORE:
+        np.savez_compressed(OUT / f"{kind}.npz", **record(kind))
+        print(OUT / f"{kind}.npz", (OUT / f"{kind}.npz").stat().st_size, "bytes")
