@@ -34,10 +34,17 @@ def prepare(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax.text import corpus
 
     made = corpus.prepare(
-        args.text, args.tokenizer, args.segments, args.length, Path(args.out),
-        workers=args.workers, seed=args.seed, duplicates=args.duplicates, strict=args.strict,
+        args.text,
+        args.tokenizer,
+        args.segments,
+        args.length,
+        Path(args.out),
+        workers=args.workers,
+        seed=args.seed,
+        duplicates=args.duplicates,
+        strict=args.strict,
         engine=args.engine,
-    )  # fmt: skip
+    )
     for split in ("train", "validation"):
         counts = getattr(made.info, split)
         print(f"{split}: {counts.documents} documents, {counts.rows} rows, {counts.tokens} tokens")
@@ -89,6 +96,34 @@ def embed(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def import_(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import importing
+
+    drawn = importing.import_folder(
+        args.folder,
+        args.out,
+        generator=args.generator,
+        tokenizer=args.tokenizer,
+        heads=args.heads.split(",") if args.heads else (),
+        drop=args.drop,
+        allow_pickle=args.allow_pickle,
+    )
+    for name in drawn:
+        print(f"drawn at random: {name}")
+    print(f"imported folder: {args.out}")
+    return 0
+
+
+def export(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import export, load
+
+    left_out = export.export(load(args.model), args.model, args.format, args.out, args.part)
+    for name in left_out:
+        print(f"has no place there: {name}")
+    print(f"{args.format}: {args.out}")
+    return 0
+
+
 def inspect(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import inspect
 
@@ -123,7 +158,10 @@ def parser() -> argparse.ArgumentParser:
         run: Callable[[argparse.Namespace, list[str]], int], says: str, example: str
     ) -> Any:
         p = commands.add_parser(
-            run.__name__, help=says, description=says, epilog=f"example: bert-jax {example}"
+            run.__name__.rstrip("_"),
+            help=says,
+            description=says,
+            epilog=f"example: bert-jax {example}",
         )
         p.set_defaults(run_command=run)
         return p
@@ -148,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("text", nargs="+", help=TEXT)
     p.add_argument("--tokenizer", required=True, help="a tokenizer's folder")
     p.add_argument(
-        "--segments", required=True, choices=("nsp", "sop", "electra", "full", "doc", "single")
+        "--segments",
+        required=True,
+        choices=("nsp", "sop", "electra", "electra_original", "full", "doc", "single"),
     )
     p.add_argument("--length", type=int, required=True, help="tokens per row")
     p.add_argument("--out", required=True, help="a new folder")
@@ -183,6 +223,29 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pool", choices=("mean", "cls", "none"), default="mean")
     p.add_argument("--out", required=True, help="a new .npz file")
     p.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+
+    p = command(
+        import_,
+        "Hugging Face safetensors to a folder of ours.",
+        "import HF_FOLDER --out imported",
+    )
+    p.add_argument("folder", help="a Hugging Face folder")
+    p.add_argument("--out", required=True, help="a new folder")
+    p.add_argument("--generator", help="ELECTRA's generator, another folder: both become one state")
+    p.add_argument("--tokenizer", help="the tokenizer's folder, if not beside the weights")
+    p.add_argument("--heads", help="mlm,pooler,pair,rtd: those that are missing are initialised")
+    p.add_argument("--drop", nargs="*", default=(), help="tensors to pass over, by beginning")
+    p.add_argument("--allow-pickle", action="store_true", help="read a .bin, by PyTorch, no code")
+
+    p = command(
+        export,
+        "A model of ours to Hugging Face, to an Orbax tree, to a portable function.",
+        "export runs/demo --format hf --out exported",
+    )
+    p.add_argument("model", help="a run folder or an imported folder")
+    p.add_argument("--format", choices=("hf", "orbax", "stablehlo"), required=True)
+    p.add_argument("--out", required=True, help="a new folder")
+    p.add_argument("--part", choices=("discriminator", "generator"), help="of an ELECTRA")
 
     p = command(
         inspect,
@@ -258,8 +321,10 @@ def _override(experiment: Any, overrides: list[str]) -> Any:
 
     return tyro.cli(
         tyro.conf.AvoidSubcommands[Experiment],  # type: ignore[type-var]
-        default=experiment, args=overrides, prog="bert-jax",
-    )  # fmt: skip
+        default=experiment,
+        args=overrides,
+        prog="bert-jax",
+    )
 
 
 def _new_folder(path: str) -> Path:

@@ -84,8 +84,9 @@ def _corrupt_row(
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     real = at < size
     text = real & ~jnp.asarray(vocabulary.special)[tokens]
-    hidden = choose(tokens, real if masking.specials else text, size, masking, vocabulary,
-                    slots, choosing)  # fmt: skip
+    hidden = choose(
+        tokens, real if masking.specials else text, size, masking, vocabulary, slots, choosing
+    )
     first, last = runs(hidden)
 
     u = jax.random.uniform(fates, tokens.shape)

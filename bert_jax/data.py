@@ -101,8 +101,14 @@ class Batches:
         padded = np.full(self.length, self.pad_id, np.int32)
         padded[:size] = tokens[:size]
         row += sum(len(s) for s in self.sources[:k])
-        return {"tokens": padded, "size": size, "split": split, "pair": pair,
-                "row": row, "epoch": epoch}  # fmt: skip
+        return {
+            "tokens": padded,
+            "size": size,
+            "split": split,
+            "pair": pair,
+            "row": row,
+            "epoch": epoch,
+        }
 
     @staticmethod
     def _stack(rows: Sequence[dict[str, Any]]) -> Batch:

@@ -87,24 +87,31 @@ def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
 
 def copy_tokenizer(folder: Path, out: Path, longest: int) -> None:
     """The tokenizer of a run, an imported or a Hugging Face folder, file by file. In one that
-    was trained here the longest text is the model's; one from elsewhere is left as it was."""
+    was trained here the longest text becomes the model's; others are left as they were."""
     source = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
     out.mkdir(exist_ok=True)
     for name in convert.TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    path = out / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "bert_jax_fingerprint" in settings:
-        _write_json(path, settings | {"model_max_length": longest})
+    if (source / "fingerprint.txt").is_file():  # which only our own `Tokenizer.save` writes
+        settings = convert.read_json(out / "tokenizer_config.json")
+        _write_json(out / "tokenizer_config.json", settings | {"model_max_length": longest})
 
 
 def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str]) -> str:
     """The model card: recipe, data, steps and metrics, as far as the folder knows them."""
     c, kind = model.config, written["architectures"][0]
-    reader = next((r for suffix, r in (("MaskedLM", "AutoModelForMaskedLM"),
-                   ("PreTraining", "AutoModelForPreTraining")) if kind.endswith(suffix)),
-                  "AutoModel")  # fmt: skip
+    reader = next(
+        (
+            r
+            for suffix, r in (
+                ("MaskedLM", "AutoModelForMaskedLM"),
+                ("PreTraining", "AutoModelForPreTraining"),
+            )
+            if kind.endswith(suffix)
+        ),
+        "AutoModel",
+    )
     size = f"{written['num_hidden_layers']} layers of width {written['hidden_size']}"
     rows = [("architecture", f"{kind}, {size}"), ("vocabulary", f"{written['vocab_size']} pieces")]
     if model.step:
@@ -113,9 +120,10 @@ def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str
         rows += [
             ("steps", f"{model.step} of {c.run.steps}, {c.data.batch_size} rows each"),
             ("data", f"{Path(c.data.path or c.data.mix or '?').name}, rows of {c.data.length}"),
-            ("objective", _listed(objective)), ("masking", _listed(masking)),
+            ("objective", _listed(objective)),
+            ("masking", _listed(masking)),
             ("optimiser", _listed(config.to_dict(c.optim))),
-        ]  # fmt: skip
+        ]
     rows += [(name, f"{value:.4f}") for name, value in metrics(folder).items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
@@ -171,8 +179,11 @@ def _stablehlo(model: Model, folder: Path, out: Path, part: str | None) -> list[
     exported = lowered(encoder, heads, weights)
     try:
         (out / "model.stablehlo").write_bytes(exported.serialize())
-    except ImportError as e:
-        raise ValueError(f"{e}: jax.export needs it, `pip install flatbuffers`") from None
+    except ImportError:
+        raise ValueError(
+            "jax.export writes its files with flatbuffers, which is not installed: "
+            "pip install flatbuffers"
+        ) from None
     save_file(weights, out / "model.safetensors")
     _write_json(out / "signature.json", _signature(encoder, exported, weights))
     copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
@@ -193,10 +204,12 @@ def lowered(encoder: Encoder, heads: set[str], weights: dict[str, np.ndarray]) -
         batch = {"tokens": tokens, "types": types, "mask": mask[:, None, :] > 0, "masked": at}
         out: Any = network.apply({"params": convert.nest(weights)}, batch)
         if "mlm" in out:
-            out["mlm"] = losses.project(*out["mlm"], weights["embeddings/word"])
+            features, bias = out["mlm"]
+            out["mlm"] = losses.project(features, bias, weights["embeddings/word"])
         return {k: v for k, v in out.items() if v is not None}
 
-    b, length = jax.export.symbolic_shape("b, l", constraints=[f"l <= {encoder.max_length}"])
+    longest = f"l <= {encoder.max_length}"
+    b, length = jax.export.symbolic_shape("b, l", constraints=[longest])
     ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
     shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
     export: Callable[..., Any] = jax.export.export(
@@ -210,13 +223,16 @@ def _signature(encoder: Encoder, exported: Any, weights: dict[str, Any]) -> dict
     names = sorted({"hidden"} | {k.split("/")[0] for k in weights} - {"embeddings", "encoder"})
     shapes = [[str(s) for s in a.shape] for a in exported.out_avals]
     return {
-        "arguments": ["weights: every tensor of model.safetensors, by name, sorted",
-                      "tokens int32 [b, l]", "mask int32 [b, l]: 1 where there is a token",
-                      "types int32 [b, l]: segment numbers, 0 where there is one segment"],
+        "arguments": [
+            "weights: every tensor of model.safetensors, by name, sorted",
+            "tokens int32 [b, l]",
+            "mask int32 [b, l]: 1 where there is a token",
+            "types int32 [b, l]: segment numbers, 0 where there is one segment",
+        ],
         "results": dict(zip(names, shapes, strict=True)),
         "longest": encoder.max_length,
         "platforms": list(exported.platforms),
-    }  # fmt: skip
+    }
 
 
 PORTABLE = """# A compiled encoder

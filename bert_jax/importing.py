@@ -45,7 +45,8 @@ def import_folder(
     folder, out = Path(folder), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty: choose another --out, or remove it")
-    experiment, params, beside = convert.read_folder(folder, allow_pickle, drop, heads)
+    absent = {*heads, *(["pooler"] if "pair" in heads else [])}  # the pair head reads it
+    experiment, params, beside = convert.read_folder(folder, allow_pickle, drop, absent)
     drawn: list[str] = []
     if generator is not None:
         other = convert.read_folder(generator, allow_pickle, drop)[:2]

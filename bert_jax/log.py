@@ -12,6 +12,29 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+TRIVIAL = (  # what a run that learns nothing shows in its evaluation
+    (
+        "masked tokens are predicted no better than by word frequencies",
+        lambda v: v["eval_mlm_loss"] > v["eval_unigram_loss"] - 0.02,
+    ),
+    ("the pair head tells nothing apart", lambda v: v["eval_pair_loss"] > 0.68),
+    ("almost every token is called original", lambda v: v["eval_rtd_recall"] < 0.01),
+)
+PATIENCE = 3  # evaluations in a row before a warning
+
+
+def trivial(values: dict[str, float]) -> list[str]:
+    """The trivial answers that evaluation metrics sit at. Accuracy does not tell: calling every
+    token original is right nine times out of ten."""
+    found = []
+    for says, holds in TRIVIAL:
+        try:
+            if holds(values):
+                found.append(says)
+        except KeyError:  # not this objective's
+            continue
+    return found
+
 
 class RunLog:
     """The metrics of one run folder: each step once, in order, whatever restarts it took.
@@ -28,6 +51,7 @@ class RunLog:
             _truncate(path, step)
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._sat: dict[str, int] = {}
         self._bar = None
         if folder is not None and sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
@@ -51,13 +75,23 @@ class RunLog:
         for name, value in line.items():
             if name != "step" and math.isfinite(value):
                 self._board.add_scalar(name, value, step)
+        if "eval_loss" in values:
+            self._sat = {says: self._sat.get(says, 0) + 1 for says in trivial(values)}
+            for says, times in self._sat.items():
+                if times % PATIENCE == 0:
+                    self._say(f"warning: {says}, for {times} evaluations in a row")
         shown = {k: f"{values[k]:.3f}" for k in ("loss", "eval_loss") if k in values}
         shown["tokens/s"] = f"{rate:,.0f}"
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
-            print(f"step {step}/{self._steps} " + " ".join(f"{k} {v}" for k, v in shown.items()),
-                  file=sys.stderr, flush=True)  # fmt: skip
+            self._say(
+                f"step {step}/{self._steps} " + " ".join(f"{k} {v}" for k, v in shown.items())
+            )
+
+    def _say(self, line: str) -> None:
+        """A line beside the bar, if there is one."""
+        tqdm.write(line, file=sys.stderr)
 
     def sync(self) -> None:
         """Bring every line so far to the disk, before a checkpoint that comes after them."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import checkpoint, config, objectives
+from bert_jax import checkpoint, config, convert, objectives
 from bert_jax.config import Experiment
 from bert_jax.losses import project
 from bert_jax.model import Network
@@ -24,13 +24,19 @@ STEP = 16  # lengths are padded to a multiple, so that few shapes are compiled
 
 
 def load(path: str | Path) -> Model:
-    """The model of a run folder: its newest checkpoint, config and tokenizer.
+    """The model of a run folder (its newest checkpoint), of an imported folder, or of a Hugging
+    Face folder.
 
-    ValueError: no such folder, not a run folder, no checkpoint in it yet.
+    ValueError: no such folder, none of these, no checkpoint in it yet, damaged weights.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no config.json: expected a run folder")
+        raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
+    if convert.is_hf_folder(folder):
+        experiment, params, beside = convert.read_folder(folder)
+        tokenizer = tokenizers.load(beside)
+        convert.check_tokenizer(experiment, tokenizer)
+        return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
     experiment = config.read(folder / "config.json")
     tokenizer = tokenizers.load(folder / "tokenizer")
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", read_only=True)

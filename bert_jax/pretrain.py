@@ -18,8 +18,16 @@ from bert_jax.text.corpus import Corpus, open_corpus
 from bert_jax.text.tokenizer import Tokenizer
 
 # What may differ when a run goes on: how far and how often, and the machine, not the result.
-FREE = ("run.steps", "run.log_every", "run.save_every", "run.eval_every", "run.dir",
-        "mesh.data", "mesh.fsdp", "mesh.tensor")  # fmt: skip
+FREE = (
+    "run.steps",
+    "run.log_every",
+    "run.save_every",
+    "run.eval_every",
+    "run.dir",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+)
 
 
 def pretrain(asked: Experiment) -> int | None:
@@ -46,9 +54,15 @@ def pretrain(asked: Experiment) -> int | None:
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
     with Stop() as stop:
         train.fit(
-            experiment, objective, steps, batches.start,
-            lambda: held_out.once(experiment.run.eval_batches), checkpoints, folder, stop,
-        )  # fmt: skip
+            experiment,
+            objective,
+            steps,
+            batches.start,
+            lambda: held_out.once(experiment.run.eval_batches),
+            checkpoints,
+            folder,
+            stop,
+        )
     return stop.signal
 
 

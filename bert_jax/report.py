@@ -103,11 +103,12 @@ def _page(lines: dict[str, Lines], picture: bytes) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in last)
     body = "".join(
         f"<tr><td>{html.escape(m)}</td>"
-        + "".join(f"<td>{values[m]:.5g}</td>" if m in values else "<td></td>"
-                  for values in last.values())
+        + "".join(
+            f"<td>{values[m]:.5g}</td>" if m in values else "<td></td>" for values in last.values()
+        )
         + "</tr>"
         for m in metrics
-    )  # fmt: skip
+    )
     image = base64.b64encode(picture).decode()
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

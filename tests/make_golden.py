@@ -20,9 +20,13 @@ import torch
 
 OUT = Path(__file__).parent / "data/golden"
 SIZES: dict[str, Any] = dict(
-    vocab_size=37, hidden_size=15, num_hidden_layers=2, num_attention_heads=3,
-    intermediate_size=21, max_position_embeddings=19,
-)  # fmt: skip
+    vocab_size=37,
+    hidden_size=15,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=21,
+    max_position_embeddings=19,
+)
 MORE: dict[str, dict[str, Any]] = {
     "bert": {},
     "albert": dict(embedding_size=7, num_hidden_groups=1, num_hidden_layers=3),

@@ -35,7 +35,11 @@ def ngrams(words: list[int], budget: int, rng: random.Random, most: int = 3) -> 
     for w in order:
         if len(hidden) >= budget:
             break
-        windows = [sum(cut[w : w + n], []) for n in range(1, most + 1) if w + n <= len(cut)]
+        windows = [
+            [piece for word in cut[w : w + n] for piece in word]
+            for n in range(1, most + 1)
+            if w + n <= len(cut)
+        ]
         n = rng.choices(range(1, len(windows) + 1), [1 / n for n in range(1, len(windows) + 1)])[0]
         while n > 1 and len(hidden) + len(windows[n - 1]) > budget:
             n -= 1

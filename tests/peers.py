@@ -96,12 +96,18 @@ def batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
     used = rng.integers(2, slots + 1, rows)  # the slots after those are not predictions
     weights = np.arange(slots) < used[:, None]
     out = {
-        "tokens": tokens, "types": types, "size": size, "split": size // 2,
-        "masked": np.where(weights, masked, 0), "weights": weights.astype(np.float32),
+        "tokens": tokens,
+        "types": types,
+        "size": size,
+        "split": size // 2,
+        "masked": np.where(weights, masked, 0),
+        "weights": weights.astype(np.float32),
         "targets": rng.integers(0, config.vocab_size, (rows, slots)),
-        "pair": rng.integers(0, 2, rows), "row": np.arange(rows), "epoch": np.zeros(rows),
+        "pair": rng.integers(0, 2, rows),
+        "row": np.arange(rows),
+        "epoch": np.zeros(rows),
         "sampling": rng.integers(0, 2**32, (rows, 2)),
-    }  # fmt: skip
+    }
     out |= dict.fromkeys(("left", "right", "offset", "sbo_weights"), np.zeros((rows, slots)))
     labels = tokens.copy()
     for r, n in enumerate(used):

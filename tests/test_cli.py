@@ -26,18 +26,48 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a little text, a tokenizer, a corpus, and a run of two steps."""
     root = tmp_path_factory.mktemp("cli")
     (root / "text.txt").write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
-    assert not call("tokenizer", root / "text.txt", "--kind", "wordpiece", "--vocab-size", 1500,
-                    "--out", root / "tok")  # fmt: skip
-    assert not call("prepare", root / "text.txt", "--tokenizer", root / "tok", "--segments",
-                    "nsp", "--length", 32, "--out", root / "corpus")  # fmt: skip
+    assert not call(
+        "tokenizer",
+        root / "text.txt",
+        "--kind",
+        "wordpiece",
+        "--vocab-size",
+        1500,
+        "--out",
+        root / "tok",
+    )
+    assert not call(
+        "prepare",
+        root / "text.txt",
+        "--tokenizer",
+        root / "tok",
+        "--segments",
+        "nsp",
+        "--length",
+        32,
+        "--out",
+        root / "corpus",
+    )
     assert not pretrain(root, root / "run")
     return root
 
 
 def pretrain(root: Path, run: Path, *more: object, corpus: str = "corpus") -> int:
-    return call("pretrain", ROOT / "configs/tiny_bert.py", "--data.path", root / corpus,
-                "--run.dir", run, "--run.steps", 2, "--mesh.data", 1, "--mesh.fsdp", 4,
-                *more)  # fmt: skip
+    return call(
+        "pretrain",
+        ROOT / "configs/tiny_bert.py",
+        "--data.path",
+        root / corpus,
+        "--run.dir",
+        run,
+        "--run.steps",
+        2,
+        "--mesh.data",
+        1,
+        "--mesh.fsdp",
+        4,
+        *more,
+    )
 
 
 def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
@@ -46,8 +76,18 @@ def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
     assert {p.name for p in run.iterdir()} == names
     assert (run / "checkpoints" / "2").is_dir()
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"step", "loss", "learning_rate", "tokens_per_second", "mlm_loss", "mlm_accuracy",
-            "pair_loss", "pair_accuracy", "eval_loss", "eval_mlm_loss"} <= set(line)  # fmt: skip
+    assert {
+        "step",
+        "loss",
+        "learning_rate",
+        "tokens_per_second",
+        "mlm_loss",
+        "mlm_accuracy",
+        "pair_loss",
+        "pair_accuracy",
+        "eval_loss",
+        "eval_mlm_loss",
+    } <= set(line)
 
 
 def test_fill_prints_a_line_per_mask(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,11 +123,17 @@ def test_embed_writes_features(made: Path, tmp_path: Path) -> None:
 
 def test_help_needs_no_jax_and_gives_an_example() -> None:
     for command in ("tokenizer", "prepare", "pretrain", "fill", "embed", "inspect", "report"):
-        code = ("import sys; from bert_jax.cli import parser\n"
-                "try: parser().parse_args(sys.argv[1:])\n"
-                "except SystemExit: sys.exit(9 if 'jax' in sys.modules else 0)")  # fmt: skip
-        done = subprocess.run([sys.executable, "-c", code, command, "--help"],
-                              capture_output=True, text=True, check=True)  # fmt: skip
+        code = (
+            "import sys; from bert_jax.cli import parser\n"
+            "try: parser().parse_args(sys.argv[1:])\n"
+            "except SystemExit: sys.exit(9 if 'jax' in sys.modules else 0)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert f"example: bert-jax {command}" in " ".join(done.stdout.split())
 
 
@@ -96,8 +142,19 @@ def text(content: bytes) -> Callable[[Path, Path], list[object]]:
 
     def arguments(made: Path, tmp: Path) -> list[object]:
         (tmp / "bad.txt").write_bytes(content)
-        return ["prepare", tmp / "bad.txt", "--tokenizer", made / "tok", "--segments", "nsp",
-                "--length", 32, "--out", tmp / "out", "--strict"]  # fmt: skip
+        return [
+            "prepare",
+            tmp / "bad.txt",
+            "--tokenizer",
+            made / "tok",
+            "--segments",
+            "nsp",
+            "--length",
+            32,
+            "--out",
+            tmp / "out",
+            "--strict",
+        ]
 
     return arguments
 
@@ -106,25 +163,59 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     "an empty file": (text(b""), "bad.txt"),
     "bytes that are not UTF-8": (text(b"One.\n\nTw\xffo.\n"), "UTF-8"),
     "one document": (text(b"One sentence. And two.\n"), "document"),
-    "a missing file": (lambda made, tmp: [
-        "tokenizer", tmp / "none.txt", "--kind", "bpe", "--vocab-size", 500, "--out", tmp / "out",
-    ], "none.txt"),
-    "a vocabulary larger than the text allows": (lambda made, tmp: [
-        "tokenizer", made / "text.txt", "--kind", "wordpiece", "--vocab-size", 900_000,
-        "--out", tmp / "out",
-    ], "900000"),
-    "an output folder that is not empty": (lambda made, tmp: [
-        "prepare", made / "text.txt", "--tokenizer", made / "tok", "--segments", "nsp",
-        "--length", 32, "--out", made / "corpus",
-    ], "not empty"),
+    "a missing file": (
+        lambda made, tmp: [
+            "tokenizer",
+            tmp / "none.txt",
+            "--kind",
+            "bpe",
+            "--vocab-size",
+            500,
+            "--out",
+            tmp / "out",
+        ],
+        "none.txt",
+    ),
+    "a vocabulary larger than the text allows": (
+        lambda made, tmp: [
+            "tokenizer",
+            made / "text.txt",
+            "--kind",
+            "wordpiece",
+            "--vocab-size",
+            900_000,
+            "--out",
+            tmp / "out",
+        ],
+        "900000",
+    ),
+    "an output folder that is not empty": (
+        lambda made, tmp: [
+            "prepare",
+            made / "text.txt",
+            "--tokenizer",
+            made / "tok",
+            "--segments",
+            "nsp",
+            "--length",
+            32,
+            "--out",
+            made / "corpus",
+        ],
+        "not empty",
+    ),
     "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
     "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),
     "a text beyond the model": (
-        lambda made, tmp: ["fill", made / "run", "[MASK]" * 200], "the model takes 128"),
+        lambda made, tmp: ["fill", made / "run", "[MASK]" * 200],
+        "the model takes 128",
+    ),
     "a folder that is no model": (lambda made, tmp: ["fill", tmp, "[MASK]"], "config.json"),
     "a report on nothing": (
-        lambda made, tmp: ["report", tmp, "--out", tmp / "out"], "metrics.jsonl"),
-}  # fmt: skip
+        lambda made, tmp: ["report", tmp, "--out", tmp / "out"],
+        "metrics.jsonl",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -180,7 +271,16 @@ def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
 ) -> None:
     shutil.copytree(made / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tokenizer")
-    call("tokenizer", made / "text.txt", "--kind", "wordpiece", "--vocab-size", 1500, "--cased",
-         "--out", tmp_path / "run" / "tokenizer")  # fmt: skip
+    call(
+        "tokenizer",
+        made / "text.txt",
+        "--kind",
+        "wordpiece",
+        "--vocab-size",
+        1500,
+        "--cased",
+        "--out",
+        tmp_path / "run" / "tokenizer",
+    )
     assert pretrain(made, tmp_path / "run") == 2
     assert "is not that of the corpus" in capsys.readouterr().err

@@ -40,8 +40,14 @@ def rows(n: int = 500, length: int = 64, seed: int = 0) -> dict[str, jax.Array]:
     tokens[at == split[:, None] - 1] = SEP
     tokens[at == size[:, None] - 1] = SEP
     tokens[at >= size[:, None]] = PAD
-    made = {"tokens": tokens, "size": size, "split": split, "row": np.arange(n),
-            "epoch": np.zeros(n), "pair": np.zeros(n)}  # fmt: skip
+    made = {
+        "tokens": tokens,
+        "size": size,
+        "split": split,
+        "row": np.arange(n),
+        "epoch": np.zeros(n),
+        "pair": np.zeros(n),
+    }
     return {k: jnp.asarray(v, jnp.int32) for k, v in made.items()}
 
 

@@ -22,8 +22,12 @@ def test_the_stream_from_a_step_is_the_look_up() -> None:
 
 def test_an_epoch_shows_every_row_once_in_a_new_order() -> None:
     """20 rows in batches of 8: five batches are two epochs."""
-    seen = [(int(r), int(e)) for i in range(5) for b in [batches()[i]]
-            for r, e in zip(b["row"], b["epoch"], strict=True)]  # fmt: skip
+    seen = [
+        (int(r), int(e))
+        for i in range(5)
+        for b in [batches()[i]]
+        for r, e in zip(b["row"], b["epoch"], strict=True)
+    ]
     assert sorted(seen) == sorted((r, e) for r in range(20) for e in range(2))
     assert [r for r, e in seen if e == 0] != [r for r, e in seen if e == 1]
 
@@ -75,9 +79,11 @@ def test_a_billion_rows_cost_no_more_than_ten() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(dict(process=(0, 3)), "does not divide over 3 processes"),
-     (dict(sources=[small.Rows(0)]), "has no rows")],
-)  # fmt: skip
+    [
+        (dict(process=(0, 3)), "does not divide over 3 processes"),
+        (dict(sources=[small.Rows(0)]), "has no rows"),
+    ],
+)
 def test_what_cannot_be_read_is_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         batches(**change)

@@ -14,7 +14,17 @@ FLOORS = {
     1: ["model", "corruption", "losses", "text", "log"],
     2: ["objectives", "optim", "sharding", "checkpoint", "convert", "data", "tasks", "guard"],
     3: ["train"],
-    4: ["pretrain", "finetune", "predict", "bench", "plan", "report", "export", "inspect"],
+    4: [
+        "pretrain",
+        "finetune",
+        "predict",
+        "bench",
+        "plan",
+        "report",
+        "export",
+        "importing",
+        "inspect",
+    ],
     5: ["cli"],
     6: ["__init__", "__main__"],
 }

@@ -24,10 +24,15 @@ def test_cross_entropy_and_accuracy() -> None:
 
 def test_parts_of_a_batch_add_up() -> None:
     whole = cross_entropy(jnp.float32(LOGITS), jnp.asarray(TARGETS), jnp.asarray(WEIGHTS))
-    parts = [cross_entropy(jnp.float32(x), jnp.asarray(t), jnp.asarray(w))
-             for x, t, w in zip(LOGITS, TARGETS, WEIGHTS, strict=True)]  # fmt: skip
-    for total, added in zip(jax.tree.leaves(whole), jax.tree.leaves(
-            jax.tree.map(lambda *x: sum(x), *parts)), strict=True):  # fmt: skip
+    parts = [
+        cross_entropy(jnp.float32(x), jnp.asarray(t), jnp.asarray(w))
+        for x, t, w in zip(LOGITS, TARGETS, WEIGHTS, strict=True)
+    ]
+    for total, added in zip(
+        jax.tree.leaves(whole),
+        jax.tree.leaves(jax.tree.map(lambda *x: sum(x), *parts)),
+        strict=True,
+    ):
         assert np.isclose(total, added, rtol=1e-6)
 
 
@@ -52,8 +57,10 @@ def test_histograms_add_up_to_the_area_under_the_curve(shift: float) -> None:
     """Against the definition: the share of (negative, positive) pairs in the right order."""
     labels = (RNG.random((2, 400)) < 0.2).astype(np.float32)
     logits = (RNG.normal(size=labels.shape) + shift * labels).astype(np.float32)
-    parts = [Histogram.of(*map(jnp.asarray, (x, y, np.ones_like(y))))
-             for x, y in zip(logits, labels, strict=True)]  # fmt: skip
+    parts = [
+        Histogram.of(*map(jnp.asarray, (x, y, np.ones_like(y))))
+        for x, y in zip(logits, labels, strict=True)
+    ]
     auc = jax.tree.map(jnp.add, *parts).value
     positives, negatives = logits[labels == 1], logits[labels == 0]
     assert abs(auc - (positives[:, None] > negatives).mean()) < 0.005

@@ -14,9 +14,12 @@ from bert_jax.model.layers import dropout
 
 SMALL = Encoder(layers=4, hidden_size=24, heads=3, vocab_size=50, max_length=16)
 HEADS = {
-    "mlm": MlmHead, "pooler": Pooler, "pair": PairHead,
-    "sbo": partial(SboHead, rows=5, size=6), "rtd": RtdHead,
-}  # fmt: skip
+    "mlm": MlmHead,
+    "pooler": Pooler,
+    "pair": PairHead,
+    "sbo": partial(SboHead, rows=5, size=6),
+    "rtd": RtdHead,
+}
 
 
 def batch(rows: int = 3, length: int = 11, seed: int = 0) -> dict[str, jax.Array]:
@@ -70,8 +73,10 @@ def test_albert_is_a_bert_whose_layers_are_equal() -> None:
     f = lambda net, p: net.apply({"params": p}, batch())["hidden"]  # noqa: E731
     close(f(albert, shared), f(bert, equal), 1e-6)
     weights = jax.random.normal(jax.random.key(1), (3, 11, 24))
-    g, h = (jax.grad(lambda p, n=n: (f(n, p) * weights).sum())(p)
-            for n, p in ((albert, shared), (bert, equal)))  # fmt: skip
+    g, h = (
+        jax.grad(lambda p, n=n: (f(n, p) * weights).sum())(p)
+        for n, p in ((albert, shared), (bert, equal))
+    )
     added = jax.tree.map(lambda x: x.sum(0, keepdims=True), h["encoder"]["layers"])
     key = lambda t: t["attention"]["key"].pop("bias")  # noqa: E731  its true gradient is zero
     assert np.abs(key(g["encoder"]["layers"]) - key(added)).max() < 1e-5
@@ -87,8 +92,14 @@ def test_scanned_layers_equal_a_loop(groups: int) -> None:
     per_group = 4 // groups
     for n in range(per_group, 5, per_group):
         short = Network(replace(config, layers=n, groups=n // per_group))
-        cut = dict(params, encoder={"layers": jax.tree.map(
-            lambda x, n=n: x[: n // per_group], params["encoder"]["layers"])})  # fmt: skip
+        cut = dict(
+            params,
+            encoder={
+                "layers": jax.tree.map(
+                    lambda x, n=n: x[: n // per_group], params["encoder"]["layers"]
+                )
+            },
+        )
         close(short.apply({"params": cut}, batch())["hidden"], layers[n], 1e-6)
 
 
@@ -98,8 +109,10 @@ def test_a_part_that_is_not_shared_has_parameters_per_layer(share: str, own: str
     network, params = init(config, {})
     layers = params["encoder"]["layers"]
     assert set(layers) == {share, "own"}
-    whole = {share: jax.tree.map(lambda x: jnp.repeat(x, 4, 0), layers[share]),
-             own: jax.tree.map(lambda x: x[0], layers["own"])}  # fmt: skip
+    whole = {
+        share: jax.tree.map(lambda x: jnp.repeat(x, 4, 0), layers[share]),
+        own: jax.tree.map(lambda x: x[0], layers["own"]),
+    }
     bert = dict(params, encoder={"layers": whole})
     hidden = network.apply({"params": params}, batch())["hidden"]
     close(hidden, Network(SMALL).apply({"params": bert}, batch())["hidden"], 1e-6)
@@ -142,8 +155,9 @@ def test_initial_values_are_as_published() -> None:
     cut = init(big, {})[1]["embeddings"]["word"]
     assert np.abs(cut).max() <= 0.04
     assert abs(float(cut.std()) / 0.02 - 0.88) < 0.01
-    config = replace(big, init="normal", pad_id=1, zero_pad_row=True, projection_init="glorot",
-                     embedding_size=96)  # fmt: skip
+    config = replace(
+        big, init="normal", pad_id=1, zero_pad_row=True, projection_init="glorot", embedding_size=96
+    )
     params = init(config)[1]
     word, bound = params["embeddings"]["word"], (6 / (96 + 192)) ** 0.5
     assert not word[1].any()

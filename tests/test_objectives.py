@@ -69,9 +69,12 @@ def test_the_shared_embeddings_take_both_gradients() -> None:
 
 @pytest.mark.parametrize(
     ("tied", "own"),
-    [("all", set()), ("words", {"norm", "position", "type"}),
-     ("none", {"norm", "position", "type", "word"})],
-)  # fmt: skip
+    [
+        ("all", set()),
+        ("words", {"norm", "position", "type"}),
+        ("none", {"norm", "position", "type", "word"}),
+    ],
+)
 def test_what_is_not_tied_lies_in_each_tower(tied: str, own: set[str]) -> None:
     config = replace(small.FAMILIES["electra"], objective=dict(tied=tied))
     params = jax.eval_shape(small.build(config).init, KEY)
@@ -104,19 +107,21 @@ def test_samples_follow_the_generator_and_only_where_it_was_asked() -> None:
 
 
 ODD = {  # any architecture with any objective: one-line changes
-    "a RoBERTa with sentence order": replace(
-        small.FAMILIES["roberta"], objective=dict(pair=True)),
-    "an ELECTRA that shares layers": replace(
-        small.FAMILIES["electra"], encoder=dict(groups=1)),
+    "a RoBERTa with sentence order": replace(small.FAMILIES["roberta"], objective=dict(pair=True)),
+    "an ELECTRA that shares layers": replace(small.FAMILIES["electra"], encoder=dict(groups=1)),
     "an ELECTRA over spans": replace(
         small.FAMILIES["electra"],
-        objective=dict(masking=Masking(unit="span", max_words=10, budget="ceil", mask=1.0,
-                                       random=0.0))),
+        objective=dict(
+            masking=Masking(unit="span", max_words=10, budget="ceil", mask=1.0, random=0.0)
+        ),
+    ),
     "a BERT that shares attention": replace(
-        small.FAMILIES["bert"], encoder=dict(groups=1, share="attention")),
+        small.FAMILIES["bert"], encoder=dict(groups=1, share="attention")
+    ),
     "a BERT that shares its MLPs": replace(
-        small.FAMILIES["bert"], encoder=dict(groups=1, share="mlp")),
-}  # fmt: skip
+        small.FAMILIES["bert"], encoder=dict(groups=1, share="mlp")
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ODD)

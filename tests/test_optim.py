@@ -142,14 +142,22 @@ def test_published_schedules_start_and_end_at_zero_and_are_exact_to_the_last_ste
 
 
 def test_schedules_differ_where_warm_up_ends():
-    at = {n: schedule(Optim(schedule=n, warmup_steps=100, peak_lr=1.0), 1000) for n in
-          ("bert", "electra", "roberta", "spanbert")}  # fmt: skip
+    at = {
+        n: schedule(Optim(schedule=n, warmup_steps=100, peak_lr=1.0), 1000)
+        for n in ("bert", "electra", "roberta", "spanbert")
+    }
     assert {n: round(float(f(100)), 6) for n, f in at.items()} == {
-        "bert": 0.9, "electra": 0.9, "roberta": 1.0, "spanbert": 1.0
-    }  # fmt: skip
+        "bert": 0.9,
+        "electra": 0.9,
+        "roberta": 1.0,
+        "spanbert": 1.0,
+    }
     assert {n: round(float(f(101)), 6) for n, f in at.items()} == {
-        "bert": 0.899, "electra": 0.899, "roberta": 0.998889, "spanbert": 0.899
-    }  # fmt: skip
+        "bert": 0.899,
+        "electra": 0.899,
+        "roberta": 0.998889,
+        "spanbert": 0.899,
+    }
 
 
 def test_decay_steps_are_the_length_of_the_schedule():

@@ -115,14 +115,25 @@ def test_masked_families(kind: str, base: Any) -> None:
 def test_electra() -> None:
     """One optimiser over both towers and the embeddings that they share; the tokens that our
     generator sampled are handed to the peer's discriminator."""
-    config = peers.odd_config("electra", 3, hidden_size=64, num_attention_heads=4,
-                              intermediate_size=256)  # fmt: skip
+    config = peers.odd_config(
+        "electra", 3, hidden_size=64, num_attention_heads=4, intermediate_size=256
+    )
     small = peers.odd_config(
-        "electra_generator", 3,
-        **{k: getattr(config, k) for k in ("vocab_size", "num_hidden_layers", "embedding_size",
-                                           "max_position_embeddings")},
-        hidden_size=16, num_attention_heads=1, intermediate_size=64,
-    )  # fmt: skip
+        "electra_generator",
+        3,
+        **{
+            k: getattr(config, k)
+            for k in (
+                "vocab_size",
+                "num_hidden_layers",
+                "embedding_size",
+                "max_position_embeddings",
+            )
+        },
+        hidden_size=16,
+        num_attention_heads=1,
+        intermediate_size=64,
+    )
     disc = peers.model("electra", config, 3, scale=None)
     gen = peers.model("electra_generator", small, 4, scale=None)
     gen.electra.embeddings = disc.electra.embeddings

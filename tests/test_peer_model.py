@@ -14,10 +14,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import peers
+from folders import network
 
 from bert_jax import convert, losses, objectives
 from bert_jax.config import Encoder, Imported
-from bert_jax.model import Network
+from bert_jax.convert.rules import FAMILIES, rules
 from bert_jax.model.encoder import Attention, Embeddings, Inputs, Mlp
 
 pytestmark = pytest.mark.peer
@@ -27,23 +28,13 @@ KINDS = ["bert", "albert", "roberta", "electra", "electra_generator"]
 SEEDS = [0, 1]
 
 
-def network(experiment: Any) -> Network:
-    """Of the imported model; a lone tower's objective has nothing to build a loss from."""
-    objective = experiment.objective
-    if isinstance(objective, Imported):
-        heads = {h: convert.HEADS[h] for h in objective.heads}
-        return Network(experiment.encoder, heads, keep=True)
-    built = objectives.build(experiment)
-    return Network(experiment.encoder, built.network.heads, keep=True)  # type: ignore[attr-defined]
-
-
 def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {k: jnp.asarray(v) for k, v in one.items()}
 
 
 def our_loss(experiment: Any, one: dict[str, np.ndarray]) -> Any:
     """params -> the loss, by the objective's own terms and by the losses of a lone tower."""
-    batch, net = on_device(one), network(experiment)
+    batch = on_device(one)
     if not isinstance(experiment.objective, Imported):
         built = objectives.build(experiment)
         return lambda p: objectives.total(
@@ -51,7 +42,7 @@ def our_loss(experiment: Any, one: dict[str, np.ndarray]) -> Any:
         )
 
     def lone(params: Any) -> jax.Array:
-        out: Any = net.apply({"params": params}, batch)
+        out: Any = network(experiment, params).apply({"params": params}, batch)
         if "mlm" in out:
             logits = losses.project(*out["mlm"], params["embeddings"]["word"])
             return losses.cross_entropy(logits, batch["targets"], batch["weights"])[0].value
@@ -90,7 +81,7 @@ def test_outputs_of_every_layer_and_head(kind: str, seed: int) -> None:
     experiment, params = peers.imported(made)
     with torch.no_grad():
         theirs = peers.call(made, one, output_hidden_states=True)
-    out: Any = jax.jit(network(experiment).apply)({"params": params}, on_device(one))
+    out: Any = jax.jit(network(experiment, params).apply)({"params": params}, on_device(one))
     keep = peers.real(one)
     for i, layer in enumerate(theirs.hidden_states):
         if layer.shape[-1] == out["layers"].shape[-1]:  # theirs starts before the projection
@@ -108,178 +99,144 @@ def test_outputs_of_every_layer_and_head(kind: str, seed: int) -> None:
 # ---- module by module: the output and the gradient of (output x a random direction)
 
 
-def compare(
-    ours: Any, params: Any, x: np.ndarray | None, theirs: Any, module: Any, keep: np.ndarray
-) -> float:
-    """Largest error of the output, of the input's gradient and of every parameter's.
+class Module:
+    """A part of a peer's model: its parameters by their full names, as our tree of leaves."""
 
-    `ours(params, x)` and `theirs(x)` give the same array; `params` are under their names.
-    """
-    module.zero_grad()
-    seen = None if x is None else torch.from_numpy(x).requires_grad_()
-    expected = theirs(seen)
-    direction = np.random.default_rng(0).normal(size=tuple(expected.shape)).astype(np.float32)
-    direction *= keep.reshape(keep.shape + (1,) * (direction.ndim - keep.ndim))
-    (expected * torch.from_numpy(direction)).sum().backward()
+    def __init__(self, kind: str, seed: int, *prefixes: str) -> None:
+        self.made = peers.model(kind, peers.odd_config(kind, seed), seed)
+        self.body = getattr(self.made, self.made.base_model_prefix)
+        self.config: Encoder = peers.imported(self.made)[0].encoder
+        self.one = peers.batch(self.made.config, seed)
+        self.keep = peers.real(self.one)
+        shape = (*self.one["tokens"].shape, self.config.hidden_size)
+        self.x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+        family = FAMILIES[self.made.config.model_type]
+        self.rules = {r.theirs.replace("{i}", "0"): r for r in rules(family, family.heads, True)}
+        self.names = [n for n in self.rules if n.startswith(prefixes)]
 
-    def value(p: Any, x: Any) -> Any:
-        y = ours(p, x)
-        return (y * direction).sum(), y
+    def tree(self, p: dict[str, Any]) -> Any:
+        return convert.nest(
+            {self.rules[n].ours: x.T if self.rules[n].transpose else x for n, x in p.items()}
+        )
 
-    which = 0 if x is None else (0, 1)
-    (_, got), grads = jax.jit(jax.value_and_grad(value, which, has_aux=True))(params, x)
-    worst = [peers.error(got[keep], expected.detach().numpy()[keep])]
-    if seen is not None:
-        grads, to_input = grads
-        worst.append(peers.error(to_input, seen.grad.numpy()))  # type: ignore[union-attr]
-    by_name = peers.errors({k: np.asarray(v) for k, v in grads.items()}, peers.gradients(module))
-    return max([*worst, *by_name.values()])
+    def error(self, ours: Any, theirs: Any, x: np.ndarray | None, keep: np.ndarray) -> float:
+        """Largest error of the output, of the input's gradient and of every parameter's.
 
+        `ours(tree, x)` and `theirs(x)` give the same array where `keep`.
+        """
+        named = dict(self.made.named_parameters())
+        seen = None if x is None else torch.from_numpy(x).requires_grad_()
+        expected = theirs(seen)
+        direction = np.random.default_rng(0).normal(size=tuple(expected.shape)).astype(np.float32)
+        direction *= keep.reshape(keep.shape + (1,) * (direction.ndim - keep.ndim))
+        (expected * torch.from_numpy(direction)).sum().backward()
 
-def parts(kind: str, seed: int) -> tuple[Any, Encoder, Any, dict[str, np.ndarray], np.ndarray]:
-    made = peers.model(kind, peers.odd_config(kind, seed), seed)
-    one = peers.batch(made.config, seed)
-    experiment, _ = peers.imported(made)
-    x = np.random.default_rng(seed).normal(
-        size=(*one["tokens"].shape, made.config.hidden_size)
-    ).astype(np.float32)  # fmt: skip
-    return made, experiment.encoder, getattr(made, made.base_model_prefix), one, x
+        def value(p: Any, x: Any) -> Any:
+            y = ours(self.tree(p), x)
+            return (y * direction).sum(), y
 
-
-def affine(p: Any, name: str) -> dict[str, Any]:
-    return {"kernel": p[f"{name}.weight"].T, "bias": p[f"{name}.bias"]}
-
-
-def norm(p: Any, name: str) -> dict[str, Any]:
-    return {"scale": p[f"{name}.weight"], "bias": p[f"{name}.bias"]}
+        params = {n: jnp.asarray(named[n].detach().numpy()) for n in self.names}
+        (_, got), (grads, back) = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
+            params, jnp.zeros(()) if x is None else x
+        )
+        worst = [peers.error(got[keep], expected.detach().numpy()[keep])]
+        worst += [peers.error(back, seen.grad.numpy())] if seen is not None else []  # type: ignore[union-attr]
+        theirs_by_name = {n: named[n].grad.numpy() for n in self.names}
+        ours_by_name = {n: np.asarray(g) for n, g in grads.items()}
+        return max([*worst, *peers.errors(ours_by_name, theirs_by_name).values()])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings(kind: str, seed: int) -> None:
-    _, c, body, one, _ = parts(kind, seed)
-    at = jnp.broadcast_to(jnp.arange(one["tokens"].shape[1]), one["tokens"].shape)
-    x = Inputs(jnp.asarray(one["tokens"]), jnp.asarray(one["types"]), at, jnp.ones((1, 1, 1), bool))
+    family = kind.removesuffix("_generator")
+    m = Module(kind, seed, f"{family}.embeddings.")
+    at = jnp.broadcast_to(jnp.arange(m.keep.shape[1]), m.keep.shape)
+    x = Inputs(
+        jnp.asarray(m.one["tokens"]), jnp.asarray(m.one["types"]), at, jnp.ones((1,) * 3, bool)
+    )
+    ids, types = (torch.tensor(m.one[k]).long() for k in ("tokens", "types"))
 
-    def ours(p: Any, _: Any) -> Any:
-        tables = {k: p[f"{v}_embeddings.weight"] for k, v in
-                  (("word", "word"), ("position", "position"), ("type", "token_type"))}  # fmt: skip
-        tree = {**tables, "norm": norm(p, "LayerNorm")}
-        return Embeddings(c).apply({"params": tree}, x)
+    def ours(tree: Any, _: Any) -> Any:
+        return Embeddings(m.config).apply({"params": tree["embeddings"]}, x)
 
-    ids, types = (torch.from_numpy(one[k]).long() for k in ("tokens", "types"))
-    module = body.embeddings
-    theirs = lambda _: module(input_ids=ids, token_type_ids=types)  # noqa: E731
-    params = peers.tensors(module)
-    assert compare(ours, params, None, theirs, module, peers.real(one)) <= MODULE
+    theirs = lambda _: m.body.embeddings(input_ids=ids, token_type_ids=types)  # noqa: E731
+    assert m.error(ours, theirs, None, m.keep) <= MODULE
 
 
-def layer_of(kind: str, body: Any) -> Any:
+def first_layer(kind: str, body: Any) -> tuple[Any, str]:
+    family = kind.removesuffix("_generator")
     if kind == "albert":
-        return body.encoder.albert_layer_groups[0].albert_layers[0]
-    return body.encoder.layer[0]
+        layer = body.encoder.albert_layer_groups[0].albert_layers[0]
+        return layer, "albert.encoder.albert_layer_groups.0.albert_layers.0."
+    return body.encoder.layer[0], f"{family}.encoder.layer.0."
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_layer(kind: str, seed: int) -> None:
-    _, c, body, one, x = parts(kind, seed)
-    module, keep = layer_of(kind, body).attention, peers.real(one)
-    names = ("query", "key", "value", "dense", "LayerNorm") if kind == "albert" else (
-        "self.query", "self.key", "self.value", "output.dense", "output.LayerNorm")  # fmt: skip
+    m = Module(kind, seed)
+    layer, prefix = first_layer(kind, m.body)
+    m.names = [n for n in m.rules if n.startswith(f"{prefix}attention.")]
+    hidden = torch.from_numpy(np.where(m.keep, 0.0, -1e9).astype(np.float32))[:, None, None]
 
-    def ours(p: Any, x: Any) -> Any:
-        q, k, v, out, ln = names
-        tree = {"query": affine(p, q), "key": affine(p, k), "value": affine(p, v),
-                "out": affine(p, out), "norm": norm(p, ln)}  # fmt: skip
-        return Attention(c).apply({"params": tree}, x, jnp.asarray(keep)[:, None])
+    def ours(tree: Any, x: Any) -> Any:
+        params = tree["encoder"]["layers"]["attention"]
+        return Attention(m.config).apply({"params": params}, x, jnp.asarray(m.keep)[:, None])
 
-    hidden = torch.from_numpy(np.where(keep, 0.0, -1e9).astype(np.float32))[:, None, None]
-    theirs = lambda x: module(x, attention_mask=hidden)[0]  # noqa: E731
-    assert compare(ours, peers.tensors(module), x, theirs, module, keep) <= MODULE
+    theirs = lambda x: layer.attention(x, attention_mask=hidden)[0]  # noqa: E731
+    assert m.error(ours, theirs, m.x, m.keep) <= MODULE
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_mlp(kind: str, seed: int) -> None:
-    _, c, body, one, x = parts(kind, seed)
-    layer = layer_of(kind, body)
+    m = Module(kind, seed)
+    layer, prefix = first_layer(kind, m.body)
+    m.names = [n for n in m.rules if n.startswith(prefix) and ".attention." not in n]
     if kind == "albert":
-        names = ("ffn", "ffn_output", "full_layer_layer_norm")
-        module = torch.nn.ModuleDict({n: getattr(layer, n) for n in names})
         theirs = lambda x: layer.full_layer_layer_norm(layer.ff_chunk(x) + x)  # noqa: E731
     else:
-        names = ("up.dense", "down.dense", "down.LayerNorm")
-        module = torch.nn.ModuleDict({"up": layer.intermediate, "down": layer.output})
         theirs = lambda x: layer.output(layer.intermediate(x), x)  # noqa: E731
 
-    def ours(p: Any, x: Any) -> Any:
-        up, down, ln = names
-        tree = {"up": affine(p, up), "down": affine(p, down), "norm": norm(p, ln)}
-        return Mlp(c).apply({"params": tree}, x)
+    def ours(tree: Any, x: Any) -> Any:
+        return Mlp(m.config).apply({"params": tree["encoder"]["layers"]["mlp"]}, x)
 
-    params = peers.tensors(module)
-    assert compare(ours, params, x, theirs, module, peers.real(one)) <= MODULE
+    assert m.error(ours, theirs, m.x, m.keep) <= MODULE
+
+
+# where each head stands there: prefix of its parameters, and how it is called
+THERE: dict[tuple[str, str], tuple[str, Any]] = {
+    ("bert", "mlm"): ("cls.predictions.", lambda m: m.cls.predictions),
+    ("bert", "pooler"): ("bert.pooler.", lambda m: m.bert.pooler),
+    ("bert", "pair"): ("cls.seq_relationship.", lambda m: m.cls.seq_relationship),
+    ("albert", "mlm"): ("predictions.", lambda m: m.predictions),
+    ("albert", "pooler"): (
+        "albert.pooler.", lambda m: lambda x: m.albert.pooler_activation(m.albert.pooler(x[:, 0])),
+    ),
+    ("albert", "pair"): ("sop_classifier.", lambda m: m.sop_classifier),
+    ("roberta", "mlm"): ("lm_head.", lambda m: m.lm_head),
+    ("electra_generator", "mlm"): (
+        "generator_", lambda m: lambda x: m.generator_lm_head(m.generator_predictions(x)),
+    ),
+    ("electra", "rtd"): ("discriminator_", lambda m: m.discriminator_predictions),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(
-    ("kind", "head"),
-    [("bert", "mlm"), ("bert", "pooler"), ("bert", "pair"), ("albert", "mlm"),
-     ("albert", "pooler"), ("albert", "pair"), ("roberta", "mlm"),
-     ("electra_generator", "mlm"), ("electra", "rtd")],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "head"), THERE)
 def test_heads(kind: str, head: str, seed: int) -> None:
-    made, c, body, _, x = parts(kind, seed)
-    everywhere = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+    prefix, theirs = THERE[kind, head]
+    table = [f"{kind.removesuffix('_generator')}.embeddings.word_"] if head == "mlm" else []
+    m = Module(kind, seed, prefix, *table)
+    everywhere = np.broadcast_to(np.arange(m.x.shape[1]), m.x.shape[:2])
     batch = {"masked": jnp.asarray(everywhere)}
-    keep, theirs = np.ones(x.shape[:2], bool), None
-    if head == "mlm" and kind == "electra_generator":
-        names = ("a.dense", "a.LayerNorm", "b.bias", "b.weight")
-        module = torch.nn.ModuleDict({"a": made.generator_predictions,
-                                      "b": made.generator_lm_head})  # fmt: skip
-        theirs = lambda x: made.generator_lm_head(made.generator_predictions(x))  # noqa: E731
-    elif head == "mlm":
-        module, names = {
-            "bert": (getattr(made, "cls", None), ("predictions.transform.dense",
-                     "predictions.transform.LayerNorm", "predictions.bias",
-                     "predictions.decoder.weight")),
-            "albert": (getattr(made, "predictions", None),
-                       ("dense", "LayerNorm", "bias", "decoder.weight")),
-            "roberta": (getattr(made, "lm_head", None),
-                        ("dense", "layer_norm", "bias", "decoder.weight")),
-        }[kind]  # fmt: skip
-        module = module.predictions if kind == "bert" else module
-        names = tuple(n.removeprefix("predictions.") for n in names)
-    elif head == "pooler":
-        x, keep = x[:, :3].copy(), np.ones(x.shape[0], bool)
-        module = body.pooler
-        names = ("weight", "bias") if kind == "albert" else ("dense.weight", "dense.bias")
-        if kind == "albert":
-            theirs = lambda x: body.pooler_activation(module(x[:, 0]))  # noqa: E731
-    elif head == "pair":
-        x, keep = x[:, 0].copy(), np.ones(x.shape[0], bool)
-        module, names = {
-            "bert": (getattr(getattr(made, "cls", None), "seq_relationship", None), ("",)),
-            "albert": (getattr(made, "sop_classifier", None), ("classifier.",)),
-        }[kind]
-    else:
-        module, names = made.discriminator_predictions, ("dense", "dense_prediction")
-    assert module is not None
+    x = m.x[:, 0].copy() if head == "pair" else m.x
+    keep = np.ones(x.shape[: 2 if head in ("mlm", "rtd") else 1], bool)
 
-    def ours(p: Any, x: Any) -> Any:
-        if head == "mlm":
-            d, n, bias, table = names
-            tree = {"dense": affine(p, d), "norm": norm(p, n), "bias": p[bias]}
-            features, b = convert.HEADS[head](c).apply({"params": tree}, {"hidden": x}, batch)
-            return losses.project(features, b, p[table])  # type: ignore[arg-type]
-        if head == "pooler":
-            tree = {"dense": {"kernel": p[names[0]].T, "bias": p[names[1]]}}
-        elif head == "pair":
-            tree = {"dense": {"kernel": p[f"{names[0]}weight"].T, "bias": p[f"{names[0]}bias"]}}
-        else:
-            tree = {"dense": affine(p, names[0]), "out": affine(p, names[1])}
+    def ours(tree: Any, x: Any) -> Any:
         out = {"pooler" if head == "pair" else "hidden": x}
-        return convert.HEADS[head](c).apply({"params": tree}, out, batch)
+        y: Any = convert.HEADS[head](m.config).apply({"params": tree[head]}, out, batch)
+        return losses.project(*y, tree["embeddings"]["word"]) if head == "mlm" else y
 
-    assert compare(ours, peers.tensors(module), x, theirs or module, module, keep) <= MODULE
+    assert m.error(ours, theirs(m.made), x, keep) <= MODULE

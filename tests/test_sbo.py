@@ -28,8 +28,7 @@ def random_params() -> dict[str, np.ndarray]:
     head = SboHead(CONFIG.encoder, ROWS, WIDTH)
     shapes = jax.eval_shape(head.init, jax.random.key(0), {"hidden": jnp.zeros((B, L, D))}, BATCH)
     params = {k: 0.4 * RNG.normal(size=s.shape) for k, s in named_leaves(shapes["params"]).items()}
-    return {**params, "table": 0.4 * RNG.normal(size=(V, D)),
-            "hidden": RNG.normal(size=(B, L, D))}  # fmt: skip
+    return {**params, "table": 0.4 * RNG.normal(size=(V, D)), "hidden": RNG.normal(size=(B, L, D))}
 
 
 # spans [3 4 5] and [8] in row 0, [2 .. 6] in row 1 (its fifth token has no place), row 2 empty
@@ -52,8 +51,9 @@ def rendered(p: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     """Logits of every slot, and the weighted loss over those that count, one by one."""
     logits, losses = np.zeros((B, 5, V)), []
     for b, i in np.ndindex(B, 5):
-        left, right, offset, target = (int(BATCH[k][b, i]) for k in
-                                       ("left", "right", "offset", "targets"))  # fmt: skip
+        left, right, offset, target = (
+            int(BATCH[k][b, i]) for k in ("left", "right", "offset", "targets")
+        )
         h = np.concatenate(
             [p["hidden"][b, left], p["hidden"][b, right], p["position"][min(offset, ROWS - 1)]]
         )

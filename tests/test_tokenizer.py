@@ -136,10 +136,17 @@ def test_a_model_with_such_pieces_splits_them(paragraphs):
     found = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["in 1990, we", "1 9 0 19 99"] * 50 + paragraphs[:100]),
-        model_writer=found, vocab_size=200, pad_id=0, unk_id=1, bos_id=-1, eos_id=-1,
-        pad_piece="<pad>", control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-        user_defined_symbols=["1990,"], minloglevel=2,
-    )  # fmt: skip
+        model_writer=found,
+        vocab_size=200,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        pad_piece="<pad>",
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        user_defined_symbols=["1990,"],
+        minloglevel=2,
+    )
     model = backends.SentencePiece(found.getvalue(), cased=False)
     assert "1990," in model.pieces
     encoded = [model.pieces[i] for i in model.encode("in 1990, we")]

@@ -23,9 +23,15 @@ def fit(config: Experiment, folder: Path, stop: Stop | None = None) -> train.Sta
     rows, held_out = (Batches([small.Rows(n)], 8, small.LENGTH, 0) for n in (40, 13))
     folder.mkdir(exist_ok=True)
     return train.fit(
-        config, objective, steps, rows.start, lambda: held_out.once(2),
-        Checkpoints(folder / "checkpoints"), folder, stop or Stop(),
-    )  # fmt: skip
+        config,
+        objective,
+        steps,
+        rows.start,
+        lambda: held_out.once(2),
+        Checkpoints(folder / "checkpoints"),
+        folder,
+        stop or Stop(),
+    )
 
 
 def lines(folder: Path) -> list[dict]:
@@ -97,8 +103,9 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
     start, one, a = step_of(config, Mesh(1))
     _, four, b = step_of(config, mesh)
     assert abs(one - four) < 1e-5 * one
-    named = zip(trees.named_leaves(start).items(), jax.tree.leaves(a), jax.tree.leaves(b),
-                strict=True)  # fmt: skip
+    named = zip(
+        trees.named_leaves(start).items(), jax.tree.leaves(a), jax.tree.leaves(b), strict=True
+    )
     for (name, x), y, z in named:
         moved, apart = np.linalg.norm(y - x), np.linalg.norm(y - z)
         assert apart < (1e-6 if name.endswith("key/bias") else 1e-3 * moved), name

@@ -33,26 +33,43 @@ MORE_FIELDS = {
 }
 # what a config.json that leaves a key out stands for: the defaults of their config classes
 _BERT_DEFAULTS: Json = {
-    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 512, "type_vocab_size": 2,
-    "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
 DEFAULTS: dict[str, Json] = {
     "bert": _BERT_DEFAULTS,
     "albert": _BERT_DEFAULTS
     | {
-        "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_groups": 1,
-        "num_attention_heads": 64, "intermediate_size": 16384, "hidden_act": "gelu_new",
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_hidden_groups": 1,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     },
     "roberta": _BERT_DEFAULTS | {"vocab_size": 50265, "pad_token_id": 1},
     "electra": _BERT_DEFAULTS
     | {
-        "embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
         "intermediate_size": 1024,
     },
-}  # fmt: skip
+}
 # what we have no counterpart for: key -> the only value that we can stand for
 FIXED: Json = {
     "position_embedding_type": "absolute",
@@ -62,10 +79,13 @@ FIXED: Json = {
     "inner_group_num": 1,
 }
 ACTIVATIONS = {
-    "gelu": "gelu", "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "relu": "relu",
-}  # fmt: skip
+}
 THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 
 BASES = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
 from bert_jax.convert import configs
-from bert_jax.convert.tensors import HEADS, Params
+from bert_jax.convert.heads import HEADS, Params
 from bert_jax.trees import named_leaves
 
 
@@ -58,8 +58,18 @@ def _differences(a: Encoder, b: Encoder) -> list[tuple[str, tuple[Any, Any]]]:
     """Of what decides a network's function; widths may be given or follow."""
     pairs = {
         name: (getattr(a, name), getattr(b, name))
-        for name in ("hidden_size", "layers", "heads", "mlp_width", "embedding_width",
-                     "vocab_size", "max_length", "token_types", "activation", "layer_norm_eps",
-                     "pad_id")
-    }  # fmt: skip
+        for name in (
+            "hidden_size",
+            "layers",
+            "heads",
+            "mlp_width",
+            "embedding_width",
+            "vocab_size",
+            "max_length",
+            "token_types",
+            "activation",
+            "layer_norm_eps",
+            "pad_id",
+        )
+    }
     return [(k, v) for k, v in pairs.items() if v[0] != v[1]]

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 from bert_jax.config import Experiment
 from bert_jax.convert.configs import Json
-from bert_jax.convert.tensors import Params, Tensors, from_hf
+from bert_jax.convert.heads import Params
+from bert_jax.convert.tensors import Tensors, from_hf
 from bert_jax.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -23,9 +24,15 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
 
 
 def is_hf_folder(folder: Path) -> bool:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
 from bert_jax.convert import configs
 from bert_jax.convert.configs import Json
+from bert_jax.convert.heads import HEADS, Params, shapes_of
 from bert_jax.convert.rules import ALBERT, Family, Rule, rules
-from bert_jax.model import Network
-from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead
 from bert_jax.trees import named_leaves
 
-Params = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 
-HEADS = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
 BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
 OLD = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
 
@@ -37,9 +33,11 @@ class Exported(NamedTuple):
 
 
 def from_hf(
-    hf: Json, tensors: Mapping[str, np.ndarray], drop: Collection[str] = (),
+    hf: Json,
+    tensors: Mapping[str, np.ndarray],
+    drop: Collection[str] = (),
     absent: Collection[str] = (),
-) -> tuple[Experiment, Params]:  # fmt: skip
+) -> tuple[Experiment, Params]:
     """A config.json and its tensors as an experiment and its parameters, float32.
 
     The heads are those that have tensors. `drop` names tensors, or beginnings of their names,
@@ -51,7 +49,7 @@ def from_hf(
     found, problems = _named(family, tensors, tuple(drop))
     heads = {h for h, table in family.heads.items() if _any_under(found, table)}
     heads |= set(configs.demanded_heads(family, hf)) - set(absent)
-    if encoder.layers > len(found):  # before anything is made for each of them
+    if encoder.num_groups > len(found):  # before anything is made for each of them
         raise ValueError(
             f"config.json has num_hidden_layers {encoder.layers}, but there are only "
             f"{len(found)} tensors: these two files do not belong together"
@@ -66,8 +64,9 @@ def from_hf(
         if rule.ours not in shapes:  # the type table that was all zeros
             continue
         wanted = shapes[rule.ours].shape
-        parts = [_take(rule, name, wanted, found, problems)
-                 for name in rule.names(encoder.num_groups)]  # fmt: skip
+        parts = [
+            _take(rule, name, wanted, found, problems) for name in rule.names(encoder.num_groups)
+        ]
         if all(p is not None for p in parts):
             flat[rule.ours] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
     problems += [f"unexpected {name} {list(found[name].shape)}" for name in sorted(found)]
@@ -81,8 +80,10 @@ def _named(
 ) -> tuple[Tensors, list[str]]:
     """The tensors under their full, present-day names, each once; and what is wrong with them."""
     bare = not any(name.startswith(family.prefix) for name in tensors)
-    roots = tuple(name.removeprefix(family.prefix).split(".")[0] + "."
-                  for name in [*family.body(True), *family.heads.get("pooler", ())])  # fmt: skip
+    roots = tuple(
+        name.removeprefix(family.prefix).split(".")[0] + "."
+        for name in [*family.body(True), *family.heads.get("pooler", ())]
+    )
     found: Tensors = {}
     problems = []
     for given, array in tensors.items():
@@ -184,8 +185,9 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Ex
     family = configs.family_for(encoder, experiment.objective)
     name, held = family.class_of(heads)
     written = configs.write(family, encoder, heads)
-    leaves = _layers_apart(family, encoder, {k: np.asarray(v) for k, v in
-                                             named_leaves(tower).items()})  # fmt: skip
+    leaves = _layers_apart(
+        family, encoder, {k: np.asarray(v) for k, v in named_leaves(tower).items()}
+    )
     leaves |= {k: v for k, v in _their_fillers(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
     for rule in rules(family, held, "encoder/projection/kernel" in leaves):
@@ -236,28 +238,11 @@ def _layers_apart(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
 def _their_fillers(family: Family, encoder: Encoder) -> Tensors:
     """What theirs always has and we leave out, at the values that change nothing."""
     d, e = encoder.hidden_size, encoder.embedding_width
-    fillers = {"embeddings/type": np.zeros((1, e), np.float32)}
+    fillers: Tensors = {"embeddings/type": np.zeros((1, e), np.float32)}
     if family is ALBERT:
         fillers["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
         fillers["encoder/projection/bias"] = np.zeros(d, np.float32)
     return fillers
-
-
-# ---- shapes
-
-
-def shapes_of(encoder: Encoder, heads: Collection[str]) -> Any:
-    """Shapes and types of the parameters of a network with these heads."""
-    network, batch = _network(encoder, heads)
-    return jax.eval_shape(network.init, jax.random.key(0), batch)["params"]
-
-
-def _network(encoder: Encoder, heads: Collection[str]) -> tuple[Network, dict[str, jax.Array]]:
-    """The network, and the smallest batch that reaches all of its parameters."""
-    one = jnp.ones(1, jnp.int32)
-    batch = {"tokens": jnp.zeros((1, 2), jnp.int32), "size": one, "split": one,
-             "masked": jnp.zeros((1, 1), jnp.int32)}  # fmt: skip
-    return Network(encoder, {h: HEADS[h] for h in HEADS if h in heads}), batch
 
 
 def nest(flat: Mapping[str, Any]) -> Params:
@@ -270,26 +255,3 @@ def nest(flat: Mapping[str, Any]) -> Params:
             at = at.setdefault(key, {})
         at[last] = leaf
     return tree
-
-
-def with_heads(
-    experiment: Experiment, params: Params, heads: Collection[str], seed: int = 0
-) -> tuple[Experiment, Params, list[str]]:
-    """The model with fresh parameters for the heads that it lacks, and the names of those.
-
-    ValueError: a head that the family does not have.
-    """
-    family = configs.family_for(experiment.encoder, experiment.objective)
-    asked = {*heads, *(("pooler",) if "pair" in heads else ())}
-    unknown = sorted(asked - set(family.heads))
-    if unknown:
-        raise ValueError(
-            f"{family.name} has no head {unknown[0]!r}: expected {', '.join(family.heads)}"
-        )
-    new = sorted(asked - set(params))
-    held = {h for h in HEADS if h in params or h in new}
-    network, batch = _network(experiment.encoder, held)
-    drawn = network.init(jax.random.key(seed), batch)["params"]
-    fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
-    grown = configs.experiment(family, experiment.encoder, held)
-    return grown, {**params, **fresh}, sorted(named_leaves(fresh))

@@ -152,7 +152,7 @@ class Block(nn.Module):
                     key = _key(block)
                     x = part(c, self.dtype, parent=None).apply(
                         {"params": own}, x, mask, rngs={} if key is None else {"dropout": key}
-                    )  # fmt: skip
+                    )
             return x, x if self.keep else None
 
         scan = nn.scan(

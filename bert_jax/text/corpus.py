@@ -161,11 +161,18 @@ def prepare(
             rows = passes.second_pass(folder, job, stored, duplicates, pool, progress)
         store.unlink()
         info = Info(
-            segments, length, seed, duplicates, tok.kind, tok.fingerprint, tok.vocab_size,
-            tok.pad_id, stored.replaced,
+            segments,
+            length,
+            seed,
+            duplicates,
+            tok.kind,
+            tok.fingerprint,
+            tok.vocab_size,
+            tok.pad_id,
+            stored.replaced,
             train=stored.counts("train", job.folds) + rows["train"],
             validation=stored.counts("validation", job.folds) + rows["validation"],
-        )  # fmt: skip
+        )
         text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
         (folder / "corpus.json").write_text(text, encoding="utf-8")
     if stored.replaced:

@@ -162,7 +162,12 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
             model_writer=found,
             model_type="unigram",
             vocab_size=vocab_size,
-            pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, pad_piece="<pad>", unk_piece="<unk>",
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            pad_piece="<pad>",
+            unk_piece="<unk>",
             control_symbols=["[CLS]", "[SEP]", "[MASK]"],
             user_defined_symbols=list('()"-.\u2013£€'),
             character_coverage=0.99995,
@@ -172,7 +177,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
             pretokenization_delimiter=_CUT,
             num_threads=8,  # fixed: sums of floats depend on it
             minloglevel=2,
-        )  # fmt: skip
+        )
     except RuntimeError as e:
         if at_most := re.search(r"value <= (\d+)", str(e)):
             _check_size(vocab_size, int(at_most[1]), "unigram")

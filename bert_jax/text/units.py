@@ -21,7 +21,7 @@ from bert_jax.text.frame import Frame
 from bert_jax.text.segments import Row, Sentences
 from bert_jax.text.tokenizer import Tokenizer
 
-SEGMENTS = ("nsp", "sop", "electra", "full", "doc", "single")
+SEGMENTS = ("nsp", "sop", "electra", "electra_original", "full", "doc", "single")
 SPLITS: tuple[str, ...] = ("train", "validation")
 FOLDS = 20  # every 20th document is held out
 UNIT_DOCUMENTS = 1024  # a unit ends after so many documents ...
@@ -133,8 +133,9 @@ def _document_rows(number: int, rng: np.random.Generator, job: Job) -> Iterator[
             return segments.nsp(document, length, frame, rng, other)
         case "sop":
             return segments.sop(document, length, frame, rng, other)
-        case "electra":
-            return segments.electra(document, length, frame, rng)
+        case "electra" | "electra_original":
+            scramble = job.segments == "electra_original"
+            return segments.electra(document, length, frame, rng, scramble)
         case "doc":
             return segments.doc(document, length, frame)
         case "single":

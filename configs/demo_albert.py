@@ -1,0 +1,13 @@
+"""A small ALBERT that learns in minutes on two CPU cores: size and optimiser of demo.py, on
+unigram rows prepared with --segments sop --length 64.
+
+    bert-jax pretrain configs/demo_albert.py --data.path CORPUS
+"""
+
+from bert_jax.config import ALBERT, demo, replace
+
+config = replace(
+    demo(ALBERT),
+    encoder=dict(embedding_size=64),
+    run=dict(dir="runs/demo_albert"),
+)

@@ -1,0 +1,13 @@
+"""A small SpanBERT that learns in minutes on two CPU cores: size and optimiser of demo.py, on
+wordpiece rows prepared with --segments single --length 64.
+
+    bert-jax pretrain configs/demo_spanbert.py --data.path CORPUS
+"""
+
+from bert_jax.config import SPANBERT, demo, replace
+
+config = replace(
+    demo(SPANBERT),
+    objective=dict(sbo_size=64),
+    run=dict(dir="runs/demo_spanbert"),
+)
