@@ -53,7 +53,11 @@ def prepare(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
-    experiment = _experiment(args.config, rest)
+    init = [] if args.init is None else ["--run.init", args.init]
+    experiment = _experiment(args.config, [*rest, *init])
+    vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
+    if vain and experiment.run.init is not None:
+        raise ValueError(f"{vain[0]} beside --init: the encoder is the model's but for its dropout")
     from bert_jax.pretrain import pretrain
 
     stopped = pretrain(experiment)
@@ -204,6 +208,7 @@ def parser() -> argparse.ArgumentParser:
         "pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/first",
     )
     p.add_argument("config", help="a file of configs/; --section.field VALUE changes it")
+    p.add_argument("--init", metavar="MODEL", help="begin with its encoder and parameters")
 
     p = command(
         fill, "Fill the mask tokens of a text.", 'fill runs/demo "We will [MASK] our freedom."'
@@ -229,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
         "Hugging Face safetensors to a folder of ours.",
         "import HF_FOLDER --out imported",
     )
-    p.add_argument("folder", help="a Hugging Face folder")
+    p.add_argument("folder", help="a Hugging Face folder, a run folder, or an imported folder")
     p.add_argument("--out", required=True, help="a new folder")
     p.add_argument("--generator", help="ELECTRA's generator, another folder: both become one state")
     p.add_argument("--tokenizer", help="the tokenizer's folder, if not beside the weights")

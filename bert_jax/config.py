@@ -227,6 +227,7 @@ class Run:
     eval_batches: int = 32
     keep: int = 3  # newest checkpoints kept, beside the best
     dtype: Literal["float32", "bfloat16"] = "float32"
+    init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):

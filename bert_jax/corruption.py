@@ -136,9 +136,9 @@ def choose(
         return jnp.zeros_like(candidates).at[order[:slots]].set(fill)
     starts = jnp.asarray(vocabulary.starts)[tokens]
     words = Words.of(candidates, starts)
-    walk = _spans if masking.unit == "span" else _shuffled
-    hidden = walk(words, masking, budget, slots, walking)
-    return candidates & hidden[jnp.cumsum(candidates) - 1]
+    walk = span_walk if masking.unit == "span" else ngram_walk
+    draws = walk(words, masking, budget, slots, walking)
+    return candidates & (draws > 0)[jnp.cumsum(candidates) - 1]
 
 
 class Words(NamedTuple):
@@ -173,10 +173,12 @@ class Words(NamedTuple):
         return self.ends[jnp.minimum(word, self.number)]
 
 
-def _shuffled(
+def ngram_walk(
     words: Words, masking: Masking, budget: jax.Array, slots: int, key: jax.Array
-) -> Bool[Array, " l"]:
-    """Words in random order, each the start of an n-gram with p(n) ~ 1/n; one that overshoots
+) -> Int[Array, " l"]:
+    """Which draw hid each piece, from 1; 0 where none did.
+
+    Words in random order, each the start of an n-gram with p(n) ~ 1/n; one that overshoots
     is shortened, one that still does or that meets a hidden word is passed over
     (albert/create_pretraining_data.py; with `max_words` 1 bert's whole-word masking)."""
     length = words.word.shape[0]
@@ -188,7 +190,7 @@ def _shuffled(
     n = jnp.arange(1, masking.max_words + 1)
 
     def body(s: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        i, total, hidden = s
+        i, total, draws = s
         w = order[i]
         possible = jnp.minimum(words.number - w, masking.max_words)  # windows end with the row
         drawn = 1 + (u[i] * jnp.asarray(law)[possible - 1] > jnp.asarray(law)).sum()
@@ -196,20 +198,22 @@ def _shuffled(
         fits = (n <= drawn) & (n <= possible) & (total + ends - begin <= budget)
         end = jnp.max(jnp.where(fits, ends, begin))
         window = (at >= begin) & (at < end)
-        window &= ~(window & hidden).any()
-        return i + 1, total + window.sum(), hidden | window
+        window &= ~(window & (draws > 0)).any()
+        return i + 1, total + window.sum(), jnp.where(window, i + 1, draws)
 
     def go_on(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return (s[1] < budget) & (s[0] < words.number)
 
     zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, bool)))[2]
+    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, jnp.int32)))[2]
 
 
-def _spans(
+def span_walk(
     words: Words, masking: Masking, budget: jax.Array, slots: int, key: jax.Array
-) -> Bool[Array, " l"]:
-    """From the word of a piece drawn among those still seen, as many words as a geometric law
+) -> Int[Array, " l"]:
+    """Which draw hid each piece, from 1; 0 where none did.
+
+    From the word of a piece drawn among those still seen, as many words as a geometric law
     cut at `max_words` says, until the budget ends, within a word if it must
     (SpanBERT, pretraining/fairseq/data/masking.py; a span may run over hidden pieces)."""
     length = words.word.shape[0]
@@ -219,21 +223,21 @@ def _spans(
     at = jnp.arange(length)
 
     def body(s: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        i, total, hidden = s
-        seen = ~hidden & (at < words.pieces)
+        i, total, draws = s
+        seen = (draws == 0) & (at < words.pieces)
         drawn = (u[i, 0] * (words.pieces - total)).astype(jnp.int32)
         piece = jnp.argmax(jnp.cumsum(seen) > drawn)
         w = words.word[piece]
         n = 1 + (u[i, 1] > law).sum()
-        fresh = (at >= words.before(w)) & (at < words.before(w + n)) & ~hidden
+        fresh = (at >= words.before(w)) & (at < words.before(w + n)) & seen
         fresh &= jnp.cumsum(fresh) <= budget - total
-        return i + 1, total + fresh.sum(), hidden | fresh
+        return i + 1, total + fresh.sum(), jnp.where(fresh, i + 1, draws)
 
     def go_on(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return (s[1] < budget) & (s[0] < slots)
 
     zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, bool)))[2]
+    return jax.lax.while_loop(go_on, body, (zero, zero, jnp.zeros(length, jnp.int32)))[2]
 
 
 def runs(hidden: Bool[Array, " l"]) -> tuple[Int[Array, " l"], Int[Array, " l"]]:

@@ -79,7 +79,7 @@ def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
     if written["model_type"] in ("roberta", "albert"):
         written |= {"bos_token_id": model.tokenizer.cls_id, "eos_token_id": model.tokenizer.sep_id}
     _write_json(out / "config.json", written)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    _write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder.max_length)
     (out / "README.md").write_text(card(model, folder, written, left_out), encoding="utf-8")
     return left_out
@@ -132,7 +132,7 @@ def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str
         f"# {Path(c.run.dir).name}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
-        f"```python\nfrom transformers import AutoTokenizer, {reader}\n\n"
+        f"```python\nfrom transformers import {reader}, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
         f'model = {reader}.from_pretrained("FOLDER")\n```\n'
     )
@@ -184,7 +184,7 @@ def _stablehlo(model: Model, folder: Path, out: Path, part: str | None) -> list[
             "jax.export writes its files with flatbuffers, which is not installed: "
             "pip install flatbuffers"
         ) from None
-    save_file(weights, out / "model.safetensors")
+    _write_tensors(out / "model.safetensors", weights)
     _write_json(out / "signature.json", _signature(encoder, exported, weights))
     copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
     (out / "README.md").write_text(PORTABLE, encoding="utf-8")
@@ -261,6 +261,11 @@ FORMATS: dict[str, Callable[[Model, Path, Path, str | None], list[str]]] = {
     "orbax": _orbax,
     "stablehlo": _stablehlo,
 }
+
+
+def _write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})  # transformers insists on a format
+    path.chmod(0o644)  # the library makes files that only their owner reads
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, data, objectives, sharding, train
+from bert_jax import checkpoint, config, data, objectives, origin, sharding, train
 from bert_jax.config import Experiment
 from bert_jax.corruption import Vocabulary
 from bert_jax.guard import Stop
@@ -38,12 +38,14 @@ def pretrain(asked: Experiment) -> int | None:
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
     corpora, weights = open_corpora(asked.data)
-    experiment = resolve(asked, corpora)
+    begun_from = origin.of(asked)
+    experiment = resolve(asked, corpora, begun_from and begun_from.encoder(corpora))
     folder = Path(experiment.run.dir)
     check_folder(folder, experiment, corpora[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
     objective = objectives.build(experiment, vocabulary(corpora[0].tokenizer, corpora))
     steps = train.build(experiment, objective, mesh)
+    steps = begun_from.begin(steps) if begun_from else steps
     batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
 
     if jax.process_index() == 0:
@@ -97,8 +99,11 @@ def open_corpora(asked: config.Data) -> tuple[list[Corpus], list[float] | None]:
     return corpora, weights
 
 
-def resolve(asked: Experiment, corpora: Sequence[Corpus]) -> Experiment:
-    """The config with what its corpus decides: vocabulary size, padding and row length."""
+def resolve(
+    asked: Experiment, corpora: Sequence[Corpus], encoder: config.Encoder | None = None
+) -> Experiment:
+    """The config with what its corpus decides: vocabulary size, padding and row length; or,
+    but for the last, with the `encoder` of the model that it begins from."""
     tokenizer = corpora[0].tokenizer
     longest = max(c.info.length for c in corpora)
     length = asked.data.length or longest
@@ -118,7 +123,7 @@ def resolve(asked: Experiment, corpora: Sequence[Corpus]) -> Experiment:
     try:
         return config.replace(
             asked,
-            encoder=dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
+            encoder=encoder or dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
             data=dict(length=length),
         )
     except ValueError as e:

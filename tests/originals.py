@@ -1,6 +1,7 @@
 """The masking of the original code bases, written out step by step from their description,
 with Python's own randomness: what corruption.py is compared with. Rows are lists of word
-numbers, one per candidate piece (0 0 1 2 2 2: words of 2, 1 and 3 pieces)."""
+numbers, one per candidate piece (0 0 1 2 2 2: words of 2, 1 and 3 pieces). `draws`, where a
+list is handed in, takes the number of pieces that each draw added, before spans are merged."""
 
 import math
 import random
@@ -26,7 +27,9 @@ def whole_words(words: list[int], budget: int, rng: random.Random) -> set[int]:
     return hidden
 
 
-def ngrams(words: list[int], budget: int, rng: random.Random, most: int = 3) -> set[int]:
+def ngrams(
+    words: list[int], budget: int, rng: random.Random, most: int = 3, draws: list | None = None
+) -> set[int]:
     """albert/create_pretraining_data.py: windows of up to three words from every word."""
     cut = groups(words)
     order = list(range(len(cut)))
@@ -46,10 +49,18 @@ def ngrams(words: list[int], budget: int, rng: random.Random, most: int = 3) -> 
         window = set(windows[n - 1])
         if len(hidden) + len(window) <= budget and not window & hidden:
             hidden |= window
+            if draws is not None:
+                draws.append(len(window))
     return hidden
 
 
-def spans(words: list[int], rng: random.Random, most: int = 10, p: float = 0.2) -> set[int]:
+def spans(
+    words: list[int],
+    rng: random.Random,
+    most: int = 10,
+    p: float = 0.2,
+    draws: list | None = None,
+) -> set[int]:
     """SpanBERT's masking.py, GeometricSpanMasking: a budget of 15 % of the pieces, rounded up."""
     budget = math.ceil(0.15 * len(words))
     law = [p * (1 - p) ** (n - 1) for n in range(1, most + 1)]
@@ -61,10 +72,12 @@ def spans(words: list[int], rng: random.Random, most: int = 10, p: float = 0.2) 
             continue
         while at > 0 and words[at - 1] == words[at]:
             at -= 1
-        last = words[at] + n
+        last, before = words[at] + n, len(hidden)
         while at < len(words) and words[at] < last and len(hidden) < budget:
             hidden.add(at)
             at += 1
+        if draws is not None:
+            draws.append(len(hidden) - before)
     return hidden
 
 

@@ -13,11 +13,11 @@ FLOORS = {
     0: ["config", "trees"],
     1: ["model", "corruption", "losses", "text", "log"],
     2: ["objectives", "optim", "sharding", "checkpoint", "convert", "data", "tasks", "guard"],
-    3: ["train"],
-    4: [
+    3: ["train", "predict"],
+    4: ["origin"],
+    5: [
         "pretrain",
         "finetune",
-        "predict",
         "bench",
         "plan",
         "report",
@@ -25,8 +25,8 @@ FLOORS = {
         "importing",
         "inspect",
     ],
-    5: ["cli"],
-    6: ["__init__", "__main__"],
+    6: ["cli"],
+    7: ["__init__", "__main__"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

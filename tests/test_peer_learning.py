@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 import peers
 
-from bert_jax import convert, objectives, optim
+from bert_jax import convert, losses, objectives, optim
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, Optim
 
 pytestmark = pytest.mark.peer
@@ -148,7 +148,7 @@ def test_electra() -> None:
     def sampled(params: Any, batch: Any) -> jax.Array:
         network, tower = built.filler(params)
         out: Any = network.apply({"params": tower}, batch)
-        logits = objectives.project(*out["mlm"], tower["embeddings"]["word"])
+        logits = losses.project(*out["mlm"], tower["embeddings"]["word"])
         return built.replace(batch, logits)  # type: ignore[attr-defined]
 
     named = {id(p): (n, p) for m in (gen, disc) for n, p in m.named_parameters()}

@@ -13,7 +13,14 @@ import pytest
 
 from bert_jax import pretrain
 from bert_jax.config import ALBERT, BERT, ROBERTA, SPANBERT, Masking, replace
-from bert_jax.corruption import Vocabulary, corrupt, predictions
+from bert_jax.corruption import (
+    Vocabulary,
+    Words,
+    corrupt,
+    ngram_walk,
+    predictions,
+    span_walk,
+)
 from bert_jax.data import Batches
 from bert_jax.text import corpus, documents, tokenizer
 
@@ -126,3 +133,33 @@ def test_lengths_agree_with_the_original_algorithms(name: str, masks: Any) -> No
             counters[1].update(originals.run_lengths({words[j] for j in some}))
     for a, b in zip(ours, theirs, strict=True):
         assert sum(abs(a[k] / a.total() - b[k] / b.total()) for k in a | b) / 2 < 0.03
+
+
+@pytest.mark.parametrize("name", ["albert", "spanbert"])
+def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
+    """Pieces that each single n-gram or span hides: total variation."""
+    m, rng = masks(name), random.Random(0)
+    walk = span_walk if name == "spanbert" else ngram_walk
+    slots = predictions(m.masking, 64)
+
+    def draws(tokens: jax.Array, text: jax.Array, budget: jax.Array, key: jax.Array) -> jax.Array:
+        words = Words.of(text, jax.numpy.asarray(m.vocabulary.starts)[tokens])
+        return walk(words, m.masking, budget, slots, key)
+
+    rows, at = m.rows["labels"], np.arange(64)
+    text = (at < m.rows["size"][:, None]) & ~m.vocabulary.special[rows]
+    budgets = m.hidden.sum(1)
+    keys = jax.random.split(jax.random.key(1), ROWS)
+    ours, theirs = Counter(), Counter()
+    for row in np.asarray(jax.jit(jax.vmap(draws))(rows, text, budgets, keys)):
+        ours.update(Counter(row[row > 0].tolist()).values())
+    for i in range(ROWS):
+        sizes: list[int] = []
+        words, _ = m.words(i)
+        if name == "spanbert":
+            originals.spans(words, rng, draws=sizes)
+        else:
+            originals.ngrams(words, int(budgets[i]), rng, draws=sizes)
+        theirs.update(sizes)
+    keys_of = ours | theirs
+    assert sum(abs(ours[k] / ours.total() - theirs[k] / theirs.total()) for k in keys_of) / 2 < 0.03

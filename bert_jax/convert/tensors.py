@@ -130,7 +130,7 @@ def _take(
 def _listed(family: Family, problems: list[str]) -> str:
     shown = "; ".join(problems[:40])
     more = f"; and {len(problems) - 40} more" if len(problems) > 40 else ""
-    hint = " (a tensor that is not needed can be passed over by name)" * any(
+    hint = " (tensors that are not needed can be passed over: --drop NAME)" * any(
         p.startswith("unexpected") for p in problems
     )
     return f"the tensors do not fit a {family.name} of this config.json: {shown}{more}{hint}"

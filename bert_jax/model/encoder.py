@@ -83,7 +83,8 @@ class Embeddings(nn.Module):
         position = self.param("position", init, (c.position_rows, c.embedding_width))
         h = word[x.tokens] + position[x.positions + c.position_offset]
         if c.token_types:
-            h = h + self.param("type", init, (c.token_types, c.embedding_width))[x.types]
+            types = jnp.minimum(x.types, c.token_types - 1)  # an imported RoBERTa has one type
+            h = h + self.param("type", init, (c.token_types, c.embedding_width))[types]
         h = layer_norm(c, self.dtype, "norm")(h)
         return dropout(h, c.dropout, _key(self))
 

@@ -13,7 +13,8 @@ import re
 import string
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,13 @@ class Rust:
         self.pieces = sorted(vocab, key=vocab.__getitem__)
         if [vocab[p] for p in self.pieces] != list(range(len(vocab))):
             raise ValueError(f"its {len(vocab)} ids are not 0 to {len(vocab) - 1}")
+
+    @functools.cached_property
+    def added(self) -> dict[str, list[bool]]:
+        """Tokens that are found in a text before it is split, special ones aside, and how."""
+        flags = ("single_word", "lstrip", "rstrip", "normalized")
+        tokens = [t for t in self.spec["added_tokens"] if not t["special"]]
+        return {t["content"]: [t[f] for f in flags] for t in tokens}
 
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
@@ -64,6 +72,8 @@ class Rust:
 class SentencePiece:
     """ALBERT's tokenizer: its own clean-up of text, then a Unigram model, then its rule that
     a digit and the comma after it are two pieces (albert, tokenization.py)."""
+
+    added: Mapping[str, list[bool]] = MappingProxyType({})
 
     def __init__(self, model: bytes, cased: bool):
         self.model, self.cased = model, cased

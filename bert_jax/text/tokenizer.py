@@ -105,7 +105,21 @@ class Tokenizer:
 
     def word_starts(self) -> np.ndarray:
         """bool[V]: which pieces begin a word."""
-        return np.array([backends.starts_word(self.kind, p) for p in self._backend.pieces])
+        added = self._backend.added  # these are whole words
+        return np.array(
+            [p in added or backends.starts_word(self.kind, p) for p in self._backend.pieces]
+        )
+
+    def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
+        """The same tokenizer with new whole words behind its vocabulary (additions.py), and
+        those of the words that were one piece already."""
+        from bert_jax.text import additions
+
+        words = list(dict.fromkeys(words))
+        known = [w for w in words if additions.is_known(self._backend, w, self.unk_id)]
+        new = [w for w in words if w not in set(known)]
+        grown = additions.with_words(self.kind, self._backend, new) if new else self._backend
+        return Tokenizer(self.kind, grown, self.cased, self._specials), known
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -123,7 +137,8 @@ class Tokenizer:
         spec = self._backend.spec
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
-        return [accents, chinese, split.get("add_prefix_space")]
+        added = [self._backend.added] if self._backend.added else []
+        return [accents, chinese, split.get("add_prefix_space"), *added]
 
     # ---- saving
 
@@ -168,7 +183,7 @@ class Tokenizer:
         config: dict[str, Any] = dict(zip(_ROLES, self._specials, strict=True))
         config |= {"model_max_length": 512, "do_lower_case": not self.cased}
         if self.kind == "wordpiece":
-            accents, chinese, _ = self._normalisation()
+            accents, chinese, *_ = self._normalisation()
             config |= {"tokenizer_class": "BertTokenizer", "strip_accents": accents}
             config |= {"tokenize_chinese_chars": chinese}
         elif self.kind == "bpe":

@@ -1,0 +1,155 @@
+"""Where a run begins that takes over another model (`run.init`).
+
+    encoder       the model's, but for both rates of dropout, which are the config's
+    parameters    the model's, leaf by leaf under the same names; what only the objective has is
+                  drawn at random, what only the model has stays behind, and both are named
+    optimiser     fresh, at step 0
+
+The run folder's config.json holds that encoder, so going on does not read the model again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bert_jax import config
+from bert_jax.config import Encoder, Experiment, ReplacedTokens
+from bert_jax.predict import Model, load
+from bert_jax.text.corpus import Corpus
+from bert_jax.train import State, Steps
+from bert_jax.trees import map_named, named_leaves
+
+TOWERS = ("generator/", "discriminator/")
+
+
+class Inherited(NamedTuple):
+    """What a model gives to an objective."""
+
+    params: dict[str, Any]  # by the objective's names
+    drawn: list[str]  # the objective's, which the model lacks
+    unused: list[str]  # the model's, which the objective lacks
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model at `path`, for the run that `asked` describes."""
+
+    path: str
+    asked: Experiment
+
+    @cached_property
+    def model(self) -> Model:
+        return load(self.path)
+
+    @cached_property
+    def begun(self) -> Experiment | None:
+        """The config of the run folder, if it was begun from this model before."""
+        file = Path(self.asked.run.dir) / "config.json"
+        before = config.read(file) if file.is_file() else None
+        return before if before is not None and before.run.init == self.path else None
+
+    def encoder(self, corpora: Sequence[Corpus]) -> Encoder:
+        """The run's encoder. ValueError: a corpus of another tokenizer than the model's."""
+        if self.begun is None:
+            self._check_tokenizer(corpora[0])
+        known = (self.begun or self.model.config).encoder
+        own = self.asked.encoder
+        rates = dict(dropout=own.dropout, attention_dropout=own.attention_dropout)
+        return config.replace(known, **rates)
+
+    def begin(self, steps: Steps) -> Steps:
+        """`steps` whose first state has the model's parameters.
+
+        ValueError: parameters whose shapes are not those of the objective.
+        """
+        if self.begun is None:  # what is wrong shall be said before anything is written
+            inherit(self.model, steps.like.params)
+
+        def init() -> State:
+            inherited = inherit(self.model, steps.like.params)
+            if jax.process_index() == 0:
+                _tell(self.path, inherited)
+            state = steps.init()
+
+            def leaf(name: str, drawn: jax.Array, like: Any) -> jax.Array:
+                if name not in inherited.params:
+                    return drawn
+                # a copy: the train step gives its state's memory away
+                given = np.array(inherited.params[name], like.dtype)
+                return jax.device_put(given, like.sharding)
+
+            return state._replace(params=map_named(leaf, state.params, steps.like.params))
+
+        return steps._replace(init=init)
+
+    def _check_tokenizer(self, corpus: Corpus) -> None:
+        if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
+            folder = Path(self.path)
+            beside = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+            raise ValueError(
+                f"{corpus.path} was prepared with another tokenizer than that of {self.path}: "
+                f"prepare it with --tokenizer {beside}"
+            )
+
+
+def of(asked: Experiment) -> Origin | None:
+    """None where a run begins with random parameters."""
+    return None if asked.run.init is None else Origin(asked.run.init, asked)
+
+
+def inherit(model: Model, like: Any) -> Inherited:
+    """The model's parameters under the names of the tree `like`. Where only one side has two
+    towers (ELECTRA), a single network stands for the discriminator.
+
+    ValueError: leaves of other shapes, all of them listed.
+    """
+    flat, wanted = named_leaves(model.params), named_leaves(like)
+    sources = _sources(flat, isinstance(model.config.objective, ReplacedTokens))
+    found = {name: sources[k] for name in wanted if (k := _placed(name)) in sources}
+    wrong = [
+        f"{name} {list(flat[source].shape)}, here {list(wanted[name].shape)}"
+        for name, source in found.items()
+        if flat[source].shape != wanted[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"the parameters of run.init do not fit the objective: {'; '.join(wrong)}. "
+            "Give the objective the sizes that the model was trained with "
+            "(a generator's: objective.generator_size, objective.generator_layers)"
+        )
+    return Inherited(
+        params={name: flat[source] for name, source in found.items()},
+        drawn=[name for name in wanted if name not in found],
+        unused=sorted(set(flat) - set(found.values())),
+    )
+
+
+def _placed(name: str) -> str:
+    return name if name.startswith(TOWERS) else f"discriminator/{name}"
+
+
+def _sources(flat: dict[str, Any], towers: bool) -> dict[str, str]:
+    """Place in one of the two towers -> the model's leaf; shared embeddings stand in both."""
+    places = {_placed(name): name for name in flat}
+    if towers:
+        shared = [name for name in flat if not name.startswith(TOWERS)]
+        places |= {f"generator/{name}": name for name in shared}
+    return places
+
+
+def _tell(path: str, inherited: Inherited) -> None:
+    said = (
+        (f"not in {path}, drawn at random", inherited.drawn),
+        (f"in {path}, of no use to the objective", inherited.unused),
+    )
+    for what, names in said:
+        if names:
+            print(f"{what}: {', '.join(names)}", file=sys.stderr)
