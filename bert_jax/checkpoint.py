@@ -24,15 +24,14 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of its own choices
         newest = policies.LatestN(keep)
         best = policies.BestN(
-            get_metric_fn=lambda m: m["eval_loss"],
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                best_fn=_loss,  # without it the metrics are not written, and a restart forgets
+                best_mode="min",
                 create=not read_only,
                 read_only=read_only,
             ),
@@ -77,6 +76,10 @@ class Checkpoints:
         """Wait until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _loss(metrics: Any) -> float:
+    return metrics["eval_loss"]
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

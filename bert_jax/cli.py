@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,15 +18,25 @@ PACKAGE = Path(__file__).parent
 
 
 def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import folders
     from bert_jax.text import documents
     from bert_jax.text import tokenizer as tokenizers
 
-    out = _new_folder(args.out)
-    reader = documents.read(args.text, strict=args.strict)
-    lines = (paragraph for document in reader for paragraph in document.paragraphs)
-    made = tokenizers.train(lines, args.kind, args.vocab_size, cased=args.cased)
-    made.save(out)
-    print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {out}")
+    replaced = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal replaced
+        for document in documents.read(args.text, strict=args.strict):
+            replaced += document.replaced
+            yield from document.paragraphs
+
+    folders.check_new(Path(args.out))
+    made = tokenizers.train(lines(), args.kind, args.vocab_size, cased=args.cased)
+    with folders.new_folder(Path(args.out)) as new:
+        made.save(new)
+    if replaced:
+        print(f"{replaced} bytes were not UTF-8; U+FFFD stands for them", file=sys.stderr)
+    print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {args.out}")
     return 0
 
 
@@ -83,8 +93,8 @@ def embed(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import load
 
     out = Path(args.out)
-    if out.exists():
-        raise ValueError(f"{out} exists: choose another --out")
+    if out.suffix != ".npz" or out.exists():
+        raise ValueError(f"--out is {out}: expected the name of a new .npz file")
     texts = _lines(args.file)
     try:
         layers = "words" if args.layers == "words" else [int(i) for i in args.layers.split(",")]
@@ -111,6 +121,9 @@ def import_(args: argparse.Namespace, rest: list[str]) -> int:
         heads=args.heads.split(",") if args.heads else (),
         drop=args.drop,
         allow_pickle=args.allow_pickle,
+        cased=args.cased,
+        words=[w.strip() for w in _lines(args.add_tokens) if w.strip()] if args.add_tokens else (),
+        positions=args.positions,
     )
     for name in drawn:
         print(f"drawn at random: {name}")
@@ -231,8 +244,8 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(
         import_,
-        "Hugging Face safetensors to a folder of ours.",
-        "import HF_FOLDER --out imported",
+        "Hugging Face safetensors to a folder of ours; perhaps with more words and positions.",
+        "import HF_FOLDER --out imported --add-tokens words.txt --positions 1024",
     )
     p.add_argument("folder", help="a Hugging Face folder, a run folder, or an imported folder")
     p.add_argument("--out", required=True, help="a new folder")
@@ -241,6 +254,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--heads", help="mlm,pooler,pair,rtd: those that are missing are initialised")
     p.add_argument("--drop", nargs="*", default=(), help="tensors to pass over, by beginning")
     p.add_argument("--allow-pickle", action="store_true", help="read a .bin, by PyTorch, no code")
+    p.add_argument("--cased", action="store_true", help="a bare vocabulary has capital letters")
+    p.add_argument("--add-tokens", metavar="FILE", help="a longer vocabulary: one word per line")
+    p.add_argument("--positions", type=int, help="longer texts; learned positions are repeated")
 
     p = command(
         export,
@@ -257,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
         "The parameter table of a config or a model.",
         "inspect configs/bert_base.py --json",
     )
-    p.add_argument("target", help="a config file or a run folder")
+    p.add_argument("target", help="a config file, a run folder, or a Hugging Face folder")
     p.add_argument("--json", action="store_true")
 
     p = command(
@@ -312,10 +328,12 @@ def _experiment(path: str, overrides: list[str]) -> Any:
 
 
 def _resolved(folder: str, overrides: list[str]) -> Any:
-    from bert_jax import config
+    from bert_jax import config, convert
 
     if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"{folder} is neither a config file (*.py) nor a run folder")
+        raise ValueError(f"{folder} is neither a config file (*.py) nor a model's folder")
+    if convert.is_hf_folder(Path(folder)):
+        return _override(convert.read_experiment(folder), overrides)
     return _override(config.read(Path(folder) / "config.json"), overrides)
 
 
@@ -332,18 +350,12 @@ def _override(experiment: Any, overrides: list[str]) -> Any:
     )
 
 
-def _new_folder(path: str) -> Path:
-    out = Path(path)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty: choose another --out, or remove it")
-    return out
-
-
 def _lines(path: str) -> list[str]:
     try:
-        texts = Path(path).read_text(encoding="utf-8").splitlines()
+        # Lines end at \n alone: a form feed or U+2028 within a text does not begin another.
+        texts = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
-    if not texts:
+    if texts == [""]:
         raise ValueError(f"{path} is empty: expected one text per line")
     return texts

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from bert_jax import folders
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -43,9 +45,11 @@ class Encoder:
     zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden_size", "heads", "vocab_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at least 1")
+        sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
+        for name in (*sizes, "mlp_size", "embedding_size", "groups"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"encoder.{name} is {value}: expected at least 1")
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"encoder.hidden_size {self.hidden_size} does not divide into "
@@ -62,7 +66,7 @@ class Encoder:
 
     @property
     def num_groups(self) -> int:
-        return self.layers if self.groups is None else max(self.groups, 1)
+        return self.layers if self.groups is None else self.groups
 
     @property
     def embedding_width(self) -> int:
@@ -87,7 +91,9 @@ class Masking:
 
     unit: Literal["token", "word", "ngram", "span"] = "token"
     rate: float = 0.15
-    budget: Literal["round", "ceil", "floor"] = "round"  # of rate x length: BERT, SpanBERT, fairseq
+    # rate x length becomes a number of tokens. round: BERT; ceil: SpanBERT, of the text without
+    # its special tokens; floor: fairseq, plus a draw from [0, 1)
+    budget: Literal["round", "ceil", "floor"] = "round"
     max_predictions: int | None = None  # a cap per row; BERT's 20 at length 128 never binds there
     mask: float = 0.8  # fates of a chosen token: [MASK] ...
     random: float = 0.1  # ... another token; the rest stays as it is
@@ -132,22 +138,33 @@ class ReplacedTokens:
     generator_layers: float = 1.0  # of its depth
     tied: Literal["all", "words", "none"] = "all"  # which embeddings both towers share
     weight: float = 50.0  # of the discriminator's loss
-    temperature: float = 1.0
+    temperature: float = 1.0  # of the generator's samples
+
+    def __post_init__(self) -> None:
+        for name in ("generator_size", "generator_layers", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name} is {getattr(self, name)}: expected above 0")
 
     def generator(self, encoder: Encoder) -> Encoder:
         """The generator's encoder: a fraction of the discriminator's (electra,
         run_pretraining.get_generator_config)."""
         size = round(encoder.hidden_size * self.generator_size)
         layers = round(encoder.layers * self.generator_layers)
-        return dataclasses.replace(
-            encoder,
-            hidden_size=size,
-            layers=layers,
-            heads=max(1, size // 64),
-            mlp_size=None,
-            embedding_size=encoder.embedding_width,
-            groups=None if encoder.groups is None else min(encoder.groups, layers),
-        )
+        try:
+            return dataclasses.replace(
+                encoder,
+                hidden_size=size,
+                layers=layers,
+                heads=max(1, size // 64),
+                mlp_size=None,
+                embedding_size=encoder.embedding_width,
+                groups=None if encoder.groups is None else min(encoder.groups, layers),
+            )
+        except ValueError as e:
+            raise ValueError(
+                f"objective.generator_size {self.generator_size} and generator_layers "
+                f"{self.generator_layers} do not make a generator: {e}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -175,12 +192,13 @@ class Data:
     batch_size: int = 256  # rows, over all devices and processes
     length: int | None = None  # tokens per row; None: the corpus's own
     threads: int = 8  # that read and decode rows ahead of the step
+    corpus: str | None = None  # what the corpus holds, as a hash; filled in when a run begins
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size is {self.batch_size}: expected at least 1")
-        if self.length is not None and self.length < 5:
-            raise ValueError(f"data.length is {self.length}: expected at least 5")
+        if self.length is not None and self.length < 8:
+            raise ValueError(f"data.length is {self.length}: expected at least 8")
 
 
 @dataclass(frozen=True)
@@ -201,6 +219,8 @@ class Optim:
     accumulate: int = 1  # micro-batches per step
 
     def __post_init__(self) -> None:
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise ValueError(f"optim.decay_steps is {self.decay_steps}: expected at least 1")
         if self.peak_lr < 0:
             raise ValueError(f"optim.peak_lr is {self.peak_lr}: expected at least 0")
         if self.accumulate < 1:
@@ -230,6 +250,8 @@ class Run:
     init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"run.seed is {self.seed}: expected at least 0")
         for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}: expected at least 1")
@@ -259,10 +281,6 @@ class Experiment:
                 f"{self.optim.accumulate} micro-batches"
             )
 
-    @property
-    def decay_steps(self) -> int:
-        return self.optim.decay_steps or self.run.steps
-
 
 # ---- values in and out
 
@@ -273,7 +291,9 @@ def replace(config: T, **changes: Any) -> T:
     """`dataclasses.replace` where a dict stands for a change inside a field:
     `replace(BERT, encoder=dict(layers=2), run=dict(dir="runs/small"))`."""
     for name, value in changes.items():
-        inner = getattr(config, name, None)
+        if not hasattr(config, name):
+            raise ValueError(_unknown(name, [f.name for f in dataclasses.fields(config)]))  # type: ignore[arg-type]
+        inner = getattr(config, name)
         if isinstance(value, dict) and dataclasses.is_dataclass(inner):
             changes[name] = replace(inner, **value)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
@@ -297,9 +317,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(hints)}"
-        raise ValueError(f"unknown config field {where}{unknown[0]}: {hint}")
+        raise ValueError(_unknown(unknown[0], list(hints), where))
     made = {}
     for name, value in values.items():
         hint = hints[name]
@@ -316,6 +334,12 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
             raise ValueError(f"{where}{name} is {value!r}: expected {_readable(hint)}")
         made[name] = value
     return cls(**made)
+
+
+def _unknown(name: str, known: list[str], where: str = "") -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"unknown config field {where}{name}: {hint}"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -339,7 +363,7 @@ def _readable(hint: Any) -> str:
 
 
 def save(config: Experiment, path: Path) -> None:
-    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    folders.write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def read(path: Path) -> Experiment:
@@ -355,7 +379,10 @@ def from_file(path: str | Path) -> Experiment:
     """The `config` that a Python file in `configs/` exports. The file is run: it is code."""
     if not Path(path).is_file():
         raise ValueError(f"no config file {path}: expected one such as configs/bert_base.py")
-    config = runpy.run_path(str(path)).get("config")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as e:  # the file is the user's code: whatever it raises is about the file
+        raise ValueError(f"{path} cannot be run as a config: {type(e).__name__}: {e}") from e
     if not isinstance(config, Experiment):
         raise ValueError(f"{path} exports no `config = Experiment(...)`")
     return config

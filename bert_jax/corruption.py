@@ -37,7 +37,14 @@ class Vocabulary(NamedTuple):
     mask_id: int
     special: np.ndarray  # bool [v]: never predicted unless the law says so
     starts: np.ndarray  # bool [v]: begins a word
-    frequency: np.ndarray | None = None  # float [v]: of each piece in the corpus
+    counts: np.ndarray | None = None  # [v]: how often each piece stands in the corpus
+
+    def frequency(self, specials: bool = False) -> np.ndarray | None:
+        """Of each piece in running text, float [v]; None where the corpus is not known."""
+        if self.counts is None:
+            return None
+        counts = self.counts if specials else np.where(self.special, 0, self.counts)
+        return counts / counts.sum()
 
 
 def predictions(masking: Masking, length: int) -> int:
@@ -127,7 +134,7 @@ def choose(
     tokens or spans fill it."""
     rounding, walking = jax.random.split(key)
     n = candidates.sum()
-    share = n if masking.unit == "span" else size  # SpanBERT counts the text without specials
+    share = n if masking.budget == "ceil" else size  # SpanBERT counts without specials
     budgets = jnp.asarray(_budgets(masking, tokens.shape[0], jax.random.uniform(rounding)))
     budget = jnp.minimum(jnp.minimum(budgets[share], slots), n)
     if masking.unit == "token":
@@ -143,10 +150,10 @@ def choose(
 
 class Words(NamedTuple):
     """A row's candidates, in their order, cut into words: word w is the pieces
-    `ends[w] <= i < ends[w + 1]`. A piece that begins no word belongs to the one before it,
+    `bounds[w] <= i < bounds[w + 1]`. A piece that begins no word belongs to the one before it,
     across a special token too; the first candidate always begins one."""
 
-    ends: Int[Array, " l+1"]
+    bounds: Int[Array, " l+1"]
     word: Int[Array, " l"]  # of each piece
     number: Int[Array, ""]
     pieces: Int[Array, ""]
@@ -160,17 +167,17 @@ class Words(NamedTuple):
         sizes = (
             jnp.zeros(length, jnp.int32).at[jnp.where(candidates, word, length)].add(1, mode="drop")
         )
-        ends = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(sizes)])
+        bounds = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(sizes)])
         of_piece = (
             jnp.zeros(length, jnp.int32)
             .at[jnp.where(candidates, place, length)]
             .set(word, mode="drop")
         )
-        return cls(ends, of_piece, begins.sum(), candidates.sum())
+        return cls(bounds, of_piece, begins.sum(), candidates.sum())
 
     def before(self, word: jax.Array) -> jax.Array:
         """Number of pieces before a word; of all pieces for words past the last."""
-        return self.ends[jnp.minimum(word, self.number)]
+        return self.bounds[jnp.minimum(word, self.number)]
 
 
 def ngram_walk(
@@ -252,8 +259,8 @@ def runs(hidden: Bool[Array, " l"]) -> tuple[Int[Array, " l"], Int[Array, " l"]]
 
 
 def _budgets(masking: Masking, length: int, u: Any) -> Any:
-    """Tokens to hide in a row of 0, 1, ..., `length` tokens. BERT rounds half to even and
-    takes at least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean.
+    """Tokens to hide of 0, 1, ..., `length` tokens. BERT rounds half to even and takes at
+    least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean.
     The two fixed ones are tables made in double precision, as the originals round."""
     shares = [masking.rate * n for n in range(length + 1)]
     if masking.budget == "floor":
@@ -270,9 +277,10 @@ def _random_tokens(
     included; over all but specials (`words`, fairseq); or as frequent as in the corpus."""
     size = len(vocabulary.special)
     if masking.random_from == "corpus":
-        if vocabulary.frequency is None:
+        frequency = vocabulary.frequency()
+        if frequency is None:
             raise ValueError("masking.random_from is corpus: expected a corpus with its counts")
-        law = jnp.asarray(np.cumsum(vocabulary.frequency / vocabulary.frequency.sum()), jnp.float32)
+        law = jnp.asarray(np.cumsum(frequency), jnp.float32)
         return jnp.minimum(jnp.searchsorted(law, jax.random.uniform(key, shape)), size - 1)
     if masking.random_from == "words":
         words = jnp.asarray(np.flatnonzero(~vocabulary.special), jnp.int32)

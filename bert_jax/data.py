@@ -27,7 +27,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of `size` rows of `length` tokens.
+    """Batches of `batch_size` rows of `length` tokens.
 
     tokens [b l]   padded with pad_id      size [b]   tokens that are real
     split  [b]     length of segment 0     pair [b]   its label, -1 where there is none
@@ -35,7 +35,7 @@ class Batches:
     """
 
     sources: Sequence[Source]
-    size: int
+    batch_size: int
     length: int
     pad_id: int
     seed: int = 0
@@ -45,9 +45,10 @@ class Batches:
 
     def __post_init__(self) -> None:
         n = self.process[1]
-        if self.size % n:
+        if self.batch_size % n:
             raise ValueError(
-                f"data.batch_size {self.size} does not divide over {n} processes: choose a multiple"
+                f"data.batch_size {self.batch_size} does not divide over {n} processes: "
+                "choose a multiple"
             )
         for source in self.sources:
             if not len(source):
@@ -66,15 +67,26 @@ class Batches:
         return iter(self._dataset()[step * n + i :: n].to_iter_dataset(ahead))
 
     def once(self, most: int) -> Iterator[Batch]:
-        """Up to `most` batches of the first source, in one fixed order, each row once; rows
-        that are missing at the end have size 0 and count nowhere. For evaluation."""
+        """Up to `most` batches over all sources, in one fixed order, each row once; rows that
+        are missing at the end have size 0 and count nowhere. For evaluation."""
         i, n = self.process
-        rows = grain.MapDataset.range(len(self.sources[0])).seed(0).shuffle()
-        part = self.size // n
-        for begin in range(0, min(len(rows), most * self.size), self.size):
-            numbers = [rows[j] or 0 for j in range(begin, min(begin + self.size, len(rows)))]
-            numbers += [-1] * (self.size - len(numbers))
-            yield self._stack([self._read((0, j, 0)) for j in numbers[i * part : (i + 1) * part]])
+        counts = [len(source) for source in self.sources]
+        rows = grain.MapDataset.range(sum(counts)).seed(0).shuffle()
+        part = self.batch_size // n
+        for begin in range(0, min(len(rows), most * self.batch_size), self.batch_size):
+            end = min(begin + self.batch_size, len(rows))
+            numbers = [self._place(int(rows[j] or 0)) for j in range(begin, end)]
+            numbers += [(0, -1)] * (self.batch_size - len(numbers))
+            mine = numbers[i * part : (i + 1) * part]
+            yield self._stack([self._read((k, row, 0)) for k, row in mine])
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Source and row of a row's number over all sources."""
+        for k, source in enumerate(self.sources):
+            if number < len(source):
+                return k, number
+            number -= len(source)
+        raise AssertionError(number)
 
     def _dataset(self) -> grain.MapDataset:
         """(source, row, epoch) of every position, then rows, then this process's batches."""
@@ -84,7 +96,7 @@ class Batches:
         else:
             mixed = grain.MapDataset.mix(numbers, weights=self.weights)
         rows = mixed.map(self._read)
-        return rows.batch(self.size // self.process[1], batch_fn=self._stack)
+        return rows.batch(self.batch_size // self.process[1], batch_fn=self._stack)
 
     def _numbers(self, k: int, source: Source) -> grain.MapDataset:
         n = len(source)

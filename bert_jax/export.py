@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from safetensors.numpy import save_file
 
-from bert_jax import config, convert, losses
+from bert_jax import config, convert, folders, losses
 from bert_jax.config import Encoder, Experiment
 from bert_jax.model import Network
 from bert_jax.trees import named_leaves
@@ -56,19 +54,8 @@ def export(
     out = Path(out)
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}: expected {', '.join(FORMATS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty: choose another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)
-        left_out = FORMATS[format](model, Path(folder), partial, part)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return left_out
+    with folders.new_folder(out) as new:
+        return FORMATS[format](model, Path(folder), new, part)
 
 
 # ---- Hugging Face
@@ -114,6 +101,8 @@ def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str
     )
     size = f"{written['num_hidden_layers']} layers of width {written['hidden_size']}"
     rows = [("architecture", f"{kind}, {size}"), ("vocabulary", f"{written['vocab_size']} pieces")]
+    if c.run.init is not None:
+        rows.append(("begun from", Path(c.run.init).name))
     if model.step:
         objective = config.to_dict(c.objective)
         masking = objective.pop("masking", {})

@@ -10,9 +10,7 @@ later export gives it back unchanged.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bert_jax import config, convert
+from bert_jax import config, convert, folders
 from bert_jax.checkpoint import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.predict import load
@@ -56,8 +54,7 @@ def import_folder(
     cannot be imported (`convert.read_folder`) or made larger (`convert.growth`).
     """
     folder, out = Path(folder), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty: choose another --out, or remove it")
+    folders.check_new(out)
     experiment, params, source, drawn = _read(folder, generator, heads, drop, allow_pickle)
     source = source if tokenizer is None else Path(tokenizer)
     made = _cased(source) if cased else tokenizers.load(source)
@@ -72,16 +69,9 @@ def import_folder(
         experiment, params = convert.with_positions(experiment, params, positions)
     experiment = config.replace(experiment, run=dict(dir=str(out)))
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        _write(partial, experiment, params)
-        made.save(partial / "tokenizer") if changed else _copy(source, partial / "tokenizer")
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with folders.new_folder(out) as new:
+        _write(new, experiment, params)
+        made.save(new / "tokenizer") if changed else _copy(source, new / "tokenizer")
     return drawn
 
 
@@ -134,7 +124,6 @@ def _with_words(
 
 
 def _write(folder: Path, experiment: Experiment, params: Any) -> None:
-    folder.chmod(0o755)  # temporary folders are made for their owner alone
     config.save(experiment, folder / "config.json")
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(0, {"params": jax.tree.map(jnp.asarray, params)}, experiment)

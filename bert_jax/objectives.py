@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Experiment, Imported, Masked, ReplacedTokens
+from bert_jax.config import Experiment, Imported, Masked, Masking, ReplacedTokens
 from bert_jax.corruption import Vocabulary, corrupt
 from bert_jax.losses import (
     Histogram,
@@ -103,13 +103,18 @@ class MaskedObjective:
             _project(out["mlm"], table), batch["targets"], batch["weights"]
         )
         if self.config.pair:
+            labels, labelled = jnp.maximum(batch["pair"], 0), _labelled(batch)
             terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(
-                out["pair"], jnp.maximum(batch["pair"], 0), _labelled(batch)
+                out["pair"], labels, labelled
             )
+            if key is None:  # what always answering with one class would score
+                terms["pair_share"] = weighted(labels.astype(jnp.float32), labelled)
         if self.config.sbo_weight:
             logits = _project(out["sbo"], table)
             terms["sbo_loss"], _ = cross_entropy(logits, batch["targets"], self._sbo_weights(batch))
-        return terms | (_baseline(self.vocabulary, batch) if key is None else {})
+        if key is None:
+            terms |= _baseline(self.vocabulary, self.config.masking, batch)
+        return terms
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
@@ -185,7 +190,7 @@ class ReplacedTokensObjective:
         terms["rtd_recall"] = Mean(found, (labels * real).sum())
         if key is None:
             terms["rtd_auc"] = Histogram.of(rtd, labels, real)
-            terms |= _baseline(self.vocabulary, batch)
+            terms |= _baseline(self.vocabulary, self.config.masking, batch)
         return terms
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
@@ -270,14 +275,14 @@ def _apply(network: Network, params: Params, batch: Batch, key: jax.Array | None
     return network.apply({"params": params}, batch, rngs={} if key is None else {"dropout": key})
 
 
-def _baseline(vocabulary: Vocabulary | None, batch: Batch) -> Terms:
+def _baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> Terms:
     """What the training text's unigram distribution alone would score on the same masked
     tokens: a model that has learned anything of context lies below. A piece that the text
     never shows counts as the rarest that it does."""
-    if vocabulary is None or vocabulary.frequency is None:
+    frequency = None if vocabulary is None else vocabulary.frequency(masking.specials)
+    if frequency is None:
         return {}
-    seen = vocabulary.frequency[vocabulary.frequency > 0]
-    log_p = jnp.asarray(np.log(np.maximum(vocabulary.frequency, seen.min())), jnp.float32)
+    log_p = jnp.asarray(np.log(np.maximum(frequency, frequency[frequency > 0].min())), jnp.float32)
     return {"unigram_loss": weighted(-log_p[batch["targets"]], batch["weights"])}
 
 

@@ -93,6 +93,8 @@ class Model:
 
         ValueError: no mask token, a text longer than the model, no masked-word head.
         """
+        if top < 1:
+            raise ValueError(f"top is {top}: expected at least 1")
         tokens, _ = self.tokenizer.row(self.tokenizer.encode_with_masks(text))
         self._check_length(text, tokens)
         masks = np.flatnonzero(np.array(tokens) == self.tokenizer.mask_id)
@@ -125,6 +127,8 @@ class Model:
 
         ValueError: a layer that is not there, a text longer than the model unless `truncate`.
         """
+        if not texts:
+            raise ValueError("no texts: expected at least one")
         rows = [self.tokenizer.row(ids) for ids in self.tokenizer.encode_batch(list(texts))]
         tokens = [ids for ids, _ in rows]
         if truncate:

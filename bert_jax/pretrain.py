@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, data, objectives, origin, sharding, train
+from bert_jax import checkpoint, config, data, folders, objectives, origin, sharding, train
 from bert_jax.config import Experiment
 from bert_jax.corruption import Vocabulary
 from bert_jax.guard import Stop
@@ -43,16 +43,13 @@ def pretrain(asked: Experiment) -> int | None:
     folder = Path(experiment.run.dir)
     check_folder(folder, experiment, corpora[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
-    objective = objectives.build(experiment, vocabulary(corpora[0].tokenizer, corpora))
+    objective = objectives.build(experiment, vocabulary(corpora[0].tokenizer, corpora, weights))
     steps = train.build(experiment, objective, mesh)
     steps = begun_from.begin(steps) if begun_from else steps
     batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
 
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "tokenizer").exists():
-            shutil.copytree(corpora[0].path / "tokenizer", folder / "tokenizer")
-        config.save(experiment, folder / "config.json")
+        begin_folder(folder, experiment, corpora[0].path / "tokenizer")
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
     with Stop() as stop:
         train.fit(
@@ -124,19 +121,27 @@ def resolve(
         return config.replace(
             asked,
             encoder=encoder or dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
-            data=dict(length=length),
+            data=dict(length=length, corpus="+".join(c.fingerprint for c in corpora)),
         )
     except ValueError as e:
         raise ValueError(f"{e} (the corpus has rows of {longest} tokens)") from None
 
 
-def vocabulary(tokenizer: Tokenizer, corpora: Sequence[Corpus] = ()) -> Vocabulary:
-    """What corruption needs to know of the tokenizer and of how often its pieces occur."""
+def vocabulary(
+    tokenizer: Tokenizer,
+    corpora: Sequence[Corpus] = (),
+    weights: Sequence[float] | None = None,
+) -> Vocabulary:
+    """What corruption needs to know of the tokenizer and of how often its pieces occur in the
+    corpora, mixed as they are."""
     special = np.zeros(tokenizer.vocab_size, bool)
     special[list(tokenizer.special_ids)] = True
-    counts = sum((c.unigram for c in corpora), np.zeros(tokenizer.vocab_size))
-    frequency = counts / counts.sum() if corpora else None
-    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), frequency)
+    counts = None
+    if corpora:
+        shares = weights or [1.0] * len(corpora)
+        parts = [w * c.unigram / c.unigram.sum() for w, c in zip(shares, corpora, strict=True)]
+        counts = np.sum(parts, axis=0)
+    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts)
 
 
 def batches_of(
@@ -147,7 +152,7 @@ def batches_of(
 ) -> data.Batches:
     return data.Batches(
         sources=[c.source(split) for c in corpora],
-        size=experiment.data.batch_size,
+        batch_size=experiment.data.batch_size,
         length=experiment.data.length or 0,
         pad_id=experiment.encoder.pad_id,
         seed=experiment.run.seed,
@@ -157,6 +162,16 @@ def batches_of(
     )
 
 
+def begin_folder(folder: Path, experiment: Experiment, tokenizer: Path) -> None:
+    """Write the config and the tokenizer, each at once and in this order, so that a run that
+    is killed in between begins again with the same command."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(experiment, folder / "config.json")
+    if not (folder / "tokenizer").exists():
+        with folders.new_folder(folder / "tokenizer") as new:
+            shutil.copytree(tokenizer, new, dirs_exist_ok=True)
+
+
 def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
     """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
     if not folder.exists():
@@ -164,7 +179,7 @@ def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> 
     if not folder.is_dir():
         raise ValueError(f"run.dir {folder} is a file: expected a folder")
     if not (folder / "config.json").exists():
-        if any(folder.iterdir()):
+        if any(not p.name.startswith(".") for p in folder.iterdir()):
             raise ValueError(f"run.dir {folder} is not empty and no run: choose another folder")
         return
     before = config.read(folder / "config.json")
@@ -176,7 +191,8 @@ def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> 
             f"run.dir {folder} was made by another config: {listed}. "
             "Choose another --run.dir, or ask for what it was"
         )
-    if tokenizers.load(folder / "tokenizer").fingerprint != tokenizer.fingerprint:
+    own = folder / "tokenizer"  # missing where the run was killed as it began
+    if own.exists() and tokenizers.load(own).fingerprint != tokenizer.fingerprint:
         raise ValueError(
             f"the tokenizer in {folder} is not that of the corpus {experiment.data.path}: "
             "go on with the corpus that the run began with"

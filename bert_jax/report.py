@@ -36,8 +36,10 @@ def report(runs: list[Path], out: Path) -> list[Path]:
     for name, rows in lines.items():
         if not rows:
             raise ValueError(f"{name} has no metrics yet: expected a run that logged a step")
-    out.mkdir(parents=True, exist_ok=True)
     picture, page = out / "curves.png", out / "report.html"
+    if out.exists() and {p.name for p in out.iterdir()} - {picture.name, page.name}:
+        raise ValueError(f"{out} holds other things than a report: choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
     _draw(lines, picture)
     page.write_text(_page(lines, picture.read_bytes()))
     return [picture, page]
@@ -57,7 +59,12 @@ def summary(run: Path) -> str:
             f"{last['eval_unigram_loss']:.3f} nat"
         )
     if "eval_pair_accuracy" in last:
-        said.append(f"  sentence pairs: {last['eval_pair_accuracy']:.1%} right")
+        share = last["eval_pair_share"]
+        said.append(
+            f"  sentence pairs: {last['eval_pair_accuracy']:.1%} right, "
+            f"{last['eval_pair_loss']:.3f} nat; always the commoner answer: "
+            f"{max(share, 1 - share):.1%}, {log.entropy(share):.3f} nat"
+        )
     if "eval_rtd_recall" in last:
         said.append(
             f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, precision "

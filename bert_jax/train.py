@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,40 +171,46 @@ def fit(
     saved.
     """
     run = config.run
-    newest = checkpoints.newest()
-    state = steps.init() if newest is None else checkpoints.restore(newest, steps.like)
-    start = newest or 0
-    main = jax.process_index() == 0
-    log = RunLog(folder if main else None, start, run.steps)
-    pending: tuple[int, dict[str, Any]] | None = None
+    start = checkpoints.newest() or 0
+    if start > run.steps:
+        raise ValueError(
+            f"the run in {folder} is at step {start}, run.steps is {run.steps}: "
+            "ask for more steps, or choose another --run.dir"
+        )
+    log = RunLog(folder if jax.process_index() == 0 else None, start, run.steps, plain)
+    with log.timed("restore" if start else "init"):
+        state = checkpoints.restore(start, steps.like) if start else steps.init()
+        jax.block_until_ready(state)
     previous = None
     ahead = batches(start)
     for step in range(start + 1, run.steps + 1):
         batch = next(ahead)
-        state, metrics = steps.train(state, steps.to_devices(batch))
+        with log.timed("compile") if step == start + 1 else nullcontext():
+            state, metrics = steps.train(state, steps.to_devices(batch))
         log.advance(int(batch["size"].sum()) * jax.process_count())
         # The step before is fetched while this one runs: the device never waits for the host,
         # and the host is never more than one step ahead.
-        pending = _write(log, pending)
+        log.flush()
         jax.block_until_ready(previous)
         previous = metrics["loss"]
         last = step == run.steps or stop.signal is not None
+        scoring = step % run.eval_every == 0 or step == run.steps
+        saving = step % run.save_every == 0 or last
+        if scoring or saving:
+            jax.block_until_ready(previous)  # so that its time counts as a step's
         scores = {}
-        if step % run.eval_every == 0 or step == run.steps:
-            scores = evaluate(steps, objective, state.params, held_out())
+        if scoring:
+            with log.timed("evaluate"):
+                scores = evaluate(steps, objective, state.params, held_out())
         if step % run.log_every == 0 or scores:
-            pending = step, {**metrics, **scores}
-        if step % run.save_every == 0 or last:
-            pending = _write(log, pending)
+            log.defer({**metrics, **scores})
+        if saving:
             log.sync()
-            checkpoints.save(step, state, config, scores or None)
+            with log.timed("save"):
+                checkpoints.save(step, state, config, scores or None)
         if last:
             break
-    checkpoints.close()
+    with log.timed("save"):
+        checkpoints.close()
     log.close()
     return state
-
-
-def _write(log: RunLog, pending: tuple[int, dict[str, Any]] | None) -> None:
-    if pending is not None:
-        log.write(pending[0], plain(pending[1]))

@@ -11,7 +11,7 @@ from bert_jax.corruption import Vocabulary
 
 V, LENGTH = 64, 32
 SPECIAL = np.arange(V) < 4
-VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1 / 60))
+VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
 
 ENCODER = dict(layers=2, hidden_size=24, heads=2, vocab_size=V, max_length=LENGTH)
 RUN = dict(steps=6, log_every=1, save_every=3, eval_every=3, eval_batches=2)

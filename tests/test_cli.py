@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def pretrain(root: Path, run: Path, *more: object, corpus: str = "corpus") -> in
 
 def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
     run = made / "run"
-    names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "tensorboard"}
+    names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "timing.jsonl"}
+    names.add("tensorboard")
     assert {p.name for p in run.iterdir()} == names
     assert (run / "checkpoints" / "2").is_dir()
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -284,3 +286,67 @@ def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
     )
     assert pretrain(made, tmp_path / "run") == 2
     assert "is not that of the corpus" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_as_it_began_begins_again(made: Path, tmp_path: Path) -> None:
+    """After the config, in the middle of the tokenizer: nothing else is there yet."""
+    run = tmp_path / "run"
+    (run / ".tokenizer.half").mkdir(parents=True)
+    (run / ".config.json.new").write_text("{")
+    assert not pretrain(made, run)
+    shutil.rmtree(run / "tokenizer")
+    shutil.rmtree(run / "checkpoints")
+    assert not pretrain(made, run)
+    assert (run / "tokenizer").is_dir()
+
+
+def test_a_corpus_that_was_made_anew_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    assert not pretrain(tmp_path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "corpus")
+    call(
+        "prepare",
+        made / "text.txt",
+        "--tokenizer",
+        made / "tok",
+        "--segments",
+        "nsp",
+        "--length",
+        32,
+        "--seed",
+        1,
+        "--out",
+        tmp_path / "corpus",
+    )
+    assert pretrain(tmp_path, tmp_path / "run") == 2
+    assert "data.corpus was" in capsys.readouterr().err
+
+
+def test_sigterm_saves_and_says_so(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "bert_jax",
+        "pretrain",
+        ROOT / "configs/tiny_bert.py",
+        "--data.path",
+        made / "corpus",
+        "--run.dir",
+        run,
+        "--run.steps",
+        "100000",
+        "--run.log-every",
+        "1",
+    ]
+    process = subprocess.Popen([str(c) for c in command], stderr=subprocess.DEVNULL)
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    (saved,) = (run / "checkpoints").iterdir()
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == int(saved.name)

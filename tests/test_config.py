@@ -67,11 +67,37 @@ def test_differences_are_named() -> None:
         (dict(data=dict(batch_size=10), optim=dict(accumulate=4)), "does not divide into"),
         (dict(objective=dict(masking=dict(rate=0.0))), "masking.rate is 0.0"),
         (dict(run=dict(steps=0)), "run.steps is 0"),
+        (dict(run=dict(seed=-1)), "run.seed is -1"),
+        (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected at least 1"),
+        (dict(encoder=dict(mlp_size=0)), "encoder.mlp_size is 0"),
+        (dict(optim=dict(decay_steps=0)), "optim.decay_steps is 0"),
+        (dict(encoder=dict(hiden_size=3)), "did you mean hidden_size"),
     ],
 )
 def test_impossible_values_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(BERT, **change)
+
+
+def test_a_generator_that_cannot_be_is_named() -> None:
+    config = replace(ELECTRA, objective=dict(generator_layers=0.75), encoder=dict(groups=6))
+    with pytest.raises(ValueError, match=r"generator_layers 0.75 do not make a generator"):
+        objectives.build(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config = 3", "exports no `config"),
+        ("config = (", "SyntaxError"),
+        ("from bert_jax.config import BERT, replace\nconfig = replace(BERT, runn={})", "mean run"),
+    ],
+)
+def test_a_config_file_that_fails_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(ValueError, match=message) as e:
+        config.from_file(tmp_path / "bad.py")
+    assert "bad.py" in str(e.value)
 
 
 @pytest.mark.parametrize(

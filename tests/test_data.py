@@ -8,7 +8,9 @@ from bert_jax.data import Batches
 
 
 def batches(**kwargs: object) -> Batches:
-    return Batches(**({"sources": [small.Rows(20)], "size": 8, "length": 32, "pad_id": 0} | kwargs))  # type: ignore[arg-type]
+    return Batches(
+        **({"sources": [small.Rows(20)], "batch_size": 8, "length": 32, "pad_id": 0} | kwargs)
+    )  # type: ignore[arg-type]
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -53,7 +55,7 @@ def test_rows_are_padded_to_the_length_asked_for() -> None:
 
 def test_evaluation_sees_every_row_once_whatever_the_batch() -> None:
     for size in (8, 6):
-        rows = np.concatenate([b["row"][b["size"] > 0] for b in batches(size=size).once(99)])
+        rows = np.concatenate([b["row"][b["size"] > 0] for b in batches(batch_size=size).once(99)])
         assert sorted(rows) == list(range(20))
     assert len(list(batches().once(2))) == 2
 
@@ -87,3 +89,9 @@ def test_a_billion_rows_cost_no_more_than_ten() -> None:
 def test_what_cannot_be_read_is_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         batches(**change)
+
+
+def test_evaluation_sees_all_of_a_mix() -> None:
+    mixed = batches(sources=[small.Rows(20), small.Rows(30)], weights=[3.0, 1.0])
+    rows = np.concatenate([b["row"][b["size"] > 0] for b in mixed.once(99)])
+    assert sorted(rows) == list(range(50))

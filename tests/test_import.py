@@ -14,8 +14,9 @@ import pytest
 from folders import hf_folder, imported
 from safetensors.numpy import load_file, save_file
 
-from bert_jax import config, convert, importing
+from bert_jax import cli, config, convert, importing, inspect
 from bert_jax.config import Imported
+from bert_jax.text import tokenizer as tokenizers
 
 
 def test_missing_heads_are_made_when_asked_for_and_named(tmp_path: Path) -> None:
@@ -86,6 +87,38 @@ def index(folder: Path, where: Any) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
+@pytest.mark.parametrize("kind", ["bert", "albert", "roberta", "electra", "electra_generator"])
+def test_the_table_of_a_folder_needs_headers_alone(kind: str, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf", kind)
+    experiment, params, _ = convert.read_folder(hf)
+    assert convert.read_experiment(hf) == experiment
+    shard(hf)
+    assert convert.read_experiment(hf) == experiment
+    table = inspect.parameters(experiment)["parameters"]
+    assert table["total"] == sum(p.size for p in jax.tree.leaves(params))
+
+
+def test_a_folder_of_ours_may_be_imported_again(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    importing.import_folder(hf, tmp_path / "a")
+    assert importing.import_folder(tmp_path / "a", tmp_path / "b") == []
+    a, b = (imported(tmp_path / name) for name in "ab")
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a.params, b.params)))
+    assert (tmp_path / "b/tokenizer/vocab.txt").read_bytes() == (hf / "vocab.txt").read_bytes()
+    refused(tmp_path / "a", "--drop and --allow-pickle are for Hugging Face folders", drop=["x"])
+
+
+def test_capital_letters_are_kept_where_the_folder_does_not_say(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    vocabulary = hf / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text().replace("\nb\n", "\nB\n"))
+    assert tokenizers.load(hf).encode("B") == [1]
+    importing.import_folder(hf, tmp_path / "ours", cased=True)
+    assert tokenizers.load(tmp_path / "ours/tokenizer").encode("B b") == [6, 1]
+    tokenizers.load(hf).save(hf)
+    refused(hf, "--cased is for folders of a bare vocabulary", cased=True)
+
+
 # ---- what is refused, each with one message and nothing written
 
 
@@ -113,6 +146,40 @@ def test_an_index_that_does_not_hold(tmp_path: Path) -> None:
     refused(hf, r"promises tensors that its files do not hold: bert\.other")
     index(hf, ["model-0.safetensors"])
     refused(hf, "has no weight_map")
+
+
+BAD = {  # what is done to the folder -> what is said
+    "config": "model_type 't5'",
+    "vocab": "this vocabulary does not belong",
+    "nan": "not finite bert.pooler.dense.bias",
+    "cut": "not a sound safetensors file",
+    "header": "not a sound safetensors file",
+    "outside": "expected the name of a file in the same folder",
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_the_command_says_it_in_one_line(how: str, tmp_path: Path, capsys: Any) -> None:
+    hf = hf_folder(tmp_path / "hf", **({"model_type": "t5"} if how == "config" else {}))
+    path = hf / "model.safetensors"
+    raw = path.read_bytes()
+    if how == "nan":
+        tensors = load_file(path)
+        tensors["bert.pooler.dense.bias"][3] = np.nan
+        save_file(tensors, path)
+    elif how == "vocab":
+        (hf / "vocab.txt").open("a").write("one\nmore\n")
+    elif how == "outside":
+        index(hf, shard(hf) | {"bert.pooler.dense.bias": "../model.safetensors"})
+    elif how != "config":
+        path.write_bytes(raw[:-7] if how == "cut" else b"\xff" * 8 + raw[8:])
+    with pytest.raises(SystemExit) as e:
+        cli.main(["import", str(hf), "--out", str(tmp_path / "out")])
+    assert e.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert BAD[how] in said[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
 @pytest.mark.parametrize("how", ["cut", "absurd", "empty", "not json", "overflow"])

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bert_jax"
 
 FLOORS = {
-    0: ["config", "trees"],
+    -1: ["folders"],
+    0: ["trees", "config"],
     1: ["model", "corruption", "losses", "text", "log"],
     2: ["objectives", "optim", "sharding", "checkpoint", "convert", "data", "tasks", "guard"],
     3: ["train", "predict"],

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
@@ -76,8 +77,26 @@ def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "checkpoints").steps() == [1]
 
 
+def test_the_best_checkpoint_outlives_a_restart(tmp_path: Path) -> None:
+    """The newest is kept, and the lowest validation loss, whoever wrote it."""
+    config = small.FAMILIES["bert"]
+    for steps in ((1, 2), (3, 4)):
+        checkpoints = Checkpoints(tmp_path, keep=1)
+        for step in steps:
+            checkpoints.save(step, {"x": jnp.ones(3)}, config, {"eval_loss": float(step)})
+        checkpoints.close()
+    assert Checkpoints(tmp_path, read_only=True).steps() == [1, 4]
+
+
+def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
+    config = replace(small.FAMILIES["bert"], optim=dict(decay_steps=6))
+    fit(config, tmp_path)
+    with pytest.raises(ValueError, match=r"is at step 6, run\.steps is 3"):
+        fit(replace(config, run=dict(steps=3)), tmp_path)
+
+
 def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
-    """Initial and final parameters and the loss of one step."""
+    """Initial and final parameters and the loss of the last of two steps."""
     devices = jax.devices()[: abs(mesh.data * mesh.fsdp * mesh.tensor)]
     steps = train.build(config, small.build(config), sharding.make_mesh(mesh, devices))
     state = steps.init()
@@ -92,23 +111,50 @@ def test_micro_batches_add_up_to_the_batch(family: str) -> None:
     """1 x 8 = 4 x 2, although the micro-batches hide unequal numbers of tokens."""
     config = small.without_dropout(small.FAMILIES[family])
     parts = replace(config, optim=dict(accumulate=4))
-    (_, one, _), (_, four, _) = step_of(config, Mesh()), step_of(parts, Mesh(data=1))
-    assert abs(one - four) < 1e-6 * abs(one)
-
-
-@pytest.mark.parametrize("mesh", [Mesh(4), Mesh(1, 4), Mesh(1, 1, 4), Mesh(1, 2, 2)], ids=str)
-def test_four_devices_are_one(mesh: Mesh) -> None:
-    """Dropout on: the same masks whatever the mesh. Leaves by norm, against how far they moved."""
-    config = small.FAMILIES["bert"]
     start, one, a = step_of(config, Mesh(1))
-    _, four, b = step_of(config, mesh)
-    assert abs(one - four) < 1e-5 * one
+    _, four, b = step_of(parts, Mesh(1))
+    assert abs(one - four) < 1e-6 * abs(one)
+    equal_steps(start, a, b)
+
+
+def equal_steps(start: dict, a: dict, b: dict) -> None:
+    """Leaves by norm, against how far they moved. A key bias has no gradient but rounding's."""
     named = zip(
         trees.named_leaves(start).items(), jax.tree.leaves(a), jax.tree.leaves(b), strict=True
     )
     for (name, x), y, z in named:
         moved, apart = np.linalg.norm(y - x), np.linalg.norm(y - z)
-        assert apart < (1e-6 if name.endswith("key/bias") else 1e-3 * moved), name
+        if not name.endswith("key/bias"):
+            assert apart <= 1e-3 * moved, name
+
+
+MESHES = [("bert", Mesh(4)), ("bert", Mesh(1, 4)), ("bert", Mesh(1, 1, 4))]
+MESHES += [(family, Mesh(1, 2, 2)) for family in small.FAMILIES]
+
+
+@pytest.mark.parametrize(("family", "mesh"), MESHES, ids=str)
+def test_four_devices_are_one(family: str, mesh: Mesh) -> None:
+    """Dropout on: the same masks whatever the mesh."""
+    config = small.FAMILIES[family]
+    start, one, a = step_of(config, Mesh(1))
+    _, four, b = step_of(config, mesh)
+    assert abs(one - four) < 1e-5 * one
+    if family != "electra":  # a sampled token may flip at a near tie
+        equal_steps(start, a, b)
+
+
+@pytest.mark.parametrize("tied", ["all", "words", "none"])
+@pytest.mark.parametrize("share", ["all", "attention", "mlp"])
+@pytest.mark.parametrize("name", ["lamb", "bert_adam"])
+def test_the_sharding_table_covers_every_leaf(tied: str, share: str, name: str) -> None:
+    mesh = sharding.make_mesh(Mesh(1, 2, 2))
+    for family in ("electra", "spanbert", "albert"):
+        config = replace(
+            small.FAMILIES[family], encoder=dict(groups=1, share=share), optim=dict(name=name)
+        )
+        if family == "electra":
+            config = replace(config, objective=dict(tied=tied))
+        train.build(config, small.build(config), mesh)
 
 
 @pytest.mark.parametrize(

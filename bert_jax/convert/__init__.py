@@ -4,6 +4,7 @@ rules      one table per family, theirs <-> ours
 configs    their config.json <-> our Encoder
 tensors    their tensors <-> our parameters: from_hf, to_hf
 folder     their folders on disk, read with suspicion
+growth     more pieces, more positions
 """
 
 from bert_jax.convert.electra import join
@@ -11,13 +12,30 @@ from bert_jax.convert.folder import (
     TOKENIZER_FILES,
     check_tokenizer,
     is_hf_folder,
+    read_experiment,
     read_folder,
     read_json,
 )
+from bert_jax.convert.growth import with_pieces, with_positions
 from bert_jax.convert.heads import HEADS, shapes_of, with_heads
 from bert_jax.convert.tensors import Exported, from_hf, nest, part_of, to_hf
 
 __all__ = [
-    "HEADS", "TOKENIZER_FILES", "Exported", "check_tokenizer", "from_hf", "is_hf_folder", "join",
-    "nest", "part_of", "read_folder", "read_json", "shapes_of", "to_hf", "with_heads",
-]  # fmt: skip
+    "HEADS",
+    "TOKENIZER_FILES",
+    "Exported",
+    "check_tokenizer",
+    "from_hf",
+    "is_hf_folder",
+    "join",
+    "nest",
+    "part_of",
+    "read_experiment",
+    "read_folder",
+    "read_json",
+    "shapes_of",
+    "to_hf",
+    "with_heads",
+    "with_pieces",
+    "with_positions",
+]

@@ -5,19 +5,21 @@ loader that admits nothing but tensors."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
-from bert_jax.config import Experiment
+from bert_jax.config import Experiment, replace
+from bert_jax.convert import configs
 from bert_jax.convert.configs import Json
 from bert_jax.convert.heads import Params
-from bert_jax.convert.tensors import Tensors, from_hf
+from bert_jax.convert.tensors import TYPES, Tensors, from_hf, full_names, heads_under
 from bert_jax.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -62,6 +64,28 @@ def read_folder(
     return experiment, params, folder
 
 
+def read_experiment(folder: str | Path) -> Experiment:
+    """The experiment of `read_folder` from config.json and the headers of the weights' files;
+    of the weights themselves only a table of token types with one row is read.
+
+    ValueError: no such folder, not of this architecture, weights in a pickle, damaged headers.
+    """
+    folder = Path(folder)
+    hf = read_json(folder / CONFIG)
+    try:
+        family, encoder = configs.family_of(hf), configs.read_encoder(hf)
+        files = _tensor_files(folder)
+        names = full_names(family, files)
+        heads = heads_under(family, names.values()) | set(configs.demanded_heads(family, hf))
+        given = {name: given for given, name in names.items()}.get(family.prefix + TYPES)
+        if given is not None and encoder.token_types == 1:
+            row = _sound(files[given], lambda file: file.get_tensor(given))
+            encoder = encoder if row.any() else replace(encoder, token_types=0)
+    except ValueError as e:
+        raise ValueError(f"{folder}: {e}") from None
+    return configs.experiment(family, encoder, heads)
+
+
 def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:
     """ValueError unless every id of the tokenizer has a row in the table. More rows than ids
     are common: tables are padded to round sizes."""
@@ -90,30 +114,48 @@ def read_json(path: Path) -> Json:
 
 def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
     """Every tensor of the folder, from one file or from those that an index lists."""
-    if (folder / INDEX).is_file():
-        return _read_shards(folder)
-    if (folder / WEIGHTS).is_file():
-        return read_safetensors(folder / WEIGHTS)
-    if (folder / PICKLE).is_file():
-        if not allow_pickle:
-            raise ValueError(
-                f"only {PICKLE} is there, a pickle, which could run code: convert it to "
-                "safetensors, or allow it with --allow-pickle (then PyTorch reads it, tensors only)"
-            )
+    safe = (folder / INDEX).is_file() or (folder / WEIGHTS).is_file()
+    if allow_pickle and not safe and (folder / PICKLE).is_file():
         return _read_pickle(folder / PICKLE)
+    files = _tensor_files(folder)
+    read = {file: _sound(file, _all_of) for file in sorted(set(files.values()))}
+    return {name: read[file][name] for name, file in files.items()}
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Name of a tensor -> the safetensors file that holds it; headers alone are read."""
+    if (folder / INDEX).is_file():
+        return _indexed(folder)
+    if (folder / WEIGHTS).is_file():
+        return dict.fromkeys(_sound(folder / WEIGHTS, _names_of), folder / WEIGHTS)
+    if (folder / PICKLE).is_file():
+        raise ValueError(
+            f"only {PICKLE} is there, a pickle, which could run code: convert it to safetensors, "
+            "or import it with --allow-pickle (then PyTorch reads it, tensors only)"
+        )
     raise ValueError(f"no weights: expected {WEIGHTS} or {INDEX}")
 
 
-def read_safetensors(path: Path) -> Tensors:
+def _sound(path: Path, read: Callable[[Any], T]) -> T:
+    """What `read` makes of an open safetensors file; what is wrong with it as a ValueError."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            return read(file)
     except (SafetensorError, OSError, TypeError, KeyError) as e:
         raise ValueError(
             f"{path.name} is not a sound safetensors file ({e}): download or copy it again"
         ) from None
 
 
-def _read_shards(folder: Path) -> Tensors:
+def _names_of(file: Any) -> list[str]:
+    return list(file.keys())
+
+
+def _all_of(file: Any) -> Tensors:
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+
+
+def _indexed(folder: Path) -> dict[str, Path]:
     where = read_json(folder / INDEX).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
         raise ValueError(f"{INDEX} has no weight_map of tensor names to file names")
@@ -124,11 +166,11 @@ def _read_shards(folder: Path) -> Tensors:
             )
         if not (folder / file).is_file():
             raise ValueError(f"{INDEX} names {file}, which is not there: copy it beside the index")
-    shards = {file: read_safetensors(folder / file) for file in sorted(set(where.values()))}
-    lost = sorted(name for name, file in where.items() if name not in shards[file])
+    held = {file: set(_sound(folder / file, _names_of)) for file in sorted(set(where.values()))}
+    lost = sorted(name for name, file in where.items() if name not in held[file])
     if lost:
         raise ValueError(f"{INDEX} promises tensors that its files do not hold: {', '.join(lost)}")
-    return {name: shards[file][name] for name, file in where.items()}
+    return {name: folder / file for name, file in where.items()}
 
 
 def _read_pickle(path: Path) -> Tensors:

@@ -18,6 +18,7 @@ from bert_jax.trees import named_leaves
 Tensors = dict[str, np.ndarray]
 
 BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
+TYPES = "embeddings.token_type_embeddings.weight"
 OLD = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
 
 
@@ -47,7 +48,7 @@ def from_hf(
     """
     family, encoder = configs.family_of(hf), configs.read_encoder(hf)
     found, problems = _named(family, tensors, tuple(drop))
-    heads = {h for h, table in family.heads.items() if _any_under(found, table)}
+    heads = heads_under(family, found)
     heads |= set(configs.demanded_heads(family, hf)) - set(absent)
     if encoder.num_groups > len(found):  # before anything is made for each of them
         raise ValueError(
@@ -79,22 +80,12 @@ def _named(
     family: Family, tensors: Mapping[str, np.ndarray], drop: tuple[str, ...]
 ) -> tuple[Tensors, list[str]]:
     """The tensors under their full, present-day names, each once; and what is wrong with them."""
-    bare = not any(name.startswith(family.prefix) for name in tensors)
-    roots = tuple(
-        name.removeprefix(family.prefix).split(".")[0] + "."
-        for name in [*family.body(True), *family.heads.get("pooler", ())]
-    )
     found: Tensors = {}
     problems = []
-    for given, array in tensors.items():
-        if given.endswith(BUFFERS) or (drop and given.startswith(drop)):
-            continue
-        name = f"{family.prefix}{given}" if bare and given.startswith(roots) else given
-        for old, new in OLD.items():
-            name = name.removesuffix(old) + new if name.endswith(old) else name
+    for given, name in full_names(family, tensors, drop).items():
         if name in found:
             problems.append(f"twice {name}")
-        found[name] = array
+        found[name] = tensors[given]
     for second, first in family.tied.items():
         array = found.pop(second, None)
         if array is not None and not np.array_equal(found.setdefault(first, array), array):
@@ -102,8 +93,33 @@ def _named(
     return found, problems
 
 
-def _any_under(found: Tensors, table: Mapping[str, str]) -> bool:
-    return any(name == at or name.startswith(f"{at}.") for name in found for at in table)
+def full_names(
+    family: Family, names: Collection[str], drop: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Name in a file -> the name that it has in the fullest of today's classes."""
+    bare = not any(name.startswith(family.prefix) for name in names)
+    roots = tuple(
+        name.removeprefix(family.prefix).split(".")[0] + "."
+        for name in [*family.body(True), *family.heads.get("pooler", ())]
+    )
+    out = {}
+    for given in names:
+        if given.endswith(BUFFERS) or (drop and given.startswith(drop)):
+            continue
+        name = f"{family.prefix}{given}" if bare and given.startswith(roots) else given
+        for old, new in OLD.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        out[given] = name
+    return out
+
+
+def heads_under(family: Family, names: Collection[str]) -> set[str]:
+    """The heads that have tensors of these full names."""
+
+    def any_under(table: Mapping[str, str]) -> bool:
+        return any(name == at or name.startswith(f"{at}.") for name in names for at in table)
+
+    return {h for h, table in family.heads.items() if any_under(table)}
 
 
 def _take(
@@ -150,7 +166,7 @@ def _without_zero_types(
 ) -> tuple[Tensors, Encoder]:
     """RoBERTa has no token types; theirs keeps a single row of zeros in their place. A row
     that is not zero stays as a table of one."""
-    name = f"{family.prefix}embeddings.token_type_embeddings.weight"
+    name = f"{family.prefix}{TYPES}"
     table = found.get(name)
     if table is None or table.shape != (1, encoder.embedding_width) or table.any():
         return found, encoder

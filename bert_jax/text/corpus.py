@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.text import dataset, documents, passes, tokenizer
+from bert_jax import folders
+from bert_jax.text import dataset, documents, passes, tokenizer, units
 from bert_jax.text.parallel import Workers
 from bert_jax.text.passes import Counts
 from bert_jax.text.units import SEGMENTS, SPLITS, Job
@@ -78,8 +80,14 @@ class Corpus:
         return loaded
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of how the corpus was made and of what it holds."""
+        parts = [(self.path / name).read_bytes() for name in ("corpus.json", "unigram.npy")]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+    @functools.cached_property
     def unigram(self) -> np.ndarray:
-        """int64[V]: counts over the training rows, specials aside."""
+        """int64[V]: how often each id stands in the training rows, specials included."""
         return np.load(self.path / "unigram.npy")
 
     def source(self, split: str) -> Any:
@@ -148,17 +156,17 @@ def prepare(
     """Makes a corpus from texts (documents.py) and a tokenizer's folder."""
     _check(segments, length, workers, seed, duplicates, engine)
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty: choose another folder, or remove it")
+    folders.check_new(out)
     tok = tokenizer.load(tokenizer_dir)
     stream = documents.read(texts, strict)
-    with passes.scratch(out) as folder:
+    with folders.new_folder(out) as folder:
         tok.save(folder / "tokenizer")
         store = folder / "documents.array_record"
         with Workers(workers, passes.load_tokenizer, folder / "tokenizer") as pool:
             stored = passes.first_pass(stream, store, pool, progress)
             job = Job(segments, length, seed, tok.frame, stored.documents, str(store))
             rows = passes.second_pass(folder, job, stored, duplicates, pool, progress)
+        units.close_store()
         store.unlink()
         info = Info(
             segments,

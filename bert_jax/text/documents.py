@@ -97,11 +97,12 @@ def _one_source(source: str, strict: bool) -> Iterator[Document]:
 
 
 def _open(file: str) -> BinaryIO:
-    if file.endswith(".gz"):
+    name = file.lower()
+    if name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(file))
-    if file.endswith(".xz"):
+    if name.endswith(".xz"):
         return cast(BinaryIO, lzma.open(file))
-    if file.endswith(".zst"):
+    if name.endswith(".zst"):
         import zstandard
 
         raw = open(file, "rb")  # noqa: SIM115, closed with its reader

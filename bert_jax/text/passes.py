@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import os
-import shutil
-import signal
-import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +157,6 @@ def second_pass(
             bar.add(1)
     for writer in writers.values():
         writer.close()
-    unigram[list(tok.special_ids)] = 0
     np.save(folder / "unigram.npy", unigram)
     dataset.write_metadata(folder, writers, job.length, dtype)
     return totals
@@ -186,44 +179,3 @@ def _count(rows: list[Row], length: int) -> Counts:
         short_rows=sum(len(row.tokens) < length for row in rows),
         random_pairs=sum(row.pair == 1 for row in rows),
     )
-
-
-# ---- the folder
-
-
-@contextlib.contextmanager
-def scratch(out: Path) -> Iterator[Path]:
-    """A sibling of `out` that becomes `out` when the block ends well, and goes away otherwise,
-    Ctrl-C and SIGTERM included."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        with _sigterm_raises():
-            yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)  # mkdtemp's is private
-        folder.rename(out)
-    finally:
-        units.forget()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM as an exception, unless somebody else handles it already."""
-
-    def stop(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    mine = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if mine:
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if mine:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

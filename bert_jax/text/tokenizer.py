@@ -35,7 +35,7 @@ SPECIALS: dict[str, tuple[str, str, str, str, str]] = {
     "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
 }
 _ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-_MARK = "fingerprint.txt"  # beside the others: a damaged folder is noticed
+MARK = "fingerprint.txt"  # beside the others: a damaged folder is noticed
 
 
 class Tokenizer:
@@ -159,7 +159,7 @@ class Tokenizer:
         (dir / "tokenizer.json").write_text(self._pipeline().to_str(pretty=True), encoding="utf-8")
         config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
         (dir / "tokenizer_config.json").write_text(config, encoding="utf-8")
-        (dir / _MARK).write_text(self.fingerprint + "\n", encoding="utf-8")
+        (dir / MARK).write_text(self.fingerprint + "\n", encoding="utf-8")
 
     def _pipeline(self) -> tokenizers.Tokenizer:
         """The backend's pipeline as other readers want it: with special tokens and pairs."""
@@ -207,8 +207,9 @@ def train(texts: Iterable[str], kind: Kind, vocab_size: int, cased: bool = False
     return training.train(texts, kind, vocab_size, cased)
 
 
-def load(dir: str | Path) -> Tokenizer:
-    """Opens a folder written by `save`, or a Hugging Face one."""
+def load(dir: str | Path, cased: bool = False) -> Tokenizer:
+    """Opens a folder written by `save`, or a Hugging Face one. `cased` tells what a folder of a
+    bare vocabulary does not say."""
     dir = Path(dir)
     if not dir.is_dir():
         raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one first")
@@ -217,11 +218,11 @@ def load(dir: str | Path) -> Tokenizer:
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
             if (dir / name).is_file():
                 config |= json.loads((dir / name).read_text(encoding="utf-8"))
-        tokenizer = _open(dir, config)
+        tokenizer = _open(dir, config | ({"do_lower_case": False} if cased else {}))
     except Exception as e:  # the libraries raise bare Exception
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(f"{dir} is not a sound tokenizer: {reason}; train or copy it again") from e
-    mark = dir / _MARK
+    mark = dir / MARK
     if mark.exists() and mark.read_bytes().strip() != tokenizer.fingerprint.encode():
         raise ValueError(
             f"{dir} is not the tokenizer that was saved there: its files and its fingerprint "

@@ -176,7 +176,7 @@ def _reader(store: str) -> ArrayRecordReader:
     return ArrayRecordReader(store, "readahead_buffer_size:0")
 
 
-def forget() -> None:
+def close_store() -> None:
     """Closes the store: its file is about to go."""
     fetch.cache_clear()
     _reader.cache_clear()
