@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
         "Pre-train, or go on where the run folder stopped.",
         "pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/first",
     )
-    p.add_argument("config", help="a file of configs/; --section.field VALUE changes it")
+    p.add_argument("config", help="a file of configs/; CONFIG --help lists the fields to change")
     p.add_argument("--init", metavar="MODEL", help="begin with its encoder and parameters")
 
     p = command(
@@ -295,6 +295,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["pretrain"] and argv[2:] == ["--help"]:
+        _experiment(argv[1], ["--help"])  # the fields of this config; does not return
     args, rest = parser().parse_known_args(argv)
     if rest and args.command not in ("pretrain", "inspect"):
         _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
@@ -346,7 +349,7 @@ def _override(experiment: Any, overrides: list[str]) -> Any:
         tyro.conf.AvoidSubcommands[Experiment],  # type: ignore[type-var]
         default=experiment,
         args=overrides,
-        prog="bert-jax",
+        prog="bert-jax pretrain CONFIG",
     )
 
 

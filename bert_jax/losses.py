@@ -7,7 +7,7 @@ micro-batches, devices and evaluation batches of unequal sizes add up exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int
 class Mean:
     """A sum and the number of things summed."""
 
-    total: Float[Array, ""]
-    count: Float[Array, ""]
+    total: Any  # float32 scalars; Any, since jax also builds trees of shapes and of None
+    count: Any
 
     @property
     def value(self) -> jax.Array:
@@ -66,8 +66,8 @@ class Histogram:
     """How many negatives and positives have a probability in each of `BINS` equal bins. An
     area under a curve is no mean, but the histograms that it is made of add up."""
 
-    negatives: Float[Array, " bins"]
-    positives: Float[Array, " bins"]
+    negatives: Any  # float32 [bins]
+    positives: Any
 
     BINS: ClassVar[int] = 200
 

@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
@@ -75,17 +74,6 @@ def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
     assert stop.signal == signal.SIGTERM
     assert state.step == 1
     assert Checkpoints(tmp_path / "checkpoints").steps() == [1]
-
-
-def test_the_best_checkpoint_outlives_a_restart(tmp_path: Path) -> None:
-    """The newest is kept, and the lowest validation loss, whoever wrote it."""
-    config = small.FAMILIES["bert"]
-    for steps in ((1, 2), (3, 4)):
-        checkpoints = Checkpoints(tmp_path, keep=1)
-        for step in steps:
-            checkpoints.save(step, {"x": jnp.ones(3)}, config, {"eval_loss": float(step)})
-        checkpoints.close()
-    assert Checkpoints(tmp_path, read_only=True).steps() == [1, 4]
 
 
 def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
