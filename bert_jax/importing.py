@@ -9,8 +9,8 @@ later export gives it back unchanged.
 
 from __future__ import annotations
 
-import logging
 import shutil
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from bert_jax.config import Experiment
 from bert_jax.predict import load
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
 
 
 def import_folder(
@@ -47,7 +45,7 @@ def import_folder(
     heads       that are wanted: those the folder lacks are initialised
     drop        tensors, or beginnings of their names, that are passed over
     cased       the vocabulary keeps capital letters, which its folder does not say
-    words       to add to the vocabulary; those that it has are named in a warning
+    words       to add to the vocabulary; those that it has are named on stderr
     positions   tokens that the longest text shall have
 
     `out` appears when it is whole or not at all. ValueError: `out` is not empty, or the folder
@@ -118,7 +116,8 @@ def _with_words(
     grown, known = tokenizer.with_words(words)
     if known:
         more = ", ..." if len(known) > 10 else ""
-        log.warning("in the vocabulary already: %d (%s%s)", len(known), ", ".join(known[:10]), more)
+        shown = ", ".join(known[:10]) + more
+        print(f"in the vocabulary already: {len(known)} ({shown})", file=sys.stderr)
     old, new = tokenizer.vocab_size, grown.vocab_size
     return *convert.with_pieces(experiment, params, old, new), grown
 

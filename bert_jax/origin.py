@@ -121,9 +121,9 @@ def inherit(model: Model, like: Any) -> Inherited:
     ]
     if wrong:
         raise ValueError(
-            f"the parameters of run.init do not fit the objective: {'; '.join(wrong)}. "
-            "Give the objective the sizes that the model was trained with "
-            "(a generator's: objective.generator_size, objective.generator_layers)"
+            "the parameters of run.init do not fit the objective: give it the sizes that the model "
+            "was trained with (a generator's: objective.generator_size, "
+            f"objective.generator_layers); {'; '.join(wrong)}"
         )
     return Inherited(
         params={name: flat[source] for name, source in found.items()},

@@ -70,6 +70,17 @@ def test_case_is_the_tokenizer_s(lines: list[str]) -> None:
         old.with_words(["covfefe", "a-b"])
 
 
+def test_a_unigram_pipeline_grows_as_its_model_does(grown_of: Any, tmp_path: Path) -> None:
+    """A Hugging Face folder may hold tokenizer.json alone."""
+    old, new = grown_of("unigram")
+    old.save(tmp_path)
+    for name in ("spiece.model", tokenizer.MARK):
+        (tmp_path / name).unlink()
+    grown, known = tokenizer.load(tmp_path).with_words(WORDS)
+    assert known == []
+    assert grown.encode_batch(TEXTS) == new.encode_batch(TEXTS)
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_those_of_transformers(

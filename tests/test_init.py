@@ -13,7 +13,18 @@ import pytest
 from folders import hf_folder
 from small import FAMILIES
 
-from bert_jax import cli, config, convert, importing, load, objectives, origin, predict
+from bert_jax import (
+    cli,
+    config,
+    convert,
+    importing,
+    load,
+    objectives,
+    origin,
+    predict,
+    sharding,
+    train,
+)
 from bert_jax.config import ELECTRA, Experiment, Imported, replace
 from bert_jax.export import export
 from bert_jax.pretrain import pretrain
@@ -89,19 +100,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [" ".join(words[i : i + 200]) for i in range(0, len(words), 200)]
     (root / "text.txt").write_text("\n\n".join(lines) + "\n")
     tokenizer.train(lines, "wordpiece", 300).save(root / "tok")
-    for segments in ("nsp", "electra"):
-        corpus.prepare(
-            [str(root / "text.txt")], root / "tok", segments, 32, root / segments, progress=False
-        )
+    texts = [str(root / "text.txt")]
+    corpus.prepare(texts, root / "tok", "nsp", 32, root / "nsp", progress=False)
     assert pretrain(asked(root, "bert", "first")) is None
     return root
 
 
 def asked(root: Path, family: str, run: str, **more: Any) -> Experiment:
-    data = "electra" if family == "electra" else "nsp"
     return replace(
         FAMILIES[family],
-        data=dict(path=str(root / data)),
+        data=dict(path=str(root / "nsp")),
         optim=dict(decay_steps=6),
         run=dict(dir=str(root / run), steps=2) | more,
     )
@@ -140,8 +148,7 @@ def test_a_run_begins_with_the_model(made: Path, capsys: Any) -> None:
 
 def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
     """Exported tower by tower, imported as one, and the same state again."""
-    run = dict(init=str(tmp_path / "joint"), steps=1)
-    experiment = still(asked(made, "electra", str(tmp_path / "run"), **run))
+    experiment = asked(made, "electra", str(tmp_path / "run"))
     words = tokenizer.load(made / "tok")
     experiment = replace(
         experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
@@ -153,9 +160,11 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
     importing.import_folder(
         tmp_path / "discriminator", tmp_path / "joint", generator=tmp_path / "generator"
     )
-    pretrain(experiment)
-    same = jax.tree.map(np.array_equal, params, load(tmp_path / "run").params)
-    assert all(jax.tree.leaves(same))
+    mesh = sharding.make_mesh(experiment.mesh)
+    steps = train.build(experiment, objectives.build(experiment), mesh)
+    state = origin.Origin(str(tmp_path / "joint"), experiment).begin(steps).init()
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, state.params)))
+    assert (int(state.step), any(x.any() for x in jax.tree.leaves(state.opt))) == (0, False)
 
 
 def test_a_hugging_face_folder_of_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
@@ -176,16 +185,32 @@ def test_the_encoder_cannot_be_asked_for_twice(made: Path, tmp_path: Path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.peer
+def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    model = load(made / "first")
+    export(model, made / "first", "hf", tmp_path / "hf")
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = "The [MASK] of the war and the [MASK]."
+    ids = words(text, return_tensors="pt")
+    with torch.no_grad():
+        probabilities = theirs(**ids).logits.softmax(-1)[ids["input_ids"] == words.mask_token_id]
+    for row, guesses in zip(probabilities.numpy(), model.fill(text), strict=True):
+        for token, p in guesses:
+            assert abs(row[words.convert_tokens_to_ids(token)] - p) <= 1e-5 * row.max()
+
+
 # ---- larger models
 
 
-def test_more_words_and_positions(made: Path, tmp_path: Path, caplog: Any) -> None:
+def test_more_words_and_positions(made: Path, tmp_path: Path, capsys: Any) -> None:
     """The old rows stay, new words are words, and a run goes on from there."""
     words = ["zyzzyva", "covfefe", "the"]
     out = tmp_path / "grown"
     drawn = importing.import_folder(made / "first", out, words=words, positions=70)
     assert drawn == ["embeddings/word[300:302]"]
-    assert "in the vocabulary already: 1 (the)" in caplog.text
+    assert "in the vocabulary already: 1 (the)" in capsys.readouterr().err
     old, new = load(made / "first"), load(out)
     assert (new.config.encoder.vocab_size, new.config.encoder.max_length) == (302, 70)
     assert new.tokenizer.encode("Zyzzyva, covfefe")[::2] == [300, 301]

@@ -221,7 +221,7 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unexpected cls\.chain\.bias \[2\]"):
         convert.read_folder(folder, allow_pickle=True)
     importing.import_folder(
-        folder, tmp_path / "ours", tokenizer=trained, drop=drop, allow_pickle=True
+        folder, tmp_path / "ours", tokenizer=trained, drop=drop, allow_pickle=True, cased=True
     )
     experiment, params, _ = convert.read_folder(folder, allow_pickle=True, drop=drop)
     params = jax.tree.map(jnp.asarray, params)
@@ -230,6 +230,8 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     protein = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKG"
     letters = "ACDEFGHIKLMNPQRSTVWY"
     tokens = np.array([[2, *(5 + letters.index(c) for c in protein), 3]], np.int32)
+    letter_by_letter = tokenizers.load(tmp_path / "ours/tokenizer").encode(" ".join(protein))
+    assert letter_by_letter == tokens[0, 1:-1].tolist()
     tokens[0, 5:60:7] = 4
     one = {
         "tokens": tokens,
