@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bert_jax import flags
+
 PACKAGE = Path(__file__).parent
 
 
@@ -161,148 +163,28 @@ def report(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-TEXT = (
-    "files and globs: plain with blank lines between documents, .gz .xz .zst, .jsonl .parquet; "
-    "or tfds:NAME/SPLIT"
-)
-
-
-def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog="bert-jax", description="Pre-train and use the BERT family in JAX.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(
-        run: Callable[[argparse.Namespace, list[str]], int], says: str, example: str
-    ) -> Any:
-        p = commands.add_parser(
-            run.__name__.rstrip("_"),
-            help=says,
-            description=says,
-            epilog=f"example: bert-jax {example}",
-        )
-        p.set_defaults(run_command=run)
-        return p
-
-    p = command(
-        tokenizer,
-        "Train a tokenizer; its folder opens in Hugging Face too.",
-        "tokenizer data/sample.txt --kind wordpiece --vocab-size 4000 --out tok",
-    )
-    p.add_argument("text", nargs="+", help=TEXT)
-    p.add_argument("--kind", choices=("wordpiece", "unigram", "bpe"), required=True)
-    p.add_argument("--vocab-size", type=int, required=True)
-    p.add_argument("--out", required=True, help="a new folder")
-    p.add_argument("--cased", action="store_true", help="keep case and accents")
-    p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
-
-    p = command(
-        prepare,
-        "Turn text into a corpus: a TFDS dataset of rows of token ids.",
-        "prepare data/sample.txt --tokenizer tok --segments nsp --length 128 --out corpus",
-    )
-    p.add_argument("text", nargs="+", help=TEXT)
-    p.add_argument("--tokenizer", required=True, help="a tokenizer's folder")
-    p.add_argument(
-        "--segments",
-        required=True,
-        choices=("nsp", "sop", "electra", "electra_original", "full", "doc", "single"),
-    )
-    p.add_argument("--length", type=int, required=True, help="tokens per row")
-    p.add_argument("--out", required=True, help="a new folder")
-    p.add_argument("--workers", type=int, default=1, help="processes; the rows do not depend on it")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--duplicates", type=int, default=1, help="passes over the text, each cut anew")
-    p.add_argument("--engine", choices=("local", "beam"), default="local")
-    p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
-
-    p = command(
-        pretrain,
-        "Pre-train, or go on where the run folder stopped.",
-        "pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/first",
-    )
-    p.add_argument("config", help="a file of configs/; CONFIG --help lists the fields to change")
-    p.add_argument("--init", metavar="MODEL", help="begin with its encoder and parameters")
-
-    p = command(
-        fill, "Fill the mask tokens of a text.", 'fill runs/demo "We will [MASK] our freedom."'
-    )
-    p.add_argument("model", help="a run folder")
-    p.add_argument("text")
-    p.add_argument("--top", type=int, default=5)
-
-    p = command(
-        embed,
-        "Features of every line of a file, from any layer.",
-        "embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz",
-    )
-    p.add_argument("model", help="a run folder")
-    p.add_argument("file", help="one text per line")
-    p.add_argument("--layers", default="-1", help="0,6,12 or words")
-    p.add_argument("--pool", choices=("mean", "cls", "none"), default="mean")
-    p.add_argument("--out", required=True, help="a new .npz file")
-    p.add_argument("--truncate", action="store_true", help="cut texts that are too long")
-
-    p = command(
-        import_,
-        "Hugging Face safetensors to a folder of ours; perhaps with more words and positions.",
-        "import HF_FOLDER --out imported --add-tokens words.txt --positions 1024",
-    )
-    p.add_argument("folder", help="a Hugging Face folder, a run folder, or an imported folder")
-    p.add_argument("--out", required=True, help="a new folder")
-    p.add_argument("--generator", help="ELECTRA's generator, another folder: both become one state")
-    p.add_argument("--tokenizer", help="the tokenizer's folder, if not beside the weights")
-    p.add_argument("--heads", help="mlm,pooler,pair,rtd: those that are missing are initialised")
-    p.add_argument("--drop", nargs="*", default=(), help="tensors to pass over, by beginning")
-    p.add_argument("--allow-pickle", action="store_true", help="read a .bin, by PyTorch, no code")
-    p.add_argument("--cased", action="store_true", help="a bare vocabulary has capital letters")
-    p.add_argument("--add-tokens", metavar="FILE", help="a longer vocabulary: one word per line")
-    p.add_argument("--positions", type=int, help="longer texts; learned positions are repeated")
-
-    p = command(
-        export,
-        "A model of ours to Hugging Face, to an Orbax tree, to a portable function.",
-        "export runs/demo --format hf --out exported",
-    )
-    p.add_argument("model", help="a run folder or an imported folder")
-    p.add_argument("--format", choices=("hf", "orbax", "stablehlo"), required=True)
-    p.add_argument("--out", required=True, help="a new folder")
-    p.add_argument("--part", choices=("discriminator", "generator"), help="of an ELECTRA")
-
-    p = command(
-        inspect,
-        "The parameter table of a config or a model.",
-        "inspect configs/bert_base.py --json",
-    )
-    p.add_argument("target", help="a config file, a run folder, or a Hugging Face folder")
-    p.add_argument("--json", action="store_true")
-
-    p = command(
-        report,
-        "Loss curves and a comparison of runs: PNG and one HTML page.",
-        "report runs/demo --out runs/demo/report",
-    )
-    p.add_argument("run", nargs="+", help="run folders")
-    p.add_argument("--out", required=True)
-    return top
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse's messages in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
+COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "tokenizer": tokenizer,
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "fill": fill,
+    "embed": embed,
+    "import": import_,
+    "export": export,
+    "inspect": inspect,
+    "report": report,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["pretrain"] and argv[2:] == ["--help"]:
         _experiment(argv[1], ["--help"])  # the fields of this config; does not return
-    args, rest = parser().parse_known_args(argv)
+    args, rest = flags.parser().parse_known_args(argv)
     if rest and args.command not in ("pretrain", "inspect"):
         _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
     try:
-        status = args.run_command(args, rest)
+        status = COMMANDS[args.command](args, rest)
     except ValueError as e:
         # Our own code says ValueError where the input is wrong; from elsewhere it is a defect.
         if not _raised_here(e):

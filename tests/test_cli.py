@@ -126,7 +126,7 @@ def test_embed_writes_features(made: Path, tmp_path: Path) -> None:
 def test_help_needs_no_jax_and_gives_an_example() -> None:
     for command in ("tokenizer", "prepare", "pretrain", "fill", "embed", "inspect", "report"):
         code = (
-            "import sys; from bert_jax.cli import parser\n"
+            "import sys; from bert_jax.flags import parser\n"
             "try: parser().parse_args(sys.argv[1:])\n"
             "except SystemExit: sys.exit(9 if 'jax' in sys.modules else 0)"
         )

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "bert_jax"
 
 FLOORS = {
     -1: ["folders"],
-    0: ["trees", "config"],
+    0: ["trees", "config", "flags"],
     1: ["model", "corruption", "losses", "text", "log"],
     2: ["objectives", "optim", "sharding", "checkpoint", "convert", "data", "tasks", "guard"],
     3: ["train", "predict"],
