@@ -27,7 +27,7 @@ def seconds(layers: int) -> float:
     objective = objectives.build(config, Vocabulary(4, special, ~special))  # type: ignore[arg-type]
     steps = train.build(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
     ids = jax.ShapeDtypeStruct((8,), jnp.int32)
-    batch = dict.fromkeys(("size", "split", "pair", "row", "epoch"), ids)
+    batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
     batch["tokens"] = jax.ShapeDtypeStruct((8, 128), jnp.int32)
     begin = time.perf_counter()
     steps.train.lower(steps.like, batch).compile()  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Source(Protocol):
-    """Random access to prepared rows: `tokens` [l], `size`, `split`, `pair`."""
+    """Random access to prepared rows: `tokens` [l], `size`, `first`, `pair`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> dict[str, Any]: ...
@@ -30,7 +30,7 @@ class Batches:
     """Batches of `batch_size` rows of `length` tokens.
 
     tokens [b l]   padded with pad_id      size [b]   tokens that are real
-    split  [b]     length of segment 0     pair [b]   its label, -1 where there is none
+    first  [b]     tokens of segment 0     pair [b]   its label, -1 where there is none
     row    [b]     number of the row       epoch [b]  how often it was seen before
     """
 
@@ -106,17 +106,17 @@ class Batches:
     def _read(self, number: tuple[int, int, int]) -> dict[str, Any]:
         k, row, epoch = number
         if row < 0:
-            tokens, size, split, pair = np.zeros(0, np.int32), 0, 0, -1
+            tokens, size, first, pair = np.zeros(0, np.int32), 0, 0, -1
         else:
             r = self.sources[k][row]
-            tokens, size, split, pair = r["tokens"], int(r["size"]), int(r["split"]), int(r["pair"])
+            tokens, size, first, pair = r["tokens"], int(r["size"]), int(r["first"]), int(r["pair"])
         padded = np.full(self.length, self.pad_id, np.int32)
         padded[:size] = tokens[:size]
         row += sum(len(s) for s in self.sources[:k])
         return {
             "tokens": padded,
             "size": size,
-            "split": split,
+            "first": first,
             "pair": pair,
             "row": row,
             "epoch": epoch,

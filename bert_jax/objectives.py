@@ -308,4 +308,4 @@ def _example() -> Batch:
     """The smallest batch that reaches every parameter; no shape depends on its sizes."""
     one = jnp.ones(1, jnp.int32)
     slots = {k: jnp.zeros((1, 1), jnp.int32) for k in ("masked", "left", "right", "offset")}
-    return {"tokens": jnp.zeros((1, 2), jnp.int32), "size": one, "split": one, **slots}
+    return {"tokens": jnp.zeros((1, 2), jnp.int32), "size": one, "first": one, **slots}

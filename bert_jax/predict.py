@@ -157,7 +157,7 @@ class Model:
         size = np.zeros(rows, np.int32)
         for i, ids in enumerate(tokens):
             padded[i, : len(ids)], size[i] = ids, len(ids)
-        batch = {"tokens": padded, "size": size, "split": size}
+        batch = {"tokens": padded, "size": size, "first": size}
         return {k: jnp.asarray(v) for k, v in batch.items()}
 
     def _cut(self, ids: list[int]) -> list[int]:

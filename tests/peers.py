@@ -99,7 +99,7 @@ def batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
         "tokens": tokens,
         "types": types,
         "size": size,
-        "split": size // 2,
+        "first": size // 2,
         "masked": np.where(weights, masked, 0),
         "weights": weights.astype(np.float32),
         "targets": rng.integers(0, config.vocab_size, (rows, slots)),

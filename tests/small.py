@@ -53,7 +53,7 @@ class Rows:
         tokens[:size] = rng.integers(4, V, size)
         split = size // 2
         tokens[[0, split - 1, size - 1]] = 1, 2, 2
-        return {"tokens": tokens, "size": size, "split": split, "pair": i % 2}
+        return {"tokens": tokens, "size": size, "first": split, "pair": i % 2}
 
 
 def build(config: Experiment) -> objectives.Objective:

@@ -144,7 +144,7 @@ def test_shared_layers_compute_the_same_there(encoder: Any, kind: str, sets: int
     batch = {
         "tokens": jnp.arange(8)[None],
         "size": jnp.array([7]),
-        "split": jnp.array([3]),
+        "first": jnp.array([3]),
         "masked": jnp.array([[2]]),
     }
     a, b = (

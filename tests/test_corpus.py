@@ -36,7 +36,7 @@ def make(given, out, kind="nsp", length=64, **options) -> corpus.Corpus:
 def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
     source = made.source(split)
     read = source.__getitems__(list(range(len(source))))
-    return [(r["tokens"].tolist(), int(r["size"]), int(r["split"]), int(r["pair"])) for r in read]
+    return [(r["tokens"].tolist(), int(r["size"]), int(r["first"]), int(r["pair"])) for r in read]
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_examples_are_what_tfds_would_write():
     number = tfds.features.Scalar(np.int32)
     tokens = tfds.features.Tensor(shape=(5,), dtype=np.int32, encoding="bytes")
     features = tfds.features.FeaturesDict(
-        {"tokens": tokens, "size": number, "split": number, "pair": number}
+        {"tokens": tokens, "size": number, "first": number, "pair": number}
     )
-    values = {"tokens": np.array([5, 300, 70_000, 1, 1], np.int32), "size": 3, "split": 2}
+    values = {"tokens": np.array([5, 300, 70_000, 1, 1], np.int32), "size": 3, "first": 2}
     encoded = features.encode_example(values | {"pair": -1})
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     theirs = serializer.serialize_example(encoded)

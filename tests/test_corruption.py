@@ -43,7 +43,7 @@ def rows(n: int = 500, length: int = 64, seed: int = 0) -> dict[str, jax.Array]:
     made = {
         "tokens": tokens,
         "size": size,
-        "split": split,
+        "first": split,
         "row": np.arange(n),
         "epoch": np.zeros(n),
         "pair": np.zeros(n),

@@ -73,7 +73,7 @@ def test_a_billion_rows_cost_no_more_than_ten() -> None:
             return 10**9
 
         def __getitem__(self, i: int) -> dict:
-            return {"tokens": np.full(32, i % 97), "size": 32, "split": 32, "pair": -1}
+            return {"tokens": np.full(32, i % 97), "size": 32, "first": 32, "pair": -1}
 
     batch = batches(sources=[Index()])[10**6]
     assert len(set(batch["row"])) == 8

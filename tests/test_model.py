@@ -26,7 +26,7 @@ def batch(rows: int = 3, length: int = 11, seed: int = 0) -> dict[str, jax.Array
     rng = np.random.default_rng(seed)
     size = rng.integers(5, length, rows)
     slots = {k: rng.integers(0, 5, (rows, 2)) for k in ("masked", "left", "right", "offset")}
-    made = {"tokens": rng.integers(0, 50, (rows, length)), "size": size, "split": size // 2}
+    made = {"tokens": rng.integers(0, 50, (rows, length)), "size": size, "first": size // 2}
     return {k: jnp.asarray(v, jnp.int32) for k, v in {**made, **slots}.items()}
 
 

@@ -202,7 +202,7 @@ def test_minilm_gives_its_published_vector() -> None:
         batch = {
             "tokens": jnp.array([row]),
             "size": jnp.array([len(row)]),
-            "split": jnp.array([len(row)]),
+            "first": jnp.array([len(row)]),
         }
         hidden: Any = network(experiment, params).apply({"params": params}, batch)
         mean = np.asarray(hidden["hidden"][0]).mean(0)

@@ -76,8 +76,8 @@ def test_rows_fit_and_begin_and_end_with_specials(kind, frame, length):
             assert ids.dtype == np.int32
             assert 3 <= len(ids) <= length
             assert ids[0] == frame.cls
-            assert ids[-1] == ids[row.split - 1] == frame.sep
-            assert 2 <= row.split <= len(ids)
+            assert ids[-1] == ids[row.first - 1] == frame.sep
+            assert 2 <= row.first <= len(ids)
             assert row.pair in ((0, 1) if kind in ("nsp", "sop") else (-1,))
 
 
@@ -108,7 +108,7 @@ def test_next_segments_go_on_in_the_text_and_random_ones_do_not():
     for seed in range(50):
         rng = np.random.default_rng(seed)
         for row in segments.nsp(counting(random_lengths(seed)), LENGTH, BERT, rng, other):
-            a, b = row.tokens[1 : row.split - 1], row.tokens[row.split : -1]
+            a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
             assert (np.diff(a) == 1).all()
             assert (np.diff(b) == 1).all()
             assert (b[0] >= 900_000) == bool(row.pair)
@@ -128,7 +128,7 @@ def test_untruncated_pairs_are_contiguous_and_leave_no_gap():
 def test_swapped_segments_are_the_text_in_the_other_order():
     rng = np.random.default_rng(0)
     for row in segments.sop(counting([1] * 500), LENGTH, BERT, rng, other):
-        a, b = row.tokens[1 : row.split - 1], row.tokens[row.split : -1]
+        a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
         first, second = (b, a) if row.pair and b[0] < 900_000 else (a, b)
         assert second[0] == first[-1] + 1 or row.pair
 
@@ -244,7 +244,7 @@ def test_rows_follow_the_original_s_law(kind):
             if walk
             else segments.electra(document, LENGTH, BERT, generator)
         )
-        sizes = [(r.split - 2, max(0, len(r.tokens) - r.split - 1), r.pair) for r in rows]
+        sizes = [(r.first - 2, max(0, len(r.tokens) - r.first - 1), r.pair) for r in rows]
         ours.append(statistics(sizes))
         if kind == "electra":
             expected = reference_electra(corpus, index, LENGTH, rng)

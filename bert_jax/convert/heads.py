@@ -33,7 +33,7 @@ def _network(encoder: Encoder, heads: Collection[str]) -> tuple[Network, dict[st
     batch = {
         "tokens": jnp.zeros((1, 2), jnp.int32),
         "size": one,
-        "split": one,
+        "first": one,
         "masked": jnp.zeros((1, 1), jnp.int32),
     }
     return Network(encoder, {h: HEADS[h] for h in HEADS if h in heads}), batch

@@ -53,7 +53,7 @@ def inputs(batch: Batch) -> Inputs:
     """The encoder's inputs of padded rows; `types`, `positions` and `mask`, where a batch
     brings its own, stand as they are.
 
-        tokens    [CLS] a a [SEP] b [SEP] . .     size 6, split 4
+        tokens    [CLS] a a [SEP] b [SEP] . .     size 6, first 4
         types       0   0 0   0   1   1   0 0
         mask        1   1 1   1   1   1   0 0
     """
@@ -61,7 +61,7 @@ def inputs(batch: Batch) -> Inputs:
     at = jnp.broadcast_to(jnp.arange(tokens.shape[-1], dtype=jnp.int32), tokens.shape)
     types, positions, mask = (batch.get(k) for k in ("types", "positions", "mask"))
     if types is None:
-        second = (at >= batch["split"][:, None]) & (at < batch["size"][:, None])
+        second = (at >= batch["first"][:, None]) & (at < batch["size"][:, None])
         types = jnp.where(second, 1, 0)
     if mask is None:
         mask = at[:, None, :] < batch["size"][:, None, None]

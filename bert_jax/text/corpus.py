@@ -92,7 +92,7 @@ class Corpus:
 
     def source(self, split: str) -> Any:
         """Random access to a split's rows: `len`, `[i]` and `__getitems__`; a row is a dict of
-        tokens, size, split and pair (dataset.py)."""
+        tokens, size, first and pair (dataset.py)."""
         if split not in SPLITS:
             raise ValueError(f"the split is {split!r}: expected {' or '.join(SPLITS)}")
         import tensorflow_datasets as tfds

@@ -6,7 +6,7 @@ few constants and the lengths are all that there is to write; TFDS reads it as i
     feature   type                             meaning
     tokens    uint16[length] or int32[length]  ids, padded; raw bytes
     size      int32                            how many of them are real
-    split     int32                            how many of those are segment 0
+    first     int32                            how many of those are segment 0
     pair      int32                            the pair's label, -1 where there is none
 """
 
@@ -39,7 +39,7 @@ def example(row: Row, length: int, pad_id: int, dtype: Any) -> bytes:
     features = (
         _feature(b"tokens", _field(1, _field(1, tokens.tobytes())))
         + _feature(b"size", _int64(len(row.tokens)))
-        + _feature(b"split", _int64(row.split))
+        + _feature(b"first", _int64(row.first))
         + _feature(b"pair", _int64(row.pair))
     )
     return _field(1, features)
@@ -121,7 +121,7 @@ def write_metadata(folder: Path, writers: dict[str, SplitWriter], length: int, d
 
     number = tfds.features.Scalar(dtype=np.int32)
     tokens = tfds.features.Tensor(shape=(length,), dtype=dtype, encoding="bytes")
-    features = {"tokens": tokens, "size": number, "split": number, "pair": number}
+    features = {"tokens": tokens, "size": number, "first": number, "pair": number}
     identity = dataset_info.DatasetIdentity(
         name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Frame(NamedTuple):
     """The special tokens around segments.
 
-    [CLS] a a a [SEP] b b [SEP]           split 5: token types 0 before it, 1 from it on
+    [CLS] a a a [SEP] b b [SEP]           first 5: token types 0 before it, 1 from it on
     <s> a a a </s> </s> b b </s>          `doubled`: RoBERTa, which has no token types
     """
 

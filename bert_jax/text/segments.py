@@ -34,7 +34,7 @@ ONE_SEGMENT = 0.1  # share of ELECTRA's examples without a second segment
 
 class Row(NamedTuple):
     tokens: np.ndarray  # int32[size], specials included
-    split: int  # tokens of segment 0
+    first: int  # tokens of segment 0
     pair: int = -1  # NSP: 1 is random, SOP: 1 is swapped (or random); -1: no label
 
 
@@ -134,8 +134,8 @@ def _pair_row(
     a: np.ndarray, b: np.ndarray, room: int, pair: int, frame: Frame, rng: np.random.Generator
 ) -> Row:
     a, b = truncate(a, b, room, rng)
-    ids, split = frame.row(a.tolist(), b.tolist())
-    return Row(np.array(ids, np.int32), split, pair)
+    ids, boundary = frame.row(a.tolist(), b.tolist())
+    return Row(np.array(ids, np.int32), boundary, pair)
 
 
 def truncate(
@@ -188,8 +188,8 @@ def electra(
         start = stop
         first = first[: frame.room(length, 1)]
         second = second[: max(0, frame.room(length, 2) - len(first))]
-        ids, split = frame.row(first, second or None)
-        yield Row(np.array(ids, np.int32), split)
+        ids, boundary = frame.row(first, second or None)
+        yield Row(np.array(ids, np.int32), boundary)
 
 
 def _two_segments(
@@ -254,8 +254,8 @@ def single(document: Sentences, length: int, frame: Frame) -> Iterator[Row]:
     begin = end = 0
     for start, stop in [*_spans(document, room), (len(document.tokens), -1)]:
         if stop < 0 or stop - begin > room:
-            ids, split = frame.row(document.tokens[begin:end].tolist())
-            yield Row(np.array(ids, np.int32), split)
+            ids, boundary = frame.row(document.tokens[begin:end].tolist())
+            yield Row(np.array(ids, np.int32), boundary)
             begin = start
         end = stop
 
