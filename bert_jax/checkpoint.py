@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,7 @@ class Checkpoints:
             item_names=("state", "config"),
         )
         self._vouching = ThreadPoolExecutor(1)
+        self._failed = threading.Event()
         self._vouched: Future[None] | None = None
 
     def steps(self) -> list[int]:
@@ -152,21 +154,28 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is on disk and vouched for."""
-        self._manager.wait_until_finished()
-        self._settle()
-        self._vouching.shutdown()
-        self._manager.close()
+        try:
+            self._settle()
+        finally:
+            self._vouching.shutdown()
+            self._manager.close()
 
     def _vouch(self, step: int) -> None:
         """Wait for the commit, which renames the finished folder, and write its manifest."""
         folder = self._folder / str(step)
         while not folder.is_dir():
-            time.sleep(POLL)
+            if self._failed.wait(POLL):
+                return  # it never will be
         folders.write_text(folder / MANIFEST, json.dumps(manifest_of(folder), indent=1))
 
     def _settle(self) -> None:
+        """Wait for the save before; raises what its writing raised."""
+        try:
+            self._manager.wait_until_finished()
+        except BaseException:
+            self._failed.set()
+            raise
         if self._vouched is not None:
-            self._manager.wait_until_finished()  # raises what the writing raised
             self._vouched.result()
             self._vouched = None
 

@@ -13,7 +13,7 @@ from bert_jax.config import Experiment
 def parameters(experiment: Experiment) -> dict[str, Any]:
     """`{"parameters": {"total": n, "leaves": [{name, shape, count, sharding}, ...]}}`."""
     shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-    mesh = sharding.make_mesh(experiment.mesh)
+    mesh = sharding.imagined_mesh(experiment.mesh)
     leaves = [
         {
             "name": name,

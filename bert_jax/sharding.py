@@ -12,12 +12,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax import config, trees
 
 AXES = ("data", "fsdp", "tensor")
+TYPES = (AxisType.Auto,) * len(AXES)
 
 RULES: tuple[tuple[str, P], ...] = (
     (r"embeddings/word$", P("tensor", "fsdp")),  # v e
@@ -36,17 +37,27 @@ RULES: tuple[tuple[str, P], ...] = (
 def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """A mesh (data, fsdp, tensor) over all devices; an axis of -1 takes what is left."""
     devices = jax.devices() if devices is None else devices
+    shape = _shape(mesh, len(devices))
+    if int(np.prod(shape)) != len(devices):
+        raise ValueError(
+            f"mesh (data, fsdp, tensor) = {shape} needs {int(np.prod(shape))} devices, "
+            f"found {len(devices)}: change mesh.data, mesh.fsdp or mesh.tensor"
+        )
+    return jax.make_mesh(shape, AXES, axis_types=TYPES, devices=devices)
+
+
+def imagined_mesh(mesh: config.Mesh) -> AbstractMesh:
+    """The same mesh without its devices, to look at how leaves would lie on it."""
+    return AbstractMesh(_shape(mesh, len(jax.devices())), AXES, axis_types=TYPES)
+
+
+def _shape(mesh: config.Mesh, devices: int) -> tuple[int, ...]:
     shape = [mesh.data, mesh.fsdp, mesh.tensor]
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
         raise ValueError(f"mesh {tuple(shape)}: expected positive sizes, one of them perhaps -1")
     if -1 in shape:
-        shape[shape.index(-1)] = max(1, len(devices) // -int(np.prod(shape)))
-    if int(np.prod(shape)) != len(devices):
-        raise ValueError(
-            f"mesh (data, fsdp, tensor) = {tuple(shape)} needs {int(np.prod(shape))} devices, "
-            f"found {len(devices)}: change mesh.data, mesh.fsdp or mesh.tensor"
-        )
-    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+        shape[shape.index(-1)] = max(1, devices // -int(np.prod(shape)))
+    return tuple(shape)
 
 
 def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
@@ -59,7 +70,7 @@ def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-def spec(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
+def spec(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh) -> P:
     """The partition of one leaf."""
     rule = trees.first_match(RULES, name)
     axes = [None] * (len(shape) - len(rule)) + list(rule)

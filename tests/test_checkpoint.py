@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,3 +106,19 @@ def test_the_best_outlives_a_restart(tmp_path: Path) -> None:
             checkpoints.save(step, STATE, CONFIG, {"eval_loss": float(step)})
         checkpoints.close()
     assert Checkpoints(tmp_path, read_only=True).steps() == [1, 4]
+
+
+def test_a_save_that_fails_raises_and_leaves_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ends: nobody waits for a commit that never comes."""
+    checkpoints = Checkpoints(folder)
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: None)
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", lambda: None)
+    checkpoints.save(4, STATE, CONFIG)
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.close()
+    monkeypatch.undo()
+    assert restored(folder)[0] == 3

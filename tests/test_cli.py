@@ -102,6 +102,8 @@ def test_fill_prints_a_line_per_mask(made: Path, capsys: pytest.CaptureFixture[s
 def test_inspect_counts(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not call("inspect", ROOT / "configs/bert_base.py", "--json")
     assert json.loads(capsys.readouterr().out)["parameters"]["total"] == 110_106_428
+    assert not call("inspect", ROOT / "configs/bert_base.py", "--mesh.tensor", 16)
+    assert "(-, fsdp, tensor)" in capsys.readouterr().out  # for devices that nobody has
     assert not call("inspect", made / "run")
     assert "embeddings/word" in capsys.readouterr().out
 
