@@ -18,7 +18,6 @@ import logging
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from bert_jax import folders
 from bert_jax.config import Experiment, to_dict
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished: it has no manifest"
 POLL = 0.02  # seconds between looks for a commit
 
 
@@ -44,7 +44,7 @@ def fault(step: Path) -> str | None:
     try:
         expected = json.loads((step / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return "unfinished: it has no manifest"
+        return UNFINISHED
     except (OSError, ValueError) as e:
         return f"damaged: its manifest cannot be read ({e})"
     found = manifest_of(step)
@@ -57,7 +57,8 @@ def fault(step: Path) -> str | None:
 def sound_step(folder: Path, repair: bool) -> int | None:
     """The newest step of a `checkpoints` folder that is as it was written; None where there is
     no step at all. With `repair` the unsound ones above it are moved to `set_aside` beside the
-    folder. ValueError: there are steps, and none is sound."""
+    folder, and so are all where each is merely unfinished: a run that was killed in its first
+    save begins anew. ValueError: there are steps, none is sound, and one is damaged."""
     if not folder.is_dir():
         return None
     steps = sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
@@ -69,20 +70,19 @@ def sound_step(folder: Path, repair: bool) -> int | None:
         unsound[step] = found
     for step, found in unsound.items():
         print(f"checkpoint {folder / str(step)} is {found}", file=sys.stderr)
-    if len(unsound) == len(steps):
-        if steps:
-            raise ValueError(
-                f"none of the checkpoints in {folder} can be trusted: bring one back from a "
-                "copy, or begin anew in another --run.dir"
-            )
-        return None
+    lost = len(unsound) == len(steps)
+    if lost and any(found != UNFINISHED for found in unsound.values()):
+        raise ValueError(
+            f"none of the checkpoints in {folder} can be trusted: bring one back from a "
+            "copy, or begin anew in another --run.dir"
+        )
     if repair:
         for step in unsound:
             aside = folder.parent / "set_aside" / f"{step}-{time.time_ns()}"
             aside.parent.mkdir(exist_ok=True)
             (folder / str(step)).rename(aside)
             print(f"it was moved to {aside}", file=sys.stderr)
-    return steps[len(unsound)]
+    return None if lost else steps[len(unsound)]
 
 
 class Checkpoints:
@@ -93,7 +93,7 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._newest = sound_step(self._folder, repair=not read_only and jax.process_index() == 0)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of its own choices
-        newest = policies.LatestN(keep)
+        newest = policies.LatestN(max(keep, 2))  # the newest may not be vouched for yet
         best = policies.BestN(
             get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
@@ -109,9 +109,8 @@ class Checkpoints:
             ),
             item_names=("state", "config"),
         )
-        self._vouching = ThreadPoolExecutor(1)
+        self._vouching: threading.Thread | None = None
         self._failed = threading.Event()
-        self._vouched: Future[None] | None = None
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
@@ -135,7 +134,9 @@ class Checkpoints:
         )
         self._newest = step
         if jax.process_index() == 0:
-            self._vouched = self._vouching.submit(self._vouch, step)
+            # A daemon, so that a process that ends by an error does not wait for a commit.
+            self._vouching = threading.Thread(target=self._vouch, args=(step,), daemon=True)
+            self._vouching.start()
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of a step, with the shapes, types and shardings of `like`."""
@@ -157,7 +158,6 @@ class Checkpoints:
         try:
             self._settle()
         finally:
-            self._vouching.shutdown()
             self._manager.close()
 
     def _vouch(self, step: int) -> None:
@@ -175,9 +175,9 @@ class Checkpoints:
         except BaseException:
             self._failed.set()
             raise
-        if self._vouched is not None:
-            self._vouched.result()
-            self._vouched = None
+        if self._vouching is not None:
+            self._vouching.join()
+            self._vouching = None
 
 
 def _sha256(path: Path) -> str:

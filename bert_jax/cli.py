@@ -163,6 +163,15 @@ def report(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+# A path of the user's that cannot be: a file where a folder is needed, no permission.
+PATH_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "tokenizer": tokenizer,
     "prepare": prepare,
@@ -190,6 +199,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if not _raised_here(e):
             raise
         _fail(str(e))
+    except PATH_ERRORS as e:
+        _fail(f"{e.filename}: {e.strerror}: choose another path")
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

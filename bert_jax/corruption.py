@@ -38,6 +38,10 @@ class Vocabulary(NamedTuple):
     special: np.ndarray  # bool [v]: never predicted unless the law says so
     starts: np.ndarray  # bool [v]: begins a word
     counts: np.ndarray | None = None  # [v]: how often each piece stands in the corpus
+    # Byte-level BPE marks a word by the space before it, so the first one after a special token
+    # goes unmarked. The other kinds mark every word; there a piece that goes on with a word
+    # belongs to the word before, across a special token too, as in the originals.
+    apart: bool = False
 
     def frequency(self, specials: bool = False) -> np.ndarray | None:
         """Of each piece in running text, float [v]; None where the corpus is not known."""
@@ -142,6 +146,9 @@ def choose(
         fill = jnp.arange(slots) < budget
         return jnp.zeros_like(candidates).at[order[:slots]].set(fill)
     starts = jnp.asarray(vocabulary.starts)[tokens]
+    if vocabulary.apart:
+        special = jnp.asarray(vocabulary.special)[tokens]
+        starts |= jnp.roll(special, 1)
     words = Words.of(candidates, starts)
     walk = span_walk if masking.unit == "span" else ngram_walk
     draws = walk(words, masking, budget, slots, walking)

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from safetensors.numpy import save_file
 
-from bert_jax import config, convert, folders, losses
+from bert_jax import config, convert, folders, log, losses
 from bert_jax.config import Encoder, Experiment
 from bert_jax.model import Network
 from bert_jax.trees import named_leaves
@@ -131,8 +131,7 @@ def metrics(folder: Path) -> dict[str, float]:
     """The last evaluation of a run, and the results of a fine-tuning."""
     found: dict[str, float] = {}
     if (folder / "metrics.jsonl").is_file():
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for row in log.read(folder):
             found |= {k: v for k, v in row.items() if k.startswith("eval_")}
     if (folder / "results.json").is_file():
         dev = json.loads((folder / "results.json").read_text(encoding="utf-8")).get("dev", {})

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
+MODEL = "a run folder, an imported folder, or a Hugging Face folder"
 TEXT = (
     "files and globs: plain with blank lines between documents, .gz .xz .zst, .jsonl .parquet; "
     "or tfds:NAME/SPLIT"
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     p = command(
         "fill", "Fill the mask tokens of a text.", 'fill runs/demo "We will [MASK] our freedom."'
     )
-    p.add_argument("model", help="a run folder")
+    p.add_argument("model", help=MODEL)
     p.add_argument("text")
     p.add_argument("--top", type=int, default=5)
 
@@ -72,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "Features of every line of a file, from any layer.",
         "embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz",
     )
-    p.add_argument("model", help="a run folder")
+    p.add_argument("model", help=MODEL)
     p.add_argument("file", help="one text per line")
     p.add_argument("--layers", default="-1", help="0,6,12 or words")
     p.add_argument("--pool", choices=("mean", "cls", "none"), default="mean")
@@ -100,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         "A model of ours to Hugging Face, to an Orbax tree, to a portable function.",
         "export runs/demo --format hf --out exported",
     )
-    p.add_argument("model", help="a run folder or an imported folder")
+    p.add_argument("model", help=MODEL)
     p.add_argument("--format", choices=("hf", "orbax", "stablehlo"), required=True)
     p.add_argument("--out", required=True, help="a new folder")
     p.add_argument("--part", choices=("discriminator", "generator"), help="of an ELECTRA")
@@ -110,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
         "The parameter table of a config or a model.",
         "inspect configs/bert_base.py --json",
     )
-    p.add_argument("target", help="a config file, a run folder, or a Hugging Face folder")
+    p.add_argument("target", help=f"a config file, or {MODEL}")
     p.add_argument("--json", action="store_true")
 
     p = command(

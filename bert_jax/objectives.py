@@ -32,7 +32,7 @@ from bert_jax.losses import (
     weighted,
 )
 from bert_jax.model import Network
-from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead, SboHead, Vocabular
+from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, RtdHead, SboHead, Vocabular
 
 Batch = dict[str, Any]
 Params = dict[str, Any]
@@ -247,9 +247,6 @@ SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> is this l
     "words": lambda name: name == "word",
     "none": lambda name: False,
 }
-
-
-HEADS: dict[str, Any] = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
 
 
 def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective:

@@ -52,7 +52,7 @@ def leading_axes(name: str) -> int:
 
     embeddings/word                  v e      0
     encoder/layers/mlp/up/kernel     g d f    1   groups
-    encoder/layers/own/mlp/up/kernel g n d f  2   groups, layers of a group
+    encoder/layers/own/up/kernel     g n d f  2   groups, layers of a group
     """
     if not is_stacked(name):
         return 0

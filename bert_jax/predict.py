@@ -105,6 +105,7 @@ class Model:
             raise ValueError("the model has no masked-word head: it gives features only")
         batch = self._pad([tokens], rows=1)
         logits = self._logits(params, {**batch, "masked": jnp.asarray(masks[None])})[0]
+        logits = logits[:, : self.tokenizer.vocab_size]  # a table may be padded to a round size
         probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
         return [
             [(self.tokenizer.token(int(i)), float(p)) for i, p in zip(row, ps, strict=True)]

@@ -48,20 +48,31 @@ def pretrain(asked: Experiment) -> int | None:
     steps = begun_from.begin(steps) if begun_from else steps
     batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
 
-    if jax.process_index() == 0:
+    main, parts = jax.process_index() == 0, experiment.optim.accumulate
+    if main and not (folder / "config.json").exists():
         begin_folder(folder, experiment, corpora[0].path / "tokenizer")
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
-    with Stop() as stop:
-        train.fit(
-            experiment,
-            objective,
-            steps,
-            batches.start,
-            lambda: held_out.once(experiment.run.eval_batches),
-            checkpoints,
-            folder,
-            stop,
+    if (checkpoints.newest() or 0) > experiment.run.steps:
+        raise ValueError(
+            f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
+            f"{experiment.run.steps}: ask for more steps, or choose another --run.dir"
         )
+    if main:
+        begin_folder(folder, experiment, corpora[0].path / "tokenizer")
+    with Stop() as stop:
+        try:
+            train.fit(
+                experiment,
+                objective,
+                steps,
+                batches.start,
+                lambda: held_out.once(experiment.run.eval_batches * parts),
+                checkpoints,
+                folder,
+                stop,
+            )
+        finally:
+            checkpoints.close()
     return stop.signal
 
 
@@ -141,7 +152,8 @@ def vocabulary(
         shares = weights or [1.0] * len(corpora)
         parts = [w * c.unigram / c.unigram.sum() for w, c in zip(shares, corpora, strict=True)]
         counts = np.sum(parts, axis=0)
-    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts)
+    apart = tokenizer.kind == "bpe"
+    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts, apart)
 
 
 def batches_of(
@@ -150,9 +162,11 @@ def batches_of(
     weights: Sequence[float] | None,
     split: str,
 ) -> data.Batches:
+    # Evaluation goes by micro-batches too: a whole batch may not fit on the devices.
+    parts = 1 if split == "train" else experiment.optim.accumulate
     return data.Batches(
         sources=[c.source(split) for c in corpora],
-        batch_size=experiment.data.batch_size,
+        batch_size=experiment.data.batch_size // parts,
         length=experiment.data.length or 0,
         pad_id=experiment.encoder.pad_id,
         seed=experiment.run.seed,

@@ -172,11 +172,6 @@ def fit(
     """
     run = config.run
     start = checkpoints.newest() or 0
-    if start > run.steps:
-        raise ValueError(
-            f"the run in {folder} is at step {start}, run.steps is {run.steps}: "
-            "ask for more steps, or choose another --run.dir"
-        )
     log = RunLog(folder if jax.process_index() == 0 else None, start, run.steps, plain)
     with log.timed("restore" if start else "init"):
         state = checkpoints.restore(start, steps.like) if start else steps.init()
@@ -210,7 +205,5 @@ def fit(
                 checkpoints.save(step, state, config, scores or None)
         if last:
             break
-    with log.timed("save"):
-        checkpoints.close()
     log.close()
     return state

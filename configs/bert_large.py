@@ -2,7 +2,7 @@
 
     bert-jax pretrain configs/bert_large.py --data.path CORPUS
 
-Published: as bert_base. Four days on 16 Cloud TPUs (64 chips).
+Published: as bert_base. Four days on 16 Cloud TPUs, as far as we know (from memory).
 """
 
 from bert_jax.config import BERT, replace

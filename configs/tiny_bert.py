@@ -7,7 +7,7 @@ from bert_jax.config import BERT, replace
 
 config = replace(
     BERT,
-    encoder=dict(layers=2, hidden_size=64, heads=4, max_length=128),
+    encoder=dict(layers=2, hidden_size=64, heads=4),
     data=dict(batch_size=16),
     optim=dict(peak_lr=1e-3, warmup_steps=10),
     run=dict(dir="runs/tiny_bert", steps=40, log_every=5, save_every=20, eval_every=20),

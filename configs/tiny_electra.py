@@ -8,7 +8,7 @@ from bert_jax.config import ELECTRA, replace
 
 config = replace(
     ELECTRA,
-    encoder=dict(layers=2, hidden_size=64, heads=4, embedding_size=32, max_length=128),
+    encoder=dict(layers=2, hidden_size=64, heads=4, embedding_size=32),
     objective=dict(generator_size=0.5),
     data=dict(batch_size=16),
     optim=dict(peak_lr=1e-3, warmup_steps=10),

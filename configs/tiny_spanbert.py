@@ -8,7 +8,7 @@ from bert_jax.config import SPANBERT, replace
 
 config = replace(
     SPANBERT,
-    encoder=dict(layers=2, hidden_size=64, heads=4, max_length=128),
+    encoder=dict(layers=2, hidden_size=64, heads=4),
     objective=dict(sbo_size=32),
     data=dict(batch_size=16),
     optim=dict(peak_lr=1e-3, warmup_steps=10),

@@ -1,6 +1,8 @@
 """A checkpoint is as it was written, or it is not used."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -91,6 +93,26 @@ def test_where_none_can_be_trusted_nothing_is_touched(folder: Path) -> None:
     assert sorted(folder.parent.rglob("*")) == before
 
 
+def test_a_run_killed_in_its_first_save_begins_anew(folder: Path) -> None:
+    for manifest in folder.rglob(MANIFEST):
+        manifest.unlink()
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.newest() is None
+    checkpoints.save(1, STATE, CONFIG)
+    checkpoints.close()
+    assert restored(folder)[0] == 1
+
+
+def test_an_error_after_a_save_ends_the_process(tmp_path: Path) -> None:
+    code = (
+        "import jax.numpy as jnp, sys; from bert_jax.checkpoint import Checkpoints; "
+        "from bert_jax.config import BERT; from pathlib import Path; "
+        "Checkpoints(Path(sys.argv[1])).save(1, {'x': jnp.ones(9)}, BERT); raise RuntimeError"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60, check=False)
+    assert done.returncode == 1
+
+
 def test_reading_changes_nothing(folder: Path) -> None:
     (folder / "3" / MANIFEST).unlink()
     before = sorted(folder.parent.rglob("*"))
@@ -99,13 +121,13 @@ def test_reading_changes_nothing(folder: Path) -> None:
 
 
 def test_the_best_outlives_a_restart(tmp_path: Path) -> None:
-    """The newest is kept, and the lowest validation loss, whoever wrote it."""
+    """The newest two are kept, and the lowest validation loss, whoever wrote it."""
     for steps in ((1, 2), (3, 4)):
-        checkpoints = Checkpoints(tmp_path, keep=1)
+        checkpoints = Checkpoints(tmp_path, keep=2)
         for step in steps:
             checkpoints.save(step, STATE, CONFIG, {"eval_loss": float(step)})
         checkpoints.close()
-    assert Checkpoints(tmp_path, read_only=True).steps() == [1, 4]
+    assert Checkpoints(tmp_path, read_only=True).steps() == [1, 3, 4]
 
 
 def test_a_save_that_fails_raises_and_leaves_the_one_before(

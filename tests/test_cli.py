@@ -208,11 +208,24 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
         ],
         "not empty",
     ),
+    "a path below a file": (
+        lambda made, tmp: [
+            "tokenizer",
+            made / "text.txt",
+            "--kind",
+            "wordpiece",
+            "--vocab-size",
+            1500,
+            "--out",
+            made / "text.txt" / "tok",
+        ],
+        "text.txt",
+    ),
     "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
     "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),
     "a text beyond the model": (
-        lambda made, tmp: ["fill", made / "run", "[MASK]" * 200],
-        "the model takes 128",
+        lambda made, tmp: ["fill", made / "run", "[MASK]" * 600],
+        "the model takes 512",
     ),
     "a folder that is no model": (lambda made, tmp: ["fill", tmp, "[MASK]"], "config.json"),
     "a report on nothing": (
@@ -235,7 +248,7 @@ def test_bad_input_is_said_in_one_line(
 
 
 CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
-    "a length beyond the model": (("--data.length", 200), "encoder.max_length 128"),
+    "a length beyond the model": (("--data.length", 600), "encoder.max_length 512"),
     "rows longer than asked for": (("--data.length", 16), "rows of 32 tokens"),
     "a batch that does not divide": (("--data.batch-size", 6), "does not divide over 4 devices"),
     "a misspelt field": (("--encoder.hiden-size", 3), "hidden-size"),

@@ -107,7 +107,7 @@ def test_a_config_file_that_fails_is_named(content: str, message: str, tmp_path:
         (("encoder", "layers"), "12", "encoder.layers is '12': expected int"),
         (("encoder", "layers"), True, "expected int"),
         (("objective", "kind"), "Other", "expected Masked or ReplacedTokens"),
-        (("run",), 3, "run. is 3: expected an object"),
+        (("run",), 3, "run is 3: expected an object"),
     ],
 )
 def test_a_config_file_is_read_strictly(

@@ -264,3 +264,13 @@ def test_another_format_or_tokenizer_is_refused(made, tmp_path, given):
         _ = open_corpus(path).tokenizer
     with pytest.raises(ValueError, match="'test': expected train or validation"):
         made.source("test")
+
+
+def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
+    text = tmp_path / "text.txt"
+    lines = ["The cat sat here. A dog ran. It is late."] * 40
+    text.write_text("\n".join(lines) + "\n\n" + "\n".join(lines) + "\n")
+    tokenizer.train(lines, "bpe", 280).save(tmp_path / "tok")
+    made = corpus.prepare([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
+    ids, size, *_ = rows(made)[0]
+    assert "here. A dog ran. It is" in made.tokenizer.decode(ids[1 : size - 1])

@@ -21,7 +21,7 @@ def replace(config: T, **changes: Any) -> T:
     """`dataclasses.replace` where a dict stands for a change inside a field:
     `replace(BERT, encoder=dict(layers=2), run=dict(dir="runs/small"))`."""
     for name, value in changes.items():
-        if not hasattr(config, name):
+        if name not in {f.name for f in dataclasses.fields(config)}:  # type: ignore[arg-type]
             raise ValueError(_unknown(name, [f.name for f in dataclasses.fields(config)]))  # type: ignore[arg-type]
         inner = getattr(config, name)
         if isinstance(value, dict) and dataclasses.is_dataclass(inner):
@@ -43,7 +43,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     """The inverse of `to_dict`; strict: an unknown key is an error that names the nearest one."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the config'} is {values!r}: expected an object")
+        raise ValueError(f"{where.rstrip('.') or 'config'} is {values!r}: expected an object")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -55,7 +55,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
             value = dict(value) if isinstance(value, dict) else {}
             kinds = {"Masked": Masked, "ReplacedTokens": ReplacedTokens, "Imported": Imported}
             kind = value.pop("kind", None)
-            if kind not in kinds:
+            if not isinstance(kind, str) or kind not in kinds:
                 raise ValueError(f"{where}{name}.kind is {kind!r}: expected {' or '.join(kinds)}")
             hint = kinds[kind]
         if dataclasses.is_dataclass(hint):

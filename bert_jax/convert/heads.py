@@ -12,13 +12,12 @@ import numpy as np
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert import configs
 from bert_jax.model import Network
-from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead
+from bert_jax.model.heads import HEADS
 from bert_jax.trees import named_leaves
 
 Params = dict[str, Any]
 
 # those that theirs may have too; a network applies them in this order
-HEADS = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
 
 
 def shapes_of(encoder: Encoder, heads: Collection[str]) -> Any:

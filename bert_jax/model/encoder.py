@@ -7,6 +7,8 @@ Parameters of a network (BERT-base; a leading `groups` axis on everything under 
     encoder      projection/{kernel (e, d), bias (d)}                      where e is not d
                  layers/attention/{query, key, value, out}/{kernel (d, d), bias (d)}, norm
                  layers/mlp/{up (d, f), down (f, d)}/{kernel, bias}, norm
+                 layers/own/...  instead of the part that a group does not share, with a
+                                 second leading axis: the layers of the group
     mlm pooler pair sbo rtd                                                   see heads.py
 
 Axes: b batch, l length, d hidden, e embedding width, h heads, k head width, f feed-forward,

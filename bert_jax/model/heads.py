@@ -124,3 +124,6 @@ class RtdHead(nn.Module):
         h = ACTIVATIONS[c.activation](dense(c, c.hidden_size, self.dtype, "dense")(out["hidden"]))
         h = dense(c, 1, self.dtype, "out", projection_initializer(c))(h)
         return h[..., 0].astype(jnp.float32)
+
+
+HEADS = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}  # in this order

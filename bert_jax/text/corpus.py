@@ -4,7 +4,7 @@
       bert_jax_corpus-*.array_record-*  dataset_info.json  features.json   the TFDS dataset
       tokenizer/      what the ids mean
       corpus.json     how it was made, and its counts (Info)
-      unigram.npy     int64[V]: how often each id, specials aside, occurs in the training rows
+      unigram.npy     int64[V]: how often each id occurs in the training rows
 
 Two passes. The first streams documents, splits them into sentences, encodes them and stores
 them by number; the second makes rows (units.py). Both map pure functions over workers and
@@ -163,7 +163,9 @@ def prepare(
         tok.save(folder / "tokenizer")
         store = folder / "documents.array_record"
         with Workers(workers, passes.load_tokenizer, folder / "tokenizer") as pool:
-            stored = passes.first_pass(stream, store, pool, progress)
+            # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
+            spaced = tok.kind == "bpe" and segments not in ("full", "doc")
+            stored = passes.first_pass(stream, store, pool, progress, spaced)
             job = Job(segments, length, seed, tok.frame, stored.documents, str(store))
             rows = passes.second_pass(folder, job, stored, duplicates, pool, progress)
         units.close_store()

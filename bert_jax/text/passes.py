@@ -79,13 +79,15 @@ class Stored:
         return Counts(units.count_of(split, self.documents, folds), sentences)
 
 
-def first_pass(texts: Iterable[Document], store: Path, pool: Workers, progress: bool) -> Stored:
+def first_pass(
+    texts: Iterable[Document], store: Path, pool: Workers, progress: bool, spaced: bool = False
+) -> Stored:
     """Encodes the documents and stores them by number."""
     stored = Stored()
     writer = ArrayRecordWriter(str(store), dataset.OPTIONS)
     try:
         with Progress("encoding", "MB", shown=progress) as bar:
-            for task in pool.map(_encode, _batches(texts)):
+            for task in pool.map(functools.partial(_encode, spaced=spaced), _batches(texts)):
                 for record in task.records:
                     writer.write(record.data)
                     stored.add(record)
@@ -121,8 +123,8 @@ def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _encode(batch: list[Document]) -> _Encoded:
-    records = units.records_of(batch, _STATE["tokenizer"])
+def _encode(batch: list[Document], spaced: bool) -> _Encoded:
+    records = units.records_of(batch, _STATE["tokenizer"], spaced)
     characters = sum(len(p) for document in batch for p in document.paragraphs)
     return _Encoded(records, characters, sum(document.replaced for document in batch))
 

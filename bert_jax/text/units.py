@@ -63,9 +63,15 @@ class Unit(NamedTuple):
 # ---- pass 1
 
 
-def records_of(batch: Sequence[documents.Document], tokenizer: Tokenizer) -> list[Record]:
-    """Sentences split and encoded; a document without a single token is left out."""
+def records_of(
+    batch: Sequence[documents.Document], tokenizer: Tokenizer, spaced: bool = False
+) -> list[Record]:
+    """Sentences split and encoded; a document without a single token is left out. `spaced` puts
+    back the space before every sentence but a document's first, which byte-level BPE encodes:
+    without it sentences that follow each other in a row would be glued."""
     split = [[s for p in d.paragraphs for s in documents.sentences(p)] for d in batch]
+    if spaced:
+        split = [[*d[:1], *(f" {s}" for s in d[1:])] for d in split]
     encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
     made = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
     return [_record(sentences) for sentences in made if sentences]
