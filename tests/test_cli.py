@@ -283,6 +283,15 @@ def test_a_run_of_another_config_is_refused_by_name(
     assert "optim.peak_lr was 0.001, now 0.5" in capsys.readouterr().err
 
 
+def test_fewer_steps_than_were_made_are_refused(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (made / "run" / "config.json").read_text()
+    assert pretrain(made, made / "run", "--run.steps", 1) == 2
+    assert "is at step 2, run.steps is 1" in capsys.readouterr().err
+    assert (made / "run" / "config.json").read_text() == before
+
+
 def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
