@@ -24,11 +24,12 @@ while read -r text; do
     printf '%s\n' "$text"
     bert-jax fill "$run" "$text" --top 5
 done <<'TEXT'
-The Congress of the United [MASK] must act.
-I ask the [MASK] to pass this bill.
-It was more than a [MASK] ago that we met.
-"I am [MASK] glad to see you," said Elizabeth.
+I thank [MASK].
+God bless [MASK].
+We will defend our country and [MASK] allies.
+"[MASK] am very glad to see you," said Elizabeth.
 TEXT
+echo "Minutes teach it which words go with speeches and which with novels, and little of their order."
 say "loss curves"
 bert-jax report "$run" --out "$run/report"
 printf 'the run folder: %s\n' "$run"
