@@ -111,7 +111,10 @@ def _corrupt_row(
     used = masked < tokens.shape[0]
     masked = jnp.where(used, masked, 0)
     left, right = first[masked] - 1, last[masked] + 1
-    inside = lambda i: (i >= 0) & text.at[i].get(mode="fill", fill_value=False)  # noqa: E731
+
+    def inside(i: jax.Array) -> jax.Array:
+        return (i >= 0) & text.at[i].get(mode="fill", fill_value=False)
+
     return {
         "tokens": shown.astype(tokens.dtype),
         "labels": tokens,

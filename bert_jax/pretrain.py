@@ -57,7 +57,7 @@ def pretrain(asked: Experiment) -> int | None:
             f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
             f"{experiment.run.steps}: ask for more steps, or choose another --run.dir"
         )
-    if main:
+    if main:  # a run that goes on records what may differ, now that nothing refuses it
         begin_folder(folder, experiment, corpora[0].path / "tokenizer")
     with Stop() as stop:
         try:
