@@ -18,6 +18,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,23 @@ def sound_step(folder: Path, repair: bool) -> int | None:
 
 class Checkpoints:
     """The checkpoints of one run folder. Opening them verifies the newest; a `read_only` one
-    changes nothing."""
+    changes nothing. `best` names the metric whose largest value is kept, with a minus the one
+    whose smallest."""
 
-    def __init__(self, folder: Path, keep: int = 3, read_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 3, read_only: bool = False, best: str = "-eval_loss"
+    ) -> None:
         self._folder = folder.absolute()
         self._newest = sound_step(self._folder, repair=not read_only and jax.process_index() == 0)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of its own choices
         newest = policies.LatestN(max(keep, 2))  # the newest may not be vouched for yet
-        best = policies.BestN(
-            get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+        score = _value_of(best)
+        keep_best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-                best_fn=_loss,  # without it the metrics are not written, and a restart forgets
-                best_mode="min",
+                preservation_policy=policies.AnyPreservationPolicy([newest, keep_best]),
+                best_fn=score,  # without it metrics are not written, and a restart forgets
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,  # what a kill left of a save
@@ -185,8 +187,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _loss(metrics: Any) -> float:
-    return metrics["eval_loss"]
+def _value_of(best: str) -> Callable[[Any], float]:
+    name, sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
+    return lambda metrics: sign * metrics[name]
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

@@ -260,6 +260,7 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         return ReplacedTokensObjective(objective, generator, discriminator, vocabulary)
     if isinstance(objective, Imported):
         return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, dtype))
+    assert isinstance(objective, Masked)
     heads: dict[str, Any] = {"mlm": MlmHead}
     if objective.pair:
         heads |= {"pooler": Pooler, "pair": PairHead}

@@ -94,6 +94,8 @@ def schedule(config: Optim, steps: int) -> optax.Schedule:
     is a ValueError.
     """
     total, warmup = config.decay_steps or steps, config.warmup_steps
+    if config.warmup_share is not None:
+        warmup = round(config.warmup_share * total)
     _check(total >= 1, "decay_steps", total, "at least 1")
     _check(warmup >= 0, "warmup_steps", warmup, "at least 0")
     share = _SCHEDULES[config.schedule]

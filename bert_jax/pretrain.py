@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +49,12 @@ def pretrain(asked: Experiment) -> int | None:
     steps = begun_from.begin(steps) if begun_from else steps
     batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
 
-    main, parts = jax.process_index() == 0, experiment.optim.accumulate
+    most = experiment.run.eval_batches * experiment.optim.accumulate
+
+    def score(params: Any) -> dict[str, float]:
+        return train.evaluate(steps, objective, params, held_out.once(most))
+
+    main = jax.process_index() == 0
     if main and not (folder / "config.json").exists():
         begin_folder(folder, experiment, corpora[0].path / "tokenizer")
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
@@ -63,10 +69,9 @@ def pretrain(asked: Experiment) -> int | None:
         try:
             train.fit(
                 experiment,
-                objective,
                 steps,
                 batches.start,
-                lambda: held_out.once(experiment.run.eval_batches * parts),
+                score,
                 checkpoints,
                 folder,
                 stop,

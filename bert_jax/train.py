@@ -56,7 +56,9 @@ def build(config: Experiment, objective: Objective, mesh: jax.sharding.Mesh) -> 
     """Everything is laid out by the one table of sharding.py; fresh and restored states lie
     alike, so a restart compiles nothing anew."""
     sharding.check_batch(config.data.batch_size, config.optim.accumulate, mesh)
-    tx = optim.optimizer(config.optim, config.run.steps)
+    decay = config.optim.layer_decay
+    rates = None if decay is None else optim.layerwise(decay, config.encoder.layers)
+    tx = optim.optimizer(config.optim, config.run.steps, rates)
 
     def init() -> State:
         params = objective.init(named_key(config.run.seed, "init"))
@@ -156,17 +158,16 @@ def plain(metrics: dict[str, Any]) -> dict[str, float]:
 
 def fit(
     config: Experiment,
-    objective: Objective,
     steps: Steps,
     batches: Callable[[int], Iterator[Batch]],
-    held_out: Callable[[], Iterable[Batch]],
+    score: Callable[[Any], dict[str, float]],
     checkpoints: Checkpoints,
     folder: Path,
     stop: Stop,
 ) -> State:
     """Train from the newest checkpoint, or from the start, to `run.steps`.
 
-    `batches(step)` yields the batches from a step on, `held_out()` those to evaluate on.
+    `batches(step)` yields the batches from a step on, `score(params)` the `eval_` metrics.
     Returns the last state; when `stop` carries a signal, that of the step it arrived in,
     saved.
     """
@@ -196,7 +197,7 @@ def fit(
         scores = {}
         if scoring:
             with log.timed("evaluate"):
-                scores = evaluate(steps, objective, state.params, held_out())
+                scores = score(state.params)
         if step % run.log_every == 0 or scores:
             log.defer({**metrics, **scores})
         if saving:

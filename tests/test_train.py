@@ -26,10 +26,9 @@ def fit(config: Experiment, folder: Path, stop: Stop | None = None) -> train.Sta
     try:
         return train.fit(
             config,
-            objective,
             steps,
             rows.start,
-            lambda: held_out.once(2),
+            lambda params: train.evaluate(steps, objective, params, held_out.once(2)),
             checkpoints,
             folder,
             stop or Stop(),

@@ -7,6 +7,7 @@ is checked in `__post_init__`. A comment behind a field is its help on the comma
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -174,7 +175,40 @@ class Imported:
         return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
 
 
-Objective = Masked | ReplacedTokens | Imported
+Kind = Literal["classification", "regression", "tagging", "choice", "qa"]
+Glue = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Fine-tuning: one head over the encoder, learned from labelled rows.
+
+    The head is a dense layer to the labels on `head`: the pooled first token, the first token
+    itself (ELECTRA), or every token (tagging). `qa` has two such layers or, `joint`, an end
+    that is told the start and a classifier of answerable questions.
+    """
+
+    task: Kind | Glue = "classification"
+    family: Literal["bert", "albert", "roberta", "electra"] = "bert"  # of the encoder
+    head: Literal["pooler", "first"] = "pooler"
+    span: Literal["linear", "joint"] = "linear"
+    labels: tuple[str, ...] = ()  # in the order of the logits; from the data
+    dropout: float = 0.1  # before the head's dense layers
+    init: Literal["same", "glorot"] = "same"  # of the head's last layer; ELECTRA: Glorot
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"objective.dropout is {self.dropout}: expected 0 <= x < 1")
+
+    @property
+    def kind(self) -> Kind:
+        """What the task asks for."""
+        if self.task in typing.get_args(Glue):
+            return "regression" if self.task == "stsb" else "classification"
+        return typing.cast(Kind, self.task)
+
+
+Objective = Masked | ReplacedTokens | Imported | Supervised
 
 
 @dataclass(frozen=True)
@@ -201,18 +235,24 @@ class Optim:
     schedule: Literal["bert", "electra", "roberta", "spanbert"] = "bert"
     peak_lr: float = 1e-4
     warmup_steps: int = 10_000
+    warmup_share: float | None = None  # of the run's steps, in place of warmup_steps
     decay_steps: int | None = None  # length of the schedule; None: run.steps
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-6
     weight_decay: float = 0.01
     decay: Literal["weights", "all"] = "weights"  # weights: neither biases nor layer norms
+    layer_decay: float | None = None  # each layer's rate over that of the layer above; ELECTRA
     clip_norm: float | None = 1.0  # of the gradient's global norm; None: not clipped
     accumulate: int = 1  # micro-batches per step
 
     def __post_init__(self) -> None:
         if self.decay_steps is not None and self.decay_steps < 1:
             raise ValueError(f"optim.decay_steps is {self.decay_steps}: expected at least 1")
+        if self.warmup_share is not None and not 0 <= self.warmup_share < 1:
+            raise ValueError(f"optim.warmup_share is {self.warmup_share}: expected 0 <= x < 1")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay is {self.layer_decay}: expected 0 < x <= 1")
         if self.peak_lr < 0:
             raise ValueError(f"optim.peak_lr is {self.peak_lr}: expected at least 0")
         if self.accumulate < 1:
@@ -232,6 +272,7 @@ class Mesh:
 class Run:
     dir: str = "runs/bert"
     steps: int = 1_000_000
+    epochs: float | None = None  # fine-tuning: passes over the training rows; gives `steps`
     seed: int = 0
     log_every: int = 100
     save_every: int = 5_000
@@ -242,6 +283,8 @@ class Run:
     init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs <= 0:
+            raise ValueError(f"run.epochs is {self.epochs}: expected above 0")
         if self.seed < 0:
             raise ValueError(f"run.seed is {self.seed}: expected at least 0")
         for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):

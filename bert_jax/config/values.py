@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from bert_jax import folders
-from bert_jax.config.schema import Experiment, Imported, Masked, Objective, ReplacedTokens
+from bert_jax.config.schema import (
+    Experiment,
+    Imported,
+    Masked,
+    Objective,
+    ReplacedTokens,
+    Supervised,
+)
 
 T = TypeVar("T")
+
+OBJECTIVES = {c.__name__: c for c in (Masked, ReplacedTokens, Imported, Supervised)}
 
 
 def replace(config: T, **changes: Any) -> T:
@@ -36,7 +45,9 @@ def to_dict(config: Any) -> dict[str, Any]:
         out["kind"] = type(config).__name__
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        out[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        out[f.name] = list(value) if isinstance(value, tuple) else value
     return out
 
 
@@ -53,16 +64,16 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         hint = hints[name]
         if hint == Objective:
             value = dict(value) if isinstance(value, dict) else {}
-            kinds = {"Masked": Masked, "ReplacedTokens": ReplacedTokens, "Imported": Imported}
             kind = value.pop("kind", None)
-            if not isinstance(kind, str) or kind not in kinds:
-                raise ValueError(f"{where}{name}.kind is {kind!r}: expected {' or '.join(kinds)}")
-            hint = kinds[kind]
+            if not isinstance(kind, str) or kind not in OBJECTIVES:
+                known = " or ".join(OBJECTIVES)
+                raise ValueError(f"{where}{name}.kind is {kind!r}: expected {known}")
+            hint = OBJECTIVES[kind]
         if dataclasses.is_dataclass(hint):
             value = from_dict(hint, value, f"{where}{name}.")  # type: ignore[arg-type]
         elif not _fits(value, hint):
             raise ValueError(f"{where}{name} is {value!r}: expected {_readable(hint)}")
-        made[name] = value
+        made[name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
 
@@ -79,6 +90,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, h) for h in typing.get_args(hint))
+    if origin is tuple:  # of any length, as a list in JSON
+        inner = typing.get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
