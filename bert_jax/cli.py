@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bert_jax import flags
+from bert_jax.failure import FULL, Failure
 
 PACKAGE = Path(__file__).parent
 
 
 def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import folders
-    from bert_jax.text import documents
+    from bert_jax.text import documents, training
     from bert_jax.text import tokenizer as tokenizers
 
     replaced = 0
@@ -33,7 +34,8 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
             yield from document.paragraphs
 
     folders.check_new(Path(args.out))
-    made = tokenizers.train(lines(), args.kind, args.vocab_size, cased=args.cased)
+    texts = training.sample(lines(), args.sample_mb)
+    made = tokenizers.train(texts, args.kind, args.vocab_size, cased=args.cased)
     with folders.new_folder(Path(args.out)) as new:
         made.save(new)
     if replaced:
@@ -56,6 +58,7 @@ def prepare(args: argparse.Namespace, rest: list[str]) -> int:
         duplicates=args.duplicates,
         strict=args.strict,
         engine=args.engine,
+        flags=rest,
     )
     for split in ("train", "validation"):
         counts = getattr(made.info, split)
@@ -70,14 +73,51 @@ def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
     vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
     if vain and experiment.run.init is not None:
         raise ValueError(f"{vain[0]} beside --init: the encoder is the model's but for its dropout")
+    from bert_jax import processes
     from bert_jax.pretrain import pretrain
 
-    stopped = pretrain(experiment)
+    place = processes.place(args.processes, args.process, args.coordinator)
+    with processes.joined(place, experiment, args.wait):
+        stopped = pretrain(experiment)
+    if stopped is not None:
+        return 128 + stopped
+    if place is not None and place.number > 0:
+        return 0
+    from bert_jax import report
+
+    print(report.summary(Path(experiment.run.dir)))
+    return 0
+
+
+def finetune(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import config
+
+    recipe = config.from_file(args.config)
+    given = [("--run.init", args.init), ("--objective.task", args.task), ("--data.path", args.data)]
+    rest = [*rest, *(part for pair in given for part in pair)]
+    vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
+    if vain:
+        raise ValueError(f"{vain[0]}: the encoder is the model's but for its dropout")
+    from bert_jax.finetune import finetune
+    from bert_jax.recipe import for_model
+
+    experiment = for_model(recipe, lambda e: _override(e, rest, "finetune"))
+    stopped = finetune(experiment, args.seeds)
     if stopped is not None:
         return 128 + stopped
     from bert_jax import report
 
     print(report.summary(Path(experiment.run.dir)))
+    return 0
+
+
+def predict(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import applying, load
+
+    rows, cut = applying.apply(load(args.model), Path(args.input), Path(args.out))
+    if cut:
+        print(f"{cut} of {rows} texts were longer than the model and cut", file=sys.stderr)
+    print(f"predictions for {rows} rows in {args.out}")
     return 0
 
 
@@ -90,25 +130,35 @@ def fill(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def embed(args: argparse.Namespace, rest: list[str]) -> int:
-    import numpy as np
-
     from bert_jax import load
+    from bert_jax.embed import embed
 
-    out = Path(args.out)
-    if out.suffix != ".npz" or out.exists():
-        raise ValueError(f"--out is {out}: expected the name of a new .npz file")
-    texts = _lines(args.file)
-    try:
-        layers = "words" if args.layers == "words" else [int(i) for i in args.layers.split(",")]
-    except ValueError:
-        raise ValueError(f"--layers is {args.layers!r}: expected numbers such as 0,6,12") from None
+    layers = "words" if args.layers == "words" else _numbers(args.layers)
     pool = None if args.pool == "none" else args.pool
-    features = load(args.model).encode(texts, layers, pool, truncate=args.truncate)  # type: ignore[arg-type]
-    if pool is None:
-        np.savez(out, **{f"text_{i}": x for i, x in enumerate(features)})
-    else:
-        np.savez(out, features=features)
-    print(f"features of {len(texts)} texts in {out}")
+    out = Path(args.out)
+    texts = embed(load(args.model), Path(args.file), out, layers, pool, args.truncate)
+    print(f"features of {texts} texts in {out}")
+    return 0
+
+
+def probe(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import load
+    from bert_jax.probe import probe, table
+
+    names = args.layers.split(",") if args.layers else ()
+    found = probe(
+        load(args.model),
+        args.task,
+        args.data,
+        Path(args.out),
+        layers=[n if n == "words" else _numbers(n)[0] for n in names],
+        pools=(args.pool,) if args.pool else (),
+        rows=args.rows,
+        seed=args.seed,
+        name=args.model,
+    )
+    print(table(found))
+    print(f"probe: {args.out}")
     return 0
 
 
@@ -163,6 +213,13 @@ def report(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def replay(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.replay import show
+
+    show(Path(args.run), args.step)
+    return 0
+
+
 # A path of the user's that cannot be: a file where a folder is needed, no permission.
 PATH_ERRORS = (
     FileExistsError,
@@ -176,21 +233,26 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "tokenizer": tokenizer,
     "prepare": prepare,
     "pretrain": pretrain,
+    "finetune": finetune,
+    "predict": predict,
     "fill": fill,
     "embed": embed,
+    "probe": probe,
     "import": import_,
     "export": export,
     "inspect": inspect,
     "report": report,
+    "replay": replay,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["pretrain"] and argv[2:] == ["--help"]:
-        _experiment(argv[1], ["--help"])  # the fields of this config; does not return
+    if argv[:1] in (["pretrain"], ["finetune"]) and argv[2:] == ["--help"]:
+        _experiment(argv[1], ["--help"], argv[0])  # the fields of this config; does not return
     args, rest = flags.parser().parse_known_args(argv)
-    if rest and args.command not in ("pretrain", "inspect"):
+    beam = getattr(args, "engine", None) == "beam"  # whose runners have flags of their own
+    if rest and args.command not in ("pretrain", "finetune", "inspect") and not beam:
         _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
     try:
         status = COMMANDS[args.command](args, rest)
@@ -201,9 +263,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _fail(str(e))
     except PATH_ERRORS as e:
         _fail(f"{e.filename}: {e.strerror}: choose another path")
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        _fail(f"{e.filename or 'output'}: {e.strerror}: make room, then try again", status=1)
+    except Failure as e:
+        _fail(str(e), status=1)
     except KeyboardInterrupt:
         status = 130
-    sys.exit(status)
+    _end(status)
 
 
 def _raised_here(e: BaseException) -> bool:
@@ -211,16 +279,24 @@ def _raised_here(e: BaseException) -> bool:
     return last == "<string>" or PACKAGE in Path(last).parents
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 2) -> NoReturn:
     print(f"bert-jax: {message}", file=sys.stderr)
-    sys.exit(2)
+    _end(status)
 
 
-def _experiment(path: str, overrides: list[str]) -> Any:
+def _end(status: int) -> NoReturn:
+    if "bert_jax.processes" in sys.modules:
+        from bert_jax import processes
+
+        processes.leave(status)
+    sys.exit(status)
+
+
+def _experiment(path: str, overrides: list[str], command: str = "pretrain") -> Any:
     """A config file with `--section.field value` laid over it."""
     from bert_jax import config
 
-    return _override(config.from_file(path), overrides)
+    return _override(config.from_file(path), overrides, command)
 
 
 def _resolved(folder: str, overrides: list[str]) -> Any:
@@ -233,7 +309,7 @@ def _resolved(folder: str, overrides: list[str]) -> Any:
     return _override(config.read(Path(folder) / "config.json"), overrides)
 
 
-def _override(experiment: Any, overrides: list[str]) -> Any:
+def _override(experiment: Any, overrides: list[str], command: str = "pretrain") -> Any:
     import tyro
 
     from bert_jax.config import Experiment
@@ -242,8 +318,15 @@ def _override(experiment: Any, overrides: list[str]) -> Any:
         tyro.conf.AvoidSubcommands[Experiment],  # type: ignore[type-var]
         default=experiment,
         args=overrides,
-        prog="bert-jax pretrain CONFIG",
+        prog=f"bert-jax {command} CONFIG",
     )
+
+
+def _numbers(layers: str) -> list[int]:
+    try:
+        return [int(i) for i in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None
 
 
 def _lines(path: str) -> list[str]:

@@ -8,6 +8,7 @@ so the global batch does not depend on how many processes there are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ class Batches:
     tokens [b l]   padded with pad_id      size [b]   tokens that are real
     first  [b]     tokens of segment 0     pair [b]   its label, -1 where there is none
     row    [b]     number of the row       epoch [b]  how often it was seen before
+
+    A row's number is modulo 2^32, as its key is.
     """
 
     sources: Sequence[Source]
@@ -124,4 +127,46 @@ class Batches:
 
     @staticmethod
     def _stack(rows: Sequence[dict[str, Any]]) -> Batch:
-        return {k: np.stack([np.int32(r[k]) for r in rows]) for k in rows[0]}
+        return {k: np.stack([np.asarray(r[k]).astype(np.int32) for r in rows]) for k in rows[0]}
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Batches of one shape after another: (the step before its first, the batches) each, the
+    first from 0 on; the last go on for ever."""
+
+    stages: Sequence[tuple[int, Batches | Joined]]
+
+    def __getitem__(self, step: int) -> Batch:
+        begin, batches = [s for s in self.stages if s[0] <= step][-1]
+        return batches[step - begin]
+
+    def start(self, step: int = 0) -> Iterator[Batch]:
+        """The batches from a step on, read ahead by threads."""
+        ends = [*(begin for begin, _ in self.stages[1:]), None]
+        for (begin, batches), end in zip(self.stages, ends, strict=True):
+            place = max(step, begin)
+            if end is None or place < end:
+                count = None if end is None else end - place
+                yield from itertools.islice(batches.start(place - begin), count)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several parts of the same batches, one behind the other: those of a process whose devices
+    hold rows that are not next to each other."""
+
+    parts: Sequence[Batches]
+
+    def __getitem__(self, step: int) -> Batch:
+        return _behind([part[step] for part in self.parts])
+
+    def start(self, step: int = 0) -> Iterator[Batch]:
+        return map(_behind, zip(*(part.start(step) for part in self.parts), strict=True))
+
+    def once(self, most: int) -> Iterator[Batch]:
+        return map(_behind, zip(*(part.once(most) for part in self.parts), strict=True))
+
+
+def _behind(batches: Sequence[Batch]) -> Batch:
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}

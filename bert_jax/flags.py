@@ -11,6 +11,10 @@ TEXT = (
     "files and globs: plain with blank lines between documents, .gz .xz .zst, .jsonl .parquet; "
     "or tfds:NAME/SPLIT"
 )
+TASKS = (
+    *("classification", "regression", "tagging", "choice", "qa"),
+    *("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vocab-size", type=int, required=True)
     p.add_argument("--out", required=True, help="a new folder")
     p.add_argument("--cased", action="store_true", help="keep case and accents")
+    p.add_argument(
+        "--sample-mb",
+        type=float,
+        default=200,
+        help="million characters to learn from at most: beyond, lines drawn evenly (200)",
+    )
     p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
 
     p = command(
@@ -50,7 +60,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, default=1, help="processes; the rows do not depend on it")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--duplicates", type=int, default=1, help="passes over the text, each cut anew")
-    p.add_argument("--engine", choices=("local", "beam"), default="local")
+    p.add_argument(
+        "--engine",
+        choices=("local", "beam"),
+        default="local",
+        help="the corpus does not depend on it; other flags go to Beam, as --runner=FlinkRunner",
+    )
     p.add_argument("--strict", action="store_true", help="refuse bytes that are not UTF-8")
 
     p = command(
@@ -60,6 +75,32 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("config", help="a file of configs/; CONFIG --help lists the fields to change")
     p.add_argument("--init", metavar="MODEL", help="begin with its encoder and parameters")
+    _processes(p)
+
+    p = command(
+        "finetune",
+        "Fine-tune a model on a task's labelled rows, or go on where the run folder stopped.",
+        "finetune configs/finetune.py --init runs/demo --task classification --data sentiment",
+    )
+    p.add_argument("config", help="a file of configs/; CONFIG --help lists the fields to change")
+    p.add_argument("--init", required=True, metavar="MODEL", help=MODEL)
+    p.add_argument("--task", required=True, choices=TASKS, metavar="KIND", help=" ".join(TASKS))
+    p.add_argument(
+        "--data",
+        required=True,
+        help="a folder of train.jsonl, dev.jsonl and perhaps test.jsonl; of train.json, dev.json "
+        "(SQuAD); of a GLUE task's TSV files; or tfds:NAME",
+    )
+    p.add_argument("--seeds", type=int, default=1, help="runs, each in a folder of its own")
+
+    p = command(
+        "predict",
+        "What a fine-tuned model says of new rows: JSONL in, JSONL out, in the same order.",
+        "predict runs/finetune new.jsonl --out predictions.jsonl",
+    )
+    p.add_argument("model", help="a fine-tuned run folder, or an exported one")
+    p.add_argument("input", help="rows as for finetune, without labels; also SQuAD's .json")
+    p.add_argument("--out", required=True, help="a new file")
 
     p = command(
         "fill", "Fill the mask tokens of a text.", 'fill runs/demo "We will [MASK] our freedom."'
@@ -76,9 +117,28 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", help=MODEL)
     p.add_argument("file", help="one text per line")
     p.add_argument("--layers", default="-1", help="0,6,12 or words")
-    p.add_argument("--pool", choices=("mean", "cls", "none"), default="mean")
+    p.add_argument(
+        "--pool",
+        choices=("mean", "cls", "words", "none"),
+        default="mean",
+        help="one vector per text, by mean or first token; per word; per token",
+    )
     p.add_argument("--out", required=True, help="a new .npz file")
     p.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+
+    p = command(
+        "probe",
+        "Which layer to take: a linear model on the features of each, tested on the dev rows.",
+        "probe runs/demo --task tagging --data ner --out probed",
+    )
+    p.add_argument("model", help=MODEL)
+    p.add_argument("--task", required=True, help="tagging, classification, or a GLUE name")
+    p.add_argument("--data", required=True, help="the task's folder")
+    p.add_argument("--out", required=True, help="a new folder")
+    p.add_argument("--layers", help="words,0,6,12; the default is all of them")
+    p.add_argument("--pool", choices=("mean", "cls", "first"), help="one instead of the task's two")
+    p.add_argument("--rows", type=int, default=2000, help="training and dev rows; 0: all")
+    p.add_argument("--seed", type=int, default=0, help="which rows are drawn")
 
     p = command(
         "import",
@@ -121,7 +181,29 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("run", nargs="+", help="run folders")
     p.add_argument("--out", required=True)
+
+    p = command(
+        "replay",
+        "Do one step of a run again, and show its losses and gradient norms; changes nothing.",
+        "replay runs/demo 137",
+    )
+    p.add_argument("run", help="a run folder, of pre-training or fine-tuning")
+    p.add_argument("step", type=int)
     return top
+
+
+def _processes(p: argparse.ArgumentParser) -> None:
+    """Of a command that several processes run together."""
+    several = p.add_argument_group(
+        "several processes",
+        "Found by themselves under SLURM, Open MPI and on Cloud TPU; launch/local.sh sets them.",
+    )
+    several.add_argument("--processes", type=int, metavar="N", help="that train together")
+    several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, a free port")
+    several.add_argument(
+        "--wait", type=float, default=300, metavar="SECONDS", help="for all of them to come (300)"
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -37,13 +37,19 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: a reader, or a restart after a kill, sees the old or the new."""
+    """Replace a file at once: a reader, or a restart after a kill, sees the old or the new.
+    OSError: it cannot be written, and the old one is still there."""
     new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    new.replace(path)
+    try:
+        with new.open("w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()  # what is left of it takes room on a full disk
+        raise
 
 
 @contextlib.contextmanager

@@ -8,32 +8,66 @@ import jax
 
 from bert_jax import objectives, sharding, trees
 from bert_jax.config import Experiment
+from bert_jax.layout import names
+
+MOMENTS = 2  # of each parameter, in every optimiser
 
 
 def parameters(experiment: Experiment) -> dict[str, Any]:
-    """`{"parameters": {"total": n, "leaves": [{name, shape, count, sharding}, ...]}}`."""
+    """What is trained, and how it lies on the config's mesh, whose devices need not be there:
+
+        {"parameters": {"total": n, "leaves": [{name, shape, count, sharding, bytes_per_device,
+                                                undivided}, ...]},
+         "mesh": {data, fsdp, tensor}, "bytes": {parameters, state, state_per_device}}
+
+    Bytes are of float32, the state's with the optimiser's moments; rows that pad the vocabulary
+    are among the bytes per device and nowhere else. `undivided` lists dimensions that stay
+    whole since their axis does not divide them.
+    """
     shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     mesh = sharding.imagined_mesh(experiment.mesh)
+    padded = trees.named_leaves(jax.eval_shape(lambda x: sharding.padded(x, mesh), shapes))
     leaves = [
         {
             "name": name,
             "shape": list(leaf.shape),
             "count": leaf.size,
-            "sharding": list(sharding.spec(name, leaf.shape, mesh)),
+            "sharding": list(sharding.spec(name, padded[name].shape, mesh)),
+            "bytes_per_device": sharding.bytes_per_device(name, padded[name].shape, mesh),
+            "undivided": sharding.undivided(name, padded[name].shape, mesh),
         }
         for name, leaf in trees.named_leaves(shapes).items()
     ]
-    return {"parameters": {"total": trees.count(shapes), "leaves": leaves}}
+    total, states = trees.count(shapes), 1 + MOMENTS
+    return {
+        "parameters": {"total": total, "leaves": leaves},
+        "mesh": dict(mesh.shape),
+        "bytes": {
+            "parameters": 4 * total,
+            "state": states * 4 * total,
+            "state_per_device": states * sum(leaf["bytes_per_device"] for leaf in leaves),
+        },
+    }
 
 
 def render(table: dict[str, Any]) -> str:
     """The same for the eye: aligned columns and the total."""
-    leaves = table["parameters"]["leaves"]
+    leaves, mesh, sizes = table["parameters"]["leaves"], table["mesh"], table["bytes"]
     wide = max(len(leaf["name"]) for leaf in leaves)
     lines = []
     for leaf in leaves:
         shape = "x".join(map(str, leaf["shape"])) or "-"
-        axes = ", ".join(a or "-" for a in leaf["sharding"])
-        lines.append(f"{leaf['name']:<{wide}}  {shape:>16}  {leaf['count']:>13,}  ({axes})")
-    total = table["parameters"]["total"]
-    return "\n".join([*lines, f"{'total':<{wide}}  {'':>16}  {total:>13,}"])
+        axes = ", ".join(" x ".join(names(a)) or "-" for a in leaf["sharding"])
+        whole = "".join(f"  {n} does not divide by {axis}" for n, axis in leaf["undivided"])
+        lines.append(
+            f"{leaf['name']:<{wide}}  {shape:>16}  {leaf['count']:>13,}  "
+            f"{leaf['bytes_per_device']:>13,}  ({axes}){whole}"
+        )
+    total, held = table["parameters"]["total"], sizes["state_per_device"] // (1 + MOMENTS)
+    lines.append(f"{'total':<{wide}}  {'':>16}  {total:>13,}  {held:>13,}")
+    named = ", ".join(f"{axis} {n}" for axis, n in mesh.items())
+    lines.append(
+        f"columns: shape, parameters, bytes per device. Mesh ({named}): with the optimiser's "
+        f"moments {sizes['state_per_device']:,} bytes per device of {sizes['state']:,}"
+    )
+    return "\n".join(lines)

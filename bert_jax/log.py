@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from bert_jax import folders
+from bert_jax.board import Board
 
 TRIVIAL: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ...] = (
     # a metric that says the run has this task, what is said, when
@@ -64,15 +64,18 @@ class RunLog:
     ) -> None:
         self._file = self._board = self._timing = self._bar = None
         self._step, self._steps, self._plain = step, steps, plain
-        self._tokens, self._seconds, self._since = 0, 0.0, time.monotonic()
+        self._tokens, self._seconds, self._since = 0.0, 0.0, time.monotonic()
+        self._counted, self._waited = step, 0.0
         self._waiting: tuple[int, float, Any] | None = None
         self._sat: dict[str, int] = {}
         if folder is None:
             return
         _truncate(folder / "metrics.jsonl", step)
         self._file = (folder / "metrics.jsonl").open("a")
+        _end_line(folder / "timing.jsonl")
         self._timing = (folder / "timing.jsonl").open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._time("begin", 0.0)
+        self._board = Board(folder / "tensorboard", step + 1)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
@@ -86,13 +89,36 @@ class RunLog:
             yield
         finally:
             self._since = time.monotonic()
-            if self._timing is not None:
-                taken = round(self._since - begin, 4)
-                line = {"what": what, "step": self._step, "seconds": taken, "at": time.time()}
-                self._timing.write(json.dumps(line) + "\n")
-                self._timing.flush()
+            self._time(what, self._since - begin)
 
-    def advance(self, tokens: int) -> None:
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Seconds of a step in which it waits for its data."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - begin
+
+    def _time(self, what: str, seconds: float, **more: float) -> None:
+        if self._timing is not None:
+            line = {"what": what, "step": self._step, "seconds": round(seconds, 4)}
+            more = {k: round(v, 4) for k, v in more.items()}
+            self._timing.write(json.dumps({**line, **more, "at": time.time()}) + "\n")
+            self._timing.flush()
+
+    def _count(self) -> float:
+        """Close the books on the steps since the last time; returns their seconds, waiting for
+        data included."""
+        now = time.monotonic()
+        seconds = self._seconds + now - self._since
+        if self._step > self._counted:
+            self._time("steps", seconds - self._waited, wait=self._waited, after=self._counted)
+        self._counted, self._waited = self._step, 0.0
+        self._seconds, self._since = 0.0, now
+        return seconds
+
+    def advance(self, tokens: float) -> None:
         """One more step, of so many real tokens."""
         self._step += 1
         self._tokens += tokens
@@ -101,9 +127,8 @@ class RunLog:
 
     def defer(self, metrics: Any) -> None:
         """Metrics of the step that was just dispatched; throughput is since those before."""
-        now = time.monotonic()
-        rate = self._tokens / max(self._seconds + now - self._since, 1e-9)
-        self._tokens, self._seconds, self._since = 0, 0.0, now
+        rate = self._tokens / max(self._count(), 1e-9)
+        self._tokens = 0.0
         self._waiting = self._step, rate, metrics
 
     def flush(self) -> None:
@@ -117,11 +142,11 @@ class RunLog:
         if self._file is None or self._board is None:
             return
         line = {"step": step, "loss": values["loss"], "tokens_per_second": round(rate, 1), **values}
-        self._file.write(json.dumps(line) + "\n")
+        # JSON knows no NaN; null stands for what is not finite.
+        finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
-        for name, value in line.items():
-            if name != "step" and math.isfinite(value):
-                self._board.add_scalar(name, value, step)
+        self._board.add({k: v for k, v in finite.items() if k != "step" and v is not None}, step)
         if "eval_loss" in values:
             self._warn(values)
         shown = {k: f"{values[k]:.3f}" for k in ("loss", "eval_loss") if k in values}
@@ -129,19 +154,18 @@ class RunLog:
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
-            self._say(
-                f"step {step}/{self._steps} " + " ".join(f"{k} {v}" for k, v in shown.items())
-            )
+            self.say(f"step {step}/{self._steps} " + " ".join(f"{k} {v}" for k, v in shown.items()))
 
     def _warn(self, values: dict[str, float]) -> None:
         self._sat = {says: self._sat.get(says, 0) + 1 for says in trivial(values)}
         for says, times in self._sat.items():
             if times % PATIENCE == 0:
-                self._say(f"warning: {says}, for {times} evaluations in a row")
+                self.say(f"warning: {says}, for {times} evaluations in a row")
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         """A line beside the bar, if there is one."""
-        tqdm.write(line, file=sys.stderr)
+        if self._file is not None:
+            tqdm.write(line, file=sys.stderr)
 
     def sync(self) -> None:
         """Bring every line so far to the disk, before a checkpoint that comes after them."""
@@ -151,29 +175,106 @@ class RunLog:
 
     def close(self) -> None:
         self.flush()
+        self._count()
         for part in (self._file, self._timing, self._board, self._bar):
             if part is not None:
                 part.close()
 
 
 def read(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; a last line that was cut by a kill is left out."""
-    lines = []
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
+    """The lines of a run's `metrics.jsonl`; a last line that was cut by a kill is left out, and
+    NaN stands for a number that was not finite."""
+    if not (folder / "metrics.jsonl").is_file():
         raise ValueError(f"{folder} holds no metrics.jsonl: expected a run folder")
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
+    lines = _lines(folder / "metrics.jsonl")
+    return [
+        {k: v if v is not None and math.isfinite(v) else math.nan for k, v in line.items()}
+        for line in lines
+    ]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that were ended. ValueError: one that no run wrote."""
+    lines = []
+    for number, raw in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as e:
+            line = json.loads(raw.decode())
+        except (ValueError, RecursionError) as e:
             raise ValueError(f"{path} line {number} is not JSON: {e}") from e
+        numbers = isinstance(line, dict) and all(v is None or _is_number(v) for v in line.values())
+        if not numbers or not isinstance(line.get("step"), int):
+            raise ValueError(
+                f"{path} line {number}: expected a JSON object of numbers with a step; "
+                "mend or remove the line"
+            )
+        lines.append(line)
     return lines
+
+
+def _is_number(value: Any) -> bool:
+    """NaN is one; an integer that no float can hold is not."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    return whole or isinstance(value, float)
 
 
 def _truncate(path: Path, step: int) -> None:
     """Keep the lines up to a step."""
     if path.exists():
-        kept = [line for line in read(path.parent) if line["step"] <= step]
+        kept = [line for line in _lines(path) if line["step"] <= step]
         folders.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _end_line(path: Path) -> None:
+    """End a line that a kill cut, so that the next is one of its own."""
+    if path.exists() and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as f:
+            f.write("\n")
+
+
+def goodput(folder: Path) -> dict[str, float]:
+    """Seconds of a run by what they went to, over all its restarts, from `timing.jsonl`.
+
+    steps     dispatching and computing steps that count
+    lost      steps that were done again after a kill
+    wait      for data, within steps of both kinds
+    and init, restore, compile, evaluate, save: the host's time in each. What a kill cut off
+    since the last line, and the time before the loop, are in none of them.
+    """
+    spent: dict[str, float] = {"steps": 0.0, "lost": 0.0, "wait": 0.0}
+    parts: list[tuple[int, int, float]] = []  # after a step, up to a step, seconds
+    for line in _timings(folder / "timing.jsonl"):
+        what, step, seconds = line["what"], line["step"], line["seconds"]
+        if what == "begin":
+            for after, upto, taken in parts:
+                spent["lost"] += taken * max(upto - max(after, step), 0) / (upto - after)
+            parts = [(a, min(u, step), t * (min(u, step) - a) / (u - a)) for a, u, t in parts]
+            parts = [part for part in parts if part[1] > part[0]]
+        elif what == "steps":
+            parts.append((int(line["after"]), step, seconds))
+            spent["wait"] += line["wait"]
+        else:
+            spent[what] = spent.get(what, 0.0) + seconds
+    spent["steps"] = sum(taken for _, _, taken in parts)
+    return spent
+
+
+def _timings(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the file; a kill may have cut some."""
+    lines = []
+    for raw in path.read_bytes().split(b"\n") if path.exists() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(raw.decode())
+            lines += [line] if _is_time(line) else []
+    return lines
+
+
+def _is_time(line: Any) -> bool:
+    """Whether a line of `timing.jsonl` is as `RunLog` writes it."""
+    if not isinstance(line, dict) or not isinstance(line.get("what"), str):
+        return False
+    steps = line["what"] == "steps"
+    numbers: list[Any] = [
+        line.get(k) for k in ("step", "seconds", *(("after", "wait") if steps else ()))
+    ]
+    finite = all(_is_number(v) and math.isfinite(v) for v in numbers)
+    return finite and (not steps or line["after"] < line["step"])

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from bert_jax.layout import ROWS, constrain
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -35,20 +37,24 @@ def weighted(values: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Mean:
 def project(
     features: Float[Array, "*s e"], bias: Float[Array, " v"], table: Float[Array, "v e"]
 ) -> Float[Array, "*s v"]:
-    """Logits over the vocabulary from a tied table, in float32."""
-    table = table.astype(features.dtype)
+    """Logits over the vocabulary from a tied table, in float32; cut up as the table is."""
+    table = constrain(table, "tensor", None).astype(features.dtype)
     logits = jnp.einsum("...e,ve->...v", features, table, preferred_element_type=jnp.float32)
-    return logits + bias
+    return constrain(logits + bias, ROWS, *[None] * (logits.ndim - 2), "tensor")
 
 
 def cross_entropy(
     logits: Float[Array, "*s c"], targets: Int[Array, "*s"], weights: Float[Array, "*s"]
 ) -> tuple[Mean, Mean]:
-    """Softmax cross-entropy in nat, and accuracy, over the places whose weight is 1."""
+    """Softmax cross-entropy in nat, and accuracy, over the places whose weight is 1. By sums and
+    maxima alone: whole logits would have to be gathered for a look-up or an argmax."""
     logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    at = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    chosen = jnp.where(at == targets[..., None], logits, 0.0).sum(-1)
     loss = jax.nn.logsumexp(logits, axis=-1) - chosen
-    correct = (logits.argmax(-1) == targets).astype(jnp.float32)
+    best = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    first = jnp.where(logits == best, at, logits.shape[-1]).min(-1)
+    correct = (first == targets).astype(jnp.float32)
     return weighted(loss, weights), weighted(correct, weights)
 
 
@@ -58,6 +64,13 @@ def sigmoid_cross_entropy(
     """Binary cross-entropy in nat over the places whose weight is 1; labels are 0 or 1."""
     loss = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
     return weighted(loss, weights)
+
+
+def squared_error(
+    answers: Float[Array, "*s"], labels: Float[Array, "*s"], weights: Float[Array, "*s"]
+) -> Mean:
+    """Squared difference over the places whose weight is 1."""
+    return weighted((answers - labels) ** 2, weights)
 
 
 @jax.tree_util.register_dataclass

@@ -10,9 +10,10 @@ The run folder's config.json holds that encoder, so going on does not read the m
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +21,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax import config
-from bert_jax.config import Encoder, Experiment, ReplacedTokens
+from bert_jax import config, convert, sharding
+from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised
+from bert_jax.convert.configs import family_for
 from bert_jax.predict import Model, load
+from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.corpus import Corpus
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.train import State, Steps
 from bert_jax.trees import map_named, named_leaves
 
 TOWERS = ("generator/", "discriminator/")
+TASK_HEADS = ("label/", "tag/", "span/")  # of one task, of no use to another
 
 
 class Inherited(NamedTuple):
@@ -47,7 +52,9 @@ class Origin:
 
     @cached_property
     def model(self) -> Model:
-        return load(self.path)
+        """Its parameters lie in the host's memory, beside the run's on the devices."""
+        model = load(self.path)
+        return replace(model, params=jax.device_get(model.params))
 
     @cached_property
     def begun(self) -> Experiment | None:
@@ -71,10 +78,10 @@ class Origin:
         ValueError: parameters whose shapes are not those of the objective.
         """
         if self.begun is None:  # what is wrong shall be said before anything is written
-            inherit(self.model, steps.like.params)
+            inherit(self._padded(steps), steps.like.params)
 
         def init() -> State:
-            inherited = inherit(self.model, steps.like.params)
+            inherited = inherit(self._padded(steps), steps.like.params)
             if jax.process_index() == 0:
                 _tell(self.path, inherited)
             state = steps.init()
@@ -86,9 +93,18 @@ class Origin:
                 given = np.array(inherited.params[name], like.dtype)
                 return jax.device_put(given, like.sharding)
 
-            return state._replace(params=map_named(leaf, state.params, steps.like.params))
+            params = map_named(leaf, state.params, steps.like.params)
+            self.__dict__.pop("model", None)  # nobody asks for it again
+            return state._replace(params=params)
 
         return steps._replace(init=init)
+
+    def _padded(self, steps: Steps) -> Model:
+        """The model with as many rows in its word table as the state has on its mesh."""
+        lies = steps.like.step.sharding
+        assert isinstance(lies, jax.sharding.NamedSharding)
+        mesh = lies.mesh
+        return dataclasses.replace(self.model, params=sharding.padded(self.model.params, mesh))
 
     def _check_tokenizer(self, corpus: Corpus) -> None:
         if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
@@ -105,6 +121,32 @@ def of(asked: Experiment) -> Origin | None:
     return None if asked.run.init is None else Origin(asked.run.init, asked)
 
 
+def config_of(path: str) -> Experiment:
+    """What a model is, without its parameters. ValueError: not a model's folder."""
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
+    if convert.is_hf_folder(folder):
+        return convert.read_experiment(folder)
+    return config.read(folder / "config.json")
+
+
+def tokenizer_of(path: str) -> Tokenizer:
+    """A model's tokenizer. ValueError: none, or one that does not fit its word table."""
+    folder = Path(path)
+    own = folder / "tokenizer"
+    tokenizer = tokenizers.load(own if own.is_dir() else folder)
+    convert.check_tokenizer(config_of(path), tokenizer)
+    return tokenizer
+
+
+def family_of(model: Experiment) -> str:
+    """bert (SpanBERT too), albert, roberta or electra."""
+    if isinstance(model.objective, Supervised):
+        return model.objective.family
+    return family_for(model.encoder, model.objective).name
+
+
 def inherit(model: Model, like: Any) -> Inherited:
     """The model's parameters under the names of the tree `like`. Where only one side has two
     towers (ELECTRA), a single network stands for the discriminator.
@@ -112,7 +154,8 @@ def inherit(model: Model, like: Any) -> Inherited:
     ValueError: leaves of other shapes, all of them listed.
     """
     flat, wanted = named_leaves(model.params), named_leaves(like)
-    sources = _sources(flat, isinstance(model.config.objective, ReplacedTokens))
+    given = {k: v for k, v in flat.items() if not k.startswith(TASK_HEADS)}
+    sources = _sources(given, isinstance(model.config.objective, ReplacedTokens))
     found = {name: sources[k] for name in wanted if (k := _placed(name)) in sources}
     wrong = [
         f"{name} {list(flat[source].shape)}, here {list(wanted[name].shape)}"

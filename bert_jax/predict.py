@@ -1,37 +1,41 @@
-"""A trained model in use: filled masks, and features from any layer."""
+"""A trained model in use: filled masks, features from any layer, answers to a task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import checkpoint, config, convert, objectives
-from bert_jax.config import Experiment
+from bert_jax import checkpoint, config, convert, features, objectives, results, tasks
+from bert_jax.config import Experiment, Supervised
+from bert_jax.features import Layers, Pool
+from bert_jax.labelled import Batch, Labelled
 from bert_jax.losses import project
-from bert_jax.model import Network
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.tokenizer import Tokenizer
 
-BATCH = 32  # rows computed together by `encode`
-STEP = 16  # lengths are padded to a multiple, so that few shapes are compiled
+TASK_ROWS = 32  # computed together by `predict`
 
 
 def load(path: str | Path) -> Model:
-    """The model of a run folder (its newest checkpoint), of an imported folder, or of a Hugging
-    Face folder.
+    """The model of a run folder, of an imported folder, or of a Hugging Face folder. A run gives
+    its newest checkpoint; one of fine-tuning that has finished the best, as `results.json` says.
 
     ValueError: no such folder, none of these, no checkpoint in it yet, damaged weights.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
+        seeds = f"; it holds several seeds: name one, {folder / 'seed_0'}"
+        more = seeds if (folder / "seed_0").is_dir() else ""
+        raise ValueError(
+            f"{folder} holds no config.json: expected a run or Hugging Face folder{more}"
+        )
     if convert.is_hf_folder(folder):
         experiment, params, beside = convert.read_folder(folder)
         tokenizer = tokenizers.load(beside)
@@ -39,14 +43,18 @@ def load(path: str | Path) -> Model:
         return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
     experiment = config.read(folder / "config.json")
     tokenizer = tokenizers.load(folder / "tokenizer")
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", read_only=True)
-    step = checkpoints.newest()
+    found = results.read(folder) if isinstance(experiment.objective, Supervised) else None
+    best = "-eval_loss" if found is None else f"eval_{found['metric']}"
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", read_only=True, best=best)
+    step = checkpoints.newest() if found is None else checkpoints.best()
     if step is None:
         raise ValueError(f"{folder} holds no checkpoint yet: train it first")
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = checkpoint.abstract(like, jax.tree.map(lambda _: here, like))
-    return Model(experiment, checkpoints.restore_params(step, shapes), tokenizer, step)
+    params = checkpoints.restore_params(step, shapes)
+    threshold = 0.0 if found is None else found.get("threshold", 0.0)
+    return Model(experiment, params, tokenizer, step, threshold)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Model:
     params: dict[str, Any]
     tokenizer: Tokenizer
     step: int = 0
+    threshold: float = 0.0  # of no answer, for questions: the best on dev
 
     @cached_property
     def objective(self) -> objectives.Objective:
@@ -76,16 +85,56 @@ class Model:
 
     @cached_property
     def _features(self) -> Any:
-        """(params, batch, layers) -> [layers b l d], without heads."""
         network, _ = self.objective.encoder(self.params)
-        bare = Network(network.config, dtype=network.dtype, keep=True)
+        return features.build(network)
 
-        def f(params: Any, batch: dict[str, jax.Array], layers: tuple[int, ...]) -> jax.Array:
-            params = {k: params[k] for k in ("embeddings", "encoder")}
-            out: Any = bare.apply({"params": params}, batch)
-            return out["layers"][np.array(layers)]
+    @cached_property
+    def _answers(self) -> Any:
+        """(params, batch) -> what a head of fine-tuning says of every row."""
+        assert isinstance(self.objective, objectives.SupervisedObjective)
+        return jax.jit(self.objective.outputs)
 
-        return jax.jit(f, static_argnames="layers")
+    @property
+    def task(self) -> Supervised:
+        """What it was fine-tuned for. ValueError: it was not."""
+        if not isinstance(self.config.objective, Supervised):
+            raise ValueError(
+                "the model has no head for a task: fine-tune it first (bert-jax finetune)"
+            )
+        return self.config.objective
+
+    def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.Encoded:
+        """Rows as the model was trained on: of `data.length` tokens, else as the task's kind
+        has them."""
+        task, most = self.task, self.config.encoder.max_length
+        length = self.config.data.length or min(task.length, most)
+        labels, family = task.labels, task.family
+        return tasks.encode(task.kind, examples, self.tokenizer, length, labels, family=family)
+
+    def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
+        """What the head says of every row of `encode_examples`; see tasks/__init__.py."""
+        batches = Labelled(rows, TASK_ROWS, self.config.encoder.pad_id)
+
+        def apply(batch: Batch) -> tuple[Any, Any]:
+            return batch["row"], jax.device_get(self._answers(self.params, batch))
+
+        return batches.gather(apply, self.task.by_token)
+
+    def predict(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a fine-tuned model says of rows such as `finetune` reads, in their order; labels
+        in them are not looked at.
+
+        ValueError: a model that was not fine-tuned, a row that lacks a field.
+        """
+        places = (tasks.Place("rows", f"row {i}") for i in range(len(rows)))
+        kind = self.task.kind
+        examples = [tasks.unlabelled(kind, r, at) for r, at in zip(rows, places, strict=True)]
+        return self.predict_examples(self.encode_examples(examples))
+
+    def predict_examples(self, encoded: tasks.Encoded) -> list[dict[str, Any]]:
+        outputs = self.outputs(encoded.rows) if encoded.rows else []
+        task = self.task
+        return tasks.predictions(task.task, encoded, outputs, task.labels, self.threshold)
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each mask token of the text, in order, the `top` likeliest tokens and their
@@ -93,6 +142,9 @@ class Model:
 
         ValueError: no mask token, a text longer than the model, no masked-word head.
         """
+        network, params = self.objective.filler(self.params)
+        if "mlm" not in network.heads:
+            raise ValueError("the model has no masked-word head: it gives features only")
         if top < 1:
             raise ValueError(f"top is {top}: expected at least 1")
         tokens, _ = self.tokenizer.row(self.tokenizer.encode_with_masks(text))
@@ -100,11 +152,11 @@ class Model:
         masks = np.flatnonzero(np.array(tokens) == self.tokenizer.mask_id)
         if not len(masks):
             raise ValueError(f"the text has no {self.tokenizer.mask_token}: put one in its place")
-        network, params = self.objective.filler(self.params)
-        if "mlm" not in network.heads:
-            raise ValueError("the model has no masked-word head: it gives features only")
-        batch = self._pad([tokens], rows=1)
-        logits = self._logits(params, {**batch, "masked": jnp.asarray(masks[None])})[0]
+        row = features.Row(np.array(tokens), len(tokens))
+        encoder = self.config.encoder
+        length = features.padded_length(len(tokens), encoder.max_length)
+        batch = features.collate([row], length, 1, encoder.pad_id)
+        logits = self._logits(params, {**batch, "masked": masks[None]})[0]
         logits = logits[:, : self.tokenizer.vocab_size]  # a table may be padded to a round size
         probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
         return [
@@ -115,89 +167,66 @@ class Model:
     def encode(
         self,
         texts: Sequence[str],
-        layers: Sequence[int] | Literal["words"] = (-1,),
-        pool: Literal["mean", "cls"] | None = "mean",
+        layers: Layers = (-1,),
+        pool: Pool = "mean",
         truncate: bool = False,
     ) -> Any:
-        """Features of every text, float32: [layers, texts, d] pooled over a text's tokens
-        ([CLS] and [SEP] included), or with `pool` None a list, per text [layers, tokens, d].
+        """Features of every text, float32.
+
+            pool     gives
+            mean     [layers, texts, d]  the mean over a text's tokens, [CLS] and [SEP] included
+            cls      [layers, texts, d]  the first token
+            words    per text [layers, words, d]: a vector for each of text.split(), the mean of
+                     its pieces, without special tokens
+            None     per text [layers, tokens, d]
 
         Layer 0 is what enters the first layer, i the output of layer i; negative numbers count
         from the end. `layers="words"` gives the rows of the word table alone, as one layer.
-        ELECTRA answers with its discriminator. Texts are computed sorted by length.
+        ELECTRA answers with its discriminator. A text's numbers do not depend on the others.
+
+        With `pool="words"` any space between two words counts as one; only byte-level BPE could
+        tell. With `truncate` words that begin behind the cut have no vector.
 
         ValueError: a layer that is not there, a text longer than the model unless `truncate`.
         """
         if not texts:
             raise ValueError("no texts: expected at least one")
-        rows = [self.tokenizer.row(ids) for ids in self.tokenizer.encode_batch(list(texts))]
-        tokens = [ids for ids, _ in rows]
-        if truncate:
-            tokens = [self._cut(ids) for ids in tokens]
-        for text, ids in zip(texts, tokens, strict=True):
-            self._check_length(text, ids)
-        _, params = self.objective.encoder(self.params)
-        if layers == "words":
-            f = partial(_words, params)
+        if isinstance(texts, str):
+            raise ValueError("texts is one string: expected a list of texts")
+        rows = self.rows(texts, words=pool == "words", truncate=truncate)
+        out: list[Any] = [None] * len(rows)
+        for i, x in self.encode_rows(rows, layers, pool):
+            out[i] = x
+        return np.stack(out, axis=1) if pool in ("mean", "cls") else out
+
+    def rows(
+        self, texts: Sequence[str], words: bool = False, truncate: bool = False
+    ) -> list[features.Row]:
+        """What the encoder reads of each text. ValueError: too long, unless `truncate`."""
+        if words:
+            rows = features.word_rows(self.tokenizer, [t.split() for t in texts])
         else:
-            numbers = _layer_numbers(layers, self.config.encoder.layers)
-            f = partial(self._features, params, layers=numbers)
-        out: list[Any] = [None] * len(tokens)
-        for some in _by_length(tokens):
-            batch = self._pad([tokens[i] for i in some], BATCH)
-            features = np.asarray(f(batch), np.float32)
-            for j, i in enumerate(some):
-                out[i] = _pool(features[:, j, : len(tokens[i])], pool)
-        return out if pool is None else np.stack(out, axis=1)
+            rows = features.text_rows(self.tokenizer, texts)
+        if truncate:
+            return [features.cut(row, self.config.encoder.max_length) for row in rows]
+        for text, row in zip(texts, rows, strict=True):
+            self._check_length(text, row.tokens)
+        return rows
 
-    def _pad(self, tokens: list[list[int]], rows: int) -> dict[str, jax.Array]:
-        """A batch of `rows` rows; those beyond the tokens given are all padding."""
-        longest = max(map(len, tokens))
-        length = min(-(-longest // STEP) * STEP, self.config.encoder.max_length)
-        padded = np.full((rows, length), self.config.encoder.pad_id, np.int32)
-        size = np.zeros(rows, np.int32)
-        for i, ids in enumerate(tokens):
-            padded[i, : len(ids)], size[i] = ids, len(ids)
-        batch = {"tokens": padded, "size": size, "first": size}
-        return {k: jnp.asarray(v) for k, v in batch.items()}
+    def encode_rows(
+        self, rows: Sequence[features.Row], layers: Layers = (-1,), pool: Pool = "mean"
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The number and the features of each row, as `encode` gives them, as they come: the
+        rows are sorted by length, and no more than two batches are held."""
+        features.check_pool(pool)
+        numbers = features.layer_numbers(layers, self.config.encoder.layers)
+        _, params = self.objective.encoder(self.params)
+        return features.run(self._features, params, rows, self.config.encoder, numbers, pool)
 
-    def _cut(self, ids: list[int]) -> list[int]:
-        """A row cut to the model's length, its last special token kept."""
-        most = self.config.encoder.max_length
-        return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
-
-    def _check_length(self, text: str, ids: Sequence[int]) -> None:
+    def _check_length(self, text: str, ids: Any) -> None:
         most = self.config.encoder.max_length
         if len(ids) > most:
             raise ValueError(
                 f"a text has {len(ids)} tokens, the model takes {most} "
                 f"({text[:40]!r}...): shorten it, or pass truncate"
             )
-
-
-def _words(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    """The rows of the word table alone, [1 b l e]."""
-    return params["embeddings"]["word"][batch["tokens"]][None]
-
-
-def _layer_numbers(layers: Sequence[int], most: int) -> tuple[int, ...]:
-    for i in layers:
-        if not -most - 1 <= i <= most:
-            raise ValueError(f"layer {i}: the model has layers 0 to {most}")
-    return tuple(i % (most + 1) for i in layers)
-
-
-def _by_length(tokens: list[list[int]]) -> Iterator[list[int]]:
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    for begin in range(0, len(order), BATCH):
-        yield order[begin : begin + BATCH]
-
-
-def _pool(features: np.ndarray, pool: str | None) -> np.ndarray:
-    if pool == "mean":
-        return features.mean(axis=1)
-    if pool == "cls":
-        return features[:, 0]
-    if pool is None:
-        return features
-    raise ValueError(f"pool is {pool!r}: expected 'mean', 'cls' or None")

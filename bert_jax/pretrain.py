@@ -10,12 +10,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, data, folders, objectives, origin, sharding, train
+from bert_jax import (
+    checkpoint,
+    config,
+    corpora,
+    folders,
+    lock,
+    objectives,
+    origin,
+    processes,
+    sharding,
+    train,
+)
 from bert_jax.config import Experiment
 from bert_jax.corruption import Vocabulary
 from bert_jax.guard import Stop
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.text.corpus import Corpus, open_corpus
+from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import Tokenizer
 
 # What may differ when a run goes on: how far and how often, and the machine, not the result.
@@ -24,10 +35,16 @@ FREE = (
     "run.log_every",
     "run.save_every",
     "run.eval_every",
+    "run.epochs",
+    "run.evals_per_epoch",
     "run.dir",
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "guard.max_skips",
+    "guard.hang_factor",
+    "guard.hang_after",
+    "guard.abort_after",
 )
 
 
@@ -38,16 +55,20 @@ def pretrain(asked: Experiment) -> int | None:
     ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
-    corpora, weights = open_corpora(asked.data)
+    stages = corpora.open_stages(asked)
+    opened = [corpus for stage in stages for corpus in stage.corpora]
     begun_from = origin.of(asked)
-    experiment = resolve(asked, corpora, begun_from and begun_from.encoder(corpora))
+    experiment = resolve(asked, opened, begun_from and begun_from.encoder(opened))
     folder = Path(experiment.run.dir)
-    check_folder(folder, experiment, corpora[0].tokenizer)
+    processes.agree(experiment)
+    check_folder(folder, experiment, opened[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
-    objective = objectives.build(experiment, vocabulary(corpora[0].tokenizer, corpora, weights))
+    _, last, weights = stages[-1]  # the same text at every length
+    objective = objectives.build(experiment, vocabulary(opened[0].tokenizer, last, weights))
     steps = train.build(experiment, objective, mesh)
     steps = begun_from.begin(steps) if begun_from else steps
-    batches, held_out = (batches_of(experiment, corpora, weights, s) for s in SPLITS)
+    batches = corpora.training(experiment, stages, sharding.parts(mesh))
+    held_out = corpora.evaluation(experiment, stages, sharding.parts(mesh))
 
     most = experiment.run.eval_batches * experiment.optim.accumulate
 
@@ -55,76 +76,37 @@ def pretrain(asked: Experiment) -> int | None:
         return train.evaluate(steps, objective, params, held_out.once(most))
 
     main = jax.process_index() == 0
-    if main and not (folder / "config.json").exists():
-        begin_folder(folder, experiment, corpora[0].path / "tokenizer")
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep)
-    if (checkpoints.newest() or 0) > experiment.run.steps:
-        raise ValueError(
-            f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
-            f"{experiment.run.steps}: ask for more steps, or choose another --run.dir"
-        )
-    if main:  # a run that goes on records what may differ, now that nothing refuses it
-        begin_folder(folder, experiment, corpora[0].path / "tokenizer")
-    with Stop() as stop:
-        try:
-            train.fit(
-                experiment,
-                steps,
-                batches.start,
-                score,
-                checkpoints,
-                folder,
-                stop,
-            )
-        finally:
-            checkpoints.close()
+    tokenizer = opened[0].path / "tokenizer"
+    processes.barrier("checked")
+    with lock.hold(folder, main):
+        if main:
+            check_folder(folder, experiment, opened[0].tokenizer)  # nobody came in between
+            if not (folder / "config.json").exists():
+                begin_folder(folder, experiment, tokenizer)
+        processes.barrier("begun")
+        check_shared(folder)
+        with checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep) as checkpoints:
+            if (checkpoints.newest() or 0) > experiment.run.steps:
+                raise ValueError(
+                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
+                    f"{experiment.run.steps}: ask for more steps, or choose another --run.dir"
+                )
+            if main:  # a run that goes on records what may differ, now that nothing refuses it
+                begin_folder(folder, experiment, tokenizer)
+            with Stop() as stop:
+                train.fit(experiment, steps, batches.start, score, checkpoints, folder, stop)
+                checkpoints.close()
     return stop.signal
-
-
-SPLITS = ("train", "validation")
-
-
-def open_corpora(asked: config.Data) -> tuple[list[Corpus], list[float] | None]:
-    """The corpora of `data.path`, or of `data.mix` with their weights."""
-    if (asked.path is None) == (asked.mix is None):
-        raise ValueError(
-            "expected either --data.path CORPUS or --data.mix CORPUS=WEIGHT,...: "
-            "make a corpus with `bert-jax prepare`"
-        )
-    if asked.path is not None:
-        return [open_corpus(asked.path)], None
-    corpora, weights = [], []
-    for part in str(asked.mix).split(","):
-        path, _, weight = part.rpartition("=")
-        try:
-            weights.append(float(weight))
-        except ValueError:
-            weights.append(0.0)
-        if not path or weights[-1] <= 0:
-            raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
-        corpora.append(open_corpus(path))
-    for corpus in corpora[1:]:
-        if corpus.info.tokenizer_fingerprint != corpora[0].info.tokenizer_fingerprint:
-            raise ValueError(
-                f"{corpus.path} and {corpora[0].path} were prepared with different tokenizers: "
-                "prepare them with the same one"
-            )
-    return corpora, weights
 
 
 def resolve(
     asked: Experiment, corpora: Sequence[Corpus], encoder: config.Encoder | None = None
 ) -> Experiment:
-    """The config with what its corpus decides: vocabulary size, padding and row length; or,
+    """The config with what its corpora decide: vocabulary size, padding and row length; or,
     but for the last, with the `encoder` of the model that it begins from."""
     tokenizer = corpora[0].tokenizer
     longest = max(c.info.length for c in corpora)
-    length = asked.data.length or longest
-    if length < longest:
-        raise ValueError(
-            f"data.length is {length}, but the corpus has rows of {longest} tokens: "
-            f"prepare it with --length {length}"
-        )
+    length = max(stage.length or longest for stage in asked.stages)
     if isinstance(asked.objective, config.Masked) and asked.objective.pair:
         for corpus in corpora:
             if corpus.info.segments not in ("nsp", "sop"):
@@ -161,34 +143,26 @@ def vocabulary(
     return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts, apart)
 
 
-def batches_of(
-    experiment: Experiment,
-    corpora: Sequence[Corpus],
-    weights: Sequence[float] | None,
-    split: str,
-) -> data.Batches:
-    # Evaluation goes by micro-batches too: a whole batch may not fit on the devices.
-    parts = 1 if split == "train" else experiment.optim.accumulate
-    return data.Batches(
-        sources=[c.source(split) for c in corpora],
-        batch_size=experiment.data.batch_size // parts,
-        length=experiment.data.length or 0,
-        pad_id=experiment.encoder.pad_id,
-        seed=experiment.run.seed,
-        weights=weights,
-        process=(jax.process_index(), jax.process_count()),
-        threads=experiment.data.threads,
-    )
-
-
-def begin_folder(folder: Path, experiment: Experiment, tokenizer: Path) -> None:
+def begin_folder(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
     """Write the config and the tokenizer, each at once and in this order, so that a run that
     is killed in between begins again with the same command."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(experiment, folder / "config.json")
     if not (folder / "tokenizer").exists():
         with folders.new_folder(folder / "tokenizer") as new:
-            shutil.copytree(tokenizer, new, dirs_exist_ok=True)
+            if isinstance(tokenizer, Tokenizer):
+                tokenizer.save(new)
+            else:
+                shutil.copytree(tokenizer, new, dirs_exist_ok=True)
+
+
+def check_shared(folder: Path) -> None:
+    """ValueError: the folder that the first process began cannot be seen here."""
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"run.dir {folder} is not the first process's: expected a folder that all processes "
+            "share"
+        )
 
 
 def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:

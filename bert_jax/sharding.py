@@ -7,17 +7,20 @@ parameter's name, so the same table covers them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax import config, trees
+from bert_jax.layout import AXES, ROWS, names, ways
 
-AXES = ("data", "fsdp", "tensor")
+T = TypeVar("T")
 TYPES = (AxisType.Auto,) * len(AXES)
 
 RULES: tuple[tuple[str, P], ...] = (
@@ -25,12 +28,13 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"embeddings/(position|type)$", P(None, "fsdp")),
     (r"(query|key|value|up|first|projection|dense)/kernel$", P("fsdp", "tensor")),
     (r"(attention/out|own/out|down|second)/kernel$", P("tensor", "fsdp")),
-    (r"(query|key|value|up)/bias$", P("tensor")),
-    (r"(mlm|sbo)/bias$", P("tensor")),
-    (r"sbo/position$", P()),
-    (r"rtd/out/kernel$", P("fsdp", None)),
-    (r"/(bias|scale)$", P()),
+    (r"(query|key|value|up)/bias$", P(("tensor", "fsdp"))),
+    (r"(mlm|sbo)/bias$", P(("tensor", "fsdp"))),
+    (r"sbo/position$", P(None, "fsdp")),
+    (r"(rtd/out|span/(start|end|answerable))/kernel$", P(("tensor", "fsdp"), None)),
+    (r"/(bias|scale)$", P("fsdp")),
     (r"(^|/)(step|count|t)$", P()),
+    (r"^guard/", P()),
 )
 
 
@@ -62,11 +66,11 @@ def _shape(mesh: config.Mesh, devices: int) -> tuple[int, ...]:
 
 def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
     """Rows must divide over the devices that hold different rows."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if size % (ways * accumulate):
+    n = ways(mesh, ROWS)
+    if size % (n * accumulate):
         raise ValueError(
-            f"data.batch_size {size} does not divide over {ways} devices (mesh.data x mesh.fsdp) "
-            f"times optim.accumulate {accumulate}: choose a multiple of {ways * accumulate}"
+            f"data.batch_size {size} does not divide over {n} devices (mesh.data x mesh.fsdp) "
+            f"times optim.accumulate {accumulate}: choose a multiple of {n * accumulate}"
         )
 
 
@@ -74,8 +78,25 @@ def spec(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMe
     """The partition of one leaf."""
     rule = trees.first_match(RULES, name)
     axes = [None] * (len(shape) - len(rule)) + list(rule)
-    fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+    fits = [a if n % ways(mesh, a) == 0 else None for a, n in zip(axes, shape, strict=True)]
     return P(*fits)
+
+
+def undivided(
+    name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh
+) -> list[tuple[int, str]]:
+    """Dimensions of a leaf that stay whole since their axes do not divide them, and these."""
+    rule = trees.first_match(RULES, name)
+    last = zip(shape[len(shape) - len(rule) :], rule, strict=True)
+    return [(n, " x ".join(names(a))) for n, a in last if n % ways(mesh, a)]
+
+
+def bytes_per_device(
+    name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh
+) -> int:
+    """Of one float32 leaf."""
+    cut = [n // ways(mesh, a) for n, a in zip(shape, spec(name, shape, mesh), strict=True)]
+    return 4 * math.prod(cut)
 
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -83,9 +104,31 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     return trees.map_named(lambda n, x: NamedSharding(mesh, spec(n, x.shape, mesh)), tree)
 
 
+def padded(params: Any, mesh: jax.sharding.Mesh | AbstractMesh) -> Any:
+    """The leaves that count tokens, with zeros up to a multiple of tensor x fsdp: most vocabularies
+    divide by nothing. No softmax sees these rows (model/heads.py), they get no
+    gradient, and checkpoints open without them, or with another number (checkpoint.py)."""
+
+    def leaf(name: str, x: Any) -> Any:
+        more = -x.shape[0] % ways(mesh, ("tensor", "fsdp")) if trees.is_by_token(name) else 0
+        return jnp.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
+
+    return trees.map_named(leaf, params)
+
+
+def on(mesh: jax.sharding.Mesh, f: Callable[..., T]) -> Callable[..., T]:
+    """`f`, traced where `layout.constrain` knows the mesh."""
+
+    def inside(*args: Any) -> T:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return f(*args)
+
+    return inside
+
+
 def rows(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Of a batch: rows over data and fsdp, every row whole."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(ROWS))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -93,6 +136,44 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """This process's rows as its part of the global batch."""
-    where = rows(mesh)
-    return {k: jax.make_array_from_process_local_data(where, v) for k, v in batch.items()}
+    """This process's rows, those of `parts`, as its share of the global batch."""
+    where, mine = rows(mesh), parts(mesh)
+    shares = mine[0][1]
+    if shares == 1:
+        return jax.device_put(batch, where)
+    at = {i: place for place, (i, _) in enumerate(mine)}
+
+    def share(local: np.ndarray) -> jax.Array:
+        size = len(local) // len(mine)
+
+        def on_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            begin, end, _ = index[0].indices(shares * size)
+            first = at[begin // size] * size + begin % size
+            return local[first : first + end - begin]
+
+        shape = (shares * size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, where, on_device)
+
+    return {k: share(v) for k, v in batch.items()}
+
+
+def parts(mesh: jax.sharding.Mesh, process: int | None = None) -> list[tuple[int, int]]:
+    """Which rows of a batch the devices of a process (None: this one) hold, as (i, n): the i-th
+    of n equal parts. One part where they are next to each other; processes that differ along
+    `tensor` alone hold the same rows."""
+    process = jax.process_index() if process is None else process
+    owners = np.array([d.process_index for d in mesh.devices.flat])
+    owners = owners.reshape(-1, mesh.shape["tensor"])
+    mine = np.flatnonzero((owners == process).any(axis=1))
+    count, n = len(mine), len(owners)
+    begin = int(mine[0])
+    if mine[-1] - begin == count - 1 and n % count == 0 and begin % count == 0:
+        return [(begin // count, n // count)]
+    return [(int(i), n) for i in mine]
+
+
+def shares(mesh: jax.sharding.Mesh) -> float:
+    """How often this process's rows make up a batch."""
+    mine = parts(mesh)
+    return mine[0][1] / len(mine)

@@ -7,9 +7,9 @@ but its state, and any step can be run again on its own.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_jax import optim, sharding
+from bert_jax import guard, optim, sharding
 from bert_jax.checkpoint import Checkpoints, abstract
 from bert_jax.config import Experiment
-from bert_jax.guard import Stop
+from bert_jax.failure import Failure
+from bert_jax.guard import Stop, Tally, Watchdog
 from bert_jax.log import RunLog
 from bert_jax.objectives import Objective, total
 
@@ -32,9 +33,10 @@ Batch = dict[str, Any]
 class State(NamedTuple):
     """All that a step changes."""
 
-    step: jax.Array  # int32: completed updates
+    step: jax.Array  # int32: batches consumed; `opt` counts the updates that were made
     params: dict[str, Any]
     opt: Any
+    guard: guard.History
 
 
 def named_key(seed: int, name: str) -> jax.Array:
@@ -49,33 +51,42 @@ class Steps(NamedTuple):
     init: Callable[[], State]
     train: Callable[[State, Batch], tuple[State, dict[str, Any]]]  # the state is donated
     evaluate: Callable[[Any, Batch], dict[str, Any]]
+    examine: Callable[[Any, Any, Batch], dict[str, Any]]  # parameters, step, its batch
     to_devices: Callable[[Batch], Batch]
+    shares: float = 1  # of this process's rows in a batch
 
 
 def build(config: Experiment, objective: Objective, mesh: jax.sharding.Mesh) -> Steps:
     """Everything is laid out by the one table of sharding.py; fresh and restored states lie
     alike, so a restart compiles nothing anew."""
-    sharding.check_batch(config.data.batch_size, config.optim.accumulate, mesh)
+    for stage in config.stages:
+        sharding.check_batch(stage.batch_size, config.optim.accumulate, mesh)
     decay = config.optim.layer_decay
     rates = None if decay is None else optim.layerwise(decay, config.encoder.layers)
     tx = optim.optimizer(config.optim, config.run.steps, rates)
 
     def init() -> State:
-        params = objective.init(named_key(config.run.seed, "init"))
-        return State(jnp.zeros((), jnp.int32), params, tx.init(params))
+        params = sharding.padded(objective.init(named_key(config.run.seed, "init")), mesh)
+        history = guard.begin(config.guard)
+        return State(jnp.zeros((), jnp.int32), params, tx.init(params), history)
 
     shapes = jax.eval_shape(init)
     where = sharding.shardings(shapes, mesh)
     rows, whole = sharding.rows(mesh), sharding.replicated(mesh)
     train = jax.jit(
-        partial(train_step, config, objective, tx),
+        sharding.on(mesh, partial(train_step, config, objective, tx)),
         in_shardings=(where, rows),
         out_shardings=(where, whole),
         donate_argnums=0,
     )
     evaluate = jax.jit(
-        partial(eval_step, config, objective),
+        sharding.on(mesh, partial(eval_step, config, objective)),
         in_shardings=(where.params, rows),
+        out_shardings=whole,
+    )
+    look = jax.jit(
+        sharding.on(mesh, partial(examine, config, objective)),
+        in_shardings=(where.params, whole, rows),
         out_shardings=whole,
     )
     return Steps(
@@ -83,8 +94,46 @@ def build(config: Experiment, objective: Objective, mesh: jax.sharding.Mesh) -> 
         init=jax.jit(init, out_shardings=where),
         train=train,
         evaluate=evaluate,
+        examine=look,
         to_devices=partial(sharding.to_devices, mesh=mesh),
+        shares=sharding.shares(mesh),
     )
+
+
+def gradients(
+    config: Experiment, objective: Objective, params: Any, step: jax.Array, batch: Batch
+) -> tuple[jax.Array, dict[str, Any], Any]:
+    """Loss, terms and gradient of a step: corrupt, differentiate each micro-batch, add up.
+
+    The gradient is that of the whole batch's loss however many micro-batches it comes in,
+    since each divides by the whole batch's counts.
+    """
+    seed = config.run.seed
+    batch = objective.corrupt(batch, named_key(seed, "corruption"))
+    counts = objective.counts(batch)
+    dropout = jax.random.fold_in(named_key(seed, "dropout"), step)
+
+    def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        terms = objective.terms(params, part, key)
+        return total(objective.weights, terms, counts), terms
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    n = config.optim.accumulate
+    if n == 1:
+        (value, terms), grads = gradient(params, batch, dropout)
+        return value, terms, grads
+    parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(sums: Any, xs: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, gradient(params, *xs)), None
+
+    one = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, one, dropout)
+    )
+    sums, _ = jax.lax.scan(add, zero, (parts, jax.random.split(dropout, n)))
+    (value, terms), grads = sums
+    return value, terms, grads
 
 
 def train_step(
@@ -94,41 +143,29 @@ def train_step(
     state: State,
     batch: Batch,
 ) -> tuple[State, dict[str, Any]]:
-    """One update: corrupt, differentiate each micro-batch, add up, update.
-
-    The gradient is that of the whole batch's loss however many micro-batches it comes in,
-    since each divides by the whole batch's counts.
-    """
-    seed = config.run.seed
-    batch = objective.corrupt(batch, named_key(seed, "corruption"))
-    counts = objective.counts(batch)
-    dropout = jax.random.fold_in(named_key(seed, "dropout"), state.step)
-
-    def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-        terms = objective.terms(params, part, key)
-        return total(objective.weights, terms, counts), terms
-
-    gradient = jax.value_and_grad(loss, has_aux=True)
-    n = config.optim.accumulate
-    if n == 1:
-        (value, terms), grads = gradient(state.params, batch, dropout)
-    else:
-        parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def add(sums: Any, xs: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, sums, gradient(state.params, *xs)), None
-
-        one = jax.tree.map(lambda x: x[0], parts)
-        zero = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(gradient, state.params, one, dropout),
-        )
-        sums, _ = jax.lax.scan(add, zero, (parts, jax.random.split(dropout, n)))
-        (value, terms), grads = sums
+    """One update; or none, where its numbers would spoil the model (guard/numbers.py): then all
+    stays as it was but `step`, since the batch is used up. The learning rate follows the updates
+    that were made."""
+    value, terms, grads = gradients(config, objective, state.params, state.step, batch)
+    norm = optax.tree.norm(grads)  # the same sum that clipping takes: XLA computes it once
+    good, history = guard.judge(config.guard, state.guard, value, norm)
     updates, opt = tx.update(grads, state.opt, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
-    rate = optim.schedule(config.optim, config.run.steps)(state.step)
-    return State(state.step + 1, params, opt), {"loss": value, "learning_rate": rate, **terms}
+    made = optax.apply_updates(state.params, updates), opt
+    params, opt = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), made, (state.params, state.opt)
+    )
+    rate = optim.schedule(config.optim, config.run.steps)(optim.updates_done(state.opt))
+    metrics = {"loss": value, "learning_rate": rate, "gradient_norm": norm, **terms}
+    metrics |= {"skipped": history.skipped, "spikes": history.spikes}
+    return State(state.step + 1, params, opt, history), metrics
+
+
+def examine(
+    config: Experiment, objective: Objective, params: Any, step: jax.Array, batch: Batch
+) -> dict[str, Any]:
+    """Terms, and norms by leaf, of the step that follows `step` completed ones."""
+    _, terms, grads = gradients(config, objective, params, step, batch)
+    return guard.measure(terms, grads, params)
 
 
 def eval_step(config: Experiment, objective: Objective, params: Any, batch: Batch) -> Any:
@@ -164,47 +201,83 @@ def fit(
     checkpoints: Checkpoints,
     folder: Path,
     stop: Stop,
+    save_scored: bool = False,
 ) -> State:
     """Train from the newest checkpoint, or from the start, to `run.steps`.
 
-    `batches(step)` yields the batches from a step on, `score(params)` the `eval_` metrics.
+    `batches(step)` yields the batches from a step on, `score(params)` the `eval_` metrics. With
+    `save_scored` every step that is scored is saved too, so that the best is among the saved.
     Returns the last state; when `stop` carries a signal, that of the step it arrived in,
-    saved.
+    saved. Failure: too many updates in a row had numbers that would spoil the model.
     """
-    run = config.run
-    start = checkpoints.newest() or 0
+    run, start = config.run, checkpoints.newest() or 0
     log = RunLog(folder if jax.process_index() == 0 else None, start, run.steps, plain)
-    with log.timed("restore" if start else "init"):
-        state = checkpoints.restore(start, steps.like) if start else steps.init()
-        jax.block_until_ready(state)
-    previous = None
-    ahead = batches(start)
-    for step in range(start + 1, run.steps + 1):
-        batch = next(ahead)
-        with log.timed("compile") if step == start + 1 else nullcontext():
-            state, metrics = steps.train(state, steps.to_devices(batch))
-        log.advance(int(batch["size"].sum()) * jax.process_count())
-        # The step before is fetched while this one runs: the device never waits for the host,
-        # and the host is never more than one step ahead.
-        log.flush()
-        jax.block_until_ready(previous)
-        previous = metrics["loss"]
-        last = step == run.steps or stop.signal is not None
-        scoring = step % run.eval_every == 0 or step == run.steps
-        saving = step % run.save_every == 0 or last
-        if scoring or saving:
-            jax.block_until_ready(previous)  # so that its time counts as a step's
-        scores = {}
-        if scoring:
-            with log.timed("evaluate"):
-                scores = score(state.params)
-        if step % run.log_every == 0 or scores:
-            log.defer({**metrics, **scores})
-        if saving:
-            log.sync()
-            with log.timed("save"):
-                checkpoints.save(step, state, config, scores or None)
-        if last:
-            break
-    log.close()
+    with contextlib.closing(log), Watchdog(config.guard, folder) as dog:
+        phase = partial(_phase, log, dog)
+        with phase("restore" if start else "init"):
+            state = checkpoints.restore(start, steps.like) if start else steps.init()
+            jax.block_until_ready(state)
+        tally = Tally(config.guard, state.guard, start, log.say)
+        ahead, compiled = batches(start), set()
+        for step in range(start + 1, run.steps + 1):
+            dog.step(step)
+            with dog.phase("data"), log.waiting():
+                batch = next(ahead)
+            shapes = frozenset((name, x.shape) for name, x in batch.items())
+            with contextlib.nullcontext() if shapes in compiled else phase("compile"):
+                state, metrics = steps.train(state, steps.to_devices(batch))
+            compiled.add(shapes)
+            log.advance(int(batch["size"].sum()) * steps.shares)
+            # The step before is fetched while this one runs: the device never waits for the
+            # host, and the host is never more than one step ahead.
+            log.flush()
+            tally.follow(step, metrics)
+            last = stop.agreed() or step == run.steps
+            scoring = step % run.eval_every == 0 or step == run.steps
+            saving = step % run.save_every == 0 or last or (scoring and save_scored)
+            if scoring or saving:
+                tally.settle()  # nothing bad is saved, and the step's time counts as its own
+            if tally.halted:
+                raise Failure(_why(config, steps, state, batches, tally.step, checkpoints, folder))
+            scores = {}
+            if scoring:
+                with phase("evaluate"):
+                    scores = score(state.params)
+            if step % run.log_every == 0 or scores:
+                log.defer({**metrics, **scores})
+            if saving:
+                log.sync()
+                with phase("save"):
+                    checkpoints.save(step, state, config, scores or None)
+            if last:
+                break
     return state
+
+
+@contextlib.contextmanager
+def _phase(log: RunLog, dog: Watchdog, what: str) -> Iterator[None]:
+    """Something else than steps: timed by the log, watched by the dog."""
+    with dog.phase(what), log.timed(what):
+        yield
+
+
+def _why(
+    config: Experiment,
+    steps: Steps,
+    state: State,
+    batches: Callable[[int], Iterator[Batch]],
+    step: int,
+    checkpoints: Checkpoints,
+    folder: Path,
+) -> str:
+    """What was bad at `step`, computed again: since no update was made, from the same state."""
+    batch = steps.to_devices(next(batches(step - 1)))
+    found = jax.device_get(steps.examine(state.params, np.int32(step - 1), batch))
+    row, newest = config.guard.max_skips, checkpoints.newest()
+    return (
+        f"stopped at step {step}: {row} updates in a row were left out. At this step "
+        f"{guard.first_bad(found)}. Nothing bad was saved: "
+        + (f"the last checkpoint is step {newest}" if newest else "there is no checkpoint yet")
+        + f". Look with `bert-jax replay {folder} {step}`; mend the data or the rate, or raise "
+        "--guard.max_skips"
+    )

@@ -42,6 +42,11 @@ def is_stacked(name: str) -> bool:
     return "/layers/" in f"/{name}"
 
 
+def is_by_token(name: str) -> bool:
+    """Whether axis 0 of the leaf counts tokens of the vocabulary."""
+    return re.search(r"(embeddings/word|(mlm|sbo)/bias)$", name) is not None
+
+
 def count(tree: Tree) -> int:
     """Number of scalars in all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

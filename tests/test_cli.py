@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax import cli
+from bert_jax import cli, lock
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.txt"
@@ -75,7 +75,7 @@ def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
     run = made / "run"
     names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "timing.jsonl"}
     names.add("tensorboard")
-    assert {p.name for p in run.iterdir()} == names
+    assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == names
     assert (run / "checkpoints" / "2").is_dir()
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {
@@ -126,7 +126,8 @@ def test_embed_writes_features(made: Path, tmp_path: Path) -> None:
 
 
 def test_help_needs_no_jax_and_gives_an_example() -> None:
-    for command in ("tokenizer", "prepare", "pretrain", "fill", "embed", "inspect", "report"):
+    commands = "tokenizer prepare pretrain fill embed probe inspect report"
+    for command in commands.split():
         code = (
             "import sys; from bert_jax.flags import parser\n"
             "try: parser().parse_args(sys.argv[1:])\n"
@@ -318,10 +319,49 @@ def test_a_run_that_was_killed_as_it_began_begins_again(made: Path, tmp_path: Pa
     (run / ".tokenizer.half").mkdir(parents=True)
     (run / ".config.json.new").write_text("{")
     assert not pretrain(made, run)
-    shutil.rmtree(run / "tokenizer")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copyfile(run / "config.json", begun / "config.json")
+    (begun / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step"')
+    assert not pretrain(made, begun)
+    assert (begun / "tokenizer").is_dir()
+
+
+def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(made / "run", tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
-    assert not pretrain(made, run)
-    assert (run / "tokenizer").is_dir()
+    assert pretrain(made, run) == 2
+    assert "step 2 was saved" in capsys.readouterr().err
+    metrics = (made / "run" / "metrics.jsonl").read_text()
+    assert (run / "metrics.jsonl").read_text() == metrics
+
+
+def test_a_second_run_in_a_folder_is_refused_and_readers_are_not(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with lock.hold(made / "run"):
+        assert pretrain(made, made / "run", "--run.steps", 3) == 2
+        assert "is in use by process" in capsys.readouterr().err
+        assert not call("fill", made / "run", "The [MASK].")
+
+
+def test_a_run_whose_saves_fail_ends_with_status_1_and_says_why(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bert_jax.checkpoint._check_room", full)
+    assert pretrain(made, tmp_path / "run", "--run.steps", 4, "--run.save-every", 1) == 1
+    said = capsys.readouterr().err
+    assert "checkpoint 1 was not saved: No space left on device" in said
+    assert "the last 3 saves failed: No space left on device" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 def test_a_corpus_that_was_made_anew_is_refused(

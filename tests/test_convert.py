@@ -205,7 +205,10 @@ def test_what_has_no_place_there_is_named() -> None:
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (dict(position_offset=2, embedding_size=8, pad_id=1), "no Hugging Face architecture has"),
+        (
+            dict(position_offset=2, embedding_size=8, pad_id=1),
+            "Hugging Face.s roberta has no projection",
+        ),
         (dict(position_offset=2, pad_id=0), "can only have 1 with the padding id 0"),
         (dict(position_offset=2, pad_id=1, activation="relu"), "can only have gelu in its head"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.text import corpus, dataset, segments, tokenizer, units
+from bert_jax.text import corpus, dataset, segments, tokenizer, training, units
 from bert_jax.text.corpus import open_corpus, prepare
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +171,6 @@ def test_replaced_bytes_are_counted(given, tmp_path, caplog):
         (b"A.\n\nB.\n", {"workers": 0}, "workers is 0"),
         (b"A.\n\nB.\n", {"seed": -1}, "seed is -1"),
         (b"A.\n\nB.\n", {"duplicates": 2, "segments": "doc"}, "doc draws nothing"),
-        (b"A.\n\nB.\n", {"engine": "beam"}, "apache-beam"),
         (b"A.\n\nB.\n", {"engine": "spark"}, "expected local or beam"),
         (b"A.\n\nB.\n", {"tokenizer_dir": "none"}, "none is not a folder"),
         (b"A.\n\nB.\n", {"texts": ["none.txt"]}, r"none\.txt does not exist"),
@@ -274,3 +273,17 @@ def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
     made = corpus.prepare([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
     ids, size, *_ = rows(made)[0]
     assert "here. A dog ran. It is" in made.tokenizer.decode(ids[1 : size - 1])
+
+
+def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
+    """It follows from the text alone, keeps its order and never holds more than was allowed."""
+    texts = [f"{i:04d}" * 5 for i in range(5000)]  # 20 characters each: 100,000
+    assert list(training.sample(iter(texts), 1)) == texts
+    drawn = list(training.sample(iter(texts), 0.02))
+    assert drawn == list(training.sample(iter(texts), 0.02)) == sorted(drawn)
+    assert len(drawn) == 1000
+    middle = np.mean([int(text[:4]) for text in drawn])
+    assert abs(middle - 2500) < 4 * 1443 / np.sqrt(1000)
+    assert set(training.sample(iter(texts), 0.01)) < set(drawn)
+    with pytest.raises(ValueError, match="0 million characters: expected above 0"):
+        training.sample(iter(texts), 0)

@@ -67,16 +67,36 @@ def test_a_mix_keeps_its_weights_and_tells_rows_apart() -> None:
     assert rows.max() < 50
 
 
+class Index:
+    """Any number of rows, and a list of those that were looked at."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.read = n, []
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> dict:
+        self.read.append(i)
+        return {"tokens": np.full(32, i % 97), "size": 32, "first": 32, "pair": -1}
+
+
 def test_a_billion_rows_cost_no_more_than_ten() -> None:
-    class Index:
-        def __len__(self) -> int:
-            return 10**9
+    """The batch of a late step, and the first after a restart there, read its rows alone."""
+    index = Index(10**9)
+    batch = batches(sources=[index])[10**6]
+    assert len(set(batch["row"])) == len(index.read) == 8
+    again = next(batches(sources=[Index(10**9)]).start(10**6))
+    assert equal(batch, again)
+    assert len(next(batches(sources=[index]).once(10**6))["row"]) == 8
 
-        def __getitem__(self, i: int) -> dict:
-            return {"tokens": np.full(32, i % 97), "size": 32, "first": 32, "pair": -1}
 
-    batch = batches(sources=[Index()])[10**6]
-    assert len(set(batch["row"])) == 8
+def test_numbers_of_rows_beyond_32_bits_go_around() -> None:
+    mixed = batches(sources=[Index(10**9)] * 5, weights=[1.0] * 5)
+    rows = np.concatenate([mixed[i]["row"] for i in range(20)])
+    assert rows.dtype == np.int32
+    assert (rows < 0).any()
+    assert len(set(rows)) == 160
 
 
 @pytest.mark.parametrize(

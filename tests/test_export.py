@@ -50,8 +50,10 @@ def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     rows = [{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}]
     (hf / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (hf / "results.json").write_text(json.dumps({"dev": {"accuracy": 0.75}}))
-    assert metrics(hf) == {"eval_loss": 2.5, "dev accuracy": 0.75}
+    assert metrics(hf) == {"eval_loss": 2.5}
+    results = {"metric": "accuracy", "steps": 4, "best_step": 2, "dev": {"accuracy": 0.75}}
+    (hf / "results.json").write_text(json.dumps(results))
+    assert metrics(hf) == {"dev accuracy": 0.75}
     export(read(hf)._replace(step=40), hf, "hf", tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     for part in ("| steps | 40 of 1000000", "| dev accuracy | 0.7500 |", "peak_lr 0.0001"):

@@ -1,6 +1,7 @@
 """What a run says about itself."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -58,6 +59,57 @@ def test_every_line_has_its_step_loss_and_throughput(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert list(line) == ["step", "loss", "tokens_per_second", "learning_rate"]
     assert line["tokens_per_second"] > 100 / 0.2  # what was timed apart does not count
-    timing = json.loads((tmp_path / "timing.jsonl").read_text())
-    assert timing["what"] == "evaluate"
-    assert timing["seconds"] >= 0.2
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").open()]
+    assert [t["what"] for t in timing] == ["begin", "evaluate", "steps"]
+    assert timing[1]["seconds"] >= 0.2
+
+
+def test_the_time_of_a_run_adds_up(tmp_path: Path) -> None:
+    """What is timed apart, what waits, and the rest are disjoint and leave nothing out."""
+    begin = time.monotonic()
+    run = log.RunLog(tmp_path, 0, 10, dict)
+    for _ in range(3):
+        with run.waiting():
+            time.sleep(0.05)
+        with run.timed("save"):
+            time.sleep(0.1)
+        run.advance(1)
+    run.close()
+    whole = time.monotonic() - begin
+    spent = log.goodput(tmp_path)
+    assert spent["wait"] >= 0.15
+    assert spent["save"] >= 0.3
+    assert spent["lost"] == 0
+    assert sum(spent.values()) == pytest.approx(whole, abs=0.05)
+
+
+def test_steps_that_a_kill_took_are_lost(tmp_path: Path) -> None:
+    """Ten steps of a second each, killed within a line, begun again after step 5."""
+    lines = [
+        dict(what="begin", step=0, seconds=0),
+        dict(what="compile", step=0, seconds=5),
+        *(dict(what="steps", step=i, after=i - 2, seconds=2, wait=0.5) for i in (2, 4, 6, 8, 10)),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"what": "st'
+    (tmp_path / "timing.jsonl").write_text(text)
+    again = log.RunLog(tmp_path, 5, 10, dict)
+    for _ in range(5):
+        again.advance(1)
+    again.close()
+    spent = log.goodput(tmp_path)
+    assert spent["lost"] == 5
+    assert spent["steps"] == pytest.approx(5, abs=0.5)
+    assert (spent["compile"], spent["wait"]) == (5, 2.5)
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path: Path) -> None:
+    run = log.RunLog(tmp_path, 0, 10, dict)
+    run.advance(1)
+    run.defer({"loss": float("nan"), "gradient_norm": float("inf")})
+    run.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert '"loss": null' in text
+    assert '"gradient_norm": null' in text
+    assert math.isnan(log.read(tmp_path)[0]["loss"])
+    log.RunLog(tmp_path, 1, 10, dict).close()  # goes on: the line stays as it is
+    assert (tmp_path / "metrics.jsonl").read_text() == text

@@ -111,7 +111,10 @@ class Module:
         shape = (*self.one["tokens"].shape, self.config.hidden_size)
         self.x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
         family = FAMILIES[self.made.config.model_type]
-        self.rules = {r.theirs.replace("{i}", "0"): r for r in rules(family, family.heads, True)}
+        self.rules = {
+            r.theirs.replace("{i}", "0"): r
+            for r in rules(family, family.table_of(family.heads), True)
+        }
         self.names = [n for n in self.rules if n.startswith(prefixes)]
 
     def tree(self, p: dict[str, Any]) -> Any:

@@ -1,18 +1,35 @@
 """The vocabulary of the whole project: what an experiment is made of, as plain values.
 
+stages     batches of one shape after another, as `data.stages` writes them
 schema     the fields, their defaults (BERT-base) and what they admit
 values     changed by name, as JSON, from the files of configs/
-families   BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT: the bases that configs/ differ from
+families   BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ...: the bases
+           that configs/ differ from
 
 Standard library only.
 """
 
-from bert_jax.config.families import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, demo
+from bert_jax.config.families import (
+    ALBERT,
+    BERT,
+    ELECTRA,
+    FINETUNE,
+    FINETUNE_ALBERT,
+    FINETUNE_BERT,
+    FINETUNE_ELECTRA,
+    FINETUNE_ROBERTA,
+    FINETUNE_SPANBERT,
+    ROBERTA,
+    SPANBERT,
+    demo,
+)
+from bert_jax.config.heads import head_for, supervised
 from bert_jax.config.schema import (
     Data,
     Encoder,
     Experiment,
     Glue,
+    Guard,
     Imported,
     Kind,
     Masked,
@@ -24,6 +41,7 @@ from bert_jax.config.schema import (
     Run,
     Supervised,
 )
+from bert_jax.config.stages import Stage
 from bert_jax.config.values import (
     differences,
     from_dict,
@@ -38,12 +56,19 @@ __all__ = [
     "ALBERT",
     "BERT",
     "ELECTRA",
+    "FINETUNE",
+    "FINETUNE_ALBERT",
+    "FINETUNE_BERT",
+    "FINETUNE_ELECTRA",
+    "FINETUNE_ROBERTA",
+    "FINETUNE_SPANBERT",
     "ROBERTA",
     "SPANBERT",
     "Data",
     "Encoder",
     "Experiment",
     "Glue",
+    "Guard",
     "Imported",
     "Kind",
     "Masked",
@@ -53,13 +78,16 @@ __all__ = [
     "Optim",
     "ReplacedTokens",
     "Run",
+    "Stage",
     "Supervised",
     "demo",
     "differences",
     "from_dict",
     "from_file",
+    "head_for",
     "read",
     "replace",
     "save",
+    "supervised",
     "to_dict",
 ]

@@ -6,11 +6,13 @@ from bert_jax.config.schema import (
     Data,
     Encoder,
     Experiment,
+    Guard,
     Masked,
     Masking,
     Optim,
     ReplacedTokens,
     Run,
+    Supervised,
 )
 from bert_jax.config.values import replace
 
@@ -87,6 +89,42 @@ SPANBERT = Experiment(
         decay="all",
     ),
     run=Run(dir="runs/spanbert_base", steps=300_000),
+)
+
+# One recipe for any model, and those of the five papers; sources are in configs/finetune*.py.
+# The heads are those of the model's family (heads.py), whatever the recipe.
+FINETUNE = Experiment(
+    objective=Supervised(),
+    data=Data(batch_size=32),
+    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-4, warmup_share=0.1, eps=1e-8),
+    run=Run(dir="runs/finetune", epochs=5.0, evals_per_epoch=1.0, log_every=20, keep=1),
+    guard=Guard(spike="off"),  # a loss of few rows jumps by nature
+)
+FINETUNE_BERT = replace(
+    FINETUNE,
+    optim=Optim(peak_lr=3e-5, warmup_share=0.1),
+    run=dict(dir="runs/finetune_bert", epochs=3.0),
+)
+FINETUNE_ALBERT = replace(
+    FINETUNE,
+    optim=Optim(peak_lr=2e-5, warmup_share=0.06),
+    run=dict(dir="runs/finetune_albert", epochs=10.0),
+)
+FINETUNE_ROBERTA = replace(
+    FINETUNE,
+    data=dict(batch_size=16),
+    optim=replace(ROBERTA.optim, peak_lr=2e-5, warmup_share=0.06, weight_decay=0.1),
+    run=dict(dir="runs/finetune_roberta", epochs=10.0),
+)
+FINETUNE_ELECTRA = replace(
+    FINETUNE,
+    optim=Optim(schedule="electra", peak_lr=1e-4, warmup_share=0.1, layer_decay=0.8),
+    run=dict(dir="runs/finetune_electra", epochs=3.0),
+)
+FINETUNE_SPANBERT = replace(
+    FINETUNE,
+    optim=Optim(schedule="roberta", peak_lr=2e-5, warmup_share=0.1),
+    run=dict(dir="runs/finetune_spanbert", epochs=4.0, evals_per_epoch=10.0),
 )
 
 

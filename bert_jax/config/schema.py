@@ -11,6 +11,10 @@ import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bert_jax.config.stages import Stage, parse_stages, stages_of
+
+LARGEST = 1 << 30  # of a size: rows are counted in 32 bits
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -43,6 +47,9 @@ class Encoder:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"encoder.{name} is {value}: expected at least 1")
+        for name in (*sizes, "mlp_size", "embedding_size", "token_types", "position_offset"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at most 2^30")
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"encoder.hidden_size {self.hidden_size} does not divide into "
@@ -184,21 +191,25 @@ class Supervised:
     """Fine-tuning: one head over the encoder, learned from labelled rows.
 
     The head is a dense layer to the labels on `head`: the pooled first token, the first token
-    itself (ELECTRA), or every token (tagging). `qa` has two such layers or, `joint`, an end
-    that is told the start and a classifier of answerable questions.
+    itself (ELECTRA), or `gelu`, a dense layer and a GELU on the first token (ELECTRA in Hugging
+    Face); for tagging it lies on every token. `qa` has two such layers or, `joint`, an end that
+    is told the start and a classifier of answerable questions.
     """
 
     task: Kind | Glue = "classification"
     family: Literal["bert", "albert", "roberta", "electra"] = "bert"  # of the encoder
-    head: Literal["pooler", "first"] = "pooler"
+    head: Literal["pooler", "first", "gelu"] = "pooler"
     span: Literal["linear", "joint"] = "linear"
     labels: tuple[str, ...] = ()  # in the order of the logits; from the data
-    dropout: float = 0.1  # before the head's dense layers
+    dropout: float = 0.1  # before the head's dense layers; linear spans have none
     init: Literal["same", "glorot"] = "same"  # of the head's last layer; ELECTRA: Glorot
+    scale: float = 1.0  # regression learns label / scale: 5 for STS-B in ELECTRA and RoBERTa
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"objective.dropout is {self.dropout}: expected 0 <= x < 1")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"objective.scale is {self.scale}: expected above 0")
 
     @property
     def kind(self) -> Kind:
@@ -206,6 +217,22 @@ class Supervised:
         if self.task in typing.get_args(Glue):
             return "regression" if self.task == "stsb" else "classification"
         return typing.cast(Kind, self.task)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the head gives of a text or token; two while the labels are unknown."""
+        return 1 if self.kind in ("regression", "choice") else len(self.labels) or 2
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the outputs of a row are one per token."""
+        return self.kind == "tagging" or (self.kind == "qa" and self.span == "linear")
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row at most, where `data.length` does not say: BERT's and ELECTRA's for
+        GLUE and SQuAD, ELECTRA's for tagging, ALBERT's and RoBERTa's for RACE."""
+        return {"tagging": 256, "qa": 384, "choice": 512}.get(self.kind, 128)
 
 
 Objective = Masked | ReplacedTokens | Imported | Supervised
@@ -217,6 +244,9 @@ class Data:
     mix: str | None = None  # PATH=WEIGHT,PATH=WEIGHT instead
     batch_size: int = 256  # rows, over all devices and processes
     length: int | None = None  # tokens per row; None: the corpus's own
+    # LENGTH[xROWS]=SHARE,... of the schedule, one after another: 128x256=0.9,512x256=0.1; then
+    # {length} in `path` or `mix` stands for each stage's
+    stages: str | None = None
     threads: int = 8  # that read and decode rows ahead of the step
     corpus: str | None = None  # what the corpus holds, as a hash; filled in when a run begins
 
@@ -225,6 +255,13 @@ class Data:
             raise ValueError(f"data.batch_size is {self.batch_size}: expected at least 1")
         if self.length is not None and self.length < 8:
             raise ValueError(f"data.length is {self.length}: expected at least 8")
+        if self.stages is not None and self.length is not None:
+            longest = max(part.length for part in parse_stages(self.stages))
+            if self.length != longest:
+                raise ValueError(
+                    f"data.length is {self.length}, but data.stages has lengths of its own, up "
+                    f"to {longest}: leave data.length out"
+                )
 
 
 @dataclass(frozen=True)
@@ -273,6 +310,7 @@ class Run:
     dir: str = "runs/bert"
     steps: int = 1_000_000
     epochs: float | None = None  # fine-tuning: passes over the training rows; gives `steps`
+    evals_per_epoch: float | None = None  # fine-tuning: gives `eval_every`
     seed: int = 0
     log_every: int = 100
     save_every: int = 5_000
@@ -285,11 +323,35 @@ class Run:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"run.epochs is {self.epochs}: expected above 0")
+        if self.evals_per_epoch is not None and self.evals_per_epoch <= 0:
+            raise ValueError(f"run.evals_per_epoch is {self.evals_per_epoch}: expected above 0")
         if self.seed < 0:
             raise ValueError(f"run.seed is {self.seed}: expected at least 0")
         for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What a run does about numbers and phases that are not as they should be."""
+
+    max_skips: int = 10  # updates left out in a row, at which the run stops
+    spike: Literal["off", "warn", "skip"] = "warn"  # a loss far above the last ones
+    spike_window: int = 128  # losses that it is compared with
+    spike_factor: float = 10.0  # deviations above their median
+    hang_factor: float = 20.0  # a phase that takes this many times its median ...
+    hang_after: float = 300.0  # ... and this many seconds has its stacks written
+    abort_after: float | None = None  # seconds in one phase that end the process
+
+    def __post_init__(self) -> None:
+        for name in ("max_skips", "spike_window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"guard.{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("spike_factor", "hang_factor", "hang_after", "abort_after"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"guard.{name} is {value}: expected above 0")
 
 
 @dataclass(frozen=True)
@@ -302,16 +364,25 @@ class Experiment:
     optim: Optim = field(default_factory=Optim)
     mesh: Mesh = field(default_factory=Mesh)
     run: Run = field(default_factory=Run)
+    guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
-        length, most = self.data.length, self.encoder.max_length
-        if length is not None and length > most:
-            raise ValueError(
-                f"data.length {length} is beyond the model's encoder.max_length {most}: "
-                "shorten the rows or lengthen the position table"
-            )
-        if self.data.batch_size % self.optim.accumulate:
-            raise ValueError(
-                f"data.batch_size {self.data.batch_size} does not divide into optim.accumulate "
-                f"{self.optim.accumulate} micro-batches"
-            )
+        most = self.encoder.max_length
+        for stage in self.stages:
+            if stage.length is not None and stage.length > most:
+                raise ValueError(
+                    f"data.length {stage.length} is beyond the model's encoder.max_length {most}: "
+                    "shorten the rows or lengthen the position table"
+                )
+            if stage.batch_size % self.optim.accumulate:
+                raise ValueError(
+                    f"data.batch_size {stage.batch_size} does not divide into optim.accumulate "
+                    f"{self.optim.accumulate} micro-batches"
+                )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The shapes of the batches, each from a step on; at least one. Shares are of the
+        schedule (`optim.decay_steps`, else `run.steps`); the last stage goes on beyond it."""
+        steps, data = self.optim.decay_steps or self.run.steps, self.data
+        return stages_of(data.stages, steps, data.length, data.batch_size)

@@ -113,8 +113,8 @@ def save(config: Experiment, path: Path) -> None:
 def read(path: Path) -> Experiment:
     """The resolved config of a run folder or a checkpoint."""
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not a readable config: {e}") from e
     return from_dict(Experiment, values)
 

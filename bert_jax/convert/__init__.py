@@ -2,6 +2,7 @@
 
 rules      one table per family, theirs <-> ours
 configs    their config.json <-> our Encoder
+tasks      their classes for fine-tuning <-> our Supervised
 tensors    their tensors <-> our parameters: from_hf, to_hf
 folder     their folders on disk, read with suspicion
 growth     more pieces, more positions
@@ -17,7 +18,8 @@ from bert_jax.convert.folder import (
     read_json,
 )
 from bert_jax.convert.growth import with_pieces, with_positions
-from bert_jax.convert.heads import HEADS, shapes_of, with_heads
+from bert_jax.convert.heads import HEADS, modules, shapes_of, with_heads
+from bert_jax.convert.tasks import scaled
 from bert_jax.convert.tensors import Exported, from_hf, nest, part_of, to_hf
 
 __all__ = [
@@ -28,11 +30,13 @@ __all__ = [
     "from_hf",
     "is_hf_folder",
     "join",
+    "modules",
     "nest",
     "part_of",
     "read_experiment",
     "read_folder",
     "read_json",
+    "scaled",
     "shapes_of",
     "to_hf",
     "with_heads",

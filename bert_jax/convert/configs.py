@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from bert_jax import config
-from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens
+from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens, Supervised
 from bert_jax.convert import rules
 from bert_jax.convert.rules import Family
 
@@ -130,7 +130,7 @@ def read_encoder(hf: Json) -> Encoder:
             raise ValueError(f"config.json has {key} {hf[key]!r}: only {only!r} can be imported")
     fields = FIELDS | MORE_FIELDS.get(family.name, {})
     made = {ours: _number(hf, theirs) for ours, theirs in fields.items()}
-    if hf["hidden_act"] not in ACTIVATIONS:
+    if not isinstance(hf["hidden_act"], str) or hf["hidden_act"] not in ACTIVATIONS:
         raise ValueError(
             f"config.json has hidden_act {hf['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}"
         )
@@ -153,9 +153,14 @@ def _number(hf: Json, key: str) -> Any:
     return value if like is None else type(like)(value)
 
 
-def experiment(family: Family, encoder: Encoder, heads: Collection[str]) -> Experiment:
-    """The family's base with this encoder, and an objective where the heads make one up."""
+def experiment(
+    family: Family, encoder: Encoder, heads: Collection[str], task: Supervised | None = None
+) -> Experiment:
+    """The family's base with this encoder, and the task's objective, or one that the heads make
+    up."""
     base = dataclasses.replace(BASES[family.name], encoder=encoder)
+    if task is not None:
+        return dataclasses.replace(base, objective=task)
     masked = {"bert": ({"mlm"}, {"mlm", "pooler", "pair"}), "roberta": ({"mlm"},)}
     masked["albert"] = masked["bert"]
     if set(heads) in masked.get(family.name, ()):
@@ -174,7 +179,9 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
     if isinstance(objective, Imported):
         return rules.FAMILIES[objective.family]
     projected = encoder.embedding_width != encoder.hidden_size
-    if isinstance(objective, ReplacedTokens):
+    if isinstance(objective, Supervised):
+        family = rules.FAMILIES[objective.family]
+    elif isinstance(objective, ReplacedTokens):
         family = rules.ELECTRA
     elif encoder.position_offset:
         family = rules.ROBERTA
@@ -182,8 +189,8 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
         family = rules.ALBERT if projected or encoder.groups is not None else rules.BERT
     if projected and not family.projection:
         raise ValueError(
-            f"encoder.embedding_size {encoder.embedding_size} beside encoder.position_offset "
-            f"{encoder.position_offset}: no Hugging Face architecture has both"
+            f"encoder.embedding_size {encoder.embedding_size} beside encoder.hidden_size "
+            f"{encoder.hidden_size}: Hugging Face's {family.name} has no projection between them"
         )
     offset = encoder.pad_id + 1 if family is rules.ROBERTA else 0
     if encoder.position_offset != offset:
@@ -194,10 +201,9 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
     return family
 
 
-def write(family: Family, encoder: Encoder, heads: Collection[str]) -> Json:
-    """The config.json of an encoder in the class that holds most of its heads."""
-    name, held = family.class_of(heads)
-    fixed = [h for h in family.activation_fixed if h in held]
+def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -> Json:
+    """The config.json of an encoder in a class that holds these heads."""
+    fixed = [h for h in family.activation_fixed if h in heads]
     if encoder.activation != "gelu" and fixed:
         raise ValueError(
             f"encoder.activation is {encoder.activation}: Hugging Face's {name} can only have "

@@ -9,6 +9,7 @@ import numpy as np
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
 from bert_jax.convert import configs
 from bert_jax.convert.heads import HEADS, Params
+from bert_jax.model import towers
 from bert_jax.trees import named_leaves
 
 
@@ -40,14 +41,8 @@ def join(
             f"the generator has encoder.{name} {asked}: a generator of this width beside this "
             f"discriminator has {is_}"
         )
-    towers = {"generator": dict(gen), "discriminator": dict(disc)}
-    shared = {"all": set(disc["embeddings"]), "words": {"word"}, "none": set()}[tied]
-    for tower in towers.values():
-        own = {k: v for k, v in tower.pop("embeddings").items() if k not in shared}
-        tower |= {"embeddings": own} if own else {}
-    one = {k: disc["embeddings"][k] for k in disc["embeddings"] if k in shared}
     experiment = replace(configs.BASES["electra"], encoder=ours.encoder, objective=objective)
-    return experiment, ({"embeddings": one} if one else {}) | towers
+    return experiment, towers.parted(gen, disc, tied)
 
 
 def _heads(params: Params) -> str:

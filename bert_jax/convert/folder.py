@@ -5,7 +5,7 @@ loader that admits nothing but tensors."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_jax.config import Experiment, replace
-from bert_jax.convert import configs
+from bert_jax.convert import configs, tasks
 from bert_jax.convert.configs import Json
 from bert_jax.convert.heads import Params
 from bert_jax.convert.tensors import TYPES, Tensors, from_hf, full_names, heads_under
@@ -25,6 +25,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -76,6 +77,7 @@ def read_experiment(folder: str | Path) -> Experiment:
         family, encoder = configs.family_of(hf), configs.read_encoder(hf)
         files = _tensor_files(folder)
         names = full_names(family, files)
+        task = tasks.read(family, hf)
         heads = heads_under(family, names.values()) | set(configs.demanded_heads(family, hf))
         given = {name: given for given, name in names.items()}.get(family.prefix + TYPES)
         if given is not None and encoder.token_types == 1:
@@ -83,7 +85,7 @@ def read_experiment(folder: str | Path) -> Experiment:
             encoder = encoder if row.any() else replace(encoder, token_types=0)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
-    return configs.experiment(family, encoder, heads)
+    return configs.experiment(family, encoder, heads, task)
 
 
 def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:
@@ -114,24 +116,39 @@ def read_json(path: Path) -> Json:
 
 def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
     """Every tensor of the folder, from one file or from those that an index lists."""
-    safe = (folder / INDEX).is_file() or (folder / WEIGHTS).is_file()
-    if allow_pickle and not safe and (folder / PICKLE).is_file():
-        return _read_pickle(folder / PICKLE)
-    files = _tensor_files(folder)
-    read = {file: _sound(file, _all_of) for file in sorted(set(files.values()))}
+    if allow_pickle and not _is_safe(folder) and _pickles(folder):
+        read = {file: _read_pickle(file) for file in _pickles(folder)}
+        if not (folder / PICKLE_INDEX).is_file():
+            return read[folder / PICKLE]
+        files = _indexed(folder, PICKLE_INDEX, read)
+    else:
+        files = _tensor_files(folder)
+        read = {file: _sound(file, _all_of) for file in sorted(set(files.values()))}
     return {name: read[file][name] for name, file in files.items()}
+
+
+def _is_safe(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder / WEIGHTS).is_file()
+
+
+def _pickles(folder: Path) -> list[Path]:
+    if (folder / PICKLE_INDEX).is_file():
+        return sorted({folder / file for file in _weight_map(folder, PICKLE_INDEX).values()})
+    return [folder / PICKLE] if (folder / PICKLE).is_file() else []
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
     """Name of a tensor -> the safetensors file that holds it; headers alone are read."""
     if (folder / INDEX).is_file():
-        return _indexed(folder)
+        files = sorted(set(_weight_map(folder, INDEX).values()))
+        return _indexed(folder, INDEX, {folder / f: _sound(folder / f, _names_of) for f in files})
     if (folder / WEIGHTS).is_file():
         return dict.fromkeys(_sound(folder / WEIGHTS, _names_of), folder / WEIGHTS)
-    if (folder / PICKLE).is_file():
+    if _pickles(folder):
         raise ValueError(
-            f"only {PICKLE} is there, a pickle, which could run code: convert it to safetensors, "
-            "or import it with --allow-pickle (then PyTorch reads it, tensors only)"
+            f"only {_pickles(folder)[0].name} is there, a pickle, which could run code: convert "
+            "it to safetensors, or import it with --allow-pickle (then PyTorch reads it, tensors "
+            "only)"
         )
     raise ValueError(f"no weights: expected {WEIGHTS} or {INDEX}")
 
@@ -155,22 +172,28 @@ def _all_of(file: Any) -> Tensors:
     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
 
 
-def _indexed(folder: Path) -> dict[str, Path]:
-    where = read_json(folder / INDEX).get("weight_map")
+def _weight_map(folder: Path, index: str) -> dict[str, str]:
+    """Name of a tensor -> name of its file, which is one beside the index."""
+    where = read_json(folder / index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
-        raise ValueError(f"{INDEX} has no weight_map of tensor names to file names")
+        raise ValueError(f"{index} has no weight_map of tensor names to file names")
     for file in sorted(set(where.values())):
         if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
             raise ValueError(
-                f"{INDEX} points to {file!r}: expected the name of a file in the same folder"
+                f"{index} points to {file!r}: expected the name of a file in the same folder"
             )
         if not (folder / file).is_file():
-            raise ValueError(f"{INDEX} names {file}, which is not there: copy it beside the index")
-    held = {file: set(_sound(folder / file, _names_of)) for file in sorted(set(where.values()))}
+            raise ValueError(f"{index} names {file}, which is not there: copy it beside the index")
+    return where
+
+
+def _indexed(folder: Path, index: str, held: Mapping[Path, Collection[str]]) -> dict[str, Path]:
+    """Name of a tensor -> the file that the index gives for it, and that does hold it."""
+    where = {name: folder / file for name, file in _weight_map(folder, index).items()}
     lost = sorted(name for name, file in where.items() if name not in held[file])
     if lost:
-        raise ValueError(f"{INDEX} promises tensors that its files do not hold: {', '.join(lost)}")
-    return {name: folder / file for name, file in where.items()}
+        raise ValueError(f"{index} promises tensors that its files do not hold: {', '.join(lost)}")
+    return where
 
 
 def _read_pickle(path: Path) -> Tensors:

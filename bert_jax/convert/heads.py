@@ -9,33 +9,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Encoder, Experiment
+from bert_jax.config import Encoder, Experiment, Supervised
 from bert_jax.convert import configs
 from bert_jax.model import Network
+from bert_jax.model.encoder import Head
 from bert_jax.model.heads import HEADS
+from bert_jax.model.tasks import task_heads
 from bert_jax.trees import named_leaves
 
 Params = dict[str, Any]
 
-# those that theirs may have too; a network applies them in this order
+
+def modules(heads: Collection[str], task: Supervised | None = None) -> dict[str, Head]:
+    """The modules of heads that theirs may have too, in the order in which a network applies
+    them; those of a task, where it is given, as they answer without labels."""
+    if task is not None:
+        return task_heads(task, search=True)
+    return {h: HEADS[h] for h in HEADS if h in heads}
 
 
-def shapes_of(encoder: Encoder, heads: Collection[str]) -> Any:
+def shapes_of(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
     """Shapes and types of the parameters of a network with these heads."""
-    network, batch = _network(encoder, heads)
-    return jax.eval_shape(network.init, jax.random.key(0), batch)["params"]
+    network = Network(encoder, modules(heads, task))
+    return jax.eval_shape(network.init, jax.random.key(0), _example())["params"]
 
 
-def _network(encoder: Encoder, heads: Collection[str]) -> tuple[Network, dict[str, jax.Array]]:
-    """The network, and the smallest batch that reaches all of its parameters."""
-    one = jnp.ones(1, jnp.int32)
-    batch = {
-        "tokens": jnp.zeros((1, 2), jnp.int32),
-        "size": one,
-        "first": one,
-        "masked": jnp.zeros((1, 1), jnp.int32),
-    }
-    return Network(encoder, {h: HEADS[h] for h in HEADS if h in heads}), batch
+def _example() -> dict[str, jax.Array]:
+    """The smallest batch that reaches all of a network's parameters."""
+    row = dict.fromkeys(("size", "first", "context"), jnp.ones(1, jnp.int32))
+    zeros = jnp.zeros((1, 2), jnp.int32)
+    return {"tokens": zeros, "masked": zeros[:, :1], **row}
 
 
 def with_heads(
@@ -43,8 +46,13 @@ def with_heads(
 ) -> tuple[Experiment, Params, list[str]]:
     """The model with fresh parameters for the heads that it lacks, and the names of those.
 
-    ValueError: a head that the family does not have.
+    ValueError: a head that the family does not have, or a fine-tuned model.
     """
+    if isinstance(experiment.objective, Supervised):
+        raise ValueError(
+            f"the model is fine-tuned for {experiment.objective.task}, other heads have no place "
+            "beside that: leave them out, or its head (--drop classifier)"
+        )
     family = configs.family_for(experiment.encoder, experiment.objective)
     asked = {*heads, *(("pooler",) if "pair" in heads else ())}
     unknown = sorted(asked - set(family.heads))
@@ -54,8 +62,8 @@ def with_heads(
         )
     new = sorted(asked - set(params))
     held = {h for h in HEADS if h in params or h in new}
-    network, batch = _network(experiment.encoder, held)
-    drawn = network.init(jax.random.key(seed), batch)["params"]
+    network = Network(experiment.encoder, modules(held))
+    drawn = network.init(jax.random.key(seed), _example())["params"]
     fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
     grown = configs.experiment(family, experiment.encoder, held)
     return grown, {**params, **fresh}, sorted(named_leaves(fresh))

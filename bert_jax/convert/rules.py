@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bert_jax.config import Kind
+
 Table = dict[str, str]
 
 EMBEDDINGS: Table = {
@@ -51,6 +53,13 @@ def _layers(at: str, table: Table) -> Table:
     return {f"{at}.{theirs}": f"encoder/layers/{ours}" for theirs, ours in table.items()}
 
 
+class Task(NamedTuple):
+    """A class of theirs for fine-tuning, and what it has beside the body."""
+
+    name: str
+    table: Table
+
+
 @dataclass(frozen=True)
 class Family:
     """A model type of theirs: where its body and each of our heads are kept."""
@@ -61,6 +70,7 @@ class Family:
     layers: Table
     heads: dict[str, Table]
     tied: Table  # their second name of a tensor -> the first
+    tasks: dict[Kind, Task]  # kind of task (regression: classification) -> its class
     activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
 
     @property
@@ -77,6 +87,24 @@ class Family:
         the bare model may have a pooler or not."""
         name, held = next(c for c in self.classes.items() if set(c[1]) <= set(heads))
         return name, held or tuple(h for h in ("pooler",) if h in heads)
+
+    def table_of(self, heads: Collection[str]) -> Table:
+        """Of these heads of pre-training, in the family's order."""
+        tables = (table for head, table in self.heads.items() if head in heads)
+        return {theirs: ours for table in tables for theirs, ours in table.items()}
+
+
+def _tasks(model: str, label: Table, choice: Table | None = None) -> dict[Kind, Task]:
+    """All four classes of a model; only their heads over whole texts differ by family."""
+    return {
+        "classification": Task(f"{model}ForSequenceClassification", label),
+        "choice": Task(f"{model}ForMultipleChoice", choice or label),
+        "tagging": Task(f"{model}ForTokenClassification", {"classifier": "tag/dense"}),
+        "qa": Task(f"{model}ForQuestionAnswering", {"qa_outputs": "span/dense"}),
+    }
+
+
+LABEL: Table = {"classifier": "label/dense"}
 
 
 BERT = Family(
@@ -102,6 +130,7 @@ BERT = Family(
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     },
+    tasks=_tasks("Bert", {"bert.pooler.dense": "pooler/dense"} | LABEL),
 )
 
 ALBERT = Family(
@@ -126,6 +155,7 @@ ALBERT = Family(
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
         "predictions.decoder.bias": "predictions.bias",
     },
+    tasks=_tasks("Albert", {"albert.pooler": "pooler/dense"} | LABEL),
 )
 
 ROBERTA = Family(
@@ -145,6 +175,11 @@ ROBERTA = Family(
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
     },
+    tasks=_tasks(
+        "Roberta",
+        {"classifier.dense": "pooler/dense", "classifier.out_proj": "label/dense"},
+        {"roberta.pooler.dense": "pooler/dense"} | LABEL,
+    ),
     activation_fixed=("mlm",),
 )
 
@@ -169,6 +204,11 @@ ELECTRA = Family(
         },
     },
     tied={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+    tasks=_tasks(
+        "Electra",
+        {"classifier.dense": "label/first", "classifier.out_proj": "label/dense"},
+        {"sequence_summary.summary": "label/first"} | LABEL,
+    ),
     activation_fixed=("mlm",),
 )
 
@@ -190,10 +230,9 @@ class Rule(NamedTuple):
         return [self.theirs.format(i=i) for i in range(sets)] if self.stacked else [self.theirs]
 
 
-def rules(family: Family, heads: Collection[str], projected: bool) -> Iterator[Rule]:
-    """Leaf by leaf, the body and the heads asked for."""
-    tables = [family.body(projected), *(family.heads[h] for h in family.heads if h in heads)]
-    for theirs, ours in (line for table in tables for line in table.items()):
+def rules(family: Family, heads: Table, projected: bool) -> Iterator[Rule]:
+    """Leaf by leaf, the body and the heads of a table."""
+    for theirs, ours in (family.body(projected) | heads).items():
         if theirs.endswith((".weight", ".bias")):
             yield Rule(theirs, ours, False)
             continue

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
-from bert_jax.convert import configs
+from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
+from bert_jax.convert import configs, tasks
 from bert_jax.convert.configs import Json
-from bert_jax.convert.heads import HEADS, Params, shapes_of
-from bert_jax.convert.rules import ALBERT, Family, Rule, rules
+from bert_jax.convert.heads import HEADS, Params, modules, shapes_of
+from bert_jax.convert.rules import ALBERT, Family, Rule, Table, rules
+from bert_jax.model import towers
 from bert_jax.trees import named_leaves
 
 Tensors = dict[str, np.ndarray]
@@ -48,8 +49,14 @@ def from_hf(
     """
     family, encoder = configs.family_of(hf), configs.read_encoder(hf)
     found, problems = _named(family, tensors, tuple(drop))
-    heads = heads_under(family, found)
-    heads |= set(configs.demanded_heads(family, hf)) - set(absent)
+    task = tasks.read(family, hf, drop)
+    if task is None:
+        heads = heads_under(family, found)
+        heads |= set(configs.demanded_heads(family, hf)) - set(absent)
+        table = family.table_of(heads)
+    else:
+        heads, table = set[str](), tasks.table_of(family, task)
+        found = _without_idle_pooler(family, found, table)
     if encoder.num_groups > len(found):  # before anything is made for each of them
         raise ValueError(
             f"config.json has num_hidden_layers {encoder.layers}, but there are only "
@@ -59,9 +66,9 @@ def from_hf(
     found, encoder = _without_zero_types(family, found, encoder)
     found = _without_identity(family, found, encoder)
 
-    shapes = named_leaves(shapes_of(encoder, heads))
+    shapes = named_leaves(shapes_of(encoder, heads, task))
     flat: dict[str, np.ndarray] = {}
-    for rule in rules(family, heads, "encoder/projection/bias" in shapes):
+    for rule in rules(family, table, "encoder/projection/bias" in shapes):
         if rule.ours not in shapes:  # the type table that was all zeros
             continue
         wanted = shapes[rule.ours].shape
@@ -73,7 +80,7 @@ def from_hf(
     problems += [f"unexpected {name} {list(found[name].shape)}" for name in sorted(found)]
     if problems:
         raise ValueError(_listed(family, problems))
-    return configs.experiment(family, encoder, heads), nest(flat)
+    return configs.experiment(family, encoder, heads, task), nest(flat)
 
 
 def _named(
@@ -173,6 +180,13 @@ def _without_zero_types(
     return {k: v for k, v in found.items() if k != name}, replace(encoder, token_types=0)
 
 
+def _without_idle_pooler(family: Family, found: Tensors, table: Table) -> Tensors:
+    """Models for spans and tags were often saved with the pooler that they began with, and
+    that nothing reads."""
+    idle = tuple(f"{at}." for at in family.heads.get("pooler", ()) if at not in table)
+    return {k: v for k, v in found.items() if not (idle and k.startswith(idle))}
+
+
 def _without_identity(family: Family, found: Tensors, encoder: Encoder) -> Tensors:
     """Their ALBERT projects even between equal widths, where we do not: the identity, which
     is what `to_hf` writes there, may go."""
@@ -198,15 +212,20 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Ex
     ValueError: no architecture of theirs computes this, or a part that is not there.
     """
     encoder, heads, tower = part_of(experiment, params, part)
-    family = configs.family_for(encoder, experiment.objective)
-    name, held = family.class_of(heads)
-    written = configs.write(family, encoder, heads)
+    task = experiment.objective
+    family = configs.family_for(encoder, task)
+    if isinstance(task, Supervised):
+        name, table, tower, more = tasks.held(family, encoder, task, tower)
+    else:
+        name, heads = family.class_of(heads)
+        table, more = family.table_of(heads), {}
+    written = configs.write(family, encoder, name, heads) | more
     leaves = _layers_apart(
         family, encoder, {k: np.asarray(v) for k, v in named_leaves(tower).items()}
     )
     leaves |= {k: v for k, v in _their_fillers(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
-    for rule in rules(family, held, "encoder/projection/kernel" in leaves):
+    for rule in rules(family, table, "encoder/projection/kernel" in leaves):
         leaf = leaves.pop(rule.ours)
         parts = list(leaf) if rule.stacked else [leaf]
         for theirs, one in zip(rule.names(len(parts)), parts, strict=True):
@@ -224,13 +243,14 @@ def part_of(
         raise ValueError(f"part is {part!r}: expected discriminator or generator")
     if isinstance(objective, ReplacedTokens):
         part = part or "discriminator"
-        tower = params[part]
-        embeddings = {**params.get("embeddings", {}), **tower.get("embeddings", {})}
+        tower = towers.whole(params, part)
         if part == "generator":
             encoder = objective.generator(encoder)
-        return encoder, {"mlm", "rtd"} & set(tower), {**tower, "embeddings": embeddings}
+        return encoder, {"mlm", "rtd"} & set(tower), tower
     if part is not None:
         raise ValueError(f"part is {part}: only an ELECTRA with both its towers has parts")
+    if isinstance(objective, Supervised):
+        return encoder, set(modules((), objective)), params
     return encoder, set(HEADS) & set(params), params
 
 

@@ -28,11 +28,14 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder
+from bert_jax.layout import ROWS, constrain
 from bert_jax.model.attention import attention
 from bert_jax.model.layers import (
     ACTIVATIONS,
+    by_token,
     dense,
     dropout,
+    dropout_key,
     initializer,
     layer_norm,
     projection_initializer,
@@ -81,14 +84,16 @@ class Embeddings(nn.Module):
     def __call__(self, x: Inputs) -> Float[Array, "b l e"]:
         c, init = self.config, initializer(self.config)
         word_init = _with_zero_row(init, c.pad_id) if c.zero_pad_row else init
-        word = self.param("word", word_init, (c.vocab_size, c.embedding_width))
+        word = by_token(self, "word", word_init, (c.vocab_size, c.embedding_width))
+        word = constrain(word, "tensor", None)
         position = self.param("position", init, (c.position_rows, c.embedding_width))
-        h = word[x.tokens] + position[x.positions + c.position_offset]
+        h = word[x.tokens] + constrain(position, None, None)[x.positions + c.position_offset]
         if c.token_types:
             types = jnp.minimum(x.types, c.token_types - 1)  # an imported RoBERTa has one type
-            h = h + self.param("type", init, (c.token_types, c.embedding_width))[types]
+            table = self.param("type", init, (c.token_types, c.embedding_width))
+            h = h + constrain(table, None, None)[types]
         h = layer_norm(c, self.dtype, "norm")(h)
-        return dropout(h, c.dropout, _key(self))
+        return constrain(dropout(h, c.dropout, dropout_key(self)), ROWS, None, None)
 
 
 class Attention(nn.Module):
@@ -105,14 +110,20 @@ class Attention(nn.Module):
 
         def heads(name: str) -> Float[Array, "b h l k"]:
             y = dense(c, c.hidden_size, self.dtype, name)(x)
-            return y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
+            y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
+            return constrain(y, ROWS, "tensor", None, None)
 
         h = attention(
-            heads("query"), heads("key"), heads("value"), mask, c.attention_dropout, _key(self)
+            heads("query"),
+            heads("key"),
+            heads("value"),
+            mask,
+            c.attention_dropout,
+            dropout_key(self),
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
-        h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, _key(self))
-        return layer_norm(c, self.dtype, "norm")(x + h)
+        h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, dropout_key(self))
+        return constrain(layer_norm(c, self.dtype, "norm")(x + h), ROWS, None, None)
 
 
 class Mlp(nn.Module):
@@ -125,8 +136,8 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "b l d"], _: Any = None) -> Float[Array, "b l d"]:
         c = self.config
         h = ACTIVATIONS[c.activation](dense(c, c.mlp_width, self.dtype, "up")(x))
-        h = dropout(dense(c, c.hidden_size, self.dtype, "down")(h), c.dropout, _key(self))
-        return layer_norm(c, self.dtype, "norm")(x + h)
+        h = dropout(dense(c, c.hidden_size, self.dtype, "down")(h), c.dropout, dropout_key(self))
+        return constrain(layer_norm(c, self.dtype, "norm")(x + h), ROWS, None, None)
 
 
 PARTS: dict[str, type[Attention] | type[Mlp]] = {"attention": Attention, "mlp": Mlp}
@@ -152,7 +163,7 @@ class Block(nn.Module):
                 if c.share in ("all", name):
                     x = part(c, self.dtype, name=name)(x, mask)
                 else:
-                    key = _key(block)
+                    key = dropout_key(block)
                     x = part(c, self.dtype, parent=None).apply(
                         {"params": own}, x, mask, rngs={} if key is None else {"dropout": key}
                     )
@@ -231,10 +242,6 @@ class Network(nn.Module):
         for name, head in self.heads.items():
             out[name] = head(self.config, dtype=self.dtype, name=name)(out, batch)
         return out
-
-
-def _key(module: nn.Module) -> jax.Array | None:
-    return module.make_rng("dropout") if module.has_rng("dropout") else None
 
 
 def _with_zero_row(init: jax.nn.initializers.Initializer, row: int) -> Any:

@@ -9,6 +9,7 @@ Parameters:
     sbo      position (r, s)  first/{kernel (2d+s, d), bias}  first_norm  second (d, e)
              second_norm  bias (v)
     rtd      dense (d, d)  out/{kernel (d, 1), bias (1)}
+    label tag span                                                      see tasks.py
 
 Axes: b batch, l length, d hidden, e embedding width, v vocabulary, p predictions,
 r relative positions, s their width.
@@ -26,7 +27,10 @@ from jaxtyping import Array, Float, Int
 from bert_jax.config import Encoder
 from bert_jax.model.layers import (
     ACTIVATIONS,
+    by_token,
     dense,
+    dropout,
+    dropout_key,
     initializer,
     layer_norm,
     projection_initializer,
@@ -46,6 +50,12 @@ def at_positions(
     return jnp.take_along_axis(hidden, positions[..., None], axis=1)
 
 
+def _bias(module: nn.Module, size: int) -> Float[Array, " v"]:
+    """One number per token; no softmax sees the places beyond."""
+    bias = by_token(module, "bias", nn.initializers.zeros, (size,))
+    return bias if len(bias) == size else jnp.where(jnp.arange(len(bias)) < size, bias, -1e30)
+
+
 class MlmHead(nn.Module):
     """Dense, activation, layer norm at the masked positions (bert/run_pretraining.py
     get_masked_lm_output); to the embedding width, as ALBERT and ELECTRA need."""
@@ -59,18 +69,19 @@ class MlmHead(nn.Module):
         h = at_positions(out["hidden"], batch["masked"])
         h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
         h = layer_norm(c, self.dtype, "norm")(h)
-        return Vocabular(h, self.param("bias", nn.initializers.zeros, (c.vocab_size,)))
+        return Vocabular(h, _bias(self, c.vocab_size))
 
 
 class Pooler(nn.Module):
     """tanh of a dense layer on the first token."""
 
     config: Encoder
+    rate: float = 0.0  # of dropout before the dense layer: RoBERTa's classifier has it
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b d"]:
-        h = out["hidden"][:, 0]
+        h = dropout(out["hidden"][:, 0], self.rate, dropout_key(self))
         return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(h))
 
 
@@ -108,7 +119,7 @@ class SboHead(nn.Module):
         h = layer_norm(c, self.dtype, "first_norm")(h)
         h = act(dense(c, c.embedding_width, self.dtype, "second")(h))
         h = layer_norm(c, self.dtype, "second_norm")(h)
-        return Vocabular(h, self.param("bias", nn.initializers.zeros, (c.vocab_size,)))
+        return Vocabular(h, _bias(self, c.vocab_size))
 
 
 class RtdHead(nn.Module):

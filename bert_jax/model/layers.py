@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from bert_jax.config import Encoder
+from bert_jax.layout import constrain
 
 
 def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Float[Array, "*s d"]:
@@ -28,6 +30,24 @@ def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Floa
     decisions = decisions.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
     # Scaled in float32: 256 / 230 in bfloat16 would shrink the mean by four in a thousand.
     return jnp.where(decisions < kept, x.astype(jnp.float32) * (256 / kept), 0).astype(x.dtype)
+
+
+def dropout_key(module: nn.Module) -> jax.Array | None:
+    """None where `apply` was given no key: then nothing is dropped."""
+    return module.make_rng("dropout") if module.has_rng("dropout") else None
+
+
+def by_token(
+    module: nn.Module, name: str, init: jax.nn.initializers.Initializer, shape: tuple[int, ...]
+) -> jax.Array:
+    """A parameter with one row per token of the vocabulary, shape[0] of them. In a state that is
+    cut along the vocabulary it may have a few more, which stand for nothing (sharding.padded)."""
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape)
+    given = module.get_variable("params", name)
+    if given.shape[0] < shape[0] or given.shape[1:] != shape[1:]:
+        raise ValueError(f"{name} is {list(given.shape)}: expected {list(shape)}")
+    return jnp.asarray(given)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -53,6 +73,9 @@ def projection_initializer(config: Encoder) -> jax.nn.initializers.Initializer:
     return initializer(config)
 
 
+NARROWING = ("out", "down", "second")  # layers whose input is cut along `tensor`; see sharding.py
+
+
 def dense(
     config: Encoder,
     features: int,
@@ -60,8 +83,20 @@ def dense(
     name: str | None = None,
     init: jax.nn.initializers.Initializer | None = None,
 ) -> nn.Dense:
-    """An affine map with float32 parameters, computed in `dtype`."""
-    return nn.Dense(features, dtype=dtype, kernel_init=init or initializer(config), name=name)
+    """An affine map with float32 parameters, computed in `dtype`. Its kernel is brought together
+    from `fsdp` here, one layer at a time and in `dtype`, and stays cut along `tensor`."""
+    axes = ("tensor", None) if name in NARROWING else (None, "tensor")
+
+    def dot(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return jax.lax.dot_general(x, constrain(kernel, *axes), *args, **kwargs)
+
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=init or initializer(config),
+        dot_general=dot,
+        name=name,
+    )
 
 
 def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.LayerNorm:

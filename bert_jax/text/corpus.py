@@ -7,8 +7,10 @@
       unigram.npy     int64[V]: how often each id occurs in the training rows
 
 Two passes. The first streams documents, splits them into sentences, encodes them and stores
-them by number; the second makes rows (units.py). Both map pure functions over workers and
-write in order. Everything goes to a sibling folder that is renamed at the very end.
+them by number; the second makes rows (units.py). Both map pure functions over units of work, on
+the processes of this machine (passes.py) or on a runner of Apache Beam (beam.py), and keep
+the order: a corpus does not depend on what made it. Everything goes to a sibling folder that
+is renamed at the very end.
 """
 
 from __future__ import annotations
@@ -26,10 +28,9 @@ from typing import Any
 import numpy as np
 
 from bert_jax import folders
-from bert_jax.text import dataset, documents, passes, tokenizer, units
-from bert_jax.text.parallel import Workers
-from bert_jax.text.passes import Counts
-from bert_jax.text.units import SEGMENTS, SPLITS, Job
+from bert_jax.text import dataset, documents, passes, tfds_folder, tokenizer
+from bert_jax.text.passes import Counts, Request
+from bert_jax.text.units import SEGMENTS, SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,12 @@ class Corpus:
     @functools.cached_property
     def unigram(self) -> np.ndarray:
         """int64[V]: how often each id stands in the training rows, specials included."""
-        return np.load(self.path / "unigram.npy")
+        try:
+            return np.load(self.path / "unigram.npy")
+        except Exception as e:  # NumPy parses the header as Python, and fails in many ways
+            raise ValueError(
+                f"{self.path}/unigram.npy is damaged: {e}; prepare the corpus again"
+            ) from e
 
     def source(self, split: str) -> Any:
         """Random access to a split's rows: `len`, `[i]` and `__getitems__`; a row is a dict of
@@ -97,6 +103,7 @@ class Corpus:
             raise ValueError(f"the split is {split!r}: expected {' or '.join(SPLITS)}")
         import tensorflow_datasets as tfds
 
+        tfds_folder.check(self.path)
         builder: Any = tfds.builder_from_directory(str(self.path))
         rows = builder.as_data_source(split=split)
         if len(rows) != self.info.counts(split).rows:
@@ -113,7 +120,7 @@ def open_corpus(path: str | Path) -> Corpus:
         values = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
         values |= {split: Counts(**values[split]) for split in SPLITS}
         info = Info(**values)
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise ValueError(f"{path}/corpus.json is damaged: {e}; prepare the corpus again") from e
     if info.version != VERSION:
         raise ValueError(
@@ -152,24 +159,25 @@ def prepare(
     strict: bool = False,
     engine: str = "local",
     progress: bool = True,
+    flags: Sequence[str] = (),
 ) -> Corpus:
-    """Makes a corpus from texts (documents.py) and a tokenizer's folder."""
-    _check(segments, length, workers, seed, duplicates, engine)
+    """Makes a corpus from texts (documents.py) and a tokenizer's folder; `flags` are for the
+    runner of Beam."""
+    _check(segments, length, workers, seed, duplicates, engine, flags)
     out = Path(out)
     folders.check_new(out)
     tok = tokenizer.load(tokenizer_dir)
-    stream = documents.read(texts, strict)
+    # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
+    spaced = tok.kind == "bpe" and segments not in ("full", "doc")
+    sources = documents.sources(texts)
+    request = Request(sources, segments, length, seed, duplicates, tok.frame, strict, spaced)
+    if engine == "beam":
+        run = functools.partial(_beam().run, flags=flags)
+    else:
+        run = functools.partial(passes.run, workers=workers, progress=progress)
     with folders.new_folder(out) as folder:
         tok.save(folder / "tokenizer")
-        store = folder / "documents.array_record"
-        with Workers(workers, passes.load_tokenizer, folder / "tokenizer") as pool:
-            # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
-            spaced = tok.kind == "bpe" and segments not in ("full", "doc")
-            stored = passes.first_pass(stream, store, pool, progress, spaced)
-            job = Job(segments, length, seed, tok.frame, stored.documents, str(store))
-            rows = passes.second_pass(folder, job, stored, duplicates, pool, progress)
-        units.close_store()
-        store.unlink()
+        stored, rows = run(folder, request)
         info = Info(
             segments,
             length,
@@ -180,8 +188,8 @@ def prepare(
             tok.vocab_size,
             tok.pad_id,
             stored.replaced,
-            train=stored.counts("train", job.folds) + rows["train"],
-            validation=stored.counts("validation", job.folds) + rows["validation"],
+            train=stored.counts("train") + rows["train"],
+            validation=stored.counts("validation") + rows["validation"],
         )
         text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
         (folder / "corpus.json").write_text(text, encoding="utf-8")
@@ -191,7 +199,13 @@ def prepare(
 
 
 def _check(
-    segments: str, length: int, workers: int, seed: int, duplicates: int, engine: str
+    segments: str,
+    length: int,
+    workers: int,
+    seed: int,
+    duplicates: int,
+    engine: str,
+    flags: Sequence[str],
 ) -> None:
     if segments not in SEGMENTS:
         raise ValueError(f"segments is {segments!r}: expected one of {', '.join(SEGMENTS)}")
@@ -207,7 +221,23 @@ def _check(
             f"duplicates is {duplicates}, but {segments} draws nothing: its rows would be the "
             "same again; leave duplicates at 1, masks change in training"
         )
-    if engine == "beam":
-        raise ValueError("engine beam needs apache-beam and is not available yet: use local")
-    if engine != "local":
+    if engine not in ("local", "beam"):
         raise ValueError(f"engine is {engine!r}: expected local or beam")
+    if engine == "beam" and workers > 1:
+        raise ValueError(
+            f"workers is {workers}: they are the local engine's; ask Beam's runner by its own "
+            "flags, as --direct_num_workers=2 --direct_running_mode=multi_processing"
+        )
+    if engine == "local" and flags:
+        raise ValueError(f"{flags[0]} is for a runner of Beam: add --engine beam")
+
+
+def _beam() -> Any:
+    try:
+        from bert_jax.text import beam
+    except ImportError as e:
+        raise ValueError(
+            f"engine beam needs Apache Beam ({e}): pip install 'apache-beam>=2.77', or use "
+            "--engine local, which makes the same corpus"
+        ) from None
+    return beam

@@ -92,6 +92,13 @@ class SplitWriter:
             self.bytes += len(data)
             self.shards[-1] += 1
 
+    def adopt(self, file: Path, rows: int, size: int) -> None:
+        """The next shard is a file that another process wrote: `size` bytes of examples."""
+        self._close_shard()
+        file.rename(self._part(len(self.shards)))
+        self.shards.append(rows)
+        self.bytes += size
+
     def _next(self) -> None:
         self._close_shard()
         self._writer = ArrayRecordWriter(str(self._part(len(self.shards))), OPTIONS)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import itertools
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +24,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from sentencex import segment  # type: ignore[attr-defined]
 
+from bert_jax.text import tfds_folder
+
 LONGEST_LINE = 1 << 20  # bytes
-LONGEST_RECORD = 1 << 28  # bytes of a line of JSON
+LONGEST_RECORD = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 LONGEST_DOCUMENT = 4 << 20  # characters
 
 
@@ -44,7 +47,8 @@ def read(patterns: Sequence[str | Path], strict: bool = False) -> Iterator[Docum
     """Streams the documents of files, globs and TFDS datasets, in the order given; files of a
     glob in the order of their names. What is missing is an error at once, what is damaged when
     it is reached. `strict` refuses bytes that are not UTF-8 instead of replacing them."""
-    return _documents(_sources(patterns), strict)
+    found = sources(patterns)
+    return itertools.chain.from_iterable(read_source(source, strict) for source in found)
 
 
 def sentences(paragraph: str) -> list[str]:
@@ -52,7 +56,8 @@ def sentences(paragraph: str) -> list[str]:
     return [s for s in map(str.strip, segment("en", paragraph)) if s]
 
 
-def _sources(patterns: Sequence[str | Path]) -> list[str]:
+def sources(patterns: Sequence[str | Path]) -> list[str]:
+    """The files and TFDS datasets that are meant, in order."""
     found: list[str] = []
     for pattern in map(str, patterns):
         if pattern.startswith("tfds:") or Path(pattern).is_file():
@@ -71,14 +76,14 @@ def _sources(patterns: Sequence[str | Path]) -> list[str]:
     return found
 
 
-def _documents(sources: list[str], strict: bool) -> Iterator[Document]:
-    for source in sources:
-        empty = True
-        for document in _one_source(source, strict):
-            empty = False
-            yield document
-        if empty:
-            raise ValueError(f"{source} is empty: expected text in it; leave it out")
+def read_source(source: str, strict: bool = False) -> Iterator[Document]:
+    """The documents of one file or TFDS dataset."""
+    empty = True
+    for document in _one_source(source, strict):
+        empty = False
+        yield document
+    if empty:
+        raise ValueError(f"{source} is empty: expected text in it; leave it out")
 
 
 def _one_source(source: str, strict: bool) -> Iterator[Document]:
@@ -197,8 +202,11 @@ def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
             continue
         try:
             record = json.loads(line.text)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{file}, line {line.number}: not JSON: {e}; mend the line") from e
+        except (ValueError, RecursionError) as e:  # too long a number, too deep a nesting
+            raise ValueError(
+                f"{file}, line {line.number}: not JSON: {e}; mend the line, which may "
+                f"have {LONGEST_RECORD >> 20} MiB"
+            ) from e
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise ValueError(
@@ -222,7 +230,7 @@ def _parquet_texts(file: str) -> Iterator[_Line]:
                 if text is not None and not isinstance(text, str):
                     raise ValueError(f"{file}, row {number}: `text` is not a string; convert it")
                 yield _Line(text or "", 0, number)
-    except (pyarrow.ArrowException, OSError) as e:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0]
         raise ValueError(f"{file} cannot be read: {reason}; is it a Parquet file?") from e
 
@@ -236,6 +244,7 @@ def _tfds_texts(source: str) -> Iterator[_Line]:
     builder: Any  # pyright cannot follow the library's decorators
     try:
         if Path(name).is_dir():
+            tfds_folder.check(name)
             builder = tfds.builder_from_directory(name)
         else:
             builder = tfds.builder(name, file_format="array_record")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.text import dataset, tokenizer, units
+from bert_jax.text import dataset, documents, tokenizer, units
 from bert_jax.text.documents import Document
+from bert_jax.text.frame import Frame
 from bert_jax.text.parallel import Progress, Workers
 from bert_jax.text.segments import Row
 from bert_jax.text.units import FOLDS, SPLITS, Job, Record, Unit
 
-_BATCH = 1 << 19  # characters that a worker encodes at a time
+BATCH = 1 << 19  # characters that a worker encodes at a time
 _STATE: dict[str, tokenizer.Tokenizer] = {}  # of a worker process
 
 
@@ -36,6 +38,40 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
         return Counts(*(a + b for a, b in zip(ours, theirs, strict=True)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `prepare` is asked for, whatever engine does it."""
+
+    sources: list[str]
+    segments: str
+    length: int
+    seed: int
+    duplicates: int
+    frame: Frame
+    strict: bool
+    spaced: bool  # as in units.records_of
+
+    def job(self, documents: int, store: Path) -> Job:
+        return Job(self.segments, self.length, self.seed, self.frame, documents, str(store))
+
+
+def run(
+    folder: Path, request: Request, workers: int, progress: bool
+) -> tuple[Stored, dict[str, Counts]]:
+    """Both passes on this machine, into a folder that holds the tokenizer."""
+    store = folder / "documents.array_record"
+    texts = itertools.chain.from_iterable(
+        documents.read_source(source, request.strict) for source in request.sources
+    )
+    with Workers(workers, load_tokenizer, folder / "tokenizer") as pool:
+        stored = first_pass(texts, store, pool, progress, request.spaced)
+        job = request.job(stored.documents, store)
+        rows = second_pass(folder, job, stored, request.duplicates, pool, progress)
+    units.close_store()
+    store.unlink()
+    return stored, rows
 
 
 def load_tokenizer(folder: Path) -> None:
@@ -73,7 +109,17 @@ class Stored:
             self.units.append((start, self.documents))
             self.unit_tokens = 0
 
-    def counts(self, split: str, folds: int) -> Counts:
+    def close(self) -> None:
+        """To be called after the last document; ValueError where there are too few."""
+        self.close_unit()
+        if self.documents < 2:
+            raise ValueError(
+                f"the text is {self.documents} document with words in it: expected at least two, "
+                "one for training and one for validation; put blank lines between documents"
+            )
+
+    def counts(self, split: str) -> Counts:
+        folds = min(FOLDS, self.documents)
         held_out = self.sentences[folds - 1]
         sentences = held_out if split == "validation" else sum(self.sentences) - held_out
         return Counts(units.count_of(split, self.documents, folds), sentences)
@@ -95,12 +141,7 @@ def first_pass(
                 bar.add(task.characters / 1e6)
     finally:
         writer.close()
-    stored.close_unit()
-    if stored.documents < 2:
-        raise ValueError(
-            f"the text is {stored.documents} document with words in it: expected at least two, "
-            "one for training and one for validation; put blank lines between documents"
-        )
+    stored.close()
     return stored
 
 
@@ -116,7 +157,7 @@ def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
     for text in texts:
         batch.append(text)
         size += sum(map(len, text.paragraphs))
-        if size >= _BATCH:
+        if size >= BATCH:
             yield batch
             batch, size = [], 0
     if batch:
@@ -132,7 +173,14 @@ def _encode(batch: list[Document], spaced: bool) -> _Encoded:
 # ---- pass 2: tokens to rows
 
 
-class _Made(NamedTuple):
+def tasks_of(stored: Stored, duplicates: int) -> list[Unit]:
+    """The units of pass 2, in the order of their rows."""
+    return [Unit(d, *span) for d in range(duplicates) for span in stored.units]
+
+
+class Made(NamedTuple):
+    """The rows of a unit, of one split."""
+
     examples: list[bytes]
     counts: Counts
     unigram: np.ndarray  # int64[V]
@@ -148,8 +196,8 @@ def second_pass(
     writers = {split: dataset.SplitWriter(folder, split, per_shard) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, Counts())
     unigram = np.zeros(tok.vocab_size, np.int64)
-    tasks = [Unit(d, *span) for d in range(duplicates) for span in stored.units]
-    task = functools.partial(_make, job=job, dtype=dtype, pad_id=tok.pad_id, vocab=tok.vocab_size)
+    tasks = tasks_of(stored, duplicates)
+    task = functools.partial(make, job=job, pad_id=tok.pad_id, vocab=tok.vocab_size)
     with Progress("making rows", "units", total=len(tasks), shown=progress) as bar:
         for made in pool.map(task, tasks):
             for split, part in made.items():
@@ -164,13 +212,14 @@ def second_pass(
     return totals
 
 
-def _make(unit: Unit, job: Job, dtype: Any, pad_id: int, vocab: int) -> dict[str, _Made]:
-    made = {}
+def make(unit: Unit, job: Job, pad_id: int, vocab: int) -> dict[str, Made]:
+    """A unit's rows as they are written, and their counts, by split."""
+    made, dtype = {}, dataset.token_dtype(vocab)
     for split, rows in units.rows_of(unit, job).items():
         examples = [dataset.example(row, job.length, pad_id, dtype) for row in rows]
         tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
         unigram = np.bincount(tokens, minlength=vocab)
-        made[split] = _Made(examples, _count(rows, job.length), unigram)
+        made[split] = Made(examples, _count(rows, job.length), unigram)
     return made
 
 

@@ -85,6 +85,12 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._backend.encode_batch(texts)
 
+    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+        """As `encode`, and int32 [n 2]: the characters each piece stands for (spans.py)."""
+        from bert_jax.text import spans
+
+        return spans.encode(self._backend, text)
+
     def encode_with_masks(self, text: str) -> list[int]:
         """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` takes
         the space before it along, as in its own vocabulary a word would."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import io
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -37,6 +40,29 @@ def train(texts: Iterable[str], kind: Kind, vocab_size: int, cased: bool = False
     if first is None:
         raise ValueError("the training text is empty: give a file with text in it")
     return trainers_[kind](itertools.chain([first], stream), vocab_size, cased)
+
+
+def sample(texts: Iterable[str], megabytes: float) -> Iterator[str]:
+    """All texts, or where they are more than so many million characters, about that much of
+    them, drawn evenly and in their order: those whose numbers have the smallest hashes. It
+    follows from the texts alone, and no more is ever held in memory."""
+    if megabytes <= 0:
+        raise ValueError(f"the sample is {megabytes} million characters: expected above 0")
+    kept: list[tuple[int, int, str]] = []  # a heap: the largest hash first
+    size, below = 0, 1 << 64
+    for number, text in enumerate(texts):
+        if (drawn := _hash(number)) >= below:
+            continue
+        heapq.heappush(kept, (-drawn, number, text))
+        size += len(text)
+        while size > megabytes * 1e6 and len(kept) > 1:
+            largest, _, dropped = heapq.heappop(kept)
+            size, below = size - len(dropped), -largest
+    return (text for _, _, text in sorted(kept, key=operator.itemgetter(1)))
+
+
+def _hash(number: int) -> int:
+    return int.from_bytes(hashlib.blake2b(b"%d" % number, digest_size=8).digest())
 
 
 def _check_size(wanted: int, made: int, kind: str) -> None:

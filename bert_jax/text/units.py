@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class Job:
     seed: int
     frame: Frame
     documents: int
-    store: str  # the ArrayRecord file of pass 1
+    store: str  # of pass 1: an ArrayRecord file, or a folder of them (Blocks)
 
     @property
     def folds(self) -> int:
@@ -178,8 +179,29 @@ def fetch(store: str, number: int) -> Sentences:
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(store: str) -> ArrayRecordReader:
-    return ArrayRecordReader(store, "readahead_buffer_size:0")
+def _reader(store: str) -> ArrayRecordReader | Blocks:
+    return Blocks(store) if Path(store).is_dir() else _open(store)
+
+
+def _open(file: str) -> ArrayRecordReader:
+    return ArrayRecordReader(file, "readahead_buffer_size:0")
+
+
+class Blocks:
+    """A folder of ArrayRecord files, read as if it were one; `starts.npy` holds the number of
+    each one's first document, in the order of their names."""
+
+    def __init__(self, folder: str):
+        self._files = sorted(map(str, Path(folder).glob("[0-9]*.array_record")))
+        self._starts = np.load(Path(folder) / "starts.npy")
+        self._opened = functools.lru_cache(maxsize=64)(_open)
+
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
+        return [self._read(number) for number in numbers]
+
+    def _read(self, number: int) -> bytes:
+        block = int(np.searchsorted(self._starts, number, "right")) - 1
+        return self._opened(self._files[block]).read([number - int(self._starts[block])])[0]
 
 
 def close_store() -> None:

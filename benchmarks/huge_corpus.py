@@ -1,0 +1,90 @@
+"""What a corpus of 10^9 rows costs its reader: an index that stands for one, without its data.
+
+    python benchmarks/huge_corpus.py --rows 1000000 1000000000
+
+For each size, in a process of its own: seconds to look up the batch of step 10^6; seconds from
+the start of the process to the first batch of a run that goes on there (imports included); and
+the process's resident memory after 10 and after 1,000 batches of the stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+STEP, BATCH, LENGTH = 10**6, 256, 128
+
+
+class Index:
+    """Rows that follow from their number."""
+
+    def __init__(self, rows: int):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        import numpy as np
+
+        return {"tokens": np.full(LENGTH, i % 97), "size": LENGTH, "first": 64, "pair": i % 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10**6, 10**9])
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        measure(args.child)
+        return
+    for rows in args.rows:
+        started = time.time()
+        subprocess.run(
+            [sys.executable, __file__, "--child", str(rows)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "STARTED": str(started)},
+            check=True,
+        )
+
+
+def measure(rows: int) -> None:
+    from bert_jax.data import Batches
+
+    batches = Batches([Index(rows)], BATCH, LENGTH, pad_id=0)
+    stream = batches.start(STEP)
+    next(stream)
+    restart = time.time() - float(os.environ["STARTED"])
+    began = time.perf_counter()
+    batch = batches[STEP]
+    look_up = time.perf_counter() - began
+    assert len(set(batch["row"].tolist())) == BATCH
+    for _ in range(9):
+        next(stream)
+    early = resident()
+    for _ in range(990):
+        next(stream)
+    print(
+        f"{rows:.0e} rows: batch of step 10^6 in {look_up:.4f} s, first batch of a restart after "
+        f"{restart:.2f} s, memory {early:.0f} MB after 10 batches, {resident():.0f} MB after 1,000",
+        flush=True,
+    )
+
+
+def resident() -> float:
+    """MB now, from Linux; elsewhere the peak so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    main()

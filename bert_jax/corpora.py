@@ -1,0 +1,122 @@
+"""The corpora that a config names, and their batches: one mixture, or one for each stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bert_jax import data
+from bert_jax.config import Data, Experiment, Stage
+from bert_jax.text.corpus import Corpus, open_corpus
+
+
+class Mixture(NamedTuple):
+    """What the batches of a stage are drawn from."""
+
+    stage: Stage
+    corpora: list[Corpus]
+    weights: list[float] | None  # None: of one corpus
+
+
+def open_stages(asked: Experiment) -> list[Mixture]:
+    """The corpora of every stage; `{length}` in `data.path` or `data.mix` stands for its length.
+
+    ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
+    those of their stage, stages of several lengths without `{length}`.
+    """
+    names = asked.data.path or asked.data.mix or ""
+    lengths = sorted({stage.length for stage in asked.stages if stage.length is not None})
+    if len(lengths) > 1 and names and "{length}" not in names:
+        raise ValueError(
+            f"data.stages has rows of {' and '.join(map(str, lengths))} tokens, and {names!r} no "
+            "{length} that stands for them: prepare a corpus for each, and write the path as "
+            "corpora/{length}"
+        )
+    opened = [Mixture(stage, *open_corpora(_named(asked.data, stage))) for stage in asked.stages]
+    everything = [corpus for mixture in opened for corpus in mixture.corpora]
+    for corpus in everything[1:]:
+        if corpus.info.tokenizer_fingerprint != everything[0].info.tokenizer_fingerprint:
+            raise ValueError(
+                f"{corpus.path} and {everything[0].path} were prepared with different tokenizers: "
+                "prepare them with the same one"
+            )
+    for stage, corpora, _ in opened:
+        longest = max(corpus.info.length for corpus in corpora)
+        if stage.length is not None and stage.length < longest:
+            what = "data.length is" if asked.data.stages is None else "data.stages has"
+            raise ValueError(
+                f"{what} {stage.length}, but the corpus has rows of {longest} tokens: "
+                f"prepare it with --length {stage.length}"
+            )
+    return opened
+
+
+def _named(asked: Data, stage: Stage) -> Data:
+    if asked.stages is None:
+        return asked
+    length = str(stage.length)
+    path, mix = (name and name.replace("{length}", length) for name in (asked.path, asked.mix))
+    return dataclasses.replace(asked, path=path, mix=mix)
+
+
+def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
+    """The corpora of `data.path`, or of `data.mix` with their weights."""
+    if (asked.path is None) == (asked.mix is None):
+        raise ValueError(
+            "expected either --data.path CORPUS or --data.mix CORPUS=WEIGHT,...: "
+            "make a corpus with `bert-jax prepare`"
+        )
+    if asked.path is not None:
+        return [open_corpus(asked.path)], None
+    corpora, weights = [], []
+    for part in str(asked.mix).split(","):
+        path, _, weight = part.rpartition("=")
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            weights.append(0.0)
+        if not path or not 0 < weights[-1] < float("inf"):
+            raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
+        corpora.append(open_corpus(path))
+    return corpora, weights
+
+
+Part = tuple[int, int]  # the i-th of n equal parts of every batch
+WHOLE: tuple[Part, ...] = ((0, 1),)
+
+
+def training(
+    experiment: Experiment, stages: Sequence[Mixture], parts: Sequence[Part] = WHOLE
+) -> data.Staged:
+    """The batches of a run; of each the parts that this process reads."""
+    made = [_batches(experiment, s, "train", parts, i) for i, s in enumerate(stages)]
+    return data.Staged([(s.stage.start, b) for s, b in zip(stages, made, strict=True)])
+
+
+def evaluation(
+    experiment: Experiment, stages: Sequence[Mixture], parts: Sequence[Part] = WHOLE
+) -> data.Batches | data.Joined:
+    """The held-out rows of the last stage: what the model is made for, and one series of figures
+    however many stages there are."""
+    return _batches(experiment, stages[-1], "validation", parts)
+
+
+def _batches(
+    experiment: Experiment, mixture: Mixture, split: str, parts: Sequence[Part], number: int = 0
+) -> data.Batches | data.Joined:
+    # Evaluation goes by micro-batches too: a whole batch may not fit on the devices.
+    micro = 1 if split == "train" else experiment.optim.accumulate
+    length = mixture.stage.length or max(corpus.info.length for corpus in mixture.corpora)
+    batches = data.Batches(
+        sources=[corpus.source(split) for corpus in mixture.corpora],
+        batch_size=mixture.stage.batch_size // micro,
+        length=length,
+        pad_id=experiment.encoder.pad_id,
+        # Stages that share a corpus shuffle it differently.
+        seed=experiment.run.seed + 10_000 * number,
+        weights=mixture.weights,
+        threads=experiment.data.threads,
+    )
+    mine = [dataclasses.replace(batches, process=part) for part in parts]
+    return mine[0] if len(mine) == 1 else data.Joined(mine)

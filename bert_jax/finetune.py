@@ -1,0 +1,159 @@
+"""`finetune`: a model and the labelled rows of a task -> a run folder with `results.json`.
+
+    config.json  tokenizer/  checkpoints/  metrics.jsonl  timing.jsonl  tensorboard/
+    results.json             the metrics of the best checkpoint on dev, on test where there is one
+    predictions_SPLIT.jsonl  what that checkpoint says of every example of dev and test
+
+The loop is that of pre-training, so a run that was stopped goes on bit for bit. It is scored and
+saved at the same steps; the checkpoint with the task's best metric on dev is the one that counts.
+With several seeds each has a folder of its own, `seed_0`, `seed_1`, ... in `run.dir`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax import (
+    checkpoint,
+    config,
+    folders,
+    lock,
+    objectives,
+    origin,
+    results,
+    sharding,
+    train,
+)
+from bert_jax.config import Experiment
+from bert_jax.exam import Exam
+from bert_jax.guard import Stop
+from bert_jax.pretrain import begin_folder, check_folder
+from bert_jax.recipe import Task
+
+
+def finetune(asked: Experiment, seeds: int = 1) -> int | None:
+    """Train `asked` (see `recipe.for_model`) to its last step, once or with several seeds, and
+    write the results; returns the signal that stopped it before, if one did. What is finished
+    already is left as it is.
+
+    ValueError: data that is no such task, a run folder of another config, and what `pretrain`
+    refuses; all of it before the run folder is made.
+    """
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}: expected at least 1")
+    folder = Path(asked.run.dir)
+    other = folder / ("config.json" if seeds > 1 else "seed_0")
+    if other.exists():
+        raise ValueError(
+            f"run.dir {folder} was made with {'one seed' if seeds > 1 else 'several seeds'} "
+            f"({other.name} is there): choose another, or ask for the same --seeds"
+        )
+    task = Task.of(asked)
+    for note in task.notes if jax.process_index() == 0 else ():
+        print(note, file=sys.stderr)
+    if seeds == 1:
+        return go(task, task.experiment)
+    each = [of_seed(task.experiment, i) for i in range(seeds)]
+    for experiment in each:
+        check_folder(Path(experiment.run.dir), experiment, task.tokenizer)
+    for experiment in each:
+        signal = go(task, experiment)
+        if signal is not None:
+            return signal
+    if jax.process_index() == 0:
+        results.gather(folder, [Path(experiment.run.dir) for experiment in each])
+    return None
+
+
+def of_seed(experiment: Experiment, i: int) -> Experiment:
+    run = experiment.run
+    return config.replace(experiment, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
+
+
+def go(task: Task, experiment: Experiment) -> int | None:
+    """One run: to its last step, then the results of its best checkpoint."""
+    folder, run = Path(experiment.run.dir), experiment.run
+    check_folder(folder, experiment, task.tokenizer)
+    done = results.read(folder)
+    if done is not None and done["steps"] == run.steps:
+        return None
+    mesh = sharding.make_mesh(experiment.mesh)
+    objective = objectives.build(experiment)
+    assert isinstance(objective, objectives.SupervisedObjective)
+    steps = train.build(experiment, objective, mesh)
+    steps = origin.Origin(str(run.init), experiment).begin(steps)
+    exam = Exam(task, experiment, objective, steps, mesh)
+
+    def score(params: Any) -> dict[str, float]:
+        scores = exam.sit(params, "dev").scores()
+        return {f"eval_{name}": value for name, value in scores.items()}
+
+    main = jax.process_index() == 0
+    with lock.hold(folder, main):
+        check_folder(folder, experiment, task.tokenizer)  # nobody came in between
+        if main and not (folder / "config.json").exists():
+            begin_folder(folder, experiment, task.tokenizer)
+        best = f"eval_{task.headline}"
+        with checkpoint.Checkpoints(folder / "checkpoints", run.keep, best=best) as checkpoints:
+            if (checkpoints.newest() or 0) > run.steps:
+                raise ValueError(
+                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
+                    f"{run.steps}: ask for more steps or epochs, or choose another --run.dir"
+                )
+            if main:
+                begin_folder(folder, experiment, task.tokenizer)
+            rows = task.batches(experiment, "train", sharding.parts(mesh))
+            with Stop() as stop:
+                train.fit(
+                    experiment,
+                    steps,
+                    rows.start,
+                    score,
+                    checkpoints,
+                    folder,
+                    stop,
+                    save_scored=True,
+                )
+                if stop.signal is None:
+                    found = checkpoints.best() or run.steps
+                    params = checkpoints.restore_params(found, steps.like.params)
+                    _conclude(exam, params, found)
+                checkpoints.close()
+    return stop.signal
+
+
+def _conclude(exam: Exam, params: Any, best: int) -> None:
+    """Write what the best checkpoint says of every split but train, and its scores."""
+    task, experiment = exam.task, exam.experiment
+    folder, main = Path(experiment.run.dir), jax.process_index() == 0
+    made: results.Results = {
+        "task": task.dataset.task,
+        "kind": task.dataset.kind,
+        "model": experiment.run.init,
+        "metric": task.headline,
+        "seed": experiment.run.seed,
+        "steps": experiment.run.steps,
+        "best_step": best,
+    }
+    confusion: dict[str, Any] = {}
+    threshold = 0.0  # of no answer: what is best on dev, also for the other splits
+    for split in (s for s in results.SPLITS if s in task.encoded):
+        paper = exam.sit(params, split)
+        if split == "dev" and "threshold" in (found := paper.scores()):
+            threshold = made["threshold"] = found["threshold"]
+        scores, counts = paper.scores(threshold), paper.confusion()
+        made |= {split: scores} if scores else {}
+        confusion |= {split: counts} if counts else {}
+        lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in paper.predictions(threshold))
+        if main:
+            folders.write_text(folder / f"predictions_{split}.jsonl", "".join(lines))
+    if confusion:
+        made["confusion"] = {"labels": list(task.dataset.labels), **confusion}
+    made["notes"] = task.notes
+    if main:
+        results.write(folder, made)

@@ -1,0 +1,87 @@
+"""The masked language model, with a sentence pair and a span boundary term where asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import Masked
+from bert_jax.corruption import Vocabulary, corrupt
+from bert_jax.losses import cross_entropy, weighted
+from bert_jax.model import Network
+from bert_jax.objectives.base import (
+    Batch,
+    Params,
+    Terms,
+    apply_network,
+    baseline,
+    example,
+    labelled,
+    project_head,
+    required,
+)
+
+
+@dataclass(frozen=True)
+class MaskedObjective:
+    """Masked language model with the pair and span boundary terms that its config asks for.
+
+    Parameters: those of one `Network`.
+    """
+
+    config: Masked
+    network: Network
+    vocabulary: Vocabulary | None = None
+
+    def init(self, key: jax.Array) -> Params:
+        return dict(self.network.init(key, example())["params"])
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        return corrupt(batch, self.config.masking, required(self.vocabulary), key)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        weights = {"mlm_loss": 1.0}
+        if self.config.pair:
+            weights["pair_loss"] = 1.0
+        if self.config.sbo_weight:
+            weights["sbo_loss"] = self.config.sbo_weight
+        return weights
+
+    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+        counts = {
+            "mlm_loss": batch["weights"].sum(),
+            "pair_loss": labelled(batch).sum(),
+            "sbo_loss": self._sbo_weights(batch).sum(),
+        }
+        return {name: counts[name] for name in self.weights}
+
+    def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
+        out = apply_network(self.network, params, batch, key)
+        table = params["embeddings"]["word"]
+        terms: Terms = {}
+        terms["mlm_loss"], terms["mlm_accuracy"] = cross_entropy(
+            project_head(out["mlm"], table), batch["targets"], batch["weights"]
+        )
+        if self.config.pair:
+            labels, real = jnp.maximum(batch["pair"], 0), labelled(batch)
+            terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, real)
+            if key is None:  # what always answering with one class would score
+                terms["pair_share"] = weighted(labels.astype(jnp.float32), real)
+        if self.config.sbo_weight:
+            logits = project_head(out["sbo"], table)
+            terms["sbo_loss"], _ = cross_entropy(logits, batch["targets"], self._sbo_weights(batch))
+        if key is None:
+            terms |= baseline(self.vocabulary, self.config.masking, batch)
+        return terms
+
+    def encoder(self, params: Params) -> tuple[Network, Params]:
+        return self.network, params
+
+    filler = encoder
+
+    def _sbo_weights(self, batch: Batch) -> jax.Array:
+        """Tokens past the last row of the position table are not predicted."""
+        return jnp.where(batch["offset"] < self.config.sbo_positions, batch["sbo_weights"], 0.0)

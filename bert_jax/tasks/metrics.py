@@ -1,0 +1,223 @@
+"""Outputs to metrics.
+
+classification  accuracy  f1 precision recall (two classes: of the second; more: the mean
+                over classes)  matthews; of GLUE's tasks the published ones
+regression      pearson spearman
+tagging         f1 precision recall of entities and accuracy of tags where tags are chunks
+                (BIO, BIOES, BILOU), else as classification, over words
+choice          accuracy
+qa              exact_match f1, in per cent (squad_score.py)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from bert_jax.config import Glue, Kind
+from bert_jax.tasks import answers, squad_score
+from bert_jax.tasks.examples import Choice, Dataset, Encoded, Question, Tagged, Text, Words
+
+PUBLISHED: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews", "accuracy"),
+    "mrpc": ("accuracy", "f1"),
+    "qqp": ("accuracy", "f1"),
+    **dict.fromkeys(("sst2", "mnli", "qnli", "rte", "wnli"), ("accuracy",)),
+}
+
+
+def headline(task: Kind | Glue, dataset: Dataset) -> str:
+    """The metric by which the best checkpoint is chosen: GLUE's own, else the usual one. For
+    SQuAD 2.0 it is the F1 of the best threshold."""
+    if task == "cola":
+        return "matthews"
+    if task == "stsb":
+        return "spearman"
+    if dataset.kind == "tagging":
+        return "f1" if are_chunks(dataset.labels) else "accuracy"
+    if dataset.kind == "qa":
+        impossible = any(cast(Question, e).impossible for e in dataset.splits["dev"])
+        return "best_f1" if dataset.labels and impossible else "f1"
+    return "pearson" if dataset.kind == "regression" else "accuracy"
+
+
+def are_chunks(labels: Sequence[str]) -> bool:
+    """Whether tags say where entities begin and go on: B-PER I-PER O, perhaps E- S- or L- U-."""
+    parts = [label.partition("-") for label in labels if label != "O"]
+    return bool(parts) and all(first in set("BIESLU") and rest for first, _, rest in parts)
+
+
+def score(
+    task: Kind | Glue,
+    encoded: Encoded,
+    outputs: Sequence[Any],
+    labels: Sequence[str] = (),
+    threshold: float = 0.0,
+) -> dict[str, float]:
+    """Metrics over the examples with a label, {} where none has one; see the head of the file.
+
+    outputs   per row, in the order of `encoded.rows` (tasks/__init__.py)
+    threshold of no answer, for questions (answers.Decoded)
+    """
+    if encoded.kind == "qa":
+        return _score_questions(encoded, outputs, labels, threshold)
+    if encoded.kind == "regression":
+        pairs = [(e.label, float(out)) for e, out in _known(encoded, outputs)]
+        return _correlations(np.array(pairs, np.float64)) if pairs else {}
+    if encoded.kind == "tagging":
+        return _score_tags(encoded, outputs, labels)
+    gold, given = _classes(encoded, outputs, labels)
+    if not len(gold):
+        return {}
+    if encoded.kind == "choice":
+        return {"accuracy": float(np.mean(gold == given))}
+    found = _score_classes(gold, given, len(labels))
+    return {name: found[name] for name in PUBLISHED.get(task, found)}
+
+
+def confusion(encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]) -> np.ndarray:
+    """int [n n]: how often each class (row) was taken for each (column); classification, and
+    tagging by word."""
+    from sklearn.metrics import confusion_matrix
+
+    gold, given = _classes(encoded, outputs, labels)
+    if not len(gold):
+        return np.zeros((len(labels), len(labels)), np.int64)
+    return confusion_matrix(gold, given, labels=range(len(labels)))
+
+
+def _known(encoded: Encoded, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Examples that have a label, and their outputs; one row an example."""
+    for i, out in zip(encoded.owner, outputs, strict=True):
+        e = cast(Text | Choice, encoded.examples[i])
+        if e.label is not None:
+            yield e, out
+
+
+def _classes(
+    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gold and predicted classes as numbers, of words for tagging."""
+    numbers = {label: i for i, label in enumerate(labels)}
+    if encoded.kind == "tagging":
+        gold, given = _tags(encoded, outputs, labels)
+        pairs = [
+            (numbers[a], numbers[b])
+            for g, t in zip(gold, given, strict=True)
+            for a, b in zip(g, t, strict=True)
+        ]
+    elif encoded.kind == "choice":
+        pairs = [(e.label, chosen(e, out)) for e, out in _known(encoded, outputs)]
+    else:
+        pairs = [
+            (numbers[str(e.label)], int(np.argmax(out))) for e, out in _known(encoded, outputs)
+        ]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def chosen(e: Choice, out: np.ndarray) -> int:
+    return int(np.argmax(out[: len(e.options)]))
+
+
+def _score_classes(gold: np.ndarray, given: np.ndarray, classes: int) -> dict[str, float]:
+    from sklearn import metrics
+
+    support: Any = metrics.precision_recall_fscore_support  # its annotations forbid what it asks
+    average = "binary" if classes == 2 else "macro"
+    precision, recall, f1, _ = support(gold, given, average=average, zero_division=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one class only: 0, which is what we want of it
+        matthews = metrics.matthews_corrcoef(gold, given)
+    return {
+        "accuracy": float(metrics.accuracy_score(gold, given)),
+        "f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+        "matthews": float(matthews),
+    }
+
+
+def _correlations(pairs: np.ndarray) -> dict[str, float]:
+    """0 where one side is constant, which has no correlation."""
+    from scipy import stats
+
+    gold, given = pairs.T
+    if len(pairs) < 2 or np.ptp(gold) == 0 or np.ptp(given) == 0:
+        return {"pearson": 0.0, "spearman": 0.0}
+    found = {"pearson": stats.pearsonr(gold, given), "spearman": stats.spearmanr(gold, given)}
+    return {name: float(cast(Any, value).statistic) for name, value in found.items()}
+
+
+# ---- tags
+
+
+def word_logits(encoded: Encoded, outputs: Sequence[Any]) -> list[np.ndarray]:
+    """Per example, the logits of its words [w n], from whichever rows they come."""
+    found: list[list[tuple[int, np.ndarray]]] = [[] for _ in encoded.examples]
+    for i, place, out in zip(encoded.owner, encoded.places, outputs, strict=True):
+        words, at = cast(Words, place)
+        found[i] += zip(words.tolist(), np.asarray(out)[at], strict=True)
+    return [np.array([x for _, x in sorted(some, key=lambda p: p[0])]) for some in found]
+
+
+def _tags(
+    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Gold and predicted tags of the sentences that have some."""
+    gold, given = [], []
+    for e, logits in zip(encoded.examples, word_logits(encoded, outputs), strict=True):
+        tags = cast(Tagged, e).tags
+        if tags:
+            gold.append(list(tags))
+            given.append([labels[int(k)] for k in logits.argmax(-1)])
+    return gold, given
+
+
+def _score_tags(
+    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+) -> dict[str, float]:
+    gold, given = _tags(encoded, outputs, labels)
+    if not gold:
+        return {}
+    if not are_chunks(labels):
+        return _score_classes(*_classes(encoded, outputs, labels), len(labels))
+    from seqeval import metrics
+
+    sides: Any = (_as_bioes(gold), _as_bioes(given))
+    measures: dict[str, Any] = {
+        "f1": metrics.f1_score,
+        "precision": metrics.precision_score,
+        "recall": metrics.recall_score,
+        "accuracy": metrics.accuracy_score,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no entity found: 0
+        return {name: float(measure(*sides)) for name, measure in measures.items()}
+
+
+def _as_bioes(sentences: list[list[str]]) -> list[list[str]]:
+    """BILOU's letters in BIOES, which seqeval reads beside BIO."""
+    last = {"L": "E", "U": "S"}
+    return [[last.get(tag[0], tag[0]) + tag[1:] for tag in tags] for tags in sentences]
+
+
+# ---- questions
+
+
+def _score_questions(
+    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str], threshold: float
+) -> dict[str, float]:
+    known = [
+        (question, decoded)
+        for question, decoded in answers.decode(encoded, outputs)
+        if question.impossible or question.answers
+    ]
+    if not known:
+        return {}
+    given = [answers.text_of(*pair) for pair in known]
+    nulls = [decoded.null for _, decoded in known] if labels else None
+    return squad_score.squad_scores([e for e, _ in known], given, nulls, threshold)

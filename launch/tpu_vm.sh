@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Run bert-jax on a Cloud TPU slice: asks for it through queued resources, copies this repository,
+# installs it, starts on all workers and follows the log; after a preemption all of that again,
+# from the last checkpoint; deletes the slice when the run is done. Safe to repeat: a run that
+# is under way is followed.
+#
+#   launch/tpu_vm.sh --name NAME --zone ZONE --type v5litepod-16 [--spot] [--bucket BUCKET] \
+#       [--runtime VERSION] [--keep] [--dry-run] -- pretrain configs/NAME.py \
+#       --data.path bucket/corpus --run.dir bucket/runs/NAME
+#   launch/tpu_vm.sh --name NAME --zone ZONE --delete
+#
+# The bucket is mounted as bucket/ on every worker. Corpus and run folder belong there: the disks
+# of a slice are not shared, and go with it.
+set -euo pipefail
+
+name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20}
+say() { echo "tpu_vm.sh: $1" >&2; }
+die() { say "$1" && exit 2; }
+while [ $# -gt 0 ]; do
+    case $1 in
+        --name | --zone | --type | --bucket | --runtime)
+            printf -v "${1#--}" %s "${2:?}" && shift 2 ;;
+        --spot | --keep | --delete) printf -v "${1#--}" 1 && shift ;;
+        --dry-run) dry=1 && shift ;;
+        --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit ;;
+        --) shift && break ;;
+        *) die "unknown argument $1 (see --help)" ;;
+    esac
+done
+run() { if [ "$dry" ]; then printf '%q ' "$@" && echo; else "$@"; fi; }
+queue() { run gcloud compute tpus queued-resources "$1" "$name" --zone="$zone" "${@:2}"; }
+on() { run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker="$1" --command="$2"; }
+state() { queue describe --format='value(state.state)' 2>/dev/null || echo NONE; }
+remove() { queue delete --force --quiet; }
+
+[ "$name" ] && [ "$zone" ] || die "--name and --zone are needed"
+if [ "$delete" ]; then remove && exit; fi
+[ $# -gt 0 ] || die "no command: expected -- pretrain CONFIG ..."
+case ${runtime:-$type} in
+    '') die "--type is missing" ;;
+    v5lite*) runtime=v2-alpha-tpuv5-lite ;;
+    v5p*) runtime=v2-alpha-tpuv5 ;;
+    v6e*) runtime=v2-alpha-tpuv6e ;;
+    *) runtime=${runtime:-tpu-ubuntu2204-base} ;;
+esac
+
+create() {
+    queue create --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" ${spot:+--spot}
+}
+provision() { # until the slice is there
+    if [ "$dry" ]; then create && state && return; fi
+    while :; do
+        case $(state) in
+            ACTIVE) return ;;
+            NONE) create ;;
+            FAILED | SUSPENDED) remove ;; # used up: it never comes back by itself
+        esac
+        sleep "$pause"
+    done
+}
+preempted() { # the state may follow a lost connection by some time
+    for _ in 1 2 3 4 5 6; do
+        [ "$(state)" = ACTIVE ] || return 0
+        sleep "$pause"
+    done
+    return 1
+}
+
+# shellcheck disable=SC2016  # the workers expand it
+install='set -e; mkdir -p bert_jax; tar -xzf bert_jax.tgz -C bert_jax; cd bert_jax
+python=$(command -v python3.12 || command -v python3.11 || true)
+if [ -z "$python" ]; then
+    sudo apt-get -q update; sudo apt-get -qy install python3.11-venv; python=python3.11
+fi
+[ -d .venv ] || "$python" -m venv .venv
+.venv/bin/pip -q install -r requirements.txt
+.venv/bin/pip -q install "jax[tpu]==$(.venv/bin/python -c "import jax; print(jax.__version__)")"
+.venv/bin/pip -q install --no-deps -e .'
+# shellcheck disable=SC2016  # the workers expand it
+mount='set -e; cd bert_jax; mkdir -p bucket
+if ! command -v gcsfuse >/dev/null; then
+    from=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc
+    curl -s $from/doc/apt-key.gpg | sudo tee $key >/dev/null
+    echo "deb [signed-by=$key] $from gcsfuse-$(lsb_release -cs) main" |
+        sudo tee /etc/apt/sources.list.d/gcsfuse.list
+    sudo apt-get -q update; sudo apt-get -qy install gcsfuse
+fi
+# a checkpoint is committed by renaming its folder, which gcsfuse refuses unless told
+mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 '"$bucket"' bucket'
+command=".venv/bin/bert-jax$(printf ' %q' "$@"); echo \$? > status"
+start="cd bert_jax; rm -f status
+nohup bash -c $(printf %q "$command") > log 2>&1 < /dev/null & echo \$! > pid"
+follow="cd bert_jax; tail -n +1 --pid=\$(cat pid) -f log"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+begin() {
+    tar -czf "$scratch/bert_jax.tgz" -C "$(dirname "$0")/.." \
+        bert_jax configs launch pyproject.toml requirements.txt README.md LICENSE &&
+        run gcloud compute tpus tpu-vm scp "$scratch/bert_jax.tgz" "$name:" --zone="$zone" --worker=all &&
+        on all "$install" &&
+        { [ -z "$bucket" ] || on all "$mount"; } &&
+        on all "$start"
+}
+while :; do
+    provision
+    status=lost
+    # shellcheck disable=SC2016  # the worker expands it
+    if { [ -z "$dry" ] && on 0 'kill -0 $(cat bert_jax/pid)' 2>/dev/null; } || begin; then
+        on 0 "$follow" || true
+        status=$(on 0 'cat bert_jax/status' | tail -n 1) || status=lost
+    fi
+    if [ "$dry" ]; then echo "$status" && remove && exit; fi
+    [ "$status" = 0 ] && break
+    say "the run ended: $status"
+    if preempted; then
+        say "the slice was preempted: asking for another, to go on from the last checkpoint"
+    elif [ "$status" != 143 ]; then
+        say "the slice is still there. Look at it: gcloud compute tpus tpu-vm ssh $name --zone=$zone"
+        say "go on: the same command. Delete it: $0 --name $name --zone $zone --delete"
+        [ "$status" != lost ] || status=1
+        exit "$status"
+    fi
+done
+[ "$keep" ] || remove

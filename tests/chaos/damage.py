@@ -1,0 +1,163 @@
+"""Random damage to the newest checkpoint: it is noticed and the one before used, or it is
+harmless; never another number, never a beginning at step 0.
+
+    python tests/chaos/damage.py [--cases 200] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import io
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax import config
+from bert_jax.checkpoint import Checkpoints
+
+STEPS = (5, 10, 15)
+Random = random.Random
+
+
+def state(step: int) -> dict[str, Any]:
+    """A small state as that of a run: parameters, moments, counts."""
+    rng = np.random.default_rng(step)
+    shapes = {"word": (50, 8), "kernel": (2, 8, 8), "bias": (2, 8)}
+
+    def draw() -> dict[str, Any]:
+        return {n: jnp.asarray(rng.normal(size=s), jnp.float32) for n, s in shapes.items()}
+
+    opt = {"count": jnp.int32(step), "mu": draw(), "nu": draw()}
+    return {"step": jnp.int32(step), "params": draw(), "opt": opt}
+
+
+def begin(folder: Path) -> Path:
+    """The checkpoints of a run of three saves."""
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        for step in STEPS:
+            checkpoints.save(step, state(step), config.BERT, {"eval_loss": 9.0 - step / 10})
+    return folder / "checkpoints"
+
+
+def _files(checkpoints: Path, rng: Random) -> Path:
+    """One file of the newest step."""
+    files = sorted(p for p in (checkpoints / str(STEPS[-1])).rglob("*") if p.is_file())
+    return rng.choice(files)
+
+
+def truncate(checkpoints: Path, rng: Random) -> Path:
+    file = _files(checkpoints, rng)
+    file.write_bytes(file.read_bytes()[: rng.randrange(max(file.stat().st_size, 1))])
+    return file
+
+
+def empty(checkpoints: Path, rng: Random) -> Path:
+    file = _files(checkpoints, rng)
+    file.write_bytes(b"")
+    return file
+
+
+def remove(checkpoints: Path, rng: Random) -> Path:
+    file = _files(checkpoints, rng)
+    file.unlink()
+    return file
+
+
+def flip(checkpoints: Path, rng: Random) -> Path:
+    file = _files(checkpoints, rng)
+    content = bytearray(file.read_bytes())
+    if content:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+    return file
+
+
+def swap(checkpoints: Path, rng: Random) -> Path:
+    """A file of an older step in place of the newest's of its name, or of any other."""
+    file = _files(checkpoints, rng)
+    older = checkpoints / str(rng.choice(STEPS[:-1]))
+    same = older / file.relative_to(checkpoints / str(STEPS[-1]))
+    others = sorted(p for p in older.rglob("*") if p.is_file())
+    shutil.copyfile(same if same.exists() else rng.choice(others), file)
+    return file
+
+
+def swap_step(checkpoints: Path, rng: Random) -> Path:
+    """A whole older step under the newest's name."""
+    newest = checkpoints / str(STEPS[-1])
+    shutil.rmtree(newest)
+    shutil.copytree(checkpoints / str(rng.choice(STEPS[:-1])), newest)
+    return newest
+
+
+DAMAGES: dict[str, Callable[[Path, Random], Path]] = {
+    "truncated": truncate,
+    "emptied": empty,
+    "removed": remove,
+    "a bit flipped": flip,
+    "swapped with an older one": swap,
+    "the step swapped with an older one": swap_step,
+}
+
+
+def same(a: Any, b: Any) -> bool:
+    leaves = zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b), strict=True)
+    return all(
+        p == q and x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for (p, x), (q, y) in leaves
+    )
+
+
+def case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
+    """Damage a copy, open it as a run that goes on does -> what happened, which file.
+    AssertionError: other numbers than were saved, or none."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Path(shutil.copytree(clean, Path(folder) / "checkpoints"))
+        file = str(DAMAGES[damage](checkpoints, rng).relative_to(checkpoints))
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), Checkpoints(checkpoints) as opened:
+            step = opened.newest()
+            assert step in STEPS[1:], f"{file} {damage}: goes on from {step}"
+            found = opened.restore(step, jax.eval_shape(lambda: state(step)))
+        assert same(found, state(step)), f"{file} {damage}: other numbers"
+        if step == STEPS[-1]:
+            return "harmless", file
+        assert f"checkpoints/{STEPS[-1]} is" in said.getvalue(), f"{file} {damage}: not named"
+        return "noticed", file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
+    args = parser.parse_args()
+    print(f"damage: {args.cases} cases, --seed {args.seed}", flush=True)
+    rng = Random(args.seed)
+    counts: dict[str, collections.Counter[str]] = {d: collections.Counter() for d in DAMAGES}
+    with tempfile.TemporaryDirectory() as folder:
+        clean = begin(Path(folder))
+        for i in range(args.cases):
+            damage = list(DAMAGES)[i % len(DAMAGES)]
+            try:
+                result, _ = case(clean, damage, rng)
+            except AssertionError as e:
+                sys.exit(f"case {i}: {e}")
+            counts[damage][result] += 1
+    print(f"{'damage':36} noticed harmless")
+    for damage, count in counts.items():
+        print(f"{damage:36} {count['noticed']:7} {count['harmless']:8}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What test_mesh.py asks of eight virtual devices: python tests/eight.py FAMILY FOLDER"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
+import conftest  # noqa: F401
+import jax
+import numpy as np
+import small
+
+from bert_jax import sharding, train, trees
+from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import Experiment, Mesh, replace
+
+ROWS, STEPS = 16, 5
+MESHES = {"1,1,1": Mesh(1), "8,1,1": Mesh(8), "1,8,1": Mesh(1, 8), "1,1,8": Mesh(1, 1, 8)}
+MESHES["2,2,2"] = Mesh(2, 2, 2)
+
+
+def build(config: Experiment, mesh: Mesh) -> train.Steps:
+    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
+    return train.build(config, small.build(config), sharding.make_mesh(mesh, devices))
+
+
+def go(steps: train.Steps, state: train.State, begin: int, end: int) -> tuple:
+    losses = []
+    for i in range(begin, end):
+        state, metrics = steps.train(state, steps.to_devices(small.batch(ROWS, ROWS * i)))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def apart(start: dict, a: dict, b: dict) -> dict[str, float]:
+    """Of each leaf, the distance over how far it moved; of key biases the largest difference."""
+    found = {}
+    for name, x in start.items():
+        if name.endswith("key/bias"):
+            found[name] = float(np.abs(a[name] - b[name]).max())
+        else:
+            moved = np.linalg.norm(a[name] - x)
+            found[name] = float(np.linalg.norm(a[name] - b[name]) / moved)
+    return found
+
+
+def plain(state: train.State) -> dict[str, np.ndarray]:
+    """Parameters without the rows that pad the vocabulary."""
+    cut = {k: slice(small.V if trees.is_by_token(k) else None) for k in named(state)}
+    return {k: np.array(x)[cut[k]] for k, x in named(state).items() if x.ndim}
+
+
+def named(state: train.State) -> dict:
+    return trees.named_leaves(state.params)
+
+
+def collectives(steps: train.Steps) -> list[list[str]]:
+    """(kind, shape) of each array that a step gathers or sums."""
+    text = steps.train.lower(steps.like, small.batch(ROWS)).compile().as_text()
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    found = re.findall(rf"= ([^\n]*?) ({kinds})(?:-start)?\(", text)
+    return [[kind, s] for shapes, kind in found for s in re.findall(r"\w+\[[\d,]*\]", shapes)]
+
+
+def main(family: str, folder: Path) -> dict:
+    narrow = small.FAMILIES[family].encoder.embedding_size
+    config = replace(
+        small.FAMILIES[family],
+        encoder=dict(hidden_size=48, heads=8, embedding_size=narrow and 16),
+        data=dict(batch_size=ROWS),
+        optim=dict(decay_steps=20),
+    )
+    if family == "electra":
+        config = replace(config, objective=dict(generator_size=0.5))
+    seen: dict = {}
+    start, first = {}, {}
+    for name, mesh in MESHES.items():
+        steps = build(config, mesh)
+        state = steps.init()
+        start = start or plain(state)
+        share = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+        whole = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
+        state, losses = go(steps, state, 0, STEPS)
+        first = first or plain(state)
+        seen[name] = {
+            "losses": losses,
+            "apart": apart(start, first, plain(state)),
+            "bytes": [share, sum(x.nbytes for x in jax.tree.leaves(state))],
+            "whole": whole,
+            "collectives": collectives(steps) if name != "1,1,1" else [],
+        }
+        if name == "8,1,1":
+            with Checkpoints(folder) as checkpoints:
+                checkpoints.save(STEPS, state, config)
+            seen["next"] = {name: go(steps, state, STEPS, STEPS + 1)[1]}
+    for name in ("2,2,2", "1,1,1"):
+        steps = build(config, MESHES[name])
+        with Checkpoints(folder) as checkpoints:
+            state = checkpoints.restore(STEPS, steps.like)
+        seen["next"][name] = go(steps, state, STEPS, STEPS + 1)[1]
+    return seen
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))

@@ -1,0 +1,347 @@
+"""What reads files of other people, each as a function of bytes.
+
+An input is one file, or several with `CUT` between them. A target puts them into a folder and
+does with it what the commands do, up to the point where a network would begin.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bert_jax import config, manifest, tasks
+from bert_jax.config import Glue, Kind
+from bert_jax.tasks.glue import TABLE
+from bert_jax.text import corpus, documents
+from bert_jax.text import tokenizer as tokenizers
+
+from . import seeds
+from .contract import is_told
+
+CUT = b"\n---8<---\n"
+KINDS: tuple[Kind, ...] = ("classification", "regression", "tagging", "choice", "qa")
+
+
+class Target(NamedTuple):
+    files: tuple[tuple[str, str], ...]  # name in the folder, shape (mutate.SHAPES)
+    seeds: Callable[[], list[list[bytes]]]
+    use: Callable[[Path], Any]
+    beside: Callable[[], dict[str, bytes]] = dict  # files that are as they should be
+    cost: int = 1  # inputs are divided by it
+    bounded: bool = True  # in memory
+
+    def feed(self, folder: Path, data: bytes) -> None:
+        """Lay the files out in a folder of this target's own, and use them."""
+        parts = data.split(CUT)
+        for (name, _), part in itertools.zip_longest(self.files, parts[: len(self.files)]):
+            _put(folder / name, part)
+        for name, content in self.beside().items():
+            _put(folder / name, content)
+        self.use(folder)
+
+    def inputs(self) -> list[bytes]:
+        return [CUT.join(parts) for parts in self.seeds()]
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+# ---- text
+
+
+def _documents(name: str, folder: Path) -> None:
+    for document in documents.read([folder / name]):
+        for paragraph in document.paragraphs:
+            assert "\n" not in paragraph
+            documents.sentences(paragraph)
+    for _ in documents.read([folder / name], strict=True):
+        pass
+
+
+def _text(name: str, shape: str, made: Callable[[], bytes], cost: int = 1) -> Target:
+    files = ((name, shape),)
+    return Target(files, lambda: [[made()]], functools.partial(_documents, name), cost=cost)
+
+
+# ---- tasks
+
+
+def _outputs(encoded: tasks.Encoded, labels: Sequence[str], joint: bool) -> list[Any]:
+    """What a network might have said of each row."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    def said(row: dict[str, Any]) -> Any:
+        size = int(row["size"]) if np.ndim(row["size"]) == 0 else len(row["size"])
+        if encoded.kind == "regression":
+            return draw(1)[0]
+        if encoded.kind == "qa" and joint:
+            beam = {"start": draw(3), "end": draw(3, 2), "answerable": draw(1)[0]}
+            return beam | {
+                "start_at": rng.integers(0, size, 3),
+                "end_at": rng.integers(0, size, (3, 2)),
+            }
+        if encoded.kind == "qa":
+            return {"start": draw(size), "end": draw(size)}
+        return draw(
+            *{"tagging": (size, len(labels)), "choice": (size,)}.get(encoded.kind, (len(labels),))
+        )
+
+    return [said(row) for row in encoded.rows]
+
+
+def _task(task: Kind | Glue, folder: Path) -> None:
+    """Read, encode, and decode what a network might say, as finetune does."""
+    data = tasks.read(task, folder)
+    tasks.headline(task, data)
+    for split, examples in data.splits.items():
+        train = split == "train"
+        encoded = tasks.encode(
+            data.kind, examples, seeds.wordpiece(), 24, data.labels, train=train, stride=4
+        )
+        for joint in (False, True) if data.kind == "qa" else (False,):
+            outputs = _outputs(encoded, data.labels, joint)
+            tasks.score(task, encoded, outputs, data.labels)
+            tasks.predictions(task, encoded, outputs, data.labels)
+        if data.kind in ("classification", "tagging"):
+            tasks.confusion(encoded, outputs, data.labels)
+
+
+def _jsonl_task(kind: Kind, folder: Path) -> None:
+    rows = folder / "train.jsonl"
+    first: list[ValueError] = []
+    for use in (
+        lambda: tasks.read_rows(kind, rows),
+        lambda: list(tasks.stream(kind, rows)),
+        lambda: None if kind == "qa" else _both(kind, folder),
+    ):
+        try:
+            use()
+        except ValueError as e:  # each is to be tried
+            first.append(e)
+    if first:
+        raise _foreign(first)
+
+
+def _foreign(found: Sequence[ValueError]) -> ValueError:
+    """The one that nobody would tell the user, if there is one."""
+    return next((e for e in found if not is_told(e)), found[0])
+
+
+def _both(task: Kind | Glue, folder: Path) -> None:
+    """The same rows to train on and to evaluate."""
+    train = next(iter(folder.glob("train.*")))
+    for dev in ("dev_matched", "dev_mismatched") if task == "mnli" else ("dev",):
+        shutil.copyfile(train, folder / f"{dev}{train.suffix}")
+    _task(task, folder)
+
+
+def _race(folder: Path) -> None:
+    shutil.copytree(folder / "train", folder / "dev", dirs_exist_ok=True)
+    _task("choice", folder)
+
+
+def _glue(task: Glue) -> Target:
+    test = "test_matched.tsv" if task == "mnli" else "test.tsv"
+    return Target(
+        (("train.tsv", "lines"), (test, "lines")),
+        lambda: [[seeds.glue(task, False), seeds.glue(task, True)]],
+        functools.partial(_both, task),
+        cost=8,
+    )
+
+
+def _rows(kind: Kind) -> Target:
+    files = (("train.jsonl", "jsonl"),)
+    return Target(files, lambda: [[seeds.rows(kind)]], functools.partial(_jsonl_task, kind), cost=4)
+
+
+# ---- tokenizers
+
+
+def _tokenizer(folder: Path) -> None:
+    loaded = tokenizers.load(folder)
+    for text in (*seeds.SENTENCES, "", " ", f"\u0301\x00 \U0001f600{loaded.mask_token}1990, x"):
+        ids, spans = loaded.encode_with_spans(text)
+        assert len(ids) == len(spans)
+        assert all(0 <= i < loaded.vocab_size for i in loaded.encode_with_masks(text))
+        loaded.decode(loaded.row(loaded.encode(text), ids)[0])
+    loaded.word_starts()
+    loaded.save(folder / "out")
+
+
+def _saved(kind: str, *files: tuple[str, str], beside: Sequence[str] = ()) -> Target:
+    names = [name for name, _ in files]
+    return Target(
+        files,
+        lambda: [seeds.files_of(kind, names)],
+        _tokenizer,
+        lambda: {name: seeds.saved(kind)[name] for name in beside},
+        cost=2,
+    )
+
+
+SETTINGS = ("tokenizer_config.json", "json")
+
+
+# ---- models and runs
+
+
+def _config(folder: Path) -> None:
+    read = config.read(folder / "config.json")
+    assert config.from_dict(config.Experiment, config.to_dict(read)) == read
+
+
+def _hf_config(folder: Path) -> None:
+    from bert_jax import convert
+
+    if convert.is_hf_folder(folder):
+        convert.read_experiment(folder)
+
+
+def _hf_folder(folder: Path) -> None:
+    from bert_jax import convert
+
+    convert.read_folder(folder)
+
+
+def _tensors(folder: Path) -> None:
+    from bert_jax.convert import folder as folders
+
+    folders.read_tensors(folder, allow_pickle=True)
+
+
+def _manifest(folder: Path) -> None:
+    said = manifest.fault(folder / "checkpoints/5")
+    assert said is None or isinstance(said, str)
+    manifest.sound_step(folder / "checkpoints", repair=False)
+
+
+def _run(folder: Path) -> None:
+    from bert_jax import log, report, results
+
+    log.read(folder)
+    log.goodput(folder)
+    report.summary(folder)
+    if results.read(folder) is not None:
+        (folder / "results.json").unlink()
+        report.summary(folder)
+
+
+def _resume(folder: Path) -> None:
+    from bert_jax import log
+
+    log._truncate(folder / "metrics.jsonl", 1)
+    assert all(line["step"] <= 1 for line in log.read(folder))
+
+
+def _report(folder: Path) -> None:
+    from bert_jax import report
+    from bert_jax.export.card import metrics
+
+    metrics(folder)
+    report.report([folder], folder / "report")
+
+
+def _corpus(folder: Path) -> None:
+    opened = corpus.open_corpus(folder)
+    assert opened.fingerprint
+    assert opened.unigram.ndim
+    assert opened.tokenizer.vocab_size
+
+
+def _around_corpus() -> dict[str, bytes]:
+    tokenizer = {f"tokenizer/{name}": data for name, data in seeds.saved("wordpiece").items()}
+    splits = {
+        f"bert_jax_corpus-{s}.array_record-00000-of-00001": b"x" for s in ("train", "validation")
+    }
+    return {"dataset_info.json": b"{}", "features.json": b"{}", **tokenizer, **splits}
+
+
+RUN = (("metrics.jsonl", "jsonl"), ("timing.jsonl", "jsonl"), ("results.json", "json"))
+TENSORS = ("model.safetensors", "safetensors")
+
+TARGETS: dict[str, Target] = {
+    "text": _text("a.txt", "lines", seeds.document),
+    **{s: _text(f"a.{s}", s, seeds.document) for s in ("gz", "xz", "zst")},
+    **{
+        f"{s}_bytes": _text(f"a.{s}", "bytes", functools.partial(seeds.compressed, s))
+        for s in ("gz", "xz", "zst")
+    },
+    "jsonl": _text("a.jsonl", "jsonl", seeds.records),
+    "parquet": _text("a.parquet", "bytes", seeds.parquet),
+    **{kind: _rows(kind) for kind in KINDS},
+    "race": Target((("train/a.txt", "jsonl"),), lambda: [[seeds.race()]], _race, cost=2),
+    "squad": Target(
+        (("train.json", "json"),), lambda: [[seeds.squad()]], functools.partial(_both, "qa"), cost=6
+    ),
+    **{f"glue_{task}": _glue(task) for task in TABLE},
+    "tokenizer_json": _saved("wordpiece", ("tokenizer.json", "json"), SETTINGS),
+    "tokenizer_bpe": _saved("bpe", ("tokenizer.json", "json"), SETTINGS),
+    "vocab_txt": _saved("wordpiece", ("vocab.txt", "lines"), SETTINGS),
+    "vocab_merges": _saved("bpe", ("vocab.json", "json"), ("merges.txt", "lines"), SETTINGS),
+    "spiece": _saved("unigram", ("spiece.model", "bytes"), SETTINGS),
+    "spiece_map": Target(
+        (("spiece.model", "bytes"),), lambda: [[seeds.spiece_with_map()]], _tokenizer, cost=20
+    ),
+    "fingerprint": _saved(
+        "wordpiece", ("tokenizer.json", "json"), ("fingerprint.txt", "bytes"), SETTINGS
+    ),
+    "config": Target(
+        (("config.json", "json"),), lambda: [[e] for e in seeds.experiments()], _config
+    ),
+    "hf_config": Target(
+        (("config.json", "json"),),
+        lambda: [seeds.model()[:1]],
+        _hf_config,
+        lambda: {"model.safetensors": seeds.model()[1]},
+    ),
+    "hf_folder": Target(
+        (("config.json", "json"), TENSORS), lambda: [seeds.model()], _hf_folder, cost=40
+    ),
+    "safetensors": Target((TENSORS,), lambda: [[seeds.tensors()]], _tensors),
+    "index": Target(
+        (("model.safetensors.index.json", "json"), ("one.safetensors", "safetensors")),
+        lambda: [seeds.index()],
+        _tensors,
+    ),
+    "pickle": Target(
+        (("pytorch_model.bin", "bytes"),),
+        lambda: [[seeds.pickle()]],
+        _tensors,
+        cost=2,
+        bounded=False,
+    ),
+    "manifest": Target(
+        (("checkpoints/5/manifest.json", "json"), (".checkpoints.newest", "bytes")),
+        lambda: [[seeds.manifest(), b"5"]],
+        _manifest,
+        lambda: {"checkpoints/5/state/a": b"abc"},
+    ),
+    "run": Target(RUN, lambda: [seeds.run()], _run),
+    "resume": Target(RUN[:1], lambda: [seeds.run()[:1]], _resume),
+    "report": Target(RUN, lambda: [seeds.run()], _report, cost=100),
+    "corpus": Target(
+        (("corpus.json", "json"), ("unigram.npy", "bytes")),
+        lambda: [seeds.prepared()],
+        _corpus,
+        _around_corpus,
+        cost=2,
+    ),
+}
+if importlib.util.find_spec("torch") is None:
+    del TARGETS["pickle"]
