@@ -125,8 +125,11 @@ def from_first(ask: Callable[[], int | None]) -> int | None:
     if jax.process_count() == 1:
         return ask()
     answer = ask() if jax.process_index() == 0 else None
-    told = multihost_utils.broadcast_one_to_all(np.int64(-1 if answer is None else answer))
-    return None if told < 0 else int(told)
+    number = np.array([-1 if answer is None else answer], np.int64)
+    # As bytes: jax would cut the number to 32 bits, and disks are larger.
+    told = multihost_utils.broadcast_one_to_all(number.view(np.uint8))
+    first = int(np.asarray(told, np.uint8).view(np.int64)[0])
+    return None if first < 0 else first
 
 
 def agree(experiment: Experiment) -> None:

@@ -1,7 +1,9 @@
 """The vocabulary of the whole project: what an experiment is made of, as plain values.
 
+schema     the fields, those of encoder and objectives among them, their defaults
+           (BERT-base) and what they admit
 stages     batches of one shape after another, as `data.stages` writes them
-schema     the fields, their defaults (BERT-base) and what they admit
+heads      the head that each family's own code puts on for a task
 values     changed by name, as JSON, from the files of configs/
 families   BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ...: the bases
            that configs/ differ from
@@ -9,6 +11,7 @@ families   BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT
 Standard library only.
 """
 
+from bert_jax.config.encoder import Encoder
 from bert_jax.config.families import (
     ALBERT,
     BERT,
@@ -24,23 +27,17 @@ from bert_jax.config.families import (
     demo,
 )
 from bert_jax.config.heads import head_for, supervised
-from bert_jax.config.schema import (
-    Data,
-    Encoder,
-    Experiment,
+from bert_jax.config.objectives import (
     Glue,
-    Guard,
     Imported,
     Kind,
     Masked,
     Masking,
-    Mesh,
     Objective,
-    Optim,
     ReplacedTokens,
-    Run,
     Supervised,
 )
+from bert_jax.config.schema import Data, Experiment, Guard, Mesh, Optim, Run
 from bert_jax.config.stages import Stage
 from bert_jax.config.values import (
     differences,

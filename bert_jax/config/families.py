@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from bert_jax.config.schema import (
-    Data,
-    Encoder,
-    Experiment,
-    Guard,
-    Masked,
-    Masking,
-    Optim,
-    ReplacedTokens,
-    Run,
-    Supervised,
-)
+from bert_jax.config.encoder import Encoder
+from bert_jax.config.objectives import Masked, Masking, ReplacedTokens, Supervised
+from bert_jax.config.schema import Data, Experiment, Guard, Optim, Run
 from bert_jax.config.values import replace
 
 BERT = Experiment(

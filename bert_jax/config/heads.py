@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from bert_jax.config.schema import Glue, Kind, Supervised
+from bert_jax.config.objectives import Glue, Kind, Supervised
 
 FAMILIES = ("bert", "albert", "roberta", "electra", "spanbert")
 

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from bert_jax import folders
-from bert_jax.config.schema import (
-    Experiment,
-    Imported,
-    Masked,
-    Objective,
-    ReplacedTokens,
-    Supervised,
-)
+from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens, Supervised
+from bert_jax.config.schema import Experiment
 
 T = TypeVar("T")
 

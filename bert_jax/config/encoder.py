@@ -1,0 +1,77 @@
+"""The encoder: sizes, and what was built otherwise in one family or another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LARGEST = 1 << 30  # of a size: rows are counted in 32 bits
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """`layers` layers made of `groups` sets of parameters, over one embedding block."""
+
+    layers: int = 12
+    hidden_size: int = 768
+    heads: int = 12
+    mlp_size: int | None = None  # None: four times the hidden size
+    embedding_size: int | None = None  # None: the hidden size; else a projection follows
+    groups: int | None = None  # None: one per layer (BERT); 1: one for all (ALBERT)
+    share: Literal["all", "attention", "mlp"] = "all"  # which part a group's layers share
+    vocab_size: int = 30522
+    max_length: int = 512  # usable tokens; the table has `position_offset` rows more
+    position_offset: int = 0  # RoBERTa: 2, the rows 0 and 1 are never looked up
+    token_types: int = 2  # 0: no table
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    init_scale: float = 0.02
+    projection_init: Literal["same", "glorot"] = "same"  # ELECTRA: Glorot
+    pad_id: int = 0
+    zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
+
+    def __post_init__(self) -> None:
+        sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
+        for name in (*sizes, "mlp_size", "embedding_size", "groups"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"encoder.{name} is {value}: expected at least 1")
+        for name in (*sizes, "mlp_size", "embedding_size", "token_types", "position_offset"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at most 2^30")
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"encoder.hidden_size {self.hidden_size} does not divide into "
+                f"encoder.heads {self.heads}: choose a multiple"
+            )
+        if self.layers % self.num_groups:
+            raise ValueError(
+                f"encoder.layers {self.layers} does not divide into encoder.groups "
+                f"{self.num_groups}: choose a divisor"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected 0 <= x < 1")
+
+    @property
+    def num_groups(self) -> int:
+        return self.layers if self.groups is None else self.groups
+
+    @property
+    def embedding_width(self) -> int:
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def mlp_width(self) -> int:
+        return self.mlp_size or 4 * self.hidden_size
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.heads
+
+    @property
+    def position_rows(self) -> int:
+        return self.max_length + self.position_offset
