@@ -35,7 +35,8 @@ slow: $(VENV)/tested
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python tests/chaos/damage.py --cases $(CASES) --seed $$seed && \
-	$(BIN)/python tests/chaos/kill.py --kills $(KILLS) --stops $(STOPS) --seed $$seed
+	$(BIN)/python tests/chaos/kill.py --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
+	$(BIN)/python tests/chaos/kill.py --processes 2 --kills 5 --stops 2 --families bert --seed $$seed
 
 fuzz: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \

@@ -177,13 +177,16 @@ def _weight_map(folder: Path, index: str) -> dict[str, str]:
     where = read_json(folder / index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
         raise ValueError(f"{index} has no weight_map of tensor names to file names")
+    beside = {path.name for path in folder.iterdir()}
     for file in sorted(set(where.values())):
         if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
             raise ValueError(
                 f"{index} points to {file!r}: expected the name of a file in the same folder"
             )
-        if not (folder / file).is_file():
-            raise ValueError(f"{index} names {file}, which is not there: copy it beside the index")
+        if file not in beside or not (folder / file).is_file():
+            raise ValueError(
+                f"{index} names {file[:80]}, which is not there: copy it beside the index"
+            )
     return where
 
 

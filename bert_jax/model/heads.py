@@ -25,6 +25,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Int
 
 from bert_jax.config import Encoder
+from bert_jax.layout import constrain
 from bert_jax.model.layers import (
     ACTIVATIONS,
     by_token,
@@ -112,7 +113,8 @@ class SboHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Vocabular:
         c, act = self.config, ACTIVATIONS[self.config.activation]
         position = self.param("position", initializer(c), (self.rows, self.size))
-        place = position[jnp.minimum(batch["offset"], self.rows - 1)].astype(self.dtype)
+        offset = jnp.minimum(batch["offset"], self.rows - 1)
+        place = constrain(position, None, None)[offset].astype(self.dtype)
         sides = (at_positions(out["hidden"], batch[side]) for side in ("left", "right"))
         h = jnp.concatenate([*sides, place], axis=-1)
         h = act(dense(c, c.hidden_size, self.dtype, "first")(h))
