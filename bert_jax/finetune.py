@@ -19,20 +19,18 @@ from typing import Any
 import jax
 
 from bert_jax import (
-    checkpoint,
     config,
     folders,
-    lock,
     objectives,
     origin,
     results,
+    run_folder,
     sharding,
     train,
 )
 from bert_jax.config import Experiment
 from bert_jax.exam import Exam
 from bert_jax.guard import Stop
-from bert_jax.pretrain import begin_folder, check_folder
 from bert_jax.recipe import Task
 
 
@@ -60,7 +58,7 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
         return go(task, task.experiment)
     each = [of_seed(task.experiment, i) for i in range(seeds)]
     for experiment in each:
-        check_folder(Path(experiment.run.dir), experiment, task.tokenizer)
+        run_folder.check(Path(experiment.run.dir), experiment, task.tokenizer)
     for experiment in each:
         signal = go(task, experiment)
         if signal is not None:
@@ -78,7 +76,7 @@ def of_seed(experiment: Experiment, i: int) -> Experiment:
 def go(task: Task, experiment: Experiment) -> int | None:
     """One run: to its last step, then the results of its best checkpoint."""
     folder, run = Path(experiment.run.dir), experiment.run
-    check_folder(folder, experiment, task.tokenizer)
+    run_folder.check(folder, experiment, task.tokenizer)
     done = results.read(folder)
     if done is not None and done["steps"] == run.steps:
         return None
@@ -93,37 +91,15 @@ def go(task: Task, experiment: Experiment) -> int | None:
         scores = exam.sit(params, "dev").scores()
         return {f"eval_{name}": value for name, value in scores.items()}
 
-    main = jax.process_index() == 0
-    with lock.hold(folder, main):
-        check_folder(folder, experiment, task.tokenizer)  # nobody came in between
-        if main and not (folder / "config.json").exists():
-            begin_folder(folder, experiment, task.tokenizer)
-        best = f"eval_{task.headline}"
-        with checkpoint.Checkpoints(folder / "checkpoints", run.keep, best=best) as checkpoints:
-            if (checkpoints.newest() or 0) > run.steps:
-                raise ValueError(
-                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
-                    f"{run.steps}: ask for more steps or epochs, or choose another --run.dir"
-                )
-            if main:
-                begin_folder(folder, experiment, task.tokenizer)
-            rows = task.batches(experiment, "train", sharding.parts(mesh))
-            with Stop() as stop:
-                train.fit(
-                    experiment,
-                    steps,
-                    rows.start,
-                    score,
-                    checkpoints,
-                    folder,
-                    stop,
-                    save_scored=True,
-                )
-                if stop.signal is None:
-                    found = checkpoints.best() or run.steps
-                    params = checkpoints.restore_params(found, steps.like.params)
-                    _conclude(exam, params, found)
-                checkpoints.close()
+    rows = task.batches(experiment, "train", sharding.parts(mesh))
+    best = f"eval_{task.headline}"
+    with run_folder.held(experiment, task.tokenizer, best) as checkpoints, Stop() as stop:
+        train.fit(experiment, steps, rows.start, score, checkpoints, folder, stop, save_scored=True)
+        if stop.signal is None:
+            found = checkpoints.best() or run.steps
+            params = checkpoints.restore_params(found, steps.like.params)
+            _conclude(exam, params, found)
+        checkpoints.close()
     return stop.signal
 
 

@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from bert_jax import (
-    checkpoint,
     config,
     corpora,
-    folders,
-    lock,
     objectives,
     origin,
     processes,
+    run_folder,
     sharding,
     train,
 )
 from bert_jax.config import Experiment
 from bert_jax.corruption import Vocabulary
 from bert_jax.guard import Stop
-from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import Tokenizer
-
-# What may differ when a run goes on: how far and how often, and the machine, not the result.
-FREE = (
-    "run.steps",
-    "run.log_every",
-    "run.save_every",
-    "run.eval_every",
-    "run.epochs",
-    "run.evals_per_epoch",
-    "run.dir",
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "guard.max_skips",
-    "guard.hang_factor",
-    "guard.hang_after",
-    "guard.abort_after",
-)
 
 
 def pretrain(asked: Experiment) -> int | None:
@@ -61,7 +38,7 @@ def pretrain(asked: Experiment) -> int | None:
     experiment = resolve(asked, opened, begun_from and begun_from.encoder(opened))
     folder = Path(experiment.run.dir)
     processes.agree(experiment)
-    check_folder(folder, experiment, opened[0].tokenizer)
+    run_folder.check(folder, experiment, opened[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
     _, last, weights = stages[-1]  # the same text at every length
     objective = objectives.build(experiment, vocabulary(opened[0].tokenizer, last, weights))
@@ -75,27 +52,9 @@ def pretrain(asked: Experiment) -> int | None:
     def score(params: Any) -> dict[str, float]:
         return train.evaluate(steps, objective, params, held_out.once(most))
 
-    main = jax.process_index() == 0
-    tokenizer = opened[0].path / "tokenizer"
-    processes.barrier("checked")
-    with lock.hold(folder, main):
-        if main:
-            check_folder(folder, experiment, opened[0].tokenizer)  # nobody came in between
-            if not (folder / "config.json").exists():
-                begin_folder(folder, experiment, tokenizer)
-        processes.barrier("begun")
-        check_shared(folder)
-        with checkpoint.Checkpoints(folder / "checkpoints", experiment.run.keep) as checkpoints:
-            if (checkpoints.newest() or 0) > experiment.run.steps:
-                raise ValueError(
-                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
-                    f"{experiment.run.steps}: ask for more steps, or choose another --run.dir"
-                )
-            if main:  # a run that goes on records what may differ, now that nothing refuses it
-                begin_folder(folder, experiment, tokenizer)
-            with Stop() as stop:
-                train.fit(experiment, steps, batches.start, score, checkpoints, folder, stop)
-                checkpoints.close()
+    with run_folder.held(experiment, opened[0].path / "tokenizer") as checkpoints, Stop() as stop:
+        train.fit(experiment, steps, batches.start, score, checkpoints, folder, stop)
+        checkpoints.close()
     return stop.signal
 
 
@@ -141,52 +100,3 @@ def vocabulary(
         counts = np.sum(parts, axis=0)
     apart = tokenizer.kind == "bpe"
     return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts, apart)
-
-
-def begin_folder(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
-    """Write the config and the tokenizer, each at once and in this order, so that a run that
-    is killed in between begins again with the same command."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save(experiment, folder / "config.json")
-    if not (folder / "tokenizer").exists():
-        with folders.new_folder(folder / "tokenizer") as new:
-            if isinstance(tokenizer, Tokenizer):
-                tokenizer.save(new)
-            else:
-                shutil.copytree(tokenizer, new, dirs_exist_ok=True)
-
-
-def check_shared(folder: Path) -> None:
-    """ValueError: the folder that the first process began cannot be seen here."""
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"run.dir {folder} is not the first process's: expected a folder that all processes "
-            "share"
-        )
-
-
-def check_folder(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
-    """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"run.dir {folder} is a file: expected a folder")
-    if not (folder / "config.json").exists():
-        if any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise ValueError(f"run.dir {folder} is not empty and no run: choose another folder")
-        return
-    before = config.read(folder / "config.json")
-    changed = config.differences(before, experiment)
-    refused = {name: values for name, values in changed.items() if name not in FREE}
-    if refused:
-        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in refused.items())
-        raise ValueError(
-            f"run.dir {folder} was made by another config: {listed}. "
-            "Choose another --run.dir, or ask for what it was"
-        )
-    own = folder / "tokenizer"  # missing where the run was killed as it began
-    if own.exists() and tokenizers.load(own).fingerprint != tokenizer.fingerprint:
-        raise ValueError(
-            f"the tokenizer in {folder} is not that of the corpus {experiment.data.path}: "
-            "go on with the corpus that the run began with"
-        )

@@ -29,8 +29,9 @@ from bert_jax import (
     train,
 )
 from bert_jax.config import Experiment, Supervised
-from bert_jax.pretrain import FREE, resolve, vocabulary
+from bert_jax.pretrain import resolve, vocabulary
 from bert_jax.recipe import Task
+from bert_jax.run_folder import FREE
 
 
 class Course(NamedTuple):

@@ -26,7 +26,7 @@ FLOORS = {
         "guard",
     ],
     3: ["train", "predict", "corpora"],
-    4: ["origin"],
+    4: ["origin", "run_folder"],
     5: [
         "pretrain",
         "recipe",

@@ -3,7 +3,6 @@ of GLUE's tasks there."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,24 +57,9 @@ def read_tfds(
 
 
 def _open(source: str) -> tuple[Any, dict[str, Any]]:
-    import tensorflow_datasets as tfds
-
-    name = source.removeprefix("tfds:")
-    builder: Any  # pyright cannot follow the library's decorators
-    try:
-        if Path(name).is_dir():
-            tfds_folder.check(name)
-            builder = tfds.builder_from_directory(name)
-        else:
-            builder = tfds.builder(name, file_format="array_record")
-            builder.download_and_prepare()
+    with tfds_folder.opened(source, source.removeprefix("tfds:"), "tfds:NAME") as builder:
         theirs = {ours: split for split, ours in SPLITS.items() if split in builder.info.splits}
         splits = {ours: builder.as_data_source(split=split) for ours, split in theirs.items()}
-    except Exception as e:  # of many kinds, some of which print a page
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise ValueError(
-            f"{source} cannot be opened: {reason}; expected tfds:NAME of a TFDS dataset"
-        ) from e
     if not {"train", "dev"} <= set(splits):
         there = ", ".join(sorted(builder.info.splits)) or "none"
         raise ValueError(f"{source} has the splits {there}: expected train, and validation or dev")

@@ -20,7 +20,7 @@ import json
 import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from sentencex import segment  # type: ignore[attr-defined]
 
@@ -238,23 +238,9 @@ def _parquet_texts(file: str) -> Iterator[_Line]:
 def _tfds_texts(source: str) -> Iterator[_Line]:
     """`tfds:NAME/SPLIT`; NAME may be a folder that TFDS wrote. Prepares the dataset in
     ArrayRecord if need be."""
-    import tensorflow_datasets as tfds
-
     name, _, split = source.removeprefix("tfds:").rpartition("/")
-    builder: Any  # pyright cannot follow the library's decorators
-    try:
-        if Path(name).is_dir():
-            tfds_folder.check(name)
-            builder = tfds.builder_from_directory(name)
-        else:
-            builder = tfds.builder(name, file_format="array_record")
-            builder.download_and_prepare()
+    with tfds_folder.opened(source, name, "tfds:NAME/SPLIT") as builder:
         examples = builder.as_data_source(split=split)
-    except Exception as e:  # of many kinds, some of which print a page
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise ValueError(
-            f"{source} cannot be opened: {reason}; expected tfds:NAME/SPLIT of a TFDS dataset"
-        ) from e
     if "text" not in (builder.info.features or {}):
         raise ValueError(f"{source} has no feature `text`: choose a text dataset")
     for number in range(len(examples)):

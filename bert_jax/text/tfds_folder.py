@@ -1,8 +1,9 @@
-"""What is looked at before TFDS opens a folder: `features.json` names Python classes, and TFDS
-imports whatever module they are said to be in."""
+"""Opening what TFDS has, by name or as a folder. A folder is looked at first: `features.json`
+names Python classes, and TFDS imports whatever module they are said to be in."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,28 @@ OWN = "tensorflow_datasets.core.features."
 # where a name of a class may stand: today's files, as protobuf writes or reads them, and old ones
 NAMES = ("pythonClassName", "python_class_name", "type")
 HIDDEN = ("jsonFeature", "json_feature")  # text in which TFDS may find more names
+
+
+@contextlib.contextmanager
+def opened(source: str, name: str, form: str) -> Iterator[Any]:
+    """The builder of a dataset, or of a folder, called `name` in `source`; prepared in ArrayRecord
+    if need be. ValueError: it cannot be opened, here or in the block; `form` was expected."""
+    import tensorflow_datasets as tfds
+
+    builder: Any  # pyright cannot follow the library's decorators
+    try:
+        if Path(name).is_dir():
+            check(name)
+            builder = tfds.builder_from_directory(name)
+        else:
+            builder = tfds.builder(name, file_format="array_record")
+            builder.download_and_prepare()
+        yield builder
+    except Exception as e:  # of many kinds, some of which print a page
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(
+            f"{source} cannot be opened: {reason}; expected {form} of a TFDS dataset"
+        ) from e
 
 
 def check(folder: str | Path) -> None:

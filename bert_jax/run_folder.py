@@ -1,0 +1,115 @@
+"""The folder of a run, whichever command makes it: begun, or found as it was left."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from bert_jax import config, folders, lock, processes
+from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import Experiment
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
+
+# What may differ when a run goes on: how far and how often, and the machine, not the result.
+FREE = (
+    "run.steps",
+    "run.log_every",
+    "run.save_every",
+    "run.eval_every",
+    "run.epochs",
+    "run.evals_per_epoch",
+    "run.dir",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "guard.max_skips",
+    "guard.hang_factor",
+    "guard.hang_after",
+    "guard.abort_after",
+)
+
+
+@contextlib.contextmanager
+def held(
+    experiment: Experiment, tokenizer: Path | Tokenizer, best: str = "-eval_loss"
+) -> Iterator[Checkpoints]:
+    """The checkpoints of a run, whose folder is this run's own until the block ends; `best` as
+    there. With several processes all enter.
+
+    ValueError: another run is in it, made it, or made more steps than are asked for.
+    """
+    run, main = experiment.run, jax.process_index() == 0
+    folder = Path(run.dir)
+    known = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load(tokenizer)
+    processes.barrier("checked")
+    with lock.hold(folder, main):
+        if main:
+            check(folder, experiment, known)  # nobody came in between
+            if not (folder / "config.json").exists():
+                begin(folder, experiment, tokenizer)
+        processes.barrier("begun")
+        _check_shared(folder)
+        with Checkpoints(folder / "checkpoints", run.keep, best=best) as checkpoints:
+            if (checkpoints.newest() or 0) > run.steps:
+                more = "steps" if run.epochs is None else "steps or epochs"
+                raise ValueError(
+                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
+                    f"{run.steps}: ask for more {more}, or choose another --run.dir"
+                )
+            if main:  # a run that goes on records what may differ, now that nothing refuses it
+                begin(folder, experiment, tokenizer)
+            yield checkpoints
+
+
+def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
+    """Write the config and the tokenizer, each at once and in this order, so that a run that
+    is killed in between begins again with the same command."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(experiment, folder / "config.json")
+    if not (folder / "tokenizer").exists():
+        with folders.new_folder(folder / "tokenizer") as new:
+            if isinstance(tokenizer, Tokenizer):
+                tokenizer.save(new)
+            else:
+                shutil.copytree(tokenizer, new, dirs_exist_ok=True)
+
+
+def _check_shared(folder: Path) -> None:
+    """ValueError: the folder that the first process began cannot be seen here."""
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"run.dir {folder} is not the first process's: expected a folder that all processes "
+            "share"
+        )
+
+
+def check(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
+    """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"run.dir {folder} is a file: expected a folder")
+    if not (folder / "config.json").exists():
+        if any(not p.name.startswith(".") for p in folder.iterdir()):
+            raise ValueError(f"run.dir {folder} is not empty and no run: choose another folder")
+        return
+    before = config.read(folder / "config.json")
+    changed = config.differences(before, experiment)
+    refused = {name: values for name, values in changed.items() if name not in FREE}
+    if refused:
+        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in refused.items())
+        raise ValueError(
+            f"run.dir {folder} was made by another config: {listed}. "
+            "Choose another --run.dir, or ask for what it was"
+        )
+    own = folder / "tokenizer"  # missing where the run was killed as it began
+    if own.exists() and tokenizers.load(own).fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"the tokenizer in {folder} is not that of the corpus {experiment.data.path}: "
+            "go on with the corpus that the run began with"
+        )
