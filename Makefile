@@ -3,6 +3,8 @@
 # make slow   the tests that start many processes or lay every family over eight devices
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200 SEED=a number; without SEED another one each time)
+# make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
+#             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
 # make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)
 #
 # Each makes the virtual environment .venv first; PYTHON=python3.12 chooses the interpreter.
@@ -16,9 +18,10 @@ KILLS ?= 100
 STOPS ?= 10
 CASES ?= 200
 INPUTS ?= 100000
+SCALE ?= cpu
 SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
 
-.PHONY: demo test slow chaos fuzz clean
+.PHONY: demo test slow chaos fuzz study clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -41,6 +44,9 @@ chaos: $(VENV)/tested
 fuzz: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
+
+study: $(VENV)/installed
+	$(BIN)/python -m study --scale $(SCALE) $(if $(TASKS),--tasks $(TASKS)) $(if $(DOCS),--docs $(DOCS))
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \

@@ -31,10 +31,11 @@ class Index:
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
         import numpy as np
 
-        return {"tokens": np.full(LENGTH, i % 97), "size": LENGTH, "first": 64, "pair": i % 2}
+        row = {"size": LENGTH, "first": 64}
+        return [{"tokens": np.full(LENGTH, i % 97), "pair": i % 2, **row} for i in numbers]
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +27,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax import manifest, processes, trees
+from bert_jax import bucket, manifest, processes, trees
 from bert_jax.config import Experiment, to_dict
 from bert_jax.failure import Failure
 
@@ -39,15 +38,22 @@ UNCOMMITTED = ".orbax-checkpoint-tmp"  # in the name of what Orbax has not commi
 class Checkpoints:
     """The checkpoints of one run folder. Opening them verifies the newest; a `read_only` one
     changes nothing. `best` names the metric whose largest value is kept, with a minus the one
-    whose smallest. ValueError: none of them can be trusted.
+    whose smallest. `beside` is done by the first process before a step is vouched for: a run's
+    small files, where they lie elsewhere. ValueError: none of them can be trusted.
 
     A context that ends well waits for the last save, and raises `Failure` where that failed.
     """
 
     def __init__(
-        self, folder: Path, keep: int = 3, read_only: bool = False, best: str = "-eval_loss"
+        self,
+        folder: manifest.Folder,
+        keep: int = 3,
+        read_only: bool = False,
+        best: str = "-eval_loss",
+        beside: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder = folder.absolute()
+        self._folder = folder if bucket.is_on(folder) else folder.absolute()
+        self._beside = beside
         self._main = jax.process_index() == 0
         repair = not read_only and self._main
         # One verdict for all processes, and every byte is read once.
@@ -140,7 +146,9 @@ class Checkpoints:
         try:
             self._settle(last=True)
         finally:
-            self._manager.close()
+            # After a save that failed it may fail once more, which says no more.
+            with contextlib.suppress(*([Exception] if self._failed else [])):
+                self._manager.close()
 
     def _open(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
         """Orbax reads the metrics of every step, the older ones too, which nobody verified."""
@@ -193,6 +201,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             if self._main:
+                self._beside()
                 manifest.write(self._folder / str(step))
         except Exception as e:
             self._fail(step, e)
@@ -217,11 +226,12 @@ class Checkpoints:
             return
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()  # raises once more in this thread
-        if self._main:
-            unvouched = (self._folder / str(step) for step in self._failed)
-            for left in (*self._folder.glob(f"*{UNCOMMITTED}*"), *unvouched):
-                shutil.rmtree(left, ignore_errors=True)
-        self._manager.reload()
+        with contextlib.suppress(Exception):  # a bucket may still be out of reach
+            unvouched = (self._folder / str(step) for step in self._failed if self._main)
+            halves = self._folder.glob(f"*{UNCOMMITTED}*") if self._main else ()
+            for left in (*unvouched, *halves):
+                _remove(left)
+            self._manager.reload()
         if last or len(self._failed) >= PATIENCE:
             saves = "save" if len(self._failed) == 1 else f"{len(self._failed)} saves"
             raise Failure(f"the last {saves} failed: {self._cause}. {self._advice()}")
@@ -248,7 +258,7 @@ def _restoring(like: Any, part: bool = False) -> Any:
     return ocp.args.PyTreeRestore(like, restore_args=args, partial_restore=part)
 
 
-def _check_room(folder: Path, state: Any) -> None:
+def _check_room(folder: manifest.Folder, state: Any) -> None:
     """OSError, on all processes alike: the folder is gone, or has no room for the state and a
     little more."""
     need = int(1.05 * sum(x.nbytes for x in jax.tree.leaves(state))) + 2**20
@@ -259,8 +269,19 @@ def _check_room(folder: Path, state: Any) -> None:
         raise OSError(errno.ENOSPC, f"no room for {need:,} bytes, {free:,} are free", str(folder))
 
 
-def _free(folder: Path) -> int | None:
-    """Bytes; None where the folder is gone."""
+def _remove(folder: manifest.Folder) -> None:
+    with contextlib.suppress(Exception):  # it is not looked at again without a manifest
+        if bucket.is_on(folder):
+            bucket.remove(str(folder))
+        else:
+            shutil.rmtree(folder)
+
+
+def _free(folder: manifest.Folder) -> int | None:
+    """Bytes; None where the folder is gone. On a bucket there is always room, and no folder to
+    lose."""
+    if bucket.is_on(folder):
+        return sys.maxsize
     if not folder.is_dir():
         return None
     disk = shutil.disk_usage(folder)
@@ -269,6 +290,8 @@ def _free(folder: Path) -> int | None:
 
 def _cause(e: Exception) -> str:
     """What went wrong in one line; tensorstore hides the system's word in a long text."""
+    if isinstance(e, Failure):
+        return str(e)
     if isinstance(e, OSError) and e.strerror:
         return f"{e.strerror}: {e.filename}" if e.filename else e.strerror
     number = re.search(r"os_error_code='(\d+)'", str(e))

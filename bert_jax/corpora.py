@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bert_jax import data
+from bert_jax import bucket, data
 from bert_jax.config import Data, Experiment, Stage
 from bert_jax.text.corpus import Corpus, open_corpus
 
@@ -22,8 +22,8 @@ class Mixture(NamedTuple):
 def open_stages(asked: Experiment) -> list[Mixture]:
     """The corpora of every stage; `{length}` in `data.path` or `data.mix` stands for its length.
 
-    ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
-    those of their stage, stages of several lengths without `{length}`.
+    ValueError: a folder that is no corpus, corpora of different tokenizers, packed ones beside
+    others, rows longer than those of their stage, stages of several lengths without `{length}`.
     """
     names = asked.data.path or asked.data.mix or ""
     lengths = sorted({stage.length for stage in asked.stages if stage.length is not None})
@@ -40,6 +40,12 @@ def open_stages(asked: Experiment) -> list[Mixture]:
             raise ValueError(
                 f"{corpus.path} and {everything[0].path} were prepared with different tokenizers: "
                 "prepare them with the same one"
+            )
+        if bool(corpus.info.packed) != bool(everything[0].info.packed):
+            one, other = sorted((corpus, everything[0]), key=lambda c: c.info.packed)
+            raise ValueError(
+                f"{other.path} has packed rows, and {one.path} has not: prepare both with --pack, "
+                "or both without"
             )
     for stage, corpora, _ in opened:
         longest = max(corpus.info.length for corpus in corpora)
@@ -68,7 +74,7 @@ def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
             "make a corpus with `bert-jax prepare`"
         )
     if asked.path is not None:
-        return [open_corpus(asked.path)], None
+        return [open_corpus(bucket.fetched(asked.path))], None
     corpora, weights = [], []
     for part in str(asked.mix).split(","):
         path, _, weight = part.rpartition("=")
@@ -78,7 +84,7 @@ def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
             weights.append(0.0)
         if not path or not 0 < weights[-1] < float("inf"):
             raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
-        corpora.append(open_corpus(path))
+        corpora.append(open_corpus(bucket.fetched(path)))
     return corpora, weights
 
 
@@ -117,6 +123,7 @@ def _batches(
         seed=experiment.run.seed + 10_000 * number,
         weights=mixture.weights,
         threads=experiment.data.threads,
+        packed=max(corpus.info.packed for corpus in mixture.corpora),
     )
     mine = [dataclasses.replace(batches, process=part) for part in parts]
     return mine[0] if len(mine) == 1 else data.Joined(mine)

@@ -19,11 +19,15 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 
 
+Number = tuple[int, int, int]  # of a row: its source, its place there (-1: none), its epoch
+
+
 class Source(Protocol):
-    """Random access to prepared rows: `tokens` [l], `size`, `first`, `pair`."""
+    """Random access to prepared rows: `tokens` [l], and `size` `first` `pair`, numbers, or [n]
+    where it is packed."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> dict[str, Any]: ...
+    def __getitems__(self, numbers: Sequence[int]) -> Sequence[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Batches:
     first  [b]     tokens of segment 0     pair [b]   its label, -1 where there is none
     row    [b]     number of the row       epoch [b]  how often it was seen before
 
-    A row's number is modulo 2^32, as its key is.
+    A row's number is modulo 2^32, as its key is. Packed rows hold up to n sequences one behind
+    the other, and `size` `first` `pair` are [b n]: 0 0 -1 where there are fewer.
     """
 
     sources: Sequence[Source]
@@ -45,6 +50,7 @@ class Batches:
     weights: Sequence[float] | None = None  # of the sources; None: one source
     process: tuple[int, int] = (0, 1)
     threads: int = 8
+    packed: int = 0  # n of packed rows
 
     def __post_init__(self) -> None:
         n = self.process[1]
@@ -81,7 +87,7 @@ class Batches:
             numbers = [self._place(int(rows[j] or 0)) for j in range(begin, end)]
             numbers += [(0, -1)] * (self.batch_size - len(numbers))
             mine = numbers[i * part : (i + 1) * part]
-            yield self._stack([self._read((k, row, 0)) for k, row in mine])
+            yield self._read([(k, row, 0) for k, row in mine])
 
     def _place(self, number: int) -> tuple[int, int]:
         """Source and row of a row's number over all sources."""
@@ -92,42 +98,38 @@ class Batches:
         raise AssertionError(number)
 
     def _dataset(self) -> grain.MapDataset:
-        """(source, row, epoch) of every position, then rows, then this process's batches."""
+        """The number of every position, then this process's batches."""
         numbers = [self._numbers(k, source) for k, source in enumerate(self.sources)]
         if len(numbers) == 1:
             mixed = numbers[0]
         else:
             mixed = grain.MapDataset.mix(numbers, weights=self.weights)
-        rows = mixed.map(self._read)
-        return rows.batch(self.batch_size // self.process[1], batch_fn=self._stack)
+        return mixed.batch(self.batch_size // self.process[1], batch_fn=self._read)
 
     def _numbers(self, k: int, source: Source) -> grain.MapDataset:
         n = len(source)
         shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat()
         return shuffled.map_with_index(lambda i, row: (k, row, i // n))
 
-    def _read(self, number: tuple[int, int, int]) -> dict[str, Any]:
-        k, row, epoch = number
-        if row < 0:
-            tokens, size, first, pair = np.zeros(0, np.int32), 0, 0, -1
-        else:
-            r = self.sources[k][row]
-            tokens, size, first, pair = r["tokens"], int(r["size"]), int(r["first"]), int(r["pair"])
-        padded = np.full(self.length, self.pad_id, np.int32)
-        padded[:size] = tokens[:size]
-        row += sum(len(s) for s in self.sources[:k])
-        return {
-            "tokens": padded,
-            "size": size,
-            "first": first,
-            "pair": pair,
-            "row": row,
-            "epoch": epoch,
-        }
-
-    @staticmethod
-    def _stack(rows: Sequence[dict[str, Any]]) -> Batch:
-        return {k: np.stack([np.asarray(r[k]).astype(np.int32) for r in rows]) for k in rows[0]}
+    def _read(self, numbers: Sequence[Number]) -> Batch:
+        """The rows of these numbers, one batch of them."""
+        n = max(self.packed, 1)
+        tokens = np.full((len(numbers), self.length), self.pad_id, np.int32)
+        of_each = np.zeros((3, len(numbers), n), np.int32)  # size first pair
+        of_each[2] = -1
+        for k, source in enumerate(self.sources):
+            at = [i for i, (of, row, _) in enumerate(numbers) if of == k and row >= 0]
+            rows = source.__getitems__([numbers[i][1] for i in at]) if at else []
+            for i, row in zip(at, rows, strict=True):
+                size, first, pair = row["size"], row["first"], row["pair"]
+                real = int(np.sum(size))
+                tokens[i, :real] = row["tokens"][:real]
+                of_each[:, i, : np.size(size)] = np.reshape((size, first, pair), (3, -1))
+        size, first, pair = of_each if self.packed else of_each[..., 0]
+        before = np.cumsum([0, *(len(s) for s in self.sources)])
+        row = np.array([before[k] + row for k, row, _ in numbers], np.int64).astype(np.int32)
+        epoch = np.array([epoch for *_, epoch in numbers], np.int32)
+        return dict(tokens=tokens, size=size, first=first, pair=pair, row=row, epoch=epoch)
 
 
 @dataclass(frozen=True)

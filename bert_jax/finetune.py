@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from bert_jax import (
+    bucket,
     config,
     folders,
     objectives,
     origin,
+    processes,
     results,
     run_folder,
     sharding,
@@ -44,7 +45,7 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
     """
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}: expected at least 1")
-    folder = Path(asked.run.dir)
+    folder = bucket.here(asked.run.dir)
     other = folder / ("config.json" if seeds > 1 else "seed_0")
     if other.exists():
         raise ValueError(
@@ -52,19 +53,22 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
             f"({other.name} is there): choose another, or ask for the same --seeds"
         )
     task = Task.of(asked)
+    processes.agree(task.experiment)
     for note in task.notes if jax.process_index() == 0 else ():
         print(note, file=sys.stderr)
     if seeds == 1:
         return go(task, task.experiment)
     each = [of_seed(task.experiment, i) for i in range(seeds)]
     for experiment in each:
-        run_folder.check(Path(experiment.run.dir), experiment, task.tokenizer)
+        run_folder.check(bucket.here(experiment.run.dir), experiment, task.tokenizer)
     for experiment in each:
         signal = go(task, experiment)
         if signal is not None:
             return signal
     if jax.process_index() == 0:
-        results.gather(folder, [Path(experiment.run.dir) for experiment in each])
+        results.gather(folder, [bucket.here(experiment.run.dir) for experiment in each])
+        if bucket.is_on(asked.run.dir):
+            bucket.lay(asked.run.dir)
     return None
 
 
@@ -75,7 +79,7 @@ def of_seed(experiment: Experiment, i: int) -> Experiment:
 
 def go(task: Task, experiment: Experiment) -> int | None:
     """One run: to its last step, then the results of its best checkpoint."""
-    folder, run = Path(experiment.run.dir), experiment.run
+    folder, run = bucket.here(experiment.run.dir), experiment.run
     run_folder.check(folder, experiment, task.tokenizer)
     done = results.read(folder)
     if done is not None and done["steps"] == run.steps:
@@ -106,7 +110,7 @@ def go(task: Task, experiment: Experiment) -> int | None:
 def _conclude(exam: Exam, params: Any, best: int) -> None:
     """Write what the best checkpoint says of every split but train, and its scores."""
     task, experiment = exam.task, exam.experiment
-    folder, main = Path(experiment.run.dir), jax.process_index() == 0
+    folder, main = bucket.here(experiment.run.dir), jax.process_index() == 0
     made: results.Results = {
         "task": task.dataset.task,
         "kind": task.dataset.kind,

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def check_new(out: Path) -> None:
@@ -36,9 +37,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path | Any, text: str) -> None:
     """Replace a file at once: a reader, or a restart after a kill, sees the old or the new.
-    OSError: it cannot be written, and the old one is still there."""
+    OSError: it cannot be written, and the old one is still there. A path of etils is an object
+    on a bucket."""
+    if not isinstance(path, Path):
+        path.write_text(text)  # whole or not at all, as objects are
+        return
     new = path.with_name(f".{path.name}.new")
     try:
         with new.open("w", encoding="utf-8") as f:

@@ -6,11 +6,9 @@ from typing import Any
 
 import jax
 
-from bert_jax import objectives, sharding, trees
+from bert_jax import objectives, optim, sharding, trees
 from bert_jax.config import Experiment
 from bert_jax.layout import names
-
-MOMENTS = 2  # of each parameter, in every optimiser
 
 
 def parameters(experiment: Experiment) -> dict[str, Any]:
@@ -38,14 +36,17 @@ def parameters(experiment: Experiment) -> dict[str, Any]:
         }
         for name, leaf in trees.named_leaves(shapes).items()
     ]
-    total, states = trees.count(shapes), 1 + MOMENTS
+    states = [1 + optim.moments(experiment.optim, leaf["name"]) for leaf in leaves]
+    total = trees.count(shapes)
     return {
         "parameters": {"total": total, "leaves": leaves},
         "mesh": dict(mesh.shape),
         "bytes": {
             "parameters": 4 * total,
-            "state": states * 4 * total,
-            "state_per_device": states * sum(leaf["bytes_per_device"] for leaf in leaves),
+            "state": sum(4 * leaf["count"] * n for leaf, n in zip(leaves, states, strict=True)),
+            "state_per_device": sum(
+                leaf["bytes_per_device"] * n for leaf, n in zip(leaves, states, strict=True)
+            ),
         },
     }
 
@@ -63,7 +64,7 @@ def render(table: dict[str, Any]) -> str:
             f"{leaf['name']:<{wide}}  {shape:>16}  {leaf['count']:>13,}  "
             f"{leaf['bytes_per_device']:>13,}  ({axes}){whole}"
         )
-    total, held = table["parameters"]["total"], sizes["state_per_device"] // (1 + MOMENTS)
+    total, held = table["parameters"]["total"], sum(leaf["bytes_per_device"] for leaf in leaves)
     lines.append(f"{'total':<{wide}}  {'':>16}  {total:>13,}  {held:>13,}")
     named = ", ".join(f"{axis} {n}" for axis, n in mesh.items())
     lines.append(

@@ -6,6 +6,7 @@ micro-batches, devices and evaluation batches of unequal sizes add up exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,6 +42,26 @@ def project(
     table = constrain(table, "tensor", None).astype(features.dtype)
     logits = jnp.einsum("...e,ve->...v", features, table, preferred_element_type=jnp.float32)
     return constrain(logits + bias, ROWS, *[None] * (logits.ndim - 2), "tensor")
+
+
+def in_pieces(f: Callable[..., tuple[Any, Any]], pieces: int, *rows: Any) -> tuple[Any, Any]:
+    """`f(*rows)`, some of the rows at a time: of what it returns the first part adds up, the
+    second is put together row by row.
+
+    What `f` makes on its way is made again for its gradient, never kept; so logits over the
+    vocabulary are there for one piece at a time. `rows` are trees of arrays [b ...]; there are
+    as many pieces as asked for, or the next smaller number that divides b.
+    """
+    b = jax.tree.leaves(rows)[0].shape[0]
+    n = next(i for i in range(min(pieces, b), 0, -1) if b % i == 0)
+    if n == 1:
+        return f(*rows)
+    # Every n-th row: each device has its share of each piece.
+    cut = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), rows)
+    once = jax.checkpoint(f, prevent_cse=False)
+    sums, parts = jax.lax.scan(lambda _, some: (None, once(*some)), None, cut)[1]
+    join = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
+    return jax.tree.map(lambda x: x.sum(0), sums), join
 
 
 def cross_entropy(

@@ -6,6 +6,9 @@ numbers). So each step carries a manifest, written after the commit and verified
 is read. A step without one is unfinished. The number of the newest step that has one is kept
 beside the folder as well, so that nobody takes a folder whose checkpoints were lost for a new
 one.
+
+On a bucket a manifest holds sizes and the CRC32C that the bucket lists, so that nothing is read
+twice: what was lost, cut or written over is found; bits that flip there are the bucket's to find.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bert_jax import folders
+from bert_jax import bucket, folders
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished: it has no manifest"
 
 
-def write(step: Path) -> None:
+Folder = Path | Any  # a path of pathlib, or of etils on a bucket
+
+
+def write(step: Folder) -> None:
     """Vouch for a step's folder as it is now. OSError: it cannot be read or written."""
     manifest = {"step": int(step.name), "files": _files(step)}
     folders.write_text(step / MANIFEST, json.dumps(manifest, indent=1))
@@ -31,7 +37,7 @@ def write(step: Path) -> None:
         folders.write_text(_memory(step.parent), step.name)
 
 
-def fault(step: Path) -> str | None:
+def fault(step: Folder) -> str | None:
     """What is wrong with a step's folder, if anything."""
     try:
         manifest = json.loads((step / MANIFEST).read_text(encoding="utf-8"))
@@ -56,13 +62,13 @@ def fault(step: Path) -> str | None:
     return f"damaged: {differ[0]} is not as it was written"
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder: Folder) -> list[int]:
     """The steps of a `checkpoints` folder, whatever their state, in order."""
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(n) for n in names if n.isascii() and n.isdigit() and str(int(n)) == n)
 
 
-def sound_step(folder: Path, repair: bool) -> int | None:
+def sound_step(folder: Folder, repair: bool) -> int | None:
     """The newest step of a `checkpoints` folder that is as it was written; None where a run may
     begin. With `repair` the unsound ones above it are moved to `set_aside` beside the folder,
     and so are all where each is merely unfinished: a run that was killed in its first save
@@ -99,15 +105,18 @@ def sound_step(folder: Path, repair: bool) -> int | None:
     return newest
 
 
-def set_aside(step: Path) -> None:
+def set_aside(step: Folder) -> None:
     """Move a step to `set_aside` beside its folder. ValueError: it cannot be moved."""
     shelf = step.parent.parent / "set_aside"
     number = 1
     while (shelf / f"{step.name}-{number}").exists():
         number += 1
     try:
-        shelf.mkdir(exist_ok=True)
-        step.rename(shelf / f"{step.name}-{number}")
+        if bucket.is_on(step):
+            bucket.move(str(step), str(shelf / f"{step.name}-{number}"))
+        else:
+            shelf.mkdir(exist_ok=True)
+            step.rename(shelf / f"{step.name}-{number}")
     except OSError as e:
         raise ValueError(
             f"{step} cannot be moved to {shelf} ({e.strerror}): make {shelf.parent} writable"
@@ -115,20 +124,22 @@ def set_aside(step: Path) -> None:
     print(f"it was moved to {shelf / f'{step.name}-{number}'}", file=sys.stderr)
 
 
-def _memory(folder: Path) -> Path:
+def _memory(folder: Folder) -> Folder:
     """Where the newest step is remembered: not in the folder that may be lost."""
-    return folder.with_name(f".{folder.name}.newest")
+    return folder.parent / f".{folder.name}.newest"
 
 
-def _remembered(folder: Path) -> int | None:
+def _remembered(folder: Folder) -> int | None:
     try:
         return int(_memory(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _files(step: Path) -> dict[str, list[Any]]:
-    """File -> [bytes, SHA-256], for every file of a step but the manifest."""
+def _files(step: Folder) -> dict[str, list[Any]]:
+    """File -> [bytes, checksum], for every file of a step but the manifest."""
+    if bucket.is_on(step):
+        return {k: list(v) for k, v in bucket.contents(step).items() if k != MANIFEST}
     files = sorted(p for p in step.rglob("*") if p.is_file() and p != step / MANIFEST)
     return {str(p.relative_to(step)): [p.stat().st_size, _sha256(p)] for p in files}
 

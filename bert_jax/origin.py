@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax import config, convert, sharding
+from bert_jax import bucket, config, convert, sharding
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised
 from bert_jax.convert.configs import family_for
 from bert_jax.predict import Model, load
@@ -59,7 +59,7 @@ class Origin:
     @cached_property
     def begun(self) -> Experiment | None:
         """The config of the run folder, if it was begun from this model before."""
-        file = Path(self.asked.run.dir) / "config.json"
+        file = bucket.here(self.asked.run.dir) / "config.json"
         before = config.read(file) if file.is_file() else None
         return before if before is not None and before.run.init == self.path else None
 

@@ -50,7 +50,7 @@ def load(path: str | Path) -> Model:
     if step is None:
         raise ValueError(f"{folder} holds no checkpoint yet: train it first")
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = checkpoint.abstract(like, jax.tree.map(lambda _: here, like))
     params = checkpoints.restore_params(step, shapes)
     threshold = 0.0 if found is None else found.get("threshold", 0.0)
@@ -69,7 +69,8 @@ class Model:
 
     @cached_property
     def objective(self) -> objectives.Objective:
-        return objectives.build(self.config)
+        # The backend of attention that the run had may not exist here.
+        return objectives.build(config.replace(self.config, run=dict(attention="auto")))
 
     @cached_property
     def _logits(self) -> Any:

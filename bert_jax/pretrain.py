@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert_jax import (
+    bucket,
     config,
     corpora,
     objectives,
@@ -25,18 +25,19 @@ from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import Tokenizer
 
 
-def pretrain(asked: Experiment) -> int | None:
+def pretrain(asked: Experiment, profile: int = 0) -> int | None:
     """Train `asked` to its last step; returns the signal that stopped it before, if one did.
+    `profile` steps leave a trace (profile.py).
 
     Everything that can be wrong with the request is found before the run folder is made.
     ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
+    folder = bucket.here(asked.run.dir)
     stages = corpora.open_stages(asked)
     opened = [corpus for stage in stages for corpus in stage.corpora]
     begun_from = origin.of(asked)
     experiment = resolve(asked, opened, begun_from and begun_from.encoder(opened))
-    folder = Path(experiment.run.dir)
     processes.agree(experiment)
     run_folder.check(folder, experiment, opened[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
@@ -53,7 +54,9 @@ def pretrain(asked: Experiment) -> int | None:
         return train.evaluate(steps, objective, params, held_out.once(most))
 
     with run_folder.held(experiment, opened[0].path / "tokenizer") as checkpoints, Stop() as stop:
-        train.fit(experiment, steps, batches.start, score, checkpoints, folder, stop)
+        train.fit(
+            experiment, steps, batches.start, score, checkpoints, folder, stop, profile=profile
+        )
         checkpoints.close()
     return stop.signal
 

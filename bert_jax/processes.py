@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bert_jax import config, meeting
+from bert_jax import bucket, config, meeting
 from bert_jax.config import Experiment
 
 WAIT = 300.0  # seconds for every process to come
@@ -30,6 +32,8 @@ ENVIRONMENT = {  # field of a Place -> variable
     "count": "JAX_NUM_PROCESSES",
     "number": "JAX_PROCESS_ID",
 }
+INDEX = "JOB_COMPLETION_INDEX"  # of a pod of an Indexed Job; Kubernetes sets it
+PORT = 8476  # where its first pod listens
 OWN = ("data.path", "data.mix", "data.threads")  # may differ; what the corpus holds may not
 
 
@@ -54,8 +58,9 @@ def place(
     count: int | None = None, number: int | None = None, coordinator: str | None = None
 ) -> Place | None:
     """Which process this one is, or None where it is alone: from the arguments; else from
-    `ENVIRONMENT`; what is missing from Open MPI, SLURM, Cloud TPU or Kubernetes, as jax finds
-    it there. ValueError: some of it is known, not all."""
+    `ENVIRONMENT`; what is missing from an Indexed Job of Kubernetes whose count is known, or from
+    Open MPI, SLURM, Cloud TPU or Kubernetes, as jax finds it there. ValueError: some of it is
+    known, not all."""
     given: dict[str, Any] = {"coordinator": coordinator, "count": count, "number": number}
     for name, variable in ENVIRONMENT.items():
         if given[name] is None and os.environ.get(variable):
@@ -63,6 +68,10 @@ def place(
     if given["count"] == 1:
         return None
     devices = None
+    if given["count"] is not None and os.environ.get(INDEX):
+        number, coordinator = _of_job()
+        given["number"] = number if given["number"] is None else given["number"]
+        given["coordinator"] = given["coordinator"] or coordinator
     if None in given.values():
         given["coordinator"], given["count"], given["number"], devices = _detected(**given)
     if given["count"] in (None, 1) and given["coordinator"] is given["number"] is None:
@@ -109,6 +118,7 @@ def joined(place: Place | None, asked: Experiment, wait: float = WAIT) -> Iterat
 def leave(status: int) -> None:
     """End a process whose others may go on: without waiting for them."""
     if "jax" in sys.modules and jax.distributed.is_initialized():
+        bucket.forget()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -167,15 +177,36 @@ def _compare(told: dict[int, dict[str, Any]]) -> str | None:
     )
 
 
+def _of_job() -> tuple[int, str | None]:
+    """The number of a pod of an Indexed Job, as in a JobSet, and the first one's address: they are
+    called JOB-0, JOB-1, ... and find each other by a headless service. How many there are no
+    variable says: without it they may as well be alone, each in its own run."""
+    number = _whole(INDEX)
+    pod, _, domain = socket.getfqdn().partition(".")
+    job = pod.removesuffix(f"-{number}")
+    return number, f"{job}-0.{domain}:{PORT}" if domain and job != pod else None
+
+
 def _detected(coordinator: Any, count: Any, number: Any) -> tuple[Any, Any, Any, Any]:
-    """jax's own reading of the cluster, which it offers only as part of `initialize`."""
+    """jax's own reading of the cluster, which it offers only as part of `initialize`. ValueError:
+    there is one, and jax cannot read it."""
     try:
         from jax._src.clusters import ClusterEnv
 
         detect = ClusterEnv.auto_detect_unset_distributed_params
     except (ImportError, AttributeError):
         return coordinator, count, number, None
-    return detect(coordinator, count, number, None, None, round(WAIT))
+    try:
+        with warnings.catch_warnings():
+            # Without the package `kubernetes` it says so in every pod, alone or not.
+            warnings.filterwarnings("ignore", "Kubernetes environment detected")
+            return detect(coordinator, count, number, None, None, round(WAIT))
+    except Exception as e:  # of a cluster's own interface, which may be closed to us
+        said = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(
+            f"jax finds a cluster and cannot read it ({said}): give --processes 1 for a run that "
+            "is alone, or --processes, --process and --coordinator"
+        ) from e
 
 
 def _whole(variable: str) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax import config, origin, tasks
+from bert_jax import bucket, config, origin, tasks
 from bert_jax.config import Experiment, Supervised
 from bert_jax.labelled import Labelled
 from bert_jax.tasks import Dataset, Encoded
@@ -43,7 +43,7 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
     asked = change(config.replace(recipe, encoder=dict(max_length=ANY)))
     assert isinstance(asked.objective, Supervised)
     assert asked.run.init is not None
-    before = begun(Path(asked.run.dir), asked.run.init)
+    before = begun(bucket.here(asked.run.dir), asked.run.init)
     there = before is None or (Path(asked.run.init) / "config.json").is_file()
     model = origin.config_of(asked.run.init) if there else before
     assert model is not None
@@ -132,7 +132,7 @@ class Task:
 
 def _tokenizer(asked: Experiment) -> Tokenizer:
     """The run folder's where it was begun, else the model's."""
-    folder, init = Path(asked.run.dir), str(asked.run.init)
+    folder, init = bucket.here(asked.run.dir), str(asked.run.init)
     if begun(folder, init) is not None:
         for own in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
             if own.is_dir():

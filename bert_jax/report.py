@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from bert_jax import log, results
+from bert_jax import bucket, log, results
 from bert_jax.results import Results
 
 matplotlib.use("Agg")
@@ -77,12 +77,13 @@ def _seeds(run: Path) -> dict[str, Path]:
     return {f"{run.name}/{file.parent.name}": file.parent for file in seeds}
 
 
-def summary(run: Path) -> str:
+def summary(run: str | Path) -> str:
     """What a run came to, in a few lines."""
-    found = results.read(run)
+    folder = bucket.here(str(run))
+    found = results.read(folder)
     if found is not None:
         return f"{results.table(found)}\nrun folder: {run}"
-    rows = log.read(run)
+    rows = log.read(folder)
     last = next((r for r in reversed(rows) if "eval_loss" in r), None)
     if last is None:
         return f"run folder: {run}"
@@ -105,7 +106,7 @@ def summary(run: Path) -> str:
             f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, precision "
             f"{last['eval_rtd_precision']:.1%}, AUC {last['eval_rtd_auc']:.3f}"
         )
-    return "\n".join([*said, *_goodput(run), f"run folder: {run}"])
+    return "\n".join([*said, *_goodput(folder), f"run folder: {run}"])
 
 
 def _goodput(run: Path) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from bert_jax import config, folders, lock, processes
+from bert_jax import bucket, config, folders, lease, lock, processes
 from bert_jax.checkpoint import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.text import tokenizer as tokenizers
@@ -24,6 +25,8 @@ FREE = (
     "run.epochs",
     "run.evals_per_epoch",
     "run.dir",
+    "run.remat",
+    "run.loss_pieces",
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
@@ -39,31 +42,59 @@ def held(
     experiment: Experiment, tokenizer: Path | Tokenizer, best: str = "-eval_loss"
 ) -> Iterator[Checkpoints]:
     """The checkpoints of a run, whose folder is this run's own until the block ends; `best` as
-    there. With several processes all enter.
+    there. With several processes all enter. What lies in `bucket.here(run.dir)` is laid on the
+    bucket, where the folder is on one, with every checkpoint and when the block ends.
 
     ValueError: another run is in it, made it, or made more steps than are asked for.
     """
     run, main = experiment.run, jax.process_index() == 0
-    folder = Path(run.dir)
+    folder = bucket.here(run.dir)
     known = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load(tokenizer)
     processes.barrier("checked")
-    with lock.hold(folder, main):
+    with _own(run.dir, main) as lay:
         if main:
             check(folder, experiment, known)  # nobody came in between
             if not (folder / "config.json").exists():
                 begin(folder, experiment, tokenizer)
+                lay()
         processes.barrier("begun")
-        _check_shared(folder)
-        with Checkpoints(folder / "checkpoints", run.keep, best=best) as checkpoints:
+        there = bucket.there(run.dir)
+        _check_shared(there)
+        with Checkpoints(there / "checkpoints", run.keep, best=best, beside=lay) as checkpoints:
             if (checkpoints.newest() or 0) > run.steps:
                 more = "steps" if run.epochs is None else "steps or epochs"
                 raise ValueError(
-                    f"the run in {folder} is at step {checkpoints.newest()}, run.steps is "
+                    f"the run in {run.dir} is at step {checkpoints.newest()}, run.steps is "
                     f"{run.steps}: ask for more {more}, or choose another --run.dir"
                 )
             if main:  # a run that goes on records what may differ, now that nothing refuses it
                 begin(folder, experiment, tokenizer)
             yield checkpoints
+
+
+@contextlib.contextmanager
+def _own(path: str, main: bool) -> Iterator[Callable[[], None]]:
+    """Keep other runs out of a run folder; what lays its small files where they belong."""
+    if not bucket.is_on(path):
+        with lock.hold(Path(path), main):
+            yield lambda: None
+        return
+    with lease.hold(path, main) as mine:
+
+        def lay() -> None:
+            if main:
+                mine.check()
+                bucket.lay(path)
+
+        if main:
+            bucket.bring(path)
+        try:
+            yield lay
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error is what matters
+                lay()
+            raise
+        lay()
 
 
 def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
@@ -79,7 +110,7 @@ def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> 
                 shutil.copytree(tokenizer, new, dirs_exist_ok=True)
 
 
-def _check_shared(folder: Path) -> None:
+def _check_shared(folder: Path | Any) -> None:
     """ValueError: the folder that the first process began cannot be seen here."""
     if not (folder / "config.json").exists():
         raise ValueError(
@@ -90,13 +121,14 @@ def _check_shared(folder: Path) -> None:
 
 def check(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
     """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
+    name = experiment.run.dir  # which may be that of a folder on a bucket
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ValueError(f"run.dir {folder} is a file: expected a folder")
+        raise ValueError(f"run.dir {name} is a file: expected a folder")
     if not (folder / "config.json").exists():
         if any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise ValueError(f"run.dir {folder} is not empty and no run: choose another folder")
+            raise ValueError(f"run.dir {name} is not empty and no run: choose another folder")
         return
     before = config.read(folder / "config.json")
     changed = config.differences(before, experiment)
@@ -104,12 +136,12 @@ def check(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
     if refused:
         listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in refused.items())
         raise ValueError(
-            f"run.dir {folder} was made by another config: {listed}. "
+            f"run.dir {name} was made by another config: {listed}. "
             "Choose another --run.dir, or ask for what it was"
         )
     own = folder / "tokenizer"  # missing where the run was killed as it began
     if own.exists() and tokenizers.load(own).fingerprint != tokenizer.fingerprint:
         raise ValueError(
-            f"the tokenizer in {folder} is not that of the corpus {experiment.data.path}: "
+            f"the tokenizer in {name} is not that of the corpus {experiment.data.path}: "
             "go on with the corpus that the run began with"
         )

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax import config, trees
-from bert_jax.layout import AXES, ROWS, names, ways
+from bert_jax.layout import AXES, ROWS, names, traced_on, ways
 
 T = TypeVar("T")
 TYPES = (AxisType.Auto,) * len(AXES)
@@ -26,9 +27,9 @@ TYPES = (AxisType.Auto,) * len(AXES)
 RULES: tuple[tuple[str, P], ...] = (
     (r"embeddings/word$", P("tensor", "fsdp")),  # v e
     (r"embeddings/(position|type)$", P(None, "fsdp")),
-    (r"(query|key|value|up|first|projection|dense)/kernel$", P("fsdp", "tensor")),
+    (r"(query|key|value|up|gate|first|projection|dense)/kernel$", P("fsdp", "tensor")),
     (r"(attention/out|own/out|down|second)/kernel$", P("tensor", "fsdp")),
-    (r"(query|key|value|up)/bias$", P(("tensor", "fsdp"))),
+    (r"(query|key|value|up|gate)/bias$", P(("tensor", "fsdp"))),
     (r"(mlm|sbo)/bias$", P(("tensor", "fsdp"))),
     (r"sbo/position$", P(None, "fsdp")),
     (r"(rtd/out|span/(start|end|answerable))/kernel$", P(("tensor", "fsdp"), None)),
@@ -47,7 +48,11 @@ def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sh
             f"mesh (data, fsdp, tensor) = {shape} needs {int(np.prod(shape))} devices, "
             f"found {len(devices)}: change mesh.data, mesh.fsdp or mesh.tensor"
         )
-    return jax.make_mesh(shape, AXES, axis_types=TYPES, devices=devices)
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=TYPES, devices=devices)
+    except NotImplementedError:  # 8 of a TPU slice of 16 x 16: an axis of the torus is cut in two
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return jax.sharding.Mesh(grid, AXES, axis_types=TYPES)
 
 
 def imagined_mesh(mesh: config.Mesh) -> AbstractMesh:
@@ -117,10 +122,10 @@ def padded(params: Any, mesh: jax.sharding.Mesh | AbstractMesh) -> Any:
 
 
 def on(mesh: jax.sharding.Mesh, f: Callable[..., T]) -> Callable[..., T]:
-    """`f`, traced where `layout.constrain` knows the mesh."""
+    """`f`, traced where `layout` knows the mesh."""
 
     def inside(*args: Any) -> T:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with traced_on(mesh):
             return f(*args)
 
     return inside

@@ -19,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_jax import guard, optim, sharding
+from bert_jax import guard, layout, optim, sharding
 from bert_jax.checkpoint import Checkpoints, abstract
-from bert_jax.config import Experiment
+from bert_jax.config import Experiment, Masked, ReplacedTokens
+from bert_jax.corruption import paced
 from bert_jax.failure import Failure
 from bert_jax.guard import Stop, Tally, Watchdog
 from bert_jax.log import RunLog
 from bert_jax.objectives import Objective, total
+from bert_jax.profile import Profile
 
 Batch = dict[str, Any]
 
@@ -108,10 +110,21 @@ def gradients(
     The gradient is that of the whole batch's loss however many micro-batches it comes in,
     since each divides by the whole batch's counts.
     """
-    seed = config.run.seed
-    batch = objective.corrupt(batch, named_key(seed, "corruption"))
-    counts = objective.counts(batch)
-    dropout = jax.random.fold_in(named_key(seed, "dropout"), step)
+    if isinstance(config.objective, Masked | ReplacedTokens):
+        done = step / (config.optim.decay_steps or config.run.steps)
+        batch = paced(batch, config.objective.masking, done)
+    dropout = jax.random.fold_in(named_key(config.run.seed, "dropout"), step)
+    f = layout.by_rows(partial(_sums, config, objective))
+    (value, terms), grads = f(params, batch, dropout)
+    return value, terms, grads
+
+
+def _sums(
+    config: Experiment, objective: Objective, params: Any, batch: Batch, dropout: jax.Array
+) -> Any:
+    """((loss, terms), gradient): sums over rows, those of this device, then those of all."""
+    batch = objective.corrupt(batch, named_key(config.run.seed, "corruption"))
+    counts = layout.over_rows(objective.counts(batch))
 
     def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
         terms = objective.terms(params, part, key)
@@ -120,8 +133,7 @@ def gradients(
     gradient = jax.value_and_grad(loss, has_aux=True)
     n = config.optim.accumulate
     if n == 1:
-        (value, terms), grads = gradient(params, batch, dropout)
-        return value, terms, grads
+        return layout.over_rows(gradient(params, batch, dropout))
     parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(sums: Any, xs: Any) -> tuple[Any, None]:
@@ -132,8 +144,7 @@ def gradients(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, one, dropout)
     )
     sums, _ = jax.lax.scan(add, zero, (parts, jax.random.split(dropout, n)))
-    (value, terms), grads = sums
-    return value, terms, grads
+    return layout.over_rows(sums)
 
 
 def train_step(
@@ -202,17 +213,24 @@ def fit(
     folder: Path,
     stop: Stop,
     save_scored: bool = False,
+    profile: int = 0,
 ) -> State:
     """Train from the newest checkpoint, or from the start, to `run.steps`.
 
     `batches(step)` yields the batches from a step on, `score(params)` the `eval_` metrics. With
     `save_scored` every step that is scored is saved too, so that the best is among the saved.
+    `profile` steps are traced into the folder's `profile/`.
     Returns the last state; when `stop` carries a signal, that of the step it arrived in,
     saved. Failure: too many updates in a row had numbers that would spoil the model.
     """
     run, start = config.run, checkpoints.newest() or 0
     log = RunLog(folder if jax.process_index() == 0 else None, start, run.steps, plain)
-    with contextlib.closing(log), Watchdog(config.guard, folder) as dog:
+    trace = Profile(folder / "profile", profile, start)
+    with (
+        contextlib.closing(log),
+        contextlib.closing(trace),
+        Watchdog(config.guard, folder) as dog,
+    ):
         phase = partial(_phase, log, dog)
         with phase("restore" if start else "init"):
             state = checkpoints.restore(start, steps.like) if start else steps.init()
@@ -221,12 +239,14 @@ def fit(
         ahead, compiled = batches(start), set()
         for step in range(start + 1, run.steps + 1):
             dog.step(step)
+            trace.before(step)
             with dog.phase("data"), log.waiting():
                 batch = next(ahead)
             shapes = frozenset((name, x.shape) for name, x in batch.items())
             with contextlib.nullcontext() if shapes in compiled else phase("compile"):
                 state, metrics = steps.train(state, steps.to_devices(batch))
             compiled.add(shapes)
+            trace.after(step, state)
             log.advance(int(batch["size"].sum()) * steps.shares)
             # The step before is fetched while this one runs: the device never waits for the
             # host, and the host is never more than one step ahead.

@@ -21,6 +21,7 @@ from jaxtyping import install_import_hook
 install_import_hook("bert_jax.model", "beartype.beartype")
 install_import_hook("bert_jax.losses", "beartype.beartype")
 install_import_hook("bert_jax.corruption", "beartype.beartype")
+install_import_hook("bert_jax.packing", "beartype.beartype")
 
 import pytest
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 import small
 
-from bert_jax import sharding, train, trees
+from bert_jax import collectives, hlo, sharding, train, trees
 from bert_jax.checkpoint import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
 
@@ -59,12 +58,10 @@ def named(state: train.State) -> dict:
     return trees.named_leaves(state.params)
 
 
-def collectives(steps: train.Steps) -> list[list[str]]:
-    """(kind, shape) of each array that a step gathers or sums."""
+def sent(steps: train.Steps) -> list[collectives.Collective]:
+    """What devices send each other in a step."""
     text = steps.train.lower(steps.like, small.batch(ROWS)).compile().as_text()
-    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    found = re.findall(rf"= ([^\n]*?) ({kinds})(?:-start)?\(", text)
-    return [[kind, s] for shapes, kind in found for s in re.findall(r"\w+\[[\d,]*\]", shapes)]
+    return collectives.read(hlo.parse(text))
 
 
 def main(family: str, folder: Path) -> dict:
@@ -87,12 +84,15 @@ def main(family: str, folder: Path) -> dict:
         whole = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
         state, losses = go(steps, state, 0, STEPS)
         first = first or plain(state)
+        found = sent(steps) if name != "1,1,1" else []
         seen[name] = {
             "losses": losses,
             "apart": apart(start, first, plain(state)),
             "bytes": [share, sum(x.nbytes for x in jax.tree.leaves(state))],
             "whole": whole,
-            "collectives": collectives(steps) if name != "1,1,1" else [],
+            "collectives": [[c.kind, s] for c in found for s in c.shapes],
+            "summed": sum(c.total for c in found if c.kind == "all-reduce"),
+            "parameters": sum(x.nbytes for x in jax.tree.leaves(state.params)),
         }
         if name == "8,1,1":
             with Checkpoints(folder) as checkpoints:

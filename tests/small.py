@@ -1,5 +1,6 @@
 """Small experiments and made-up rows, for tests of what comes after the text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,6 +46,9 @@ class Rows:
 
     def __len__(self) -> int:
         return self.n
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[i] for i in numbers]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         rng = np.random.default_rng(int(i))

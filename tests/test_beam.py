@@ -48,7 +48,7 @@ def rows(made: corpus.Corpus) -> list[str]:
 @with_beam
 @pytest.mark.parametrize(
     "options",
-    [dict(duplicates=2), dict(segments="full"), dict(segments="electra", seed=3)],
+    [dict(duplicates=2), dict(segments="full"), dict(segments="electra", seed=3), dict(pack=3)],
     ids=lambda o: "-".join(map(str, o.values())),
 )
 def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The commands, as a user types them: what they print, and what they say to bad input."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,17 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typed import call
 
-from bert_jax import cli, lock
+from bert_jax import lock
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.txt"
-
-
-def call(*args: object) -> int:
-    with pytest.raises(SystemExit) as e:
-        cli.main([str(a) for a in args])
-    return int(e.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +110,24 @@ def test_report_draws_and_writes_one_page(made: Path, tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page
+
+
+def test_a_profile_is_a_trace_of_some_steps_and_changes_nothing(made: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, more in (("plain", ()), ("traced", ("--profile", 2))):
+        assert not pretrain(made, tmp_path / name, "--run.steps", 6, *more)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[0] == losses[1]
+    assert len(list(tmp_path.rglob("perfetto_trace.json.gz"))) == 1
+
+
+def test_compiled_programs_are_kept_for_the_next_start(made: Path, tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-m", "bert_jax", "fill", made / "run", "so [MASK] it"]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    assert list((tmp_path / "bert_jax" / "compiled").iterdir())
 
 
 def test_embed_writes_features(made: Path, tmp_path: Path) -> None:

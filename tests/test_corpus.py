@@ -36,7 +36,7 @@ def make(given, out, kind="nsp", length=64, **options) -> corpus.Corpus:
 def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
     source = made.source(split)
     read = source.__getitems__(list(range(len(source))))
-    return [(r["tokens"].tolist(), int(r["size"]), int(r["first"]), int(r["pair"])) for r in read]
+    return [(r["tokens"].tolist(), r["size"], r["first"], r["pair"]) for r in read]
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,9 @@ def test_replaced_bytes_are_counted(given, tmp_path, caplog):
         (b"A.\n\nB.\n", {"seed": -1}, "seed is -1"),
         (b"A.\n\nB.\n", {"duplicates": 2, "segments": "doc"}, "doc draws nothing"),
         (b"A.\n\nB.\n", {"engine": "spark"}, "expected local or beam"),
+        (b"A.\n\nB.\n", {"pack": 1}, "pack is 1: expected 2 to 64 sequences a row, or 0"),
+        (b"A.\n\nB.\n", {"row_length": 32}, "row_length is 32, but rows are not packed"),
+        (b"A.\n\nB.\n", {"pack": 2, "row_length": 8}, "row_length is 8: expected 16 to 65536"),
         (b"A.\n\nB.\n", {"tokenizer_dir": "none"}, "none is not a folder"),
         (b"A.\n\nB.\n", {"texts": ["none.txt"]}, r"none\.txt does not exist"),
     ],

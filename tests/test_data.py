@@ -13,6 +13,21 @@ def batches(**kwargs: object) -> Batches:
     )  # type: ignore[arg-type]
 
 
+class Packed:
+    """Rows of up to three sequences; row i holds 1 + i % 3."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitems__(self, numbers: list[int]) -> list[dict]:
+        sizes = [np.array([9, 7, 5]) * (np.arange(3) <= i % 3) for i in numbers]
+        pair = np.array([1, 0, 1])
+        return [
+            {"tokens": np.full(24, 5), "size": s, "first": s // 2, "pair": np.where(s, pair, -1)}
+            for s in sizes
+        ]
+
+
 def equal(a: dict, b: dict) -> bool:
     return all(np.array_equal(a[k], b[k]) for k in a)
 
@@ -38,12 +53,13 @@ def test_another_seed_is_another_order() -> None:
     assert not equal(batches()[0], batches(seed=1)[0])
 
 
+@pytest.mark.parametrize("kind", [{}, dict(sources=[Packed()], packed=3)], ids=["rows", "packed"])
 @pytest.mark.parametrize("n", [2, 4])
-def test_processes_read_disjoint_parts_of_the_same_batch(n: int) -> None:
+def test_processes_read_disjoint_parts_of_the_same_batch(n: int, kind: dict) -> None:
     for step in (0, 7):
-        parts = [batches(process=(i, n))[step] for i in range(n)]
+        parts = [batches(process=(i, n), **kind)[step] for i in range(n)]
         whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        assert equal(whole, batches()[step])
+        assert equal(whole, batches(**kind)[step])
 
 
 def test_rows_are_padded_to_the_length_asked_for() -> None:
@@ -51,6 +67,23 @@ def test_rows_are_padded_to_the_length_asked_for() -> None:
     assert batch["tokens"].shape == (8, 50)
     padding = np.arange(50) >= batch["size"][:, None]
     assert (batch["tokens"][padding] == 9).all()
+
+
+def test_packed_rows_have_one_number_for_each_sequence() -> None:
+    batch = batches(sources=[Packed()], packed=4, pad_id=9)[0]
+    assert batch["size"].shape == batch["first"].shape == batch["pair"].shape == (8, 4)
+    for tokens, size, pair, row in zip(
+        *(batch[k] for k in ("tokens", "size", "pair", "row")), strict=True
+    ):
+        assert np.count_nonzero(size) == 1 + row % 3
+        assert (tokens == np.where(np.arange(32) < size.sum(), 5, 9)).all()
+        assert ((pair == -1) == (size == 0)).all()
+
+
+def test_packed_rows_that_are_missing_in_evaluation_hold_nothing() -> None:
+    *_, last = batches(sources=[Packed()], packed=3).once(99)
+    assert (last["size"][4:] == 0).all()
+    assert (last["pair"][4:] == -1).all()
 
 
 def test_evaluation_sees_every_row_once_whatever_the_batch() -> None:
@@ -76,9 +109,11 @@ class Index:
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, i: int) -> dict:
-        self.read.append(i)
-        return {"tokens": np.full(32, i % 97), "size": 32, "first": 32, "pair": -1}
+    def __getitems__(self, numbers: list[int]) -> list[dict]:
+        self.read += numbers
+        return [
+            {"tokens": np.full(32, i % 97), "size": 32, "first": 32, "pair": -1} for i in numbers
+        ]
 
 
 def test_a_billion_rows_cost_no_more_than_ten() -> None:

@@ -5,18 +5,13 @@ from pathlib import Path
 
 import colours
 import pytest
+from typed import call
 
-from bert_jax import cli, config
+from bert_jax import config
 from bert_jax.config import Supervised
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").glob("finetune*.py"))
-
-
-def call(*args: object) -> int:
-    with pytest.raises(SystemExit) as e:
-        cli.main([str(a) for a in args])
-    return int(e.value.code or 0)
 
 
 @pytest.fixture(scope="module")

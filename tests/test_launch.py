@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import colours
 import pytest
 import yaml
 
 LAUNCH = Path(__file__).parents[1] / "launch"
-OURS = ("gpu.sh", "tpu_vm.sh", "slurm.sbatch", "gke.sh", "gke.yaml")
+OURS = ("local.sh", "gpu.sh", "tpu_vm.sh", "slurm.sbatch", "gke.sh", "gke.yaml")
 COMMAND = ["pretrain", "configs/a.py", "--run.dir", 'a "b" $c']
 
 # Records its arguments, then does what its own part says.
@@ -233,6 +234,68 @@ def test_a_signal_reaches_every_machine(repo: Path) -> None:
     assert child.wait(30) == 143
 
 
+# Says where it is, then does what it is told; one that lasts ends when it is told to.
+FELLOW = """
+import os, signal, sys, time
+number = os.environ["JAX_PROCESS_ID"]
+print(os.environ["JAX_COORDINATOR_ADDRESS"], os.environ["JAX_NUM_PROCESSES"], number, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+time.sleep(float(sys.argv[1]))
+sys.exit(int(sys.argv[2]) if number == "1" else 0)
+"""
+
+
+def test_processes_on_one_machine_are_told_apart_and_where_to_meet(repo: Path) -> None:
+    done = launch(repo, "local.sh", "3", sys.executable, "-c", FELLOW, "0", "0")
+    assert done.returncode == 0, done.stderr
+    said = sorted(line.split() for line in done.stdout.splitlines())
+    assert [line[0] for line in said] == ["[0]", "[1]", "[2]"]
+    assert [line[2:] for line in said] == [["3", "0"], ["3", "1"], ["3", "2"]]
+    assert len({line[1] for line in said}) == 1
+
+
+def test_what_one_process_ends_with_is_the_status_of_all(repo: Path) -> None:
+    done = launch(repo, "local.sh", "2", sys.executable, "-c", FELLOW, "0", "3")
+    assert done.returncode == 3, done.stderr
+
+
+def test_a_signal_reaches_every_process_on_this_machine(repo: Path) -> None:
+    command = [str(repo / "launch" / "local.sh"), "2", sys.executable, "-c", FELLOW, "50", "0"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert {child.stdout.readline()[:3] for _ in range(2)} == {"[0]", "[1]"}
+    child.terminate()
+    assert child.wait(30) == 143
+
+
+@pytest.mark.slow
+def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> None:
+    """For real: the same losses, the same results, told once."""
+    colours.model(tmp_path / "model")
+    colours.task(tmp_path / "data", "classification")
+    recipe = str(LAUNCH.parent / "configs" / "finetune.py")
+    command = [sys.executable, "-m", "bert_jax", "finetune", recipe, "--init", "model"]
+    command += ["--task", "classification", "--data", "data", "--data.batch-size", "16"]
+    command += ["--run.steps", "4", "--run.eval-every", "2", "--run.log-every", "1", "--run.dir"]
+    environment = os.environ | {"PYTHONPATH": str(LAUNCH.parent), "XLA_FLAGS": ""}
+    found = {}
+    for name, before in (("one", []), ("two", [str(LAUNCH / "local.sh"), "2"])):
+        done = subprocess.run(
+            [*before, *command, name],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("run folder") == 1
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        found[name] = [results["dev"]["loss"], *(json.loads(line)["loss"] for line in lines)]
+    assert found["two"] == pytest.approx(found["one"], rel=1e-5)
+
+
 def test_a_job_out_of_time_goes_back_into_the_queue(repo: Path, monkeypatch) -> None:
     """SLURM runs the script again, from a copy elsewhere, until the run is done."""
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(repo))
@@ -296,23 +359,32 @@ def test_a_job_set_that_fails_says_so_and_can_be_deleted(repo: Path) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [("gpu.sh", "--hosts", "x,y", "--"), ("slurm.sbatch",), (*SLICE, "--"), (*SET, "--")],
+    [
+        ("local.sh", "2", "bert-jax"),
+        ("gpu.sh", "--hosts", "x,y", "--"),
+        ("slurm.sbatch",),
+        (*SLICE, "--"),
+        (*SET, "--"),
+    ],
     ids=lambda asked: asked[0],
 )
 def test_a_dry_run_prints_what_it_would_run_and_runs_nothing(asked: tuple, repo: Path) -> None:
-    for name in ("gcloud", "srun", "scontrol", "kubectl", "ssh"):
+    for name in ("gcloud", "srun", "scontrol", "kubectl", "ssh", "bert-jax"):
         fake(repo, name, "sys.exit(1)")
     done = launch(repo, asked[0], "--dry-run", *asked[1:], *COMMAND)
     assert done.returncode == 0, done.stderr
     assert not calls(repo)
     assert "configs/a.py" in done.stdout
-    expected = {"gpu.sh": "ssh -n y", "slurm.sbatch": "srun ", "gke.sh": "kubectl apply"}
+    expected = {"local.sh": "JAX_PROCESS_ID=1 bert-jax pretrain"}
+    expected |= {"gpu.sh": "ssh -n y", "slurm.sbatch": "srun ", "gke.sh": "kubectl apply"}
     assert expected.get(asked[0], "queued-resources create n") in done.stdout
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        (("local.sh", "none", "bert-jax"), "usage: launch/local.sh [--dry-run] N COMMAND"),
+        (("local.sh", "2"), "N processes, at least 1"),
         (("gpu.sh",), "no command: expected -- pretrain"),
         (("gpu.sh", "--", "pretrain"), "bert-jax is missing: call make"),
         (("slurm.sbatch",), "no command: expected pretrain"),

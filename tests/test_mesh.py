@@ -66,6 +66,13 @@ def test_nobody_gathers_the_logits_or_a_table_that_is_cut(seen: Any) -> None:
     assert not seen["warned"]
 
 
+def test_data_parallel_sums_the_gradient_once(seen: Any) -> None:
+    """A tied table and shared layers notwithstanding; beside it a few scalars."""
+    found = seen["8,1,1"]
+    assert found["parameters"] <= found["summed"] <= 1.01 * found["parameters"]
+    assert {kind for kind, _ in found["collectives"]} == {"all-reduce"}
+
+
 def test_a_run_goes_on_with_other_devices(seen: Any) -> None:
     """Saved on (8, 1, 1): the next loss on (2, 2, 2) and on one device is the same."""
     told = seen["next"]

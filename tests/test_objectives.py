@@ -1,6 +1,7 @@
 """Each objective's gradient reaches exactly the parameters that it should."""
 
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import small
 
 from bert_jax import objectives, trees
 from bert_jax.config import BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masking, replace
+from bert_jax.model.heads import Vocabular
+from bert_jax.objectives.base import vocabulary_loss
 
 KEY = jax.random.key(0)
 
@@ -88,14 +91,16 @@ def test_a_right_guess_is_an_original() -> None:
     objective = small.build(small.FAMILIES["electra"])
     batch = objective.corrupt(small.batch(), KEY)
     sure = 1e4 * jax.nn.one_hot(batch["targets"], small.V)
-    assert np.array_equal(objective.replace(batch, sure), batch["labels"])
+    sampled = objective.sample(sure, batch["sampling"])
+    assert np.array_equal(objective.replace(batch, sampled), batch["labels"])
 
 
 def test_samples_follow_the_generator_and_only_where_it_was_asked() -> None:
     objective = small.build(small.FAMILIES["electra"])
     batch = objective.corrupt(small.batch(40), KEY)
     logits = jnp.broadcast_to(jnp.log(jnp.arange(1, small.V + 1.0)), (*batch["masked"].shape, 64))
-    tokens = np.asarray(objective.replace(batch, logits))
+    sampled = objective.sample(logits, batch["sampling"])
+    tokens = np.asarray(objective.replace(batch, sampled))
     asked = np.zeros(tokens.shape, bool)
     r, p = np.nonzero(batch["weights"])
     asked[r, np.asarray(batch["masked"])[r, p]] = True
@@ -131,3 +136,38 @@ def test_any_architecture_goes_with_any_objective(name: str) -> None:
 
 def test_bases_differ_in_values_alone() -> None:
     assert {type(c.encoder) for c in (BERT, ROBERTA, ELECTRA, SPANBERT)} == {type(BERT.encoder)}
+
+
+@pytest.mark.parametrize("family", sorted(small.FAMILIES))
+def test_a_loss_in_pieces_is_the_same_loss(family: str) -> None:
+    """And has the same gradient; ELECTRA's generator samples the same tokens."""
+    config = small.FAMILIES[family]
+    values = []
+    for pieces in (1, 4):
+        objective = small.build(replace(config, run=dict(loss_pieces=pieces)))
+        params, batch = objective.init(KEY), objective.corrupt(small.batch(8), KEY)
+
+        def loss(params: Any, objective: Any = objective, batch: Any = batch) -> jax.Array:
+            terms = objective.terms(params, batch, KEY)
+            return objectives.total(objective.weights, terms, objective.counts(batch))
+
+        values.append(jax.jit(jax.value_and_grad(loss))(params))
+    for whole, pieced in zip(*map(jax.tree.leaves, values), strict=True):
+        np.testing.assert_allclose(pieced, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_whole_logits_are_never_there() -> None:
+    """A quarter of the memory for the loss over the vocabulary and its gradient, in 16 pieces."""
+    v, e, rows, slots = 8192, 64, 64, 20
+    head = Vocabular(jnp.zeros((rows, slots, e)), jnp.zeros(v))
+    targets, weights = jnp.zeros((rows, slots), jnp.int32), jnp.ones((rows, slots))
+
+    def memory(pieces: int) -> int:
+        def loss(features: jax.Array, table: jax.Array) -> jax.Array:
+            given = head._replace(features=features)
+            return vocabulary_loss(given, table, pieces, targets, weights)[0].total
+
+        compiled = jax.jit(jax.grad(loss, (0, 1))).lower(head.features, jnp.zeros((v, e))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes  # type: ignore[union-attr]
+
+    assert memory(16) <= memory(1) / 4

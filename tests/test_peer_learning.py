@@ -149,7 +149,7 @@ def test_electra() -> None:
         network, tower = built.filler(params)
         out: Any = network.apply({"params": tower}, batch)
         logits = losses.project(*out["mlm"], tower["embeddings"]["word"])
-        return built.replace(batch, logits)  # type: ignore[attr-defined]
+        return built.replace(batch, built.sample(logits, batch["sampling"]))  # type: ignore[attr-defined]
 
     named = {id(p): (n, p) for m in (gen, disc) for n, p in m.named_parameters()}
     theirs = Published({f"{i} {n}": p for i, (n, p) in enumerate(named.values())}, tuned)

@@ -19,7 +19,9 @@ from folders import network
 from bert_jax import convert, losses, objectives
 from bert_jax.config import Encoder, Imported
 from bert_jax.convert.rules import FAMILIES, rules
-from bert_jax.model.encoder import Attention, Embeddings, Inputs, Mlp
+from bert_jax.model import Inputs, Sight
+from bert_jax.model.block import Attention, Mlp
+from bert_jax.model.encoder import Embeddings
 
 pytestmark = pytest.mark.peer
 
@@ -149,15 +151,17 @@ class Module:
         return max([*worst, *peers.errors(ours_by_name, theirs_by_name).values()])
 
 
+def sight(m: Module) -> Sight:
+    return Sight(jnp.asarray(m.keep, jnp.int32), packed=False)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings(kind: str, seed: int) -> None:
     family = kind.removesuffix("_generator")
     m = Module(kind, seed, f"{family}.embeddings.")
     at = jnp.broadcast_to(jnp.arange(m.keep.shape[1]), m.keep.shape)
-    x = Inputs(
-        jnp.asarray(m.one["tokens"]), jnp.asarray(m.one["types"]), at, jnp.ones((1,) * 3, bool)
-    )
+    x = Inputs(jnp.asarray(m.one["tokens"]), jnp.asarray(m.one["types"]), at, sight(m))
     ids, types = (torch.tensor(m.one[k]).long() for k in ("tokens", "types"))
 
     def ours(tree: Any, _: Any) -> Any:
@@ -185,7 +189,7 @@ def test_attention_layer(kind: str, seed: int) -> None:
 
     def ours(tree: Any, x: Any) -> Any:
         params = tree["encoder"]["layers"]["attention"]
-        return Attention(m.config).apply({"params": params}, x, jnp.asarray(m.keep)[:, None])
+        return Attention(m.config).apply({"params": params}, x, sight(m))
 
     theirs = lambda x: layer.attention(x, attention_mask=hidden)[0]  # noqa: E731
     assert m.error(ours, theirs, m.x, m.keep) <= MODULE

@@ -111,6 +111,19 @@ def test_several_processes_are_one(
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    """As if nothing had happened: the same batches, the same losses."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, count, steps in ((whole, 1, 6), (parts, 2, 2), (parts, 1, 4), (parts, 2, 6)):
+        ended = Fellows(folder, count, devices=4 // count, steps=steps).end()
+        assert [status for status, _ in ended.values()] == [0] * count, ended
+    assert [line["step"] for line in lines(parts)] == [1, 2, 3, 4, 5, 6]
+    for mine, theirs in zip(lines(parts), lines(whole), strict=True):
+        for name in sorted(mine.keys() & {"loss", "eval_loss"}):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_at_one_step(tmp_path: Path) -> None:
     fellows = Fellows(tmp_path, 2, steps=100_000)
     wait_for_steps(tmp_path, fellows, 2)
@@ -176,6 +189,40 @@ def test_places_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_PROCID", "0")
     assert processes.place() is None
+
+
+def test_a_pod_of_an_indexed_job_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what Kubernetes tells it: its number and its name. How many there are it is told."""
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "n-worker-0-3.n.default.svc.cluster.local")
+    assert processes.place() is None  # a job of runs that are each alone
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+    first = "n-worker-0-0.n.default.svc.cluster.local:8476"
+    assert processes.place() == Place(first, 4, 3)
+    assert processes.place(number=1, coordinator="host:1") == Place("host:1", 4, 1)
+    monkeypatch.setattr(socket, "getfqdn", lambda: "n-worker-0-3")
+    with pytest.raises(ValueError, match="give --coordinator"):
+        processes.place()
+
+
+def test_a_pod_without_the_kubernetes_package_is_alone_and_hears_no_warning(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    assert processes.place() is None
+    assert not recwarn
+
+
+def test_a_cluster_that_jax_cannot_read_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a pod that may not ask Kubernetes about itself."""
+    monkeypatch.setenv("SLURM_JOB_ID", "5000")
+    for name in ("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.setenv(name, "?")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    with pytest.raises(ValueError, match=r"cannot read it .*: give --processes 1 for a run"):
+        processes.place()
+    assert processes.place(count=1) is None
 
 
 @pytest.mark.parametrize(

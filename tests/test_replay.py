@@ -6,17 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typed import call
 
-from bert_jax import cli, replay
+from bert_jax import replay
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.txt"
-
-
-def call(*args: object) -> int:
-    with pytest.raises(SystemExit) as e:
-        cli.main([str(a) for a in args])
-    return int(e.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ class Encoder:
     max_length: int = 512  # usable tokens; the table has `position_offset` rows more
     position_offset: int = 0  # RoBERTa: 2, the rows 0 and 1 are never looked up
     token_types: int = 2  # 0: no table
-    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -32,6 +32,15 @@ class Encoder:
     projection_init: Literal["same", "glorot"] = "same"  # ELECTRA: Glorot
     pad_id: int = 0
     zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
+    # What came after the five papers; off, so that each is built as published
+    norm_first: bool = False  # norms in front of attention and MLP, and one behind all layers
+    norm: Literal["layer", "rms"] = "layer"
+    positions: Literal["learned", "rotary"] = "learned"  # rotary: of queries and keys, no table
+    rotary_theta: float = 10_000.0
+    gated_mlp: bool = False  # activation(gate) * up, with a third matrix of mlp_size
+    biases: bool = True  # False: only layers that give logits have one
+    window: int | None = None  # tokens to either side that a layer sees; None: all
+    global_every: int = 3  # beside a window: every so many layers, from the first, one sees all
 
     def __post_init__(self) -> None:
         sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
@@ -55,6 +64,18 @@ class Encoder:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected 0 <= x < 1")
+        for name in ("window", "global_every"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= LARGEST:
+                raise ValueError(f"encoder.{name} is {value}: expected 1 to 2^30")
+        if not 1 < self.rotary_theta < float("inf"):
+            raise ValueError(f"encoder.rotary_theta is {self.rotary_theta}: expected above 1")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ValueError(
+                f"encoder.positions is rotary, which turns pairs of numbers, but heads are "
+                f"{self.head_size} wide (encoder.hidden_size {self.hidden_size} / encoder.heads "
+                f"{self.heads}): choose an even width"
+            )
 
     @property
     def num_groups(self) -> int:

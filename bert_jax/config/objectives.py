@@ -12,10 +12,11 @@ from bert_jax.config.encoder import Encoder
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens are hidden, and what stands in their place. See corruption.py."""
+    """Which tokens are hidden, and what stands in their place. See corruption/."""
 
     unit: Literal["token", "word", "ngram", "span"] = "token"
     rate: float = 0.15
+    final_rate: float | None = None  # in a straight line over the schedule; scored at `rate`
     # rate x length becomes a number of tokens. round: BERT; ceil: SpanBERT, of the text without
     # its special tokens; floor: fairseq, plus a draw from [0, 1)
     budget: Literal["round", "ceil", "floor"] = "round"
@@ -32,6 +33,13 @@ class Masking:
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
             raise ValueError(f"masking.rate is {self.rate}: expected 0 < x < 1")
+        if self.final_rate is not None and not 0 < self.final_rate < 1:
+            raise ValueError(f"masking.final_rate is {self.final_rate}: expected 0 < x < 1")
+        if self.final_rate is not None and self.copies is not None:
+            raise ValueError(
+                f"masking.final_rate is {self.final_rate} beside masking.copies {self.copies}: "
+                "fixed masks have one rate; leave out one of the two"
+            )
         if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
             raise ValueError(
                 f"masking.mask {self.mask} and masking.random {self.random}: expected two "
@@ -41,6 +49,11 @@ class Masking:
             raise ValueError(f"masking.copies is {self.copies}: expected at least 1, or None")
         if self.max_words < 1:
             raise ValueError(f"masking.max_words is {self.max_words}: expected at least 1")
+
+    @property
+    def most(self) -> float:
+        """The largest rate of all steps."""
+        return max(self.rate, self.final_rate or 0.0)
 
 
 @dataclass(frozen=True)

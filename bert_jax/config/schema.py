@@ -44,15 +44,17 @@ class Data:
 class Optim:
     """An optimiser and its schedule, each under the name of the code that published it."""
 
-    name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw"] = "bert_adam"
-    schedule: Literal["bert", "electra", "roberta", "spanbert"] = "bert"
+    name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw", "muon"] = "bert_adam"
+    schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
     peak_lr: float = 1e-4
     warmup_steps: int = 10_000
     warmup_share: float | None = None  # of the run's steps, in place of warmup_steps
     decay_steps: int | None = None  # length of the schedule; None: run.steps
+    cooldown_share: float = 0.1  # of the schedule's steps, at its end: trapezoid's fall
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-6
+    momentum: float = 0.95  # of muon's matrices; what it leaves to adamw has b1 and b2
     weight_decay: float = 0.01
     decay: Literal["weights", "all"] = "weights"  # weights: neither biases nor layer norms
     layer_decay: float | None = None  # each layer's rate over that of the layer above; ELECTRA
@@ -64,6 +66,8 @@ class Optim:
             raise ValueError(f"optim.decay_steps is {self.decay_steps}: expected at least 1")
         if self.warmup_share is not None and not 0 <= self.warmup_share < 1:
             raise ValueError(f"optim.warmup_share is {self.warmup_share}: expected 0 <= x < 1")
+        if not 0 <= self.cooldown_share <= 1:
+            raise ValueError(f"optim.cooldown_share is {self.cooldown_share}: expected 0 <= x <= 1")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay is {self.layer_decay}: expected 0 < x <= 1")
         if self.peak_lr < 0:
@@ -94,6 +98,11 @@ class Run:
     eval_batches: int = 32
     keep: int = 3  # newest checkpoints kept, beside the best
     dtype: Literal["float32", "bfloat16"] = "float32"
+    # How attention is computed; auto: what suits the platform. See model/attention/
+    attention: Literal["auto", "xla", "cudnn", "splash", "fused"] = "auto"
+    # What a layer keeps for its gradient: everything, its matrix products, or its input alone
+    remat: Literal["none", "dots", "full"] = "none"
+    loss_pieces: int = 1  # of a batch, in which its logits over the vocabulary are made
     init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
@@ -103,7 +112,15 @@ class Run:
             raise ValueError(f"run.evals_per_epoch is {self.evals_per_epoch}: expected above 0")
         if self.seed < 0:
             raise ValueError(f"run.seed is {self.seed}: expected at least 0")
-        for name in ("steps", "log_every", "save_every", "eval_every", "eval_batches", "keep"):
+        for name in (
+            "steps",
+            "log_every",
+            "save_every",
+            "eval_every",
+            "eval_batches",
+            "keep",
+            "loss_pieces",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}: expected at least 1")
 

@@ -85,8 +85,13 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
+THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+
+# ours that none of these families of theirs has
+MODERN = ("norm_first", "norm", "positions", "gated_mlp", "biases", "window")
 
 BASES = {
     "bert": config.BERT,
@@ -202,7 +207,15 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
 
 
 def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -> Json:
-    """The config.json of an encoder in a class that holds these heads."""
+    """The config.json of an encoder in a class that holds these heads. ValueError: the encoder
+    has what that class has not."""
+    for name in MODERN:
+        if getattr(encoder, name) != getattr(Encoder, name):
+            raise ValueError(
+                f"encoder.{name} is {getattr(encoder, name)}: Hugging Face's BERT, ALBERT, RoBERTa "
+                "and ELECTRA have no such thing, and its ModernBERT no norm in front of the first "
+                "layer; export --format stablehlo or orbax holds it"
+            )
     fixed = [h for h in family.activation_fixed if h in heads]
     if encoder.activation != "gelu" and fixed:
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from bert_jax import convert, losses
 from bert_jax.config import Encoder, Supervised
 from bert_jax.export.files import Model, copy_tokenizer, write_json, write_tensors
-from bert_jax.model import Network
+from bert_jax.model import Network, Sight
 from bert_jax.model.encoder import Head
 from bert_jax.model.tasks import beam_of
 from bert_jax.trees import named_leaves
@@ -59,7 +59,8 @@ def lowered(
         weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
     ) -> dict[str, jax.Array]:
         at = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-        batch = {"tokens": tokens, "types": types, "mask": mask[:, None, :] > 0, "masked": at}
+        sight = Sight(mask, packed=False)
+        batch = {"tokens": tokens, "types": types, "sight": sight, "masked": at}
         # for spans: where the row ends, and where its second segment, the document, begins
         batch |= {"size": mask.sum(axis=1), "context": jnp.argmax(types == 1, axis=1)}
         out: Any = network.apply({"params": convert.nest(weights)}, batch)

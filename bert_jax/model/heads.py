@@ -74,15 +74,17 @@ class MlmHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh of a dense layer on the first token."""
+    """tanh of a dense layer on the first token; of each sequence, [b n d], in packed rows."""
 
     config: Encoder
     rate: float = 0.0  # of dropout before the dense layer: RoBERTa's classifier has it
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b d"]:
-        h = dropout(out["hidden"][:, 0], self.rate, dropout_key(self))
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b *n d"]:
+        h = out["hidden"]
+        h = at_positions(h, batch["starts"]) if "starts" in batch else h[:, 0]
+        h = dropout(h, self.rate, dropout_key(self))
         return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(h))
 
 
@@ -93,8 +95,9 @@ class PairHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b 2"]:
-        return dense(self.config, 2, self.dtype, "dense")(out["pooler"]).astype(jnp.float32)
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b *n 2"]:
+        layer = dense(self.config, 2, self.dtype, "dense", logits=True)
+        return layer(out["pooler"]).astype(jnp.float32)
 
 
 class SboHead(nn.Module):
@@ -135,7 +138,7 @@ class RtdHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b l"]:
         c = self.config
         h = ACTIVATIONS[c.activation](dense(c, c.hidden_size, self.dtype, "dense")(out["hidden"]))
-        h = dense(c, 1, self.dtype, "out", projection_initializer(c))(h)
+        h = dense(c, 1, self.dtype, "out", projection_initializer(c), logits=True)(h)
         return h[..., 0].astype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""The small parts: dropout, dense layers and layer norms as the five systems have them."""
+"""The small parts: dropout, dense layers, norms and rotary positions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.layout import constrain
+from bert_jax.layout import constrain, random_words
 
 
 def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Float[Array, "*s d"]:
@@ -24,12 +25,17 @@ def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Floa
     """
     if key is None or rate == 0.0:
         return x
-    kept = max(1, min(255, round((1.0 - rate) * 256)))
-    words = jax.random.bits(key, (*x.shape[:-1], math.ceil(x.shape[-1] / 4)), jnp.uint32)
+    kept = kept_of_256(rate)
+    words = random_words(key, (*x.shape[:-1], math.ceil(x.shape[-1] / 4)))
     decisions = jax.lax.bitcast_convert_type(words, jnp.uint8)
     decisions = decisions.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
     # Scaled in float32: 256 / 230 in bfloat16 would shrink the mean by four in a thousand.
     return jnp.where(decisions < kept, x.astype(jnp.float32) * (256 / kept), 0).astype(x.dtype)
+
+
+def kept_of_256(rate: float) -> int:
+    """Of 256 entries, how many stay at a rate of dropout; never none and never all."""
+    return max(1, min(255, round((1.0 - rate) * 256)))
 
 
 def dropout_key(module: nn.Module) -> jax.Array | None:
@@ -50,11 +56,19 @@ def by_token(
     return jnp.asarray(given)
 
 
+def _once_more(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`f` made again for its gradient, which then keeps its argument alone: what lies between
+    costs more to store and load, for every layer, than to compute."""
+    return jax.checkpoint(f, prevent_cse=False)  # type: ignore[return-value]
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # erf: RoBERTa, ELECTRA, SpanBERT, HF BERT
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # ALBERT, google-research/bert
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,  # a gated MLP with it is SwiGLU, with gelu GeGLU (Shazeer 2020)
 }
+ACTIVATIONS = {name: _once_more(f) for name, f in ACTIVATIONS.items()}
 
 
 def initializer(config: Encoder) -> jax.nn.initializers.Initializer:
@@ -73,6 +87,22 @@ def projection_initializer(config: Encoder) -> jax.nn.initializers.Initializer:
     return initializer(config)
 
 
+@jax.custom_vjp
+def product(x: Float[Array, "*s i"], kernel: Float[Array, "i o"]) -> Float[Array, "*s o"]:
+    """`x @ kernel`, whose gradients are products of rows: JAX's own rule transposes activations
+    on the way, which on a CPU takes an eighth of a step."""
+    return x @ kernel
+
+
+def _product_bwd(kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows, d_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dx = jax.lax.dot_general(d_rows, kernel, (((1,), (1,)), ((), ()))).reshape(x.shape)
+    return dx, jax.lax.dot_general(rows, d_rows, (((0,), (0,)), ((), ())))
+
+
+product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_bwd)
+
 NARROWING = ("out", "down", "second")  # layers whose input is cut along `tensor`; see sharding.py
 
 
@@ -82,16 +112,19 @@ def dense(
     dtype: Dtype,
     name: str | None = None,
     init: jax.nn.initializers.Initializer | None = None,
+    logits: bool = False,
 ) -> nn.Dense:
     """An affine map with float32 parameters, computed in `dtype`. Its kernel is brought together
-    from `fsdp` here, one layer at a time and in `dtype`, and stays cut along `tensor`."""
+    from `fsdp` here, one layer at a time and in `dtype`, and stays cut along `tensor`. One that
+    gives `logits` has a bias in any encoder."""
     axes = ("tensor", None) if name in NARROWING else (None, "tensor")
 
     def dot(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        return jax.lax.dot_general(x, constrain(kernel, *axes), *args, **kwargs)
+        return product(x, constrain(kernel, *axes))
 
     return nn.Dense(
         features,
+        use_bias=config.biases or logits,
         dtype=dtype,
         kernel_init=init or initializer(config),
         dot_general=dot,
@@ -99,9 +132,39 @@ def dense(
     )
 
 
-def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
     """Statistics in float32 and by the exact variance: the fast one, E[x^2] - E[x]^2, loses
-    the digits that an epsilon of 1e-12 relies on."""
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name
-    )
+    the digits that an epsilon of 1e-12 relies on. `rms` (Zhang and Sennrich 2019) takes away no
+    mean and adds no bias: x / sqrt(E[x^2] + eps) * scale."""
+    how: dict[str, Any] = dict(epsilon=config.layer_norm_eps, dtype=dtype, name=name)
+    if config.norm == "rms":
+        return nn.remat(nn.RMSNorm, prevent_cse=False)(use_fast_variance=False, **how)
+    norm = nn.remat(nn.LayerNorm, prevent_cse=False)
+    return norm(use_fast_variance=False, use_bias=config.biases, **how)
+
+
+# ---- rotary positions
+
+Turns = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
+"""Cosines and sines, r being half a head's width."""
+
+
+def turns(config: Encoder, positions: Int[Array, "b l"]) -> Turns | None:
+    """By how much rotary positions turn the pairs of a head, float32; None where they are learned.
+
+    Pair i of position p is turned by p theta^(-2i / width) (Su et al. 2021, section 3.2.2).
+    """
+    if config.positions != "rotary":
+        return None
+    rates = config.rotary_theta ** (-np.arange(0, config.head_size, 2) / config.head_size)
+    angles = positions[:, None, :, None] * jnp.asarray(rates, jnp.float32)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def turned(x: Float[Array, "b h l k"], by: Turns) -> Float[Array, "b h l k"]:
+    """Queries or keys, turned in float32: their product then depends on how far apart they are,
+    not on where. Number i of a head makes a pair with number i + k/2, as in GPT-NeoX and
+    ModernBERT; the paper's neighbours would be the same up to the order of a kernel's columns."""
+    cos, sin = by
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

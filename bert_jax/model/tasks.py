@@ -90,7 +90,7 @@ class LabelHead(nn.Module):
         if self.head == "gelu":
             h = ACTIVATIONS["gelu"](dense(c, c.hidden_size, self.dtype, "first")(h))
             h = dropout(h, self.rate, dropout_key(self))
-        h = dense(c, self.size, self.dtype, "dense", _last(c, self.draw))(h)
+        h = dense(c, self.size, self.dtype, "dense", _last(c, self.draw), logits=True)(h)
         return h.astype(jnp.float32)
 
 
@@ -106,7 +106,8 @@ class TagHead(nn.Module):
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b l n"]:
         h = dropout(out["hidden"], self.rate, dropout_key(self))
-        layer = dense(self.config, self.size, self.dtype, "dense", _last(self.config, self.draw))
+        init = _last(self.config, self.draw)
+        layer = dense(self.config, self.size, self.dtype, "dense", init, logits=True)
         return layer(h).astype(jnp.float32)
 
 
@@ -122,7 +123,8 @@ class SpanHead(nn.Module):
     def __call__(
         self, out: dict[str, Any], batch: dict[str, Any]
     ) -> dict[str, Float[Array, "b l"]]:
-        layer = dense(self.config, 2, self.dtype, "dense", _last(self.config, self.draw))
+        init = _last(self.config, self.draw)
+        layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
         logits = layer(out["hidden"]).astype(jnp.float32)
         real = _places(logits) < batch["size"][:, None]
         start, end = (jnp.where(real, logits[..., i], HIDDEN) for i in range(2))
@@ -159,7 +161,7 @@ class JointSpanHead(nn.Module):
         act = jnp.tanh if self.albert else ACTIVATIONS["gelu"]
         allowed = self._allowed(h, batch)
 
-        start = dense(c, 1, self.dtype, "start", init)(h)[..., 0].astype(jnp.float32)
+        start = dense(c, 1, self.dtype, "start", init, logits=True)(h)[..., 0].astype(jnp.float32)
         start = jnp.where(allowed, start, HIDDEN)
 
         weights = jax.nn.softmax(start).astype(h.dtype)
@@ -174,7 +176,7 @@ class JointSpanHead(nn.Module):
         ends = act(Pairs(width, init, self.dtype, name="end_first")(at_positions(h, at), h))
         if self.albert:
             ends = layer_norm(c, self.dtype, "end_norm")(ends)
-        end = dense(c, 1, self.dtype, "end", init)(ends)[..., 0].astype(jnp.float32)
+        end = dense(c, 1, self.dtype, "end", init, logits=True)(ends)[..., 0].astype(jnp.float32)
         end = jnp.where(allowed[:, None], end, HIDDEN)
 
         if not beam:

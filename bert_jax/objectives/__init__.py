@@ -45,18 +45,21 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
     """The functions behind `config.objective`. Without a vocabulary they cannot corrupt, which
     loading and counting parameters do not need."""
     encoder, objective = config.encoder, config.objective
-    dtype = jnp.dtype(config.run.dtype)
+    how: dict[str, Any] = dict(
+        dtype=jnp.dtype(config.run.dtype), attention=config.run.attention, remat=config.run.remat
+    )
+    pieces = config.run.loss_pieces
     if isinstance(objective, ReplacedTokens):
-        generator = Network(objective.generator(encoder), {"mlm": MlmHead}, dtype)
-        discriminator = Network(encoder, {"rtd": RtdHead}, dtype)
-        return ReplacedTokensObjective(objective, generator, discriminator, vocabulary)
+        generator = Network(objective.generator(encoder), {"mlm": MlmHead}, **how)
+        discriminator = Network(encoder, {"rtd": RtdHead}, **how)
+        return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, pieces)
     if isinstance(objective, Imported):
-        return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, dtype))
+        return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, **how))
     if isinstance(objective, Supervised):
         return SupervisedObjective(
             objective,
-            Network(encoder, task_heads(objective), dtype),
-            Network(encoder, task_heads(objective, search=True), dtype),
+            Network(encoder, task_heads(objective), **how),
+            Network(encoder, task_heads(objective, search=True), **how),
         )
     assert isinstance(objective, Masked)
     heads: dict[str, Any] = {"mlm": MlmHead}
@@ -64,4 +67,4 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         heads |= {"pooler": Pooler, "pair": PairHead}
     if objective.sbo_weight:
         heads["sbo"] = partial(SboHead, rows=objective.sbo_positions, size=objective.sbo_size)
-    return MaskedObjective(objective, Network(encoder, heads, dtype), vocabulary)
+    return MaskedObjective(objective, Network(encoder, heads, **how), vocabulary, pieces)

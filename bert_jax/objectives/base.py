@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax import packing
 from bert_jax.config import Masking
-from bert_jax.corruption import Vocabulary
-from bert_jax.losses import project, weighted
+from bert_jax.corruption import Vocabulary, corrupt, packed_predictions
+from bert_jax.losses import Mean, cross_entropy, in_pieces, project, weighted
 from bert_jax.model import Network
 from bert_jax.model.heads import Vocabular
 
@@ -82,8 +83,15 @@ def baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> T
     return {"unigram_loss": weighted(-log_p[batch["targets"]], batch["weights"])}
 
 
-def project_head(head: Vocabular, table: jax.Array) -> jax.Array:
-    return project(head.features, head.bias, table)
+def vocabulary_loss(
+    head: Vocabular, table: jax.Array, pieces: int, targets: jax.Array, weights: jax.Array
+) -> tuple[Mean, Mean]:
+    """Cross-entropy and accuracy of a head's predictions, in pieces of the batch."""
+
+    def some(features: jax.Array, *of: jax.Array) -> tuple[tuple[Mean, Mean], None]:
+        return cross_entropy(project(features, head.bias, table), *of), None
+
+    return in_pieces(some, pieces, head.features, targets, weights)[0]
 
 
 def labelled(batch: Batch) -> jax.Array:
@@ -91,8 +99,21 @@ def labelled(batch: Batch) -> jax.Array:
 
 
 def real_tokens(batch: Batch) -> jax.Array:
+    if "segments" in batch:
+        return (batch["segments"] > 0).astype(jnp.float32)
     at = jnp.arange(batch["tokens"].shape[-1])
     return (at < batch["size"][:, None]).astype(jnp.float32)
+
+
+def corrupted(
+    batch: Batch, masking: Masking, vocabulary: Vocabulary | None, key: jax.Array
+) -> Batch:
+    """A batch with tokens hidden (corruption/); in packed rows as if each sequence were alone."""
+    if not packing.is_packed(batch):
+        return corrupt(batch, masking, required(vocabulary), key)
+    rows = corrupt(packing.unpack(batch), masking, required(vocabulary), key)
+    slots = packed_predictions(masking, batch["tokens"].shape[-1], batch["size"].shape[-1])
+    return packing.pack(batch, rows, slots)
 
 
 def required(vocabulary: Vocabulary | None) -> Vocabulary:

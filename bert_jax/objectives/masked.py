@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Masked
-from bert_jax.corruption import Vocabulary, corrupt
+from bert_jax.corruption import Vocabulary
 from bert_jax.losses import cross_entropy, weighted
 from bert_jax.model import Network
 from bert_jax.objectives.base import (
@@ -17,10 +18,10 @@ from bert_jax.objectives.base import (
     Terms,
     apply_network,
     baseline,
+    corrupted,
     example,
     labelled,
-    project_head,
-    required,
+    vocabulary_loss,
 )
 
 
@@ -34,12 +35,13 @@ class MaskedObjective:
     config: Masked
     network: Network
     vocabulary: Vocabulary | None = None
+    pieces: int = 1  # of a batch, for its logits over the vocabulary
 
     def init(self, key: jax.Array) -> Params:
         return dict(self.network.init(key, example())["params"])
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        return corrupt(batch, self.config.masking, required(self.vocabulary), key)
+        return corrupted(batch, self.config.masking, self.vocabulary, key)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -62,8 +64,9 @@ class MaskedObjective:
         out = apply_network(self.network, params, batch, key)
         table = params["embeddings"]["word"]
         terms: Terms = {}
-        terms["mlm_loss"], terms["mlm_accuracy"] = cross_entropy(
-            project_head(out["mlm"], table), batch["targets"], batch["weights"]
+        predict = partial(vocabulary_loss, table=table, pieces=self.pieces)
+        terms["mlm_loss"], terms["mlm_accuracy"] = predict(
+            out["mlm"], targets=batch["targets"], weights=batch["weights"]
         )
         if self.config.pair:
             labels, real = jnp.maximum(batch["pair"], 0), labelled(batch)
@@ -71,8 +74,9 @@ class MaskedObjective:
             if key is None:  # what always answering with one class would score
                 terms["pair_share"] = weighted(labels.astype(jnp.float32), real)
         if self.config.sbo_weight:
-            logits = project_head(out["sbo"], table)
-            terms["sbo_loss"], _ = cross_entropy(logits, batch["targets"], self._sbo_weights(batch))
+            terms["sbo_loss"], _ = predict(
+                out["sbo"], targets=batch["targets"], weights=self._sbo_weights(batch)
+            )
         if key is None:
             terms |= baseline(self.vocabulary, self.config.masking, batch)
         return terms

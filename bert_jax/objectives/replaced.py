@@ -8,19 +8,27 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ReplacedTokens
-from bert_jax.corruption import Vocabulary, corrupt
-from bert_jax.losses import Histogram, Mean, cross_entropy, sigmoid_cross_entropy, weighted
+from bert_jax.corruption import Vocabulary
+from bert_jax.losses import (
+    Histogram,
+    Mean,
+    cross_entropy,
+    in_pieces,
+    project,
+    sigmoid_cross_entropy,
+    weighted,
+)
 from bert_jax.model import Network, towers
+from bert_jax.model.heads import Vocabular
 from bert_jax.objectives.base import (
     Batch,
     Params,
     Terms,
     apply_network,
     baseline,
+    corrupted,
     example,
-    project_head,
     real_tokens,
-    required,
 )
 
 
@@ -38,6 +46,7 @@ class ReplacedTokensObjective:
     generator: Network
     discriminator: Network
     vocabulary: Vocabulary | None = None
+    pieces: int = 1  # of a batch, for its logits over the vocabulary
 
     def init(self, key: jax.Array) -> Params:
         networks = (self.generator, self.discriminator)
@@ -48,7 +57,7 @@ class ReplacedTokensObjective:
         return towers.parted(generator, discriminator, self.config.tied)
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        batch = corrupt(batch, self.config.masking, required(self.vocabulary), key)
+        batch = corrupted(batch, self.config.masking, self.vocabulary, key)
         sampling = jax.random.fold_in(key, 1)
         keys = jax.vmap(lambda r, e: jax.random.fold_in(jax.random.fold_in(sampling, r), e))
         return {**batch, "sampling": jax.random.key_data(keys(batch["row"], batch["epoch"]))}
@@ -64,12 +73,11 @@ class ReplacedTokensObjective:
         keys = (None, None) if key is None else jax.random.split(key)
         generator, tower = self.filler(params)
         out = apply_network(generator, tower, batch, keys[0])
-        logits = project_head(out["mlm"], tower["embeddings"]["word"])
         terms: Terms = {}
-        terms["mlm_loss"], terms["mlm_accuracy"] = cross_entropy(
-            logits, batch["targets"], batch["weights"]
+        (terms["mlm_loss"], terms["mlm_accuracy"]), sampled = self._generate(
+            out["mlm"], tower["embeddings"]["word"], batch
         )
-        tokens = self.replace(batch, jax.lax.stop_gradient(logits))
+        tokens = self.replace(batch, sampled)
 
         labels = (tokens != batch["labels"]).astype(jnp.float32)  # a right guess is an original
         real = real_tokens(batch)
@@ -92,12 +100,28 @@ class ReplacedTokensObjective:
     def filler(self, params: Params) -> tuple[Network, Params]:
         return self.generator, towers.whole(params, "generator")
 
-    def replace(self, batch: Batch, logits: jax.Array) -> jax.Array:
-        """The row as it was, with the generator's samples at the masked positions; each row's
-        from a key of its own."""
-        logits = logits / self.config.temperature
-        keys = jax.random.wrap_key_data(batch["sampling"])
-        sampled = jax.vmap(jax.random.categorical)(keys, logits)
+    def _generate(
+        self, head: Vocabular, table: jax.Array, batch: Batch
+    ) -> tuple[tuple[Mean, Mean], jax.Array]:
+        """The generator's loss and accuracy, and its samples [b p]."""
+
+        def some(
+            features: jax.Array, targets: jax.Array, weights: jax.Array, keys: jax.Array
+        ) -> tuple[tuple[Mean, Mean], jax.Array]:
+            logits = project(features, head.bias, table)
+            sampled = self.sample(jax.lax.stop_gradient(logits), keys)
+            return cross_entropy(logits, targets, weights), sampled
+
+        given = (batch["targets"], batch["weights"], batch["sampling"])
+        return in_pieces(some, self.pieces, head.features, *given)
+
+    def sample(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
+        """Tokens [b p] by the law of logits [b p v]; each row's from a key of its own [b k]."""
+        keys = jax.random.wrap_key_data(keys)
+        return jax.vmap(jax.random.categorical)(keys, logits / self.config.temperature)
+
+    def replace(self, batch: Batch, sampled: jax.Array) -> jax.Array:
+        """The row as it was, with the generator's samples at the masked positions."""
         length = batch["labels"].shape[-1]
         at = jnp.where(batch["weights"] > 0, batch["masked"], length)
         write = jax.vmap(lambda row, i, new: row.at[i].set(new, mode="drop"))

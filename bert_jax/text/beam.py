@@ -204,7 +204,7 @@ def second_pass(
     """As passes.second_pass. An item is consecutive units, about a shard of rows."""
     tok = tokenizer.load(folder / "tokenizer")
     tasks = passes.tasks_of(stored, duplicates)
-    rows = duplicates * stored.tokens / job.length
+    rows = duplicates * stored.tokens / job.row
     per_item = -(-len(tasks) * dataset.shard_rows(rows) // max(1, int(rows)))
     starts = range(0, len(tasks), per_item)
     items = [(i, [tuple(u) for u in tasks[s : s + per_item]]) for i, s in enumerate(starts)]
@@ -213,7 +213,7 @@ def second_pass(
         _make, folder=str(folder), job=job, pad_id=tok.pad_id, vocab=tok.vocab_size
     )
     _run(flags, items, make)
-    return _collected(folder, len(items), job.length, tok.vocab_size)
+    return _collected(folder, len(items), job, tok.vocab_size)
 
 
 def _make(item, folder, job, pad_id, vocab):
@@ -244,7 +244,7 @@ def _make(item, folder, job, pad_id, vocab):
     return ()
 
 
-def _collected(folder: Path, items: int, length: int, vocab: int) -> dict[str, Counts]:
+def _collected(folder: Path, items: int, job: Job, vocab: int) -> dict[str, Counts]:
     """Names the shards, adds up the counts, writes the metadata."""
     place = folder / "rows"
     writers = {split: dataset.SplitWriter(folder, split) for split in SPLITS}
@@ -261,5 +261,5 @@ def _collected(folder: Path, items: int, length: int, vocab: int) -> dict[str, C
     for writer in writers.values():
         writer.close()
     np.save(folder / "unigram.npy", unigram)
-    dataset.write_metadata(folder, writers, length, dataset.token_dtype(vocab))
+    dataset.write_metadata(folder, writers, job.row, dataset.token_dtype(vocab), job.pack)
     return totals

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import folders
-from bert_jax.text import dataset, documents, passes, tfds_folder, tokenizer
+from bert_jax.text import dataset, documents, packs, passes, tfds_folder, tokenizer
 from bert_jax.text.passes import Counts, Request
 from bert_jax.text.units import SEGMENTS, SPLITS
 
@@ -44,7 +44,7 @@ class Info:
     """corpus.json: how a corpus was made, and what is in it."""
 
     segments: str
-    length: int
+    length: int  # of a row
     seed: int
     duplicates: int
     tokenizer_kind: str
@@ -55,6 +55,13 @@ class Info:
     train: Counts
     validation: Counts
     version: int = VERSION
+    packed: int = 0  # sequences in a row at most; 0: each has a row of its own
+    sequence_length: int | None = None  # where it is not that of a row
+
+    def padding(self, split: str) -> float:
+        """The share of its tokens that only fill rows up."""
+        counts = self.counts(split)
+        return 1 - counts.tokens / max(1, counts.rows * self.length)
 
     def counts(self, split: str) -> Counts:
         return self.train if split == "train" else self.validation
@@ -70,8 +77,9 @@ class Corpus:
         self.path, self.info = path, info
 
     def __repr__(self) -> str:
-        rows = f"{self.info.train.rows} + {self.info.validation.rows} rows"
-        return f"Corpus({self.path}, {self.info.segments}, {rows} of {self.info.length})"
+        rows = f"{self.info.train.rows} + {self.info.validation.rows} rows of {self.info.length}"
+        packed = ", packed" if self.info.packed else ""
+        return f"Corpus({self.path}, {self.info.segments}, {rows}{packed})"
 
     @functools.cached_property
     def tokenizer(self) -> tokenizer.Tokenizer:
@@ -96,16 +104,20 @@ class Corpus:
                 f"{self.path}/unigram.npy is damaged: {e}; prepare the corpus again"
             ) from e
 
-    def source(self, split: str) -> Any:
-        """Random access to a split's rows: `len`, `[i]` and `__getitems__`; a row is a dict of
-        tokens, size, first and pair (dataset.py)."""
+    def source(self, split: str) -> dataset.Rows:
+        """Random access to a split's rows."""
         if split not in SPLITS:
             raise ValueError(f"the split is {split!r}: expected {' or '.join(SPLITS)}")
         import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.decode import DeserializeMethod
 
         tfds_folder.check(self.path)
         builder: Any = tfds.builder_from_directory(str(self.path))
-        rows = builder.as_data_source(split=split)
+        raw = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
+        features, packed = builder.info.features, self.info.packed
+        if features["size"].shape != ((packed,) if packed else ()):
+            raise ValueError(f"{self.path}/corpus.json is not of its rows: prepare it again")
+        rows = dataset.Rows(raw, features["tokens"].np_dtype, packed=bool(packed))
         if len(rows) != self.info.counts(split).rows:
             raise ValueError(f"{self.path} has lost rows of {split}: prepare it again")
         return rows
@@ -118,7 +130,8 @@ def open_corpus(path: str | Path) -> Corpus:
         raise ValueError(f"{path} is not a corpus: expected a folder that prepare wrote")
     try:
         values = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
-        values |= {split: Counts(**values[split]) for split in SPLITS}
+        for split in SPLITS:  # corpora from before rows were packed do not say the same twice
+            values[split] = Counts(**{"sequences": values[split]["rows"]} | values[split])
         info = Info(**values)
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise ValueError(f"{path}/corpus.json is damaged: {e}; prepare the corpus again") from e
@@ -160,17 +173,21 @@ def prepare(
     engine: str = "local",
     progress: bool = True,
     flags: Sequence[str] = (),
+    pack: int = 0,
+    row_length: int | None = None,
 ) -> Corpus:
-    """Makes a corpus from texts (documents.py) and a tokenizer's folder; `flags` are for the
-    runner of Beam."""
+    """Makes a corpus from texts (documents.py) and a tokenizer's folder; `flags` are for the runner
+    of Beam. With `pack` up to so many sequences of `length` share a row of `row_length` tokens."""
     _check(segments, length, workers, seed, duplicates, engine, flags)
+    _check_packing(pack, length, row_length)
     out = Path(out)
     folders.check_new(out)
     tok = tokenizer.load(tokenizer_dir)
     # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
     spaced = tok.kind == "bpe" and segments not in ("full", "doc")
     sources = documents.sources(texts)
-    request = Request(sources, segments, length, seed, duplicates, tok.frame, strict, spaced)
+    how = (segments, length, seed, duplicates, tok.frame, strict, spaced, pack, row_length)
+    request = Request(sources, *how)
     if engine == "beam":
         run = functools.partial(_beam().run, flags=flags)
     else:
@@ -180,7 +197,7 @@ def prepare(
         stored, rows = run(folder, request)
         info = Info(
             segments,
-            length,
+            row_length or length,
             seed,
             duplicates,
             tok.kind,
@@ -190,6 +207,8 @@ def prepare(
             stored.replaced,
             train=stored.counts("train") + rows["train"],
             validation=stored.counts("validation") + rows["validation"],
+            packed=pack,
+            sequence_length=length if (row_length or length) > length else None,
         )
         text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
         (folder / "corpus.json").write_text(text, encoding="utf-8")
@@ -230,6 +249,22 @@ def _check(
         )
     if engine == "local" and flags:
         raise ValueError(f"{flags[0]} is for a runner of Beam: add --engine beam")
+
+
+def _check_packing(pack: int, length: int, row_length: int | None) -> None:
+    if pack and not 2 <= pack <= packs.LONGEST_PACK:
+        raise ValueError(
+            f"pack is {pack}: expected 2 to {packs.LONGEST_PACK} sequences a row, or 0 for one"
+        )
+    if row_length is None:
+        return
+    if not pack:
+        raise ValueError(f"row_length is {row_length}, but rows are not packed: add --pack")
+    if not length <= row_length <= LONGEST:
+        raise ValueError(
+            f"row_length is {row_length}: expected {length} to {LONGEST} tokens, since sequences "
+            f"have up to {length}"
+        )
 
 
 def _beam() -> Any:

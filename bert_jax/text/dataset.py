@@ -8,11 +8,14 @@ few constants and the lengths are all that there is to write; TFDS reads it as i
     size      int32                            how many of them are real
     first     int32                            how many of those are segment 0
     pair      int32                            the pair's label, -1 where there is none
+
+Rows of a packed corpus hold up to n sequences, one behind the other; the last three are then
+int32[n], of each sequence, raw bytes too: 0 0 -1 where there are fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ def example(row: Row, length: int, pad_id: int, dtype: Any) -> bytes:
     tokens = np.full(length, pad_id, dtype)
     tokens[: len(row.tokens)] = row.tokens
     features = (
-        _feature(b"tokens", _field(1, _field(1, tokens.tobytes())))
+        _feature(b"tokens", _bytes(tokens))
         + _feature(b"size", _int64(len(row.tokens)))
         + _feature(b"first", _int64(row.first))
         + _feature(b"pair", _int64(row.pair))
@@ -45,9 +48,61 @@ def example(row: Row, length: int, pad_id: int, dtype: Any) -> bytes:
     return _field(1, features)
 
 
+def packed_example(rows: Sequence[Row], length: int, most: int, pad_id: int, dtype: Any) -> bytes:
+    """Up to `most` sequences in one row, likewise."""
+    tokens = np.full(length, pad_id, dtype)
+    joined = np.concatenate([row.tokens for row in rows])
+    tokens[: len(joined)] = joined
+    numbers = np.zeros((3, most), np.int32)
+    numbers[2] = -1
+    numbers[:, : len(rows)] = np.array([(len(r.tokens), r.first, r.pair) for r in rows]).T
+    features = _feature(b"tokens", _bytes(tokens))
+    for name, values in zip((b"size", b"first", b"pair"), numbers, strict=True):
+        features += _feature(name, _bytes(values))
+    return _field(1, features)
+
+
+class Rows:
+    """A split of a corpus, by the number of the row: `tokens` [l], `size` `first` `pair`, which
+    are [n] each where it is packed. TFDS's own decoding takes thirty times as long."""
+
+    def __init__(self, records: Any, dtype: Any, packed: bool):
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        schema: Any = tf_example_pb2
+        self._parse = schema.Example.FromString
+        self._records, self._dtype, self._packed = records, dtype, packed
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self._row(self._records[number])
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self._row(record) for record in self._records.__getitems__(list(numbers))]
+
+    def _row(self, record: bytes) -> dict[str, Any]:
+        features = self._parse(record).features.feature
+        row: dict[str, Any] = {"tokens": _array(features["tokens"], self._dtype)}
+        for name in ("size", "first", "pair"):
+            of = features[name]
+            row[name] = _array(of, np.int32) if self._packed else of.int64_list.value[0]
+        return row
+
+
+def _array(feature: Any, dtype: Any) -> np.ndarray:
+    return np.frombuffer(feature.bytes_list.value[0], dtype)
+
+
 def _feature(name: bytes, value: bytes) -> bytes:
     """An entry of the map of features: key is field 1, value is field 2."""
     return _field(1, _field(1, name) + _field(2, value))
+
+
+def _bytes(values: np.ndarray) -> bytes:
+    """A feature that is a list of one array: field 1."""
+    return _field(1, _field(1, values.tobytes()))
 
 
 def _int64(value: int) -> bytes:
@@ -120,13 +175,17 @@ class SplitWriter:
             self._part(i).rename(self._folder / name)
 
 
-def write_metadata(folder: Path, writers: dict[str, SplitWriter], length: int, dtype: Any) -> None:
-    """What TFDS needs to open the folder by itself."""
+def write_metadata(
+    folder: Path, writers: dict[str, SplitWriter], length: int, dtype: Any, packed: int = 0
+) -> None:
+    """What TFDS needs to open the folder by itself; `packed`: sequences of a row at most."""
     import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import dataset_info, splits
 
-    number = tfds.features.Scalar(dtype=np.int32)
+    number: Any = tfds.features.Scalar(dtype=np.int32)
+    if packed:
+        number = tfds.features.Tensor(shape=(packed,), dtype=np.int32, encoding="bytes")
     tokens = tfds.features.Tensor(shape=(length,), dtype=dtype, encoding="bytes")
     features = {"tokens": tokens, "size": number, "first": number, "pair": number}
     identity = dataset_info.DatasetIdentity(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.text import dataset, documents, tokenizer, units
+from bert_jax.text import dataset, documents, packs, tokenizer, units
 from bert_jax.text.documents import Document
 from bert_jax.text.frame import Frame
 from bert_jax.text.parallel import Progress, Workers
@@ -34,6 +34,7 @@ class Counts:
     tokens: int = 0  # real ones, specials included
     short_rows: int = 0  # with padding
     random_pairs: int = 0  # label 1: random (NSP), swapped (SOP)
+    sequences: int = 0  # in the rows; as many unless they are packed
 
     def __add__(self, other: Counts) -> Counts:
         ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
@@ -52,9 +53,12 @@ class Request:
     frame: Frame
     strict: bool
     spaced: bool  # as in units.records_of
+    pack: int = 0  # as in units.Job
+    row_length: int | None = None
 
     def job(self, documents: int, store: Path) -> Job:
-        return Job(self.segments, self.length, self.seed, self.frame, documents, str(store))
+        how = (self.segments, self.length, self.seed, self.frame)
+        return Job(*how, documents, str(store), self.pack, self.row_length)
 
 
 def run(
@@ -192,7 +196,7 @@ def second_pass(
     """Makes the rows and writes them, the metadata and the unigram counts."""
     tok = tokenizer.load(folder / "tokenizer")
     dtype = dataset.token_dtype(tok.vocab_size)
-    per_shard = dataset.shard_rows(duplicates * stored.tokens / job.length)
+    per_shard = dataset.shard_rows(duplicates * stored.tokens / job.row)
     writers = {split: dataset.SplitWriter(folder, split, per_shard) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, Counts())
     unigram = np.zeros(tok.vocab_size, np.int64)
@@ -208,25 +212,35 @@ def second_pass(
     for writer in writers.values():
         writer.close()
     np.save(folder / "unigram.npy", unigram)
-    dataset.write_metadata(folder, writers, job.length, dtype)
+    dataset.write_metadata(folder, writers, job.row, dtype, job.pack)
     return totals
 
 
 def make(unit: Unit, job: Job, pad_id: int, vocab: int) -> dict[str, Made]:
-    """A unit's rows as they are written, and their counts, by split."""
+    """A unit's rows as they are written, and their counts, by split. Sequences are packed with
+    those of their unit: so a packed corpus, too, is the same whatever made it, and what is not
+    full at the end of each is under a hundredth of its rows."""
     made, dtype = {}, dataset.token_dtype(vocab)
     for split, rows in units.rows_of(unit, job).items():
-        examples = [dataset.example(row, job.length, pad_id, dtype) for row in rows]
+        if job.pack:
+            full = packs.pack(rows, job.row, job.pack)
+            how = (job.row, job.pack, pad_id, dtype)
+            examples = [dataset.packed_example(pack, *how) for pack in full]
+        else:
+            full = [[row] for row in rows]
+            examples = [dataset.example(row, job.row, pad_id, dtype) for row in rows]
         tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
         unigram = np.bincount(tokens, minlength=vocab)
-        made[split] = Made(examples, _count(rows, job.length), unigram)
+        made[split] = Made(examples, _count(full, job.row), unigram)
     return made
 
 
-def _count(rows: list[Row], length: int) -> Counts:
+def _count(packs: list[list[Row]], length: int) -> Counts:
+    tokens = [sum(len(row.tokens) for row in pack) for pack in packs]
     return Counts(
-        rows=len(rows),
-        tokens=sum(len(row.tokens) for row in rows),
-        short_rows=sum(len(row.tokens) < length for row in rows),
-        random_pairs=sum(row.pair == 1 for row in rows),
+        rows=len(packs),
+        tokens=sum(tokens),
+        short_rows=sum(n < length for n in tokens),
+        random_pairs=sum(row.pair == 1 for pack in packs for row in pack),
+        sequences=sum(map(len, packs)),
     )

@@ -42,11 +42,18 @@ class Job:
     """What the rows of a corpus follow from, beside the unit."""
 
     segments: str
-    length: int
+    length: int  # of a sequence, at most
     seed: int
     frame: Frame
     documents: int
     store: str  # of pass 1: an ArrayRecord file, or a folder of them (Blocks)
+    pack: int = 0  # sequences in a row at most; 0: each has a row of its own
+    row_length: int | None = None  # of a packed row; None: that of a sequence
+
+    @property
+    def row(self) -> int:
+        """Tokens of a row."""
+        return self.row_length or self.length
 
     @property
     def folds(self) -> int:

@@ -18,7 +18,6 @@ Axes of a row: l tokens, p predictions, v vocabulary.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from bert_jax.config import Masking
+from bert_jax.corruption.budgets import budgets, paced, packed_predictions, predictions
+
+__all__ = [
+    "Vocabulary",
+    "Words",
+    "choose",
+    "corrupt",
+    "ngram_walk",
+    "paced",
+    "packed_predictions",
+    "predictions",
+    "span_walk",
+]
 
 Batch = dict[str, Any]
 
@@ -51,15 +63,6 @@ class Vocabulary(NamedTuple):
         return counts / counts.sum()
 
 
-def predictions(masking: Masking, length: int) -> int:
-    """Slots for predictions in a row of `length` tokens: the largest budget possible."""
-    if masking.budget == "floor":
-        most = int(masking.rate * length) + 1
-    else:
-        most = int(_budgets(masking, length, None)[-1])
-    return most if masking.max_predictions is None else min(most, masking.max_predictions)
-
-
 def corrupt(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Array) -> Batch:
     """Hide tokens of every row of a batch (`tokens` [b l], `size` `row` `epoch` [b]).
 
@@ -76,11 +79,12 @@ def corrupt(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Arr
     slots = predictions(masking, length)
     epoch = batch["epoch"] if masking.copies is None else batch["epoch"] % masking.copies
 
-    def one(tokens: jax.Array, size: jax.Array, row: jax.Array, epoch: jax.Array) -> Batch:
+    def one(tokens: jax.Array, size: jax.Array, row: jax.Array, epoch: Any, rate: Any) -> Batch:
         k = jax.random.fold_in(jax.random.fold_in(key, row), epoch)
-        return _corrupt_row(tokens, size, masking, vocabulary, slots, k)
+        return _corrupt_row(tokens, size, masking, vocabulary, slots, k, rate)
 
-    return {**batch, **jax.vmap(one)(batch["tokens"], batch["size"], batch["row"], epoch)}
+    tokens, size, row = (batch[name] for name in ("tokens", "size", "row"))
+    return {**batch, **jax.vmap(one)(tokens, size, row, epoch, batch.get("rate"))}
 
 
 def _corrupt_row(
@@ -90,13 +94,14 @@ def _corrupt_row(
     vocabulary: Vocabulary,
     slots: int,
     key: jax.Array,
+    rate: Any,
 ) -> Batch:
     choosing, fates, replacing = jax.random.split(key, 3)
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     real = at < size
     text = real & ~jnp.asarray(vocabulary.special)[tokens]
     hidden = choose(
-        tokens, real if masking.specials else text, size, masking, vocabulary, slots, choosing
+        tokens, real if masking.specials else text, size, masking, vocabulary, slots, choosing, rate
     )
     first, last = runs(hidden)
 
@@ -136,14 +141,16 @@ def choose(
     vocabulary: Vocabulary,
     slots: int,
     key: jax.Array,
+    rate: Any = None,
 ) -> Bool[Array, " l"]:
     """Which candidates of a row are hidden: at most the budget, exactly it wherever single
     tokens or spans fill it."""
     rounding, walking = jax.random.split(key)
     n = candidates.sum()
     share = n if masking.budget == "ceil" else size  # SpanBERT counts without specials
-    budgets = jnp.asarray(_budgets(masking, tokens.shape[0], jax.random.uniform(rounding)))
-    budget = jnp.minimum(jnp.minimum(budgets[share], slots), n)
+    rate = masking.rate if rate is None else rate
+    each = jnp.asarray(budgets(masking, rate, tokens.shape[0], jax.random.uniform(rounding)))
+    budget = jnp.minimum(jnp.minimum(each[share], slots), n)
     if masking.unit == "token":
         order = jnp.argsort(jnp.where(candidates, jax.random.uniform(walking, tokens.shape), 2.0))
         fill = jnp.arange(slots) < budget
@@ -266,18 +273,6 @@ def runs(hidden: Bool[Array, " l"]) -> tuple[Int[Array, " l"], Int[Array, " l"]]
     first = jax.lax.cummax(jnp.where(hidden & ~before, at, 0))
     last = jax.lax.cummin(jnp.where(hidden & ~after, at, at[-1]), reverse=True)
     return first, last
-
-
-def _budgets(masking: Masking, length: int, u: Any) -> Any:
-    """Tokens to hide of 0, 1, ..., `length` tokens. BERT rounds half to even and takes at
-    least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean.
-    The two fixed ones are tables made in double precision, as the originals round."""
-    shares = [masking.rate * n for n in range(length + 1)]
-    if masking.budget == "floor":
-        return jnp.floor(jnp.asarray(shares, jnp.float32) + u).astype(jnp.int32)
-    if masking.budget == "ceil":
-        return np.array([math.ceil(s) for s in shares])
-    return np.array([max(1, round(s)) for s in shares])
 
 
 def _random_tokens(

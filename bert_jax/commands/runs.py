@@ -1,0 +1,75 @@
+"""What makes runs, and what looks back at them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bert_jax import memory
+from bert_jax.commands.asked import from_config, override
+
+
+def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
+    memory.keep()
+    init = [] if args.init is None else ["--run.init", args.init]
+    experiment = from_config(args.config, [*rest, *init])
+    vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
+    if vain and experiment.run.init is not None:
+        raise ValueError(f"{vain[0]} beside --init: the encoder is the model's but for its dropout")
+    from bert_jax import processes
+    from bert_jax.pretrain import pretrain
+
+    place = processes.place(args.processes, args.process, args.coordinator)
+    with processes.joined(place, experiment, args.wait):
+        stopped = pretrain(experiment, args.profile)
+    if stopped is not None:
+        return 128 + stopped
+    if place is not None and place.number > 0:
+        return 0
+    from bert_jax import report
+
+    print(report.summary(experiment.run.dir))
+    return 0
+
+
+def finetune(args: argparse.Namespace, rest: list[str]) -> int:
+    memory.keep()
+    from bert_jax import config
+
+    recipe = config.from_file(args.config)
+    given = [("--run.init", args.init), ("--objective.task", args.task), ("--data.path", args.data)]
+    rest = [*rest, *(part for pair in given for part in pair)]
+    vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
+    if vain:
+        raise ValueError(f"{vain[0]}: the encoder is the model's but for its dropout")
+    from bert_jax import processes
+    from bert_jax.finetune import finetune
+    from bert_jax.recipe import for_model
+
+    experiment = for_model(recipe, lambda e: override(e, rest, "finetune"))
+    place = processes.place(args.processes, args.process, args.coordinator)
+    with processes.joined(place, experiment, args.wait):
+        stopped = finetune(experiment, args.seeds)
+    if stopped is not None:
+        return 128 + stopped
+    if place is not None and place.number > 0:
+        return 0
+    from bert_jax import report
+
+    print(report.summary(experiment.run.dir))
+    return 0
+
+
+def report(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import report
+
+    for path in report.report([Path(run) for run in args.run], Path(args.out)):
+        print(path)
+    return 0
+
+
+def replay(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.replay import show
+
+    show(Path(args.run), args.step)
+    return 0

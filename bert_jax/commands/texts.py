@@ -1,0 +1,63 @@
+"""What is done to text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax import folders
+    from bert_jax.text import documents, training
+    from bert_jax.text import tokenizer as tokenizers
+
+    replaced = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal replaced
+        for document in documents.read(args.text, strict=args.strict):
+            replaced += document.replaced
+            yield from document.paragraphs
+
+    folders.check_new(Path(args.out))
+    texts = training.sample(lines(), args.sample_mb)
+    made = tokenizers.train(texts, args.kind, args.vocab_size, cased=args.cased)
+    with folders.new_folder(Path(args.out)) as new:
+        made.save(new)
+    if replaced:
+        print(f"{replaced} bytes were not UTF-8; U+FFFD stands for them", file=sys.stderr)
+    print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {args.out}")
+    return 0
+
+
+def prepare(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.flags.texts import USUAL
+    from bert_jax.text import corpus, packs
+
+    usual = packs.usual(args.length, args.row_length or args.length)
+    made = corpus.prepare(
+        args.text,
+        args.tokenizer,
+        args.segments,
+        args.length,
+        Path(args.out),
+        workers=args.workers,
+        seed=args.seed,
+        duplicates=args.duplicates,
+        strict=args.strict,
+        engine=args.engine,
+        flags=rest,
+        pack=usual if args.pack == USUAL else args.pack,
+        row_length=args.row_length,
+    )
+    for split in ("train", "validation"):
+        counts = getattr(made.info, split)
+        packed = f" of {counts.sequences} sequences" if args.pack else ""
+        print(
+            f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
+            f"{counts.tokens} tokens, {made.info.padding(split):.1%} padding"
+        )
+    print(f"corpus: {args.out}")
+    return 0

@@ -1,0 +1,169 @@
+"""A compiled program's text (`compiled.as_text()`), read: instructions, and how often each runs.
+
+    %while.11 = (s32[], f32[512,2048]{1,0:T(8,128)S(1)}) while(%tuple.14), condition=%c, body=%b
+
+XLA's own cost analysis counts a loop's body once and custom calls not at all; here a body counts
+as often as the loop turns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Array(NamedTuple):
+    dtype: str
+    dims: tuple[int, ...]
+    near: bool = False  # in a TPU's fast memory: it costs no traffic
+
+    @property
+    def bytes(self) -> int:
+        bits = 8 if self.dtype == "pred" else int(first(r"(\d+)", self.dtype) or 0)
+        return math.prod(self.dims) * bits // 8
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    name: str
+    opcode: str
+    results: tuple[Array, ...]  # of a tuple: all of them, in order
+    operands: tuple[str, ...]
+    rest: str  # the attributes, as written
+    root: bool
+
+    def calls(self) -> Iterator[str]:
+        """The computations that it runs."""
+        for names in _CALLED.findall(self.rest):
+            yield from (n.strip().lstrip("%") for n in names.strip("{}").split(","))
+
+
+@dataclass(frozen=True)
+class Computation:
+    name: str
+    instructions: dict[str, Instruction]
+
+    @property
+    def root(self) -> Instruction:
+        return next(i for i in self.instructions.values() if i.root)
+
+
+class Place(NamedTuple):
+    """An instruction, where it stands, and how often one run of the program runs it."""
+
+    instruction: Instruction
+    computation: Computation
+    times: int
+    fused: bool  # inside of a fusion, whose inner results never reach memory
+
+
+@dataclass(frozen=True)
+class Program:
+    computations: dict[str, Computation]
+    entry: str | None
+    devices: int
+
+    def walk(self) -> Iterator[Place]:
+        """All instructions that run. A loop whose turns the text does not tell counts once, which
+        is so for no `lax.scan`; of a conditional all branches count."""
+        if self.entry is not None:
+            yield from self._walk(self.computations[self.entry], 1, False)
+
+    def _walk(self, computation: Computation, times: int, fused: bool) -> Iterator[Place]:
+        for i in computation.instructions.values():
+            yield Place(i, computation, times, fused)
+            turns = self._turns(i) if i.opcode == "while" else 1
+            for called in i.calls():
+                if called in self.computations:
+                    inner = self.computations[called]
+                    yield from self._walk(inner, times * turns, fused or i.opcode == "fusion")
+
+    def _turns(self, loop: Instruction) -> int:
+        """XLA says it beside the loop, or the condition compares a counter from 0 with it."""
+        known = first(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+        if known:
+            return int(known)
+        condition = self.computations.get(first(r"condition=%?([\w.\-]+)", loop.rest) or "")
+        limits = list(self._limits(condition))
+        return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else 1
+
+    def _limits(self, computation: Computation | None) -> Iterator[str]:
+        """The constants of a condition; a minus where more than a comparison decides."""
+        for i in computation.instructions.values() if computation else ():
+            if i.opcode == "constant":
+                yield i.rest
+            elif i.opcode not in ("parameter", "get-tuple-element", "compare", "fusion"):
+                yield "-"
+            for called in i.calls():
+                yield from self._limits(self.computations.get(called))
+
+
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
+_CALLED = re.compile(
+    r"\b(?:body|calls|to_apply|branch_computations|true_computation|false_computation|"
+    r"called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+
+
+def parse(text: str) -> Program:
+    computations: dict[str, Computation] = {}
+    entry, here = None, None
+    for line in text.splitlines():
+        head = _HEAD.match(line)
+        if head:
+            here = Computation(head[2], {})
+            computations[head[2]] = here
+            entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            here = None
+        elif here is not None:
+            found = _instruction(line)
+            if found:
+                here.instructions[found.name] = found
+    devices = int(first(r"num_partitions=(\d+)", text) or 1)
+    devices *= int(first(r"replica_count=(\d+)", text) or 1)
+    return Program(computations, entry, devices)
+
+
+def _instruction(line: str) -> Instruction | None:
+    parts = _LINE.match(line)
+    opcode = parts and _OPCODE.search(parts[3])
+    if not parts or not opcode:
+        return None
+    root, name, rest = parts.groups()
+    results = tuple(_array(*a) for a in _ARRAY.findall(rest[: opcode.start()]))
+    end = _closing(rest, opcode.end())
+    inside, attributes = rest[opcode.end() : end], rest[end + 1 :]
+    if opcode[1] in ("constant", "parameter"):
+        return Instruction(name, opcode[1], results, (), inside, bool(root))
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    return Instruction(name, opcode[1], results, operands, attributes, bool(root))
+
+
+def _closing(text: str, begin: int) -> int:
+    depth = 1
+    for i in range(begin, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if not depth:
+            return i
+    return len(text)
+
+
+def _array(dtype: str, dims: str, layout: str) -> Array:
+    sizes = tuple(int(n.lstrip("<=")) for n in dims.split(",") if n)
+    return Array(dtype, sizes, bool(re.search(r"S\([1-9]\)", layout)))
+
+
+def first(pattern: str, text: str) -> str | None:
+    """The first group of a pattern's first match."""
+    found = re.search(pattern, text)
+    return found[1] if found else None

@@ -1,0 +1,87 @@
+"""cuDNN's flash attention on NVIDIA GPUs, through jax.nn: 16-bit, without dropout.
+
+Padded rows are told by their lengths. Packed rows and windows go in as a mask of [b, 1, l, l],
+which is memory of that size, since jax.nn hands cuDNN no segments and windows to the left alone:
+with lengths only, packed texts would see each other.
+
+Axes: b batch, l tokens, h heads, k head width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from bert_jax.layout import platform
+from bert_jax.model.attention.shards import Shards
+from bert_jax.model.attention.sight import Sight
+
+
+def attend(
+    q: Float[Array, "b h l k"],
+    k: Float[Array, "b h l k"],
+    v: Float[Array, "b h l k"],
+    sight: Sight,
+    rate: float = 0.0,
+    key: jax.Array | None = None,
+    window: int | None = None,
+) -> Float[Array, "b h l k"]:
+    """See `attention`. Padding stands at the end of a row that is not packed.
+
+    ValueError: no GPU, float32, dropout, or heads of a width that cuDNN does not take.
+    """
+    b, h, length, width = q.shape
+    _check(q.dtype, width, rate if key is not None else 0.0)
+    more = length % 2  # a mask's gradient needs an even length
+    segments = jnp.pad(sight.segments, ((0, 0), (0, more)))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q, k, v))
+    cut = Shards.of(b, h)
+    heads = P(cut.rows, cut.heads)
+    f = cut.map(partial(_local, sight.packed, window), (heads, heads, heads, P(cut.rows)), heads)
+    return f(q, k, v, segments)[:, :, :length]
+
+
+def _check(dtype: jnp.dtype, width: int, rate: float) -> None:
+    if platform() not in ("gpu", "cuda"):
+        raise ValueError(
+            f"attention cudnn needs an NVIDIA GPU, found {platform()}: choose run.attention auto"
+        )
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(
+            f"attention cudnn takes bfloat16, found {dtype}: set run.dtype bfloat16, "
+            "or choose run.attention xla"
+        )
+    if rate:
+        raise ValueError(
+            f"attention cudnn has no dropout, found encoder.attention_dropout {rate}: "
+            "set it to 0, or choose run.attention xla"
+        )
+    if width % 8 or width > 128:
+        raise ValueError(
+            f"attention cudnn takes heads of a width that 8 divides, up to 128, found {width}: "
+            "change encoder.heads, or choose run.attention xla"
+        )
+
+
+def _local(
+    packed: bool,
+    window: int | None,
+    q: Float[Array, "b h l k"],
+    k: Float[Array, "b h l k"],
+    v: Float[Array, "b h l k"],
+    segments: Int[Array, "b l"],
+) -> Float[Array, "b h l k"]:
+    """On one device's rows and heads."""
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    cudnn = partial(jax.nn.dot_product_attention, q, k, v, implementation="cudnn")
+    if packed or window is not None:
+        out = cudnn(mask=Sight(segments, packed).mask(window)[:, None])
+    else:
+        # Every query is computed, and an empty row sees its first place: no result is undefined.
+        sizes = jnp.maximum(1, jnp.sum(segments > 0, axis=-1, dtype=jnp.int32))
+        out = cudnn(key_value_seq_lengths=sizes)
+    return out.swapaxes(1, 2)

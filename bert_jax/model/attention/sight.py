@@ -1,0 +1,43 @@
+"""Who sees whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["segments"], meta_fields=["packed"])
+@dataclass(frozen=True)
+class Sight:
+    """Which keys each query sees.
+
+        padded rows     segments  1 1 1 1 0 0      every query sees the keys that are real
+        packed rows     segments  1 1 2 2 2 0      each sees its own segment alone
+
+    Nobody sees padding. What a query at a padding place gets is finite and means nothing.
+    """
+
+    segments: Any  # int32 [b l]; 0: padding
+    packed: bool  # several segments in a row
+
+    @classmethod
+    def of_sizes(cls, size: jax.Array, length: int) -> Sight:
+        """Of rows whose first `size` [b] tokens are real."""
+        real = jnp.arange(length, dtype=jnp.int32) < size[:, None]
+        return cls(real.astype(jnp.int32), packed=False)
+
+    def mask(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, "b #l l"]:
+        """True where query l sees key s; a `window` hides keys more than so many places away."""
+        keys = self.segments[:, None, :]
+        seen = keys > 0
+        if self.packed:
+            seen &= keys == self.segments[:, :, None]
+        if window is not None:
+            at = jnp.arange(self.segments.shape[-1])
+            seen &= jnp.abs(at[:, None] - at) <= window
+        return seen

@@ -1,0 +1,150 @@
+"""What a config's train step would need and be bound by on TPU slices, without one.
+
+The step is the real one, compiled ahead of time; the times are bounds from published figures
+(chips.py) and no measurement: no step can be faster, and real ones are slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bert_jax import flops
+from bert_jax.collectives import KINDS
+from bert_jax.config import Experiment, replace
+from bert_jax.plan.chips import Chip
+from bert_jax.plan.compiling import Step, compiled, shape
+from bert_jax.plan.render import render
+from bert_jax.plan.slices import Slice, alone, described
+
+__all__ = ["alone", "bound", "plan", "render"]
+
+
+def plan(
+    config: Experiment,
+    topologies: Sequence[str],
+    fit: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """`{"config": ..., "slices": [one object per topology]}`, as `render` prints it. With `fit`
+    also the largest micro-batch that fits. ValueError: see `described` and `compiled`."""
+    slices = [described(name) for name in topologies]
+    found = []
+    for one in slices:
+        say(f"compiling for {one.name}: a minute or so")
+        found.append(planned(config, one, compiled(config, one.devices)))
+        if fit:
+            found[-1]["fit"] = largest(config, one, found[-1]["fits"], say)
+    rows, length = shape(config)
+    return {
+        "bound": "from compiled steps and published figures; not a measurement",
+        "batch_size": rows,
+        "length": length,
+        "dtype": config.run.dtype,
+        "slices": found,
+    }
+
+
+def planned(config: Experiment, one: Slice, step: Step) -> dict[str, Any]:
+    """One slice's part of the answer, per chip and step."""
+    chips, chip = len(one.devices), one.chip
+    mesh = _mesh(config, chips)
+    found: dict[str, Any] = {
+        "topology": one.name,
+        "chips": chips,
+        "mesh": mesh,
+        "accumulate": config.optim.accumulate,
+        "rows_per_chip": shape(config)[0] / (mesh["data"] * mesh["fsdp"]),
+        "fits": step.fits,
+        "bytes": step.bytes,
+        "memory": step.limit or chip.memory,
+        "state_bytes": step.state,
+    }
+    if not step.fits or step.costs is None:
+        found["missing"] = step.bytes - found["memory"]
+        return found | {"help": advice(config, mesh, step)}
+    kinds = {k: sum(c.total for c in step.collectives if c.kind == k) for k in KINDS}
+    found |= {
+        "flops": step.costs.flops,
+        "traffic": step.costs.bytes,
+        "kernels": step.costs.kernels,
+        "kernels_not_counted": step.costs.unknown,
+        "collectives": {k: n for k, n in kinds.items() if n},
+        "sent": step.sent,
+        "bound": bound(chip, step.costs.flops, step.costs.bytes, step.sent),
+    }
+    rows, length = shape(config)
+    seconds = found["bound"]["seconds"]
+    useful = flops.step(config, rows, length)
+    found["tokens_per_second"] = rows * length / seconds
+    found["utilisation"] = useful / (seconds * chips * chip.flops)
+    return found
+
+
+def bound(chip: Chip, flops: float, traffic: float, sent: float) -> dict[str, Any]:
+    """Seconds of a step at the least: that of the three which takes longest, were the others
+    hidden behind it altogether."""
+    parts = {
+        "compute": flops / chip.flops,
+        "memory": traffic / chip.bandwidth,
+        "interconnect": sent / chip.links,
+    }
+    binds = max(parts, key=lambda k: parts[k])
+    return {**parts, "binds": binds, "seconds": parts[binds]}
+
+
+def largest(
+    config: Experiment, one: Slice, fits: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The largest micro-batch of a chip that compiles, by halving and doubling the config's; and
+    how the config's own batch is accumulated with it. None: not even one row fits."""
+    rows, _ = shape(config)
+    mesh = _mesh(config, len(one.devices))
+    ways = mesh["data"] * mesh["fsdp"]
+    n = max(1, rows // ways // config.optim.accumulate)
+
+    def tried(n: int) -> bool:
+        say(f"{one.name}: does {n} rows a chip fit?")
+        alone = replace(config, data=dict(batch_size=n * ways, stages=None))
+        return compiled(replace(alone, optim=dict(accumulate=1)), one.devices).fits
+
+    if fits:
+        while n < 4096 and tried(2 * n):
+            n *= 2
+    else:
+        while n and not tried(n):
+            n //= 2
+    if not n:
+        return None
+    return {"rows_per_chip": n, "batch_size": n * ways, "accumulate": max(1, rows // (n * ways))}
+
+
+def advice(config: Experiment, mesh: dict[str, int], step: Step) -> list[str]:
+    """What would make a step smaller, the cheapest in time first."""
+    local = shape(config)[0] // (mesh["data"] * mesh["fsdp"]) // config.optim.accumulate
+    ways = []
+    if config.run.dtype == "float32":
+        ways.append("--run.dtype bfloat16: activations of half the size")
+    if local > 1:
+        n = 2 * config.optim.accumulate
+        ways.append(f"--optim.accumulate {n}: micro-batches of {local // 2} rows, not {local}")
+    if config.run.remat != "full":
+        more = "dots" if config.run.remat == "none" else "full"
+        ways.append(f"--run.remat {more}: a layer computes more twice and keeps less")
+    if mesh["data"] > 1 and step.state > 2**28:
+        n = 2 * mesh["fsdp"]
+        ways.append(
+            f"--mesh.fsdp {n}: state of {step.state / 2 / 2**30:.2f} GiB a chip, not "
+            f"{step.state / 2**30:.2f}"
+        )
+    if local > 1:
+        ways.append("more chips, or a smaller data.batch_size: fewer rows a chip")
+    return ways
+
+
+def _mesh(config: Experiment, chips: int) -> dict[str, int]:
+    sizes = {"data": config.mesh.data, "fsdp": config.mesh.fsdp, "tensor": config.mesh.tensor}
+    known = 1
+    for n in sizes.values():
+        known *= n if n > 0 else 1
+    return {k: n if n > 0 else chips // known for k, n in sizes.items()}

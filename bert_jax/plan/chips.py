@@ -1,0 +1,49 @@
+"""Published figures of chips, per chip: what a roofline is drawn with.
+
+Sources, read in November 2026: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} (key
+specifications); for v4's links, Jouppi et al. 2023, "TPU v4: An Optically Reconfigurable
+Supercomputer" (six of 50 GB/s each way). Google prints bidirectional bandwidth of the links
+together (v5e 400, v5p 1,200, v6e 800 GB/s); here is one way, what a chip can send at most. The
+data centre network: 6.4 Tbps per v5e pod of 256 chips, 50 Gbps per v5p chip; for v4 and v6e no
+figure was found, and none is used. H100 SXM: NVIDIA's data sheet (dense bfloat16; NVLink 900
+GB/s both ways) and DGX H100's (one 400 Gbps adapter per GPU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GB, GIB, TERA = 10**9, 2**30, 10**12
+
+
+@dataclass(frozen=True)
+class Chip:
+    name: str
+    flops: float  # bfloat16 matrix products per second
+    memory: int  # bytes
+    bandwidth: float  # of memory, bytes per second
+    links: float  # to the other chips of a slice or node, one way, bytes per second
+    network: float | None  # beyond the slice or node, one way
+    together: int  # chips of the largest slice, or of a node
+    examples: tuple[str, ...] = ()  # of slices
+
+
+CHIPS: dict[str, Chip] = {
+    "v4": Chip(
+        *("v4", 275 * TERA, 32 * GIB, 1200 * GB, 300 * GB, None, 4096),
+        examples=("v4:2x2x1", "v4:2x2x4", "v4:4x4x4", "v4:8x8x8", "v4:16x16x16"),
+    ),
+    "v5e": Chip(
+        *("v5e", 197 * TERA, 16 * GIB, 819 * GB, 200 * GB, 3.125 * GB, 256),
+        examples=("v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:8x8", "v5e:16x16"),
+    ),
+    "v5p": Chip(
+        *("v5p", 459 * TERA, 95 * GIB, 2765 * GB, 600 * GB, 6.25 * GB, 6144),
+        examples=("v5p:2x2x1", "v5p:2x2x4", "v5p:4x4x4", "v5p:8x8x8", "v5p:16x16x16"),
+    ),
+    "v6e": Chip(
+        *("v6e", 918 * TERA, 32 * GIB, 1638 * GB, 400 * GB, None, 256),
+        examples=("v6e:1x1", "v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:8x8", "v6e:16x16"),
+    ),
+}
+H100 = Chip("H100", 989.4 * TERA, 80 * GB, 3350 * GB, 450 * GB, 50 * GB, 8)

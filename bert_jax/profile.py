@@ -1,0 +1,38 @@
+"""A trace of some steps: what the device and the host did, for XProf or Perfetto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+AFTER = 3  # steps of a start that are not like the others: compiling, first fetches
+
+
+class Profile:
+    """Traces `steps` steps, perhaps none, into `folder`, from the `AFTER`th after `start` on. For
+    XProf `tensorboard --logdir folder`; for Perfetto the file `perfetto_trace.json.gz` in it."""
+
+    def __init__(self, folder: Path, steps: int, start: int = 0):
+        if steps < 0:
+            raise ValueError(f"--profile {steps}: expected a number of steps")
+        self._folder, self._steps, self._first = folder, steps, start + AFTER + 1
+        self._running = False
+
+    def before(self, step: int) -> None:
+        if self._steps and step == self._first:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._running = True
+
+    def after(self, step: int, state: Any) -> None:
+        """What the step made is waited for where the trace ends, so that all of it is in."""
+        if self._running and step == self._first + self._steps - 1:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that a stop cut short."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

@@ -1,0 +1,293 @@
+"""All ways to compute attention are one function. Kernels run in Pallas' interpret mode here."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bert_jax import config, sharding
+from bert_jax.model.attention import BACKENDS, Sight, attention, choice, cudnn, fused, plain, splash
+
+B, H, L, K = 2, 2, 128, 16
+KERNELS = ["fused", "splash"]
+KEY = jax.random.key(7)
+GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+
+
+def draw(*shape: int, n: int = 4, dtype: str = "float32") -> list[jax.Array]:
+    """q k v, and what the outputs are weighted with."""
+    return [jax.random.normal(k, shape).astype(dtype) for k in jax.random.split(KEY, n)]
+
+
+def sight(packed: bool, b: int = B, length: int = L) -> Sight:
+    """Three segments and some padding in each row, or that many tokens in one piece."""
+    segments = np.zeros((b, length), np.int32)
+    for row in range(b):
+        ends = [0, length // 4 + 3 * row, length // 2 + 5, length - 7 * row - 7]
+        for i in range(3):
+            segments[row, ends[i] : ends[i + 1]] = i + 1 if packed else 1
+    return Sight(jnp.asarray(segments), packed)
+
+
+def results(f: Callable[..., jax.Array], x: list[jax.Array], s: Sight, *args: object) -> object:
+    """The outputs at real places, and the gradients of a weighted sum of them."""
+    *qkv, weight = x
+    real = (s.segments > 0)[:, None, :, None]
+
+    def loss(*qkv: jax.Array) -> tuple[jax.Array, jax.Array]:
+        out = jnp.where(real, f(*qkv, s, *args), 0)
+        return jnp.sum((out * weight).astype(jnp.float32)), out
+
+    gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(*qkv)
+    return out, gradients
+
+
+def close(a: object, b: object, tolerance: float = 1e-5) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
+
+
+@pytest.mark.parametrize("window", [None, 0, 17])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("backend", KERNELS)
+def test_every_backend_equals_plain_attention(
+    backend: str, packed: bool, window: int | None
+) -> None:
+    x, s = draw(B, H, L, K), sight(packed)
+    args = 0.0, None, window
+    close(results(BACKENDS[backend], x, s, *args), results(plain.attend, x, s, *args))
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+def test_a_layer_may_learn_late_that_it_is_global(backend: str, far: bool) -> None:
+    x, s = draw(B, H, L, K), sight(packed=True)
+
+    def late(*args: jax.Array) -> jax.Array:
+        *qkv, is_far = args
+        return attention(*qkv, s, 0.0, None, 17, backend, is_far)
+
+    ours = jax.jit(late)(*x[:3], jnp.asarray(far))
+    real = (s.segments > 0)[:, None, :, None]
+    theirs = plain.attend(*x[:3], s, 0.0, None, None if far else 17)
+    close(jnp.where(real, ours, 0), jnp.where(real, theirs, 0))
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_any_length_and_width_will_do(backend: str) -> None:
+    x, s = draw(B, 3, 150, 12), sight(packed=True, length=150)
+    close(results(BACKENDS[backend], x, s), results(plain.attend, x, s))
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_bfloat16_is_as_close_as_its_digits_are(backend: str) -> None:
+    x, s = draw(B, H, L, K, dtype="bfloat16"), sight(packed=True)
+    exact = results(plain.attend, [a.astype(jnp.float32) for a in x], s)
+    ours = results(BACKENDS[backend], x, s)
+    assert {a.dtype for a in jax.tree.leaves(ours)} == {jnp.dtype("bfloat16")}
+    for ours_, theirs in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        error = jnp.linalg.norm(ours_.astype(jnp.float32) - theirs) / jnp.linalg.norm(theirs)
+        assert error < 2**-7
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+def test_no_segment_leaks_into_another(backend: str, rate: float) -> None:
+    if backend == "splash" and rate:
+        pytest.skip("splash has no dropout")
+    q, k, v, weight = draw(B, H, L, K)
+    s = sight(packed=True)
+
+    def loss(segment: int, *qkv: jax.Array) -> jax.Array:
+        out = attention(*qkv, s, rate, KEY, None, backend)
+        return jnp.sum(jnp.where((s.segments == segment)[:, None, :, None], out * weight, 0))
+
+    gradient = jax.jit(jax.grad(loss, (1, 2, 3)))
+    for segment in (1, 2, 3):
+        own = np.asarray(s.segments == segment)
+        for g in map(np.asarray, gradient(segment, q, k, v)):
+            by_place = np.abs(g).sum((1, 3))
+            assert (by_place[~own] == 0).all()
+            assert (by_place[own] > 0).all()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+def test_rows_of_padding_alone_stay_finite(backend: str, packed: bool) -> None:
+    *qkv, weight = draw(B, H, L, K)
+    s = Sight(jnp.zeros((B, L), jnp.int32), packed)
+
+    def loss(*qkv: jax.Array) -> jax.Array:
+        return jnp.sum(BACKENDS[backend](*qkv, s) * weight)
+
+    loss_and_gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*qkv)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(loss_and_gradient))
+
+
+def multiples(b: int, h: int, rate: float, key: jax.Array = KEY) -> np.ndarray:
+    """What fused dropout multiplies each probability with, [b h l l]: equal scores, and values
+    that tell the keys apart."""
+    q = jnp.zeros((b, h, L, L))
+    v = jnp.broadcast_to(L * jnp.eye(L), q.shape)
+    s = Sight(jnp.ones((b, L), jnp.int32), packed=True)
+    return np.asarray(jax.jit(fused.attend, static_argnums=4)(q, q, v, s, rate, key))
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0.1, 230 / 256), (0.5, 0.5)])
+def test_dropout_keeps_its_share_and_the_mean(rate: float, kept: float) -> None:
+    m = multiples(B, H, rate)
+    np.testing.assert_allclose(m[m > 0], 1 / kept, 1e-6)
+    deviation = 5 * (kept * (1 - kept)) ** 0.5
+    np.testing.assert_allclose((m > 0).mean((2, 3)), kept, atol=deviation / L)  # of L * L
+    np.testing.assert_allclose((m > 0).mean(2), kept, atol=deviation / L**0.5)
+    np.testing.assert_allclose((m > 0).mean(3), kept, atol=deviation / L**0.5)
+    np.testing.assert_allclose(m.mean(), 1, atol=deviation / kept / (B * H * L * L) ** 0.5)
+
+
+def test_dropout_is_a_function_of_its_key() -> None:
+    first = multiples(B, H, 0.5)
+    assert (first == multiples(B, H, 0.5)).all()
+    rows, heads = np.roll(first, 1, 0), np.roll(first, 1, 1)
+    for other in [multiples(B, H, 0.5, jax.random.fold_in(KEY, 1)), rows, heads]:
+        assert abs((first == other).mean((2, 3)) - 0.5).max() < 5 * 0.5 / L
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1), (8, 0), (16, 0), (32, 0), (0, 64)])
+def test_dropout_at_one_place_says_nothing_of_another(shift: tuple[int, int]) -> None:
+    m = multiples(B, H, 0.5)
+    same = (m == np.roll(m, shift, (2, 3))).mean((2, 3))
+    assert abs(same - 0.5).max() < 5 * 0.5 / L
+
+
+def test_the_gradient_drops_what_the_output_dropped() -> None:
+    x, s, m = draw(B, H, L, K), sight(packed=True), multiples(B, H, 0.3)
+
+    def by_hand(q: jax.Array, k: jax.Array, v: jax.Array, s: Sight) -> jax.Array:
+        scores = jnp.where(s.mask()[:, None], q @ k.swapaxes(2, 3) * K**-0.5, -1e30)
+        return (jax.nn.softmax(scores) * m) @ v
+
+    close(results(fused.attend, x, s, 0.3, KEY), results(by_hand, x, s))
+
+
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, s = draw(1, 4, 256, 64), sight(packed=True, b=1, length=256)
+    whole = results(fused.attend, x, s, 0.3, KEY, 40)
+    assert fused.tile(256, 4, 64) == (256, 4)
+    monkeypatch.setattr(fused, "SCORES", 128 * 256)
+    assert fused.tile(256, 4, 64) == (128, 2)
+    close(results(fused.attend, x, s, 0.3, KEY, 40), whole)
+
+
+@pytest.mark.parametrize("heads", [4, 3])
+@pytest.mark.parametrize("shape", [(2, 1, 2), (1, 4, 1)])
+@pytest.mark.parametrize("backend", KERNELS)
+def test_a_mesh_changes_nothing(backend: str, shape: tuple[int, int, int], heads: int) -> None:
+    x, s = draw(4, heads, L, K), sight(packed=True, b=4)
+    args = (0.3, KEY) if backend == "fused" else ()
+    alone = results(BACKENDS[backend], x, s, *args)
+    mesh = sharding.make_mesh(config.Mesh(*shape), jax.devices()[:4])
+    x, s = jax.device_put((x, s), NamedSharding(mesh, P(("data", "fsdp"))))
+    close(sharding.on(mesh, lambda: results(BACKENDS[backend], x, s, *args))(), alone, 1e-6)
+
+
+def test_costs_are_those_of_the_matrix_products() -> None:
+    """A product of [l, k] with [k, l] is 2 l l k operations: two forward, five backward."""
+    q, k, *_ = draw(B, H, L, K)
+    product = jax.jit(lambda q, k: q @ k.swapaxes(2, 3)).lower(q, k).compile().cost_analysis()
+    forward, backward = (fused.cost(B, H, L, K, 4, backward=x) for x in (False, True))
+    assert (forward.flops, backward.flops) == (2 * product["flops"], 5 * product["flops"])
+    assert (forward.bytes, backward.bytes) == tuple(n * q.nbytes + 4 * B * L for n in (4, 7))
+
+
+def test_splash_skips_what_no_window_reaches() -> None:
+    """4,096 tokens are 8 blocks of 512: all 64 pairs, or 8 on the diagonal and 14 beside it."""
+    whole = splash.cost(1, 1, 4096, 64)
+    assert whole.flops == fused.cost(1, 1, 4096, 64).flops
+    for window, pairs in [(0, 8), (1, 22), (512, 22), (513, 34)]:
+        assert splash.cost(1, 1, 4096, 64, window=window).flops * 64 == whole.flops * pairs
+
+
+def test_the_backend_follows_from_the_platform() -> None:
+    f32, bf16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
+    assert choice("cpu", 128, f32, 0.1) == "xla"
+    assert choice("tpu", 512, bf16, 0.1) == "fused"
+    assert choice("tpu", 4096, bf16, 0.0) == "splash"
+    assert choice("tpu", 4096, bf16, 0.1) == "xla"
+    assert choice("gpu", 512, bf16, 0.0) == "cudnn"
+    assert choice("gpu", 512, bf16, 0.1) == choice("gpu", 512, f32, 0.0) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("backend", "shape", "dtype", "rate", "says"),
+    [
+        ("fused", (1, 1, 1152, 8), "bfloat16", 0.1, "up to 1024 tokens, found 1152"),
+        ("splash", (1, 1, L, 8), "bfloat16", 0.1, "encoder.attention_dropout 0.1"),
+        ("cudnn", (1, 1, L, 8), "bfloat16", 0.1, "encoder.attention_dropout 0.1"),
+        ("cudnn", (1, 1, L, 8), "float32", 0.0, "takes bfloat16, found float32"),
+        ("cudnn", (1, 1, L, 12), "bfloat16", 0.0, "found 12: change encoder.heads"),
+    ],
+)
+def test_a_backend_says_what_it_cannot_do(
+    backend: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    rate: float,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cudnn, "platform", lambda: "gpu")
+    *qkv, _ = draw(*shape, dtype=dtype)
+    with pytest.raises(ValueError, match=says):
+        BACKENDS[backend](*qkv, Sight(jnp.ones(shape[::2], jnp.int32), True), rate, KEY)
+
+
+def test_cudnn_without_a_gpu_says_so() -> None:
+    *qkv, _ = draw(B, H, L, K, dtype="bfloat16")
+    if jax.default_backend() != "gpu":
+        with pytest.raises(ValueError, match="needs an NVIDIA GPU, found"):
+            cudnn.attend(*qkv, sight(packed=False))
+
+
+@pytest.mark.parametrize("window", [None, 17])
+@pytest.mark.parametrize("packed", [False, True])
+def test_cudnn_is_called_on_gpus(
+    packed: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as that shows without one: padding goes in as lengths, all else as a mask."""
+    monkeypatch.setattr(cudnn, "platform", lambda: "gpu")
+    module = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
+    monkeypatch.setattr(module, lambda: 91000)
+    x = draw(B, H, L, K, dtype="bfloat16")
+
+    def loss(*qkv: jax.Array) -> jax.Array:
+        return jnp.sum(cudnn.attend(*qkv, sight(packed), 0.0, None, window) * x[3])
+
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*x[:3])
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    masked = packed or window is not None
+    assert ("fmhaScaleBiasSoftmaxBackward" if masked else "fmhaSoftmaxBackward") in text
+    assert ("PADDING" in text) != masked
+
+
+@GPU
+@pytest.mark.parametrize("window", [None, 17])
+@pytest.mark.parametrize("packed", [False, True])
+def test_cudnn_equals_plain_attention_on_a_gpu(packed: bool, window: int | None) -> None:
+    x, s = draw(B, H, L, 64, dtype="bfloat16"), sight(packed)
+    exact = results(plain.attend, [a.astype(jnp.float32) for a in x], s, 0.0, None, window)
+    ours = results(cudnn.attend, x, s, 0.0, None, window)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        assert jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b) < 2**-6
+
+
+@GPU
+def test_cudnn_does_not_leak_on_a_gpu() -> None:
+    *qkv, weight = draw(B, H, L, 64, dtype="bfloat16")
+    s = sight(packed=True)
+    first = (s.segments == 1)[:, None, :, None]
+    loss = lambda *qkv: jnp.sum(jnp.where(first, cudnn.attend(*qkv, s) * weight, 0))  # noqa: E731
+    for g in jax.jit(jax.grad(loss, (0, 1, 2)))(*qkv):
+        assert (jnp.where(first, 0, g) == 0).all()
