@@ -91,7 +91,7 @@ def test_the_model_sum_is_what_xla_counts(family: str) -> None:
     also counts what is no product, the optimiser too: up to 2 % at this width."""
     asked = replace(
         small.without_dropout(small.FAMILIES[family]),
-        encoder=dict(layers=1, hidden_size=512, heads=8, max_length=ROW, vocab_size=2000),
+        encoder=dict(layers=1, hidden_size=576, heads=8, max_length=ROW, vocab_size=2000),
         data=dict(batch_size=ROWS, length=ROW),
         guard=dict(spike="off"),
     )

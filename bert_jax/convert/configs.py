@@ -209,11 +209,11 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
 def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -> Json:
     """The config.json of an encoder in a class that holds these heads. ValueError: the encoder
     has what that class has not."""
-    for name in MODERN:
-        if getattr(encoder, name) != getattr(Encoder, name):
+    for option in MODERN:
+        if getattr(encoder, option) != getattr(Encoder, option):
             raise ValueError(
-                f"encoder.{name} is {getattr(encoder, name)}: Hugging Face's BERT, ALBERT, RoBERTa "
-                "and ELECTRA have no such thing, and its ModernBERT no norm in front of the first "
+                f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's BERT, ALBERT, "
+                "RoBERTa and ELECTRA have no such thing, and its ModernBERT no norm in front of the first "
                 "layer; export --format stablehlo or orbax holds it"
             )
     fixed = [h for h in family.activation_fixed if h in heads]
