@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from bert_jax import config, importing
 from bert_jax.export import export, metrics
+from bert_jax.model import Sight
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "electra", "electra_generator"])
@@ -102,7 +103,8 @@ def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) 
         }
         given = {k: v.astype(np.int32) for k, v in given.items()}
         np.savez(out / f"given{i}.npz", **given)
-        batch = {**given, "mask": mask[:, None], "masked": np.zeros((shape[0], 1), np.int32)}
+        sight = Sight(given["mask"], packed=False)
+        batch = {**given, "sight": sight, "masked": np.zeros((shape[0], 1), np.int32)}
         batch = jax.tree.map(jnp.asarray, batch)
         expected.append(net.apply({"params": jax.tree.map(jnp.asarray, model.params)}, batch))
     subprocess.run([sys.executable, "-c", ALONE, str(out)], check=True, cwd=tmp_path)
