@@ -41,8 +41,8 @@ def step(asked: config.Experiment, rows: int, length: int, pieces: int) -> int:
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1])
     steps = train.build(asked, objectives.build(asked, known), mesh)
     ids = jax.ShapeDtypeStruct((rows,), np.int32)
-    batch: dict[str, jax.ShapeDtypeStruct] = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
-    batch["tokens"] = jax.ShapeDtypeStruct((rows, length), np.int32)
+    batch = {"tokens": jax.ShapeDtypeStruct((rows, length), np.int32)}
+    batch |= dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
     return _temporary(steps.train.lower(steps.like, batch))  # type: ignore[attr-defined]
 
 

@@ -90,6 +90,15 @@ def rtd(encoder: Encoder) -> Flops:
     return Flops(2 * h * h + 2 * h, (1 + GELU) * h)
 
 
+def discriminating(encoder: Encoder, objective: ReplacedTokens, share: float) -> Flops:
+    """The heads of a discriminator, by what it learns; `share` of the tokens is masked."""
+    if objective.learn == "replace_mlm":
+        return mlm(encoder, share)
+    if objective.learn == "all_tokens_mlm":
+        return mlm(encoder, 1.0) + rtd(encoder)
+    return rtd(encoder) * (share if objective.learn == "rtd_masked" else 1.0)
+
+
 def predictions(masking: Masking, length: int) -> int:
     """Places that a full row of `length` tokens has for predictions."""
     n = masking.most * length
@@ -111,7 +120,7 @@ def published(config: Experiment, length: int, lookup: Lookup = "dense") -> floa
     encoder, objective = config.encoder, config.objective
     if isinstance(objective, ReplacedTokens):
         generator = objective.generator(encoder)
-        whole = encoding(encoder, length) + rtd(encoder)
+        whole = encoding(encoder, length) + discriminating(encoder, objective, PUBLISHED_SHARE)
         whole += encoding(generator, length) + mlm(generator, PUBLISHED_SHARE)
     else:
         whole = encoding(encoder, length) + mlm(encoder, PUBLISHED_SHARE)
@@ -126,7 +135,8 @@ def model(config: Experiment, length: int) -> float:
     if isinstance(objective, ReplacedTokens):
         generator = objective.generator(encoder)
         share = predictions(objective.masking, length) / length
-        whole += rtd(encoder) + encoding(generator, length) + mlm(generator, share)
+        whole += discriminating(encoder, objective, share)
+        whole += encoding(generator, length) + mlm(generator, share)
     elif isinstance(objective, Masked):
         share = predictions(objective.masking, length) / length
         whole += mlm(encoder, share) + _beside_mlm(encoder, objective, length) * share

@@ -77,6 +77,10 @@ class ReplacedTokens:
     tied: Literal["all", "words", "none"] = "all"  # which embeddings both towers share
     weight: float = 50.0  # of the discriminator's loss
     temperature: float = 1.0  # of the generator's samples
+    # What the discriminator learns, by section 3.4 of the paper: which tokens were replaced, of
+    # all or of the masked ones alone; or the words that stood there (weight 1 suits these), of the
+    # masked ones (Replace MLM) or of all, beside a choice to copy (All-Tokens MLM)
+    learn: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
 
     def __post_init__(self) -> None:
         for name in ("generator_size", "generator_layers", "temperature"):

@@ -213,8 +213,8 @@ def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -
         if getattr(encoder, option) != getattr(Encoder, option):
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's BERT, ALBERT, "
-                "RoBERTa and ELECTRA have no such thing, and its ModernBERT no norm in front of the first "
-                "layer; export --format stablehlo or orbax holds it"
+                "RoBERTa and ELECTRA have no such thing, and its ModernBERT no norm before the "
+                "first layer; export --format stablehlo or orbax holds it"
             )
     fixed = [h for h in family.activation_fixed if h in heads]
     if encoder.activation != "gelu" and fixed:

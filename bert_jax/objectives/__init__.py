@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from bert_jax.config import Experiment, Imported, Masked, ReplacedTokens, Supervised
 from bert_jax.corruption import Vocabulary
 from bert_jax.model import Network
-from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, RtdHead, SboHead
+from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
 from bert_jax.model.tasks import task_heads
 from bert_jax.objectives.base import Batch, NoObjective, Objective, Params, Terms, total
 from bert_jax.objectives.masked import MaskedObjective
-from bert_jax.objectives.replaced import ReplacedTokensObjective
+from bert_jax.objectives.replaced import DISCRIMINATOR, ReplacedTokensObjective
 from bert_jax.objectives.supervised import SupervisedObjective
 
 __all__ = [
@@ -51,7 +51,8 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
     pieces = config.run.loss_pieces
     if isinstance(objective, ReplacedTokens):
         generator = Network(objective.generator(encoder), {"mlm": MlmHead}, **how)
-        discriminator = Network(encoder, {"rtd": RtdHead}, **how)
+        learned = {h: HEADS[h] for h in DISCRIMINATOR[objective.learn]}
+        discriminator = Network(encoder, learned, **how)
         return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, pieces)
     if isinstance(objective, Imported):
         return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, **how))

@@ -1,4 +1,4 @@
-"""ELECTRA's replaced-token detection."""
+"""ELECTRA's replaced-token detection, and the variants that its paper compares it with."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bert_jax.losses import (
 )
 from bert_jax.model import Network, towers
 from bert_jax.model.heads import Vocabular
+from bert_jax.objectives import restored
 from bert_jax.objectives.base import (
     Batch,
     Params,
@@ -29,7 +30,15 @@ from bert_jax.objectives.base import (
     corrupted,
     example,
     real_tokens,
+    vocabulary_loss,
 )
+
+DISCRIMINATOR = {  # ReplacedTokens.learn -> its heads
+    "rtd": ("rtd",),
+    "rtd_masked": ("rtd",),
+    "replace_mlm": ("mlm",),
+    "all_tokens_mlm": ("mlm", "rtd"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +73,20 @@ class ReplacedTokensObjective:
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"mlm_loss": 1.0, "rtd_loss": self.config.weight}
+        return {"mlm_loss": 1.0, self._learned: self.config.weight}
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        return {"mlm_loss": batch["weights"].sum(), "rtd_loss": real_tokens(batch).sum()}
+        return {"mlm_loss": batch["weights"].sum(), self._learned: self._places(batch).sum()}
+
+    @property
+    def _learned(self) -> str:
+        return "rtd_loss" if self.config.learn.startswith("rtd") else "restored_loss"
+
+    def _places(self, batch: Batch) -> jax.Array:
+        """1 for every token that the discriminator's loss is made of, [b l]."""
+        if self.config.learn in ("rtd", "all_tokens_mlm"):
+            return real_tokens(batch)
+        return restored.at_masked(batch)
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
         keys = (None, None) if key is None else jax.random.split(key)
@@ -79,10 +98,32 @@ class ReplacedTokensObjective:
         )
         tokens = self.replace(batch, sampled)
 
-        labels = (tokens != batch["labels"]).astype(jnp.float32)  # a right guess is an original
-        real = real_tokens(batch)
+        terms |= self._discriminate(params, {**batch, "tokens": tokens}, keys[1])
+        if key is None:
+            terms |= baseline(self.vocabulary, self.config.masking, batch)
+        return terms
+
+    def _discriminate(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
+        """What the discriminator makes of the row with the generator's samples in it."""
         discriminator, tower = self.encoder(params)
-        rtd = apply_network(discriminator, tower, {**batch, "tokens": tokens}, keys[1])["rtd"]
+        table, learn = tower["embeddings"]["word"], self.config.learn
+        if learn == "replace_mlm":
+            head = apply_network(discriminator, tower, batch, key)["mlm"]
+            loss, right = vocabulary_loss(
+                head, table, self.pieces, batch["targets"], batch["weights"]
+            )
+            return {"restored_loss": loss, "restored_accuracy": right}
+        if learn == "all_tokens_mlm":
+            out = apply_network(discriminator, tower, restored.everywhere(batch), key)
+            loss, right = restored.with_copies(
+                out["mlm"], out["rtd"], table, self.pieces, batch, self._places(batch)
+            )
+            return {"restored_loss": loss, "restored_accuracy": right}
+        rtd = apply_network(discriminator, tower, batch, key)["rtd"]
+        terms: Terms = {}
+        # a right guess of the generator is an original
+        labels = (batch["tokens"] != batch["labels"]).astype(jnp.float32)
+        real = self._places(batch)
         guesses = (rtd > 0).astype(jnp.float32)
         found = (guesses * labels * real).sum()
         terms["rtd_loss"] = sigmoid_cross_entropy(rtd, labels, real)
@@ -91,7 +132,6 @@ class ReplacedTokensObjective:
         terms["rtd_recall"] = Mean(found, (labels * real).sum())
         if key is None:
             terms["rtd_auc"] = Histogram.of(rtd, labels, real)
-            terms |= baseline(self.vocabulary, self.config.masking, batch)
         return terms
 
     def encoder(self, params: Params) -> tuple[Network, Params]:

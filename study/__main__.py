@@ -1,0 +1,108 @@
+"""`python -m study`: does what is not done of a study, and writes its page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from study import plan
+from study.claims import BY_LETTER, CLAIMS, ORDER
+from study.scales import SCALES
+
+
+def main(args: list[str] | None = None) -> int:
+    asked = _parser().parse_args(args)
+    try:
+        return _go(asked)
+    except ValueError as e:
+        print(f"study: {e}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study",
+        description="Measures the papers' claims: `--scale cpu` takes up to 90 minutes on two "
+        "cores and can be stopped at any point; the same command goes on.",
+    )
+    parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
+    parser.add_argument("--out", type=Path, default=None, help="default: runs/study-SCALE")
+    parser.add_argument("--docs", type=Path, default=None, metavar="DIR",
+                        help="where the page goes; default: OUT/page")  # fmt: skip
+    parser.add_argument("--only", default="", metavar="h,i", help="claims, in the order of doing")
+    parser.add_argument("--minutes", type=float, default=None, help="stop after so many")
+    parser.add_argument(
+        "--tasks",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="a folder of labelled tasks; default: tasks made from the text",
+    )
+    parser.add_argument("--text", nargs="+", default=None, help="default: data/sample.txt")
+    parser.add_argument(
+        "--lean", action="store_true", help="drop the checkpoints of runs whose work is done"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="that prepare corpora")
+    parser.add_argument("--list", action="store_true", help="runs, FLOPs and a guess at the time")
+    parser.add_argument(
+        "--page", action="store_true", help="only write the page of --docs anew from its study.json"
+    )
+    return parser
+
+
+def _go(asked: argparse.Namespace) -> int:
+    scale = SCALES[asked.scale]
+    out = asked.out or Path("runs") / f"study-{scale.name}"
+    docs = asked.docs or out / "page"
+    if asked.page:
+        return _write(docs, None)
+    letters = [x for x in asked.only.split(",") if x] or (
+        ORDER if scale.name == "gpu" else [c.letter for c in CLAIMS]
+    )
+    if unknown := [x for x in letters if x not in BY_LETTER]:
+        raise ValueError(f"--only has {unknown[0]!r}: expected letters of {', '.join(BY_LETTER)}")
+    works = plan.work([BY_LETTER[x] for x in letters], scale)
+    if asked.list:
+        print(plan.table(works, scale))
+        return 0
+    if asked.minutes is not None and asked.minutes <= 0:
+        raise ValueError(f"--minutes is {asked.minutes}: expected above 0")
+    if asked.tasks is not None and not asked.tasks.is_dir():
+        raise ValueError(
+            f"--tasks {asked.tasks} is not a folder: expected one with a folder a task"
+        )
+    from study import collect
+    from study.materials import Materials
+    from study.runner import Study
+
+    text = tuple(asked.text or scale.text)
+    materials = Materials(out / "data", scale, text, asked.tasks, asked.workers)
+    study = Study(out, scale, materials, asked.lean)
+    print(plan.table(works, scale), file=sys.stderr)
+    stopped = study.run(works, asked.minutes)
+    if stopped:
+        return 128 + stopped
+    everything = plan.work(CLAIMS, scale)
+    _write(docs, collect.collect(study, everything))
+    if stopped == 0:
+        print("the minutes are over: the same command goes on")
+    return 0
+
+
+def _write(docs: Path, store: dict | None) -> int:
+    from study import curves, page
+
+    docs.mkdir(parents=True, exist_ok=True)
+    file = docs / "study.json"
+    if store is None:
+        store = page.read(file)
+    else:
+        page.dump(store, file)
+    for path in [*page.write(store, docs), *curves.write(store, docs / "curves")]:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

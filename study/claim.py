@@ -1,0 +1,54 @@
+"""What a claim is: arms side by side, what is measured, what decides, and the paper's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.arms import Arm
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm in a claim's table, and the paper's cells for it."""
+
+    arm: Arm
+    label: str
+    paper: tuple[str, ...] = ()
+    first: bool = False  # run with all seeds before the claim's other arms
+    many: bool = False  # seeds, so that the spread is known of what the claim measures
+
+
+@dataclass(frozen=True)
+class Says:
+    """One statement: `better` beats `worse` by more than `margin`.
+
+    A number stands for a constant to beat. A margin below zero means at most so much worse.
+    """
+
+    text: str
+    better: str | float  # name of an arm
+    worse: str | float
+    measure: str
+    margin: float = 0.0
+    main: bool = True  # else it does not decide the claim
+
+
+@dataclass(frozen=True)
+class Claim:
+    letter: str
+    title: str
+    says: str  # the claim, as the papers make it
+    against: str  # what would count against it
+    rows: tuple[Row, ...]
+    measures: tuple[str, ...]  # of measures.py, one column each
+    statements: tuple[Says, ...]
+    columns: tuple[str, ...] = ()  # of the paper's table
+    source: str = ""  # of the paper's table
+    note: str = ""  # what a reader must know beside it
+    many: bool = False  # seeds
+    drawn: tuple[str, ...] = ()  # measures, as dots; metrics of metrics.jsonl, as curves
+    layers: tuple[str, ...] = ()  # tasks whose scores are taken from every layer
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return tuple(row.arm for row in self.rows)

@@ -1,0 +1,145 @@
+"""(a) shared layers, (i) five families, (j) features by layer, (k) what came after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from study.arms import Arm
+from study.claim import Claim, Row, Says
+from study.claims.objectives import MLM, RTD
+
+BERT = Arm("bert", "bert", equal="flops")
+FACTORISED = Arm("bert_factorised", "bert", size="factorised")
+SHARED = Arm("bert_shared", "bert", dict(encoder=dict(groups=1)))
+SHARED_ATTENTION = Arm(
+    "bert_shared_attention", "bert", dict(encoder=dict(groups=1, share="attention"))
+)
+SHARED_MLP = Arm("bert_shared_mlp", "bert", dict(encoder=dict(groups=1, share="mlp")))
+BOTH = Arm("bert_shared_factorised", "bert", dict(encoder=dict(groups=1)), size="factorised")
+
+SHARING = Claim(
+    letter="a",
+    title="Shared layers and factorised embeddings",
+    says="One set of parameters for all layers and narrow embeddings keep most of the quality "
+    "with a fraction of the parameters, and save no time.",
+    against="The shared, factorised model loses more than 3 points of the mean over tasks.",
+    rows=(
+        Row(BERT, "neither (BERT)", ("108M", "82.3")),
+        Row(FACTORISED, "embeddings factorised", ("89M", "81.6")),
+        Row(SHARED_ATTENTION, "attention shared", ("83M", "81.6")),
+        Row(SHARED_MLP, "MLP shared", ("57M", "79.5")),
+        Row(SHARED, "all of a layer shared", ("31M", "79.8")),
+        Row(BOTH, "both (ALBERT's encoder)", ("12M", "80.1")),
+    ),
+    measures=("tasks", "mlm", "parameters", "speed"),
+    statements=(
+        Says(
+            "both together cost at most 3 points", "bert_shared_factorised", "bert", "tasks", -3.0
+        ),
+        Says("factorised embeddings cost at most 1 point", "bert_factorised", "bert", "tasks", -1,
+             main=False),
+        Says("sharing the MLP costs more than sharing attention", "bert_shared_attention",
+             "bert_shared_mlp", "tasks", main=False),
+    ),
+    columns=("parameters", "mean of 5 tasks"),
+    source="Lan et al. 2020, tables 3 and 4 (ALBERT-base; parameters and the rows of 768-wide "
+    "embeddings from memory)",
+    drawn=("tasks", "parameters"),
+)  # fmt: skip
+
+
+ALBERT = Arm("albert", "albert", size="factorised", equal="flops")
+ROBERTA = Arm("roberta", "roberta", equal="flops")
+SPANBERT = Arm("spanbert", "spanbert", equal="flops")
+ALBERT_WIDE = Arm("albert_wide", "albert", size="wide")
+ELECTRA_ROWS = Arm("electra_rows", "electra")
+
+FAMILIES_COMPARED = Claim(
+    letter="i",
+    title="The five families, at equal FLOPs and at equal parameters",
+    says="At equal compute replaced tokens teach more than masked ones; at equal parameters a "
+    "wide model that shares its layers does more than BERT, for several times the compute.",
+    against="ELECTRA is below BERT at equal FLOPs, or the wide ALBERT at equal parameters.",
+    rows=(
+        Row(BERT, "BERT", ("110M", "82.2", "84.4")),
+        Row(RTD, "ELECTRA, equal FLOPs", ("110M", "85.1", "88.8")),
+        Row(ALBERT, "ALBERT, equal FLOPs", ("12M", "", "81.6")),
+        Row(ROBERTA, "RoBERTa", ("125M", "86.4", "87.6")),
+        Row(SPANBERT, "SpanBERT", ("110M", "", "")),
+        Row(ELECTRA_ROWS, "ELECTRA, equal parameters and rows"),
+        Row(ALBERT_WIDE, "ALBERT, equal parameters and rows"),
+    ),
+    measures=("tasks", "parameters", "flops", "speed"),
+    statements=(
+        Says("ELECTRA beats BERT at equal FLOPs", "rtd", "bert", "tasks"),
+        Says("ELECTRA beats BERT at equal parameters", "electra_rows", "bert", "tasks", main=False),
+        Says("a wide ALBERT beats BERT at equal parameters", "albert_wide", "bert", "tasks"),
+        Says("ALBERT is below BERT at equal FLOPs", "bert", "albert", "tasks", main=False),
+    ),
+    columns=("parameters", "GLUE, dev", "MNLI, dev"),
+    source="base models as published. GLUE of BERT and ELECTRA at equal FLOPs: Clark et al. 2020, "
+    "table 1. The rest were not trained alike: Devlin et al. 2019 (from memory), the released "
+    "ELECTRA-Base, the README of ALBERT-base v1, Liu et al. 2019, appendix (the mean is ours)",
+    note="Each family has its own tokenizer, rows, masks and objective; optimiser, batch and rate "
+    "are one for all. The parameters of an ELECTRA are its discriminator's.",
+    many=True,
+    drawn=("tasks", "eval_mlm_loss"),
+)
+
+LAYERS = Claim(
+    letter="j",
+    title="Features by layer",
+    says="A linear model on frozen features names entities best from the middle layers, and "
+    "tells texts apart best from the last ones.",
+    against="Tagging is best from the last layer, or classification from one in the middle.",
+    rows=(Row(BERT, "BERT"), Row(RTD, "ELECTRA"), Row(MLM, "masked language model alone")),
+    measures=("tagging_middle", "tagging_last", "texts_middle", "texts_last"),
+    statements=(
+        Says("tagging: the best middle layer is above the last (BERT)", "bert", "bert",
+             "tagging_middle>tagging_last"),
+        Says("classification: the last layer is above the best middle one (BERT)", "bert", "bert",
+             "texts_last>texts_middle"),
+    ),
+    source="",
+    note="Middle: neither the embeddings nor the last layer. The papers give no table of linear "
+    "models by layer; the claim is that of Liu et al. 2019 and Tenney et al. 2019 on features.",
+    many=True,
+    layers=("tagging", "texts"),
+)  # fmt: skip
+
+PRE_NORM = dict(norm_first=True)
+ROTARY = dict(positions="rotary")
+GATED = dict(gated_mlp=True)
+
+
+def _with(name: str, *parts: Mapping[str, Any]) -> Arm:
+    encoder = {k: v for part in parts for k, v in part.items()}
+    return Arm(name, "mlm", dict(encoder=encoder), size="gated" if GATED in parts else None,
+               equal="flops")  # fmt: skip
+
+
+MODERN_ALL = _with("modern", PRE_NORM, ROTARY, GATED, dict(norm="rms", biases=False))
+
+MODERN = Claim(
+    letter="k",
+    title="What came after the five papers",
+    says="Norms in front, rotary positions, gated MLPs, RMS norms and no biases make a better "
+    "masked language model than BERT's encoder at equal FLOPs.",
+    against="The modern encoder's loss on held-out text is above BERT's.",
+    rows=(
+        Row(MLM, "BERT's encoder"),
+        Row(MODERN_ALL, "all modern options"),
+        Row(_with("modern_pre_norm", PRE_NORM), "norms in front"),
+        Row(_with("modern_rotary", ROTARY), "rotary positions"),
+        Row(_with("modern_gated", GATED), "gated MLP"),
+    ),
+    measures=("mlm", "tasks", "parameters", "speed"),
+    statements=(
+        Says("all options together lower the loss", "modern", "mlm", "mlm"),
+        Says("all options together help the tasks", "modern", "mlm", "tasks"),
+    ),
+    note="The gated MLP is two thirds as wide, so that its three matrices have the parameters of "
+    "two. The five papers have no numbers on these.",
+    drawn=("eval_mlm_loss",),
+)

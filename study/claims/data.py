@@ -1,0 +1,145 @@
+"""(b) sentence pairs, (c) static masks, (d) rows, (e) batch size, (f) amount of text."""
+
+from __future__ import annotations
+
+from study.arms import Arm
+from study.claim import Claim, Row, Says
+from study.claims.objectives import MLM
+
+NSP = Arm("bert", "bert", equal="flops")
+SOP = Arm("bert_sop", "bert", segments="sop")
+NO_PAIR = Arm("bert_no_pair", "bert", dict(objective=dict(pair=False)))
+CHANCE = 50.0
+
+PAIRS = Claim(
+    letter="b",
+    title="Sentence order, next sentence, or neither",
+    says="Sentence order helps more than next sentence, which hardly helps; a model trained on "
+    "next sentences cannot tell their order, one trained on order can tell next sentences.",
+    against="The mean with next sentences is above that with order, or a model trained on next "
+    "sentences tells their order as well as one trained on it.",
+    rows=(
+        Row(NO_PAIR, "neither", ("79.0", "", "")),
+        Row(NSP, "next sentence", ("79.2", "90.5", "52.0")),
+        Row(SOP, "sentence order", ("80.1", "78.9", "86.5")),
+    ),
+    measures=("tasks", "nsp", "sop"),
+    statements=(
+        Says("order beats next sentence on the tasks", "bert_sop", "bert", "tasks"),
+        Says("trained on next sentences, it tells them", "bert", CHANCE, "nsp", main=False),
+        Says("trained on order, it tells it", "bert_sop", CHANCE, "sop", main=False),
+        Says("only trained on order does it tell order", "bert_sop", "bert", "sop"),
+    ),
+    columns=("mean of 5 tasks", "NSP accuracy", "SOP accuracy"),
+    source="Lan et al. 2020, table 5 (ALBERT-base)",
+    note="Accuracy is the mean over both classes, so 50 is chance whatever the shares.",
+    drawn=("nsp", "sop"),
+)
+
+
+def _small(name: str, copies: int) -> Arm:
+    changes = dict(objective=dict(masking=dict(copies=copies)))
+    return Arm(name, "mlm", changes, share=16)
+
+
+SMALL = Arm("mlm_16th", "mlm", share=16)
+
+MASKS = Claim(
+    letter="c",
+    title="Static against dynamic masks, over many epochs",
+    says="New masks in every epoch are as good as fixed ones, or slightly better.",
+    against="Fixed masks have the lower loss on held-out text, or the higher mean over tasks.",
+    rows=(
+        Row(_small("static_1", 1), "one mask for each row"),
+        Row(_small("static_8", 8), "eight masks for each row", ("78.3", "84.3", "92.5")),
+        Row(SMALL, "a new mask in each epoch", ("78.7", "84.0", "92.9")),
+    ),
+    measures=("mlm", "tasks", "epochs"),
+    statements=(
+        Says(
+            "dynamic masks have the lower loss than one fixed mask", "mlm_16th", "static_1", "mlm"
+        ),
+        Says(
+            "dynamic masks cost nothing on the tasks",
+            "mlm_16th",
+            "static_8",
+            "tasks",
+            -1.0,
+            main=False,
+        ),
+    ),
+    columns=("SQuAD 2.0 F1", "MNLI", "SST-2"),
+    source="Liu et al. 2019, table 1 (base; static: ten masks over forty epochs)",
+    note="One of 16 documents of the training text, so that each row comes often.",
+    drawn=("eval_mlm_loss",),
+)
+
+FORMAT = Claim(
+    letter="d",
+    title="Next sentence pairs, full sentences, or documents",
+    says="Without next sentences, rows of full sentences do as well or better, and rows that keep "
+    "to one document slightly better again.",
+    against="Pairs with next sentences are above full sentences on the mean over tasks.",
+    rows=(
+        Row(NSP, "pairs of segments, NSP", ("90.4 / 78.7", "84.0", "92.9", "64.2")),
+        Row(Arm("full", "bert", dict(objective=dict(pair=False)), segments="full"),
+            "full sentences", ("90.4 / 79.1", "84.7", "92.5", "64.8")),
+        Row(Arm("doc", "bert", dict(objective=dict(pair=False)), segments="doc"),
+            "full sentences of one document", ("90.6 / 79.7", "84.7", "92.7", "65.6")),
+    ),
+    measures=("tasks", "epochs"),
+    statements=(
+        Says("full sentences beat pairs", "full", "bert", "tasks"),
+        Says("rows of one document beat pairs", "doc", "bert", "tasks"),
+    ),
+    columns=("SQuAD 1.1 / 2.0 F1", "MNLI", "SST-2", "RACE"),
+    source="Liu et al. 2019, table 2 (base)",
+    drawn=("tasks",),
+)  # fmt: skip
+
+BATCH = Claim(
+    letter="e",
+    title="Batch size, at equal epochs",
+    says="Larger batches, with a rate to match, are better at an equal number of passes over the "
+    "text, up to a point.",
+    against="The smallest batch has the lowest loss on held-out text.",
+    rows=(
+        Row(Arm("mlm_batch_quarter", "mlm", batch=0.25), "a quarter of the batch",
+            ("3.99", "84.7", "92.7")),
+        Row(MLM, "the batch", ("3.68", "85.2", "92.9")),
+        Row(Arm("mlm_batch_4", "mlm", batch=4.0), "four times the batch",
+            ("3.77", "84.6", "92.8")),
+    ),
+    measures=("mlm", "tasks", "steps", "speed"),
+    statements=(
+        Says("the batch beats a quarter of it", "mlm", "mlm_batch_quarter", "mlm"),
+        Says("four times the batch is no better again", "mlm", "mlm_batch_4", "mlm", main=False),
+    ),
+    columns=("perplexity", "MNLI", "SST-2"),
+    source="Liu et al. 2019, table 3 (base): batches of 256, 2k and 8k rows",
+    note="Rates go with the root of the batch; the paper's were searched for.",
+    drawn=("mlm",),
+)  # fmt: skip
+
+TEXT = Claim(
+    letter="f",
+    title="More text, at equal steps",
+    says="More text is better at the same number of steps.",
+    against="A part of the text gives the lower loss on the same held-out text.",
+    rows=(
+        Row(SMALL, "one of 16 documents"),
+        Row(Arm("mlm_4th", "mlm", share=4), "one of 4 documents",
+            ("93.6 / 87.3", "89.0", "95.3")),
+        Row(MLM, "all documents", ("94.0 / 87.7", "89.3", "95.6")),
+    ),
+    measures=("mlm", "tasks", "epochs"),
+    statements=(
+        Says("all text beats one document of 4", "mlm", "mlm_4th", "mlm"),
+        Says("one document of 4 beats one of 16", "mlm_4th", "mlm_16th", "mlm"),
+        Says("all text beats one document of 16 on the tasks", "mlm", "mlm_16th", "tasks",
+             main=False),
+    ),
+    columns=("SQuAD 1.1 / 2.0 F1", "MNLI", "SST-2"),
+    source="Liu et al. 2019, table 4 (large, 100k steps): 16 GB and 160 GB of text",
+    drawn=("mlm",),
+)  # fmt: skip

@@ -1,0 +1,140 @@
+"""Run folders -> the study's store, `study.json`: all that the page is made of, and no more.
+
+made    {scale, date, versions, machine, text, tasks}
+runs    [{name, arm, seed, claims, wanted: [task], steps, rows, tokens, epochs, parameters,
+          flops: {published, sparse}, speed, seconds, last: {eval_metric: value},
+          curve: {metric: [[step, value], ...]},         from metrics.jsonl
+          tasks: {task: {value, metric, ...}},            from results.json
+          held_out, pairs, layers}, ...]
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax import inspect, log, results
+from study.compute import Cost
+from study.measures import Record
+from study.plan import Work
+from study.runner import Study, finished
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+CURVES = ("mlm_loss", "rtd_loss", "rtd_recall", "pair_loss", "sbo_loss", "loss")
+SCORED = ("eval_mlm_loss", "eval_rtd_loss", "eval_rtd_auc", "eval_mlm_accuracy", "eval_pair_loss")
+HEADS = ("mlm", "pooler", "pair", "sbo", "rtd", "generator")  # of no use to a task
+DIGITS = 6
+
+
+def collect(study: Study, works: Sequence[Work]) -> dict[str, Any]:
+    """What is there of the works, finished runs alone."""
+    found = [record(study, work) for work in works]
+    runs = [r for r in found if r is not None]
+    return {"made": made(study, runs), "runs": runs}
+
+
+def made(study: Study, runs: Sequence[Record]) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    device = jax.devices()[0]
+    on = f"{os.cpu_count()} cores ({platform.machine()})"
+    given = study.materials.tasks
+    return {
+        "scale": study.scale.name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": on if device.platform == "cpu" else f"{device.device_kind}, {on}",
+        "text": [Path(name).name for name in study.materials.text],
+        "tasks": study.materials.names() if runs else [],
+        "labelled": "made from the text" if given is None else "labelled by people",
+    }
+
+
+def record(study: Study, work: Work) -> Record | None:
+    """None: the run is not finished."""
+    folder, run = study.folder(work), work.run
+    steps = run.experiment.run.steps
+    if not finished(folder, steps):
+        return None
+    lines = log.read(folder)
+    cost = Cost.of(run.experiment, run.length)
+    spent = log.goodput(folder)
+    corpus = study.materials.folder / "corpora" / run.corpus.name / "corpus.json"
+    prepared = json.loads(corpus.read_text(encoding="utf-8")) if corpus.exists() else None
+    file = study.out / "measured" / f"{run.name}.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {
+        "name": run.name,
+        "arm": run.arm,
+        "seed": run.seed,
+        "claims": work.claims,
+        "wanted": study.materials.names() if work.tasks else [],
+        "steps": steps,
+        "rows": run.rows,
+        "tokens": run.tokens,
+        "epochs": prepared and _short(run.rows / prepared["train"]["rows"]),
+        "parameters": parameters(run.experiment),
+        "flops": {"published": _short(cost.published), "sparse": _short(cost.sparse)},
+        "speed": _short(run.tokens / spent["steps"]) if spent["steps"] else None,
+        "seconds": _short(sum(spent.values()) - spent["wait"]),
+        "last": {k: _short(v) for k, v in _last(lines).items() if k.startswith("eval_")},
+        # of the families all, as a reference; of the others what plots show
+        "curve": {
+            m: c
+            for m in (*(CURVES if "i" in work.claims else ()), *SCORED)
+            if (c := _curve(lines, m))
+        },
+        "tasks": _tasks(study, work),
+        "layers": _layers(study, work),
+        **measured,
+    }
+
+
+def parameters(experiment: Any) -> int:
+    """Of what a task takes over: embeddings and layers; ELECTRA's discriminator's."""
+    leaves = inspect.parameters(experiment)["parameters"]["leaves"]
+    return sum(leaf["count"] for leaf in leaves if not {*leaf["name"].split("/")} & {*HEADS})
+
+
+def _last(lines: Sequence[dict[str, float]]) -> dict[str, float]:
+    found = next((line for line in reversed(lines) if "eval_loss" in line), {})
+    return {k: v for k, v in found.items() if math.isfinite(v)}
+
+
+def _curve(lines: Sequence[dict[str, float]], metric: str) -> list[list[float]]:
+    held = [line for line in lines if math.isfinite(line.get(metric, math.nan))]
+    return [[int(line["step"]), _short(line[metric])] for line in held]
+
+
+def _tasks(study: Study, work: Work) -> dict[str, Any]:
+    found = {}
+    for name in study.tasks_of(work):
+        read = results.read(study.tuned(work, name))
+        if read is not None:
+            scores = {k: _short(v) for k, v in read["dev"].items() if k != "loss"}
+            found[name] = {"metric": read["metric"], "value": scores[read["metric"]], **scores}
+    return found
+
+
+def _layers(study: Study, work: Work) -> dict[str, list[float]]:
+    """What was probed -> its headline metric from the embeddings to the last layer."""
+    found = {}
+    for what, out in study.probed(work).items():
+        if out is not None and (out / "probe.json").exists():
+            told = json.loads((out / "probe.json").read_text(encoding="utf-8"))
+            found[what] = [_short(s["metrics"][told["metric"]]) for s in told["scores"]]
+    return found
+
+
+def _short(value: float) -> float:
+    """As many digits as a page can need, so that the store stays small."""
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,34 @@
+"""What runs cost, by the formula of ELECTRA's efficiency claims (bert_jax/flops.py).
+
+Equal FLOPs are those of `published` with a look-up that costs nothing, since none of these
+models multiplies by one-hot; the sum as it was published is shown beside it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bert_jax import flops
+from bert_jax.config import Experiment
+
+
+class Cost(NamedTuple):
+    """FLOPs of a whole run."""
+
+    published: float  # look-ups as products, as the paper has it
+    sparse: float  # look-ups for nothing: what is held equal
+    products: float  # matrix products alone, backward twice forward: for the clock
+
+    @staticmethod
+    def of(experiment: Experiment, length: int) -> Cost:
+        tokens = experiment.run.steps * experiment.data.batch_size * length
+        return Cost(
+            flops.published(experiment, length) * tokens,
+            flops.published(experiment, length, "sparse") * tokens,
+            flops.model(experiment, length) * tokens,
+        )
+
+
+def published(experiment: Experiment, length: int) -> float:
+    """FLOPs of a token in training, with look-ups for nothing."""
+    return flops.published(experiment, length, "sparse")

@@ -1,0 +1,252 @@
+"""The store -> the page: for each claim what it says, what was found, a table and plots."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_jax import folders
+from study import blocks, judge, svg
+from study.blocks import Block, Heading, Paragraph, Plot, Points, Table
+from study.claim import Claim, Row
+from study.claims import CLAIMS
+from study.judge import Judged
+from study.measures import MEASURES, Record
+
+PLOTS = "study"  # the folder beside the page
+METRICS = {
+    "eval_mlm_loss": "validation MLM loss (nat): of a model, or of its generator",
+    "eval_rtd_auc": "validation AUC of replaced tokens",
+}
+TITLE = "The papers' claims, measured side by side"
+
+
+def write(store: dict[str, Any], out: Path) -> list[Path]:
+    """`study.md`, `study.html` and the plots of the former into `out`."""
+    made = build(store)
+    (out / PLOTS).mkdir(parents=True, exist_ok=True)
+    files = {
+        out / "study.md": blocks.markdown(made, PLOTS),
+        out / "study.html": blocks.page(TITLE, made),
+    }
+    for block in made:
+        if isinstance(block, Plot):
+            paper = block.svg.replace("<svg ", '<svg style="background:#fff;color:#222" ', 1)
+            files[out / PLOTS / f"{block.name}.svg"] = paper
+    for file, text in files.items():
+        folders.write_text(file, text)
+    return list(files)
+
+
+def build(store: dict[str, Any]) -> list[Block]:
+    records: list[Record] = store["runs"]
+    judged = {claim.letter: judge.verdict(claim, records) for claim in CLAIMS}
+    page: list[Block] = [Heading(TITLE, 1), *_opening(store), _summary(judged)]
+    for claim in CLAIMS:
+        page += _claim(claim, records, *judged[claim.letter])
+    return [*page, *_runs(records)]
+
+
+def _opening(store: dict[str, Any]) -> list[Block]:
+    made = store["made"]
+    versions = ", ".join(f"{name} {v}" for name, v in made["versions"].items())
+    total = sum(r["flops"]["sparse"] for r in store["runs"])
+    published = sum(r["flops"]["published"] for r in store["runs"])
+    tasks = ", ".join(f"`{name}`" for name in made["tasks"])
+    return [
+        Paragraph(
+            f"Scale `{made['scale']}`, {made['date']}: {len(store['runs'])} pre-trainings on "
+            f"{', '.join(f'`{t}`' for t in made['text'])}, {total:.2e} FLOPs together "
+            f"({published:.2e} with look-ups counted as products). {made['machine']}; Python "
+            f"{made['python']}, {versions}. Models, steps and text are far smaller than the "
+            "papers': what shows here is what such models show."
+        ),
+        Paragraph(
+            "One code base, one optimiser, one recipe for every task, one head (a dense layer on "
+            f"the first token). The tasks are {tasks} ({made['labelled']}); their mean is that "
+            "of accuracies, entity F1 and correlations, in percent, on rows that no choice was "
+            "made on. FLOPs are counted as ELECTRA's authors counted them, and equal FLOPs are "
+            "equal with look-ups for nothing."
+        ),
+        Paragraph(
+            "A difference counts where it is more than twice the standard error that the spread "
+            "over seeds gives it: **confirmed** or **contradicted**; else it is **too small to "
+            "judge**. The spread of a measure is pooled over all arms with several seeds. Numbers "
+            "are means, with the standard deviation where there are several seeds. The name of a "
+            "run, in the table at the end, is that of its folder, whose `metrics.jsonl` holds the "
+            "numbers; this page is made of `study.json` by `python -m study --page`."
+        ),
+    ]
+
+
+def _summary(judged: dict[str, tuple[str, list[Judged]]]) -> Block:
+    rows = []
+    for claim in CLAIMS:
+        verdict, statements = judged[claim.letter]
+        counts = Counter(j.verdict for j in statements)
+        told = ", ".join(f"{n} {v}" for v, n in counts.items())
+        rows.append((f"({claim.letter}) {claim.title}", f"**{verdict}**", told))
+    return Table(("claim", "verdict", "statements"), tuple(rows))
+
+
+def _claim(
+    claim: Claim, records: Sequence[Record], verdict: str, judged: Sequence[Judged]
+) -> list[Block]:
+    letter = claim.letter
+    made: list[Block] = [
+        Heading(f"({letter}) {claim.title}"),
+        Paragraph(f"**Claim.** {claim.says}"),
+        Paragraph(f"**Against it would count.** {claim.against}"),
+        Paragraph(f"**Found: {verdict}.**"),
+        Points(tuple(sentence(j) for j in judged)),
+        _layer_table(claim, records) if claim.layers else _table(claim, records),
+    ]
+    if claim.source:
+        made.append(Paragraph(f"In italics: {claim.source}."))
+    if claim.note:
+        made.append(Paragraph(claim.note))
+    for plot in _layer_plots(claim, records) if claim.layers else _plots(claim, records):
+        made.append(plot)
+    return made
+
+
+def sentence(judged: Judged) -> str:
+    """One statement, what was found, and by how much."""
+    says = judged.says
+    if judged.verdict == judge.NOT_RUN:
+        return f"{says.text}: **not run**"
+    over = says.measure.partition(">")[0]
+    shown = MEASURES[over].form.format
+    amount = f"by {shown(judged.difference)}"
+    if says.margin:
+        amount += f", where {shown(says.margin)} is allowed"
+    limit = "no spread is known" if judged.limit is None else f"spread ±{shown(judged.limit)}"
+    wins = "" if judged.wins is None else f"; in {judged.wins[0]} of {judged.wins[1]} seeds"
+    return f"{says.text}: **{judged.verdict}** ({amount}; {limit}{wins})"
+
+
+def _table(claim: Claim, records: Sequence[Record]) -> Table:
+    ours = [MEASURES[m].title for m in claim.measures]
+    theirs = [f"*{c}*" for c in claim.columns]
+    rows = []
+    for row in claim.rows:
+        cells = [cell(records, row, m) for m in claim.measures]
+        paper = [f"*{c}*" if c else "" for c in row.paper] or [""] * len(claim.columns)
+        name = f"{row.label} `{row.arm.name}`"
+        rows.append((name, *cells, *paper))
+    return Table(("", *ours, *theirs), tuple(rows))
+
+
+def cell(records: Sequence[Record], row: Row, measure: str) -> str:
+    """The mean over seeds and, of several, the standard deviation."""
+    found = list(judge.values(records, row.arm.name, measure).values())
+    if not found:
+        return "not run" if not any(r["arm"] == row.arm.name for r in records) else "-"
+    shown = MEASURES[measure].shown
+    if len(found) == 1 or MEASURES[measure].higher is None:
+        return shown(statistics.mean(found))
+    return f"{shown(statistics.mean(found))} ± {shown(statistics.stdev(found))}"
+
+
+def _plots(claim: Claim, records: Sequence[Record]) -> Iterable[Plot]:
+    for what in claim.drawn:
+        if what in MEASURES:
+            rows = [
+                svg.Dots(r.label, tuple(judge.values(records, r.arm.name, what).values()))
+                for r in claim.rows
+            ]
+            drawn = svg.dots(MEASURES[what].title, rows)
+        else:
+            of_rows = [_curve(row.label, _of(records, row), what) for row in claim.rows]
+            drawn = svg.lines(METRICS[what], "FLOPs", [line for line in of_rows if line])
+        if drawn:
+            yield Plot(f"{claim.letter}-{what.removeprefix('eval_')}", drawn)
+
+
+def _of(records: Sequence[Record], row: Row) -> list[Record]:
+    return sorted((r for r in records if r["arm"] == row.arm.name), key=lambda r: r["seed"])
+
+
+def _curve(label: str, runs: Sequence[Record], metric: str) -> svg.Line | None:
+    """Mean over seeds, lowest and highest, against the FLOPs spent."""
+    curves = [r["curve"][metric] for r in runs if metric in r["curve"]]
+    if not curves:
+        return None
+    per_step = runs[0]["flops"]["sparse"] / runs[0]["steps"]
+    each = list(zip(*([v for _, v in c] for c in curves), strict=False))
+    at = [step * per_step for step, _ in curves[0]]
+    points = tuple((x, statistics.mean(vs)) for x, vs in zip(at, each, strict=False))
+    band = tuple((min(vs), max(vs)) for vs in each) if len(curves) > 1 else ()
+    return svg.Line(label, points, band)
+
+
+def _scores(records: Sequence[Record], row: Row, what: str) -> list[tuple[float, ...]]:
+    """Of each layer the seeds' scores, in percent."""
+    found = [r["layers"][what] for r in _of(records, row) if what in r.get("layers", {})]
+    return [tuple(100 * v for v in layer) for layer in zip(*found, strict=True)]
+
+
+def _layer_table(claim: Claim, records: Sequence[Record]) -> Table:
+    rows = []
+    for row in claim.rows:
+        for what in claim.layers:
+            scores = _scores(records, row, what)
+            cells = [f"{statistics.mean(s):.1f}" for s in scores] or ["not run"]
+            rows.append((f"{row.label} `{row.arm.name}`, {what}", *cells))
+    most = max(len(r) for r in rows)
+    head = ("", *(f"layer {i}" for i in range(most - 1)))
+    return Table(head, tuple((*r, *[""] * (most - len(r))) for r in rows))
+
+
+def _layer_plots(claim: Claim, records: Sequence[Record]) -> Iterable[Plot]:
+    for what in claim.layers:
+        lines = []
+        for row in claim.rows:
+            scores = _scores(records, row, what)
+            points = tuple((float(i), statistics.mean(s)) for i, s in enumerate(scores))
+            band = tuple((min(s), max(s)) for s in scores)
+            lines.append(svg.Line(row.label, points, band))
+        drawn = svg.lines(f"{what}: a linear model on each layer", "layer", lines)
+        if drawn:
+            yield Plot(f"{claim.letter}-{what}", drawn)
+
+
+def _runs(records: Sequence[Record]) -> list[Block]:
+    head = ("run", "claims", "steps", "tokens", "FLOPs", "as published", "parameters",
+            "validation loss", "tasks")  # fmt: skip
+    rows = []
+    for r in records:
+        loss = r["last"].get("eval_mlm_loss")
+        tasks = ", ".join(f"{n} {t['value']:.4g}" for n, t in r["tasks"].items())
+        rows.append(
+            (
+                f"`{r['name']}`",
+                r["claims"],
+                str(r["steps"]),
+                MEASURES["parameters"].shown(r["tokens"]),
+                f"{r['flops']['sparse']:.2e}",
+                f"{r['flops']['published']:.2e}",
+                MEASURES["parameters"].shown(r["parameters"]),
+                "" if loss is None else f"{loss:.3f}",
+                tasks,
+            )
+        )
+    return [Heading("Runs"), Table(head, tuple(rows))]
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{file} is no store of a study: {e}") from e
+
+
+def dump(store: dict[str, Any], file: Path) -> None:
+    """A line for each run, so that a change of one is a change of one line."""
+    runs = ",\n".join(json.dumps(r, sort_keys=True) for r in store["runs"])
+    head = json.dumps(store["made"], indent=1)
+    folders.write_text(file, f'{{"made": {head},\n"runs": [\n{runs}\n]}}\n')

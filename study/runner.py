@@ -1,0 +1,285 @@
+"""Does the work, piece by piece: what is done is found in OUT and not done again.
+
+OUT/asked.json               the scale and the text: another study wants another folder
+OUT/data/                    see materials.py
+OUT/runs/RUN/                run folders of pretrain
+OUT/tasks/TASK/RUN/          run folders of finetune, with results.json
+OUT/measured/RUN.json        losses on held-out rows, sentence pairs, seconds
+OUT/layers/TASK/RUN/         probe.json
+OUT/failed.jsonl             what raised, and was passed over
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import bert_jax
+from bert_jax import folders, lock, log, probe, recipe, results
+from bert_jax.config import FINETUNE, Experiment, Supervised, replace
+from bert_jax.finetune import finetune
+from bert_jax.pretrain import pretrain
+from bert_jax.text import documents
+from study import exam
+from study.materials import Materials
+from study.plan import ANSWERS, Work
+from study.scales import Scale
+
+PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}
+
+
+class Stopped(Exception):
+    """A signal, or the end of the minutes, came; all is saved."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder, and all that is done in it."""
+
+    out: Path
+    scale: Scale
+    materials: Materials
+    lean: bool = False  # of a run whose work is done, drop the checkpoints
+
+    def run(self, works: Sequence[Work], minutes: float | None = None) -> int | None:
+        """Everything of `works` that is not done; returns the signal that ended it before, 0 where
+        the minutes did. ValueError: the folder is another study's, or in use."""
+        with lock.hold(self.out):
+            self._claim()
+            self._keep_compiled()
+            with deadline(minutes) as asked:
+                try:
+                    for number, work in enumerate(works, 1):
+                        self._say(f"{number}/{len(works)} {work.run.name}")
+                        if not self.complete(work):
+                            self._work(work, asked)
+                        if self.lean and self.complete(work):
+                            shutil.rmtree(self.folder(work) / "checkpoints", ignore_errors=True)
+                except Stopped as stopped:
+                    return 0 if asked["over"] else stopped.signal
+        return None
+
+    def _keep_compiled(self) -> None:
+        """Seeds and arms share programs, and so do a study and its continuation."""
+        if jax.config.values["jax_compilation_cache_dir"] is None:
+            jax.config.update("jax_compilation_cache_dir", str((self.out / "compiled").resolve()))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+    def _claim(self) -> None:
+        """Every study has a folder of its own."""
+        files = self.materials.text
+        told = hashlib.sha256()
+        for name in documents.sources(files):
+            told.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
+        given = self.materials.tasks
+        sizes = {} if given is None else {p: p.stat().st_size for p in given.glob("*/*.json*")}
+        tasks = sorted(f"{p.parent.name}/{p.name} {size}" for p, size in sizes.items())
+        mine = {
+            "scale": self.scale.name,
+            "text": list(files),
+            "sha256": told.hexdigest(),
+            "tasks": tasks or "made from the text",
+        }
+        file = self.out / "asked.json"
+        if not file.exists():
+            folders.write_text(file, json.dumps(mine, indent=2) + "\n")
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if other := [k for k in ("scale", "sha256", "tasks") if before[k] != mine[k]]:
+            what = {"scale": "scale", "sha256": "text", "tasks": "tasks"}[other[0]]
+            raise ValueError(
+                f"{self.out} holds a study at --scale {before['scale']} of "
+                f"{', '.join(before['text'])} with another --{what}: choose another --out"
+            )
+
+    def _work(self, work: Work, asked: dict[str, Any]) -> None:
+        for step in self._steps(work):
+            if asked["signal"]:
+                raise Stopped(asked["signal"])
+            begin = time.monotonic()
+            try:
+                signalled = step()
+            except (Stopped, KeyboardInterrupt):
+                raise
+            except Exception as e:
+                self._failed(work, e)
+                return
+            finally:
+                if time.monotonic() - begin > 1:  # else nothing was compiled
+                    jax.clear_caches()
+                    gc.collect()
+            if signalled:
+                raise Stopped(signalled)
+
+    def complete(self, work: Work) -> bool:
+        """Whether all that is measured on a run is there; its checkpoints may be gone."""
+        file = self.out / "measured" / f"{work.run.name}.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return (
+            finished(self.folder(work), work.run.experiment.run.steps)
+            and (work.held_out is None or "held_out" in found)
+            and {c.segments for c in work.pairs} <= set(found.get("pairs", {}))
+            and all(results.read(self.tuned(work, n)) is not None for n in self.tasks_of(work))
+            and all(out is None or out.exists() for out in self.probed(work).values())
+        )
+
+    def tasks_of(self, work: Work) -> list[str]:
+        return [*(self.materials.names() if work.tasks else []), *([ANSWERS] * work.answers)]
+
+    def tuned(self, work: Work, name: str) -> Path:
+        return self.out / "tasks" / name / work.run.name
+
+    def probed(self, work: Work) -> dict[str, Path | None]:
+        """Where the layers' scores go; None: no task is of this kind."""
+        found: dict[str, Path | None] = {}
+        for what, (kind, _) in PROBES.items() if work.layers else ():
+            names = [n for n in self.materials.names() if self.materials.kind(n) == kind]
+            found[what] = self.out / "layers" / names[0] / work.run.name if names else None
+        return found
+
+    def _steps(self, work: Work) -> Iterator[Callable[[], int | None]]:
+        yield lambda: self.train(work)
+        yield lambda: self.measure(work)
+        for name in self.tasks_of(work):
+            yield lambda name=name: self.tune(work, name)
+        for what, out in self.probed(work).items():
+            if out is not None and not out.exists():
+                yield lambda what=what, out=out: self.layers(work, what, out)
+
+    def folder(self, work: Work) -> Path:
+        return self.out / "runs" / work.run.name
+
+    def train(self, work: Work) -> int | None:
+        run = work.run.experiment
+        folder = self.folder(work)
+        done = folder.is_dir() and newest(folder) >= run.run.steps
+        if done:
+            return None
+        path = str(self.materials.corpus(work.run.corpus))
+        return pretrain(replace(run, run=dict(dir=str(folder)), data=dict(path=path)))
+
+    def measure(self, work: Work) -> None:
+        """What is neither a task nor in the run's own log."""
+        file = self.out / "measured" / f"{work.run.name}.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        batches, before = 4 * self.scale.eval_batches, json.dumps(found)
+        if work.held_out is not None and "held_out" not in found:
+            corpus = self.materials.corpus(work.held_out)
+            found["held_out"] = exam.held_out(self.folder(work), corpus, batches)
+        for corpus in work.pairs:
+            pairs = found.setdefault("pairs", {})
+            if corpus.segments not in pairs:
+                path = self.materials.corpus(corpus)
+                pairs[corpus.segments] = exam.pair_accuracy(self.folder(work), path, batches)
+        if json.dumps(found) != before:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            folders.write_text(file, json.dumps(found, indent=2) + "\n")
+
+    def tune(self, work: Work, name: str) -> int | None:
+        """One recipe and one head for all models: a dense layer on the first token's features."""
+        folder = self.tuned(work, name)
+        if results.read(folder) is not None:
+            return None
+        kind, path = self.materials.kind(name), str(self.materials.task(name))
+        scale = self.scale
+        head = Supervised(task=kind, head="first")
+        plain = replace(
+            FINETUNE,
+            objective=head,
+            optim=dict(peak_lr=scale.tune_lr),
+            run=dict(epochs=scale.epochs, evals_per_epoch=None, log_every=20, keep=1),
+        )
+
+        def change(asked: Experiment) -> Experiment:
+            run = dict(
+                dir=str(folder), init=str(self.folder(work)), seed=work.run.seed, dtype=scale.dtype
+            )
+            changed = replace(asked, data=dict(path=path), run=run | dict(eval_every=1 << 20))
+            return replace(changed, objective=dict(task=kind))
+
+        stopped = finetune(recipe.for_model(plain, change))
+        if stopped is None:  # the score is what is wanted; models take room
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return stopped
+
+    def layers(self, work: Work, what: str, out: Path) -> None:
+        """Scores of linear models on the features of every layer."""
+        kind, pool = PROBES[what]
+        model = bert_jax.load(self.folder(work))
+        numbers = list(range(model.config.encoder.layers + 1))
+        path = str(self.materials.task(out.parent.name))
+        most = self.scale.train_rows
+        probe.probe(model, kind, path, out, numbers, (pool,), most, name=work.run.name)  # type: ignore[arg-type]
+
+    def _failed(self, work: Work, error: Exception) -> None:
+        """One run that cannot be made does not end the study; the page lacks its numbers."""
+        line = {
+            "run": work.run.name,
+            "error": f"{type(error).__name__}: {error}",
+            "at": time.time(),
+        }
+        with (self.out / "failed.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+        traceback.print_exception(error)
+        self._say(f"{work.run.name} was passed over: {type(error).__name__}: {error}")
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def finished(folder: Path, steps: int) -> bool:
+    """Whether a run has logged its last step."""
+    lines = log.read(folder) if (folder / "metrics.jsonl").is_file() else []
+    return bool(lines) and lines[-1]["step"] >= steps
+
+
+def newest(folder: Path) -> int:
+    """The last step in a run's log whose state was saved; 0: none."""
+    lines = log.read(folder) if (folder / "metrics.jsonl").is_file() else []
+    saved = folder / "checkpoints"
+    steps = [int(p.name) for p in saved.iterdir() if p.name.isdigit()] if saved.is_dir() else []
+    return max((s for s in steps if any(line["step"] == s for line in lines)), default=0)
+
+
+@contextlib.contextmanager
+def deadline(minutes: float | None) -> Iterator[dict[str, Any]]:
+    """Signals are remembered, and so is the end of the minutes, which comes as SIGTERM: a run
+    that is under way catches it itself and saves."""
+    asked: dict[str, Any] = {"signal": 0, "over": False}
+
+    def remember(number: int, _: Any) -> None:
+        if asked["signal"] and not asked["over"]:
+            raise KeyboardInterrupt  # a second one does not wait
+        asked["signal"] = number
+
+    def over(*_: Any) -> None:
+        asked["over"] = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {s: signal.signal(s, remember) for s in (signal.SIGTERM, signal.SIGINT)}
+    alarm = signal.signal(signal.SIGALRM, over)
+    if minutes is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(1.0, 60 * minutes))
+    try:
+        yield asked
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,138 @@
+"""How large a study is: the sizes that all of its runs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bert_jax.config import Optim
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Everything that the claims leave open.
+
+    `steps` of `batch_size` rows of `length` tokens are the yardstick: what a masked language
+    model of this size is trained for. Runs at equal rows see as many rows, runs at equal FLOPs
+    cost as much (compute.py).
+    """
+
+    name: str
+    encoder: Fields
+    sizes: dict[str, Fields]  # of the encoders that claims call by name
+    vocab_size: int
+    length: int
+    qa_length: int  # of the rows of claims about question answering, which need context
+    batch_size: int
+    steps: int
+    optim: Optim
+    dtype: str
+    many: int  # seeds of the claims that ask for many
+    few: int  # seeds of the others
+    tasks: tuple[str, ...]  # those whose mean is taken, where the folder of tasks has them
+    train_rows: int  # of each task
+    test_rows: int
+    epochs: float
+    tune_lr: float
+    eval_batches: int
+    speed: float  # model FLOPs a second, for the estimate alone
+    seconds: tuple[float, float] = (14.0, 5.0)  # a run and a fine-tuning cost beside their steps
+    lengths: tuple[int, int, int] = (40, 50, 16)  # most words: of a text, a context, a question
+    text: tuple[str, ...] = field(default=("data/sample.txt",))
+
+
+CPU = Scale(
+    name="cpu",
+    encoder=dict(layers=4, hidden_size=64, heads=2, dropout=0.0, attention_dropout=0.0),
+    sizes={
+        "factorised": dict(embedding_size=16),
+        "wide": dict(hidden_size=128, heads=4, embedding_size=64),
+        "gated": dict(mlp_size=168),
+    },
+    vocab_size=4000,
+    length=64,
+    qa_length=128,
+    batch_size=32,
+    steps=500,
+    optim=Optim(
+        name="adamw", schedule="roberta", peak_lr=3e-3, warmup_share=0.1, b2=0.98, weight_decay=0.01
+    ),
+    dtype="float32",
+    many=3,
+    few=1,
+    tasks=("question_type", "entailment", "ner"),
+    train_rows=1500,
+    test_rows=1000,
+    epochs=3.0,
+    tune_lr=1e-3,
+    eval_batches=16,
+    speed=5e10,
+)
+
+# The first minutes of an ELECTRA-small: its encoder, rows and batch; fewer steps.
+GPU = Scale(
+    name="gpu",
+    encoder=dict(
+        layers=12,
+        hidden_size=256,
+        heads=4,
+        embedding_size=128,
+        dropout=0.1,
+        attention_dropout=0.1,
+    ),
+    sizes={
+        "factorised": dict(embedding_size=64),
+        "wide": dict(hidden_size=896, heads=14, embedding_size=128),
+        "gated": dict(mlp_size=680),
+    },
+    vocab_size=30522,
+    length=128,
+    qa_length=256,
+    batch_size=128,
+    steps=4_000,
+    optim=Optim(name="bert_adam", schedule="electra", peak_lr=5e-4, warmup_share=0.1),
+    dtype="bfloat16",
+    many=3,
+    few=3,
+    tasks=("question_type", "entailment", "ner"),
+    train_rows=5_000,
+    test_rows=2_000,
+    epochs=3.0,
+    tune_lr=3e-4,
+    eval_batches=64,
+    speed=8e13,
+    seconds=(40.0, 20.0),
+    lengths=(100, 150, 30),
+)
+
+# Whether everything runs: a minute of each kind, for tests and before a long study.
+SMOKE = Scale(
+    name="smoke",
+    encoder=dict(layers=2, hidden_size=16, heads=2, dropout=0.0, attention_dropout=0.0),
+    sizes={
+        "factorised": dict(embedding_size=8),
+        "wide": dict(hidden_size=32, heads=2, embedding_size=16),
+        "gated": dict(mlp_size=40),
+    },
+    vocab_size=600,
+    length=32,
+    qa_length=64,
+    batch_size=8,
+    steps=8,
+    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-3, warmup_share=0.1),
+    dtype="float32",
+    many=2,
+    few=1,
+    tasks=("question_type", "ner"),
+    train_rows=64,
+    test_rows=32,
+    epochs=1.0,
+    tune_lr=1e-3,
+    eval_batches=2,
+    speed=1e10,
+    lengths=(12, 12, 6),
+)
+
+SCALES = {scale.name: scale for scale in (CPU, GPU, SMOKE)}

@@ -1,0 +1,242 @@
+"""The study: plans, verdicts, and a page that is made of stored numbers alone."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import blocks, collect, curves, judge, page, plan, svg
+from study.arms import Arm, run_of, yardstick
+from study.claim import Claim, Row, Says
+from study.claims import BY_LETTER, CLAIMS, ORDER
+from study.compute import Cost
+from study.measures import MEASURES
+from study.scales import CPU, GPU, SCALES
+
+DOCS = Path(__file__).parents[1] / "docs"
+ARMS = {arm.name: arm for claim in CLAIMS for arm in claim.arms}
+
+
+def test_every_claim_of_the_issue_is_there_and_in_the_order_for_accelerators() -> None:
+    assert "".join(claim.letter for claim in CLAIMS) == "abcdefghijk"
+    assert sorted(ORDER) == sorted(BY_LETTER)
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_two_arms_of_one_name_are_one_run_and_two_names_are_two(scale: Any) -> None:
+    for seed in range(2):
+        names: dict[str, set[str]] = {}
+        for claim in CLAIMS:
+            for arm in claim.arms:
+                names.setdefault(arm.name, set()).add(run_of(arm, scale, seed).name)
+        assert all(len(of) == 1 for of in names.values())
+        marks = [next(iter(of)).rpartition("-")[2] for of in names.values()]
+        assert len(set(marks)) == len(marks)
+
+
+@pytest.mark.parametrize("scale", [CPU, GPU], ids=["cpu", "gpu"])
+def test_runs_at_equal_flops_cost_the_same_to_half_a_step(scale: Any) -> None:
+    for arm in ARMS.values():
+        run = run_of(arm, scale, 0)
+        cost = Cost.of(run.experiment, run.length).sparse
+        step = cost / run.experiment.run.steps
+        if arm.equal == "flops":
+            assert abs(cost - yardstick(scale)) <= 0.5 * step * (1 + 1e-9)
+        elif not arm.long:
+            rows = scale.steps * scale.batch_size
+            assert run.rows == pytest.approx(rows, rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [CPU, GPU], ids=["cpu", "gpu"])
+def test_arms_at_equal_parameters_have_equal_parameters(scale: Any) -> None:
+    bert, *others = (
+        collect.parameters(run_of(ARMS[name], scale, 0).experiment)
+        for name in ("bert", "electra_rows", "albert_wide")
+    )
+    assert others == pytest.approx([bert, bert], rel=0.05)
+
+
+def test_a_run_that_several_claims_need_is_done_once_with_all_they_measure() -> None:
+    works = plan.work(CLAIMS, CPU)
+    assert len({w.run.name for w in works}) == len(works)
+    bert = next(w for w in works if w.run.arm == "bert" and w.run.seed == 0)
+    assert bert.claims == "abdij"
+    assert bert.tasks
+    assert bert.layers
+    assert bert.held_out is not None
+    assert [c.segments for c in bert.pairs] == ["nsp", "sop"]
+
+
+def test_the_arms_that_matter_most_come_first_with_all_seeds() -> None:
+    works = plan.work([BY_LETTER["h"]], GPU)
+    assert [w.run.arm for w in works[:6]] == ["mlm", "rtd"] * 3
+
+
+def test_every_statement_is_about_arms_and_measures_of_its_claim() -> None:
+    for claim in CLAIMS:
+        names = {arm.name for arm in claim.arms}
+        for says in claim.statements:
+            sides = {s for s in (says.better, says.worse) if isinstance(s, str)}
+            assert sides <= names, (claim.letter, says.text)
+            assert set(says.measure.split(">")) <= set(claim.measures), (claim.letter, says.text)
+        assert all(len(row.paper) in (0, len(claim.columns)) for row in claim.rows), claim.letter
+
+
+# ---- verdicts
+
+
+def record(arm: str, seed: int, value: float | None, **more: Any) -> dict[str, Any]:
+    tasks = {} if value is None else {"t": {"metric": "accuracy", "value": value / 100}}
+    return {
+        "name": f"{arm}-s{seed}-000000",
+        "arm": arm,
+        "seed": seed,
+        "claims": "hi",
+        "wanted": ["t"],
+        "tasks": tasks,
+        "steps": 10,
+        "rows": 80,
+        "tokens": 800,
+        "epochs": 1.0,
+        "parameters": 1000,
+        "speed": 100.0,
+        "seconds": 1.0,
+        "flops": {"published": 2e6, "sparse": 1e6},
+        "last": {"eval_mlm_loss": 5.0},
+        "curve": {"eval_mlm_loss": [[5, 6.0 + seed], [10, 5.0 + seed]], "loss": [[1, 7.0]]},
+        "layers": {},
+    } | more
+
+
+def seeds(arm: str, *values: float) -> list[dict[str, Any]]:
+    return [record(arm, seed, value) for seed, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "margin", "verdict"),
+    [
+        ((60, 61, 62), (50, 51, 52), 0.0, judge.CONFIRMED),
+        ((50, 51, 52), (60, 61, 62), 0.0, judge.CONTRADICTED),
+        ((50, 51, 52), (50.5, 51, 52), 0.0, judge.TOO_SMALL),
+        ((50, 51, 52), (53, 54, 55), -8.0, judge.CONFIRMED),
+        ((50, 51, 52), (60, 61, 62), -3.0, judge.CONTRADICTED),
+        ((60,), (50,), 0.0, judge.TOO_SMALL),
+        ((), (50, 51), 0.0, judge.NOT_RUN),
+    ],
+)
+def test_a_difference_counts_where_it_exceeds_the_spread_over_seeds(
+    ours: tuple[float, ...], theirs: tuple[float, ...], margin: float, verdict: str
+) -> None:
+    says = Says("a beats b", "a", "b", "tasks", margin)
+    assert judge.judge(says, seeds("a", *ours) + seeds("b", *theirs)).verdict == verdict
+
+
+def test_one_seed_is_judged_by_the_spread_of_other_arms() -> None:
+    runs = seeds("a", 60) + seeds("b", 50) + seeds("c", 70, 71, 72)
+    found = judge.judge(Says("", "a", "b", "tasks"), runs)
+    assert found.verdict == judge.CONFIRMED
+    assert found.limit == pytest.approx(2 * 1.0 * 2**0.5)  # sd of c is 1; one seed on each side
+
+
+def test_less_loss_is_better() -> None:
+    runs = [record("a", s, 50, held_out={"mlm_loss": 4.0 + s / 100}) for s in range(2)]
+    runs += [record("b", s, 50, held_out={"mlm_loss": 5.0 + s / 100}) for s in range(2)]
+    found = judge.judge(Says("", "a", "b", "mlm"), runs)
+    assert (found.verdict, found.wins) == (judge.CONFIRMED, (2, 2))
+    assert found.difference == pytest.approx(1.0)
+
+
+def test_a_run_that_lacks_a_task_has_no_mean() -> None:
+    assert MEASURES["tasks"].of(record("a", 0, 50) | {"wanted": ["t", "u"]}) is None
+
+
+def test_a_claim_is_contradicted_by_one_statement_and_confirmed_by_all() -> None:
+    rows = tuple(Row(Arm(name, "bert"), name) for name in "ab")
+    yes, no = Says("", "a", "b", "tasks"), Says("", "b", "a", "tasks")
+    runs = seeds("a", 60, 61, 62) + seeds("b", 50, 51, 52)
+
+    def verdict(*says: Says) -> str:
+        return judge.verdict(Claim("x", "", "", "", rows, ("tasks",), says), runs)[0]
+
+    assert verdict(yes, yes) == judge.CONFIRMED
+    assert verdict(yes, no) == judge.CONTRADICTED
+    assert verdict(yes, Says("", "a", "none", "tasks")) == judge.TOO_SMALL
+
+
+# ---- the page
+
+
+@pytest.fixture(scope="module")
+def store() -> dict[str, Any]:
+    runs = []
+    for i, name in enumerate(ARMS):
+        for seed in range(3):
+            layers = {"tagging": [0.1, 0.5, 0.4], "texts": [0.2, 0.3, 0.4]}
+            runs.append(record(name, seed, 40 + i + seed, layers=layers))
+    versions = {"jax": "1.2.3"}
+    made_of = {"scale": "cpu", "date": "2026-01-02", "python": "3.11", "versions": versions,
+               "machine": "2 cores", "text": ["sample.txt"], "tasks": ["t"],
+               "labelled": "given"}  # fmt: skip
+    return {"made": made_of, "runs": runs}
+
+
+def test_the_page_follows_from_the_store(store: dict[str, Any], tmp_path: Path) -> None:
+    page.dump(store, tmp_path / "study.json")
+    assert page.read(tmp_path / "study.json") == store
+    first = {f: f.read_bytes() for f in page.write(store, tmp_path)}
+    again = page.write(page.read(tmp_path / "study.json"), tmp_path)
+    assert first == {f: f.read_bytes() for f in again}
+
+
+def test_the_page_has_every_claim_every_verdict_and_every_run(store: dict[str, Any]) -> None:
+    text = blocks.markdown(page.build(store), "study")
+    for claim in CLAIMS:
+        assert f"## ({claim.letter}) {claim.title}" in text
+        assert claim.against in text
+        assert claim.source in text
+    for run in store["runs"]:
+        assert f"`{run['name']}`" in text
+    assert text.count("**Found: ") == len(CLAIMS)
+
+
+def test_the_html_page_stands_alone(store: dict[str, Any]) -> None:
+    text = blocks.page(page.TITLE, page.build(store))
+    assert 'name="viewport"' in text
+    assert not re.search(r"<script|<link|src=|@import|url\(", text)
+    assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert text.count("<svg") >= len(CLAIMS)
+
+
+def test_a_study_without_runs_has_a_page_that_says_so(store: dict[str, Any]) -> None:
+    text = blocks.markdown(page.build(store | {"runs": []}), "study")
+    assert text.count(f"**{judge.NOT_RUN}**") >= len(CLAIMS)
+
+
+@pytest.mark.skipif(not (DOCS / "study.json").exists(), reason="no study is stored yet")
+def test_the_stored_page_is_made_of_the_stored_numbers(tmp_path: Path) -> None:
+    stored = page.read(DOCS / "study.json")
+    for file in page.write(stored, tmp_path):
+        assert file.read_text() == (DOCS / file.relative_to(tmp_path)).read_text(), file.name
+    for file in curves.write(stored, tmp_path / "curves"):
+        if file.suffix == ".csv":
+            assert file.read_text() == (DOCS / "curves" / file.name).read_text()
+
+
+def test_curves_have_a_line_for_each_logged_step_of_each_seed(store: dict[str, Any]) -> None:
+    runs = [r for r in store["runs"] if r["arm"] == "bert"]
+    lines = curves.table(runs).splitlines()
+    assert lines[0] == "run,seed,step,eval_mlm_loss,loss"
+    assert lines[1:4] == [
+        "bert-s0-000000,0,1,,7.0",
+        "bert-s0-000000,0,5,6.0,",
+        "bert-s0-000000,0,10,5.0,",
+    ]
+    assert len(lines) == 1 + 3 * 3
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 88.0), (5.01, 5.02), (1e12, 9e12)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = svg.ticks(low, high, 5)
+    assert 1 <= len(found) <= 6
+    assert all(low - 1e-9 * high <= t <= high * (1 + 1e-9) for t in found)
