@@ -20,11 +20,14 @@ import os, sys, time
 from pathlib import Path
 from bert_jax import lock
 with lock.hold(Path(sys.argv[1])):
-    if sys.argv[2] == "child" and os.fork() == 0:
+    child = sys.argv[2] == "child"
+    if child and os.fork() == 0:
+        print("held", flush=True)  # only now is the child's copy closed
         os.close(1)
         time.sleep(30)
         os._exit(0)
-    print("held", flush=True)
+    if not child:
+        print("held", flush=True)
     sys.stdin.read()
 """
 
