@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bert_jax import memory
 from bert_jax.commands.asked import from_config, override
@@ -16,20 +18,9 @@ def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
     vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
     if vain and experiment.run.init is not None:
         raise ValueError(f"{vain[0]} beside --init: the encoder is the model's but for its dropout")
-    from bert_jax import processes
     from bert_jax.pretrain import pretrain
 
-    place = processes.place(args.processes, args.process, args.coordinator)
-    with processes.joined(place, experiment, args.wait):
-        stopped = pretrain(experiment, args.profile)
-    if stopped is not None:
-        return 128 + stopped
-    if place is not None and place.number > 0:
-        return 0
-    from bert_jax import report
-
-    print(report.summary(experiment.run.dir))
-    return 0
+    return _together(args, experiment, lambda: pretrain(experiment, args.profile))
 
 
 def finetune(args: argparse.Namespace, rest: list[str]) -> int:
@@ -42,21 +33,26 @@ def finetune(args: argparse.Namespace, rest: list[str]) -> int:
     vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]
     if vain:
         raise ValueError(f"{vain[0]}: the encoder is the model's but for its dropout")
-    from bert_jax import processes
     from bert_jax.finetune import finetune
     from bert_jax.recipe import for_model
 
     experiment = for_model(recipe, lambda e: override(e, rest, "finetune"))
+    return _together(args, experiment, lambda: finetune(experiment, args.seeds))
+
+
+def _together(args: argparse.Namespace, experiment: Any, train: Callable[[], int | None]) -> int:
+    """`train` with the other processes, if there are any; the first says how it ended."""
+    from bert_jax import processes
+
     place = processes.place(args.processes, args.process, args.coordinator)
     with processes.joined(place, experiment, args.wait):
-        stopped = finetune(experiment, args.seeds)
+        stopped = train()
     if stopped is not None:
         return 128 + stopped
-    if place is not None and place.number > 0:
-        return 0
-    from bert_jax import report
+    if place is None or place.number == 0:
+        from bert_jax import report
 
-    print(report.summary(experiment.run.dir))
+        print(report.summary(experiment.run.dir))
     return 0
 
 
