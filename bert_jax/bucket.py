@@ -14,7 +14,6 @@ import base64
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from typing import Any
 from bert_jax import folders
 from bert_jax.failure import Failure
 
-CACHE = "BERT_JAX_CACHE"  # the variable: where corpora are copied to
 ANSWER = 20.0  # seconds for the first answer
 THERE = ("checkpoints", "set_aside", "tensorboard")  # of a run: never brought here
 
@@ -203,7 +201,7 @@ def fetched(path: str) -> Path:
         if not listed:
             raise ValueError(f"{path} is empty: expected a folder that prepare wrote")
         told = hashlib.sha256(repr((path, sorted(listed.items()))).encode()).hexdigest()
-        shelf = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "bert_jax")
+        shelf = folders.cache()
         shelf.mkdir(parents=True, exist_ok=True)
         out = shelf / f"{path.rpartition('/')[2]}-{told[:16]}"
         with _alone(shelf / f".{out.name}.lock"):
@@ -216,8 +214,9 @@ def _copy(path: str, listed: Contents, out: Path) -> None:
     need, free = sum(size for size, _ in listed.values()), shutil.disk_usage(out.parent).free
     if need > free:
         raise ValueError(
-            f"{path} has {need:,} bytes, and {out.parent} has room for {free:,}: set {CACHE} to a "
-            "folder on a larger disk, or mount the bucket (gcsfuse) and give the folder where it is"
+            f"{path} has {need:,} bytes, and {out.parent} has room for {free:,}: set "
+            f"{folders.CACHE} to a folder on a larger disk, or mount the bucket (gcsfuse) and give "
+            "the folder where it is"
         )
     print(f"copying {path} ({need:,} bytes) to {out}", file=sys.stderr)
     with folders.new_folder(out) as new:

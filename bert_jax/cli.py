@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bert_jax import bucket, flags
+from bert_jax import bucket, flags, folders
 from bert_jax.commands import COMMANDS, OPEN
 from bert_jax.commands.asked import from_config
 from bert_jax.failure import FULL, Failure
@@ -60,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _keep_compiled() -> None:
     """Programs that took long to compile are kept on disk, so that the next start has them:
-    in JAX_COMPILATION_CACHE_DIR (empty: nowhere), else with the user's other caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "bert_jax", "compiled"))
+    in JAX_COMPILATION_CACHE_DIR (empty: nowhere), else in our own cache."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folders.cache() / "compiled"))
 
 
 def _raised_here(e: BaseException) -> bool:

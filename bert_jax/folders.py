@@ -12,6 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+CACHE = "BERT_JAX_CACHE"  # the variable: where what can be made again is kept
+
+
+def cache() -> Path:
+    """Compiled programs and copied corpora: in `BERT_JAX_CACHE`, else with the user's other
+    caches."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get(CACHE) or os.path.join(home, "bert_jax"))
+
 
 def check_new(out: Path) -> None:
     """ValueError unless `out` is missing or an empty folder."""

@@ -21,7 +21,7 @@ pytest.importorskip("gcsfs", reason='pip install "bert-jax[gcs]"')
 import bucket as fake
 import fsspec.config
 
-from bert_jax import bucket, cli, lease, run_folder
+from bert_jax import bucket, cli, folders, lease, run_folder
 from bert_jax.config import Experiment, replace
 from bert_jax.failure import Failure
 from bert_jax.manifest import MANIFEST, fault
@@ -199,7 +199,7 @@ def test_a_run_that_was_taken_for_dead_notices_and_saves_no_more(gs) -> None:
 
 
 def test_a_corpus_is_copied_once_and_anew_when_it_changes(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(bucket.CACHE, str(tmp_path))
+    monkeypatch.setenv(folders.CACHE, str(tmp_path))
     gs.put("corpora/c/corpus.json", b"{}")
     gs.put("corpora/c/tokenizer/vocab.txt", b"a\n" * 1000)
     first = bucket.fetched("gs://bucket/corpora/c")
@@ -214,7 +214,7 @@ def test_a_corpus_is_copied_once_and_anew_when_it_changes(gs, tmp_path, monkeypa
 
 
 def test_a_copy_that_is_not_what_was_listed_is_not_kept(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(bucket.CACHE, str(tmp_path))
+    monkeypatch.setenv(folders.CACHE, str(tmp_path))
     gs.put("corpora/c/corpus.json", b"{}")
     listed = gs.listed
     wrong = {"crc32c": "AAAAAA=="}
@@ -227,7 +227,7 @@ def test_a_copy_that_is_not_what_was_listed_is_not_kept(gs, tmp_path, monkeypatc
 
 
 def test_a_corpus_without_room_is_refused(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(bucket.CACHE, str(tmp_path))
+    monkeypatch.setenv(folders.CACHE, str(tmp_path))
     gs.put("corpora/c/corpus.json", b"{}")
     listed = gs.listed
     large = {"size": str(1 << 60)}

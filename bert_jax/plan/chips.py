@@ -6,7 +6,8 @@ Supercomputer" (six of 50 GB/s each way). Google prints bidirectional bandwidth 
 together (v5e 400, v5p 1,200, v6e 800 GB/s); here is one way, what a chip can send at most. The
 data centre network: 6.4 Tbps per v5e pod of 256 chips, 50 Gbps per v5p chip; for v4 and v6e no
 figure was found, and none is used. H100 SXM: NVIDIA's data sheet (dense bfloat16; NVLink 900
-GB/s both ways) and DGX H100's (one 400 Gbps adapter per GPU).
+GB/s both ways) and DGX H100's (one 400 Gbps adapter per GPU). H100's figures and v4's links were
+not read again in the sources: treat them as unverified.
 """
 
 from __future__ import annotations
