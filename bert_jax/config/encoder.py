@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LARGEST = 1 << 30  # of a size: rows are counted in 32 bits
+from bert_jax.config.ranges import LARGEST, check
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,19 @@ class Encoder:
                 f"encoder.layers {self.layers} does not divide into encoder.groups "
                 f"{self.num_groups}: choose a divisor"
             )
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected 0 <= x < 1")
-        for name in ("window", "global_every"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= LARGEST:
-                raise ValueError(f"encoder.{name} is {value}: expected 1 to 2^30")
-        if not 1 < self.rotary_theta < float("inf"):
-            raise ValueError(f"encoder.rotary_theta is {self.rotary_theta}: expected above 1")
+        share, places = "0 <= x < 1", "1 to 2^30"
+        holds = {
+            "token_types": (self.token_types >= 0, "at least 0"),
+            "position_offset": (self.position_offset >= 0, "at least 0"),
+            "layer_norm_eps": (self.layer_norm_eps >= 0, "at least 0"),
+            "dropout": (0 <= self.dropout < 1, share),
+            "attention_dropout": (0 <= self.attention_dropout < 1, share),
+            "init_scale": (0 <= self.init_scale < float("inf"), "at least 0"),
+            "rotary_theta": (1 < self.rotary_theta < float("inf"), "above 1"),
+            "window": (self.window is None or 1 <= self.window <= LARGEST, places),
+            "global_every": (1 <= self.global_every <= LARGEST, places),
+        }
+        check("encoder", self, holds)
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(
                 f"encoder.positions is rotary, which turns pairs of numbers, but heads are "

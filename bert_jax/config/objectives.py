@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.encoder import Encoder
+from bert_jax.config.ranges import check
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,16 @@ class Masking:
     copies: int | None = None  # static masking: this many fixed masks per row; None: dynamic
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(f"masking.rate is {self.rate}: expected 0 < x < 1")
-        if self.final_rate is not None and not 0 < self.final_rate < 1:
-            raise ValueError(f"masking.final_rate is {self.final_rate}: expected 0 < x < 1")
+        most = self.max_predictions
+        holds = {
+            "rate": (0 < self.rate < 1, "0 < x < 1"),
+            "final_rate": (self.final_rate is None or 0 < self.final_rate < 1, "0 < x < 1"),
+            "max_predictions": (most is None or most >= 1, "at least 1, or None"),
+            "copies": (self.copies is None or self.copies >= 1, "at least 1, or None"),
+            "max_words": (self.max_words >= 1, "at least 1"),
+            "geometric_p": (0 < self.geometric_p < 1, "0 < x < 1"),
+        }
+        check("masking", self, holds)
         if self.final_rate is not None and self.copies is not None:
             raise ValueError(
                 f"masking.final_rate is {self.final_rate} beside masking.copies {self.copies}: "
@@ -45,10 +52,6 @@ class Masking:
                 f"masking.mask {self.mask} and masking.random {self.random}: expected two "
                 "shares whose sum is at most 1"
             )
-        if self.copies is not None and self.copies < 1:
-            raise ValueError(f"masking.copies is {self.copies}: expected at least 1, or None")
-        if self.max_words < 1:
-            raise ValueError(f"masking.max_words is {self.max_words}: expected at least 1")
 
     @property
     def most(self) -> float:
@@ -65,6 +68,14 @@ class Masked:
     sbo_weight: float = 0.0  # of the span boundary term; 0: no such head
     sbo_positions: int = 15  # rows of its table: the longest span that is fully predicted
     sbo_size: int = 200  # width of its position embeddings
+
+    def __post_init__(self) -> None:
+        holds = {
+            "sbo_weight": (0 <= self.sbo_weight < float("inf"), "at least 0"),
+            "sbo_positions": (self.sbo_positions >= 1, "at least 1"),
+            "sbo_size": (self.sbo_size >= 1, "at least 1"),
+        }
+        check("objective", self, holds)
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,9 @@ class ReplacedTokens:
     learn: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
 
     def __post_init__(self) -> None:
-        for name in ("generator_size", "generator_layers", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"objective.{name} is {getattr(self, name)}: expected above 0")
+        above = ("generator_size", "generator_layers", "temperature")
+        holds = {name: (getattr(self, name) > 0, "above 0") for name in above}
+        check("objective", self, {**holds, "weight": (self.weight >= 0, "at least 0")})
 
     def generator(self, encoder: Encoder) -> Encoder:
         """The generator's encoder: a fraction of the discriminator's (electra,
@@ -148,10 +159,11 @@ class Supervised:
     scale: float = 1.0  # regression learns label / scale: 5 for STS-B in ELECTRA and RoBERTa
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"objective.dropout is {self.dropout}: expected 0 <= x < 1")
-        if not 0 < self.scale < float("inf"):
-            raise ValueError(f"objective.scale is {self.scale}: expected above 0")
+        holds = {
+            "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
+            "scale": (0 < self.scale < float("inf"), "above 0"),
+        }
+        check("objective", self, holds)
 
     @property
     def kind(self) -> Kind:

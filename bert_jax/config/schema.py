@@ -11,6 +11,7 @@ from typing import Literal
 
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.objectives import Masked, Objective
+from bert_jax.config.ranges import Holds, check
 from bert_jax.config.stages import Stage, parse_stages, stages_of
 
 
@@ -48,7 +49,7 @@ class Optim:
     schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
     peak_lr: float = 1e-4
     warmup_steps: int = 10_000
-    warmup_share: float | None = None  # of the run's steps, in place of warmup_steps
+    warmup_share: float | None = None  # of the schedule's steps, in place of warmup_steps
     decay_steps: int | None = None  # length of the schedule; None: run.steps
     cooldown_share: float = 0.1  # of the schedule's steps, at its end: trapezoid's fall
     b1: float = 0.9
@@ -62,18 +63,23 @@ class Optim:
     accumulate: int = 1  # micro-batches per step
 
     def __post_init__(self) -> None:
-        if self.decay_steps is not None and self.decay_steps < 1:
-            raise ValueError(f"optim.decay_steps is {self.decay_steps}: expected at least 1")
-        if self.warmup_share is not None and not 0 <= self.warmup_share < 1:
-            raise ValueError(f"optim.warmup_share is {self.warmup_share}: expected 0 <= x < 1")
-        if not 0 <= self.cooldown_share <= 1:
-            raise ValueError(f"optim.cooldown_share is {self.cooldown_share}: expected 0 <= x <= 1")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise ValueError(f"optim.layer_decay is {self.layer_decay}: expected 0 < x <= 1")
-        if self.peak_lr < 0:
-            raise ValueError(f"optim.peak_lr is {self.peak_lr}: expected at least 0")
-        if self.accumulate < 1:
-            raise ValueError(f"optim.accumulate is {self.accumulate}: expected at least 1")
+        share, more = "0 <= x < 1", "more than 0"
+        holds: Holds = {
+            "peak_lr": (self.peak_lr >= 0, "at least 0"),
+            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "warmup_share": (0 <= (self.warmup_share or 0) < 1, share),
+            "decay_steps": (self.decay_steps is None or self.decay_steps >= 1, "at least 1"),
+            "cooldown_share": (0 <= self.cooldown_share <= 1, "0 <= x <= 1"),
+            "b1": (0 <= self.b1 < 1, share),
+            "b2": (0 <= self.b2 < 1, share),
+            "eps": (self.eps > 0, more),
+            "momentum": (0 <= self.momentum < 1, share),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "layer_decay": (self.layer_decay is None or 0 < self.layer_decay <= 1, "0 < x <= 1"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, f"{more}, or None"),
+            "accumulate": (self.accumulate >= 1, "at least 1"),
+        }
+        check("optim", self, holds)
 
 
 @dataclass(frozen=True)
@@ -106,23 +112,18 @@ class Run:
     init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs <= 0:
-            raise ValueError(f"run.epochs is {self.epochs}: expected above 0")
-        if self.evals_per_epoch is not None and self.evals_per_epoch <= 0:
-            raise ValueError(f"run.evals_per_epoch is {self.evals_per_epoch}: expected above 0")
-        if self.seed < 0:
-            raise ValueError(f"run.seed is {self.seed}: expected at least 0")
-        for name in (
-            "steps",
-            "log_every",
-            "save_every",
-            "eval_every",
-            "eval_batches",
-            "keep",
-            "loss_pieces",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"run.{name} is {getattr(self, name)}: expected at least 1")
+        every = ("log_every", "save_every", "eval_every")
+        counts = ("steps", *every, "eval_batches", "keep", "loss_pieces")
+        holds: Holds = {
+            "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
+            "evals_per_epoch": (
+                self.evals_per_epoch is None or self.evals_per_epoch > 0,
+                "above 0",
+            ),
+            "seed": (self.seed >= 0, "at least 0"),
+            **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
+        }
+        check("run", self, holds)
 
 
 @dataclass(frozen=True)
