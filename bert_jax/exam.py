@@ -66,7 +66,7 @@ class Exam:
             terms = objective.terms(params, batch, None)
             return batch["row"], objective.outputs(params, batch), terms["task_loss"]
 
-        self._answer = jax.jit(answer, out_shardings=sharding.replicated(mesh))
+        self._answer = jax.jit(sharding.on(mesh, answer), out_shardings=sharding.replicated(mesh))
 
     def sit(self, params: Any, split: str) -> Paper:
         losses = []

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import load, results
+from bert_jax import load, objectives, results, sharding, train
 from bert_jax.checkpoint import Checkpoints
-from bert_jax.config import Supervised
+from bert_jax.config import Mesh, Supervised
+from bert_jax.exam import Exam
 from bert_jax.finetune import finetune
+from bert_jax.recipe import Task
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,21 @@ def test_the_best_checkpoint_counts_and_is_loaded(
     assert written(tmp_path / "run")["best_step"] == 6 == load(tmp_path / "run").step
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as kept:
         assert kept.steps() == [6, 10, 12]
+
+
+def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
+    home: Path, tmp_path: Path
+) -> None:
+    """Not the best of those that are left."""
+    tune(home, tmp_path / "run")
+    found = written(tmp_path / "run")
+    assert load(tmp_path / "run").step == found["best_step"]
+    other = 9 - found["best_step"]  # 3 and 6 were saved
+    results.write(tmp_path / "run", found | {"best_step": other})
+    assert load(tmp_path / "run").step == other
+    shutil.rmtree(tmp_path / "run/checkpoints" / str(other))
+    with pytest.raises(ValueError, match=rf"of checkpoint {other}, and there are \d: bring it"):
+        load(tmp_path / "run")
 
 
 def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> None:
@@ -234,3 +251,16 @@ def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> 
     shutil.copytree(home / "classification", tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.corpus was"):
         finetune(colours.asked(home / "model", "classification", other, tmp_path / "run"))
+
+
+def test_a_split_is_answered_in_sight_of_the_mesh(home: Path, tmp_path: Path) -> None:
+    """Kernels of attention see which rows are theirs: no TPU splits them by itself."""
+    where = home / "model", "classification", home / "classification", tmp_path / "run"
+    task = Task.of(colours.asked(*where, run=dict(attention="fused")))
+    mesh = sharding.make_mesh(Mesh(2), jax.devices()[:2])
+    objective = objectives.build(task.experiment)
+    steps = train.build(task.experiment, objective, mesh)
+    exam = Exam(task, task.experiment, objective, steps, mesh)
+    batch = steps.to_devices(next(task.batches(task.experiment, "dev").once()))
+    text = exam._answer.lower(steps.like.params, batch).as_text()
+    assert "sdy.manual_computation" in text
