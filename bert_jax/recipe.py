@@ -31,7 +31,7 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
 
     The encoder is the model's, dropout included. Where the recipe's objective is a plain
     `Supervised()`, the heads are those of the model's family. Steps that `change` asks for beat
-    epochs, and `eval_every` the evaluations per epoch.
+    epochs, `eval_every` the evaluations per epoch, and `warmup_steps` the share of warm-up.
 
     ValueError: a config for pre-training, and what `change` raises.
     """
@@ -52,12 +52,16 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
     for given, share in (("steps", "epochs"), ("eval_every", "evals_per_epoch")):
         if getattr(asked.run, given) != getattr(recipe.run, given):
             run[share] = None
+    optim = {}
+    if asked.optim.warmup_steps != recipe.optim.warmup_steps:
+        optim["warmup_share"] = None
     task = asked.objective.task
     if recipe.objective == Supervised():
         heads = config.supervised(family, task)
     else:
         heads = config.replace(recipe.objective, task=task, family=family)
-    return change(config.replace(recipe, encoder=model.encoder, objective=heads, run=run))
+    whole = config.replace(recipe, encoder=model.encoder, objective=heads, optim=optim, run=run)
+    return change(whole)
 
 
 def begun(folder: Path, init: str | None) -> Experiment | None:

@@ -7,8 +7,8 @@ import colours
 import pytest
 from typed import call
 
-from bert_jax import config
-from bert_jax.config import Supervised
+from bert_jax import config, optim, recipe
+from bert_jax.config import Experiment
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").glob("finetune*.py"))
@@ -72,11 +72,19 @@ def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_every_recipe_fits_every_model(path: Path, home: Path, tmp_path: Path) -> None:
-    """The heads are the model's family's, the rest is the recipe's."""
-    recipe = config.from_file(path)
-    assert recipe.objective == Supervised()
-    assert (recipe.run.epochs, recipe.optim.warmup_share) != (None, None)
+def test_what_is_asked_for_beats_every_recipe(path: Path, home: Path) -> None:
+    """The heads are the model's family's; shares of a recipe give way to numbers of steps."""
+
+    def change(asked: Experiment) -> Experiment:
+        run = dict(init=str(home / "model"), steps=1000, eval_every=30)
+        return config.replace(asked, optim=dict(warmup_steps=200), run=run)
+
+    found = recipe.for_model(config.from_file(path), change)
+    assert found.objective.family == "bert"
+    assert (found.run.epochs, found.run.evals_per_epoch) == (None, None)
+    rate = optim.schedule(found.optim, found.run.steps)
+    # of the peak; an ELECTRA's rate falls from the start
+    assert rate(100) == pytest.approx(found.optim.peak_lr / 2, rel=0.11)
 
 
 ROW = {"text": "red", "label": "red"}
