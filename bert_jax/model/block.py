@@ -66,7 +66,8 @@ class Attention(nn.Module):
             c.attention_dropout,
             dropout_key(self),
             c.window,
-            self.backend,
+            # shapes alone matter at the start, and are the same where the backend does not run
+            "xla" if self.is_initializing() else self.backend,
             far,
         )
         h = h.swapaxes(1, 2).reshape(x.shape)

@@ -54,7 +54,7 @@ def attention(
     """
     rate = 0.0 if key is None else rate
     if backend == "auto":
-        backend = choice(platform(), q.shape[-2], q.dtype, rate)
+        backend = choice(platform(), q.shape[-2], q.shape[-1], q.dtype, rate)
     attend = BACKENDS[backend]
     if far is None or window is None:
         return attend(q, k, v, sight, rate, key, window)
@@ -67,12 +67,10 @@ def attention(
     return jax.lax.cond(far, within(None), within(window), q, k, v)
 
 
-def choice(platform: str, length: Any, dtype: Any, rate: float) -> str:
+def choice(platform: str, length: Any, width: int, dtype: Any, rate: float) -> str:
     """The backend for a platform: the one that moves the least memory of those that can."""
     if platform == "tpu" and length % 128 == 0:
         if length <= fused.LONGEST:
             return "fused"
         return "splash" if not rate else "xla"
-    if platform in ("gpu", "cuda") and dtype != jnp.float32 and not rate:
-        return "cudnn"
-    return "xla"
+    return "xla" if cudnn.refusal(platform, dtype, width, rate) else "cudnn"

@@ -35,7 +35,8 @@ def attend(
     ValueError: no GPU, float32, dropout, or heads of a width that cuDNN does not take.
     """
     b, h, length, width = q.shape
-    _check(q.dtype, width, rate if key is not None else 0.0)
+    if said := refusal(platform(), q.dtype, width, rate if key is not None else 0.0):
+        raise ValueError(said)
     more = length % 2  # a mask's gradient needs an even length
     segments = jnp.pad(sight.segments, ((0, 0), (0, more)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q, k, v))
@@ -45,26 +46,26 @@ def attend(
     return f(q, k, v, segments)[:, :, :length]
 
 
-def _check(dtype: jnp.dtype, width: int, rate: float) -> None:
-    if platform() not in ("gpu", "cuda"):
-        raise ValueError(
-            f"attention cudnn needs an NVIDIA GPU, found {platform()}: choose run.attention auto"
-        )
+def refusal(platform: str, dtype: jnp.dtype, width: int, rate: float) -> str | None:
+    """Why heads of this width and type cannot go this way, and what to change; None: they can."""
+    if platform not in ("gpu", "cuda"):
+        return f"attention cudnn needs an NVIDIA GPU, found {platform}: choose run.attention auto"
     if dtype not in (jnp.bfloat16, jnp.float16):
-        raise ValueError(
+        return (
             f"attention cudnn takes bfloat16, found {dtype}: set run.dtype bfloat16, "
             "or choose run.attention xla"
         )
     if rate:
-        raise ValueError(
+        return (
             f"attention cudnn has no dropout, found encoder.attention_dropout {rate}: "
             "set it to 0, or choose run.attention xla"
         )
     if width % 8 or width > 128:
-        raise ValueError(
+        return (
             f"attention cudnn takes heads of a width that 8 divides, up to 128, found {width}: "
             "change encoder.heads, or choose run.attention xla"
         )
+    return None
 
 
 def _local(

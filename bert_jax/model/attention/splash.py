@@ -19,7 +19,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from bert_jax.model.attention.shards import Cost, Shards
+from bert_jax.model.attention.shards import Shards
 from bert_jax.model.attention.sight import Sight
 
 LANES = 128  # of a TPU's vector unit: lengths are padded to multiples
@@ -90,29 +90,3 @@ def _local(
 
 def block_of(length: int) -> int:
     return max(n for n in range(LANES, BLOCK + 1, LANES) if length % n == 0)
-
-
-def cost(
-    b: int,
-    h: int,
-    length: int,
-    k: int,
-    itemsize: int = 2,
-    backward: bool = False,
-    window: int | None = None,
-) -> Cost:
-    """Of one call, which XLA's cost analysis leaves out; `length` a multiple of 128. Two matrix
-    products per pair of blocks in the window forward; seven backward, three for dq and four for
-    dk and dv. One side of a pair is read once, the other as often as it is visited; a head fills
-    whole lanes in memory."""
-    block = block_of(length)
-    n = length // block
-    reach = n if window is None else -(-window // block)
-    pairs = sum(abs(i - j) <= reach for i in range(n) for j in range(n))
-    products, once, again = (7, 7, 4) if backward else (2, 2, 2)
-    lanes = -(-k // LANES) * LANES
-    return Cost(
-        flops=2 * products * b * h * pairs * block**2 * k,
-        bytes=(once * n + again * pairs) * b * h * block * lanes * itemsize,
-        exponentials=(1 + backward) * b * h * pairs * block**2,
-    )
