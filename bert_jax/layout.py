@@ -58,6 +58,9 @@ def constrain(x: jax.Array, *axes: Axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(*spec))
 
 
+# Named, since `random_words` and the keys of a batch's rows count on how its words are made.
+PRNG = "threefry2x32"
+
 # ---- rows by hand
 
 

@@ -43,7 +43,7 @@ class State(NamedTuple):
 
 def named_key(seed: int, name: str) -> jax.Array:
     """A key for one use of randomness."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return jax.random.fold_in(jax.random.key(seed, impl=layout.PRNG), zlib.crc32(name.encode()))
 
 
 class Steps(NamedTuple):

@@ -37,7 +37,7 @@ def after(steps: train.Steps, state: Any, begin: int, count: int) -> tuple[Any, 
     return state, losses
 
 
-@pytest.mark.parametrize("family", ["bert", "spanbert"])
+@pytest.mark.parametrize("family", ["bert", "electra", "spanbert"])
 def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
     config = odd(family)
     one = build(config, Mesh(1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from bert_jax import layout
 from bert_jax.config import ReplacedTokens
 from bert_jax.corruption import Vocabulary
 from bert_jax.losses import (
@@ -156,9 +157,12 @@ class ReplacedTokensObjective:
         return in_pieces(some, self.pieces, head.features, *given)
 
     def sample(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
-        """Tokens [b p] by the law of logits [b p v]; each row's from a key of its own [b k]."""
-        keys = jax.random.wrap_key_data(keys)
-        return jax.vmap(jax.random.categorical)(keys, logits / self.config.temperature)
+        """Tokens [b p] by the law of logits [b p v]; each row's from a key of its own [b k], and
+        each place's from one of its own, so that padding of the vocabulary moves no draw."""
+        keys = jax.random.wrap_key_data(keys, impl=layout.PRNG)
+        keys = jax.vmap(lambda key: jax.random.split(key, logits.shape[1]))(keys)
+        draw = jax.vmap(jax.vmap(jax.random.categorical))
+        return draw(keys, logits / self.config.temperature)
 
     def replace(self, batch: Batch, sampled: jax.Array) -> jax.Array:
         """The row as it was, with the generator's samples at the masked positions."""
