@@ -97,20 +97,23 @@ def squared_error(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Histogram:
-    """How many negatives and positives have a probability in each of `BINS` equal bins. An
-    area under a curve is no mean, but the histograms that it is made of add up."""
+    """How many negatives and positives have a logit in each of `BINS` equal bins from -`FAR` to
+    `FAR`, with what lies beyond in the outermost. An area under a curve is no mean, but the
+    histograms that it is made of add up. Logits nearer to each other than .006 may be taken for
+    equal; bins of probabilities would do so with all that are rare."""
 
     negatives: Any  # float32 [bins]
     positives: Any
 
-    BINS: ClassVar[int] = 200
+    BINS: ClassVar[int] = 4096
+    FAR: ClassVar[float] = 12.0
 
     @classmethod
     def of(
         cls, logits: Float[Array, "*s"], labels: Float[Array, "*s"], weights: Float[Array, "*s"]
     ) -> Histogram:
-        bins = (jax.nn.sigmoid(logits) * cls.BINS).astype(jnp.int32)
-        bins = jnp.clip(bins, 0, cls.BINS - 1).ravel()
+        share = (logits + cls.FAR) / (2 * cls.FAR)
+        bins = jnp.clip(share * cls.BINS, 0, cls.BINS - 1).astype(jnp.int32).ravel()
         empty = jnp.zeros(cls.BINS)
         parts = (weights * (1 - labels), weights * labels)
         return cls(*(empty.at[bins].add(part.ravel()) for part in parts))

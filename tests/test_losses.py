@@ -56,11 +56,11 @@ def test_the_projection_is_the_table_transposed() -> None:
 def test_histograms_add_up_to_the_area_under_the_curve(shift: float) -> None:
     """Against the definition: the share of (negative, positive) pairs in the right order."""
     labels = (RNG.random((2, 400)) < 0.2).astype(np.float32)
-    logits = (RNG.normal(size=labels.shape) + shift * labels).astype(np.float32)
+    logits = (RNG.normal(size=labels.shape) + shift * labels).astype(np.float32) - 4  # rare
     parts = [
         Histogram.of(*map(jnp.asarray, (x, y, np.ones_like(y))))
         for x, y in zip(logits, labels, strict=True)
     ]
     auc = jax.tree.map(jnp.add, *parts).value
     positives, negatives = logits[labels == 1], logits[labels == 0]
-    assert abs(auc - (positives[:, None] > negatives).mean()) < 0.005
+    assert abs(auc - (positives[:, None] > negatives).mean()) < 0.001
