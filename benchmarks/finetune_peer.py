@@ -1,9 +1,9 @@
 """The same fine-tuning in transformers on PyTorch: how far apart the metrics are, and how long
 a step takes.
 
-    python benchmarks/finetune_peer.py RUN [--timed 20]
+    python benchmarks/finetune_peer.py RUN [--timed 20] [--only-time]
 
-RUN is a finished run of `bert-jax finetune` whose --init was a Hugging Face folder of a BERT. The
+RUN is a run of `bert-jax finetune`, finished where its scores are wanted, whose --init was a Hugging Face folder of a BERT. The
 peer begins with the same checkpoint and takes the same rows in the same batches, padded alike,
 with the same learning rates, decay and clipping; what differs is the head's first values and the
 draws of dropout. As here, the checkpoint that scores best on dev is the one that counts. At first
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import transformers
 
-from bert_jax import config, objectives, optim, origin, sharding, tasks, train
+from bert_jax import config, objectives, optim, origin, results, sharding, tasks, train
 from bert_jax.recipe import Task
 
 CLASSES = {
@@ -138,7 +138,8 @@ def timed(task: Task, peer: Peer, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--timed", type=int, default=20)
+    parser.add_argument("--timed", type=int, default=20, help="batches; 0: none")
+    parser.add_argument("--only-time", action="store_true", help="do not train to the end")
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     experiment = config.read(args.run / "config.json")
@@ -149,6 +150,8 @@ def main() -> None:
         taken = timed(task, Peer(experiment, kind, labels), args.timed)
         report["seconds_per_step"] = taken
         print(json.dumps(taken), flush=True)
+    if args.only_time:
+        return
     peer, headline = Peer(experiment, kind, labels), task.headline
     best: tuple[float, dict[str, Any]] | None = None
     steps, batches = experiment.run.steps, task.batches(experiment, "train").start(0)
@@ -162,9 +165,9 @@ def main() -> None:
     assert best is not None
     peer.model.load_state_dict(best[1])
     theirs = {s: scores(peer, task, s) for s in ("dev", "test") if s in task.encoded}
-    ours = json.loads((args.run / "results.json").read_text())
     report["transformers"] = theirs
-    report["bert_jax"] = {split: ours[split] for split in theirs}
+    if (ours := results.read(args.run)) is not None:
+        report["bert_jax"] = {split: ours[split] for split in theirs}
     print(json.dumps(report, indent=1))
 
 
