@@ -62,8 +62,8 @@ def cells(tiny: bool, scale: float) -> Iterator[Cell]:
 
 def command(cell: Cell, steps: int, bf16: bool, compile: bool) -> list[str]:
     asked = ["--batch-size", str(cell.rows), "--length", str(cell.length), "--steps", str(steps)]
-    asked += ["--against", "transformers"] if cell.against else []
-    asked += [] if compile else ["--no-compile"]
+    if cell.against:
+        asked += ["--against", "transformers", *([] if compile else ["--no-compile"])]
     asked += ["--run.dtype", "bfloat16"] if bf16 else []
     config = str(ROOT / "configs" / f"{cell.model}.py")
     return [sys.executable, "-m", "bert_jax", "bench", config, *asked, "--json"]

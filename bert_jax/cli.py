@@ -30,22 +30,16 @@ PATH_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     _keep_compiled()
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] in (["pretrain"], ["finetune"]) and argv[2:] == ["--help"]:
-        from_config(argv[1], ["--help"], argv[0])  # the fields of this config; does not return
-    args, rest = flags.parser().parse_known_args(argv)
-    beam = getattr(args, "engine", None) == "beam"  # whose runners have flags of their own
-    if rest and args.command not in OPEN and not beam:
-        _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
     try:
-        bucket.refuse(vars(args))
-        status = COMMANDS[args.command](args, rest)
+        status = _run(sys.argv[1:] if argv is None else list(argv))
     except ValueError as e:
         # Our own code says ValueError where the input is wrong; from elsewhere it is a defect.
         if not _raised_here(e):
             raise
         _fail(str(e))
     except PATH_ERRORS as e:
+        if e.filename is None:  # a library's own, which names no path that could be another
+            raise
         _fail(f"{e.filename}: {e.strerror}: choose another path")
     except OSError as e:
         if e.errno not in FULL:
@@ -56,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         status = 130
     _end(status)
+
+
+def _run(argv: list[str]) -> int:
+    if argv[:1] in (["pretrain"], ["finetune"]) and argv[2:] == ["--help"]:
+        from_config(argv[1], ["--help"], argv[0])  # the fields of this config; does not return
+    args, rest = flags.parser().parse_known_args(argv)
+    beam = getattr(args, "engine", None) == "beam"  # whose runners have flags of their own
+    if rest and args.command not in OPEN and not beam:
+        _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
+    bucket.refuse(vars(args))
+    return COMMANDS[args.command](args, rest)
 
 
 def _keep_compiled() -> None:

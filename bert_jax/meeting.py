@@ -21,13 +21,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, Protocol
 
 from bert_jax.failure import Failure
 
 PING = 5.0  # seconds between signs of life
 SILENT = 90.0  # after so many without one a process is lost
+LONGEST = 1 << 20  # bytes of a message; a config has some thousands
 GRACE = 3.0  # for a process to say its own error before it is ended for another's
 
 
@@ -72,29 +73,39 @@ def _host(
     with _listen(place) as server:
         while len(told) < place.count:
             server.settimeout(max(until - time.monotonic(), 0.01))
-            line = said = None
-            try:
-                line = Line(server.accept()[0])
-                line.socket.settimeout(10)  # who connects says who he is at once
-                said = line.receive()
-            except OSError:
-                pass  # nobody in time, or one who hung up
+            came = _accept(server)
             if time.monotonic() > until:
-                _refuse(lines, _absent(place, told, wait), late=True)
-            if line is None or not said or not said.get("process"):
-                continue  # no process of ours
-            lines[said["process"]] = line
-            if said["count"] != place.count or said["process"] in told:
-                what = f"process {said['process']} of {said['count']}"
-                again = ", for the second time" if said["process"] in told else ""
-                _refuse(lines, f"{what} came{again} where {place.count} were expected")
-            told[said["process"]] = said["asked"]
+                _refuse(lines.values(), _absent(place, told, wait), late=True)
+            if came is None:
+                continue
+            line, number, count, theirs = came
+            if count != place.count or number in told:
+                again = ", for the second time" if number in told else ""
+                why = f"process {number} of {count} came{again} where {place.count} were expected"
+                _refuse([*lines.values(), line], why)
+            lines[number], told[number] = line, theirs
     wrong = compare(told)
     if wrong:
-        _refuse(lines, wrong)
+        _refuse(lines.values(), wrong)
     for line in lines.values():
-        line.send({"go": True})
+        with contextlib.suppress(OSError):  # of one that died: `Lines` hears it, and tells all
+            line.send({"go": True})
     return lines
+
+
+def _accept(server: socket.socket) -> tuple[Line, int, int, Any] | None:
+    """Who connects: number, of how many, and what it was asked. None: nobody in time, one who hung
+    up, or no process of ours, since anybody may find the port."""
+    try:
+        line = Line(server.accept()[0])
+        line.socket.settimeout(10)  # who connects says who he is at once
+        said = line.receive() or {}
+    except OSError:
+        return None
+    i, n = said.get("process"), said.get("count")
+    if type(i) is int and type(n) is int and 0 < i < n and "asked" in said:
+        return line, i, n, said["asked"]
+    return None
 
 
 def _visit(
@@ -114,14 +125,13 @@ def _visit(
             line.send({"process": place.number, "count": place.count, "asked": asked})
             line.socket.settimeout(left + 5)  # process 0 names who is missing
             said = line.receive() or {}
+            if said.get("go"):
+                return {0: line}
         except OSError:  # not there yet
-            said, line = {}, None
-        if line is not None and said.get("go"):
-            return {0: line}
-        if not said:
-            time.sleep(min(0.2, max(left, 0)))
-        elif "refused" in said:
-            raise Failure(said["refused"]) if said["late"] else ValueError(said["refused"])
+            said = {}
+        if "refused" in said:
+            raise (Failure if said.get("late") else ValueError)(said["refused"])
+        time.sleep(min(0.2, left))
 
 
 def _listen(place: Place) -> socket.socket:
@@ -148,8 +158,8 @@ def _absent(place: Place, told: Told, wait: float) -> str:
     )
 
 
-def _refuse(lines: dict[int, Line], why: str, late: bool = False) -> None:
-    for line in lines.values():
+def _refuse(lines: Iterable[Line], why: str, late: bool = False) -> NoReturn:
+    for line in lines:
         with contextlib.suppress(OSError):
             line.send({"refused": why, "late": late})
     raise Failure(why) if late else ValueError(why)
@@ -175,14 +185,14 @@ class Line:
         """The next message; None at the end, or where it is no message of ours."""
         while b"\n" not in self._rest:
             got = self.socket.recv(1 << 16)
-            if not got:
+            if not got or len(self._rest) > LONGEST:
                 return None
             self._rest += got
         first, _, self._rest = self._rest.partition(b"\n")
         self.heard = time.monotonic()
         try:
             said = json.loads(first)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return said if isinstance(said, dict) else None
 

@@ -27,7 +27,8 @@ def load(path: str | Path) -> Model:
     """The model of a run folder, of an imported folder, or of a Hugging Face folder. A run gives
     its newest checkpoint; one of fine-tuning that has finished the best, as `results.json` says.
 
-    ValueError: no such folder, none of these, no checkpoint in it yet, damaged weights.
+    ValueError: no such folder, none of these, no checkpoint in it yet, the best one gone, damaged
+    weights.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
@@ -44,17 +45,31 @@ def load(path: str | Path) -> Model:
     experiment = config.read(folder / "config.json")
     tokenizer = tokenizers.load(folder / "tokenizer")
     found = results.read(folder) if isinstance(experiment.objective, Supervised) else None
-    best = "-eval_loss" if found is None else f"eval_{found['metric']}"
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", read_only=True, best=best)
-    step = checkpoints.newest() if found is None else checkpoints.best()
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", read_only=True)
+    step = checkpoints.newest()
     if step is None:
         raise ValueError(f"{folder} holds no checkpoint yet: train it first")
+    if found is not None:
+        step = _best(folder, found, checkpoints.steps())
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = checkpoint.abstract(like, jax.tree.map(lambda _: here, like))
     params = checkpoints.restore_params(step, shapes)
     threshold = 0.0 if found is None else found.get("threshold", 0.0)
     return Model(experiment, params, tokenizer, step, threshold)
+
+
+def _best(folder: Path, found: results.Results, steps: Sequence[int]) -> int:
+    """The checkpoint that `results.json` is of; what is best among those that are left may be
+    another. ValueError: it is gone."""
+    best = found.get("best_step")
+    if best is None or best not in steps:
+        there = ", ".join(map(str, steps))
+        raise ValueError(
+            f"{folder / results.FILE} is of checkpoint {best}, and there are {there}: bring it "
+            f"back from a copy, or remove {results.FILE} and give the finetune command again"
+        )
+    return int(best)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bert_jax import (
     sharding,
     train,
 )
+from bert_jax import profile as profiles
 from bert_jax.config import Experiment
 from bert_jax.corruption import Vocabulary
 from bert_jax.guard import Stop
@@ -33,6 +34,7 @@ def pretrain(asked: Experiment, profile: int = 0) -> int | None:
     ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
+    profiles.check(profile)
     folder = bucket.here(asked.run.dir)
     stages = corpora.open_stages(asked)
     opened = [corpus for stage in stages for corpus in stage.corpora]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,25 @@ import jax
 AFTER = 3  # steps of a start that are not like the others: compiling, first fetches
 
 
+def check(steps: int) -> None:
+    """ValueError: no number of steps."""
+    if steps < 0:
+        raise ValueError(f"--profile is {steps}: expected a number of steps, or 0 for no trace")
+
+
 class Profile:
-    """Traces `steps` steps, perhaps none, into `folder`, from the `AFTER`th after `start` on. For
-    XProf `tensorboard --logdir folder`; for Perfetto the file `perfetto_trace.json.gz` in it."""
+    """Traces `steps` steps, perhaps none, into `folder`, but for the first `AFTER` after `start`.
+    For XProf `tensorboard --logdir folder`; for Perfetto `perfetto_trace.json.gz` in it."""
 
     def __init__(self, folder: Path, steps: int, start: int = 0):
-        if steps < 0:
-            raise ValueError(f"--profile {steps}: expected a number of steps")
+        check(steps)
         self._folder, self._steps, self._first = folder, steps, start + AFTER + 1
-        self._running = False
+        self._running = self._begun = False
 
     def before(self, step: int) -> None:
         if self._steps and step == self._first:
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
-            self._running = True
+            self._running = self._begun = True
 
     def after(self, step: int, state: Any) -> None:
         """What the step made is waited for where the trace ends, so that all of it is in."""
@@ -32,7 +38,13 @@ class Profile:
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that a stop cut short."""
+        """Ends a trace that a stop cut short; says so where there is none."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+        if self._steps and not self._begun and jax.process_index() == 0:
+            print(
+                f"no trace was written: it begins at step {self._first}, after the first {AFTER} "
+                "of a start, and this one ended before: train for more steps",
+                file=sys.stderr,
+            )

@@ -87,7 +87,8 @@ def _is_number(value: Any) -> bool:
 
 def write(folder: Path, results: Results) -> None:
     text = json.dumps(results, indent=2)
-    counts = re.compile(r"\[[\d,\s]+\]")  # a row of the confusion
+    # A row of the confusion. No string is taken for one: JSON has no line break within a string.
+    counts = re.compile(r"\[\n[\d,\s]+\]")
     text = counts.sub(lambda m: json.dumps(json.loads(m[0])), text)
     folders.write_text(folder / FILE, text + "\n")
 

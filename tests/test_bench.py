@@ -15,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from typed import call
 
 from bert_jax import bench, cli, config, flops, objectives
 from bert_jax.bench import Asked, clock, device, fit, peer, rows
 from bert_jax.config import ELECTRA, Experiment, Masked, Supervised, replace
+from bert_jax.text import tokenizer
+from bert_jax.text.corpus import prepare
 
+SAMPLE = Path(__file__).parents[1] / "data" / "sample.txt"
 TINY = replace(small.FAMILIES["bert"], run=dict(steps=100))
 
 
@@ -257,6 +261,57 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused() -> None:
 def test_flags_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Asked(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--data.path", "corpus"], "--data.path: rows are those of --data CORPUS"),
+        (["--data.mix=a=1,b=2"], "--data.mix: rows are those of --data CORPUS"),
+        (["--mesh.data", "1", "--against", "transformers"], "--mesh.data beside --against"),
+        (["--no-compile"], "--no-compile is of their side: it needs --against"),
+    ],
+    ids=str,
+)
+def test_what_would_change_nothing_is_refused(given: list[str], message: str, capsys: Any) -> None:
+    assert call("bench", "configs/tiny_bert.py", *given) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_of_several_stages_the_last_is_timed() -> None:
+    staged = replace(TINY, data=dict(stages="16x16=0.9,32x4=0.1", length=None))
+    assert [(s.batch_size, s.length) for s in bench._shaped(staged, Asked()).stages] == [(4, 32)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One text: plain/, packed/, and other/ by another tokenizer."""
+    folder = tmp_path_factory.mktemp("bench")
+    text = [d[:400] for d in SAMPLE.read_text(encoding="utf-8").split("\n\n")[:30]]
+    (folder / "text").write_text("\n\n".join(text), encoding="utf-8")
+    for name, pieces, pack in (("plain", 400, 0), ("packed", 400, 2), ("other", 300, 0)):
+        tokenizer.train(text, "wordpiece", pieces).save(folder / str(pieces))
+        made = [str(folder / "text")], folder / str(pieces), "full", small.LENGTH
+        prepare(*made, folder / name, progress=False, pack=pack)
+    return folder
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("data", "packed", "message"),
+    [
+        ("packed", None, "--data has packed rows, which --against transformers cannot take"),
+        ("packed", "packed", "--data has packed rows"),
+        ("other", "packed", "--packed has a vocabulary of 400, --data of 300"),
+    ],
+)
+def test_rows_that_theirs_cannot_take_are_refused_before_anything_is_compiled(
+    data: str, packed: str | None, message: str, prepared: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(bench, "Ours", None)
+    given = {"data": str(prepared / data), "packed": packed and str(prepared / packed)}
+    with pytest.raises(ValueError, match=message):
+        measured(TINY, against=True, **given)
 
 
 def test_a_row_longer_than_the_model_is_refused(capsys: Any) -> None:

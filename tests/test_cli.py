@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typed import call
 
-from bert_jax import lock
+from bert_jax import cli, lock
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample.txt"
@@ -236,6 +236,26 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
         ],
         "text.txt",
     ),
+    "rows of no tokens": (
+        lambda made, tmp: [
+            "prepare",
+            made / "text.txt",
+            "--tokenizer",
+            made / "tok",
+            "--segments",
+            "nsp",
+            "--length",
+            0,
+            "--pack",
+            "--out",
+            tmp / "out",
+        ],
+        "length is 0: expected 8 to",
+    ),
+    "help on a config that is not there": (
+        lambda made, tmp: ["pretrain", tmp / "none.py", "--help"],
+        "no config file",
+    ),
     "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
     "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),
     "a text beyond the model": (
@@ -262,10 +282,24 @@ def test_bad_input_is_said_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_a_library_misses_is_no_path_of_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What names no path is a defect, with its traceback."""
+
+    def fill(*_: object) -> int:
+        raise FileNotFoundError("no such array")
+
+    monkeypatch.setitem(cli.COMMANDS, "fill", fill)
+    with pytest.raises(FileNotFoundError, match="no such array"):
+        cli.main(["fill", "run", "[MASK]"])
+
+
 CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
     "a length beyond the model": (("--data.length", 600), "encoder.max_length 512"),
     "rows longer than asked for": (("--data.length", 16), "rows of 32 tokens"),
     "a batch that does not divide": (("--data.batch-size", 6), "does not divide over 4 devices"),
+    "a trace of less than no steps": (("--profile", -1), "--profile is -1: expected a number"),
     "a misspelt field": (("--encoder.hiden-size", 3), "hidden-size"),
     "a value of the wrong type": (("--run.steps", "many"), "many"),
     "heads that do not divide": (("--encoder.heads", 5), "encoder.heads 5"),

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from folders import error, hf_folder, imported, network, read
+import small
+from folders import Model, error, hf_folder, imported, network, read
 from safetensors.numpy import load_file
 
-from bert_jax import config, importing
+from bert_jax import config, importing, objectives
 from bert_jax.export import export, metrics
 from bert_jax.model import Sight
 
@@ -69,6 +70,19 @@ def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
         back = checkpointer.restore((tmp_path / "out/params").absolute())
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, back, model.params)))
     assert config.read(tmp_path / "out/config.json") == model.config
+
+
+@pytest.mark.parametrize("part", ["discriminator", "generator"])
+def test_the_tree_of_a_tower_is_that_of_its_config(part: str, tmp_path: Path) -> None:
+    whole, out = small.FAMILIES["electra"], tmp_path / "out"
+    params = jax.jit(objectives.build(whole).init)(jax.random.key(0))
+    hf = hf_folder(tmp_path / "hf")  # for its tokenizer
+    export(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((out / "params").absolute())
+    of_config = objectives.build(config.read(out / "config.json"))
+    like = jax.eval_shape(of_config.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, like)
 
 
 ALONE = """

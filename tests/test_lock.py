@@ -96,22 +96,27 @@ def test_who_does_not_own_it_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def enter(folder: Path, seconds: float, inside: Any, most: Any) -> None:
+def enter(folder: Path, seconds: float, begin: Any, inside: Any, most: Any, kept_out: Any) -> None:
+    begin.wait()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(ValueError), lock.hold(folder):
-            with inside.get_lock():
-                inside.value += 1
-                most.value = max(most.value, inside.value)
-            time.sleep(0.0005)
-            with inside.get_lock():
-                inside.value -= 1
+        try:
+            with lock.hold(folder):
+                with inside.get_lock():
+                    inside.value += 1
+                    most.value = max(most.value, inside.value)
+                time.sleep(0.0005)
+                with inside.get_lock():
+                    inside.value -= 1
+        except ValueError:
+            with kept_out.get_lock():
+                kept_out.value += 1
 
 
 def test_there_are_never_two_inside_though_each_removes_the_file(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    inside, most = context.Value("i", 0), context.Value("i", 0)
-    args = (tmp_path, 1.0, inside, most)
+    inside, most, kept_out = (context.Value("i", 0) for _ in range(3))
+    args = (tmp_path, 1.0, context.Barrier(3), inside, most, kept_out)
     many = [context.Process(target=enter, args=args) for _ in range(3)]
     for process in many:
         process.start()
@@ -119,6 +124,7 @@ def test_there_are_never_two_inside_though_each_removes_the_file(tmp_path: Path)
         process.join()
     assert [p.exitcode for p in many] == [0, 0, 0]
     assert most.value == 1
+    assert kept_out.value > 10  # they did get in each other's way
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])

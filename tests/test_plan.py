@@ -57,19 +57,22 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_would_help(
         assert way in text
 
 
+@pytest.mark.parametrize(("rows", "most", "parts"), [(128, 4, 4), (40, 2, 5), (56, 3, 7)])
 def test_the_largest_batch_is_found_by_halving_and_doubling(
-    monkeypatch: pytest.MonkeyPatch,
+    rows: int, most: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And accumulated in equal parts that are no larger."""
+
     def compiled(config: Experiment, devices: list[Any]) -> compiling.Step:
-        rows = config.data.batch_size // len(devices) // config.optim.accumulate
-        return compiling.Step(rows <= 4, 0, 1, 0, None, 0.0, ())
+        n = config.data.batch_size // len(devices) // config.optim.accumulate
+        return compiling.Step(n <= most, 0, 1, 0, None, 0.0, ())
 
     monkeypatch.setattr(plan, "compiled", compiled)
-    config = replace(tiny(), data=dict(batch_size=128))
+    config = replace(tiny(), data=dict(batch_size=rows))
     assert plan.plan(config, ["v5e:2x4"], fit=True)["slices"][0]["fit"] == {
-        "rows_per_chip": 4,
-        "batch_size": 32,
-        "accumulate": 4,
+        "rows_per_chip": most,
+        "batch_size": 8 * most,
+        "accumulate": parts,
     }
 
 

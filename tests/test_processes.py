@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import colours
 import pytest
 
 from bert_jax import processes
@@ -16,6 +17,22 @@ from bert_jax.processes import Place
 
 HERE = Path(__file__).parent
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def ends(started: dict[int, subprocess.Popen]) -> dict[int, tuple[int, str]]:
+    """Exit status and standard error of each."""
+    try:
+        said = {i: p.communicate(timeout=300)[1] for i, p in started.items()}
+    finally:
+        for p in started.values():
+            p.kill()
+    return {i: (p.returncode, said[i]) for i, p in started.items()}
 
 
 class Fellows:
@@ -34,9 +51,7 @@ class Fellows:
         wait: float = 120,
     ) -> None:
         folder.mkdir(exist_ok=True)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port = free_port()
         self.started = {}
         for i in numbers if numbers is not None else range(count):
             place = {
@@ -56,13 +71,7 @@ class Fellows:
             )
 
     def end(self) -> dict[int, tuple[int, str]]:
-        """Exit status and standard error of each."""
-        try:
-            said = {i: p.communicate(timeout=300)[1] for i, p in self.started.items()}
-        finally:
-            for p in self.started.values():
-                p.kill()
-        return {i: (p.returncode, said[i]) for i, p in self.started.items()}
+        return ends(self.started)
 
 
 def lines(folder: Path) -> list[dict]:
@@ -166,6 +175,26 @@ def test_processes_that_were_asked_for_different_things_are_refused(tmp_path: Pa
     for status, said in Fellows(tmp_path, 2, rates=(1e-3, 2e-3)).end().values():
         assert status == 2
         assert "optim.peak_lr is 0.001 in process 0 and 0.002 in process 1" in said
+
+
+def test_processes_that_were_asked_for_different_seeds_are_refused(tmp_path: Path) -> None:
+    """Which no config holds; before there is a run folder."""
+    colours.model(tmp_path / "model")
+    colours.task(tmp_path / "data", "classification")
+    command = [sys.executable, "-m", "bert_jax", "finetune", HERE.parent / "configs/finetune.py"]
+    command += ["--init", "model", "--task", "classification", "--data", "data", "--run.dir", "run"]
+    command += ["--processes", "2", "--coordinator", f"127.0.0.1:{free_port()}"]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "XLA_FLAGS": FLAGS}
+    started = {}
+    for i in range(2):
+        asked = [*command, "--process", str(i), "--seeds", str(2 + i)]
+        started[i] = subprocess.Popen(
+            asked, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+    for status, said in ends(started).values():
+        assert status == 2, said
+        assert "--seeds is 2 in process 0 and 3 in process 1" in said
+    assert not (tmp_path / "run").exists()
 
 
 SLURM = {

@@ -50,6 +50,8 @@ class Asked:
             if value is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: expected at least 1")
+        if not (self.compile or self.against):
+            raise ValueError("--no-compile is of their side: it needs --against transformers")
         if self.packed and not (self.data and self.against):
             raise ValueError(
                 "--packed is our side's corpus beside theirs: it needs --against and --data, the "
@@ -60,7 +62,8 @@ class Asked:
 def bench(experiment: Experiment, asked: Asked, say: Callable[[str], None] = print) -> Json:
     """Everything that `bert-jax bench --json` prints.
 
-    ValueError: a batch or mesh that does not fit the devices, no PyTorch, a corpus that is none.
+    ValueError: a batch or mesh that does not fit the devices, no PyTorch, a corpus that is none,
+    packed rows for the peer.
     """
     family = peer.family_of(experiment) if asked.against else None
     experiment = _shaped(_masked_alone(experiment) if family else experiment, asked)
@@ -74,14 +77,13 @@ def bench(experiment: Experiment, asked: Asked, say: Callable[[str], None] = pri
     sharding.check_batch(size, parts, mesh)
     with ExitStack() as stack, _without_cache():
         mine = _rows(experiment, asked.packed or asked.data, stack)
+        given = _rows(experiment, asked.data, stack) if asked.packed else mine
+        if family:
+            _check_theirs(mine, given)
         say(f"compiling the step of {size} x {mine.experiment.data.length}")
         ours = Ours(mine, mesh)
         sides: list[clock.Side] = [ours]
         if family:
-            given = mine
-            if asked.packed:
-                given = _rows(experiment, asked.data, stack)
-                _same_vocabulary(mine, given)
             batches = ours.corrupted() if given is mine else Ours(given, mesh).corrupted()
             say("building theirs")
             where = devices[0].platform
@@ -110,7 +112,8 @@ def _masked_alone(experiment: Experiment) -> Experiment:
 
 
 def _shaped(experiment: Experiment, asked: Asked) -> Experiment:
-    """With the asked batch and length, else those of its last stage; its corpus is the asked."""
+    """With the asked batch and length, else those of its last stage, and no corpus: `_rows` has
+    the asked one."""
     last = experiment.stages[-1]
     length = asked.length or last.length
     if length is None and isinstance(experiment.objective, Supervised):
@@ -135,7 +138,13 @@ def _rows(experiment: Experiment, corpus: str | None, stack: ExitStack) -> Rows:
     return rows.of_corpus(config.replace(experiment, data=dict(path=corpus)))
 
 
-def _same_vocabulary(mine: Rows, given: Rows) -> None:
+def _check_theirs(mine: Rows, given: Rows) -> None:
+    """ValueError: rows that a model of theirs cannot take, or that are no text of ours."""
+    if given.packed:
+        raise ValueError(
+            "--data has packed rows, which --against transformers cannot take: give the same text "
+            "prepared without --pack as --data, and this corpus as --packed"
+        )
     a, b = (r.experiment.encoder.vocab_size for r in (mine, given))
     if a != b:
         raise ValueError(f"--packed has a vocabulary of {a}, --data of {b}: prepare both alike")
@@ -156,7 +165,7 @@ def _ours(ours: Ours, mesh: jax.sharding.Mesh, times: clock.Times) -> Json:
     assert shape.length is not None
     seconds = times.median(ours.name)
     real, padded = ours.real_tokens / seconds, ours.padded_tokens / seconds
-    work = flops.step(experiment, shape.batch_size, shape.length)
+    work = flops.step(experiment, ours.padded_tokens // shape.length, shape.length)
     peak = device.peak(chips[0], experiment.run.dtype)
     reached = work / (seconds * len(chips) * peak.flops)
     return {

@@ -32,6 +32,11 @@ class Rows:
     batches: data.Staged | None  # None: labelled rows, of which there is one batch
     source: str  # corpus, random or labelled
 
+    @property
+    def packed(self) -> bool:
+        """Whether rows hold several sequences each."""
+        return self.batches is not None and self.batches[0]["size"].ndim > 1
+
     def pool(self) -> list[Batch]:
         """The batches that are trained on, round and round."""
         if self.batches is None:

@@ -10,9 +10,12 @@ from functools import partial
 from bert_jax import memory
 from bert_jax.commands.asked import from_config
 
+SET = ("--data.path", "--data.mix")  # fields that a measurement sets by itself
+
 
 def bench(args: argparse.Namespace, rest: list[str]) -> int:
     memory.keep()  # both sides have it
+    _refuse_vain(rest, args.against is not None)
     experiment = from_config(args.config, rest, "bench")
     from bert_jax.bench import Asked, bench, render
 
@@ -22,3 +25,14 @@ def bench(args: argparse.Namespace, rest: list[str]) -> int:
     found = bench(experiment, asked, partial(print, file=sys.stderr))
     print(json.dumps(found) if args.json else render(found))
     return 0
+
+
+def _refuse_vain(rest: list[str], against: bool) -> None:
+    """ValueError: a field that would change nothing."""
+    for option in (o.partition("=")[0] for o in rest):
+        if option in SET:
+            raise ValueError(f"{option}: rows are those of --data CORPUS, else random: use --data")
+        if against and option.startswith("--mesh."):
+            raise ValueError(
+                f"{option} beside --against: both sides train on one device; leave out one of them"
+            )

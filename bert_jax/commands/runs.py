@@ -37,7 +37,27 @@ def finetune(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax.recipe import for_model
 
     experiment = for_model(recipe, lambda e: override(e, rest, "finetune"))
-    return _together(args, experiment, lambda: finetune(experiment, args.seeds))
+
+    def train() -> int | None:
+        _check_seeds(args.seeds)
+        return finetune(experiment, args.seeds)
+
+    return _together(args, experiment, train)
+
+
+def _check_seeds(seeds: int) -> None:
+    """ValueError, in all processes: they were asked for different numbers of runs, which no config
+    holds and so `processes.joined` does not compare."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    told = multihost_utils.process_allgather(np.int64(seeds)).ravel().tolist()
+    other = next((i for i, n in enumerate(told) if n != told[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"the processes were started differently: --seeds is {told[0]} in process 0 and "
+            f"{told[other]} in process {other}. Give all of them the same command"
+        )
 
 
 def _together(args: argparse.Namespace, experiment: Any, train: Callable[[], int | None]) -> int:

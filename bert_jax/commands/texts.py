@@ -33,10 +33,8 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def prepare(args: argparse.Namespace, rest: list[str]) -> int:
-    from bert_jax.flags.texts import USUAL
-    from bert_jax.text import corpus, packs
+    from bert_jax.text import corpus
 
-    usual = packs.usual(args.length, args.row_length or args.length)
     made = corpus.prepare(
         args.text,
         args.tokenizer,
@@ -49,12 +47,12 @@ def prepare(args: argparse.Namespace, rest: list[str]) -> int:
         strict=args.strict,
         engine=args.engine,
         flags=rest,
-        pack=usual if args.pack == USUAL else args.pack,
+        pack=args.pack,
         row_length=args.row_length,
     )
     for split in ("train", "validation"):
         counts = getattr(made.info, split)
-        packed = f" of {counts.sequences} sequences" if args.pack else ""
+        packed = f" of {counts.sequences} sequences" if made.info.packed else ""
         print(
             f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
             f"{counts.tokens} tokens, {made.info.padding(split):.1%} padding"

@@ -30,9 +30,9 @@ def export(
     """Write `model`, which was loaded from `folder`, to `out`; returns the names of parameters
     that the format has no place for.
 
-    `part` is ELECTRA's `discriminator` (unless said) or `generator`. `out` appears when it is
-    whole or not at all. ValueError: `out` is not empty, an unknown format, or a model that the
-    format cannot hold.
+    `part` is ELECTRA's `discriminator` or `generator`; unless said the discriminator, of `orbax`
+    both. `out` appears when it is whole or not at all. ValueError: `out` is not empty, an unknown
+    format, or a model that the format cannot hold.
     """
     out = Path(out)
     if format not in FORMATS:
@@ -60,11 +60,16 @@ def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
 
 
 def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
-    params = model.params if part is None else convert.part_of(model.config, model.params, part)[2]
+    experiment, params = model.config, model.params
+    if part is not None:
+        # One tower is an encoder with its head: its config is that of such a folder, imported.
+        encoder, heads, params = convert.part_of(experiment, params, part)
+        alone = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
+        experiment = config.replace(experiment, encoder=encoder, objective=alone)
     logging.getLogger("absl").setLevel(logging.WARNING)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").absolute(), params)
-    config.save(model.config, out / "config.json")
+    config.save(experiment, out / "config.json")
     copy_tokenizer(folder, out / "tokenizer", model.config.encoder.max_length)
     return []
 

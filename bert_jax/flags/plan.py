@@ -19,5 +19,9 @@ def plan(command: Command) -> None:
         metavar="SLICE",
         help="v5e:4x4, v5p:4x4x4, v6e:2x4, v4:2x2x1; may be given several times",
     )
-    p.add_argument("--fit", action="store_true", help="also find the largest batch that fits")
+    p.add_argument(
+        "--fit",
+        action="store_true",
+        help="also find a batch that fits where twice as many rows do not, by doublings",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object")

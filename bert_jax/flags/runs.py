@@ -22,7 +22,8 @@ def pretrain(command: Command) -> None:
         type=int,
         default=0,
         metavar="STEPS",
-        help="trace so many steps into the run folder's profile/, for XProf or Perfetto",
+        help="trace so many steps, but for the first three, into the run folder's profile/, for "
+        "XProf or Perfetto",
     )
     processes(p)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bert_jax.flags.command import Command
 
-USUAL = -1  # --pack without a number
 TEXT = (
     "files and globs: plain with blank lines between documents, .gz .xz .zst, .jsonl .parquet; "
     "or tfds:NAME/SPLIT"
@@ -53,7 +52,7 @@ def prepare(command: Command) -> None:
         "--pack",
         type=int,
         nargs="?",
-        const=USUAL,
+        const=None,  # without a number: the usual one for these lengths
         default=0,
         metavar="N",
         help="up to N sequences in a row, none of which sees another; without N 3 more than full "

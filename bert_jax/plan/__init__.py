@@ -27,7 +27,8 @@ def plan(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """`{"config": ..., "slices": [one object per topology]}`, as `render` prints it. With `fit`
-    also the largest micro-batch that fits. ValueError: see `described` and `compiled`."""
+    also a micro-batch that fits where one of twice as many rows does not. ValueError: see
+    `described` and `compiled`."""
     slices = [described(name) for name in topologies]
     found = []
     for one in slices:
@@ -96,8 +97,9 @@ def bound(chip: Chip, flops: float, traffic: float, sent: float) -> dict[str, An
 def largest(
     config: Experiment, one: Slice, fits: bool, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The largest micro-batch of a chip that compiles, by halving and doubling the config's; and
-    how the config's own batch is accumulated with it. None: not even one row fits."""
+    """The largest micro-batch of a chip that compiles, among the config's halved and doubled,
+    since each takes a minute to compile; and how the config's own batch is accumulated in parts
+    that are no larger. None: not even one row fits."""
     rows, _ = shape(config)
     mesh = _mesh(config, len(one.devices))
     ways = mesh["data"] * mesh["fsdp"]
@@ -116,7 +118,9 @@ def largest(
             n //= 2
     if not n:
         return None
-    return {"rows_per_chip": n, "batch_size": n * ways, "accumulate": max(1, rows // (n * ways))}
+    each = rows // ways  # at least 1 and whole, or the step had been refused
+    parts = next(a for a in range(-(-each // n), each + 1) if each % a == 0)
+    return {"rows_per_chip": n, "batch_size": n * ways, "accumulate": parts}
 
 
 def advice(config: Experiment, mesh: dict[str, int], step: Step) -> list[str]:

@@ -69,6 +69,6 @@ def _fit(one: dict[str, Any]) -> list[str]:
     if fit is None:
         return ["  not even one row a chip fits"]
     return [
-        f"  largest that fits: {fit['rows_per_chip']} rows a chip at once, so "
+        f"  largest that fits, by doublings: {fit['rows_per_chip']} rows a chip at once, so "
         f"--optim.accumulate {fit['accumulate']} or --data.batch_size {fit['batch_size']}"
     ]

@@ -173,13 +173,15 @@ def prepare(
     engine: str = "local",
     progress: bool = True,
     flags: Sequence[str] = (),
-    pack: int = 0,
+    pack: int | None = 0,
     row_length: int | None = None,
 ) -> Corpus:
     """Makes a corpus from texts (documents.py) and a tokenizer's folder; `flags` are for the runner
-    of Beam. With `pack` up to so many sequences of `length` share a row of `row_length` tokens."""
+    of Beam. With `pack` up to so many sequences of `length` share a row of `row_length` tokens;
+    None: as many as `packs.usual` says."""
     _check(segments, length, workers, seed, duplicates, engine, flags)
     _check_packing(pack, length, row_length)
+    pack = packs.usual(length, row_length or length) if pack is None else pack
     out = Path(out)
     folders.check_new(out)
     tok = tokenizer.load(tokenizer_dir)
@@ -251,14 +253,14 @@ def _check(
         raise ValueError(f"{flags[0]} is for a runner of Beam: add --engine beam")
 
 
-def _check_packing(pack: int, length: int, row_length: int | None) -> None:
+def _check_packing(pack: int | None, length: int, row_length: int | None) -> None:
     if pack and not 2 <= pack <= packs.LONGEST_PACK:
         raise ValueError(
             f"pack is {pack}: expected 2 to {packs.LONGEST_PACK} sequences a row, or 0 for one"
         )
     if row_length is None:
         return
-    if not pack:
+    if pack == 0:
         raise ValueError(f"row_length is {row_length}, but rows are not packed: add --pack")
     if not length <= row_length <= LONGEST:
         raise ValueError(

@@ -19,7 +19,7 @@ LONGEST_PACK = 64  # sequences of a row: the device looks at each of a row's tok
 def usual(length: int, row_length: int) -> int:
     """Sequences of a row at most, unless one says: where half of the text is padding, or less,
     more do not fill rows any better, and each adds to what a row could have to predict."""
-    return row_length // length + 3
+    return min(LONGEST_PACK, row_length // length + 3)
 
 
 def pack(rows: Sequence[Row], length: int, most: int) -> list[list[Row]]:
