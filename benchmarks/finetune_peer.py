@@ -3,11 +3,12 @@ a step takes.
 
     python benchmarks/finetune_peer.py RUN [--timed 20] [--only-time]
 
-RUN is a run of `bert-jax finetune`, finished where its scores are wanted, whose --init was a Hugging Face folder of a BERT. The
-peer begins with the same checkpoint and takes the same rows in the same batches, padded alike,
-with the same learning rates, decay and clipping; what differs is the head's first values and the
-draws of dropout. As here, the checkpoint that scores best on dev is the one that counts. At first
-both train `--timed` batches in turns, whose median times are printed.
+RUN is a run of `bert-jax finetune`, finished where its scores are wanted, whose --init was a
+Hugging Face folder of a BERT. The peer begins with the same checkpoint and takes the same rows in
+the same batches, padded alike, with the same learning rates, decay and clipping; what differs is
+the head's first values and the draws of dropout. As here, the checkpoint that scores best on dev
+is the one that counts. At first both train `--timed` batches in turns, whose median times are
+printed.
 
 Needs torch and transformers.
 """
