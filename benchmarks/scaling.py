@@ -49,9 +49,9 @@ def compile_all() -> None:
     known = json.loads(DATA.read_text()) if DATA.exists() else {"cases": []}
     for name, topology, rows in cases():
         if not any(_key(c) == (name, topology, rows) for c in known["cases"]):
-            known["cases"].append(compiled(name, topology, rows))
-            versions = {p: version(p) for p in ("jax", "libtpu", "bert-jax")}
-            known |= {"versions": versions, "date": str(datetime.date.today())}
+            made = {p: version(p) for p in ("jax", "libtpu")}
+            case = {"date": str(datetime.date.today()), "versions": made}
+            known["cases"].append(compiled(name, topology, rows) | case)
             DATA.write_text(json.dumps(known, indent=1) + "\n")
 
 
@@ -226,8 +226,13 @@ def page() -> None:
     known = json.loads(DATA.read_text())
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    made = ", ".join(f"{p} {v}" for p, v in known["versions"].items())
-    head = f"Compiled {known['date']} with {made}.\n"
+    made = sorted(
+        {
+            f"{c['date']} with jax {c['versions']['jax']} and libtpu {c['versions']['libtpu']}"
+            for c in known["cases"]
+        }
+    )
+    head = f"Compiled {', or '.join(made)} ({DATA.name} says which).\n"
     PAGE.write_text(f"{before}{BEGIN}\n{head}\n{table(known['cases'])}\n{END}{after}")
     plot(known["cases"])
 
