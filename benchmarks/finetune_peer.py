@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import transformers
 
-from bert_jax import config, objectives, optim, origin, results, sharding, tasks, train
+from bert_jax import config, memory, objectives, optim, origin, results, sharding, tasks, train
 from bert_jax.recipe import Task
 
 CLASSES = {
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=20, help="batches; 0: none")
     parser.add_argument("--only-time", action="store_true", help="do not train to the end")
     args = parser.parse_args()
+    memory.keep()  # as bert-jax does; PyTorch gains by it, too
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     experiment = config.read(args.run / "config.json")
     task = Task.of(experiment)
