@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from bert_jax import features
 from bert_jax.features import Layers, Pool
-from bert_jax.predict import Model
+from bert_jax.loaded import Model
 
 CHUNK = 4096  # texts that are sorted by length together
 

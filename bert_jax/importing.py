@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from bert_jax import config, convert, folders
 from bert_jax.checkpoint import Checkpoints
 from bert_jax.config import Experiment
-from bert_jax.predict import load
+from bert_jax.loaded import load
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.tokenizer import Tokenizer
 

@@ -24,7 +24,7 @@ import numpy as np
 from bert_jax import bucket, config, convert, sharding
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised
 from bert_jax.convert.configs import family_for
-from bert_jax.predict import Model, load
+from bert_jax.loaded import Model, load
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text.corpus import Corpus
 from bert_jax.text.tokenizer import Tokenizer

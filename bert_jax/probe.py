@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bert_jax import features, folders, tasks
 from bert_jax.config import Glue, Kind
-from bert_jax.predict import Model
+from bert_jax.loaded import Model
 from bert_jax.text.tokenizer import Tokenizer
 
 matplotlib.use("Agg")

@@ -19,9 +19,9 @@ from bert_jax import (
     convert,
     importing,
     load,
+    loaded,
     objectives,
     origin,
-    predict,
     sharding,
     train,
 )
@@ -43,7 +43,7 @@ def shapes(experiment: Experiment) -> Any:
 
 def inherit(source: Experiment, asked: Experiment) -> origin.Inherited:
     """`asked` from a model of `source`, by shapes alone."""
-    model = predict.Model(source, shapes(source), None)  # type: ignore[arg-type]
+    model = loaded.Model(source, shapes(source), None)  # type: ignore[arg-type]
     return origin.inherit(model, shapes(asked))
 
 
@@ -154,7 +154,7 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
         experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
     )
     params = objectives.build(experiment).init(jax.random.key(1))
-    first = predict.Model(experiment, params, words)
+    first = loaded.Model(experiment, params, words)
     for part in ("discriminator", "generator"):
         export(first, made / "tok", "hf", tmp_path / part, part)
     importing.import_folder(

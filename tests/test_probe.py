@@ -10,7 +10,7 @@ import pytest
 
 from bert_jax import cli, load
 from bert_jax import probe as room
-from bert_jax.predict import Model
+from bert_jax.loaded import Model
 from bert_jax.probe import probe, table
 
 LETTERS = "abcdefgh"

@@ -11,9 +11,9 @@ from bert_jax.commands.asked import from_config, from_folder
 
 
 def predict(args: argparse.Namespace, rest: list[str]) -> int:
-    from bert_jax import applying, load
+    from bert_jax import load, predict
 
-    rows, cut = applying.apply(load(args.model), Path(args.input), Path(args.out))
+    rows, cut = predict.apply(load(args.model), Path(args.input), Path(args.out))
     if cut:
         print(f"{cut} of {rows} texts were longer than the model and cut", file=sys.stderr)
     print(f"predictions for {rows} rows in {args.out}")

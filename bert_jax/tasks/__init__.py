@@ -29,8 +29,8 @@ from bert_jax.tasks.examples import (
 )
 from bert_jax.tasks.folder import read, read_rows
 from bert_jax.tasks.metrics import confusion, headline, score
+from bert_jax.tasks.predictions import predictions
 from bert_jax.tasks.records import Place
-from bert_jax.tasks.results import predictions
 from bert_jax.tasks.rows import encode, swapped
 from bert_jax.tasks.unlabelled import stream, unlabelled
 
