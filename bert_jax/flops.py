@@ -7,7 +7,9 @@ embedding width E, heads A, vocabulary V, length S; an affine map from m to n is
                                                             weighted sum, the MLP's two maps
     projection  2 E H                                       where E is not H
     MLM head    share (2 H E + 2 E V)                       `share` of the tokens is predicted
-    RTD head    2 H^2 + 2 H
+    SBO head    share (2 (2 H + P) H + 2 H E + 2 E V)       SpanBERT's, from two tokens and a place
+                                                            whose embedding has width P
+    RTD head    2 H^2 + 2 H                                 at every token, whatever the loss counts
     look-up     2 E V                                       only if done as a product with one-hot
     the rest    softmax 5, dropout 4, layer norm 5, GELU 8 per number; biases, residuals, scale 1
 
@@ -18,8 +20,8 @@ Two sums are made of it.
 
 `published` is that of ELECTRA's efficiency claims (Clark et al. 2020, table 1;
 electra/flops_computation.py): everything above, the look-up as a product, backward as much as
-forward, 15.625 % of the tokens predicted, no sentence pairs. With
-`lookup="sparse"` the look-up costs nothing.
+forward, 15.625 % of the tokens predicted, no sentence pairs. The script knows no SBO head; here it
+is counted as the MLM head is. With `lookup="sparse"` the look-up costs nothing.
 
 `model` is what utilisation is measured by: matrix products alone, none for the look-up, the
 places that this config predicts, all of its heads, and backward twice forward, since each
@@ -84,6 +86,13 @@ def mlm(encoder: Encoder, share: float) -> Flops:
     return Flops(2 * h * e + 2 * e * v, e + (GELU + NORM) * e + (SOFTMAX + 2) * v) * share
 
 
+def sbo(encoder: Encoder, objective: Masked, share: float) -> Flops:
+    """The span boundary head at a share of the tokens: two dense layers, the table once more."""
+    h = encoder.hidden_size
+    first = Flops(2 * (2 * h + objective.sbo_size) * h, (1 + GELU + NORM) * h)
+    return first * share + mlm(encoder, share)
+
+
 def rtd(encoder: Encoder) -> Flops:
     """Dense, GELU and one logit at every token."""
     h = encoder.hidden_size
@@ -96,7 +105,7 @@ def discriminating(encoder: Encoder, objective: ReplacedTokens, share: float) ->
         return mlm(encoder, share)
     if objective.learn == "all_tokens_mlm":
         return mlm(encoder, 1.0) + rtd(encoder)
-    return rtd(encoder) * (share if objective.learn == "rtd_masked" else 1.0)
+    return rtd(encoder)
 
 
 def predictions(masking: Masking, length: int) -> int:
@@ -124,12 +133,15 @@ def published(config: Experiment, length: int, lookup: Lookup = "dense") -> floa
         whole += encoding(generator, length) + mlm(generator, PUBLISHED_SHARE)
     else:
         whole = encoding(encoder, length) + mlm(encoder, PUBLISHED_SHARE)
+        if isinstance(objective, Masked) and objective.sbo_weight:
+            whole += sbo(encoder, objective, PUBLISHED_SHARE)
     return 2 * (whole.products + whole.rest + (whole.lookup if lookup == "dense" else 0.0))
 
 
 def model(config: Experiment, length: int) -> float:
     """FLOPs of training per place of a row, padding included: three times the forward matrix
-    products of this config's networks and heads."""
+    products of this config's networks and heads. Of a row of one sequence: packed rows have a few
+    more places for predictions (corruption.packed_predictions)."""
     encoder, objective = config.encoder, config.objective
     whole = encoding(encoder, length)
     if isinstance(objective, ReplacedTokens):
@@ -139,7 +151,9 @@ def model(config: Experiment, length: int) -> float:
         whole += encoding(generator, length) + mlm(generator, share)
     elif isinstance(objective, Masked):
         share = predictions(objective.masking, length) / length
-        whole += mlm(encoder, share) + _beside_mlm(encoder, objective, length) * share
+        whole += mlm(encoder, share)
+        if objective.sbo_weight:
+            whole += sbo(encoder, objective, share)
         if objective.pair:
             whole += _pooler(encoder, 2) * (1 / length)
     elif isinstance(objective, Supervised):
@@ -155,14 +169,6 @@ def step(config: Experiment, batch_size: int, length: int) -> float:
 def _pooler(encoder: Encoder, outputs: int) -> Flops:
     h = encoder.hidden_size
     return Flops(2 * h * h + 2 * h * outputs)
-
-
-def _beside_mlm(encoder: Encoder, objective: Masked, length: int) -> Flops:
-    """The span boundary head at every prediction, its own product with the table included."""
-    if not objective.sbo_weight:
-        return Flops()
-    h, e, v = encoder.hidden_size, encoder.embedding_width, encoder.vocab_size
-    return Flops(2 * (2 * h + objective.sbo_size) * h + 2 * h * e + 2 * e * v)
 
 
 def _task(encoder: Encoder, objective: Supervised, length: int) -> Flops:

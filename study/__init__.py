@@ -6,7 +6,7 @@ claims/      what is claimed, by which table, what would count against it: arms 
 claim.py arms.py scales.py compute.py    what a claim, an arm, a scale and a cost are
 plan.py      the runs that claims need, each once
 materials.py made.py    tokenizers, corpora, tasks
-runner.py exam.py       does what is not done; stops and goes on at any point
+runner.py exam.py deadline.py    does what is not done; stops and goes on at any point
 collect.py   run folders -> docs/study.json
 measures.py judge.py    numbers -> verdicts
 page.py blocks.py svg.py curves.py       docs/study.json -> study.md, study.html, curves/

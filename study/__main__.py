@@ -39,9 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder of labelled tasks; default: tasks made from the text",
     )
-    parser.add_argument("--text", nargs="+", default=None, help="default: data/sample.txt")
+    parser.add_argument("--text", nargs="+", default=None,
+                        help="default: data/sample.txt, too little for --scale gpu")  # fmt: skip
     parser.add_argument(
-        "--lean", action="store_true", help="drop the checkpoints of runs whose work is done"
+        "--lean", action="store_true", help="drop the checkpoints that no claim needs any more"
     )
     parser.add_argument("--workers", type=int, default=2, help="that prepare corpora")
     parser.add_argument("--list", action="store_true", help="runs, FLOPs and a guess at the time")
@@ -80,6 +81,7 @@ def _go(asked: argparse.Namespace) -> int:
     materials = Materials(out / "data", scale, text, asked.tasks, asked.workers)
     study = Study(out, scale, materials, asked.lean)
     print(plan.table(works, scale), file=sys.stderr)
+    before = len(study.failures())
     stopped = study.run(works, asked.minutes)
     if stopped:
         return 128 + stopped
@@ -87,7 +89,9 @@ def _go(asked: argparse.Namespace) -> int:
     _write(docs, collect.collect(study, everything))
     if stopped == 0:
         print("the minutes are over: the same command goes on")
-    return 0
+    if failed := len(study.failures()) - before:
+        print(f"study: {failed} steps failed: see {study.out / 'failed.jsonl'}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _write(docs: Path, store: dict | None) -> int:

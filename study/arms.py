@@ -63,7 +63,7 @@ class Arm:
     share: int = 1  # one of so many documents of the training text
     long: bool = False  # rows of the scale's `qa_length`
     batch: float = 1.0  # times the scale's batch; the rate goes with its root
-    equal: Literal["rows", "flops"] = "rows"  # to the yardstick
+    equal: Literal["tokens", "flops"] = "tokens"  # to the yardstick
 
 
 class Corpus(NamedTuple):
@@ -75,9 +75,13 @@ class Corpus(NamedTuple):
     share: int = 1
 
     @property
+    def whole(self) -> str:
+        """The name of the corpus of all documents."""
+        return f"{self.tokenizer}-{self.segments}-{self.length}"
+
+    @property
     def name(self) -> str:
-        part = f"-1of{self.share}" if self.share > 1 else ""
-        return f"{self.tokenizer}-{self.segments}-{self.length}{part}"
+        return self.whole + (f"-1of{self.share}" if self.share > 1 else "")
 
 
 class Run(NamedTuple):
@@ -89,14 +93,20 @@ class Run(NamedTuple):
     corpus: Corpus
     experiment: Experiment
     length: int
+    filled: float  # share of its rows that is no padding, as the scale expects it
 
     @property
     def rows(self) -> int:
         return self.experiment.run.steps * self.experiment.data.batch_size
 
     @property
-    def tokens(self) -> int:
-        return self.rows * self.length
+    def tokens(self) -> float:
+        """That are no padding."""
+        return self.rows * self.length * self.filled
+
+    @property
+    def cost(self) -> compute.Cost:
+        return compute.Cost.of(self.experiment, self.length, self.tokens)
 
 
 def corpus_of(arm: Arm, scale: Scale) -> Corpus:
@@ -114,13 +124,9 @@ def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
     the text."""
     corpus = corpus_of(arm, scale)
     experiment = _shaped(arm, scale, corpus.length)
-    batch = experiment.data.batch_size
-    if arm.equal == "flops":
-        per_row = compute.published(experiment, corpus.length) * corpus.length
-        steps = round(yardstick(scale) / per_row / batch)
-    else:
-        steps = round(scale.steps * scale.batch_size * scale.length / corpus.length / batch)
+    steps = _steps(arm, scale, experiment)
     every = max(1, steps // 5)
+    scored = scale.eval_batches * scale.batch_size  # rows of any batch
     experiment = replace(
         experiment,
         run=dict(
@@ -129,7 +135,7 @@ def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
             log_every=max(1, steps // 50),
             eval_every=every,
             save_every=max(every, 500),
-            eval_batches=scale.eval_batches,
+            eval_batches=max(1, scored // experiment.data.batch_size),
             keep=1,
             dtype=scale.dtype,
             dir="",
@@ -137,7 +143,18 @@ def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
     )
     told = json.dumps([corpus, said(experiment)], sort_keys=True)
     mark = hashlib.sha256(told.encode()).hexdigest()[:6]
-    return Run(f"{arm.name}-s{seed}-{mark}", arm.name, seed, corpus, experiment, corpus.length)
+    name = f"{arm.name}-s{seed}-{mark}"
+    filled = scale.real(corpus.whole)
+    return Run(name, arm.name, seed, corpus, experiment, corpus.length, filled)
+
+
+def _steps(arm: Arm, scale: Scale, experiment: Experiment) -> int:
+    """As many as make the yardstick's tokens, or its FLOPs."""
+    corpus = corpus_of(arm, scale)
+    tokens = _tokens(scale)
+    if arm.equal == "flops":
+        tokens = yardstick(scale) / compute.published(experiment, corpus.length)
+    return round(tokens / (experiment.data.batch_size * corpus.length * scale.real(corpus.whole)))
 
 
 def said(fields: Any) -> dict[str, Any]:
@@ -154,12 +171,20 @@ def said(fields: Any) -> dict[str, Any]:
     return out
 
 
+YARDSTICK = Arm("mlm", "mlm")
+
+
+def _tokens(scale: Scale) -> float:
+    """Real tokens that the scale's masked language model sees."""
+    rows = scale.steps * scale.batch_size
+    return rows * scale.length * scale.real(corpus_of(YARDSTICK, scale).whole)
+
+
 @cache
 def _yardstick(name: str) -> float:
     scale = SCALES[name]
-    experiment = _shaped(Arm("mlm", "mlm"), scale, scale.length)
-    tokens = scale.steps * scale.batch_size * scale.length
-    return compute.published(experiment, scale.length) * tokens
+    experiment = _shaped(YARDSTICK, scale, scale.length)
+    return compute.published(experiment, scale.length) * _tokens(scale)
 
 
 def yardstick(scale: Scale) -> float:

@@ -4,8 +4,11 @@ made    {scale, date, versions, machine, text, tasks}
 runs    [{name, arm, seed, claims, wanted: [task], steps, rows, tokens, epochs, parameters,
           flops: {published, sparse}, speed, seconds, last: {eval_metric: value},
           curve: {metric: [[step, value], ...]},         from metrics.jsonl
-          tasks: {task: {value, metric, ...}},            from results.json
-          held_out, pairs, layers}, ...]
+          tasks: {task: {value, metric, rows, ...}},      from results.json
+          held_out, pairs, layers: {what: [score, ...], what_rows}}, ...]
+failed  [{run, step, error}, ...]                        of runs that still lack something
+
+`tokens`, and so FLOPs and speed, leave padding out; `rows` of a score are those it is the mean of.
 """
 
 from __future__ import annotations
@@ -39,7 +42,14 @@ def collect(study: Study, works: Sequence[Work]) -> dict[str, Any]:
     """What is there of the works, finished runs alone."""
     found = [record(study, work) for work in works]
     runs = [r for r in found if r is not None]
-    return {"made": made(study, runs), "runs": runs}
+    missing = {work.run.name for work in works if not study.complete(work)}
+    # the last word on each of them: what failed once may have been done since
+    failed = {(f["run"], f["step"]): f["error"] for f in study.failures() if f["run"] in missing}
+    told = [
+        {"run": run, "step": step, "error": (error.splitlines() or [""])[0][:300]}
+        for (run, step), error in failed.items()
+    ]
+    return {"made": made(study, runs), "failed": told, "runs": runs}
 
 
 def made(study: Study, runs: Sequence[Record]) -> dict[str, Any]:
@@ -66,10 +76,11 @@ def record(study: Study, work: Work) -> Record | None:
     if not finished(folder, steps):
         return None
     lines = log.read(folder)
-    cost = Cost.of(run.experiment, run.length)
     spent = log.goodput(folder)
     corpus = study.materials.folder / "corpora" / run.corpus.name / "corpus.json"
-    prepared = json.loads(corpus.read_text(encoding="utf-8")) if corpus.exists() else None
+    prepared = json.loads(corpus.read_text(encoding="utf-8"))["train"]
+    tokens = round(run.rows * prepared["tokens"] / prepared["rows"])
+    cost = Cost.of(run.experiment, run.length, tokens)
     file = study.out / "measured" / f"{run.name}.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {
@@ -80,11 +91,11 @@ def record(study: Study, work: Work) -> Record | None:
         "wanted": study.materials.names() if work.tasks else [],
         "steps": steps,
         "rows": run.rows,
-        "tokens": run.tokens,
-        "epochs": prepared and _short(run.rows / prepared["train"]["rows"]),
+        "tokens": tokens,
+        "epochs": _short(run.rows / prepared["rows"]),
         "parameters": parameters(run.experiment),
         "flops": {"published": _short(cost.published), "sparse": _short(cost.sparse)},
-        "speed": _short(run.tokens / spent["steps"]) if spent["steps"] else None,
+        "speed": _short(tokens / spent["steps"]) if spent["steps"] else None,
         "seconds": _short(sum(spent.values()) - spent["wait"]),
         "last": {k: _short(v) for k, v in _last(lines).items() if k.startswith("eval_")},
         # of the families all, as a reference; of the others what plots show
@@ -121,17 +132,20 @@ def _tasks(study: Study, work: Work) -> dict[str, Any]:
         read = results.read(study.tuned(work, name))
         if read is not None:
             scores = {k: _short(v) for k, v in read["dev"].items() if k != "loss"}
-            found[name] = {"metric": read["metric"], "value": scores[read["metric"]], **scores}
+            told = (study.tuned(work, name) / "predictions_dev.jsonl").read_bytes()
+            head = {"metric": read["metric"], "value": scores[read["metric"]]}
+            found[name] = {**head, "rows": told.count(b"\n"), **scores}
     return found
 
 
-def _layers(study: Study, work: Work) -> dict[str, list[float]]:
+def _layers(study: Study, work: Work) -> dict[str, Any]:
     """What was probed -> its headline metric from the embeddings to the last layer."""
-    found = {}
+    found: dict[str, Any] = {}
     for what, out in study.probed(work).items():
         if out is not None and (out / "probe.json").exists():
             told = json.loads((out / "probe.json").read_text(encoding="utf-8"))
             found[what] = [_short(s["metrics"][told["metric"]]) for s in told["scores"]]
+            found[f"{what}_rows"] = told["rows"]["dev"]
     return found
 
 

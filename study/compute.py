@@ -1,7 +1,8 @@
 """What runs cost, by the formula of ELECTRA's efficiency claims (bert_jax/flops.py).
 
 Equal FLOPs are those of `published` with a look-up that costs nothing, since none of these
-models multiplies by one-hot; the sum as it was published is shown beside it.
+models multiplies by one-hot; the sum as it was published is shown beside it. Both are of real
+tokens: rows differ in how much of them is padding, which teaches nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ class Cost(NamedTuple):
 
     published: float  # look-ups as products, as the paper has it
     sparse: float  # look-ups for nothing: what is held equal
-    products: float  # matrix products alone, backward twice forward: for the clock
+    products: float  # matrix products alone, padding's too, backward twice forward: for the clock
 
     @staticmethod
-    def of(experiment: Experiment, length: int) -> Cost:
-        tokens = experiment.run.steps * experiment.data.batch_size * length
+    def of(experiment: Experiment, length: int, tokens: float) -> Cost:
+        """Of rows of `length`, in which so many tokens are real, together."""
+        places = experiment.run.steps * experiment.data.batch_size * length
         return Cost(
             flops.published(experiment, length) * tokens,
-            flops.published(experiment, length, "sparse") * tokens,
-            flops.model(experiment, length) * tokens,
+            published(experiment, length) * tokens,
+            flops.model(experiment, length) * places,
         )
 
 

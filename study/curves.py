@@ -64,7 +64,7 @@ def table(runs: Sequence[Record]) -> str:
 
 def _draw(family: str, runs: Sequence[Record], path: Path) -> None:
     logged = {m.removeprefix("eval_") for r in runs for m in r["curve"]}
-    shown = [(title, m) for title, m in PANELS if m in logged]
+    shown = [(title, m) for title, m in PANELS if m in logged] or PANELS[:1]  # none was a number
     figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.2), squeeze=False)
     for axis, (title, metric) in zip(axes[0], shown, strict=True):
         for r in runs:
@@ -77,7 +77,8 @@ def _draw(family: str, runs: Sequence[Record], path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=6)
+        if axis.lines:
+            axis.legend(fontsize=6)
     figure.suptitle(f"{family}: {runs[0]['parameters']:,} parameters", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})

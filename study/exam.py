@@ -1,10 +1,12 @@
 """A trained run on the validation rows of any corpus of its tokenizer.
 
-The masks of a row follow from (seed, row), so runs that are compared on one corpus see the same.
+The masks of a row follow from (seed, row), so runs that are compared on one corpus see the same;
+and the same rows, whatever batch they were trained with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ import numpy as np
 
 import bert_jax
 from bert_jax import config, corpora, objectives, pretrain, train
+from bert_jax.data import Batch
+from bert_jax.text.frame import Frame
 
 SEED = 0  # of the masks: one for all runs
+BATCH = 32
 
 
-def held_out(run: Path, corpus: Path, batches: int) -> dict[str, float]:
-    """Losses and accuracies over so many batches."""
-    objective, params, rows = _opened(run, corpus)
+def held_out(run: Path, corpus: Path, rows: int) -> dict[str, float]:
+    """Losses and accuracies over at most so many rows."""
+    model = bert_jax.load(run)
+    objective, batches = _opened(model, corpus)
     key = train.named_key(SEED, "corruption")
 
     @jax.jit
@@ -27,38 +33,84 @@ def held_out(run: Path, corpus: Path, batches: int) -> dict[str, float]:
         return objective.terms(params, objective.corrupt(batch, key), None)
 
     sums = None
-    for batch in rows.once(batches):
-        found = terms(params, batch)
+    for batch in batches.once(-(-rows // BATCH)):
+        found = terms(model.params, batch)
         sums = found if sums is None else jax.tree.map(np.add, sums, jax.device_get(found))
     return train.plain(sums or {})
 
 
-def pair_accuracy(run: Path, corpus: Path, batches: int) -> float | None:
-    """Of the pair head, the mean over both classes: .5 by chance. None: a class is missing."""
-    objective, params, rows = _opened(run, corpus)
-    network, own = objective.encoder(params)
+def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]:
+    """Accuracies of the pair head, whatever it was trained to tell: the mean over both classes,
+    .5 by chance; None where a class is missing.
+
+    nsp   is segment B the next one, or of another document? Rows of the corpus `nsp`
+    sop   do the segments stand in order? Those rows of both corpora whose segments follow each
+          other, as they are and exchanged. The swapped rows of a corpus of sentence order are
+          not asked for: among them are those with a random segment (text/segments.py), which a
+          model finds that knows topics alone
+    """
+    model = bert_jax.load(run)
+    head = _head(model, nsp)
+    frame = model.tokenizer.frame
+    next_, follow, exchanged = [], [], []
+    for corpus in (nsp, sop):
+        for batch in _opened(model, corpus)[1].once(-(-rows // BATCH)):
+            real = batch["size"] > 0
+            guesses, turned = head(batch), head(swapped(batch, frame))
+            if corpus == nsp:
+                next_ += list(zip(batch["pair"][real], guesses[real], strict=True))
+            neighbours = real & (batch["pair"] == 0)
+            follow += list(guesses[neighbours])
+            exchanged += list(turned[neighbours])
+    order = [(0, g) for g in follow] + [(1, g) for g in exchanged]
+    found = {"nsp": balanced(next_), "sop": balanced(order)}
+    return {**found, "nsp_rows": len(next_), "sop_rows": len(follow)}
+
+
+def swapped(batch: Batch, frame: Frame) -> Batch:
+    """Every row with its two segments exchanged.
+
+    [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
+    """
+    tokens, first = batch["tokens"].copy(), batch["first"].copy()
+    closing = 2 if frame.doubled else 1  # separators before segment B
+    for i, size in enumerate(batch["size"]):
+        if size > 0:
+            a = tokens[i, 1 : first[i] - 1].tolist()
+            b = tokens[i, first[i] + closing - 1 : size - 1].tolist()
+            row, first[i] = frame.row(b, a)
+            tokens[i, :size] = row
+    return {**batch, "tokens": tokens, "first": first}
+
+
+def balanced(answers: Iterable[tuple[int, int]]) -> float | None:
+    """The mean over both classes of (label, guess); None: a class is missing."""
+    right: dict[int, list[bool]] = {0: [], 1: []}
+    for label, guess in answers:
+        right[int(label)].append(bool(guess == label))
+    if not all(right.values()):
+        return None
+    return float(np.mean([np.mean(found) for found in right.values()]))
+
+
+def _head(model: bert_jax.Model, corpus: Path) -> Any:
+    """Batch -> the pair head's guess for each row."""
+    network, own = _opened(model, corpus)[0].encoder(model.params)
 
     @jax.jit
     def logits(params: Any, batch: Any) -> jax.Array:
         slots = dict.fromkeys(("masked", "left", "right", "offset"), batch["tokens"][:, :1] * 0)
         return network.apply({"params": params}, {**batch, **slots})["pair"]  # type: ignore[index]
 
-    right: dict[int, list[bool]] = {0: [], 1: []}
-    for batch in rows.once(batches):
-        guesses = np.argmax(logits(own, batch), axis=-1)
-        for label, guess, size in zip(batch["pair"], guesses, batch["size"], strict=True):
-            if size > 0 and label >= 0:
-                right[int(label)].append(bool(guess == label))
-    if not all(right.values()):
-        return None
-    return float(np.mean([np.mean(found) for found in right.values()]))
+    return lambda batch: np.argmax(logits(own, batch), axis=-1)
 
 
-def _opened(run: Path, corpus: Path) -> Any:
-    model = bert_jax.load(run)
-    experiment = config.replace(model.config, data=dict(path=str(corpus), corpus=None))
+def _opened(model: bert_jax.Model, corpus: Path) -> tuple[Any, Any]:
+    """The model's objective, and the corpus's validation rows."""
+    experiment = config.replace(
+        model.config, data=dict(path=str(corpus), corpus=None, batch_size=BATCH)
+    )
     stages = corpora.open_stages(experiment)
     opened = [c for stage in stages for c in stage.corpora]
-    vocabulary = pretrain.vocabulary(model.tokenizer, opened)
-    objective = objectives.build(experiment, vocabulary)
-    return objective, model.params, corpora.evaluation(experiment, stages)
+    objective = objectives.build(experiment, pretrain.vocabulary(model.tokenizer, opened))
+    return objective, corpora.evaluation(experiment, stages)

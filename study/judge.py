@@ -1,13 +1,18 @@
-"""Whether a difference is one: against the spread of its measure over seeds.
+"""Whether a difference is one: against what chance alone may make of it.
 
-    confirmed            the difference is in the claim's direction and exceeds the spread
-    contradicted         it is in the other direction and exceeds the spread
+    confirmed            the difference is in the claim's direction and exceeds chance
+    contradicted         it is in the other direction and exceeds chance
     too small to judge   it does not, or there is no spread to compare it with
+    not judged           a value is not a number
     not run              an arm or a measure is missing
 
 The spread of a measure is its standard deviation over seeds, pooled over all arms of the study
-that were run with several; a difference of means exceeds it where it is more than twice
-sd * sqrt(1/n + 1/m), for n and m seeds on its sides.
+that were run with several, with f degrees of freedom. The standard error of one run is that which
+its number of scored rows leaves (measures.py). Chance is the larger of t(f) times the one and
+1.96 times the other, times sqrt(1/n + 1/m), for n and m seeds on the two sides: t and 1.96 leave
+2.5 % on either side. Seeds that differ by nothing, where rows are not counted, show no spread.
+
+A statement about most seeds is judged by their count alone.
 """
 
 from __future__ import annotations
@@ -17,12 +22,15 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from scipy import stats
+
 from study.claim import Claim, Says
 from study.measures import MEASURES, Record
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
-TOO_SMALL, NOT_RUN = "too small to judge", "not run"
-FACTOR = 2.0
+TOO_SMALL, NOT_JUDGED, NOT_RUN = "too small to judge", "not judged", "not run"
+LEVEL = 0.975
+NORMAL = float(stats.norm.ppf(LEVEL))
 
 
 @dataclass(frozen=True)
@@ -41,54 +49,84 @@ def values(records: Iterable[Record], arm: str, measure: str) -> dict[int, float
     return {seed: v for seed, v in sorted(found.items()) if v is not None}
 
 
-def deviation(records: Sequence[Record], measure: str) -> float | None:
-    """Standard deviation over seeds, pooled over arms; None where no arm has several."""
+def deviation(records: Sequence[Record], measure: str) -> tuple[float, int]:
+    """Standard deviation over seeds, pooled over arms, and its degrees of freedom; 0 of them
+    where no arm has several seeds."""
     squares, freedom = 0.0, 0
     for arm in sorted({r["arm"] for r in records}):
-        seeds = list(values(records, arm, measure).values())
+        seeds = [v for v in values(records, arm, measure).values() if math.isfinite(v)]
         if len(seeds) > 1:
             squares += statistics.variance(seeds) * (len(seeds) - 1)
             freedom += len(seeds) - 1
-    return math.sqrt(squares / freedom) if freedom else None
+    return (math.sqrt(squares / freedom) if freedom else 0.0), freedom
+
+
+def chance(says: Says, records: Sequence[Record], seeds: Sequence[int]) -> float | None:
+    """What a difference must exceed, between sides of so many seeds each. None: no spread."""
+    spreads, errors = [], []
+    for measure, side in zip(_measures(says), (says.better, says.worse), strict=True):
+        sd, freedom = deviation(records, measure)
+        if freedom:
+            spreads.append(float(stats.t.ppf(LEVEL, freedom)) * sd)
+        of = MEASURES[measure]
+        scored = [r for r in records if r["arm"] == side and of.of(r) is not None]
+        errors += [NORMAL * of.error(r) for r in scored]
+    most = max([*spreads, *errors]) if spreads else 0.0
+    return most * math.sqrt(sum(1 / n for n in seeds)) if most > 0 else None
 
 
 def judge(says: Says, records: Sequence[Record]) -> Judged:
-    over, _, under = says.measure.partition(">")
-    under = under or over
-    sides = [_side(records, s, m) for s, m in ((says.better, over), (says.worse, under))]
-    if not all(sides):
+    over, under = _measures(says)
+    better, worse = _side(records, says.better, over), _side(records, says.worse, under)
+    if not better or not worse:
         return Judged(says, NOT_RUN)
+    if not all(map(math.isfinite, [*better.values(), *worse.values()])):
+        return Judged(says, NOT_JUDGED)
     sign = -1.0 if MEASURES[over].higher is False else 1.0
-    better, worse = sides
     difference = sign * (_mean(better) - _mean(worse))
-    both = sorted(set(better) & set(worse)) if -1 not in {*better, *worse} else []
+    both = sorted(set(better) & set(worse) - {CONSTANT})
     wins = sum(sign * (better[s] - worse[s]) > says.margin for s in both)
-    sds = [deviation(records, m) for m in {over, under}]
-    known = [sd for sd in sds if sd is not None]
-    counted = sum(1 / len(s) for s in sides if -1 not in s)
-    limit = FACTOR * max(known) * math.sqrt(counted) if known else None
-    told = (difference, limit, (wins, len(both)) if len(both) > 1 else None)
+    counted = (wins, len(both)) if len(both) > 1 else None
+    if says.most:
+        return Judged(says, _by_count(counted), difference, None, counted)
+    limit = chance(says, records, [len(s) for s in (better, worse) if CONSTANT not in s])
     if limit is None or abs(difference - says.margin) <= limit:
-        return Judged(says, TOO_SMALL, *told)
-    return Judged(says, CONFIRMED if difference > says.margin else CONTRADICTED, *told)
+        return Judged(says, TOO_SMALL, difference, limit, counted)
+    found = CONFIRMED if difference > says.margin else CONTRADICTED
+    return Judged(says, found, difference, limit, counted)
+
+
+def _by_count(wins: tuple[int, int] | None) -> str:
+    if wins is None or 2 * wins[0] == wins[1]:
+        return TOO_SMALL
+    return CONFIRMED if 2 * wins[0] > wins[1] else CONTRADICTED
 
 
 def verdict(claim: Claim, records: Sequence[Record]) -> tuple[str, list[Judged]]:
     """Of a claim, by its main statements: contradicted if one of them is, confirmed if all are,
-    not run if none was; else too small to judge."""
+    not judged or not run if none was; else too small to judge."""
     judged = [judge(says, records) for says in claim.statements]
     found = [j.verdict for j in judged if j.says.main]
     if CONTRADICTED in found:
         return CONTRADICTED, judged
-    for one in (CONFIRMED, NOT_RUN):
+    for one in (CONFIRMED, NOT_JUDGED, NOT_RUN):
         if all(v == one for v in found):
             return one, judged
     return TOO_SMALL, judged
 
 
+CONSTANT = -1  # stands for the seed of a number to beat
+
+
+def _measures(says: Says) -> tuple[str, str]:
+    """Of both sides; `a>b` where they differ."""
+    over, _, under = says.measure.partition(">")
+    return over, under or over
+
+
 def _side(records: Sequence[Record], side: str | float, measure: str) -> dict[int, float]:
-    """Seed -> value; a constant stands under -1."""
-    return values(records, side, measure) if isinstance(side, str) else {-1: float(side)}
+    """Seed -> value."""
+    return values(records, side, measure) if isinstance(side, str) else {CONSTANT: float(side)}
 
 
 def _mean(side: dict[int, float]) -> float:

@@ -1,6 +1,9 @@
 """What runs are made from: tokenizers, corpora and tasks, each made once.
 
-OUT/data/tokenizers/KIND/     corpora/NAME/     text/1ofN.txt     tasks/NAME/{train,test}...
+OUT/data/
+  tokenizers/KIND/   corpora/NAME/   text/1ofN.txt
+  made/TASK/         tasks made from the text, where none are given
+  tasks/TASK/        {train,dev}.jsonl, of `qa` .json: the rows that the scale takes
 """
 
 from __future__ import annotations
@@ -16,14 +19,13 @@ from typing import Any, cast
 from bert_jax import folders
 from bert_jax.config import Kind
 from bert_jax.text import corpus as corpora
-from bert_jax.text import documents
+from bert_jax.text import documents, units
 from bert_jax.text import tokenizer as tokenizers
 from study import made
 from study.arms import Corpus
-from study.plan import ANSWERS
+from study.plan import ANSWERS, Work
 from study.scales import Scale
 
-EVERY = 20  # documents, of which prepare keeps the last for validation
 SAMPLE_MB = 20.0  # of text for tokenizers
 
 
@@ -36,6 +38,23 @@ class Materials:
     text: tuple[str, ...]
     tasks: Path | None = None  # of the user; None: tasks made from the text
     workers: int = 2
+
+    def ready(self, works: Sequence[Work]) -> None:
+        """Makes all but the corpora that the works need, so that what is wrong with the text or
+        the tasks is told at once, not run by run."""
+        names = self.names() if any(work.tasks for work in works) else []
+        if any(work.answers for work in works):
+            if not (self.given() / ANSWERS / "train.json").is_file():
+                raise ValueError(
+                    f"{self.given()} has no {ANSWERS}/train.json and dev.json in SQuAD's format: "
+                    "add them, or leave their claim out with --only"
+                )
+            names = [*names, ANSWERS]
+        for name in names:
+            self.kind(name)
+            self.task(name)
+        for kind in dict.fromkeys(work.run.corpus.tokenizer for work in works):
+            self.tokenizer(kind)
 
     def tokenizer(self, kind: str) -> Path:
         out = self.folder / "tokenizers" / kind
@@ -66,7 +85,8 @@ class Materials:
         """One of so many documents, none of those that the whole text keeps for validation."""
         out = self.folder / "text" / f"1of{share}.txt"
         if not out.exists():
-            training = (d for i, d in enumerate(documents.read(self.text)) if (i + 1) % EVERY)
+            read = enumerate(documents.read(self.text))
+            training = (d for i, d in read if units.split_of(i, units.FOLDS) == "train")
             chosen = itertools.islice(training, 0, None, share)
             out.parent.mkdir(parents=True, exist_ok=True)
             folders.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ class Measure:
     of: Callable[[Record], float | None]
     higher: bool | None = True  # is better; None: neither
     form: str = "{:.1f}"
+    # of one run: the standard error that its scored rows leave, were they drawn anew
+    error: Callable[[Record], float] = lambda _: 0.0
 
     def shown(self, value: float | None) -> str:
         if value is None:
@@ -42,6 +44,13 @@ def _at(*path: str, times: float = 1.0) -> Callable[[Record], float | None]:
     return of
 
 
+def chance(share: float, rows: int) -> float:
+    """The standard error of a share of so many rows, in percent. Of any mean of numbers from 0
+    to 1 it is at most that; one row of either kind more, so that it is never 0."""
+    p = (min(max(share, 0.0), 1.0) * rows + 1) / (rows + 2)
+    return 100 * math.sqrt(p * (1 - p) / max(rows, 1))
+
+
 def tasks(record: Record) -> float | None:
     """The mean of the tasks' metrics, in percent; None until all are there."""
     wanted, found = record["wanted"], record.get("tasks", {})
@@ -50,33 +59,57 @@ def tasks(record: Record) -> float | None:
     return 100 * statistics.mean(found[task]["value"] for task in wanted)
 
 
-def _layers(what: str, task: str) -> Callable[[Record], float | None]:
-    """Of the scores of all layers, embeddings first: the best in the middle, or the last."""
+def _tasks_error(record: Record) -> float:
+    found = record["tasks"]
+    each = [chance(found[task]["value"], found[task]["rows"]) for task in record["wanted"]]
+    return math.hypot(*each) / len(each)
 
+
+def _answers_error(record: Record) -> float:
+    """Answers are scored in percent, by SQuAD's own script."""
+    found = record["tasks"]["qa"]
+    return chance(found["value"] / 100, found["rows"])
+
+
+def _pairs_error(what: str) -> Callable[[Record], float]:
+    return lambda record: chance(record["pairs"][what], record["pairs"][f"{what}_rows"])
+
+
+def layer(scores: Sequence[float], what: str) -> int:
+    """Of the scores of all layers, embeddings first: the number of the one that is meant. It is
+    the same for all runs: the best of several would be picked on the rows that are scored."""
+    return len(scores) - 1 if what == "last" else (len(scores) - 1) // 2
+
+
+def _layer(what: str, task: str, title: str) -> Measure:
     def of(record: Record) -> float | None:
         scores = record.get("layers", {}).get(task)
-        if scores is None or len(scores) < 3:
-            return None
-        return 100 * (scores[-1] if what == "last" else max(scores[1:-1]))
+        return 100 * scores[layer(scores, what)] if scores and len(scores) > 2 else None
 
-    return of
+    def error(record: Record) -> float:
+        scores = record["layers"][task]
+        return chance(scores[layer(scores, what)], record["layers"][f"{task}_rows"])
+
+    return Measure(title, of, error=error)
 
 
 MEASURES = {
-    "tasks": Measure("mean over tasks", tasks),
-    "qa": Measure("answers, F1", _at("tasks", "qa", "value")),
+    "tasks": Measure("mean over tasks", tasks, error=_tasks_error),
+    "qa": Measure("answers, F1", _at("tasks", "qa", "value"), error=_answers_error),
     "qa_exact": Measure("answers, exact match", _at("tasks", "qa", "exact_match")),
     "mlm": Measure("held-out MLM loss (nat)", _at("held_out", "mlm_loss"), False, "{:.3f}"),
-    "nsp": Measure("tells next sentences", _at("pairs", "nsp", times=100)),
-    "sop": Measure("tells order", _at("pairs", "sop", times=100)),
+    "nsp": Measure("tells next sentences", _at("pairs", "nsp", times=100),
+                   error=_pairs_error("nsp")),
+    "sop": Measure("tells order", _at("pairs", "sop", times=100), error=_pairs_error("sop")),
     "rtd_auc": Measure("AUC of replaced tokens", _at("last", "eval_rtd_auc"), True, "{:.3f}"),
     "parameters": Measure("parameters", _at("parameters"), None, "short"),
     "flops": Measure("FLOPs", _at("flops", "sparse"), None, "{:.2e}"),
     "steps": Measure("steps", _at("steps"), None, "{:.0f}"),
     "epochs": Measure("epochs", _at("epochs"), None, "{:.1f}"),
+    "tokens": Measure("tokens", _at("tokens"), None, "short"),
     "speed": Measure("tokens/s", _at("speed"), None, "short"),
-    "tagging_middle": Measure("tags, best middle layer", _layers("middle", "tagging")),
-    "tagging_last": Measure("tags, last layer", _layers("last", "tagging")),
-    "texts_middle": Measure("texts, best middle layer", _layers("middle", "texts")),
-    "texts_last": Measure("texts, last layer", _layers("last", "texts")),
-}
+    "tagging_middle": _layer("middle", "tagging", "tags, middle layer"),
+    "tagging_last": _layer("last", "tagging", "tags, last layer"),
+    "texts_middle": _layer("middle", "texts", "texts, middle layer"),
+    "texts_last": _layer("last", "texts", "texts, last layer"),
+}  # fmt: skip

@@ -16,6 +16,7 @@ from study.claim import Claim, Row
 from study.claims import CLAIMS
 from study.judge import Judged
 from study.measures import MEASURES, Record
+from study.plan import ANSWERS
 
 PLOTS = "study"  # the folder beside the page
 METRICS = {
@@ -45,10 +46,11 @@ def write(store: dict[str, Any], out: Path) -> list[Path]:
 def build(store: dict[str, Any]) -> list[Block]:
     records: list[Record] = store["runs"]
     judged = {claim.letter: judge.verdict(claim, records) for claim in CLAIMS}
-    page: list[Block] = [Heading(TITLE, 1), *_opening(store), _summary(judged)]
+    every = [j for _, statements in judged.values() for j in statements]
+    page: list[Block] = [Heading(TITLE, 1), *_opening(store), _method(every), _summary(judged)]
     for claim in CLAIMS:
         page += _claim(claim, records, *judged[claim.letter])
-    return [*page, *_runs(records)]
+    return [*page, *_failed(store["failed"]), *_runs(records)]
 
 
 def _opening(store: dict[str, Any]) -> list[Block]:
@@ -68,19 +70,30 @@ def _opening(store: dict[str, Any]) -> list[Block]:
         Paragraph(
             "One code base, one optimiser, one recipe for every task, one head (a dense layer on "
             f"the first token). The tasks are {tasks} ({made['labelled']}); their mean is that "
-            "of accuracies, entity F1 and correlations, in percent, on rows that no choice was "
-            "made on. FLOPs are counted as ELECTRA's authors counted them, and equal FLOPs are "
-            "equal with look-ups for nothing."
+            "of accuracies, entity F1 and correlations, in percent, on rows by which neither "
+            "checkpoint nor layer nor rate was chosen. FLOPs are counted as ELECTRA's authors "
+            "counted them; equal FLOPs are equal with look-ups for nothing. Tokens, and with them "
+            "FLOPs and tokens/s, are those of the text, without padding."
         ),
         Paragraph(
-            "A difference counts where it is more than twice the standard error that the spread "
-            "over seeds gives it: **confirmed** or **contradicted**; else it is **too small to "
-            "judge**. The spread of a measure is pooled over all arms with several seeds. Numbers "
-            "are means, with the standard deviation where there are several seeds. The name of a "
-            "run, in the table at the end, is that of its folder, whose `metrics.jsonl` holds the "
-            "numbers; this page is made of `study.json` by `python -m study --page`."
+            "Numbers are means, with the standard deviation where there are several seeds. The "
+            "name of a run, in the table at the end, is that of its folder, whose `metrics.jsonl` "
+            "holds the numbers; this page is made of `study.json` by `python -m study --page`."
         ),
     ]
+
+
+def _method(judged: Sequence[Judged]) -> Block:
+    """How differences were judged, and of how many statements."""
+    compared = sum(j.limit is not None for j in judged)
+    return Paragraph(
+        "A statement is **confirmed** or **contradicted** where the difference exceeds what chance "
+        "may make of it, at 95 %; else it is **too small to judge**. Chance is the spread over "
+        "seeds (the standard deviation of a measure, pooled over all arms with several seeds, "
+        "times Student's t) or, if that is more, the error that the number of scored rows leaves. "
+        f"{compared} statements were compared with it: if none of them held, about one in 20 "
+        "would still be called one or the other. Those *beside it* do not decide a claim."
+    )
 
 
 def _summary(judged: dict[str, tuple[str, list[Judged]]]) -> Block:
@@ -100,7 +113,7 @@ def _claim(
     made: list[Block] = [
         Heading(f"({letter}) {claim.title}"),
         Paragraph(f"**Claim.** {claim.says}"),
-        Paragraph(f"**Against it would count.** {claim.against}"),
+        Paragraph(f"**What would count against it.** {claim.against}"),
         Paragraph(f"**Found: {verdict}.**"),
         Points(tuple(sentence(j) for j in judged)),
         _layer_table(claim, records) if claim.layers else _table(claim, records),
@@ -117,16 +130,22 @@ def _claim(
 def sentence(judged: Judged) -> str:
     """One statement, what was found, and by how much."""
     says = judged.says
-    if judged.verdict == judge.NOT_RUN:
-        return f"{says.text}: **not run**"
-    over = says.measure.partition(">")[0]
-    shown = MEASURES[over].form.format
-    amount = f"by {shown(judged.difference)}"
+    text = says.text if says.main else f"*beside it:* {says.text}"
+    if judged.difference is None:
+        return f"{text}: **{judged.verdict}**"
+    shown = MEASURES[says.measure.partition(">")[0]].form.format
+    told = [f"difference {_signed(shown(judged.difference))}"]
     if says.margin:
-        amount += f", where {shown(says.margin)} is allowed"
-    limit = "no spread is known" if judged.limit is None else f"spread ±{shown(judged.limit)}"
-    wins = "" if judged.wins is None else f"; in {judged.wins[0]} of {judged.wins[1]} seeds"
-    return f"{says.text}: **{judged.verdict}** ({amount}; {limit}{wins})"
+        told[0] += f", where {_signed(shown(says.margin))} is allowed"
+    if not says.most:
+        told.append("no spread known" if judged.limit is None else f"chance ±{shown(judged.limit)}")
+    if judged.wins is not None:
+        told.append(f"so in {judged.wins[0]} of {judged.wins[1]} seeds")
+    return f"{text}: **{judged.verdict}** ({'; '.join(told)})"
+
+
+def _signed(number: str) -> str:
+    return number if number.startswith("-") else f"+{number}"
 
 
 def _table(claim: Claim, records: Sequence[Record]) -> Table:
@@ -137,8 +156,8 @@ def _table(claim: Claim, records: Sequence[Record]) -> Table:
         cells = [cell(records, row, m) for m in claim.measures]
         paper = [f"*{c}*" if c else "" for c in row.paper] or [""] * len(claim.columns)
         name = f"{row.label} `{row.arm.name}`"
-        rows.append((name, *cells, *paper))
-    return Table(("", *ours, *theirs), tuple(rows))
+        rows.append((name, str(len(_of(records, row))), *cells, *paper))
+    return Table(("", "seeds", *ours, *theirs), tuple(rows))
 
 
 def cell(records: Sequence[Record], row: Row, measure: str) -> str:
@@ -215,13 +234,22 @@ def _layer_plots(claim: Claim, records: Sequence[Record]) -> Iterable[Plot]:
             yield Plot(f"{claim.letter}-{what}", drawn)
 
 
+def _failed(failed: Sequence[dict[str, str]]) -> list[Block]:
+    if not failed:
+        return []
+    told = tuple(f"`{f['run']}`, {f['step']}: `{f['error']}`" for f in failed)
+    return [Heading("What failed"), Points(told)]
+
+
 def _runs(records: Sequence[Record]) -> list[Block]:
     head = ("run", "claims", "steps", "tokens", "FLOPs", "as published", "parameters",
-            "validation loss", "tasks")  # fmt: skip
+            "validation MLM loss (nat)", "tasks (%)")  # fmt: skip
     rows = []
     for r in records:
         loss = r["last"].get("eval_mlm_loss")
-        tasks = ", ".join(f"{n} {t['value']:.4g}" for n, t in r["tasks"].items())
+        # questions are scored in percent, by SQuAD's own script
+        shares = {n: t["value"] * (1 if n == ANSWERS else 100) for n, t in r["tasks"].items()}
+        tasks = ", ".join(f"{n} {share:.1f}" for n, share in shares.items())
         rows.append(
             (
                 f"`{r['name']}`",
@@ -248,5 +276,5 @@ def read(file: Path) -> dict[str, Any]:
 def dump(store: dict[str, Any], file: Path) -> None:
     """A line for each run, so that a change of one is a change of one line."""
     runs = ",\n".join(json.dumps(r, sort_keys=True) for r in store["runs"])
-    head = json.dumps(store["made"], indent=1)
-    folders.write_text(file, f'{{"made": {head},\n"runs": [\n{runs}\n]}}\n')
+    head, failed = json.dumps(store["made"], indent=1), json.dumps(store["failed"], indent=1)
+    folders.write_text(file, f'{{"made": {head},\n"failed": {failed},\n"runs": [\n{runs}\n]}}\n')

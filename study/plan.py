@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from study.arms import Corpus, Run, corpus_of, run_of
+from study.arms import Corpus, Run, run_of
 from study.claim import Claim
-from study.compute import Cost
 from study.scales import Scale
 
 ANSWERS = "qa"
@@ -22,7 +21,7 @@ class Work:
     tasks: bool = False  # fine-tuned to the study's tasks
     answers: bool = False  # and to question answering
     held_out: Corpus | None = None  # whose validation rows it is tested on
-    pairs: tuple[Corpus, ...] = ()  # whose sentence pairs it is asked for
+    pairs: tuple[Corpus, ...] = ()  # nsp and sop, whose sentence pairs it is asked for
     layers: bool = False  # linear models on all layers
     claims: str = ""  # letters
 
@@ -37,18 +36,23 @@ class Estimate(NamedTuple):
 def work(claims: Sequence[Claim], scale: Scale) -> list[Work]:
     """In the order of doing: claim by claim, the arms that matter most first, seed by seed."""
     found: dict[str, Work] = {}
-    tested = {arm.name for claim in claims if "mlm" in claim.measures for arm in claim.arms}
+    # these of every seed that is run, whichever claim asks for it: the spread is theirs
+    tested = {
+        measure: {a.name for c in claims if measure in c.measures for a in c.arms}
+        for measure in ("mlm", "sop")
+    }
     for claim in claims:
         for first in (True, False):
             for seed in range(max(scale.many, scale.few)):
                 for row in claim.rows:
                     seeds = scale.many if claim.many or row.many else scale.few
                     if row.first == first and seed < seeds:
-                        _add(found, claim, run_of(row.arm, scale, seed), row.arm.name in tested)
+                        asked = {m for m, arms in tested.items() if row.arm.name in arms}
+                        _add(found, claim, run_of(row.arm, scale, seed), asked)
     return list(found.values())
 
 
-def _add(found: dict[str, Work], claim: Claim, run: Run, tested: bool) -> None:
+def _add(found: dict[str, Work], claim: Claim, run: Run, tested: set[str]) -> None:
     """With what one more claim asks of a run."""
     before = found.get(run.name, Work(run))
     measured = claim.measures
@@ -58,28 +62,17 @@ def _add(found: dict[str, Work], claim: Claim, run: Run, tested: bool) -> None:
         run,
         tasks=before.tasks or "tasks" in measured,
         answers=before.answers or "qa" in measured,
-        # these of every seed that is run: the spread is theirs
-        held_out=whole if tested else None,
+        held_out=whole if "mlm" in tested else None,
         pairs=tuple(whole._replace(segments=s) for s in ("nsp", "sop"))
-        if pair and whole.tokenizer == "wordpiece"
+        if pair and "sop" in tested
         else (),
         layers=before.layers or bool(claim.layers),
         claims="".join(sorted({*before.claims, claim.letter})),
     )
 
 
-def corpora(works: Iterable[Work]) -> list[Corpus]:
-    """All that are read, in the order of need."""
-    return list(dict.fromkeys(c for w in works for c in corpora_of(w)))
-
-
-def corpora_of(one: Work) -> list[Corpus]:
-    held_out = [] if one.held_out is None else [one.held_out]
-    return list(dict.fromkeys([one.run.corpus, *held_out, *one.pairs]))
-
-
 def estimate(works: Sequence[Work], scale: Scale) -> Estimate:
-    costs = [Cost.of(w.run.experiment, w.run.length) for w in works]
+    costs = [w.run.cost for w in works]
     seconds = sum(seconds_of(w, scale) for w in works)
     return Estimate(
         len(works), seconds, sum(c.published for c in costs), sum(c.sparse for c in costs)
@@ -88,10 +81,11 @@ def estimate(works: Sequence[Work], scale: Scale) -> Estimate:
 
 def seconds_of(one: Work, scale: Scale) -> float:
     """A guess: products at the scale's speed, and so much beside them."""
-    cost = Cost.of(one.run.experiment, one.run.length)
-    tunes = len(scale.tasks) * one.tasks + one.answers + one.layers
+    # linear models on the features of every word and layer take as long as five fine-tunings
+    tunes = len(scale.tasks) * one.tasks + one.answers + 5 * one.layers
     small = (one.held_out is not None) + len(one.pairs)
-    return cost.products / scale.speed + scale.seconds[0] + scale.seconds[1] * (tunes + small / 3)
+    steps, beside = one.run.cost.products / scale.speed, tunes + small / 3
+    return steps + scale.seconds[0] + scale.seconds[1] * beside
 
 
 def table(works: Sequence[Work], scale: Scale) -> str:
@@ -99,8 +93,7 @@ def table(works: Sequence[Work], scale: Scale) -> str:
     head = f"{'run':<36} {'claims':<8} {'rows':<26} {'steps':>6} {'batch':>5} "
     lines = [head + f"{'FLOPs':>9} {'look-up 0':>9} {'seconds':>7}"]
     for w in works:
-        cost = Cost.of(w.run.experiment, w.run.length)
-        run = w.run.experiment
+        cost, run = w.run.cost, w.run.experiment
         lines.append(
             f"{w.run.name:<36} {w.claims:<8} {w.run.corpus.name:<26} {run.run.steps:>6} "
             f"{run.data.batch_size:>5} {cost.published:>9.2e} {cost.sparse:>9.2e} "
@@ -112,6 +105,3 @@ def table(works: Sequence[Work], scale: Scale) -> str:
         f"look-ups for nothing), about {total.seconds / 60:.0f} minutes"
     )
     return "\n".join(lines)
-
-
-__all__ = ["ANSWERS", "Estimate", "Work", "corpora", "corpora_of", "corpus_of", "estimate", "work"]

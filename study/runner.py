@@ -4,20 +4,18 @@ OUT/asked.json               the scale and the text: another study wants another
 OUT/data/                    see materials.py
 OUT/runs/RUN/                run folders of pretrain
 OUT/tasks/TASK/RUN/          run folders of finetune, with results.json
-OUT/measured/RUN.json        losses on held-out rows, sentence pairs, seconds
+OUT/measured/RUN.json        losses on held-out rows, sentence pairs
 OUT/layers/TASK/RUN/         probe.json
-OUT/failed.jsonl             what raised, and was passed over
+OUT/failed.jsonl             what raised: of a run that cannot be trained nothing else is done, of
+                             others all that can be
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import json
-import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -34,11 +32,14 @@ from bert_jax.config import FINETUNE, Experiment, Supervised, replace
 from bert_jax.finetune import finetune
 from bert_jax.pretrain import pretrain
 from bert_jax.text import documents
-from study import exam
+from study import exam, plan
+from study.claims import CLAIMS
+from study.deadline import deadline
 from study.materials import Materials
 from study.plan import ANSWERS, Work
 from study.scales import Scale
 
+TRAINING = "training"  # the step that all others need
 PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}
 
 
@@ -56,21 +57,25 @@ class Study:
     out: Path
     scale: Scale
     materials: Materials
-    lean: bool = False  # of a run whose work is done, drop the checkpoints
+    lean: bool = False  # drop the checkpoints of runs that no claim of the scale needs any more
 
     def run(self, works: Sequence[Work], minutes: float | None = None) -> int | None:
         """Everything of `works` that is not done; returns the signal that ended it before, 0 where
-        the minutes did. ValueError: the folder is another study's, or in use."""
+        the minutes did. ValueError: the folder is another study's, or in use; text or tasks that
+        nothing can be made of."""
+        whole = {work.run.name: work for work in plan.work(CLAIMS, self.scale)}
         with lock.hold(self.out):
             self._claim()
             self._keep_compiled()
             with deadline(minutes) as asked:
+                self.materials.ready(works)
                 try:
                     for number, work in enumerate(works, 1):
                         self._say(f"{number}/{len(works)} {work.run.name}")
                         if not self.complete(work):
                             self._work(work, asked)
-                        if self.lean and self.complete(work):
+                        # a claim that is asked for later may need more of the run
+                        if self.lean and self.complete(whole.get(work.run.name, work)):
                             shutil.rmtree(self.folder(work) / "checkpoints", ignore_errors=True)
                 except Stopped as stopped:
                     return 0 if asked["over"] else stopped.signal
@@ -109,17 +114,18 @@ class Study:
             )
 
     def _work(self, work: Work, asked: dict[str, Any]) -> None:
-        for step in self._steps(work):
+        for name, step in self._steps(work):
             if asked["signal"]:
                 raise Stopped(asked["signal"])
-            begin = time.monotonic()
+            begin, signalled = time.monotonic(), None
             try:
                 signalled = step()
             except (Stopped, KeyboardInterrupt):
                 raise
             except Exception as e:
-                self._failed(work, e)
-                return
+                self._failed(work, name, e)
+                if name == TRAINING:
+                    return
             finally:
                 if time.monotonic() - begin > 1:  # else nothing was compiled
                     jax.clear_caches()
@@ -129,12 +135,11 @@ class Study:
 
     def complete(self, work: Work) -> bool:
         """Whether all that is measured on a run is there; its checkpoints may be gone."""
-        file = self.out / "measured" / f"{work.run.name}.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = self.measured(work)
         return (
             finished(self.folder(work), work.run.experiment.run.steps)
             and (work.held_out is None or "held_out" in found)
-            and {c.segments for c in work.pairs} <= set(found.get("pairs", {}))
+            and (not work.pairs or "pairs" in found)
             and all(results.read(self.tuned(work, n)) is not None for n in self.tasks_of(work))
             and all(out is None or out.exists() for out in self.probed(work).values())
         )
@@ -153,14 +158,16 @@ class Study:
             found[what] = self.out / "layers" / names[0] / work.run.name if names else None
         return found
 
-    def _steps(self, work: Work) -> Iterator[Callable[[], int | None]]:
-        yield lambda: self.train(work)
-        yield lambda: self.measure(work)
+    def _steps(self, work: Work) -> Iterator[tuple[str, Callable[[], int | None]]]:
+        yield TRAINING, lambda: self.train(work)
+        for name, asked in (("held_out", work.held_out), ("pairs", work.pairs)):
+            if asked:
+                yield name, lambda name=name: self.measure(work, name)
         for name in self.tasks_of(work):
-            yield lambda name=name: self.tune(work, name)
+            yield name, lambda name=name: self.tune(work, name)
         for what, out in self.probed(work).items():
             if out is not None and not out.exists():
-                yield lambda what=what, out=out: self.layers(work, what, out)
+                yield f"layers: {what}", lambda what=what, out=out: self.layers(work, what, out)
 
     def folder(self, work: Work) -> Path:
         return self.out / "runs" / work.run.name
@@ -174,22 +181,24 @@ class Study:
         path = str(self.materials.corpus(work.run.corpus))
         return pretrain(replace(run, run=dict(dir=str(folder)), data=dict(path=path)))
 
-    def measure(self, work: Work) -> None:
+    def measured(self, work: Work) -> dict[str, Any]:
         """What is neither a task nor in the run's own log."""
         file = self.out / "measured" / f"{work.run.name}.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        batches, before = 4 * self.scale.eval_batches, json.dumps(found)
-        if work.held_out is not None and "held_out" not in found:
-            corpus = self.materials.corpus(work.held_out)
-            found["held_out"] = exam.held_out(self.folder(work), corpus, batches)
-        for corpus in work.pairs:
-            pairs = found.setdefault("pairs", {})
-            if corpus.segments not in pairs:
-                path = self.materials.corpus(corpus)
-                pairs[corpus.segments] = exam.pair_accuracy(self.folder(work), path, batches)
-        if json.dumps(found) != before:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            folders.write_text(file, json.dumps(found, indent=2) + "\n")
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def measure(self, work: Work, name: str) -> None:
+        if name in (found := self.measured(work)):
+            return
+        run, rows = self.folder(work), 4 * self.scale.eval_batches * self.scale.batch_size
+        if name == "held_out":
+            assert work.held_out is not None
+            found[name] = exam.held_out(run, self.materials.corpus(work.held_out), rows)
+        else:
+            nsp, sop = map(self.materials.corpus, work.pairs)
+            found[name] = exam.pairs(run, nsp, sop, rows)
+        file = self.out / "measured" / f"{work.run.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folders.write_text(file, json.dumps(found, indent=2) + "\n")
 
     def tune(self, work: Work, name: str) -> int | None:
         """One recipe and one head for all models: a dense layer on the first token's features."""
@@ -224,20 +233,23 @@ class Study:
         model = bert_jax.load(self.folder(work))
         numbers = list(range(model.config.encoder.layers + 1))
         path = str(self.materials.task(out.parent.name))
-        most = self.scale.train_rows
+        most = self.scale.probe_rows
         probe.probe(model, kind, path, out, numbers, (pool,), most, name=work.run.name)  # type: ignore[arg-type]
 
-    def _failed(self, work: Work, error: Exception) -> None:
-        """One run that cannot be made does not end the study; the page lacks its numbers."""
-        line = {
-            "run": work.run.name,
-            "error": f"{type(error).__name__}: {error}",
-            "at": time.time(),
-        }
+    def failures(self) -> list[dict[str, Any]]:
+        """What raised, ever, in the order of time."""
+        file = self.out / "failed.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def _failed(self, work: Work, step: str, error: Exception) -> None:
+        """What cannot be done of one run does not end the study; the page names it."""
+        told = f"{type(error).__name__}: {error}"
+        line = {"run": work.run.name, "step": step, "error": told, "at": time.time()}
         with (self.out / "failed.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
         traceback.print_exception(error)
-        self._say(f"{work.run.name} was passed over: {type(error).__name__}: {error}")
+        self._say(f"{work.run.name}, {step} was passed over: {told}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -255,31 +267,3 @@ def newest(folder: Path) -> int:
     saved = folder / "checkpoints"
     steps = [int(p.name) for p in saved.iterdir() if p.name.isdigit()] if saved.is_dir() else []
     return max((s for s in steps if any(line["step"] == s for line in lines)), default=0)
-
-
-@contextlib.contextmanager
-def deadline(minutes: float | None) -> Iterator[dict[str, Any]]:
-    """Signals are remembered, and so is the end of the minutes, which comes as SIGTERM: a run
-    that is under way catches it itself and saves."""
-    asked: dict[str, Any] = {"signal": 0, "over": False}
-
-    def remember(number: int, _: Any) -> None:
-        if asked["signal"] and not asked["over"]:
-            raise KeyboardInterrupt  # a second one does not wait
-        asked["signal"] = number
-
-    def over(*_: Any) -> None:
-        asked["over"] = True
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = {s: signal.signal(s, remember) for s in (signal.SIGTERM, signal.SIGINT)}
-    alarm = signal.signal(signal.SIGALRM, over)
-    if minutes is not None:
-        signal.setitimer(signal.ITIMER_REAL, max(1.0, 60 * minutes))
-    try:
-        yield asked
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -33,6 +33,7 @@ class Line:
 
 def dots(title: str, rows: Sequence[Dots], form: str = "{:.1f}") -> str:
     """A row for each arm, a dot for each seed, a bar at the mean."""
+    rows = [Dots(r.label, tuple(filter(math.isfinite, r.values))) for r in rows]
     rows = [r for r in rows if r.values]
     if not rows:
         return ""

@@ -6,7 +6,7 @@ import pytest
 import small
 
 from bert_jax import config, corruption, flops, objectives, sharding, train
-from bert_jax.config import BERT, ELECTRA, Experiment, Mesh, replace
+from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
 
 ROWS, ROW = 32, 64  # of what XLA compiles; nothing of it runs
 
@@ -85,12 +85,28 @@ def test_predictions_are_those_of_corruption(family: str, length: int) -> None:
     assert flops.predictions(masking, length) == corruption.predictions(masking, length)
 
 
-@pytest.mark.parametrize("family", small.FAMILIES)
+def test_the_boundary_head_is_in_both_sums() -> None:
+    """By hand, at 20 of 128 places: 2 d + 200 to d, d to d, d to v; beside the products biases,
+    GELUs, norms and the softmax."""
+    d, v = 768, SPANBERT.encoder.vocab_size
+    plain = replace(SPANBERT, objective=dict(sbo_weight=0.0))
+    products = 2 * (2 * d + 200) * d + 2 * d * d + 2 * d * v
+    more = flops.published(SPANBERT, 128) - flops.published(plain, 128)
+    assert more == pytest.approx(2 * 20 / 128 * (products + 14 * 2 * d + 7 * v), rel=1e-9)
+    share = flops.predictions(SPANBERT.objective.masking, 128) / 128  # type: ignore[union-attr]
+    more = flops.model(SPANBERT, 128) - flops.model(plain, 128)
+    assert more == pytest.approx(3 * share * products, rel=1e-9)
+
+
+MASKED_ALONE = replace(small.FAMILIES["electra"], objective=dict(learn="rtd_masked"))
+
+
+@pytest.mark.parametrize("family", [*small.FAMILIES, "rtd_masked"])
 def test_the_model_sum_is_what_xla_counts(family: str) -> None:
     """Of the whole compiled train step of one layer, since XLA counts a scanned body once. XLA
     also counts what is no product, the optimiser too: up to 2 % at this width."""
     asked = replace(
-        small.without_dropout(small.FAMILIES[family]),
+        small.without_dropout(small.FAMILIES.get(family, MASKED_ALONE)),
         encoder=dict(layers=1, hidden_size=576, heads=8, max_length=ROW, vocab_size=2000),
         data=dict(batch_size=ROWS, length=ROW),
         guard=dict(spike="off"),

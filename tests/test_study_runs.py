@@ -1,128 +1,30 @@
-"""The study's own data, and doing what is not done."""
+"""A study is done piece by piece: what is done is not done again, what fails is named."""
 
 import dataclasses
 import json
 import os
-import random
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from study_samples import write_text
 
-from bert_jax.tasks import read as read_task
-from bert_jax.text import documents
-from study import collect, made, materials, plan, runner
+from study import collect, plan, runner
 from study.__main__ import main
-from study.arms import Corpus
+from study.arms import Arm, Corpus
+from study.claim import Claim, Row
 from study.claims import BY_LETTER
+from study.deadline import deadline
 from study.materials import Materials
-from study.runner import Study, deadline
+from study.runner import Study
 from study.scales import SMOKE
-
-WORDS = "The war of Old Rome began when King Henry, the brave, left. He came back. Did he stay?"
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    rng = random.Random(0)
-    told = []
-    for i in range(60):
-        drawn = [" ".join(rng.choice(WORDS.split()) for _ in range(9)) for _ in range(8)]
-        told.append(f"Document {i} was here. " + ". ".join(s[0].upper() + s[1:] for s in drawn))
-    file = tmp_path / "text.txt"
-    file.write_text("\n\n".join(told))
-    return str(file)
-
-
-# ---- data
-
-
-def test_a_part_of_the_text_has_none_of_the_documents_that_validate_the_whole(
-    text: str, tmp_path: Path
-) -> None:
-    own = Materials(tmp_path / "data", SMOKE, (text,))
-    whole = [d.paragraphs for d in documents.read([text])]
-    part = [d.paragraphs for d in documents.read([str(own.part(4))])]
-    training = [d for i, d in enumerate(whole) if i % 20 != 19]
-    assert part == training[::4]
-
-
-def test_a_window_holds_its_answer_and_no_more_words_than_asked() -> None:
-    rng = random.Random(1)
-    words = [rng.choice(["one", "two", "three", "a"]) for _ in range(50)]
-    context = "  ".join(words)
-    for i in range(200):
-        first = rng.randrange(48)
-        begin = len("  ".join(words[:first])) + 2 * (first > 0)
-        answer = "  ".join(words[first : first + 2])
-        qa = {"id": str(i), "question": "?", "answers": [{"text": answer, "answer_start": begin}]}
-        cut = materials.window(context, qa, 12)
-        (kept,) = cut["qas"][0]["answers"]
-        assert len(cut["context"].split()) == 12
-        assert cut["context"][kept["answer_start"] :].startswith(answer)
-        assert cut["context"] in context
-
-
-def test_a_drawn_task_has_no_label_in_dev_that_its_training_rows_lack(tmp_path: Path) -> None:
-    source, out = tmp_path / "given", tmp_path / "out"
-    for folder in (source, out):
-        folder.mkdir()
-    rows = [{"text": "a b", "label": "ab"[i % 2]} for i in range(200)]
-    rows += [{"text": "a", "label": "seldom"}, {"text": "word " * 50, "label": "a"}]
-    for split in ("train", "dev"):
-        (source / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    materials.rows(source, out, SMOKE)
-    dataset = read_task("classification", out)
-    assert dataset.labels == ("a", "b")
-    assert len(dataset.splits["train"]) == SMOKE.train_rows
-    assert len(dataset.splits["dev"]) == SMOKE.test_rows
-
-
-def test_test_rows_with_labels_are_what_is_scored(tmp_path: Path) -> None:
-    source, out = tmp_path / "given", tmp_path / "out"
-    for folder in (source, out):
-        folder.mkdir()
-    for split, words in (("train", "x"), ("dev", "seen"), ("test", "unseen")):
-        rows = [json.dumps({"text": words, "label": i % 2}) + "\n" for i in range(6)]
-        (source / f"{split}.jsonl").write_text("".join(rows))
-    materials.rows(source, out, SMOKE)
-    assert "unseen" in (out / "dev.jsonl").read_text()
-
-
-def test_tasks_made_from_text_are_tasks_that_can_be_read(text: str, tmp_path: Path) -> None:
-    own = Materials(tmp_path / "data", SMOKE, (text,))
-    assert own.names() == ["capitals", "same", "stops"]
-    for name in [*own.names(), plan.ANSWERS]:
-        dataset = read_task(own.kind(name), own.task(name))
-        assert dataset.splits["train"]
-        assert dataset.splits["dev"]
-        assert name == plan.ANSWERS or len(dataset.labels) >= 2
-
-
-def test_capitals_and_stops_are_tagged_where_the_text_had_them() -> None:
-    told = [[WORDS.partition(".")[0] + ".", "Did he, after all of it, stay there?"]]
-    first = next(made.capitals(told))
-    assert [t for t, tag in zip(*first.values(), strict=True) if tag == "capital"] == [
-        *("the", "old", "rome", "king", "henry"),
-    ]
-    (row,) = made.stops(told)
-    marked = [(t, tag) for t, tag in zip(*row.values(), strict=True) if tag != "none"]
-    assert marked == [("henry", "comma"), ("brave", "comma"), ("left", "stop"), ("he", "comma"),
-                      ("it", "comma"), ("there", "stop")]  # fmt: skip
-
-
-def test_a_gap_asks_for_a_name_that_stands_in_the_text_before() -> None:
-    told = [["Then came Henry.", "He was tall.", "And brave.", "Nobody saw Henry again."]]
-    (paragraph,) = made.gaps(told)
-    (asked,) = paragraph["qas"]
-    assert asked["question"] == "Nobody saw ____ again."
-    (answer,) = asked["answers"]
-    assert paragraph["context"][answer["answer_start"] :].startswith("Henry")
-
-
-# ---- doing
+    return write_text(tmp_path)
 
 
 class Made:
@@ -153,13 +55,15 @@ def study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     def corpus(_: Materials, wanted: Corpus) -> Path:
         folder = out / "data" / "corpora" / wanted.name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "corpus.json").write_text(json.dumps({"train": {"rows": 32}}))
+        counts = {"rows": 32, "tokens": 32 * 20}
+        (folder / "corpus.json").write_text(json.dumps({"train": counts}))
         return folder
 
     monkeypatch.setattr(Materials, "corpus", corpus)
+    monkeypatch.setattr(Materials, "ready", lambda *_: None)
     monkeypatch.setattr(Study, "tasks_of", lambda *_: [])
     monkeypatch.setattr(runner.exam, "held_out", lambda *_: {"mlm_loss": 6.0})
-    monkeypatch.setattr(runner.exam, "pair_accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(runner.exam, "pairs", lambda *_: {"nsp": 0.5, "sop": 0.5})
     monkeypatch.setattr(Study, "_keep_compiled", lambda _: None)
     return Study(out, SMOKE, own)
 
@@ -188,9 +92,13 @@ def test_a_run_whose_work_is_done_can_do_without_its_checkpoints(
     monkeypatch.setattr(runner, "pretrain", stand_in.pretrain)
     lean = dataclasses.replace(study, lean=True)
     assert lean.run(works) is None
-    assert not list(study.out.glob("runs/*/checkpoints"))
+    kept = {folder.parent.name.partition("-")[0] for folder in study.out.glob("runs/*/checkpoints")}
+    assert kept == {"bert"}  # whose layers (j) needs
     assert lean.run(works) is None
     assert len(stand_in.done) == len(works)
+    monkeypatch.setattr(Study, "layers", lambda self, work, what, out: out.mkdir(parents=True))
+    assert lean.run(plan.work([BY_LETTER[x] for x in "abj"], SMOKE)) is None
+    assert not list(study.out.glob("runs/bert-*/checkpoints"))
 
 
 def test_a_run_that_fails_is_passed_over_and_named(
@@ -207,8 +115,41 @@ def test_a_run_that_fails_is_passed_over_and_named(
     monkeypatch.setattr(runner, "pretrain", fails_once)
     assert study.run(works) is None
     assert stand_in.done == [w.run.name for w in works[1:]]
-    (line,) = (study.out / "failed.jsonl").read_text().splitlines()
-    assert json.loads(line)["error"] == "RuntimeError: no memory"
+    (failed,) = study.failures()
+    assert (failed["step"], failed["error"]) == ("training", "RuntimeError: no memory")
+
+
+def test_a_measurement_that_fails_takes_no_other_with_it(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = [w for w in plan.work([BY_LETTER["a"], BY_LETTER["b"]], SMOKE) if w.pairs][:1]
+    stand_in = Made(study)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no memory\nat all")
+
+    monkeypatch.setattr(runner, "pretrain", stand_in.pretrain)
+    monkeypatch.setattr(runner.exam, "held_out", fails)
+    assert study.run(works) is None
+    assert set(study.measured(works[0])) == {"pairs"}
+    (told,) = collect.collect(study, works)["failed"]
+    name = works[0].run.name
+    assert told == {"run": name, "step": "held_out", "error": "RuntimeError: no memory"}
+    monkeypatch.setattr(runner.exam, "held_out", lambda *_: {"mlm_loss": 6.0})
+    assert study.run(works) is None  # what failed once is tried again, and told no more
+    assert collect.collect(study, works)["failed"] == []
+    assert stand_in.done == [name]
+
+
+def test_a_failure_is_the_end_status(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(runner, "pretrain", fails)
+    monkeypatch.setattr(Materials, "names", lambda _: [])
+    args = ["--scale", "smoke", "--only", "e", "--out", str(study.out)]
+    assert main([*args, "--text", *study.materials.text]) == 1
+    assert "no memory" in (study.out / "page/study.md").read_text()
 
 
 def test_the_store_has_the_numbers_of_the_run_folders(
@@ -225,6 +166,7 @@ def test_the_store_has_the_numbers_of_the_run_folders(
     assert one["last"]["eval_mlm_loss"] == pytest.approx(logged["eval_mlm_loss"], rel=1e-5)
     assert one["steps"] == logged["step"]
     assert one["epochs"] == works[0].run.rows / 32
+    assert one["tokens"] == works[0].run.rows * 20
 
 
 def test_another_study_wants_another_folder(study: Study, text: str) -> None:
@@ -284,5 +226,20 @@ def test_a_small_study_goes_from_text_to_its_page(text: str, tmp_path: Path) -> 
     assert {r["arm"] for r in found["runs"]} >= {"bert", "bert_sop", "bert_no_pair", "rtd"}
     assert not (tmp_path / "out/failed.jsonl").exists()
     bert = next(r for r in found["runs"] if r["arm"] == "bert")
-    assert set(bert["pairs"]) == {"nsp", "sop"}
+    assert 0 <= bert["pairs"]["sop"] <= 1 <= bert["pairs"]["sop_rows"]
     assert len(bert["layers"]["tagging"]) == SMOKE.encoder["layers"] + 1
+
+
+@pytest.mark.slow
+def test_held_out_loss_parts_of_the_text_and_questions_from_end_to_end(tmp_path: Path) -> None:
+    part, long = Arm("part", "mlm", share=4), Arm("long", "spanbert", long=True)
+    rows = (Row(part, ""), Row(long, ""))
+    works = plan.work([Claim("x", "", "", "", rows, ("mlm", "tasks", "qa"), ())], SMOKE)
+    own = Materials(tmp_path / "data", SMOKE, ("data/sample.txt",), workers=1)
+    study = Study(tmp_path, SMOKE, own)
+    assert study.run(works) is None
+    assert not study.failures()
+    for run in collect.collect(study, works)["runs"]:
+        assert 5 < run["held_out"]["mlm_loss"] < 9
+        assert run["tasks"]["qa"]["rows"] == SMOKE.test_rows
+        assert {*run["wanted"]} <= {*run["tasks"]}

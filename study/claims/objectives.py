@@ -58,8 +58,8 @@ REPLACED = Claim(
     says="Telling which tokens were replaced teaches more than predicting masked ones from the "
     "same compute; most of it since every token counts, some since no [MASK] is seen. A generator "
     "of a quarter to half the width is best, and its embeddings should be shared.",
-    against="The masked language model is above replaced tokens on the mean over tasks in 2 of 3 "
-    "seeds.",
+    against="The masked language model is above replaced tokens on the mean over tasks: by more "
+    "than chance, which decides, or in 2 of 3 seeds, which is told beside it.",
     rows=(
         Row(MLM, "masked language model", ("82.2", ""), first=True),
         Row(RTD, "replaced tokens, generator 1/4", ("85.0", "84.4"), first=True),
@@ -80,6 +80,8 @@ REPLACED = Claim(
     measures=("tasks", "flops", "rtd_auc", "speed"),
     statements=(
         Says("replaced tokens beat masked ones", "rtd", "mlm", "tasks"),
+        Says("replaced tokens are above masked ones in at least 2 of 3 seeds", "rtd", "mlm",
+             "tasks", main=False, most=True),
         Says("loss on all tokens beats loss on masked ones", "rtd", "rtd_masked", "tasks",
              main=False),
         Says("All-Tokens MLM beats the masked language model", "all_tokens_mlm", "mlm", "tasks",
