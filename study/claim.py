@@ -31,7 +31,7 @@ class Says:
     measure: str
     margin: float = 0.0
     main: bool = True  # else it does not decide the claim
-    most: bool = False  # that it is so in most seeds: counted, whatever the differences
+    most: bool = False  # it is said of most seeds: they are counted, whatever the differences
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ its number of scored rows leaves (measures.py). Chance is the larger of t(f) tim
 1.96 times the other, times sqrt(1/n + 1/m), for n and m seeds on the two sides: t and 1.96 leave
 2.5 % on either side. Seeds that differ by nothing, where rows are not counted, show no spread.
 
-A statement about most seeds is judged by their count alone.
+A statement about most seeds is judged by their count alone, from three on.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def judge(says: Says, records: Sequence[Record]) -> Judged:
 
 
 def _by_count(wins: tuple[int, int] | None) -> str:
-    if wins is None or 2 * wins[0] == wins[1]:
+    if wins is None or wins[1] < 3 or 2 * wins[0] == wins[1]:
         return TOO_SMALL
     return CONFIRMED if 2 * wins[0] > wins[1] else CONTRADICTED
 

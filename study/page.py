@@ -91,8 +91,8 @@ def _method(judged: Sequence[Judged]) -> Block:
         "may make of it, at 95 %; else it is **too small to judge**. Chance is the spread over "
         "seeds (the standard deviation of a measure, pooled over all arms with several seeds, "
         "times Student's t) or, if that is more, the error that the number of scored rows leaves. "
-        f"{compared} statements were compared with it: if none of them held, about one in 20 "
-        "would still be called one or the other. Those *beside it* do not decide a claim."
+        f"{compared} statements were compared with it: were there no differences at all, about one "
+        "in 20 would still be called one or the other. Those *beside it* do not decide a claim."
     )
 
 

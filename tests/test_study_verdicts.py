@@ -69,7 +69,7 @@ def test_without_rows_to_count_equal_seeds_judge_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "verdict"),
-    [((51, 51, 0), judge.CONFIRMED), ((51, 0, 0), judge.CONTRADICTED), ((51,), judge.TOO_SMALL)],
+    [((51, 51, 0), judge.CONFIRMED), ((51, 0, 0), judge.CONTRADICTED), ((51, 51), judge.TOO_SMALL)],
 )
 def test_most_seeds_are_counted_whatever_the_differences(
     ours: tuple[float, ...], verdict: str
