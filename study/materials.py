@@ -152,6 +152,10 @@ def rows(source: Path, out: Path, scale: Scale) -> None:
         if split == "dev":  # a label that the drawn training rows do not have cannot be learned
             short = [r for r in short if _names(r) <= known]
         kept = sample(short, sizes[split])
+        if not kept:
+            raise ValueError(
+                f"{file} has no row of at most {scale.lengths[0]} words: give shorter ones"
+            )
         known |= {name for r in kept for name in _names(r)}
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept)
         (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
@@ -170,6 +174,11 @@ def questions(source: Path, out: Path, scale: Scale) -> None:
             for qa in paragraph["qas"]
             if qa["answers"] and len(qa["question"].split()) <= scale.lengths[2]
         ]
+        if not every:
+            raise ValueError(
+                f"{source}/{split}.json has no question of at most {scale.lengths[2]} words with "
+                "an answer: give shorter ones"
+            )
         cut = [
             {"title": title, "paragraphs": [window(context, qa, scale.lengths[1])]}
             for title, context, qa in sample(every, most)

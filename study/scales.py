@@ -165,7 +165,7 @@ SMOKE = Scale(
     tune_lr=1e-3,
     eval_batches=2,
     speed=1e10,
-    lengths=(12, 12, 6),
+    lengths=(12, 12, 20),
 )
 
 SCALES = {scale.name: scale for scale in (CPU, GPU, SMOKE)}
