@@ -24,6 +24,11 @@ from bert_jax.text.tokenizer import Tokenizer
 
 Parts = Sequence[tuple[int, int]]
 ANY = 2**30  # tokens: the model is not known yet
+SHARES = (  # numbers of steps, and what gives way to them
+    ("run", "steps", "epochs"),
+    ("run", "eval_every", "evals_per_epoch"),
+    ("optim", "warmup_steps", "warmup_share"),
+)
 
 
 def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) -> Experiment:
@@ -33,7 +38,8 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
     `Supervised()`, the heads are those of the model's family. Steps that `change` asks for beat
     epochs, `eval_every` the evaluations per epoch, and `warmup_steps` the share of warm-up.
 
-    ValueError: a config for pre-training, and what `change` raises.
+    ValueError: a config for pre-training, a number of steps and its share both asked for, and what
+    `change` raises.
     """
     if not isinstance(recipe.objective, Supervised):
         raise ValueError(
@@ -48,20 +54,24 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
     model = origin.config_of(asked.run.init) if there else before
     assert model is not None
     family = origin.family_of(model)
-    run = {}
-    for given, share in (("steps", "epochs"), ("eval_every", "evals_per_epoch")):
-        if getattr(asked.run, given) != getattr(recipe.run, given):
-            run[share] = None
-    optim = {}
-    if asked.optim.warmup_steps != recipe.optim.warmup_steps:
-        optim["warmup_share"] = None
     task = asked.objective.task
     if recipe.objective == Supervised():
         heads = config.supervised(family, task)
     else:
         heads = config.replace(recipe.objective, task=task, family=family)
-    whole = config.replace(recipe, encoder=model.encoder, objective=heads, optim=optim, run=run)
-    return change(whole)
+    fields = dict(run={}, optim={})
+    beaten = [(g, n, s) for g, n, s in SHARES if _get(asked, g, n) != _get(recipe, g, n)]
+    for group, _, share in beaten:
+        fields[group][share] = None
+    whole = change(config.replace(recipe, encoder=model.encoder, objective=heads, **fields))
+    for group, number, share in beaten:
+        if _get(whole, group, share) is not None:
+            raise ValueError(f"{group}.{number} and {group}.{share} are both given: expected one")
+    return whole
+
+
+def _get(experiment: Experiment, group: str, field: str) -> Any:
+    return getattr(getattr(experiment, group), field)
 
 
 def begun(folder: Path, init: str | None) -> Experiment | None:
