@@ -131,7 +131,7 @@ def by_formula(name: str, known: list[dict[str, Any]], chips: int, chip: Any) ->
 
 def lines(name: str, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Everything of one config, compiled or not, by chip and number."""
-    from bert_jax.plan.chips import CHIPS, H100
+    from bert_jax.chips import CHIPS, H100
 
     some = [c for c in known if c["config"] == name and c["fits"]]
     some = [c for c in some if c["batch_size"] == max(PUBLISHED[name], c["chips"])]

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "bert_jax"
 
 FLOORS = {
     -1: ["folders", "failure", "memory"],
-    0: ["trees", "config", "lock", "bucket", "board", "meeting", "layout", "hlo"],
+    0: ["trees", "config", "lock", "bucket", "board", "meeting", "layout", "hlo", "chips"],
     1: [
         "flops",
         "collectives",

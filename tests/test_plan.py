@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bert_jax import plan, sharding
+from bert_jax.chips import CHIPS, H100
 from bert_jax.config import Experiment, Mesh, from_file, replace
 from bert_jax.plan import compiling, slices
-from bert_jax.plan.chips import CHIPS, H100
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FAMILIES = ("albert", "bert", "electra", "roberta", "spanbert")

@@ -9,28 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.bench.clock import timed
-
-TFLOPS = 1e12
-# device_kind begins with -> (bf16, float32 as JAX multiplies it by default) without sparsity, in
-# TFLOP/s per device of JAX. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's, where
-# float32 is rounded to bfloat16 for products.
-PUBLISHED: dict[str, tuple[float, float]] = {
-    "NVIDIA B200": (2250, 1125),
-    "NVIDIA GH200": (989.4, 494.7),
-    "NVIDIA H200": (989.4, 494.7),
-    "NVIDIA H100 PCIe": (756, 378),
-    "NVIDIA H100": (989.4, 494.7),
-    "NVIDIA A100": (312, 156),
-    "NVIDIA L40S": (362, 183),
-    "NVIDIA L4": (121, 60.5),
-    "NVIDIA A10G": (70, 35),
-    "TPU v2": (22.5, 22.5),
-    "TPU v3": (61.5, 61.5),
-    "TPU v4": (275, 275),
-    "TPU v5 lite": (197, 197),
-    "TPU v5": (459, 459),
-    "TPU v6": (918, 918),
-}
+from bert_jax.chips import PEAKS
 
 
 class Peak(NamedTuple):
@@ -42,10 +21,10 @@ class Peak(NamedTuple):
 
 def peak(device: Any, dtype: str) -> Peak:
     """The published figure of a known device, else what a large matrix product reaches here."""
-    for kind in sorted(PUBLISHED, key=len, reverse=True):
+    for kind in sorted(PEAKS, key=len, reverse=True):
         if device.device_kind.startswith(kind):
-            bf16, float32 = PUBLISHED[kind]
-            return Peak((bf16 if dtype == "bfloat16" else float32) * TFLOPS, "published")
+            bf16, float32 = PEAKS[kind]
+            return Peak(bf16 if dtype == "bfloat16" else float32, "published")
     return Peak(measured(device, dtype), "measured")
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bert_jax import flops
+from bert_jax.chips import Chip
 from bert_jax.collectives import KINDS
 from bert_jax.config import Experiment, replace
-from bert_jax.plan.chips import Chip
 from bert_jax.plan.compiling import Step, compiled, shape
 from bert_jax.plan.render import render
 from bert_jax.plan.slices import Slice, alone, described

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bert_jax.plan.chips import CHIPS, Chip
+from bert_jax.chips import CHIPS, Chip
 
 # libtpu asks a TPU's metadata server who it is, and waits long where there is none.
 ALONE = {

@@ -1,4 +1,4 @@
-"""Published figures of chips, per chip: what a roofline is drawn with.
+"""Published figures of chips, per chip: what utilisation is measured by, a roofline drawn with.
 
 Sources, read in November 2026: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} (key
 specifications); for v4's links, Jouppi et al. 2023, "TPU v4: An Optically Reconfigurable
@@ -48,3 +48,24 @@ CHIPS: dict[str, Chip] = {
     ),
 }
 H100 = Chip("H100", 989.4 * TERA, 80 * GB, 3350 * GB, 450 * GB, 50 * GB, 8)
+
+# jax.Device.device_kind begins with -> (bfloat16, float32 as JAX multiplies it by default), FLOP/s
+# without sparsity. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's, where float32 is
+# rounded to bfloat16 for products, per device of JAX: of v2 and v3 half a chip.
+PEAKS: dict[str, tuple[float, float]] = {
+    "NVIDIA B200": (2250 * TERA, 1125 * TERA),
+    "NVIDIA GH200": (989.4 * TERA, 494.7 * TERA),
+    "NVIDIA H200": (989.4 * TERA, 494.7 * TERA),
+    "NVIDIA H100 PCIe": (756 * TERA, 378 * TERA),
+    "NVIDIA H100": (H100.flops, H100.flops / 2),
+    "NVIDIA A100": (312 * TERA, 156 * TERA),
+    "NVIDIA L40S": (362 * TERA, 183 * TERA),
+    "NVIDIA L4": (121 * TERA, 60.5 * TERA),
+    "NVIDIA A10G": (70 * TERA, 35 * TERA),
+    "TPU v2": (22.5 * TERA, 22.5 * TERA),
+    "TPU v3": (61.5 * TERA, 61.5 * TERA),
+    "TPU v4": (CHIPS["v4"].flops, CHIPS["v4"].flops),
+    "TPU v5 lite": (CHIPS["v5e"].flops, CHIPS["v5e"].flops),
+    "TPU v5": (CHIPS["v5p"].flops, CHIPS["v5p"].flops),
+    "TPU v6": (CHIPS["v6e"].flops, CHIPS["v6e"].flops),
+}
