@@ -16,17 +16,16 @@ import numpy as np
 from scipy.stats import binomtest
 
 import bert_jax
-from bert_jax import corpora, log, objectives, pretrain, train
-from bert_jax.text.corpus import open_corpus
+from bert_jax import corpora, log, objectives, train
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:
     """Every validation row's totals, from the newest checkpoint."""
     model = bert_jax.load(run)
     config = model.config
-    corpus = open_corpus(str(config.data.path))
-    objective = objectives.build(config, pretrain.vocabulary(model.tokenizer, [corpus]))
-    batches = corpora.evaluation(config, corpora.open_stages(config))
+    stages = corpora.open_stages(config)
+    objective = objectives.build(config, corpora.vocabulary(stages[-1]))
+    batches = corpora.evaluation(config, stages)
     key = train.named_key(config.run.seed, "corruption")
 
     @jax.jit

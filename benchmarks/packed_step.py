@@ -44,7 +44,7 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     """A function that trains for one step and says on how many real tokens."""
     import jax
 
-    from bert_jax import config, corpora, objectives, pretrain, sharding, train
+    from bert_jax import config, corpora, objectives, sharding, train
     from bert_jax.text.corpus import open_corpus
 
     rows = tokens // open_corpus(corpus).info.length
@@ -53,8 +53,8 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     )
     stages = corpora.open_stages(asked)
     opened = stages[0].corpora
-    experiment = pretrain.resolve(asked, opened)
-    known = pretrain.vocabulary(opened[0].tokenizer, opened)
+    experiment = corpora.resolve(asked, opened)
+    known = corpora.vocabulary(stages[-1])
     mesh = sharding.make_mesh(experiment.mesh)
     steps = train.build(experiment, objectives.build(experiment, known), mesh)
     batches, state = corpora.training(experiment, stages), steps.init()

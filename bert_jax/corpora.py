@@ -1,4 +1,4 @@
-"""The corpora that a config names, and their batches: one mixture, or one for each stage."""
+"""The corpora that a config names, what they decide, and their batches, stage by stage."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from bert_jax import bucket, data
-from bert_jax.config import Data, Experiment, Stage
+from bert_jax.config import Data, Encoder, Experiment, Masked, Stage, replace
+from bert_jax.corruption import Vocabulary
 from bert_jax.text.corpus import Corpus, open_corpus
 
 
@@ -86,6 +89,46 @@ def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
             raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
         corpora.append(open_corpus(bucket.fetched(path)))
     return corpora, weights
+
+
+def resolve(
+    asked: Experiment, corpora: Sequence[Corpus], encoder: Encoder | None = None
+) -> Experiment:
+    """The config with what its corpora decide: vocabulary size, padding and row length; or,
+    but for the last, with the `encoder` of the model that it begins from."""
+    tokenizer = corpora[0].tokenizer
+    longest = max(c.info.length for c in corpora)
+    length = max(stage.length or longest for stage in asked.stages)
+    if isinstance(asked.objective, Masked) and asked.objective.pair:
+        for corpus in corpora:
+            if corpus.info.segments not in ("nsp", "sop"):
+                raise ValueError(
+                    f"{corpus.path} was prepared with --segments {corpus.info.segments}, which "
+                    "has no sentence pairs: prepare it with nsp or sop, or set "
+                    "--objective.no-pair"
+                )
+    try:
+        return replace(
+            asked,
+            encoder=encoder or dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
+            data=dict(length=length, corpus="+".join(c.fingerprint for c in corpora)),
+        )
+    except ValueError as e:
+        raise ValueError(f"{e} (the corpus has rows of {longest} tokens)") from None
+
+
+def vocabulary(mixture: Mixture) -> Vocabulary:
+    """What corruption needs to know of the tokenizer and of how often its pieces occur in the
+    corpora, mixed as they are. Of several stages any will do: they have the same text."""
+    _, corpora, weights = mixture
+    tokenizer = corpora[0].tokenizer
+    special = np.zeros(tokenizer.vocab_size, bool)
+    special[list(tokenizer.special_ids)] = True
+    shares = weights or [1.0] * len(corpora)
+    parts = [w * c.unigram / c.unigram.sum() for w, c in zip(shares, corpora, strict=True)]
+    apart = tokenizer.kind == "bpe"
+    counts = np.sum(parts, axis=0)
+    return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts, apart)
 
 
 Part = tuple[int, int]  # the i-th of n equal parts of every batch

@@ -29,7 +29,6 @@ from bert_jax import (
     train,
 )
 from bert_jax.config import Experiment, Supervised
-from bert_jax.pretrain import resolve, vocabulary
 from bert_jax.recipe import Task
 from bert_jax.run_folder import FREE
 
@@ -102,10 +101,9 @@ def course(experiment: Experiment) -> Course:
         return Course(first.begin(built), task.batches(experiment, "train").start)
     stages = corpora.open_stages(experiment)
     opened = [corpus for stage in stages for corpus in stage.corpora]
-    _check(experiment, resolve(experiment, opened, experiment.encoder))
-    _, last, weights = stages[-1]
-    known = vocabulary(opened[0].tokenizer, last, weights)
-    built = train.build(experiment, objectives.build(experiment, known), mesh)
+    _check(experiment, corpora.resolve(experiment, opened, experiment.encoder))
+    known = objectives.build(experiment, corpora.vocabulary(stages[-1]))
+    built = train.build(experiment, known, mesh)
     begun = origin.of(experiment)
     built = begun.begin(built) if begun else built
     return Course(built, corpora.training(experiment, stages, parts).start)

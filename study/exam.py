@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax import config, corpora, objectives, pretrain, train
+from bert_jax import config, corpora, objectives, train
 from bert_jax.data import Batch
 from bert_jax.text.frame import Frame
 
@@ -111,6 +111,5 @@ def _opened(model: bert_jax.Model, corpus: Path) -> tuple[Any, Any]:
         model.config, data=dict(path=str(corpus), corpus=None, batch_size=BATCH)
     )
     stages = corpora.open_stages(experiment)
-    opened = [c for stage in stages for c in stage.corpora]
-    objective = objectives.build(experiment, pretrain.vocabulary(model.tokenizer, opened))
+    objective = objectives.build(experiment, corpora.vocabulary(stages[-1]))
     return objective, corpora.evaluation(experiment, stages)

@@ -11,7 +11,7 @@ import numpy as np
 import originals
 import pytest
 
-from bert_jax import pretrain
+from bert_jax import corpora
 from bert_jax.config import ALBERT, BERT, ROBERTA, SPANBERT, Masking, replace
 from bert_jax.corruption import (
     Vocabulary,
@@ -66,7 +66,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if not out.exists():
             corpus.prepare([str(SAMPLE)], folder, segments, 64, out, progress=False)
         opened = corpus.open_corpus(out)
-        vocabulary = pretrain.vocabulary(opened.tokenizer, [opened])
+        vocabulary = corpora.vocabulary(corpora.Mixture(BERT.stages[0], [opened], None))
         batch = Batches([opened.source("train")], ROWS, 64, opened.info.pad_id)[0]
         key = jax.random.key(0)
         out_rows = jax.jit(lambda b: corrupt(b, masking, vocabulary, key))(batch)

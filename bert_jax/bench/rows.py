@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import config, corpora, data, pretrain
+from bert_jax import config, corpora, data
 from bert_jax.config import Experiment, Supervised
 from bert_jax.corruption import Vocabulary
 from bert_jax.text import dataset
@@ -68,9 +68,8 @@ def of_corpus(asked: Experiment) -> Rows:
     """Rows of `data.path`, as `pretrain` reads them."""
     stages = corpora.open_stages(asked)
     opened = [corpus for stage in stages for corpus in stage.corpora]
-    experiment = pretrain.resolve(asked, opened)
-    _, last, weights = stages[-1]
-    vocabulary = pretrain.vocabulary(opened[0].tokenizer, last, weights)
+    experiment = corpora.resolve(asked, opened)
+    vocabulary = corpora.vocabulary(stages[-1])
     return Rows(experiment, vocabulary, corpora.training(experiment, stages), "corpus")
 
 
