@@ -1,6 +1,7 @@
 """Steps are planned for TPUs that are not there."""
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def test_every_family_compiles_for_eight_chips(family: str) -> None:
     assert one["flops"] > 0
     assert "v5e:2x4" in plan.render(found)
     assert "not a measurement" in plan.render(found)
+
+
+@pytest.mark.parametrize("name", [e for c in CHIPS.values() for e in c.examples])
+def test_every_slice_that_is_suggested_can_be_described(name: str) -> None:
+    shape = name.partition(":")[2].split("x")
+    assert len(slices.described(name).devices) == math.prod(map(int, shape))
 
 
 def test_a_step_that_does_not_fit_says_by_how_much_and_what_would_help(

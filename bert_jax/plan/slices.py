@@ -51,7 +51,9 @@ def described(name: str) -> Slice:
     from jax.experimental import topologies
 
     # Both cores of a v4 or v5p chip are one device, as on the machines themselves.
-    how = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
+    how: dict[str, Any] = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
+    if set(shape.split("x")) == {"1"}:  # less than a usual host has
+        how["chips_per_host_bounds"] = [1, 1, 1]
     try:
         with _quiet():
             found = topologies.get_topology_desc(platform="tpu", topology_name=name, **how)
