@@ -228,11 +228,11 @@ def page() -> None:
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     made = sorted(
         {
-            f"{c['date']} with jax {c['versions']['jax']} and libtpu {c['versions']['libtpu']}"
+            f"{c['date']} (jax {c['versions']['jax']}, libtpu {c['versions']['libtpu']})"
             for c in known["cases"]
         }
     )
-    head = f"Compiled {', or '.join(made)} ({DATA.name} says which).\n"
+    head = f"Compiled {', or '.join(made)}; {DATA.name} says which.\n"
     PAGE.write_text(f"{before}{BEGIN}\n{head}\n{table(known['cases'])}\n{END}{after}")
     plot(known["cases"])
 
