@@ -9,12 +9,11 @@ Every time is a bound from published figures, not a measurement.
 
 from __future__ import annotations
 
-import datetime
-import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import compiled_steps as steps
 
 ROOT = Path(__file__).parents[1]
 DATA, PAGE = ROOT / "docs" / "roofline.json", ROOT / "docs" / "performance.md"
@@ -34,13 +33,12 @@ def compile_all() -> None:
     from bert_jax.plan import alone
 
     alone()
-    known = json.loads(DATA.read_text()) if DATA.exists() else {"cases": []}
+    known = steps.read(DATA)
     for name, length in CASES:
-        if not any((c["config"], c["length"]) == (name, length) for c in known["cases"]):
-            made = {p: version(p) for p in ("jax", "libtpu")}
-            case = {"config": name, "length": length, "date": str(datetime.date.today())}
-            known["cases"].append({**case, "versions": made, **both(name, length)})
-            DATA.write_text(json.dumps(known, indent=1) + "\n")
+        if not any((c["config"], c["length"]) == (name, length) for c in known):
+            case = {"config": name, "length": length, **steps.made()}
+            known.append({**case, **both(name, length)})
+            steps.keep(DATA, known)
 
 
 def both(name: str, length: int) -> dict[str, Any]:
@@ -91,14 +89,10 @@ def row(case: dict[str, Any], says: str) -> str:
 
 
 def page() -> None:
-    known = json.loads(DATA.read_text())["cases"]
-    text = PAGE.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    made = sorted({(c["date"], *c["versions"].values()) for c in known})
-    when = ", ".join(f"{date} with jax {jax} and libtpu {tpu}" for date, jax, tpu in made)
+    known = steps.read(DATA)
     rows = [row(case, says) for case in known for says in ATTENTION]
-    table = "\n".join([f"Compiled {when}.", "", HEAD, *rows])
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    table = "\n".join([f"Compiled {steps.origins(known)}.", "", HEAD, *rows])
+    steps.fill(PAGE, BEGIN, END, table)
 
 
 if __name__ == "__main__":

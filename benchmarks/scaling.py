@@ -9,12 +9,11 @@ compiled ones by the formulas below, and are marked.
 
 from __future__ import annotations
 
-import datetime
-import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import compiled_steps as steps
 
 ROOT = Path(__file__).parents[1]
 DATA, PAGE, PLOT = (ROOT / "docs" / f"scaling.{kind}" for kind in ("json", "md", "png"))
@@ -46,13 +45,11 @@ def compile_all() -> None:
     from bert_jax.plan.slices import alone
 
     alone()
-    known = json.loads(DATA.read_text()) if DATA.exists() else {"cases": []}
+    known = steps.read(DATA)
     for name, topology, rows in cases():
-        if not any(_key(c) == (name, topology, rows) for c in known["cases"]):
-            made = {p: version(p) for p in ("jax", "libtpu")}
-            case = {"date": str(datetime.date.today()), "versions": made}
-            known["cases"].append(compiled(name, topology, rows) | case)
-            DATA.write_text(json.dumps(known, indent=1) + "\n")
+        if not any(_key(c) == (name, topology, rows) for c in known):
+            known.append(compiled(name, topology, rows) | steps.made())
+            steps.keep(DATA, known)
 
 
 def compiled(name: str, topology: str, rows: int) -> dict[str, Any]:
@@ -223,18 +220,10 @@ def plot(known: list[dict[str, Any]]) -> None:
 
 
 def page() -> None:
-    known = json.loads(DATA.read_text())
-    text = PAGE.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    made = sorted(
-        {
-            f"{c['date']} (jax {c['versions']['jax']}, libtpu {c['versions']['libtpu']})"
-            for c in known["cases"]
-        }
-    )
-    head = f"Compiled {', or '.join(made)}; {DATA.name} says which.\n"
-    PAGE.write_text(f"{before}{BEGIN}\n{head}\n{table(known['cases'])}\n{END}{after}")
-    plot(known["cases"])
+    known = steps.read(DATA)
+    head = f"Compiled {steps.origins(known)}; {DATA.name} says which.\n"
+    steps.fill(PAGE, BEGIN, END, f"{head}\n{table(known)}")
+    plot(known)
 
 
 if __name__ == "__main__":
