@@ -43,7 +43,7 @@ def step(asked: config.Experiment, rows: int, length: int, pieces: int) -> int:
     ids = jax.ShapeDtypeStruct((rows,), np.int32)
     batch = {"tokens": jax.ShapeDtypeStruct((rows, length), np.int32)}
     batch |= dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
-    return _temporary(steps.train.lower(steps.like, batch))  # type: ignore[attr-defined]
+    return _temporary(steps.train.lower(steps.like, batch))
 
 
 def _temporary(lowered: jax.stages.Lowered) -> int:

@@ -3,14 +3,13 @@ by SIGTERM (SIGINT) after saving; 1 anything else."""
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bert_jax import bucket, flags, folders
+from bert_jax import bucket, compile_cache, flags
 from bert_jax.commands import COMMANDS, OPEN
 from bert_jax.commands.asked import from_config
 from bert_jax.failure import FULL, Failure
@@ -29,7 +28,7 @@ PATH_ERRORS = (
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    _keep_compiled()
+    compile_cache.keep()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
     except ValueError as e:
@@ -61,12 +60,6 @@ def _run(argv: list[str]) -> int:
         _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
     bucket.refuse(vars(args))
     return COMMANDS[args.command](args, rest)
-
-
-def _keep_compiled() -> None:
-    """Programs that took long to compile are kept on disk, so that the next start has them:
-    in JAX_COMPILATION_CACHE_DIR (empty: nowhere), else in our own cache."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folders.cache() / "compiled"))
 
 
 def _raised_here(e: BaseException) -> bool:

@@ -65,7 +65,7 @@ PRNG = "threefry2x32"
 
 
 def by_rows(f: Callable[[Any, Any, Any], T]) -> Callable[[Any, Any, Any], T]:
-    """`f(params, batch, key)` on each device's own rows, where rows are all that the mesh cuts.
+    """`f(params, batch, keys)` on each device's own rows, where rows are all that the mesh cuts.
 
     `f` makes its device's share of sums over rows, and ends with `over_rows`. Left to itself
     XLA adds a gradient up over devices wherever a part of it arises: a tied table's at both its

@@ -10,13 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from bert_jax import folders
-from bert_jax.board import Board
+
+if TYPE_CHECKING:
+    from bert_jax.board import Board
 
 TRIVIAL: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ...] = (
     # a metric that says the run has this task, what is said, when
@@ -50,6 +53,13 @@ def trivial(values: dict[str, float]) -> list[str]:
     return [says for metric, says, holds in TRIVIAL if metric in values and holds(values)]
 
 
+def _board(folder: Path, step: int) -> Board:
+    """tensorboardX imports torch where there is one: a second that no first step waits for."""
+    from bert_jax.board import Board
+
+    return Board(folder, step)
+
+
 class RunLog:
     """The metrics of one run folder: each step once, in order, whatever restarts it took.
 
@@ -62,7 +72,8 @@ class RunLog:
     def __init__(
         self, folder: Path | None, step: int, steps: int, plain: Callable[[Any], dict[str, float]]
     ) -> None:
-        self._file = self._board = self._timing = self._bar = None
+        self._file = self._timing = self._bar = None
+        self._board: Board | None = None
         self._step, self._steps, self._plain = step, steps, plain
         self._tokens, self._seconds, self._since = 0.0, 0.0, time.monotonic()
         self._counted, self._waited = step, 0.0
@@ -75,7 +86,7 @@ class RunLog:
         _end_line(folder / "timing.jsonl")
         self._timing = (folder / "timing.jsonl").open("a")
         self._time("begin", 0.0)
-        self._board = Board(folder / "tensorboard", step + 1)
+        self._open_board = partial(_board, folder / "tensorboard", step + 1)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
@@ -139,13 +150,15 @@ class RunLog:
             self._write(step, rate, self._plain(metrics))
 
     def _write(self, step: int, rate: float, values: dict[str, float]) -> None:
-        if self._file is None or self._board is None:
+        if self._file is None:
             return
         line = {"step": step, "loss": values["loss"], "tokens_per_second": round(rate, 1), **values}
         # JSON knows no NaN; null stands for what is not finite.
         finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
+        if self._board is None:
+            self._board = self._open_board()
         self._board.add({k: v for k, v in finite.items() if k != "step" and v is not None}, step)
         if "eval_loss" in values:
             self._warn(values)

@@ -30,6 +30,7 @@ from bert_jax.objectives import Objective, total
 from bert_jax.profile import Profile
 
 Batch = dict[str, Any]
+Seed = int | np.uint32 | jax.Array
 
 
 class State(NamedTuple):
@@ -41,9 +42,23 @@ class State(NamedTuple):
     guard: guard.History
 
 
-def named_key(seed: int, name: str) -> jax.Array:
+def named_key(seed: Seed, name: str) -> jax.Array:
     """A key for one use of randomness."""
     return jax.random.fold_in(jax.random.key(seed, impl=layout.PRNG), zlib.crc32(name.encode()))
+
+
+class Seeded(NamedTuple):
+    """A jitted function and its last argument, the seed of the run: were it a constant of the
+    program, every seed would be compiled anew."""
+
+    jitted: Any  # as `jax.jit` made it
+    seed: np.uint32
+
+    def __call__(self, *args: Any) -> Any:
+        return self.jitted(*args, self.seed)
+
+    def lower(self, *args: Any) -> Any:
+        return self.jitted.lower(*args, self.seed)
 
 
 class Steps(NamedTuple):
@@ -51,9 +66,9 @@ class Steps(NamedTuple):
 
     like: State  # shapes, types and shardings of the state
     init: Callable[[], State]
-    train: Callable[[State, Batch], tuple[State, dict[str, Any]]]  # the state is donated
-    evaluate: Callable[[Any, Batch], dict[str, Any]]
-    examine: Callable[[Any, Any, Batch], dict[str, Any]]  # parameters, step, its batch
+    train: Seeded  # (state, batch) -> (state, metrics); the state is donated
+    evaluate: Seeded  # (parameters, batch) -> terms
+    examine: Seeded  # (parameters, step, its batch) -> terms and norms
     to_devices: Callable[[Batch], Batch]
     shares: float = 1  # of this process's rows in a batch
 
@@ -67,43 +82,51 @@ def build(config: Experiment, objective: Objective, mesh: jax.sharding.Mesh) -> 
     rates = None if decay is None else optim.layerwise(decay, config.encoder.layers)
     tx = optim.optimizer(config.optim, config.run.steps, rates)
 
-    def init() -> State:
-        params = sharding.padded(objective.init(named_key(config.run.seed, "init")), mesh)
+    seed = np.uint32(config.run.seed % 2**32)  # as `jax.random.key` takes an integer
+
+    def init(seed: Seed) -> State:
+        params = sharding.padded(objective.init(named_key(seed, "init")), mesh)
         history = guard.begin(config.guard)
         return State(jnp.zeros((), jnp.int32), params, tx.init(params), history)
 
-    shapes = jax.eval_shape(init)
+    once = jax.jit(init)  # traced here; the one below, with shardings, takes that trace over
+    shapes = jax.eval_shape(once, seed)
     where = sharding.shardings(shapes, mesh)
     rows, whole = sharding.rows(mesh), sharding.replicated(mesh)
     train = jax.jit(
         sharding.on(mesh, partial(train_step, config, objective, tx)),
-        in_shardings=(where, rows),
+        in_shardings=(where, rows, whole),
         out_shardings=(where, whole),
         donate_argnums=0,
     )
     evaluate = jax.jit(
-        sharding.on(mesh, partial(eval_step, config, objective)),
-        in_shardings=(where.params, rows),
+        sharding.on(mesh, partial(eval_step, objective)),
+        in_shardings=(where.params, rows, whole),
         out_shardings=whole,
     )
     look = jax.jit(
         sharding.on(mesh, partial(examine, config, objective)),
-        in_shardings=(where.params, whole, rows),
+        in_shardings=(where.params, whole, rows, whole),
         out_shardings=whole,
     )
     return Steps(
         like=abstract(shapes, where),
-        init=jax.jit(init, out_shardings=where),
-        train=train,
-        evaluate=evaluate,
-        examine=look,
+        init=Seeded(jax.jit(once, in_shardings=whole, out_shardings=where), seed),
+        train=Seeded(train, seed),
+        evaluate=Seeded(evaluate, seed),
+        examine=Seeded(look, seed),
         to_devices=partial(sharding.to_devices, mesh=mesh),
         shares=sharding.shares(mesh),
     )
 
 
 def gradients(
-    config: Experiment, objective: Objective, params: Any, step: jax.Array, batch: Batch
+    config: Experiment,
+    objective: Objective,
+    params: Any,
+    step: jax.Array,
+    batch: Batch,
+    seed: Seed,
 ) -> tuple[jax.Array, dict[str, Any], Any]:
     """Loss, terms and gradient of a step: corrupt, differentiate each micro-batch, add up.
 
@@ -113,17 +136,22 @@ def gradients(
     if isinstance(config.objective, Masked | ReplacedTokens):
         done = step / (config.optim.decay_steps or config.run.steps)
         batch = paced(batch, config.objective.masking, done)
-    dropout = jax.random.fold_in(named_key(config.run.seed, "dropout"), step)
+    dropout = jax.random.fold_in(named_key(seed, "dropout"), step)
     f = layout.by_rows(partial(_sums, config, objective))
-    (value, terms), grads = f(params, batch, dropout)
+    (value, terms), grads = f(params, batch, (named_key(seed, "corruption"), dropout))
     return value, terms, grads
 
 
 def _sums(
-    config: Experiment, objective: Objective, params: Any, batch: Batch, dropout: jax.Array
+    config: Experiment,
+    objective: Objective,
+    params: Any,
+    batch: Batch,
+    keys: tuple[jax.Array, jax.Array],
 ) -> Any:
     """((loss, terms), gradient): sums over rows, those of this device, then those of all."""
-    batch = objective.corrupt(batch, named_key(config.run.seed, "corruption"))
+    corruption, dropout = keys
+    batch = objective.corrupt(batch, corruption)
     counts = layout.over_rows(objective.counts(batch))
 
     def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
@@ -153,11 +181,12 @@ def train_step(
     tx: optax.GradientTransformation,
     state: State,
     batch: Batch,
+    seed: Seed,
 ) -> tuple[State, dict[str, Any]]:
     """One update; or none, where its numbers would spoil the model (guard/numbers.py): then all
     stays as it was but `step`, since the batch is used up. The learning rate follows the updates
     that were made."""
-    value, terms, grads = gradients(config, objective, state.params, state.step, batch)
+    value, terms, grads = gradients(config, objective, state.params, state.step, batch, seed)
     norm = optax.tree.norm(grads)  # the same sum that clipping takes: XLA computes it once
     good, history = guard.judge(config.guard, state.guard, value, norm)
     updates, opt = tx.update(grads, state.opt, state.params)
@@ -172,16 +201,21 @@ def train_step(
 
 
 def examine(
-    config: Experiment, objective: Objective, params: Any, step: jax.Array, batch: Batch
+    config: Experiment,
+    objective: Objective,
+    params: Any,
+    step: jax.Array,
+    batch: Batch,
+    seed: Seed,
 ) -> dict[str, Any]:
     """Terms, and norms by leaf, of the step that follows `step` completed ones."""
-    _, terms, grads = gradients(config, objective, params, step, batch)
+    _, terms, grads = gradients(config, objective, params, step, batch, seed)
     return guard.measure(terms, grads, params)
 
 
-def eval_step(config: Experiment, objective: Objective, params: Any, batch: Batch) -> Any:
+def eval_step(objective: Objective, params: Any, batch: Batch, seed: Seed) -> Any:
     """The terms of one batch, without dropout; a row has the same masks every time."""
-    batch = objective.corrupt(batch, named_key(config.run.seed, "corruption"))
+    batch = objective.corrupt(batch, named_key(seed, "corruption"))
     return objective.terms(params, batch, None)
 
 

@@ -202,8 +202,10 @@ def test_an_output_folder_with_something_in_it_is_not_touched(given, tmp_path):
 def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\nfrom bert_jax.text.corpus import prepare\n"
+        "import signal, sys\nfrom bert_jax.text.corpus import prepare\n"
         "if __name__ == '__main__':\n"
+        # what a script starts in the background ignores Ctrl-C, and so do its children
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    text, tokenizer, out = sys.argv[1:]\n"
         "    prepare([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
     )

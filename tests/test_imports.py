@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "bert_jax"
 
 FLOORS = {
     -1: ["folders", "failure", "memory"],
-    0: ["trees", "config", "lock", "bucket", "board", "meeting", "layout", "hlo", "chips"],
+    0: [
+        "trees",
+        "config",
+        "lock",
+        "bucket",
+        "board",
+        "meeting",
+        "layout",
+        "hlo",
+        "chips",
+        "compile_cache",
+    ],
     1: [
         "flops",
         "collectives",

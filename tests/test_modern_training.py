@@ -73,7 +73,7 @@ def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
         asked = replace(config, optim=dict(accumulate=accumulate))
         params = jax.eval_shape(objective.init, jax.random.key(0))
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        f = jax.jit(lambda p, s, b: train.gradients(asked, objective, p, s, b)[1]["mlm_loss"])
+        f = jax.jit(lambda p, s, b: train.gradients(asked, objective, p, s, b, 0)[1]["mlm_loss"])
         return float(f(params, step, batch).count) / float(batch["size"].sum())
 
     assert share(0) == pytest.approx(0.4, abs=0.03)

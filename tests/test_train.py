@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -152,6 +153,24 @@ def test_the_sharding_table_covers_every_leaf(tied: str, share: str, name: str) 
 def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sharding.check_batch(batch, 1, sharding.make_mesh(mesh))
+
+
+def test_every_seed_is_the_same_program() -> None:
+    """So that the second of `finetune --seeds 3` compiles nothing."""
+
+    def programs(seed: int) -> list[str]:
+        config = replace(small.FAMILIES["electra"], run=dict(seed=seed))
+        steps = train.build(config, small.build(config), sharding.make_mesh(Mesh(4)))
+        like, batch = steps.like, small.batch()
+        lowered = (
+            cast(train.Seeded, steps.init).lower(),
+            steps.train.lower(like, batch),
+            steps.evaluate.lower(like.params, batch),
+            steps.examine.lower(like.params, like.step, batch),
+        )
+        return [one.as_text() for one in lowered]
+
+    assert programs(0) == programs(2**32 - 1)
 
 
 def test_depth_costs_no_compile_time() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from bert_jax import collectives, config, flops, layout, sharding
+from bert_jax import collectives, compile_cache, config, flops, layout, sharding
 from bert_jax.bench import clock, device, fit, peer, rows
 from bert_jax.bench.ours import Ours, compiled_for
 from bert_jax.bench.rows import Rows
@@ -75,7 +75,7 @@ def bench(experiment: Experiment, asked: Asked, say: Callable[[str], None] = pri
     mesh = sharding.make_mesh(experiment.mesh, devices)
     size, parts = experiment.data.batch_size, experiment.optim.accumulate
     sharding.check_batch(size, parts, mesh)
-    with ExitStack() as stack, _without_cache():
+    with ExitStack() as stack, compile_cache.aside():
         mine = _rows(experiment, asked.packed or asked.data, stack)
         given = _rows(experiment, asked.data, stack) if asked.packed else mine
         if family:
@@ -148,15 +148,6 @@ def _check_theirs(mine: Rows, given: Rows) -> None:
     a, b = (r.experiment.encoder.vocab_size for r in (mine, given))
     if a != b:
         raise ValueError(f"--packed has a vocabulary of {a}, --data of {b}: prepare both alike")
-
-
-def _without_cache() -> ExitStack:
-    """Compile times are of compiling, not of finding what was compiled before."""
-    stack = ExitStack()
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)
-    stack.callback(jax.config.update, "jax_enable_compilation_cache", before)
-    return stack
 
 
 def _ours(ours: Ours, mesh: jax.sharding.Mesh, times: clock.Times) -> Json:

@@ -68,13 +68,13 @@ class Ours:
         return idle_share(dispatch, jax.block_until_ready, steps)
 
     def _step_on(self, batch: Batch) -> None:
-        self._state, self._metrics = self.compiled(self._state, batch)
+        self._state, self._metrics = self.compiled(self._state, batch, self.steps.train.seed)
 
 
 def compiled(steps: train.Steps, batch: Batch) -> Any:
     """The train step, compiled for batches like this one, from shapes alone."""
     shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}
-    return steps.train.lower(steps.like, shapes).compile()  # type: ignore[attr-defined]
+    return steps.train.lower(steps.like, shapes).compile()
 
 
 def compiled_for(experiment: Experiment, rows: Rows, mesh: Any, batch_size: int) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import collectives, hlo, objectives, sharding, train
+from bert_jax import collectives, compile_cache, hlo, objectives, sharding, train
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.corruption import Vocabulary
 from bert_jax.plan import costs
@@ -39,10 +39,10 @@ def compiled(config: Experiment, devices: list[Any]) -> Step:
     mesh = sharding.make_mesh(config.mesh, devices)
     steps = train.build(config, objectives.build(config, vocabulary(config)), mesh)
     state = sum(_local(x) for x in jax.tree.leaves(steps.like))
-    step: Any = steps.train  # as `jax.jit` made it
-    lowered = step.lower(steps.like, rows(config))
+    lowered = steps.train.lower(steps.like, rows(config))
     try:
-        program = lowered.compile()
+        with compile_cache.aside():
+            program = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
         used = _out_of_memory(str(e))
         if used is None:
