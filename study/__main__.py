@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from study import plan
+from study import plan, together
 from study.claims import BY_LETTER, CLAIMS, ORDER
 from study.scales import SCALES
 
@@ -18,6 +19,9 @@ def main(args: list[str] | None = None) -> int:
     except ValueError as e:
         print(f"study: {e}", file=sys.stderr)
         return 2
+    except ChildProcessError as e:
+        print(f"study: {e}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lean", action="store_true", help="drop the checkpoints that no claim needs any more"
     )
+    parser.add_argument(
+        "--processes", type=int, default=None, metavar="N",
+        help="that train, each with its share of the cores; default: on a CPU one for each core, "
+        "at most 4, else 1",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="that prepare corpora")
     parser.add_argument("--list", action="store_true", help="runs, FLOPs and a guess at the time")
     parser.add_argument(
@@ -64,8 +73,9 @@ def _go(asked: argparse.Namespace) -> int:
     if unknown := [x for x in letters if x not in BY_LETTER]:
         raise ValueError(f"--only has {unknown[0]!r}: expected letters of {', '.join(BY_LETTER)}")
     works = plan.work([BY_LETTER[x] for x in letters], scale)
+    processes = _processes(asked.processes, scale.name)
     if asked.list:
-        print(plan.table(works, scale))
+        print(plan.table(works, scale, processes))
         return 0
     if asked.minutes is not None and asked.minutes <= 0:
         raise ValueError(f"--minutes is {asked.minutes}: expected above 0")
@@ -80,18 +90,31 @@ def _go(asked: argparse.Namespace) -> int:
     text = tuple(asked.text or scale.text)
     materials = Materials(out / "data", scale, text, asked.tasks, asked.workers)
     study = Study(out, scale, materials, asked.lean)
-    print(plan.table(works, scale), file=sys.stderr)
+    print(plan.table(works, scale, processes), file=sys.stderr)
     before = len(study.failures())
-    stopped = study.run(works, asked.minutes)
+    stopped = study.run(works, asked.minutes, processes)
     if stopped:
         return 128 + stopped
     everything = plan.work(CLAIMS, scale)
-    _write(docs, collect.collect(study, everything))
+    _write(docs, collect.collect(study, everything, processes))
     if stopped == 0:
         print("the minutes are over: the same command goes on")
     if failed := len(study.failures()) - before:
         print(f"study: {failed} steps failed: see {study.out / 'failed.jsonl'}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _processes(asked: int | None, scale: str) -> int:
+    if asked is not None:
+        if asked < 1:
+            raise ValueError(f"--processes is {asked}: expected 1 or more")
+        return asked
+    if scale == "gpu":
+        return 1
+    import jax
+
+    cores = len(together.cores()) or os.cpu_count() or 1
+    return min(4, cores) if jax.default_backend() == "cpu" else 1
 
 
 def _write(docs: Path, store: dict | None) -> int:

@@ -67,7 +67,8 @@ svg { width: 100%; height: auto; max-width: 44rem; display: block; margin: 1rem 
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
 td, th { border-bottom: 1px solid #8886; padding: .25rem .6rem; text-align: right;
   vertical-align: top }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left; min-width: 9rem }
+td code { overflow-wrap: normal }
 code { font-size: .85em; overflow-wrap: anywhere }
 """
 

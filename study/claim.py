@@ -32,6 +32,12 @@ class Says:
     margin: float = 0.0
     main: bool = True  # else it does not decide the claim
     most: bool = False  # it is said of most seeds: they are counted, whatever the differences
+    pairs: bool = False  # it is about what sentence pairs teach: both sides must have learned them
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Measures of having begun to learn; an arm without one of them need not have."""
+        return ("gain", "pair_gain") if self.pairs else ("gain",)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ made    {scale, date, versions, machine, text, tasks}
 runs    [{name, arm, seed, claims, wanted: [task], steps, rows, tokens, epochs, parameters,
           flops: {published, sparse}, speed, seconds, last: {eval_metric: value},
           curve: {metric: [[step, value], ...]},         from metrics.jsonl
+          gain, pair_gain: nat that a loss was, at best, below that of frequencies,
           tasks: {task: {value, metric, rows, ...}},      from results.json
           held_out, pairs, layers: {what: [score, ...], what_rows}}, ...]
 failed  [{run, step, error}, ...]                        of runs that still lack something
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +40,8 @@ HEADS = ("mlm", "pooler", "pair", "sbo", "rtd", "generator")  # of no use to a t
 DIGITS = 6
 
 
-def collect(study: Study, works: Sequence[Work]) -> dict[str, Any]:
-    """What is there of the works, finished runs alone."""
+def collect(study: Study, works: Sequence[Work], processes: int = 1) -> dict[str, Any]:
+    """What is there of the works, finished runs alone; so many were done at a time."""
     found = [record(study, work) for work in works]
     runs = [r for r in found if r is not None]
     missing = {work.run.name for work in works if not study.complete(work)}
@@ -49,13 +51,15 @@ def collect(study: Study, works: Sequence[Work]) -> dict[str, Any]:
         {"run": run, "step": step, "error": (error.splitlines() or [""])[0][:300]}
         for (run, step), error in failed.items()
     ]
-    return {"made": made(study, runs), "failed": told, "runs": runs}
+    return {"made": made(study, runs, processes), "failed": told, "runs": runs}
 
 
-def made(study: Study, runs: Sequence[Record]) -> dict[str, Any]:
+def made(study: Study, runs: Sequence[Record], processes: int) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     device = jax.devices()[0]
     on = f"{os.cpu_count()} cores ({platform.machine()})"
+    if processes > 1:
+        on += f", {processes} runs at a time"
     given = study.materials.tasks
     return {
         "scale": study.scale.name,
@@ -104,6 +108,8 @@ def record(study: Study, work: Work) -> Record | None:
             for m in (*(CURVES if "i" in work.claims else ()), *SCORED)
             if (c := _curve(lines, m))
         },
+        "gain": gain(lines),
+        "pair_gain": pair_gain(lines),
         "tasks": _tasks(study, work),
         "layers": _layers(study, work),
         **measured,
@@ -114,6 +120,42 @@ def parameters(experiment: Any) -> int:
     """Of what a task takes over: embeddings and layers; ELECTRA's discriminator's."""
     leaves = inspect.parameters(experiment)["parameters"]["leaves"]
     return sum(leaf["count"] for leaf in leaves if not {*leaf["name"].split("/")} & {*HEADS})
+
+
+def gain(lines: Sequence[dict[str, float]]) -> float | None:
+    """By how much the loss fell, at best, below that of answering with frequencies: of words, or
+    of replaced tokens where a discriminator is what tasks take over. On validation text, or in
+    the last tenth of training: masks that never change are learned by heart, and tell little of
+    other text. None: no such losses were logged."""
+    told = [_below(v) for v in lines if "eval_loss" in v]
+    held = [nat for nat in told if nat is not None and math.isfinite(nat)]
+    seen = [v["mlm_loss"] for v in lines if math.isfinite(v.get("mlm_loss", math.nan))]
+    ends = [v for v in lines if "eval_unigram_loss" in v]
+    if ends and seen and not any(f"eval_{x}_loss" in ends[-1] for x in ("rtd", "restored")):
+        late = statistics.mean(seen[-max(1, len(seen) // 10) :])
+        held.append(ends[-1]["eval_unigram_loss"] - late)
+    return _short(max(held)) if held else None
+
+
+def pair_gain(lines: Sequence[dict[str, float]]) -> float | None:
+    """The same of sentence pairs, on validation text."""
+    told = [v for v in lines if math.isfinite(v.get("eval_pair_loss", math.nan))]
+    held = [log.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in told]
+    return _short(max(held)) if held else None
+
+
+def _below(told: dict[str, float]) -> float | None:
+    """What `gain` is the best of, at one evaluation."""
+    if "eval_rtd_loss" in told:
+        recall, precision = told["eval_rtd_recall"], told["eval_rtd_precision"]
+        # of all errors: replaced tokens that were not found, and originals that were suspected
+        share = (1 - told["eval_rtd_accuracy"]) / (
+            1 - recall + (recall * (1 / precision - 1) if precision else 0)
+        )
+        return log.entropy(share) - told["eval_rtd_loss"]
+    if "eval_unigram_loss" in told:
+        return told["eval_unigram_loss"] - told.get("eval_restored_loss", told["eval_mlm_loss"])
+    return None
 
 
 def _last(lines: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -3,7 +3,8 @@
     confirmed            the difference is in the claim's direction and exceeds chance
     contradicted         it is in the other direction and exceeds chance
     too small to judge   it does not, or there is no spread to compare it with
-    not judged           a value is not a number
+    not judged           a value is not a number, or an arm's runs never did better than answers
+                         that follow frequencies alone
     not run              an arm or a measure is missing
 
 The spread of a measure is its standard deviation over seeds, pooled over all arms of the study
@@ -30,6 +31,7 @@ from study.measures import MEASURES, Record
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 TOO_SMALL, NOT_JUDGED, NOT_RUN = "too small to judge", "not judged", "not run"
 LEVEL = 0.975
+BEGUN = 0.02  # nat below the loss of frequencies; where `log.trivial` warns of masked words
 NORMAL = float(stats.norm.ppf(LEVEL))
 
 
@@ -40,6 +42,7 @@ class Judged:
     difference: float | None = None  # in the direction of the statement; the margin not counted
     limit: float | None = None  # what it must exceed
     wins: tuple[int, int] | None = None  # seeds in which it points that way, of how many
+    idle: tuple[str, ...] = ()  # arms that never began to learn: nothing follows from them
 
 
 def values(records: Iterable[Record], arm: str, measure: str) -> dict[int, float]:
@@ -87,6 +90,9 @@ def judge(says: Says, records: Sequence[Record]) -> Judged:
     both = sorted(set(better) & set(worse) - {CONSTANT})
     wins = sum(sign * (better[s] - worse[s]) > says.margin for s in both)
     counted = (wins, len(both)) if len(both) > 1 else None
+    arms = [side for side in (says.better, says.worse) if isinstance(side, str)]
+    if idle := tuple(a for a in arms if not all(begun(records, a, need) for need in says.needs)):
+        return Judged(says, NOT_JUDGED, difference, None, counted, idle)
     if says.most:
         return Judged(says, _by_count(counted), difference, None, counted)
     limit = chance(says, records, [len(s) for s in (better, worse) if CONSTANT not in s])
@@ -94,6 +100,13 @@ def judge(says: Says, records: Sequence[Record]) -> Judged:
         return Judged(says, TOO_SMALL, difference, limit, counted)
     found = CONFIRMED if difference > says.margin else CONTRADICTED
     return Judged(says, found, difference, limit, counted)
+
+
+def begun(records: Iterable[Record], arm: str, need: str) -> bool:
+    """Whether an arm's runs, in the mean, do better than frequencies (collect.gain). What models
+    that do not score on tasks is about the recipe alone."""
+    gains = values(records, arm, need).values()
+    return not gains or statistics.mean(gains) > BEGUN
 
 
 def _by_count(wins: tuple[int, int] | None) -> str:

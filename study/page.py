@@ -92,7 +92,11 @@ def _method(judged: Sequence[Judged]) -> Block:
         "seeds (the standard deviation of a measure, pooled over all arms with several seeds, "
         "times Student's t) or, if that is more, the error that the number of scored rows leaves. "
         f"{compared} statements were compared with it: were there no differences at all, about one "
-        "in 20 would still be called one or the other. Those *beside it* do not decide a claim."
+        "in 20 would still be called one or the other. Those *beside it* do not decide a claim. "
+        "Nothing is judged by arms that had not begun to learn: whose loss never came "
+        f"{judge.BEGUN} nat below that of answering with frequencies, of words or, where a "
+        "discriminator is fine-tuned, of replaced tokens; or, where a statement is about sentence "
+        "pairs, of these."
     )
 
 
@@ -118,6 +122,7 @@ def _claim(
         Points(tuple(sentence(j) for j in judged)),
         _layer_table(claim, records) if claim.layers else _table(claim, records),
     ]
+    made += _idle(claim, records)
     if claim.source:
         made.append(Paragraph(f"In italics: {claim.source}."))
     if claim.note:
@@ -137,7 +142,9 @@ def sentence(judged: Judged) -> str:
     told = [f"difference {_signed(shown(judged.difference))}"]
     if says.margin:
         told[0] += f", where {_signed(shown(says.margin))} is allowed"
-    if not says.most:
+    if judged.idle:
+        told.append(" and ".join(f"`{arm}`" for arm in judged.idle) + " had not begun to learn")
+    elif not says.most:
         told.append("no spread known" if judged.limit is None else f"chance ±{shown(judged.limit)}")
     if judged.wins is not None:
         told.append(f"so in {judged.wins[0]} of {judged.wins[1]} seeds")
@@ -209,6 +216,20 @@ def _scores(records: Sequence[Record], row: Row, what: str) -> list[tuple[float,
     return [tuple(100 * v for v in layer) for layer in zip(*found, strict=True)]
 
 
+def _idle(claim: Claim, records: Sequence[Record]) -> list[Block]:
+    """The arms that had not begun to learn, and what shows it."""
+    told = []
+    for row in claim.rows:
+        says = [s for s in claim.statements if row.arm.name in (s.better, s.worse)]
+        needs = dict.fromkeys(need for s in says for need in s.needs)
+        idle = [m for m in needs if not judge.begun(records, row.arm.name, m)]
+        if idle:
+            there = [m for m in (*idle, "rtd_auc") if judge.values(records, row.arm.name, m)]
+            shown = [f"{MEASURES[m].title} {cell(records, row, m)}" for m in there]
+            told.append(f"`{row.arm.name}`: {', '.join(shown)}")
+    return [Paragraph("**Had not begun to learn.**"), Points(tuple(told))] if told else []
+
+
 def _layer_table(claim: Claim, records: Sequence[Record]) -> Table:
     rows = []
     for row in claim.rows:
@@ -243,10 +264,10 @@ def _failed(failed: Sequence[dict[str, str]]) -> list[Block]:
 
 def _runs(records: Sequence[Record]) -> list[Block]:
     head = ("run", "claims", "steps", "tokens", "FLOPs", "as published", "parameters",
-            "validation MLM loss (nat)", "tasks (%)")  # fmt: skip
+            "validation MLM loss (nat)", "of word frequencies", "tasks (%)")  # fmt: skip
     rows = []
     for r in records:
-        loss = r["last"].get("eval_mlm_loss")
+        losses = (r["last"].get(f"eval_{m}_loss") for m in ("mlm", "unigram"))
         # questions are scored in percent, by SQuAD's own script
         shares = {n: t["value"] * (1 if n == ANSWERS else 100) for n, t in r["tasks"].items()}
         tasks = ", ".join(f"{n} {share:.1f}" for n, share in shares.items())
@@ -259,7 +280,7 @@ def _runs(records: Sequence[Record]) -> list[Block]:
                 f"{r['flops']['sparse']:.2e}",
                 f"{r['flops']['published']:.2e}",
                 MEASURES["parameters"].shown(r["parameters"]),
-                "" if loss is None else f"{loss:.3f}",
+                *("" if loss is None else f"{loss:.3f}" for loss in losses),
                 tasks,
             )
         )

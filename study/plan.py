@@ -71,9 +71,9 @@ def _add(found: dict[str, Work], claim: Claim, run: Run, tested: set[str]) -> No
     )
 
 
-def estimate(works: Sequence[Work], scale: Scale) -> Estimate:
+def estimate(works: Sequence[Work], scale: Scale, processes: int = 1) -> Estimate:
     costs = [w.run.cost for w in works]
-    seconds = sum(seconds_of(w, scale) for w in works)
+    seconds = sum(seconds_of(w, scale) for w in works) / processes
     return Estimate(
         len(works), seconds, sum(c.published for c in costs), sum(c.sparse for c in costs)
     )
@@ -88,7 +88,7 @@ def seconds_of(one: Work, scale: Scale) -> float:
     return steps + scale.seconds[0] + scale.seconds[1] * beside
 
 
-def table(works: Sequence[Work], scale: Scale) -> str:
+def table(works: Sequence[Work], scale: Scale, processes: int = 1) -> str:
     """A line for each run, and the sum."""
     head = f"{'run':<36} {'claims':<8} {'rows':<26} {'steps':>6} {'batch':>5} "
     lines = [head + f"{'FLOPs':>9} {'look-up 0':>9} {'seconds':>7}"]
@@ -99,7 +99,7 @@ def table(works: Sequence[Work], scale: Scale) -> str:
             f"{run.data.batch_size:>5} {cost.published:>9.2e} {cost.sparse:>9.2e} "
             f"{seconds_of(w, scale):>7.0f}"
         )
-    total = estimate(works, scale)
+    total = estimate(works, scale, processes)
     lines.append(
         f"{total.runs} runs, {total.published:.2e} FLOPs as published ({total.sparse:.2e} with "
         f"look-ups for nothing), about {total.seconds / 60:.0f} minutes"

@@ -6,6 +6,7 @@ OUT/runs/RUN/                run folders of pretrain
 OUT/tasks/TASK/RUN/          run folders of finetune, with results.json
 OUT/measured/RUN.json        losses on held-out rows, sentence pairs
 OUT/layers/TASK/RUN/         probe.json
+OUT/worker-N.txt             what workers say
 OUT/failed.jsonl             what raised: of a run that cannot be trained nothing else is done, of
                              others all that can be
 """
@@ -19,7 +20,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from bert_jax.config import FINETUNE, Experiment, Supervised, replace
 from bert_jax.finetune import finetune
 from bert_jax.pretrain import pretrain
 from bert_jax.text import documents
-from study import exam, plan
+from study import exam, plan, together
 from study.claims import CLAIMS
 from study.deadline import deadline
 from study.materials import Materials
@@ -46,9 +47,6 @@ PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}
 class Stopped(Exception):
     """A signal, or the end of the minutes, came; all is saved."""
 
-    def __init__(self, number: int) -> None:
-        self.signal = number
-
 
 @dataclass(frozen=True)
 class Study:
@@ -59,27 +57,38 @@ class Study:
     materials: Materials
     lean: bool = False  # drop the checkpoints of runs that no claim of the scale needs any more
 
-    def run(self, works: Sequence[Work], minutes: float | None = None) -> int | None:
-        """Everything of `works` that is not done; returns the signal that ended it before, 0 where
-        the minutes did. ValueError: the folder is another study's, or in use; text or tasks that
-        nothing can be made of."""
-        whole = {work.run.name: work for work in plan.work(CLAIMS, self.scale)}
+    def run(
+        self, works: Sequence[Work], minutes: float | None = None, processes: int = 1
+    ) -> int | None:
+        """Everything of `works` that is not done, so many at a time; returns the signal that ended
+        it before, 0 where the minutes did. ValueError: the folder is another study's, or in use;
+        text or tasks that nothing can be made of."""
         with lock.hold(self.out):
             self._claim()
-            self._keep_compiled()
             with deadline(minutes) as asked:
                 self.materials.ready(works)
-                try:
-                    for number, work in enumerate(works, 1):
-                        self._say(f"{number}/{len(works)} {work.run.name}")
-                        if not self.complete(work):
-                            self._work(work, asked)
-                        # a claim that is asked for later may need more of the run
-                        if self.lean and self.complete(whole.get(work.run.name, work)):
-                            shutil.rmtree(self.folder(work) / "checkpoints", ignore_errors=True)
-                except Stopped as stopped:
-                    return 0 if asked["over"] else stopped.signal
-        return None
+                if processes == 1:
+                    self.one_by_one(enumerate(works, 1), len(works), asked)
+                else:
+                    together.run(self, works, processes, asked)
+        return 0 if asked["over"] else asked["signal"] or None
+
+    def one_by_one(
+        self, numbered: Iterable[tuple[int, Work]], of: int, asked: dict[str, Any]
+    ) -> None:
+        """Each of the works as it comes, until a signal does."""
+        self._keep_compiled()
+        whole = {work.run.name: work for work in plan.work(CLAIMS, self.scale)}
+        for number, work in numbered:
+            self._say(f"{number}/{of} {work.run.name}")
+            try:
+                if not self.complete(work):
+                    self._work(work, asked)
+            except Stopped:
+                return
+            # a claim that is asked for later may need more of the run
+            if self.lean and self.complete(whole.get(work.run.name, work)):
+                shutil.rmtree(self.folder(work) / "checkpoints", ignore_errors=True)
 
     def _keep_compiled(self) -> None:
         """Seeds and arms share programs, and so do a study and its continuation."""
@@ -116,7 +125,7 @@ class Study:
     def _work(self, work: Work, asked: dict[str, Any]) -> None:
         for name, step in self._steps(work):
             if asked["signal"]:
-                raise Stopped(asked["signal"])
+                raise Stopped
             begin, signalled = time.monotonic(), None
             try:
                 signalled = step()
@@ -131,7 +140,8 @@ class Study:
                     jax.clear_caches()
                     gc.collect()
             if signalled:
-                raise Stopped(signalled)
+                asked["signal"] = asked["signal"] or signalled
+                raise Stopped
 
     def complete(self, work: Work) -> bool:
         """Whether all that is measured on a run is there; its checkpoints may be gone."""
@@ -252,7 +262,7 @@ class Study:
         self._say(f"{work.run.name}, {step} was passed over: {told}")
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.__stderr__, flush=True)  # of a worker too, whose own is a file
 
 
 def finished(folder: Path, steps: int) -> bool:

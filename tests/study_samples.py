@@ -27,6 +27,7 @@ def record(arm: str, seed: int, value: float | None, **more: Any) -> dict[str, A
         "flops": {"published": 2e6, "sparse": 1e6},
         "last": {"eval_mlm_loss": 5.0},
         "curve": {"eval_mlm_loss": [[5, 6.0 + seed], [10, 5.0 + seed]], "loss": [[1, 7.0]]},
+        "gain": 1.0,
         "layers": {},
     } | more
 

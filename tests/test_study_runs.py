@@ -147,7 +147,7 @@ def test_a_failure_is_the_end_status(study: Study, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(runner, "pretrain", fails)
     monkeypatch.setattr(Materials, "names", lambda _: [])
-    args = ["--scale", "smoke", "--only", "e", "--out", str(study.out)]
+    args = ["--scale", "smoke", "--only", "e", "--out", str(study.out), "--processes", "1"]
     assert main([*args, "--text", *study.materials.text]) == 1
     assert "no memory" in (study.out / "page/study.md").read_text()
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from study_samples import record, seeds
 
-from study import judge
+from bert_jax import log
+from study import collect, judge, page
 from study.arms import Arm
 from study.claim import Claim, Row, Says
 from study.measures import MEASURES
@@ -76,6 +77,61 @@ def test_most_seeds_are_counted_whatever_the_differences(
 ) -> None:
     says = Says("", "a", "b", "tasks", most=True)
     assert judge.judge(says, seeds("a", *ours) + seeds("b", 50, 50, 50)).verdict == verdict
+
+
+@pytest.mark.parametrize("most", [False, True])
+def test_nothing_follows_from_models_that_did_not_begin_to_learn(most: bool) -> None:
+    idle = [run | {"gain": 0.01} for run in seeds("b", 50, 51, 52)]
+    runs, says = seeds("a", 60, 61, 62) + idle, Says("", "a", "b", "tasks", most=most)
+    found = judge.judge(says, runs)
+    assert (found.verdict, found.idle) == (judge.NOT_JUDGED, ("b",))
+    assert "`b` had not begun to learn" in page.sentence(found)
+
+
+@pytest.mark.parametrize(("pairs", "verdict"), [(True, judge.NOT_JUDGED), (False, judge.CONFIRMED)])
+def test_what_pairs_teach_is_not_judged_by_models_that_cannot_tell_them(
+    pairs: bool, verdict: str
+) -> None:
+    idle = [run | {"pair_gain": -0.01} for run in seeds("b", 50, 51, 52)]
+    says = Says("", "a", "b", "tasks", pairs=pairs)
+    assert judge.judge(says, seeds("a", 60, 61, 62) + idle).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("held", "seen", "gain"),
+    [((6.9, 6.2), (8.0, 6.5), 0.3), ((6.6, 7.1), (8.0, 4.0), 2.5), ((6.6, 6.6), (8.0, 6.6), -0.1)],
+)
+def test_what_was_learned_shows_on_held_out_or_on_training_text(
+    held: tuple[float, ...], seen: tuple[float, ...], gain: float
+) -> None:
+    lines = [{"step": i, "mlm_loss": v} for i, v in enumerate(seen)]
+    lines += [{"eval_loss": 1.0, "eval_mlm_loss": v, "eval_unigram_loss": 6.5} for v in held]
+    assert collect.gain(lines) == pytest.approx(gain)
+    assert collect.gain(lines[:2]) is None
+
+
+@pytest.mark.parametrize("found", [0, 5, 10])
+def test_a_discriminator_that_knows_the_share_of_replaced_tokens_alone_gains_nothing(
+    found: int,
+) -> None:
+    """Of 100 tokens 10 are replaced; so many are found, and as many others suspected."""
+    line = {
+        "eval_loss": 1.0,
+        "eval_mlm_loss": 3.0,
+        "eval_unigram_loss": 6.0,  # the generator learns: tasks do not take it over
+        "eval_rtd_accuracy": 1 - (10 - found + found) / 100,
+        "eval_rtd_recall": found / 10,
+        "eval_rtd_precision": 0.5 if found else 0.0,
+        "eval_rtd_loss": log.entropy(0.1) - 0.01,
+    }
+    assert collect.gain([line]) == pytest.approx(0.01)
+
+
+def test_a_pair_head_that_knows_the_share_of_classes_alone_gains_nothing() -> None:
+    losses = (log.entropy(0.7) + 0.1, log.entropy(0.7))
+    lines = [{"eval_pair_loss": loss, "eval_pair_share": 0.7} for loss in losses]
+    assert collect.pair_gain(lines) == pytest.approx(0, abs=1e-6)
+    assert collect.pair_gain([{"eval_loss": 1.0}]) is None
 
 
 def test_the_middle_layer_is_one_layer_whatever_the_scores() -> None:
