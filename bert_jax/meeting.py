@@ -25,11 +25,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from bert_jax.failure import Failure
+from bert_jax.witness import Witness
 
 PING = 5.0  # seconds between signs of life
 SILENT = 90.0  # after so many without one a process is lost
 LONGEST = 1 << 20  # bytes of a message; a config has some thousands
 GRACE = 3.0  # for a process to say its own error before it is ended for another's
+AGAIN = "Start all of them again: the run goes on from its last checkpoint"
 
 
 class Place(Protocol):
@@ -210,8 +212,12 @@ class Lines:
         self._errors: dict[int, str] = {}
         self._lost: list[int] = []
         self._news, self._ending = threading.Event(), threading.Event()
+        self._witness: Witness | None = None
         for line in lines.values():
             line.socket.settimeout(PING)
+        if place.number:
+            lost = f"process 0 of {place.count} was lost. {AGAIN}"
+            self._witness = Witness(lines[0].socket, lost)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def end(self, e: BaseException | None) -> str | None:
@@ -221,11 +227,15 @@ class Lines:
         if e is None:
             self._tell({"bye": me})
             self._ending.set()
+            self._say("")
             return None
         with contextlib.suppress(Exception):  # a line may be broken, or the error be cut
             self._tell({"error": me, "text": (str(e).splitlines() or [""])[0][:300]})
         self._news.wait(GRACE - 1)
         self._ending.set()
+        if 0 in self._lost:
+            time.sleep(GRACE)  # in which `_follow` ends this process
+        self._say("")
         return self._why() if self._lost else None
 
     def _listen(self) -> None:
@@ -276,15 +286,17 @@ class Lines:
             self._errors[said["error"]] = said["text"]
         else:
             self._lost.append(said["lost"])
+        self._say(self._why())
         if not self._news.is_set():
             self._news.set()
             threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
         """End this process for the loss of another, unless it is ending by itself. Where process
-        0 is lost jax aborts at once."""
-        if not self._ending.wait(0 if 0 in self._lost else GRACE):
+        0 is lost jax aborts at once, and may be first: then the witness says it."""
+        if 0 in self._lost or not self._ending.wait(GRACE):
             print(f"bert-jax: {self._why()}", file=sys.stderr, flush=True)
+            self._say("")
             os._exit(1)
 
     def _why(self) -> str:
@@ -294,7 +306,11 @@ class Lines:
         else:
             first, text = next(iter(self._errors.items()))
             what = f"process {first} of {count} ended: {text}"
-        return f"{what}. Start all of them again: the run goes on from its last checkpoint"
+        return f"{what}. {AGAIN}"
+
+    def _say(self, last: str) -> None:
+        if self._witness:
+            self._witness.tell(last)
 
     def _tell(self, message: dict[str, Any]) -> None:
         for line in self._lines.values():

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bert_jax"
 
 FLOORS = {
-    -1: ["folders", "failure", "memory"],
+    -1: ["folders", "failure", "witness", "memory"],
     0: [
         "trees",
         "config",
