@@ -1,6 +1,7 @@
 """All ways to compute attention are one function. Kernels run in Pallas' interpret mode here."""
 
 from collections.abc import Callable
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax import config, objectives, sharding
-from bert_jax.model.attention import BACKENDS, Sight, attention, choice, cudnn, fused, plain
+from bert_jax.model.attention import BACKENDS, Sight, attention, choice, cudnn, fused, plain, splash
 
 B, H, L, K = 2, 2, 128, 16
 KERNELS = ["fused", "splash"]
 KEY = jax.random.key(7)
-GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() == "gpu", reason="kernels for TPUs refuse a GPU; see test_cudnn.py"
+)
 
 
 def draw(*shape: int, n: int = 4, dtype: str = "float32") -> list[jax.Array]:
@@ -247,50 +250,13 @@ def test_a_backend_says_what_it_cannot_do(
         BACKENDS[backend](*qkv, Sight(jnp.ones(shape[::2], jnp.int32), True), rate, KEY)
 
 
-def test_cudnn_without_a_gpu_says_so() -> None:
-    *qkv, _ = draw(B, H, L, K, dtype="bfloat16")
-    if jax.default_backend() != "gpu":
-        with pytest.raises(ValueError, match="needs an NVIDIA GPU, found"):
-            cudnn.attend(*qkv, sight(packed=False))
-
-
-@pytest.mark.parametrize("window", [None, 17])
-@pytest.mark.parametrize("packed", [False, True])
-def test_cudnn_is_called_on_gpus(
-    packed: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kernel", [fused, splash])
+@pytest.mark.parametrize("platform", ["gpu", "cuda"])
+def test_kernels_for_tpus_are_not_interpreted_on_a_gpu(
+    platform: str, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as that shows without one: padding goes in as lengths, all else as a mask."""
-    monkeypatch.setattr(cudnn, "platform", lambda: "gpu")
-    module = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
-    monkeypatch.setattr(module, lambda: 91000)
-    x = draw(B, H, L, K, dtype="bfloat16")
-
-    def loss(*qkv: jax.Array) -> jax.Array:
-        return jnp.sum(cudnn.attend(*qkv, sight(packed), 0.0, None, window) * x[3])
-
-    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*x[:3])
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    masked = packed or window is not None
-    assert ("fmhaScaleBiasSoftmaxBackward" if masked else "fmhaSoftmaxBackward") in text
-    assert ("PADDING" in text) != masked
-
-
-@GPU
-@pytest.mark.parametrize("window", [None, 17])
-@pytest.mark.parametrize("packed", [False, True])
-def test_cudnn_equals_plain_attention_on_a_gpu(packed: bool, window: int | None) -> None:
-    x, s = draw(B, H, L, 64, dtype="bfloat16"), sight(packed)
-    exact = results(plain.attend, [a.astype(jnp.float32) for a in x], s, 0.0, None, window)
-    ours = results(cudnn.attend, x, s, 0.0, None, window)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
-        assert jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b) < 2**-6
-
-
-@GPU
-def test_cudnn_does_not_leak_on_a_gpu() -> None:
-    *qkv, weight = draw(B, H, L, 64, dtype="bfloat16")
-    s = sight(packed=True)
-    first = (s.segments == 1)[:, None, :, None]
-    loss = lambda *qkv: jnp.sum(jnp.where(first, cudnn.attend(*qkv, s) * weight, 0))  # noqa: E731
-    for g in jax.jit(jax.grad(loss, (0, 1, 2)))(*qkv):
-        assert (jnp.where(first, 0, g) == 0).all()
+    monkeypatch.setattr(kernel, "platform", lambda: platform)
+    name = kernel.__name__.rpartition(".")[2]
+    says = f"attention {name} needs a TPU, found {platform}: choose run.attention auto"
+    with pytest.raises(ValueError, match=says):
+        attention(*draw(B, H, L, K, n=3), sight(packed=True), backend=name)

@@ -4,6 +4,9 @@ Padded rows are told by their lengths. Packed rows and windows go in as a mask o
 which is memory of that size, since jax.nn hands cuDNN no segments and windows to the left alone:
 with lengths only, packed texts would see each other.
 
+What cuDNN leaves undefined must reach no gradient: one NaN at padding, and a sum over all places,
+such as the gradient of the projection to the keys, is NaN.
+
 Axes: b batch, l tokens, h heads, k head width.
 """
 
@@ -78,11 +81,18 @@ def _local(
 ) -> Float[Array, "b h l k"]:
     """On one device's rows and heads."""
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    cudnn = partial(jax.nn.dot_product_attention, q, k, v, implementation="cudnn")
+    cudnn = partial(jax.nn.dot_product_attention, implementation="cudnn")
     if packed or window is not None:
-        out = cudnn(mask=Sight(segments, packed).mask(window)[:, None])
+        # At some lengths (l % 128 == 64, on Hopper) the gradient of a query that sees nothing is
+        # NaN (pytorch/pytorch#196678): padding sees padding, and so at least itself.
+        mask = Sight(segments, packed).with_padding().mask(window)
+        out = cudnn(q, k, v, mask=mask[:, None])
     else:
+        # The gradients of keys and values behind a row's end are never written: they are whatever
+        # that memory held (openxla/xla#44867). `where` lets none of it through.
+        real = segments > 0
+        k, v = (jnp.where(real[..., None, None], x, 0) for x in (k, v))
         # Every query is computed, and an empty row sees its first place: no result is undefined.
-        sizes = jnp.maximum(1, jnp.sum(segments > 0, axis=-1, dtype=jnp.int32))
-        out = cudnn(key_value_seq_lengths=sizes)
+        sizes = jnp.maximum(1, jnp.sum(real, axis=-1, dtype=jnp.int32))
+        out = cudnn(q, k, v, key_value_seq_lengths=sizes)
     return out.swapaxes(1, 2)

@@ -7,8 +7,8 @@ VMEM at once, so the softmax needs one pass and nothing of the size [l, l] reach
                     the same dropout, since that is a function of the place and no state
 
 Heads lie side by side, [b, l, h k], as the dense layers make them: an array whose last axis is
-one head, 64 wide, would fill half of a TPU's 128 lanes. Elsewhere than on a TPU the same kernel is
-interpreted, for tests.
+one head, 64 wide, would fill half of a TPU's 128 lanes. On a CPU the same kernel is interpreted,
+for tests; a GPU is refused, where that would be a crawl.
 
 Axes: b batch, l tokens, t queries of a tile, h heads, k head width.
 """
@@ -27,6 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
+from bert_jax.layout import platform
 from bert_jax.model.attention.kernels import Law, backward, forward
 from bert_jax.model.attention.shards import Cost, Shards
 from bert_jax.model.attention.sight import Sight
@@ -49,7 +50,9 @@ def attend(
     window: int | Int[Array, ""] | None = None,
 ) -> Float[Array, "b h l k"]:
     """See `attention`; the window may be traced. Zero at padding. Rates are rounded to a 256th,
-    as in layers.dropout. ValueError: rows of more than 1,024 tokens."""
+    as in layers.dropout. ValueError: a GPU, or rows of more than 1,024 tokens."""
+    if (found := platform()) not in ("cpu", "tpu"):
+        raise ValueError(f"attention fused needs a TPU, found {found}: choose run.attention auto")
     b, h, length, width = q.shape
     if length > LONGEST:
         raise ValueError(

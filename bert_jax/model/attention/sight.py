@@ -31,6 +31,12 @@ class Sight:
         real = jnp.arange(length, dtype=jnp.int32) < size[:, None]
         return cls(real.astype(jnp.int32), packed=False)
 
+    def with_padding(self) -> Sight:
+        """Padding sees padding: real places see what they saw, and every place sees itself, so no
+        softmax is of nothing."""
+        segments = self.segments if self.packed else (self.segments > 0).astype(jnp.int32)
+        return Sight(segments + 1, packed=True)
+
     def mask(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, "b #l l"]:
         """True where query l sees key s; a `window` hides keys more than so many places away."""
         keys = self.segments[:, None, :]

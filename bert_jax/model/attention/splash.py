@@ -1,7 +1,7 @@
 """Splash attention, the flash attention for TPUs that comes with JAX: scores of a block of queries
 and a block of keys at a time, so any length; blocks outside of a window are skipped. No dropout.
 
-Elsewhere than on a TPU it is interpreted, for tests.
+On a CPU it is interpreted, for tests; a GPU is refused, where that would be a crawl.
 
 Axes: b batch, l tokens, h heads, k head width.
 """
@@ -19,6 +19,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from bert_jax.layout import platform
 from bert_jax.model.attention.shards import Shards
 from bert_jax.model.attention.sight import Sight
 
@@ -35,7 +36,9 @@ def attend(
     key: jax.Array | None = None,
     window: int | None = None,
 ) -> Float[Array, "b h l k"]:
-    """See `attention`. ValueError: dropout is asked for."""
+    """See `attention`. ValueError: a GPU, or dropout is asked for."""
+    if (found := platform()) not in ("cpu", "tpu"):
+        raise ValueError(f"attention splash needs a TPU, found {found}: choose run.attention auto")
     if key is not None and rate > 0:
         raise ValueError(
             f"attention splash has no dropout, found encoder.attention_dropout {rate}: "
