@@ -16,16 +16,19 @@ import numpy as np
 from scipy.stats import binomtest
 
 import bert_jax
-from bert_jax import corpora, log, objectives, train
+from bert_jax import objectives
+from bert_jax.data import mixture
+from bert_jax.training import step as train
+from bert_jax.utils import metrics_log
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:
     """Every validation row's totals, from the newest checkpoint."""
     model = bert_jax.load(run)
     config = model.config
-    stages = corpora.open_stages(config)
-    objective = objectives.build(config, corpora.vocabulary(stages[-1]))
-    batches = corpora.evaluation(config, stages)
+    stages = mixture.open_stages(config)
+    objective = objectives.build(config, mixture.vocabulary(stages[-1]))
+    batches = mixture.evaluation(config, stages)
     key = train.named_key(config.run.seed, "corruption")
 
     @jax.jit
@@ -43,7 +46,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
         return jax.lax.map(one, batch)
 
     made = []
-    for batch in batches.once(10**6):
+    for batch in batches.one_pass(10**6):
         out = {k: np.asarray(v) for k, v in totals(model.params, batch).items()}
         made += [{k: float(v[i]) for k, v in out.items()} for i in np.flatnonzero(batch["size"])]
     return made
@@ -82,7 +85,7 @@ def main(runs: list[Path]) -> None:
           "precision, AUC | p against the trivial answer |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     for run in runs:
-        lines = log.read(run)
+        lines = metrics_log.read_metrics(run)
         last = next(line for line in reversed(lines) if "eval_loss" in line)
         train_loss = np.mean([line["mlm_loss"] for line in lines[-5:]])
         pair = f"{last['eval_pair_accuracy']:.1%}" if "eval_pair_accuracy" in last else ""

@@ -29,8 +29,13 @@ import numpy as np
 import torch
 import transformers
 
-from bert_jax import config, memory, objectives, optim, origin, results, sharding, tasks, train
-from bert_jax.recipe import Task
+from bert_jax import config, objectives, optim, tasks
+from bert_jax.distributed import sharding
+from bert_jax.tasks import results
+from bert_jax.training import step as train
+from bert_jax.training import warm_start
+from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.utils import malloc
 
 CLASSES = {
     "classification": transformers.AutoModelForSequenceClassification,
@@ -104,18 +109,20 @@ class Peer:
         return batch["row"], made
 
 
-def scores(peer: Peer, task: Task, split: str) -> dict[str, float]:
+def scores(peer: Peer, task: FinetuneTask, split: str) -> dict[str, float]:
     encoded, by_token = task.encoded[split], peer.kind in ("tagging", "qa")
     outputs = task.batches(task.experiment, split).gather(peer.outputs, by_token)
     return tasks.score(task.dataset.task, encoded, outputs, task.dataset.labels)
 
 
-def timed(task: Task, peer: Peer, steps: int) -> dict[str, float]:
+def timed(task: FinetuneTask, peer: Peer, steps: int) -> dict[str, float]:
     """Median seconds of a step, batch by batch in turns, after each shape was seen once."""
     experiment = task.experiment
     objective = objectives.build(experiment)
-    ours = train.build(experiment, objective, sharding.make_mesh(config.Mesh(), jax.devices()[:1]))
-    ours = origin.Origin(str(experiment.run.init), experiment).begin(ours)
+    ours = train.build_steps(
+        experiment, objective, sharding.make_mesh(config.Mesh(), jax.devices()[:1])
+    )
+    ours = warm_start.WarmStart(str(experiment.run.init), experiment).begin(ours)
     state, seen = ours.init(), set()
     taken: dict[str, list[float]] = {"bert_jax": [], "transformers": []}
     for batch, _ in zip(
@@ -142,10 +149,10 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=20, help="batches; 0: none")
     parser.add_argument("--only-time", action="store_true", help="do not train to the end")
     args = parser.parse_args()
-    memory.keep()  # as bert-jax does; PyTorch gains by it, too
+    malloc.tune()  # as bert-jax does; PyTorch gains by it, too
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     experiment = config.read(args.run / "config.json")
-    task = Task.of(experiment)
+    task = FinetuneTask.of(experiment)
     kind, labels = task.dataset.kind, len(task.dataset.labels)
     report: dict[str, Any] = {}
     if args.timed:
@@ -168,7 +175,7 @@ def main() -> None:
     peer.model.load_state_dict(best[1])
     theirs = {s: scores(peer, task, s) for s in ("dev", "test") if s in task.encoded}
     report["transformers"] = theirs
-    if (ours := results.read(args.run)) is not None:
+    if (ours := results.read_results(args.run)) is not None:
         report["bert_jax"] = {split: ours[split] for split in theirs}
     print(json.dumps(report, indent=1))
 

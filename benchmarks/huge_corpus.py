@@ -56,9 +56,9 @@ def main() -> None:
 
 
 def measure(rows: int) -> None:
-    from bert_jax.data import Batches
+    from bert_jax.data.loader import Loader
 
-    batches = Batches([Index(rows)], BATCH, LENGTH, pad_id=0)
+    batches = Loader([Index(rows)], BATCH, LENGTH, pad_id=0)
     stream = batches.start(STEP)
     next(stream)
     restart = time.time() - float(os.environ["STARTED"])

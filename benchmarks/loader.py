@@ -24,12 +24,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     args = parser.parse_args()
-    from bert_jax.data import Batches
-    from bert_jax.text.corpus import open_corpus
+    from bert_jax.data.corpus import open_corpus
+    from bert_jax.data.loader import Loader
 
     opened = [open_corpus(path) for path in args.corpus]
     streams = [
-        Batches(
+        Loader(
             [corpus.source("train")],
             args.batch_size,
             corpus.info.length,

@@ -12,18 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import config, corruption, objectives, sharding, train
+from bert_jax import config, objectives
 from bert_jax.config import Masked, ReplacedTokens
-from bert_jax.corruption import Vocabulary
-from bert_jax.model.heads import Vocabular
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.distributed import sharding
+from bert_jax.model.heads import LMHeadOutput
+from bert_jax.objectives import masking
 from bert_jax.objectives.base import vocabulary_loss
+from bert_jax.training import step as train
 
 
 def alone(rows: int, slots: int, vocab: int, width: int, pieces: int) -> int:
     """Bytes of temporaries of the loss and its gradient."""
 
     def loss(features: jax.Array, table: jax.Array) -> jax.Array:
-        head = Vocabular(features, jnp.zeros(vocab))
+        head = LMHeadOutput(features, jnp.zeros(vocab))
         where = jnp.zeros((rows, slots), jnp.int32), jnp.ones((rows, slots))
         return vocabulary_loss(head, table, pieces, *where)[0].total
 
@@ -34,12 +37,12 @@ def alone(rows: int, slots: int, vocab: int, width: int, pieces: int) -> int:
 def step(asked: config.Experiment, rows: int, length: int, pieces: int) -> int:
     """Bytes of temporaries of the train step."""
     asked = config.replace(
-        asked, data=dict(batch_size=rows, length=length), run=dict(loss_pieces=pieces)
+        asked, data=dict(batch_size=rows, length=length), run=dict(loss_chunks=pieces)
     )
     special = np.arange(asked.encoder.vocab_size) < 5
     known = Vocabulary(4, special, ~special, np.ones(asked.encoder.vocab_size))
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1])
-    steps = train.build(asked, objectives.build(asked, known), mesh)
+    steps = train.build_steps(asked, objectives.build(asked, known), mesh)
     ids = jax.ShapeDtypeStruct((rows,), np.int32)
     batch = {"tokens": jax.ShapeDtypeStruct((rows, length), np.int32)}
     batch |= dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
@@ -58,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     asked = config.from_file(args.config)
     assert isinstance(asked.objective, Masked | ReplacedTokens)
-    slots = corruption.predictions(asked.objective.masking, args.length)
+    slots = masking.max_predictions(asked.objective.masking, args.length)
     encoder = asked.encoder
     sizes = (args.rows, slots, encoder.vocab_size, encoder.embedding_width)
     print(f"{args.rows} x {args.length}, {slots} predictions a row; MiB of temporaries")

@@ -44,20 +44,23 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     """A function that trains for one step and says on how many real tokens."""
     import jax
 
-    from bert_jax import config, corpora, objectives, sharding, train
-    from bert_jax.text.corpus import open_corpus
+    from bert_jax import config, objectives
+    from bert_jax.data import mixture
+    from bert_jax.data.corpus import open_corpus
+    from bert_jax.distributed import sharding
+    from bert_jax.training import step as train
 
     rows = tokens // open_corpus(corpus).info.length
     asked = config.replace(
         config.from_file(path), data=dict(path=corpus, batch_size=rows, length=None)
     )
-    stages = corpora.open_stages(asked)
+    stages = mixture.open_stages(asked)
     opened = stages[0].corpora
-    experiment = corpora.resolve(asked, opened)
-    known = corpora.vocabulary(stages[-1])
+    experiment = mixture.fill_in_config(asked, opened)
+    known = mixture.vocabulary(stages[-1])
     mesh = sharding.make_mesh(experiment.mesh)
-    steps = train.build(experiment, objectives.build(experiment, known), mesh)
-    batches, state = corpora.training(experiment, stages), steps.init()
+    steps = train.build_steps(experiment, objectives.build(experiment, known), mesh)
+    batches, state = mixture.training(experiment, stages), steps.init()
 
     def step(number: int) -> int:
         nonlocal state

@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def train_tokenizer(sample: Path, kind: str, vocab_size: int, out: Path) -> None:
-    from bert_jax.text import tokenizer
+    from bert_jax.data.tokenization.training import train_tokenizer
 
     with sample.open(encoding="utf-8") as lines:
-        tokenizer.train(lines, kind, vocab_size).save(out)  # type: ignore[arg-type]
+        train_tokenizer(lines, kind, vocab_size).save(out)  # type: ignore[arg-type]
 
 
 def measure(folder: Path, args: argparse.Namespace, megabytes: int, workers: int) -> float:

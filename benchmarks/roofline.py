@@ -30,9 +30,9 @@ ATTENTION = {"plain": "xla", "flash": "auto"}  # as the table says it -> run.att
 
 
 def compile_all() -> None:
-    from bert_jax.plan import alone
+    from bert_jax.perf.plan import without_tpu_env
 
-    alone()
+    without_tpu_env()
     known = steps.read(DATA)
     for name, length in CASES:
         if not any((c["config"], c["length"]) == (name, length) for c in known):
@@ -54,7 +54,7 @@ def both(name: str, length: int) -> dict[str, Any]:
 
 def compiled(name: str, length: int, rows: int, attention: str) -> dict[str, Any]:
     from bert_jax.config import from_file, replace
-    from bert_jax.plan import plan
+    from bert_jax.perf.plan import plan
 
     config = from_file(str(ROOT / "configs" / f"{name}.py"))
     most = max(config.encoder.max_length, length)

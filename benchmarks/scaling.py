@@ -42,9 +42,9 @@ def cases() -> list[tuple[str, str, int]]:
 
 
 def compile_all() -> None:
-    from bert_jax.plan.slices import alone
+    from bert_jax.perf.plan.topologies import without_tpu_env
 
-    alone()
+    without_tpu_env()
     known = steps.read(DATA)
     for name, topology, rows in cases():
         if not any(_key(c) == (name, topology, rows) for c in known):
@@ -55,9 +55,9 @@ def compile_all() -> None:
 def compiled(name: str, topology: str, rows: int) -> dict[str, Any]:
     """One case: bfloat16, attention as `auto` chooses, the micro-batch halved until it fits."""
     from bert_jax.config import from_file, replace
-    from bert_jax.plan import plan, slices
+    from bert_jax.perf.plan import plan, topologies
 
-    chips = len(slices.described(topology).devices)
+    chips = len(topologies.describe_topology(topology).devices)
     most = MICRO[topology.partition(":")[0]] // (2 if name == "albert_xxlarge" else 1)
     at_once = min(rows // chips, most)
     while at_once:
@@ -128,7 +128,7 @@ def by_formula(name: str, known: list[dict[str, Any]], chips: int, chip: Any) ->
 
 def lines(name: str, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Everything of one config, compiled or not, by chip and number."""
-    from bert_jax.chips import CHIPS, H100
+    from bert_jax.perf.hardware import CHIPS, H100
 
     some = [c for c in known if c["config"] == name and c["fits"]]
     some = [c for c in some if c["batch_size"] == max(PUBLISHED[name], c["chips"])]

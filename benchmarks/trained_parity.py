@@ -24,9 +24,9 @@ import transformers
 
 import bert_jax
 from bert_jax import config
-from bert_jax.export import export
-from bert_jax.losses import project
+from bert_jax.convert.export import export
 from bert_jax.model import Network
+from bert_jax.objectives.losses import project
 
 Rows = list[tuple[list[int], int]]
 

@@ -8,7 +8,7 @@ model.encode(["a text"], layers=(0, -1))
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bert_jax.loaded import Model, load
+    from bert_jax.inference.model import Model, load
 
 __all__ = ["Model", "load"]
 
@@ -16,7 +16,7 @@ __all__ = ["Model", "load"]
 def __getattr__(name: str) -> Any:
     """jax is imported on first use, so that `bert-jax --help` and text work start at once."""
     if name in __all__:
-        from bert_jax import loaded
+        from bert_jax.inference import model as inference_model
 
-        return getattr(loaded, name)
+        return getattr(inference_model, name)
     raise AttributeError(f"module bert_jax has no attribute {name}")

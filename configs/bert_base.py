@@ -6,7 +6,8 @@
 Published: batch 256, one million steps, Adam 1e-4, 10,000 steps of warm-up, dropout .1; rows
 of 128 tokens for nine tenths of the steps, then 512. Four days on 4 Cloud TPUs, as far as we
 know (the constants but the rate, and the hardware, are quoted from memory of the paper).
-The masks are dynamic here; `--objective.masking.copies 10` gives the original's static ones.
+The masks are dynamic here; `--objective.masking.num_static_masks 10` gives
+the original's static ones.
 """
 
 from bert_jax.config import BERT

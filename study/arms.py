@@ -12,16 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from bert_jax.config import (
-    ALBERT,
-    BERT,
-    ELECTRA,
-    ROBERTA,
-    SPANBERT,
-    Experiment,
-    Masked,
-    replace,
-)
+from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masked, replace
 from study import compute
 from study.scales import SCALES, Scale
 
@@ -43,7 +34,7 @@ FAMILIES = {
     # ELECTRA's own baseline: its rows and its masks, all of the model a masked language model
     # (electra, configure_pretraining.py electra_objective=False)
     "mlm": Family(
-        replace(BERT, objective=Masked(masking=ELECTRA.objective.masking, pair=False)),  # type: ignore[union-attr]
+        replace(BERT, objective=Masked(masking=ELECTRA.objective.masking, sentence_pair=False)),  # type: ignore[union-attr]
         "wordpiece",
         "electra",
     ),
@@ -136,7 +127,7 @@ def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
             eval_every=every,
             save_every=max(every, 500),
             eval_batches=max(1, scored // experiment.data.batch_size),
-            keep=1,
+            max_to_keep=1,
             dtype=scale.dtype,
             dir="",
         ),

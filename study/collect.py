@@ -27,7 +27,10 @@ from typing import Any
 
 import jax
 
-from bert_jax import inspect, log, results
+from bert_jax.perf import param_table
+from bert_jax.tasks import results
+from bert_jax.training import metrics_writer
+from bert_jax.utils import metrics_log
 from study.compute import Cost
 from study.measures import Record
 from study.plan import Work
@@ -79,8 +82,8 @@ def record(study: Study, work: Work) -> Record | None:
     steps = run.experiment.run.steps
     if not finished(folder, steps):
         return None
-    lines = log.read(folder)
-    spent = log.goodput(folder)
+    lines = metrics_log.read_metrics(folder)
+    spent = metrics_log.goodput(folder)
     corpus = study.materials.folder / "corpora" / run.corpus.name / "corpus.json"
     prepared = json.loads(corpus.read_text(encoding="utf-8"))["train"]
     tokens = round(run.rows * prepared["tokens"] / prepared["rows"])
@@ -118,7 +121,7 @@ def record(study: Study, work: Work) -> Record | None:
 
 def parameters(experiment: Any) -> int:
     """Of what a task takes over: embeddings and layers; ELECTRA's discriminator's."""
-    leaves = inspect.parameters(experiment)["parameters"]["leaves"]
+    leaves = param_table.parameter_table(experiment)["parameters"]["leaves"]
     return sum(leaf["count"] for leaf in leaves if not {*leaf["name"].split("/")} & {*HEADS})
 
 
@@ -140,7 +143,7 @@ def gain(lines: Sequence[dict[str, float]]) -> float | None:
 def pair_gain(lines: Sequence[dict[str, float]]) -> float | None:
     """The same of sentence pairs, on validation text."""
     told = [v for v in lines if math.isfinite(v.get("eval_pair_loss", math.nan))]
-    held = [log.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in told]
+    held = [metrics_writer.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in told]
     return _short(max(held)) if held else None
 
 
@@ -152,7 +155,7 @@ def _below(told: dict[str, float]) -> float | None:
         share = (1 - told["eval_rtd_accuracy"]) / (
             1 - recall + (recall * (1 / precision - 1) if precision else 0)
         )
-        return log.entropy(share) - told["eval_rtd_loss"]
+        return metrics_writer.entropy(share) - told["eval_rtd_loss"]
     if "eval_unigram_loss" in told:
         return told["eval_unigram_loss"] - told.get("eval_restored_loss", told["eval_mlm_loss"])
     return None
@@ -171,7 +174,7 @@ def _curve(lines: Sequence[dict[str, float]], metric: str) -> list[list[float]]:
 def _tasks(study: Study, work: Work) -> dict[str, Any]:
     found = {}
     for name in study.tasks_of(work):
-        read = results.read(study.tuned(work, name))
+        read = results.read_results(study.tuned(work, name))
         if read is not None:
             scores = {k: _short(v) for k, v in read["dev"].items() if k != "loss"}
             told = (study.tuned(work, name) / "predictions_dev.jsonl").read_bytes()

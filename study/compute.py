@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bert_jax import flops
 from bert_jax.config import Experiment
+from bert_jax.perf import flops
 
 
 class Cost(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib
 
-from bert_jax import folders
+from bert_jax.utils import io as folders
 from study.claims.architecture import ALBERT, BERT, ROBERTA, RTD, SPANBERT
 from study.measures import Record
 

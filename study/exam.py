@@ -14,9 +14,11 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax import config, corpora, objectives, train
-from bert_jax.data import Batch
-from bert_jax.text.frame import Frame
+from bert_jax import config, objectives
+from bert_jax.data import mixture
+from bert_jax.data.loader import Batch
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.training import step as train
 
 SEED = 0  # of the masks: one for all runs
 BATCH = 32
@@ -33,10 +35,10 @@ def held_out(run: Path, corpus: Path, rows: int) -> dict[str, float]:
         return objective.terms(params, objective.corrupt(batch, key), None)
 
     sums = None
-    for batch in batches.once(-(-rows // BATCH)):
+    for batch in batches.one_pass(-(-rows // BATCH)):
         found = terms(model.params, batch)
         sums = found if sums is None else jax.tree.map(np.add, sums, jax.device_get(found))
-    return train.plain(sums or {})
+    return train.to_floats(sums or {})
 
 
 def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]:
@@ -54,7 +56,7 @@ def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]
     frame = model.tokenizer.frame
     next_, follow, exchanged = [], [], []
     for corpus in (nsp, sop):
-        for batch in _opened(model, corpus)[1].once(-(-rows // BATCH)):
+        for batch in _opened(model, corpus)[1].one_pass(-(-rows // BATCH)):
             real = batch["size"] > 0
             guesses, turned = head(batch), head(swapped(batch, frame))
             if corpus == nsp:
@@ -67,7 +69,7 @@ def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]
     return {**found, "nsp_rows": len(next_), "sop_rows": len(follow)}
 
 
-def swapped(batch: Batch, frame: Frame) -> Batch:
+def swapped(batch: Batch, frame: SpecialTokens) -> Batch:
     """Every row with its two segments exchanged.
 
     [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
@@ -110,6 +112,6 @@ def _opened(model: bert_jax.Model, corpus: Path) -> tuple[Any, Any]:
     experiment = config.replace(
         model.config, data=dict(path=str(corpus), corpus=None, batch_size=BATCH)
     )
-    stages = corpora.open_stages(experiment)
-    objective = objectives.build(experiment, corpora.vocabulary(stages[-1]))
-    return objective, corpora.evaluation(experiment, stages)
+    stages = mixture.open_stages(experiment)
+    objective = objectives.build(experiment, mixture.vocabulary(stages[-1]))
+    return objective, mixture.evaluation(experiment, stages)

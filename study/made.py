@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.text import documents, units
+from bert_jax.data import documents, work_shards
 
 ROWS = {"train": 4000, "dev": 1000}  # most of each task
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d[\d,.]*\d|\d|[,.;:?!]")
@@ -34,10 +34,13 @@ Row = dict[str, Any]
 def write(text: Sequence[str], out: Path) -> None:
     """A folder for each task. The documents of dev are those that no model was trained on:
     prepare keeps them for validation."""
-    read = [[s for p in d.paragraphs for s in documents.sentences(p)] for d in documents.read(text)]
+    read = [
+        [s for p in d.paragraphs for s in documents.sentences(p)]
+        for d in documents.read_documents(text)
+    ]
     parts: dict[str, list[list[str]]] = {"train": [], "dev": []}
     for number, told in enumerate(read):
-        held_out = units.split_of(number, min(units.FOLDS, len(read))) == "validation"
+        held_out = work_shards.split_of(number, min(work_shards.FOLDS, len(read))) == "validation"
         parts["dev" if held_out else "train"].append(told)
     for name, make in (("capitals", capitals), ("stops", stops), ("same", same)):
         (out / name).mkdir()

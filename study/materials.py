@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax import folders
 from bert_jax.config import Kind
-from bert_jax.text import corpus as corpora
-from bert_jax.text import documents, units
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.data import corpus as corpora
+from bert_jax.data import documents, work_shards
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.utils import io
 from study import made
 from study.arms import Corpus
 from study.plan import ANSWERS, Work
@@ -59,12 +59,12 @@ class Materials:
     def tokenizer(self, kind: str) -> Path:
         out = self.folder / "tokenizers" / kind
         if not out.exists():
-            lines = (p for d in documents.read(self.text) for p in d.paragraphs)
-            from bert_jax.text import training
+            lines = (p for d in documents.read_documents(self.text) for p in d.paragraphs)
+            from bert_jax.data.tokenization import training
 
             few = training.sample(lines, SAMPLE_MB)
-            trained = tokenizers.train(few, cast(Any, kind), self.scale.vocab_size)
-            with folders.new_folder(out) as new:
+            trained = train_tokenizer(few, cast(Any, kind), self.scale.vocab_size)
+            with io.atomic_dir(out) as new:
                 trained.save(new)
         return out
 
@@ -85,11 +85,11 @@ class Materials:
         """One of so many documents, none of those that the whole text keeps for validation."""
         out = self.folder / "text" / f"1of{share}.txt"
         if not out.exists():
-            read = enumerate(documents.read(self.text))
-            training = (d for i, d in read if units.split_of(i, units.FOLDS) == "train")
+            read = enumerate(documents.read_documents(self.text))
+            training = (d for i, d in read if work_shards.split_of(i, work_shards.FOLDS) == "train")
             chosen = itertools.islice(training, 0, None, share)
             out.parent.mkdir(parents=True, exist_ok=True)
-            folders.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")
+            io.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")
         return out
 
     def given(self) -> Path:
@@ -98,7 +98,7 @@ class Materials:
             return self.tasks
         out = self.folder / "made"
         if not out.exists():
-            with folders.new_folder(out) as new:
+            with io.atomic_dir(out) as new:
                 made.write(self.text, new)
         return out
 
@@ -122,7 +122,7 @@ class Materials:
         out = self.folder / "tasks" / name
         if not out.exists():
             source = self.given() / name
-            with folders.new_folder(out) as new:
+            with io.atomic_dir(out) as new:
                 if name == ANSWERS:
                     questions(source, new, self.scale)
                 else:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax import folders
+from bert_jax.utils import io
 from study import blocks, judge, svg
 from study.blocks import Block, Heading, Paragraph, Plot, Points, Table
 from study.claim import Claim, Row
@@ -39,7 +39,7 @@ def write(store: dict[str, Any], out: Path) -> list[Path]:
             paper = block.svg.replace("<svg ", '<svg style="background:#fff;color:#222" ', 1)
             files[out / PLOTS / f"{block.name}.svg"] = paper
     for file, text in files.items():
-        folders.write_text(file, text)
+        io.write_text(file, text)
     return list(files)
 
 
@@ -298,4 +298,4 @@ def dump(store: dict[str, Any], file: Path) -> None:
     """A line for each run, so that a change of one is a change of one line."""
     runs = ",\n".join(json.dumps(r, sort_keys=True) for r in store["runs"])
     head, failed = json.dumps(store["made"], indent=1), json.dumps(store["failed"], indent=1)
-    folders.write_text(file, f'{{"made": {head},\n"failed": {failed},\n"runs": [\n{runs}\n]}}\n')
+    io.write_text(file, f'{{"made": {head},\n"failed": {failed},\n"runs": [\n{runs}\n]}}\n')

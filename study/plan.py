@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bert_jax.config import Masked
 from study.arms import Corpus, Run, run_of
 from study.claim import Claim
 from study.scales import Scale
@@ -56,7 +57,8 @@ def _add(found: dict[str, Work], claim: Claim, run: Run, tested: set[str]) -> No
     """With what one more claim asks of a run."""
     before = found.get(run.name, Work(run))
     measured = claim.measures
-    pair = "pair" in vars(run.experiment.objective) and run.experiment.objective.pair  # type: ignore[union-attr]
+    objective = run.experiment.objective
+    pair = isinstance(objective, Masked) and objective.sentence_pair
     whole = run.corpus._replace(share=1)
     found[run.name] = Work(
         run,

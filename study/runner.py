@@ -28,11 +28,15 @@ from typing import Any
 import jax
 
 import bert_jax
-from bert_jax import folders, lock, log, probe, recipe, results
+from bert_jax.checkpoint import lock
 from bert_jax.config import FINETUNE, Experiment, Supervised, replace
-from bert_jax.finetune import finetune
-from bert_jax.pretrain import pretrain
-from bert_jax.text import documents
+from bert_jax.data import documents
+from bert_jax.inference import probe
+from bert_jax.tasks import results
+from bert_jax.training import finetune_config
+from bert_jax.training.finetune import finetune
+from bert_jax.training.pretrain import pretrain
+from bert_jax.utils import io, metrics_log
 from study import exam, plan, together
 from study.claims import CLAIMS
 from study.deadline import deadline
@@ -63,7 +67,7 @@ class Study:
         """Everything of `works` that is not done, so many at a time; returns the signal that ended
         it before, 0 where the minutes did. ValueError: the folder is another study's, or in use;
         text or tasks that nothing can be made of."""
-        with lock.hold(self.out):
+        with lock.run_lock(self.out):
             self._claim()
             with deadline(minutes) as asked:
                 self.materials.ready(works)
@@ -113,7 +117,7 @@ class Study:
         }
         file = self.out / "asked.json"
         if not file.exists():
-            folders.write_text(file, json.dumps(mine, indent=2) + "\n")
+            io.write_text(file, json.dumps(mine, indent=2) + "\n")
         before = json.loads(file.read_text(encoding="utf-8"))
         if other := [k for k in ("scale", "sha256", "tasks") if before[k] != mine[k]]:
             what = {"scale": "scale", "sha256": "text", "tasks": "tasks"}[other[0]]
@@ -150,7 +154,9 @@ class Study:
             finished(self.folder(work), work.run.experiment.run.steps)
             and (work.held_out is None or "held_out" in found)
             and (not work.pairs or "pairs" in found)
-            and all(results.read(self.tuned(work, n)) is not None for n in self.tasks_of(work))
+            and all(
+                results.read_results(self.tuned(work, n)) is not None for n in self.tasks_of(work)
+            )
             and all(out is None or out.exists() for out in self.probed(work).values())
         )
 
@@ -208,12 +214,12 @@ class Study:
             found[name] = exam.pairs(run, nsp, sop, rows)
         file = self.out / "measured" / f"{work.run.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        folders.write_text(file, json.dumps(found, indent=2) + "\n")
+        io.write_text(file, json.dumps(found, indent=2) + "\n")
 
     def tune(self, work: Work, name: str) -> int | None:
         """One recipe and one head for all models: a dense layer on the first token's features."""
         folder = self.tuned(work, name)
-        if results.read(folder) is not None:
+        if results.read_results(folder) is not None:
             return None
         kind, path = self.materials.kind(name), str(self.materials.task(name))
         scale = self.scale
@@ -222,7 +228,7 @@ class Study:
             FINETUNE,
             objective=head,
             optim=dict(peak_lr=scale.tune_lr),
-            run=dict(epochs=scale.epochs, evals_per_epoch=None, log_every=20, keep=1),
+            run=dict(epochs=scale.epochs, evals_per_epoch=None, log_every=20, max_to_keep=1),
         )
 
         def change(asked: Experiment) -> Experiment:
@@ -232,7 +238,7 @@ class Study:
             changed = replace(asked, data=dict(path=path), run=run | dict(eval_every=1 << 20))
             return replace(changed, objective=dict(task=kind))
 
-        stopped = finetune(recipe.for_model(plain, change))
+        stopped = finetune(finetune_config.for_model(plain, change))
         if stopped is None:  # the score is what is wanted; models take room
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return stopped
@@ -267,13 +273,13 @@ class Study:
 
 def finished(folder: Path, steps: int) -> bool:
     """Whether a run has logged its last step."""
-    lines = log.read(folder) if (folder / "metrics.jsonl").is_file() else []
+    lines = metrics_log.read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
     return bool(lines) and lines[-1]["step"] >= steps
 
 
 def newest(folder: Path) -> int:
     """The last step in a run's log whose state was saved; 0: none."""
-    lines = log.read(folder) if (folder / "metrics.jsonl").is_file() else []
+    lines = metrics_log.read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
     saved = folder / "checkpoints"
     steps = [int(p.name) for p in saved.iterdir() if p.name.isdigit()] if saved.is_dir() else []
     return max((s for s in steps if any(line["step"] == s for line in lines)), default=0)

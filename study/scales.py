@@ -66,7 +66,7 @@ CPU = Scale(
     # Small batches and a long warm-up: with 320 steps of 32 rows, at 3e-3 after a tenth of them, 11
     # of 40 arms never came .02 nat below the loss of word frequencies.
     optim=Optim(
-        name="adamw", schedule="roberta", peak_lr=2e-3, warmup_share=0.3, b2=0.98, weight_decay=0.01
+        name="adamw", schedule="roberta", peak_lr=2e-3, warmup_ratio=0.3, b2=0.98, weight_decay=0.01
     ),
     dtype="float32",
     many=3,
@@ -115,7 +115,7 @@ GPU = Scale(
     qa_length=256,
     batch_size=128,
     steps=4_000,
-    optim=Optim(name="bert_adam", schedule="electra", peak_lr=5e-4, warmup_share=0.1),
+    optim=Optim(name="bert_adam", schedule="electra", peak_lr=5e-4, warmup_ratio=0.1),
     dtype="bfloat16",
     many=3,
     few=3,
@@ -156,7 +156,7 @@ SMOKE = Scale(
     qa_length=64,
     batch_size=8,
     steps=8,
-    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-3, warmup_share=0.1),
+    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-3, warmup_ratio=0.1),
     dtype="float32",
     many=2,
     few=1,

@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from pathlib import Path
+
+from tests.helpers.paths import ROOT
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Must be set before jax starts. Four virtual devices: what holds on one must hold on four.
@@ -12,16 +13,16 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true",
 )
-CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+CACHE = ROOT / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 from jaxtyping import install_import_hook
 
 install_import_hook("bert_jax.model", "beartype.beartype")
-install_import_hook("bert_jax.losses", "beartype.beartype")
-install_import_hook("bert_jax.corruption", "beartype.beartype")
-install_import_hook("bert_jax.packing", "beartype.beartype")
+install_import_hook("bert_jax.objectives.losses", "beartype.beartype")
+install_import_hook("bert_jax.objectives.masking", "beartype.beartype")
+install_import_hook("bert_jax.objectives.packing", "beartype.beartype")
 
 import pytest
 

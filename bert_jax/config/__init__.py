@@ -38,8 +38,7 @@ from bert_jax.config.objectives import (
     Supervised,
 )
 from bert_jax.config.schema import Data, Experiment, Guard, Mesh, Optim, Run
-from bert_jax.config.stages import Stage
-from bert_jax.config.values import (
+from bert_jax.config.serialization import (
     differences,
     from_dict,
     from_file,
@@ -48,6 +47,7 @@ from bert_jax.config.values import (
     save,
     to_dict,
 )
+from bert_jax.config.stages import Stage
 
 __all__ = [
     "ALBERT",

@@ -18,7 +18,7 @@ class Encoder:
     mlp_size: int | None = None  # None: four times the hidden size
     embedding_size: int | None = None  # None: the hidden size; else a projection follows
     groups: int | None = None  # None: one per layer (BERT); 1: one for all (ALBERT)
-    share: Literal["all", "attention", "mlp"] = "all"  # which part a group's layers share
+    share_params: Literal["all", "attention", "mlp"] = "all"  # which part a group's layers share
     vocab_size: int = 30522
     max_length: int = 512  # usable tokens; the table has `position_offset` rows more
     position_offset: int = 0  # RoBERTa: 2, the rows 0 and 1 are never looked up
@@ -28,12 +28,12 @@ class Encoder:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
-    init_scale: float = 0.02
+    initializer_range: float = 0.02
     projection_init: Literal["same", "glorot"] = "same"  # ELECTRA: Glorot
     pad_id: int = 0
     zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
     # What came after the five papers; off, so that each is built as published
-    norm_first: bool = False  # norms in front of attention and MLP, and one behind all layers
+    pre_norm: bool = False  # norms in front of attention and MLP, and one behind all layers
     norm: Literal["layer", "rms"] = "layer"
     positions: Literal["learned", "rotary"] = "learned"  # rotary: of queries and keys, no table
     rotary_theta: float = 10_000.0
@@ -68,7 +68,7 @@ class Encoder:
             "layer_norm_eps": (self.layer_norm_eps >= 0, "at least 0"),
             "dropout": (0 <= self.dropout < 1, share),
             "attention_dropout": (0 <= self.attention_dropout < 1, share),
-            "init_scale": (0 <= self.init_scale < float("inf"), "at least 0"),
+            "initializer_range": (0 <= self.initializer_range < float("inf"), "at least 0"),
             "rotary_theta": (1 < self.rotary_theta < float("inf"), "above 1"),
             "window": (self.window is None or 1 <= self.window <= LARGEST, places),
             "global_every": (1 <= self.global_every <= LARGEST, places),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.objectives import Masked, Masking, ReplacedTokens, Supervised
 from bert_jax.config.schema import Data, Experiment, Guard, Optim, Run
-from bert_jax.config.values import replace
+from bert_jax.config.serialization import replace
 
 BERT = Experiment(
     data=Data(batch_size=256),
@@ -21,7 +21,7 @@ ALBERT = Experiment(
         dropout=0.0,
         attention_dropout=0.0,
     ),
-    objective=Masked(masking=Masking(unit="ngram", max_words=3, max_predictions=20)),
+    objective=Masked(masking=Masking(granularity="ngram", max_ngram=3, max_predictions=20)),
     data=Data(batch_size=4096),
     optim=Optim(name="lamb", peak_lr=1.76e-3, warmup_steps=3125),
     run=Run(dir="runs/albert_base", steps=125_000),
@@ -38,7 +38,8 @@ ROBERTA = Experiment(
         zero_pad_row=True,
     ),
     objective=Masked(
-        masking=Masking(budget="floor", specials=True, random_from="words"), pair=False
+        masking=Masking(budget="floor", mask_special_tokens=True, random_from="words"),
+        sentence_pair=False,
     ),
     data=Data(batch_size=8192),
     optim=Optim(
@@ -65,9 +66,13 @@ SPANBERT = Experiment(
     encoder=Encoder(vocab_size=28996, init="normal"),
     objective=Masked(
         masking=Masking(
-            unit="span", max_words=10, budget="ceil", fate="span", random_from="corpus"
+            granularity="span",
+            max_ngram=10,
+            budget="ceil",
+            replace_per="span",
+            random_from="corpus",
         ),
-        pair=False,
+        sentence_pair=False,
         sbo_weight=1.0,
     ),
     data=Data(batch_size=2048),
@@ -87,34 +92,34 @@ SPANBERT = Experiment(
 FINETUNE = Experiment(
     objective=Supervised(),
     data=Data(batch_size=32),
-    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-4, warmup_share=0.1, eps=1e-8),
-    run=Run(dir="runs/finetune", epochs=5.0, evals_per_epoch=1.0, log_every=20, keep=1),
+    optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-4, warmup_ratio=0.1, eps=1e-8),
+    run=Run(dir="runs/finetune", epochs=5.0, evals_per_epoch=1.0, log_every=20, max_to_keep=1),
     guard=Guard(spike="off"),  # a loss of few rows jumps by nature
 )
 FINETUNE_BERT = replace(
     FINETUNE,
-    optim=Optim(peak_lr=3e-5, warmup_share=0.1),
+    optim=Optim(peak_lr=3e-5, warmup_ratio=0.1),
     run=dict(dir="runs/finetune_bert", epochs=3.0),
 )
 FINETUNE_ALBERT = replace(
     FINETUNE,
-    optim=Optim(peak_lr=2e-5, warmup_share=0.06),
+    optim=Optim(peak_lr=2e-5, warmup_ratio=0.06),
     run=dict(dir="runs/finetune_albert", epochs=10.0),
 )
 FINETUNE_ROBERTA = replace(
     FINETUNE,
     data=dict(batch_size=16),
-    optim=replace(ROBERTA.optim, peak_lr=2e-5, warmup_share=0.06, weight_decay=0.1),
+    optim=replace(ROBERTA.optim, peak_lr=2e-5, warmup_ratio=0.06, weight_decay=0.1),
     run=dict(dir="runs/finetune_roberta", epochs=10.0),
 )
 FINETUNE_ELECTRA = replace(
     FINETUNE,
-    optim=Optim(schedule="electra", peak_lr=1e-4, warmup_share=0.1, layer_decay=0.8),
+    optim=Optim(schedule="electra", peak_lr=1e-4, warmup_ratio=0.1, layer_decay=0.8),
     run=dict(dir="runs/finetune_electra", epochs=3.0),
 )
 FINETUNE_SPANBERT = replace(
     FINETUNE,
-    optim=Optim(schedule="roberta", peak_lr=2e-5, warmup_share=0.1),
+    optim=Optim(schedule="roberta", peak_lr=2e-5, warmup_ratio=0.1),
     run=dict(dir="runs/finetune_spanbert", epochs=4.0, evals_per_epoch=10.0),
 )
 

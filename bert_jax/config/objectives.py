@@ -15,21 +15,23 @@ from bert_jax.config.ranges import check
 class Masking:
     """Which tokens are hidden, and what stands in their place. See corruption/."""
 
-    unit: Literal["token", "word", "ngram", "span"] = "token"
+    granularity: Literal["token", "word", "ngram", "span"] = "token"
     rate: float = 0.15
     final_rate: float | None = None  # in a straight line over the schedule; scored at `rate`
     # rate x length becomes a number of tokens. round: BERT; ceil: SpanBERT, of the text without
     # its special tokens; floor: fairseq, plus a draw from [0, 1)
     budget: Literal["round", "ceil", "floor"] = "round"
     max_predictions: int | None = None  # a cap per row; BERT's 20 at length 128 never binds there
-    mask: float = 0.8  # fates of a chosen token: [MASK] ...
-    random: float = 0.1  # ... another token; the rest stays as it is
+    mask_prob: float = 0.8  # fates of a chosen token: [MASK] ...
+    random_prob: float = 0.1  # ... another token; the rest stays as it is
     random_from: Literal["vocabulary", "words", "corpus"] = "vocabulary"  # words: no specials
-    fate: Literal["token", "span"] = "token"  # what draws its fate on its own
-    specials: bool = False  # fairseq also masks <s> and </s>
-    max_words: int = 1  # longest n-gram (ALBERT 3) or span (SpanBERT 10)
+    replace_per: Literal["token", "span"] = "token"  # what draws its fate on its own
+    mask_special_tokens: bool = False  # fairseq also masks <s> and </s>
+    max_ngram: int = 1  # longest n-gram (ALBERT 3) or span (SpanBERT 10)
     geometric_p: float = 0.2  # of SpanBERT's length law
-    copies: int | None = None  # static masking: this many fixed masks per row; None: dynamic
+    num_static_masks: int | None = (
+        None  # static masking: this many fixed masks per row; None: dynamic
+    )
 
     def __post_init__(self) -> None:
         most = self.max_predictions
@@ -37,20 +39,28 @@ class Masking:
             "rate": (0 < self.rate < 1, "0 < x < 1"),
             "final_rate": (self.final_rate is None or 0 < self.final_rate < 1, "0 < x < 1"),
             "max_predictions": (most is None or most >= 1, "at least 1, or None"),
-            "copies": (self.copies is None or self.copies >= 1, "at least 1, or None"),
-            "max_words": (self.max_words >= 1, "at least 1"),
+            "copies": (
+                self.num_static_masks is None or self.num_static_masks >= 1,
+                "at least 1, or None",
+            ),
+            "max_ngram": (self.max_ngram >= 1, "at least 1"),
             "geometric_p": (0 < self.geometric_p < 1, "0 < x < 1"),
         }
         check("masking", self, holds)
-        if self.final_rate is not None and self.copies is not None:
+        if self.final_rate is not None and self.num_static_masks is not None:
             raise ValueError(
-                f"masking.final_rate is {self.final_rate} beside masking.copies {self.copies}: "
-                "fixed masks have one rate; leave out one of the two"
+                f"masking.final_rate is {self.final_rate} beside "
+                f"masking.num_static_masks {self.num_static_masks}: fixed masks have one rate; "
+                "leave out one of the two"
             )
-        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1 + 1e-9:
+        if (
+            self.mask_prob < 0
+            or self.random_prob < 0
+            or self.mask_prob + self.random_prob > 1 + 1e-9
+        ):
             raise ValueError(
-                f"masking.mask {self.mask} and masking.random {self.random}: expected two "
-                "shares whose sum is at most 1"
+                f"masking.mask_prob {self.mask_prob} and masking.random_prob {self.random_prob}: "
+                "expected two shares whose sum is at most 1"
             )
 
     @property
@@ -64,7 +74,7 @@ class Masked:
     """Masked language model, perhaps with a sentence pair and a span boundary term."""
 
     masking: Masking = field(default_factory=Masking)
-    pair: bool = True  # next sentence or sentence order: one head, the data decides
+    sentence_pair: bool = True  # next sentence or sentence order: one head, the data decides
     sbo_weight: float = 0.0  # of the span boundary term; 0: no such head
     sbo_positions: int = 15  # rows of its table: the longest span that is fully predicted
     sbo_size: int = 200  # width of its position embeddings
@@ -82,7 +92,7 @@ class Masked:
 class ReplacedTokens:
     """ELECTRA: a small generator fills masks, the discriminator finds what it replaced."""
 
-    masking: Masking = field(default_factory=lambda: Masking(mask=0.85, random=0.0))
+    masking: Masking = field(default_factory=lambda: Masking(mask_prob=0.85, random_prob=0.0))
     generator_size: float = 0.25  # of the discriminator's width
     generator_layers: float = 1.0  # of its depth
     tied: Literal["all", "words", "none"] = "all"  # which embeddings both towers share
@@ -91,7 +101,7 @@ class ReplacedTokens:
     # What the discriminator learns, by section 3.4 of the paper: which tokens were replaced, of
     # all or of the masked ones alone; or the words that stood there (weight 1 suits these), of the
     # masked ones (Replace MLM) or of all, beside a choice to copy (All-Tokens MLM)
-    learn: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
+    target: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
 
     def __post_init__(self) -> None:
         above = ("generator_size", "generator_layers", "temperature")

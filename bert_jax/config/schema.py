@@ -49,9 +49,9 @@ class Optim:
     schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
     peak_lr: float = 1e-4
     warmup_steps: int = 10_000
-    warmup_share: float | None = None  # of the schedule's steps, in place of warmup_steps
+    warmup_ratio: float | None = None  # of the schedule's steps, in place of warmup_steps
     decay_steps: int | None = None  # length of the schedule; None: run.steps
-    cooldown_share: float = 0.1  # of the schedule's steps, at its end: trapezoid's fall
+    cooldown_ratio: float = 0.1  # of the schedule's steps, at its end: trapezoid's fall
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-6
@@ -67,9 +67,9 @@ class Optim:
         holds: Holds = {
             "peak_lr": (self.peak_lr >= 0, "at least 0"),
             "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
-            "warmup_share": (0 <= (self.warmup_share or 0) < 1, share),
+            "warmup_ratio": (0 <= (self.warmup_ratio or 0) < 1, share),
             "decay_steps": (self.decay_steps is None or self.decay_steps >= 1, "at least 1"),
-            "cooldown_share": (0 <= self.cooldown_share <= 1, "0 <= x <= 1"),
+            "cooldown_ratio": (0 <= self.cooldown_ratio <= 1, "0 <= x <= 1"),
             "b1": (0 <= self.b1 < 1, share),
             "b2": (0 <= self.b2 < 1, share),
             "eps": (self.eps > 0, more),
@@ -102,18 +102,18 @@ class Run:
     save_every: int = 5_000
     eval_every: int = 5_000
     eval_batches: int = 32
-    keep: int = 3  # newest checkpoints kept, beside the best
+    max_to_keep: int = 3  # newest checkpoints kept, beside the best
     dtype: Literal["float32", "bfloat16"] = "float32"
     # How attention is computed; auto: what suits the platform. See model/attention/
-    attention: Literal["auto", "xla", "cudnn", "splash", "fused"] = "auto"
+    attention: Literal["auto", "xla", "cudnn", "splash", "flash"] = "auto"
     # What a layer keeps for its gradient: everything, its matrix products, or its input alone
     remat: Literal["none", "dots", "full"] = "none"
-    loss_pieces: int = 1  # of a batch, in which its logits over the vocabulary are made
+    loss_chunks: int = 1  # of a batch, in which its logits over the vocabulary are made
     init: str | None = None  # a model whose encoder and parameters the run begins with
 
     def __post_init__(self) -> None:
         every = ("log_every", "save_every", "eval_every")
-        counts = ("steps", *every, "eval_batches", "keep", "loss_pieces")
+        counts = ("steps", *every, "eval_batches", "max_to_keep", "loss_chunks")
         holds: Holds = {
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
             "evals_per_epoch": (
@@ -130,19 +130,19 @@ class Run:
 class Guard:
     """What a run does about numbers and phases that are not as they should be."""
 
-    max_skips: int = 10  # updates left out in a row, at which the run stops
+    max_skipped_updates: int = 10  # updates left out in a row, at which the run stops
     spike: Literal["off", "warn", "skip"] = "warn"  # a loss far above the last ones
     spike_window: int = 128  # losses that it is compared with
     spike_factor: float = 10.0  # deviations above their median
     hang_factor: float = 20.0  # a phase that takes this many times its median ...
-    hang_after: float = 300.0  # ... and this many seconds has its stacks written
-    abort_after: float | None = None  # seconds in one phase that end the process
+    hang_timeout: float = 300.0  # ... and this many seconds has its stacks written
+    timeout: float | None = None  # seconds in one phase that end the process
 
     def __post_init__(self) -> None:
-        for name in ("max_skips", "spike_window"):
+        for name in ("max_skipped_updates", "spike_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"guard.{name} is {getattr(self, name)}: expected at least 1")
-        for name in ("spike_factor", "hang_factor", "hang_after", "abort_after"):
+        for name in ("spike_factor", "hang_factor", "hang_timeout", "timeout"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"guard.{name} is {value}: expected above 0")

@@ -8,8 +8,9 @@ folder     their folders on disk, read with suspicion
 growth     more pieces, more positions
 """
 
-from bert_jax.convert.electra import join
-from bert_jax.convert.folder import (
+from bert_jax.convert.heads import HEADS, modules, shapes_of, with_heads
+from bert_jax.convert.hf_electra import join
+from bert_jax.convert.hf_folder import (
     TOKENIZER_FILES,
     check_tokenizer,
     is_hf_folder,
@@ -17,10 +18,9 @@ from bert_jax.convert.folder import (
     read_folder,
     read_json,
 )
-from bert_jax.convert.growth import with_pieces, with_positions
-from bert_jax.convert.heads import HEADS, modules, shapes_of, with_heads
-from bert_jax.convert.tasks import scaled
-from bert_jax.convert.tensors import Exported, from_hf, nest, part_of, to_hf
+from bert_jax.convert.hf_params import Exported, from_hf, nest, part_of, to_hf
+from bert_jax.convert.hf_tasks import scaled
+from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
 
 __all__ = [
     "HEADS",
@@ -36,10 +36,10 @@ __all__ = [
     "read_experiment",
     "read_folder",
     "read_json",
+    "resize_position_embeddings",
+    "resize_token_embeddings",
     "scaled",
     "shapes_of",
     "to_hf",
     "with_heads",
-    "with_pieces",
-    "with_positions",
 ]

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Supervised
-from bert_jax.convert import configs
+from bert_jax.convert import hf_config
 from bert_jax.model import Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import HEADS
-from bert_jax.model.tasks import task_heads
-from bert_jax.trees import named_leaves
+from bert_jax.model.task_heads import task_heads
+from bert_jax.utils.pytree import flatten_with_names
 
 Params = dict[str, Any]
 
@@ -53,7 +53,7 @@ def with_heads(
             f"the model is fine-tuned for {experiment.objective.task}, other heads have no place "
             "beside that: leave them out, or its head (--drop classifier)"
         )
-    family = configs.family_for(experiment.encoder, experiment.objective)
+    family = hf_config.family_for(experiment.encoder, experiment.objective)
     asked = {*heads, *(("pooler",) if "pair" in heads else ())}
     unknown = sorted(asked - set(family.heads))
     if unknown:
@@ -65,5 +65,5 @@ def with_heads(
     network = Network(experiment.encoder, modules(held))
     drawn = network.init(jax.random.key(seed), _example())["params"]
     fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
-    grown = configs.experiment(family, experiment.encoder, held)
-    return grown, {**params, **fresh}, sorted(named_leaves(fresh))
+    grown = hf_config.experiment(family, experiment.encoder, held)
+    return grown, {**params, **fresh}, sorted(flatten_with_names(fresh))

@@ -3,7 +3,7 @@
     attention/{query, key, value, out}/{kernel (d, d), bias (d)}   norm/{scale, bias} (d)
     mlp/{up (d, f), gate (d, f), down (f, d)}/{kernel, bias}       norm      gate: of a gated MLP
 
-Norms stand behind each part's residual, x -> norm(x + part(x)), as in BERT, or with `norm_first`
+Norms stand behind each part's residual, x -> norm(x + part(x)), as in BERT, or with `pre_norm`
 in front, x -> x + part(norm(x)) (Xiong et al. 2020).
 
 Axes: b batch, l length, d hidden, h heads, k head width, f feed-forward, r = k/2.
@@ -20,16 +20,16 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float
 
 from bert_jax.config import Encoder
-from bert_jax.layout import ROWS, constrain
-from bert_jax.model.attention import Sight, attention
+from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.model.attention import AttentionMask, attention
 from bert_jax.model.layers import (
     ACTIVATIONS,
-    Turns,
+    RotaryCosSin,
+    apply_rotary,
     dense,
     dropout,
     dropout_key,
     layer_norm,
-    turned,
 )
 
 
@@ -44,19 +44,19 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        sight: Sight,
-        turns: Turns | None = None,
+        sight: AttentionMask,
+        turns: RotaryCosSin | None = None,
         far: Bool[Array, ""] | None = None,
     ) -> Float[Array, "b l d"]:
         """`turns` of rotary positions; `far`: this layer sees beyond `config.window`."""
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
-        seen = norm(x) if c.norm_first else x
+        seen = norm(x) if c.pre_norm else x
 
         def heads(name: str) -> Float[Array, "b h l k"]:
             y = dense(c, c.hidden_size, self.dtype, name)(seen)
             y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
             y = constrain(y, ROWS, "tensor", None, None)
-            return y if turns is None or name == "value" else turned(y, turns)
+            return y if turns is None or name == "value" else apply_rotary(y, turns)
 
         h = attention(
             heads("query"),
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
         h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, dropout_key(self))
-        return constrain(x + h if c.norm_first else norm(x + h), ROWS, None, None)
+        return constrain(x + h if c.pre_norm else norm(x + h), ROWS, None, None)
 
 
 class Mlp(nn.Module):
@@ -85,7 +85,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], *_: Any) -> Float[Array, "b l d"]:
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
-        h = norm(x) if c.norm_first else x
+        h = norm(x) if c.pre_norm else x
         up = dense(c, c.mlp_width, self.dtype, "up")(h)
         if c.gated_mlp:
             gate = dense(c, c.mlp_width, self.dtype, "gate")(h)
@@ -93,7 +93,7 @@ class Mlp(nn.Module):
         else:
             h = ACTIVATIONS[c.activation](up)
         h = dropout(dense(c, c.hidden_size, self.dtype, "down")(h), c.dropout, dropout_key(self))
-        return constrain(x + h if c.norm_first else norm(x + h), ROWS, None, None)
+        return constrain(x + h if c.pre_norm else norm(x + h), ROWS, None, None)
 
 
 PARTS: dict[str, type[Attention] | type[Mlp]] = {"attention": Attention, "mlp": Mlp}
@@ -120,8 +120,8 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        sight: Sight,
-        turns: Turns | None,
+        sight: AttentionMask,
+        turns: RotaryCosSin | None,
         far: Bool[Array, " n"] | None,
     ) -> tuple[Float[Array, "b l d"], Any]:
         """`far`: which of the group's n layers see beyond the window."""
@@ -131,7 +131,7 @@ class Block(nn.Module):
         def layer(block: Block, x: Any, each: Any) -> tuple[Any, Any]:
             own, far = each
             for name, part in PARTS.items():
-                if c.share in ("all", name):
+                if c.share_params in ("all", name):
                     x = part(c, self.dtype, self.backend, name=name)(x, sight, turns, far)
                 else:
                     key = dropout_key(block)
@@ -150,11 +150,13 @@ class Block(nn.Module):
         )
         return scan(self, x, (self._own(x, sight, turns, layers), far))
 
-    def _own(self, x: jax.Array, sight: Sight, turns: Turns | None, layers: int) -> Any:
+    def _own(
+        self, x: jax.Array, sight: AttentionMask, turns: RotaryCosSin | None, layers: int
+    ) -> Any:
         """Parameters per layer of the part that the group does not share (ALBERT's ablation)."""
-        if self.config.share == "all":
+        if self.config.share_params == "all":
             return None
-        part = PARTS["mlp" if self.config.share == "attention" else "attention"]
+        part = PARTS["mlp" if self.config.share_params == "attention" else "attention"]
         module = part(self.config, self.dtype, parent=None)
 
         def init(key: jax.Array) -> Any:

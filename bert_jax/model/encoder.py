@@ -8,7 +8,7 @@ Parameters of a network (BERT-base; a leading `groups` axis on everything under 
                  layers/{attention, mlp}/...                           see block.py
                  layers/own/...  instead of the part that a group does not share, with a
                                  second leading axis: the layers of the group
-                 norm/{scale, bias} (d)                                 with `norm_first`
+                 norm/{scale, bias} (d)                                 with `pre_norm`
     mlm pooler pair sbo rtd                                                   see heads.py
 
 Axes: b batch, l length, d hidden, e embedding width, f feed-forward, v vocabulary, g groups,
@@ -29,19 +29,19 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.layout import ROWS, constrain
-from bert_jax.model.attention import Sight
+from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.model.attention import AttentionMask
 from bert_jax.model.block import Block
 from bert_jax.model.layers import (
-    Turns,
-    by_token,
+    RotaryCosSin,
     dense,
     dropout,
     dropout_key,
     initializer,
     layer_norm,
+    positionwise,
     projection_initializer,
-    turns,
+    rotary_cos_sin,
 )
 
 Batch = dict[str, Any]
@@ -54,7 +54,7 @@ class Inputs(NamedTuple):
     tokens: Int[Array, "b l"]
     types: Int[Array, "b l"]
     positions: Int[Array, "b l"]  # from 0 in every row, whatever the table's offset
-    sight: Sight  # which tokens each of them sees
+    sight: AttentionMask  # which tokens each of them sees
 
 
 def inputs(batch: Batch) -> Inputs:
@@ -68,21 +68,21 @@ def inputs(batch: Batch) -> Inputs:
     tokens = batch["tokens"]
     at = jnp.broadcast_to(jnp.arange(tokens.shape[-1], dtype=jnp.int32), tokens.shape)
     if "segments" in batch:
-        sight = Sight(batch["segments"], packed=True)
+        sight = AttentionMask(batch["segments"], packed=True)
         return Inputs(tokens, batch["types"], batch["positions"], sight)
     types, sight = batch.get("types"), batch.get("sight")
     if types is None:
         second = (at >= batch["first"][:, None]) & (at < batch["size"][:, None])
         types = jnp.where(second, 1, 0)
     if sight is None:
-        sight = Sight.of_sizes(batch["size"], tokens.shape[-1])
+        sight = AttentionMask.of_sizes(batch["size"], tokens.shape[-1])
     return Inputs(tokens, types, at, sight)
 
 
 class Embeddings(nn.Module):
     """Words, positions and token types, summed; layer norm first, dropout second
     (bert/modeling.py embedding_postprocessor). Rotary positions have no table; the norm stays
-    with `norm_first`, as in ModernBERT."""
+    with `pre_norm`, as in ModernBERT."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
     def __call__(self, x: Inputs) -> Float[Array, "b l e"]:
         c, init = self.config, initializer(self.config)
         word_init = _with_zero_row(init, c.pad_id) if c.zero_pad_row else init
-        word = by_token(self, "word", word_init, (c.vocab_size, c.embedding_width))
+        word = positionwise(self, "word", word_init, (c.vocab_size, c.embedding_width))
         word = constrain(word, "tensor", None)
         h = word[x.tokens]
         if c.positions == "learned":
@@ -106,7 +106,7 @@ class Embeddings(nn.Module):
 
 
 class Stack(nn.Module):
-    """The projection from the embedding width, then all layers, then the norm that `norm_first`
+    """The projection from the embedding width, then all layers, then the norm that `pre_norm`
     leaves to the end: the last layer's output is what came through it."""
 
     config: Encoder
@@ -117,7 +117,7 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l e"], sight: Sight, turns: Turns | None = None
+        self, x: Float[Array, "b l e"], sight: AttentionMask, turns: RotaryCosSin | None = None
     ) -> tuple[Float[Array, "b l d"], Any]:
         c = self.config
         if c.embedding_width != c.hidden_size:
@@ -132,8 +132,8 @@ class Stack(nn.Module):
         )
         first = x
         stack = scan(c, self.dtype, self.keep, self.backend, self.remat, name="layers")
-        x, kept = stack(x, sight, turns, far_layers(c))
-        if c.norm_first:
+        x, kept = stack(x, sight, turns, global_layers(c))
+        if c.pre_norm:
             x = constrain(layer_norm(c, self.dtype, "norm")(x), ROWS, None, None)
         if self.keep:
             kept = kept.reshape(c.layers, *x.shape)
@@ -141,7 +141,7 @@ class Stack(nn.Module):
         return x, kept
 
 
-def far_layers(config: Encoder) -> Bool[Array, "g n"] | None:
+def global_layers(config: Encoder) -> Bool[Array, "g n"] | None:
     """Which layers see beyond the window; None where none has one. A value that the scan reads
     rather than a structure, so that depth costs no compile time.
 
@@ -174,7 +174,7 @@ class Network(nn.Module):
         stack = Stack(
             self.config, self.dtype, self.keep, self.attention, self.remat, name="encoder"
         )
-        h, kept = stack(h, x.sight, turns(self.config, x.positions))
+        h, kept = stack(h, x.sight, rotary_cos_sin(self.config, x.positions))
         out = {"hidden": h, "layers": kept}
         for name, head in self.heads.items():
             out[name] = head(self.config, dtype=self.dtype, name=name)(out, batch)

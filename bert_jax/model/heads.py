@@ -25,20 +25,20 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.layout import constrain
+from bert_jax.distributed.constraints import constrain
 from bert_jax.model.layers import (
     ACTIVATIONS,
-    by_token,
     dense,
     dropout,
     dropout_key,
     initializer,
     layer_norm,
+    positionwise,
     projection_initializer,
 )
 
 
-class Vocabular(NamedTuple):
+class LMHeadOutput(NamedTuple):
     """What is left to do over the vocabulary: `features @ table.T + bias`."""
 
     features: Float[Array, "b p e"]
@@ -53,7 +53,7 @@ def at_positions(
 
 def _bias(module: nn.Module, size: int) -> Float[Array, " v"]:
     """One number per token; no softmax sees the places beyond."""
-    bias = by_token(module, "bias", nn.initializers.zeros, (size,))
+    bias = positionwise(module, "bias", nn.initializers.zeros, (size,))
     return bias if len(bias) == size else jnp.where(jnp.arange(len(bias)) < size, bias, -1e30)
 
 
@@ -65,12 +65,12 @@ class MlmHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Vocabular:
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> LMHeadOutput:
         c = self.config
         h = at_positions(out["hidden"], batch["masked"])
         h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
         h = layer_norm(c, self.dtype, "norm")(h)
-        return Vocabular(h, _bias(self, c.vocab_size))
+        return LMHeadOutput(h, _bias(self, c.vocab_size))
 
 
 class Pooler(nn.Module):
@@ -113,7 +113,7 @@ class SboHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Vocabular:
+    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> LMHeadOutput:
         c, act = self.config, ACTIVATIONS[self.config.activation]
         position = self.param("position", initializer(c), (self.rows, self.size))
         offset = jnp.minimum(batch["offset"], self.rows - 1)
@@ -124,7 +124,7 @@ class SboHead(nn.Module):
         h = layer_norm(c, self.dtype, "first_norm")(h)
         h = act(dense(c, c.embedding_width, self.dtype, "second")(h))
         h = layer_norm(c, self.dtype, "second_norm")(h)
-        return Vocabular(h, _bias(self, c.vocab_size))
+        return LMHeadOutput(h, _bias(self, c.vocab_size))
 
 
 class RtdHead(nn.Module):

@@ -14,7 +14,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.layout import constrain, random_words
+from bert_jax.distributed.constraints import constrain, random_words
 
 
 def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Float[Array, "*s d"]:
@@ -25,7 +25,7 @@ def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Floa
     """
     if key is None or rate == 0.0:
         return x
-    kept = kept_of_256(rate)
+    kept = keep_threshold_u8(rate)
     words = random_words(key, (*x.shape[:-1], math.ceil(x.shape[-1] / 4)))
     decisions = jax.lax.bitcast_convert_type(words, jnp.uint8)
     decisions = decisions.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
@@ -33,7 +33,7 @@ def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Floa
     return jnp.where(decisions < kept, x.astype(jnp.float32) * (256 / kept), 0).astype(x.dtype)
 
 
-def kept_of_256(rate: float) -> int:
+def keep_threshold_u8(rate: float) -> int:
     """Of 256 entries, how many stay at a rate of dropout; never none and never all."""
     return max(1, min(255, round((1.0 - rate) * 256)))
 
@@ -43,7 +43,7 @@ def dropout_key(module: nn.Module) -> jax.Array | None:
     return module.make_rng("dropout") if module.has_rng("dropout") else None
 
 
-def by_token(
+def positionwise(
     module: nn.Module, name: str, init: jax.nn.initializers.Initializer, shape: tuple[int, ...]
 ) -> jax.Array:
     """A parameter with one row per token of the vocabulary, shape[0] of them. In a state that is
@@ -72,11 +72,11 @@ ACTIVATIONS = {name: _once_more(f) for name, f in ACTIVATIONS.items()}
 
 
 def initializer(config: Encoder) -> jax.nn.initializers.Initializer:
-    """Normal with `init_scale`. The truncated one is cut at two standard deviations of the
+    """Normal with `initializer_range`. The truncated one is cut at two standard deviations of the
     uncut law and not rescaled, as TensorFlow's is: its real deviation is .88 of the scale."""
     if config.init == "truncated_normal":
-        return jax.nn.initializers.truncated_normal(config.init_scale)
-    return jax.nn.initializers.normal(config.init_scale)
+        return jax.nn.initializers.truncated_normal(config.initializer_range)
+    return jax.nn.initializers.normal(config.initializer_range)
 
 
 def projection_initializer(config: Encoder) -> jax.nn.initializers.Initializer:
@@ -145,11 +145,11 @@ def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.Lay
 
 # ---- rotary positions
 
-Turns = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
+RotaryCosSin = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
 """Cosines and sines, r being half a head's width."""
 
 
-def turns(config: Encoder, positions: Int[Array, "b l"]) -> Turns | None:
+def rotary_cos_sin(config: Encoder, positions: Int[Array, "b l"]) -> RotaryCosSin | None:
     """By how much rotary positions turn the pairs of a head, float32; None where they are learned.
 
     Pair i of position p is turned by p theta^(-2i / width) (Su et al. 2021, section 3.2.2).
@@ -161,7 +161,7 @@ def turns(config: Encoder, positions: Int[Array, "b l"]) -> Turns | None:
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def turned(x: Float[Array, "b h l k"], by: Turns) -> Float[Array, "b h l k"]:
+def apply_rotary(x: Float[Array, "b h l k"], by: RotaryCosSin) -> Float[Array, "b h l k"]:
     """Queries or keys, turned in float32: their product then depends on how far apart they are,
     not on where. Number i of a head makes a pair with number i + k/2, as in GPT-NeoX and
     ModernBERT; the paper's neighbours would be the same up to the order of a kernel's columns."""

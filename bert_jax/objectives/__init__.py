@@ -18,13 +18,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from bert_jax.config import Experiment, Imported, Masked, ReplacedTokens, Supervised
-from bert_jax.corruption import Vocabulary
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
-from bert_jax.model.tasks import task_heads
+from bert_jax.model.task_heads import task_heads
 from bert_jax.objectives.base import Batch, NoObjective, Objective, Params, Terms, total
-from bert_jax.objectives.masked import MaskedObjective
-from bert_jax.objectives.replaced import DISCRIMINATOR, ReplacedTokensObjective
+from bert_jax.objectives.masked_lm import MaskedObjective
+from bert_jax.objectives.replaced_token_detection import DISCRIMINATOR, ReplacedTokensObjective
 from bert_jax.objectives.supervised import SupervisedObjective
 
 __all__ = [
@@ -48,10 +48,10 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
     how: dict[str, Any] = dict(
         dtype=jnp.dtype(config.run.dtype), attention=config.run.attention, remat=config.run.remat
     )
-    pieces = config.run.loss_pieces
+    pieces = config.run.loss_chunks
     if isinstance(objective, ReplacedTokens):
         generator = Network(objective.generator(encoder), {"mlm": MlmHead}, **how)
-        learned = {h: HEADS[h] for h in DISCRIMINATOR[objective.learn]}
+        learned = {h: HEADS[h] for h in DISCRIMINATOR[objective.target]}
         discriminator = Network(encoder, learned, **how)
         return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, pieces)
     if isinstance(objective, Imported):
@@ -64,7 +64,7 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         )
     assert isinstance(objective, Masked)
     heads: dict[str, Any] = {"mlm": MlmHead}
-    if objective.pair:
+    if objective.sentence_pair:
         heads |= {"pooler": Pooler, "pair": PairHead}
     if objective.sbo_weight:
         heads["sbo"] = partial(SboHead, rows=objective.sbo_positions, size=objective.sbo_size)

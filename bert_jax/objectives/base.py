@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import packing
 from bert_jax.config import Masking
-from bert_jax.corruption import Vocabulary, corrupt, packed_predictions
-from bert_jax.losses import Mean, cross_entropy, in_pieces, project, weighted
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
-from bert_jax.model.heads import Vocabular
+from bert_jax.model.heads import LMHeadOutput
+from bert_jax.objectives import packing
+from bert_jax.objectives.losses import Mean, cross_entropy, in_chunks, project, weighted_mean
+from bert_jax.objectives.masking import mask_tokens, max_packed_predictions
 
 Batch = dict[str, Any]
 Params = dict[str, Any]
@@ -76,22 +77,22 @@ def baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> T
     """What the training text's unigram distribution alone would score on the same masked
     tokens: a model that has learned anything of context lies below. A piece that the text
     never shows counts as the rarest that it does."""
-    frequency = None if vocabulary is None else vocabulary.frequency(masking.specials)
+    frequency = None if vocabulary is None else vocabulary.frequency(masking.mask_special_tokens)
     if frequency is None:
         return {}
     log_p = jnp.asarray(np.log(np.maximum(frequency, frequency[frequency > 0].min())), jnp.float32)
-    return {"unigram_loss": weighted(-log_p[batch["targets"]], batch["weights"])}
+    return {"unigram_loss": weighted_mean(-log_p[batch["targets"]], batch["weights"])}
 
 
 def vocabulary_loss(
-    head: Vocabular, table: jax.Array, pieces: int, targets: jax.Array, weights: jax.Array
+    head: LMHeadOutput, table: jax.Array, pieces: int, targets: jax.Array, weights: jax.Array
 ) -> tuple[Mean, Mean]:
     """Cross-entropy and accuracy of a head's predictions, in pieces of the batch."""
 
     def some(features: jax.Array, *of: jax.Array) -> tuple[tuple[Mean, Mean], None]:
         return cross_entropy(project(features, head.bias, table), *of), None
 
-    return in_pieces(some, pieces, head.features, targets, weights)[0]
+    return in_chunks(some, pieces, head.features, targets, weights)[0]
 
 
 def labelled(batch: Batch) -> jax.Array:
@@ -110,9 +111,9 @@ def corrupted(
 ) -> Batch:
     """A batch with tokens hidden (corruption/); in packed rows as if each sequence were alone."""
     if not packing.is_packed(batch):
-        return corrupt(batch, masking, required(vocabulary), key)
-    rows = corrupt(packing.unpack(batch), masking, required(vocabulary), key)
-    slots = packed_predictions(masking, batch["tokens"].shape[-1], batch["size"].shape[-1])
+        return mask_tokens(batch, masking, required(vocabulary), key)
+    rows = mask_tokens(packing.unpack(batch), masking, required(vocabulary), key)
+    slots = max_packed_predictions(masking, batch["tokens"].shape[-1], batch["size"].shape[-1])
     return packing.pack(batch, rows, slots)
 
 

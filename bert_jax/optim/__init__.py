@@ -18,14 +18,7 @@ import optax
 from jaxtyping import Scalar
 
 from bert_jax.config import Optim
-from bert_jax.optim.directions import (
-    Moments,
-    moments,
-    scale_by_moments,
-    scale_by_muon,
-    scale_by_trust_ratio,
-)
-from bert_jax.optim.names import (
+from bert_jax.optim.param_groups import (
     Multiplier,
     is_hidden,
     is_weight,
@@ -34,7 +27,14 @@ from bert_jax.optim.names import (
     weights,
 )
 from bert_jax.optim.schedules import schedule
-from bert_jax.trees import map_named
+from bert_jax.optim.transforms import (
+    Moments,
+    moments,
+    scale_by_moments,
+    scale_by_muon,
+    scale_by_trust_ratio,
+)
+from bert_jax.utils.pytree import map_with_names
 
 __all__ = [
     "Moments",
@@ -86,7 +86,9 @@ def optimizer(
 
 
 def _scale_by_name(factor: Multiplier) -> optax.GradientTransformation:
-    return optax.stateless(lambda u, _: map_named(lambda name, x: x * factor(name, x.shape), u))
+    return optax.stateless(
+        lambda u, _: map_with_names(lambda name, x: x * factor(name, x.shape), u)
+    )
 
 
 def updates_done(state: Any) -> Scalar:

@@ -41,7 +41,7 @@ def schedule(config: Optim, steps: int) -> optax.Schedule:
     spanbert  t <= w: t/w  then 1 - t/T            reaches the peak, then drops
     trapezoid min(t/w, 1, (T-t)/c)                 up, level, down over the last c steps
 
-    c is `cooldown_share` of T (Haegele et al. 2024, section 3, who also try other falls than a
+    c is `cooldown_ratio` of T (Haegele et al. 2024, section 3, who also try other falls than a
     line); from the level part a run can go on for longer, or cool down at any step. The first
     update of a warm-up has rate 0. Sources of the others: bert/optimization.py,
     electra/model/optimization.py, fairseq's polynomial_decay_schedule.py, and SpanBERT's copy of
@@ -50,10 +50,10 @@ def schedule(config: Optim, steps: int) -> optax.Schedule:
     of any shape; the result is float32.
     """
     total, warmup = config.decay_steps or steps, config.warmup_steps
-    if config.warmup_share is not None:
-        warmup = round(config.warmup_share * total)
+    if config.warmup_ratio is not None:
+        warmup = round(config.warmup_ratio * total)
     if config.schedule == "trapezoid":
-        cooldown = round(config.cooldown_share * total)
+        cooldown = round(config.cooldown_ratio * total)
         return lambda t: config.peak_lr * _trapezoid(jnp.asarray(t), warmup, total, cooldown)
     share = _SCHEDULES[config.schedule]
     if not warmup:

@@ -13,6 +13,7 @@ Nothing here imports jax. Outputs are NumPy float32, one per row, cut to the row
                      "answerable": logit, above 0 where there is no answer}, log-probabilities
 """
 
+from bert_jax.tasks.encode import encode, swapped
 from bert_jax.tasks.examples import (
     ANSWERABLE,
     Answer,
@@ -30,8 +31,7 @@ from bert_jax.tasks.examples import (
 from bert_jax.tasks.folder import read, read_rows
 from bert_jax.tasks.metrics import confusion, headline, score
 from bert_jax.tasks.predictions import predictions
-from bert_jax.tasks.records import Place
-from bert_jax.tasks.rows import encode, swapped
+from bert_jax.tasks.records import Location
 from bert_jax.tasks.unlabelled import stream, unlabelled
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "Dataset",
     "Encoded",
     "Example",
-    "Place",
+    "Location",
     "Question",
     "Tagged",
     "Text",

@@ -19,16 +19,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bert_jax.config import Glue, Kind
-from bert_jax.tasks import datasets, glue, race
-from bert_jax.tasks.examples import (
-    ANSWERABLE,
-    Dataset,
-    Example,
-    Question,
-    Tagged,
-    Text,
-    kind_of,
-)
+from bert_jax.tasks import glue, race, tfds
+from bert_jax.tasks.examples import ANSWERABLE, Dataset, Example, Question, Tagged, Text, kind_of
 from bert_jax.tasks.records import Oddities, Placed, read_jsonl
 from bert_jax.tasks.squad import read_squad
 
@@ -45,7 +37,7 @@ def read(task: Kind | Glue, folder: str | Path) -> Dataset:
     kind = kind_of(task)
     labels: tuple[str, ...] | None = None
     if str(folder).startswith("tfds:"):
-        splits, labels = datasets.read_tfds(kind, str(folder), odd)
+        splits, labels = tfds.read_tfds(kind, str(folder), odd)
     elif not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder: expected one with train and dev files")
     elif is_glue(task):

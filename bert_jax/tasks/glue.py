@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bert_jax.config import Glue
 from bert_jax.tasks.examples import Text
-from bert_jax.tasks.records import EMPTY, Oddities, Place, Placed, lines, name, number
+from bert_jax.tasks.records import EMPTY, Location, Oddities, Placed, lines, name, number
 
 
 class Columns(NamedTuple):
@@ -85,7 +85,7 @@ def _read_file(columns: Columns, file: Path, odd: Oddities, test: bool) -> list[
     return found
 
 
-def _example(columns: Columns, fields: list[str], place: Place, test: bool) -> Text:
+def _example(columns: Columns, fields: list[str], place: Location, test: bool) -> Text:
     at = columns.test if test else columns.texts
     last = max(at) if test else max(*at, columns.label if columns.label >= 0 else max(at) + 1)
     needed = last + 1

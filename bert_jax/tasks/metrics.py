@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from bert_jax.config import Glue, Kind
-from bert_jax.tasks import answers, squad_score
+from bert_jax.tasks import answers, squad_metrics
 from bert_jax.tasks.examples import Choice, Dataset, Encoded, Question, Tagged, Text, Words
 
 PUBLISHED: dict[str, tuple[str, ...]] = {
@@ -220,4 +220,4 @@ def _score_questions(
         return {}
     given = [answers.text_of(*pair) for pair in known]
     nulls = [decoded.null for _, decoded in known] if labels else None
-    return squad_score.squad_scores([e for e, _ in known], given, nulls, threshold)
+    return squad_metrics.squad_scores([e for e, _ in known], given, nulls, threshold)

@@ -19,7 +19,7 @@ ABSENT = "answers that are not in their context"
 UNLABELLED = "questions without answers that are not marked impossible, left out of the metrics"
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a record stands, for messages."""
 
     file: str
@@ -29,16 +29,16 @@ class Place(NamedTuple):
         return f"{self.file}, {self.part}"
 
 
-Placed = tuple[Place, Example]
+Placed = tuple[Location, Example]
 
 
-def lines(file: Path) -> Iterator[tuple[Place, str]]:
+def lines(file: Path) -> Iterator[tuple[Location, str]]:
     """The lines of a UTF-8 file, split at newlines only."""
     if not file.is_file():
         raise ValueError(f"{file} does not exist: expected a file; check the path")
     with file.open("rb") as f:
         for number, raw in enumerate(f, 1):
-            place = Place(str(file), f"line {number}")
+            place = Location(str(file), f"line {number}")
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as e:
@@ -46,7 +46,7 @@ def lines(file: Path) -> Iterator[tuple[Place, str]]:
             yield place, line.removesuffix("\n").removesuffix("\r")
 
 
-def objects(file: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+def objects(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
     """The JSON objects of a file, one a line; blank lines are skipped."""
     for place, line in lines(file):
         if not line.strip():
@@ -73,7 +73,7 @@ def read_jsonl(kind: Kind, file: Path, odd: Oddities, labelled: bool) -> list[Pl
 
 
 def example(
-    kind: Kind, record: dict[str, Any], place: Place, odd: Oddities, labelled: bool
+    kind: Kind, record: dict[str, Any], place: Location, odd: Oddities, labelled: bool
 ) -> Example:
     """A record as an example; without a label only where none is needed (not `labelled`)."""
     fields = _Fields(record, place)
@@ -100,7 +100,7 @@ def example(
 
 class _Fields(NamedTuple):
     record: dict[str, Any]
-    place: Place
+    place: Location
 
     def value(self, field: str, required: bool = True) -> Any:
         found = self.record.get(field)
@@ -119,20 +119,20 @@ class _Fields(NamedTuple):
         return tuple(_string(x, f"an entry of `{field}`", self.place) for x in found)
 
 
-def _string(value: Any, what: str, place: Place) -> str:
+def _string(value: Any, what: str, place: Location) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{place}: {what} is {value!r:.40}: expected a string")
     return value.encode(errors="replace").decode()  # half of a surrogate pair is no character
 
 
-def name(label: Any, place: Place) -> str:
+def name(label: Any, place: Location) -> str:
     """A class's name."""
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
         raise ValueError(f"{place}: label {label!r:.40}: expected a string or an integer")
     return str(label).encode(errors="replace").decode()
 
 
-def number(label: Any, place: Place) -> float:
+def number(label: Any, place: Location) -> float:
     """A finite label, to be regressed on."""
     if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
         raise ValueError(f"{place}: label {label!r:.40}: expected a finite number")
@@ -167,7 +167,7 @@ def _choice(fields: _Fields, labelled: bool) -> Choice:
 
 
 def question(
-    record: dict[str, Any], context: str, place: Place, odd: Oddities, labelled: bool
+    record: dict[str, Any], context: str, place: Location, odd: Oddities, labelled: bool
 ) -> Question:
     """SQuAD's `id question answers is_impossible`, from any reader; `id` may be missing."""
     fields = _Fields(record, place)
@@ -183,7 +183,7 @@ def question(
     return Question(id, fields.text("question"), context, answers, impossible)
 
 
-def _answers(given: Any, context: str, place: Place, odd: Oddities) -> Iterator[Answer]:
+def _answers(given: Any, context: str, place: Location, odd: Oddities) -> Iterator[Answer]:
     if isinstance(given, dict):  # columns, as Hugging Face and TFDS have them
         texts: Any = given.get("text")
         starts: Any = given.get("answer_start")
@@ -201,7 +201,7 @@ def _answers(given: Any, context: str, place: Place, odd: Oddities) -> Iterator[
         yield _located(text, start, context, place, odd)
 
 
-def _located(text: str, start: int, context: str, place: Place, odd: Oddities) -> Answer:
+def _located(text: str, start: int, context: str, place: Location, odd: Oddities) -> Answer:
     """The answer where it says it is, else at the nearest place where it is."""
     if text.strip() and start >= 0 and context.startswith(text, start):
         return Answer(text, start)

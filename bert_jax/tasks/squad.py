@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.records import EMPTY, Oddities, Place, Placed, question
+from bert_jax.tasks.records import EMPTY, Location, Oddities, Placed, question
 
 
 def read_squad(file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
@@ -21,22 +21,24 @@ def read_squad(file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{file}: not JSON: {e}; expected a SQuAD file") from None
     found: list[Placed] = []
-    for i, article in enumerate(_list(content, "data", Place(str(file), "top level"))):
-        for j, paragraph in enumerate(_list(article, "paragraphs", Place(str(file), f"data {i}"))):
+    for i, article in enumerate(_list(content, "data", Location(str(file), "top level"))):
+        for j, paragraph in enumerate(
+            _list(article, "paragraphs", Location(str(file), f"data {i}"))
+        ):
             found += _paragraph(
-                paragraph, Place(str(file), f"data {i}, paragraph {j}"), odd, labelled
+                paragraph, Location(str(file), f"data {i}, paragraph {j}"), odd, labelled
             )
     if not found:
         raise ValueError(f"{file} is empty: expected questions in it")
     return found
 
 
-def _paragraph(paragraph: Any, place: Place, odd: Oddities, labelled: bool) -> list[Placed]:
+def _paragraph(paragraph: Any, place: Location, odd: Oddities, labelled: bool) -> list[Placed]:
     found: list[Placed] = []
     for number, asked in enumerate(_list(paragraph, "qas", place)):
         if not isinstance(asked, dict):
             raise ValueError(f"{place}: question {number} is no object")
-        here = Place(place.file, f"question {asked['id']!r}") if "id" in asked else place
+        here = Location(place.file, f"question {asked['id']!r}") if "id" in asked else place
         context = paragraph.get("context")
         if not isinstance(context, str):
             raise ValueError(f"{place}: no field `context` with a string")
@@ -47,7 +49,7 @@ def _paragraph(paragraph: Any, place: Place, odd: Oddities, labelled: bool) -> l
     return found
 
 
-def _list(value: Any, field: str, place: Place) -> list[Any]:
+def _list(value: Any, field: str, place: Location) -> list[Any]:
     found = value.get(field) if isinstance(value, dict) else None
     if not isinstance(found, list):
         raise ValueError(

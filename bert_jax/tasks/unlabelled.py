@@ -9,7 +9,7 @@ from typing import Any
 
 from bert_jax.config import Kind
 from bert_jax.tasks.examples import Example
-from bert_jax.tasks.records import Place, example, objects
+from bert_jax.tasks.records import Location, example, objects
 
 LABELS = ("label", "tags", "answers", "is_impossible")
 
@@ -22,7 +22,7 @@ def stream(kind: Kind, file: Path) -> Iterator[Example]:
     return (unlabelled(kind, record, place) for place, record in objects(file))
 
 
-def unlabelled(kind: Kind, record: Any, place: Place) -> Example:
+def unlabelled(kind: Kind, record: Any, place: Location) -> Example:
     """A record as an example. ValueError: as above, named by its place."""
     if not isinstance(record, dict):
         raise ValueError(f"{place}: expected a JSON object, one a line")

@@ -13,9 +13,9 @@ BERT = Arm("bert", "bert", equal="flops")
 FACTORISED = Arm("bert_factorised", "bert", size="factorised")
 SHARED = Arm("bert_shared", "bert", dict(encoder=dict(groups=1)))
 SHARED_ATTENTION = Arm(
-    "bert_shared_attention", "bert", dict(encoder=dict(groups=1, share="attention"))
+    "bert_shared_attention", "bert", dict(encoder=dict(groups=1, share_params="attention"))
 )
-SHARED_MLP = Arm("bert_shared_mlp", "bert", dict(encoder=dict(groups=1, share="mlp")))
+SHARED_MLP = Arm("bert_shared_mlp", "bert", dict(encoder=dict(groups=1, share_params="mlp")))
 BOTH = Arm("bert_shared_factorised", "bert", dict(encoder=dict(groups=1)), size="factorised")
 
 SHARING = Claim(
@@ -112,7 +112,7 @@ LAYERS = Claim(
     layers=("tagging", "texts"),
 )  # fmt: skip
 
-PRE_NORM = dict(norm_first=True)
+PRE_NORM = dict(pre_norm=True)
 ROTARY = dict(positions="rotary")
 GATED = dict(gated_mlp=True)
 

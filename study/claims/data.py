@@ -8,7 +8,7 @@ from study.claims.objectives import MLM
 
 NSP = Arm("bert", "bert", equal="flops")
 SOP = Arm("bert_sop", "bert", segments="sop")
-NO_PAIR = Arm("bert_no_pair", "bert", dict(objective=dict(pair=False)))
+NO_PAIR = Arm("bert_no_pair", "bert", dict(objective=dict(sentence_pair=False)))
 CHANCE = 50.0
 
 PAIRS = Claim(
@@ -49,7 +49,7 @@ PAIRS = Claim(
 
 
 def _small(name: str, copies: int) -> Arm:
-    changes = dict(objective=dict(masking=dict(copies=copies)))
+    changes = dict(objective=dict(masking=dict(num_static_masks=copies)))
     return Arm(name, "mlm", changes, share=16)
 
 
@@ -90,9 +90,9 @@ FORMAT = Claim(
     "the mean over tasks.",
     rows=(
         Row(NSP, "pairs of segments, NSP", ("90.4 / 78.7", "84.0", "92.9", "64.2")),
-        Row(Arm("full", "bert", dict(objective=dict(pair=False)), segments="full"),
+        Row(Arm("full", "bert", dict(objective=dict(sentence_pair=False)), segments="full"),
             "full sentences", ("90.4 / 79.1", "84.7", "92.5", "64.8")),
-        Row(Arm("doc", "bert", dict(objective=dict(pair=False)), segments="doc"),
+        Row(Arm("doc", "bert", dict(objective=dict(sentence_pair=False)), segments="doc"),
             "full sentences of one document", ("90.6 / 79.7", "84.7", "92.7", "65.6")),
     ),
     measures=("tasks", "tokens", "epochs"),

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import config
-from bert_jax.checkpoint import Checkpoints
+from bert_jax.checkpoint.manager import Checkpoints
 
 STEPS = (5, 10, 15)
 Random = random.Random

@@ -182,18 +182,6 @@ def import_readers() -> None:
     import sklearn.metrics  # noqa: F401
     import zstandard  # noqa: F401
 
-    import bert_jax.config
-    import bert_jax.convert
-    import bert_jax.export.card
-    import bert_jax.log
-    import bert_jax.manifest
-    import bert_jax.report
-    import bert_jax.results
-    import bert_jax.tasks
-    import bert_jax.text.corpus
-    import bert_jax.text.documents
-    import bert_jax.text.tokenizer  # noqa: F401
-
     from . import mutate, targets  # noqa: F401
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax import cli
-from bert_jax.failure import FULL, Failure
+from bert_jax.cli import main as cli
+from bert_jax.utils.errors import FULL, RunError
 
 SECONDS = 10.0  # of processor time for one input
 MEMORY = 1 << 30  # bytes of address space for one input, beyond what the process has
@@ -55,7 +55,7 @@ def is_told(e: BaseException) -> bool:
         return cli._raised_here(e)
     if isinstance(e, OSError):
         return isinstance(e, cli.PATH_ERRORS) or e.errno in FULL
-    return isinstance(e, Failure)
+    return isinstance(e, RunError)
 
 
 def _chain(e: BaseException | None) -> Iterator[BaseException]:

@@ -17,9 +17,11 @@ import numpy as np
 import zstandard
 
 from bert_jax import config
+from bert_jax.data import corpus
+from bert_jax.data.prepare import Counts
+from bert_jax.data.tokenization import backends, tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.tasks.glue import TABLE
-from bert_jax.text import backends, corpus, tokenizer
-from bert_jax.text.passes import Counts
 
 TEXT = (
     "A cat sat. It slept, 3 hours.\nSecond line of it.\n\nZoë's café — naïve \u4e2d\u6587 text!\n"
@@ -158,7 +160,7 @@ def saved(kind: str) -> dict[str, bytes]:
 @cache
 def spiece_with_map() -> bytes:
     """A SentencePiece model with its table of characters, which is all of its size."""
-    made = tokenizer.train(TEXT.splitlines() * 20, "unigram", 40)
+    made = train_tokenizer(TEXT.splitlines() * 20, "unigram", 40)
     assert isinstance(made._backend, backends.SentencePiece)
     return made._backend.model
 
@@ -191,7 +193,7 @@ def model() -> list[bytes]:
     from safetensors.numpy import save
 
     from bert_jax import convert
-    from bert_jax.convert import configs, rules
+    from bert_jax.convert import hf_config, rules
 
     h = config.replace(config.BERT.encoder, layers=1, hidden_size=4, heads=2, vocab_size=7)
     small = config.replace(h, max_length=8, mlp_size=4)
@@ -199,7 +201,7 @@ def model() -> list[bytes]:
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     made = config.Experiment(encoder=small, objective=config.Imported("bert", pooler=True))
     exported = convert.to_hf(made, params)
-    assert configs.family_of(exported.config) is rules.BERT
+    assert hf_config.family_of(exported.config) is rules.BERT
     return [json.dumps(exported.config).encode(), save(exported.tensors)]
 
 

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_jax import config, manifest, tasks
+from bert_jax import config, tasks
+from bert_jax.checkpoint import manifest
 from bert_jax.config import Glue, Kind
+from bert_jax.data import corpus, documents
+from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.tasks.glue import TABLE
-from bert_jax.text import corpus, documents
-from bert_jax.text import tokenizer as tokenizers
 
 from . import seeds
 from .contract import is_told
@@ -62,11 +63,11 @@ def _put(path: Path, content: bytes | None) -> None:
 
 
 def _documents(name: str, folder: Path) -> None:
-    for document in documents.read([folder / name]):
+    for document in documents.read_documents([folder / name]):
         for paragraph in document.paragraphs:
             assert "\n" not in paragraph
             documents.sentences(paragraph)
-    for _ in documents.read([folder / name], strict=True):
+    for _ in documents.read_documents([folder / name], strict=True):
         pass
 
 
@@ -220,38 +221,40 @@ def _hf_folder(folder: Path) -> None:
 
 
 def _tensors(folder: Path) -> None:
-    from bert_jax.convert import folder as folders
+    from bert_jax.convert import hf_folder as folders
 
     folders.read_tensors(folder, allow_pickle=True)
 
 
 def _manifest(folder: Path) -> None:
-    said = manifest.fault(folder / "checkpoints/5")
+    said = manifest.verify(folder / "checkpoints/5")
     assert said is None or isinstance(said, str)
-    manifest.sound_step(folder / "checkpoints", repair=False)
+    manifest.latest_valid_step(folder / "checkpoints", repair=False)
 
 
 def _run(folder: Path) -> None:
-    from bert_jax import log, report, results
+    from bert_jax.tasks import results
+    from bert_jax.training import report
+    from bert_jax.utils import metrics_log
 
-    log.read(folder)
-    log.goodput(folder)
+    metrics_log.read_metrics(folder)
+    metrics_log.goodput(folder)
     report.summary(folder)
-    if results.read(folder) is not None:
+    if results.read_results(folder) is not None:
         (folder / "results.json").unlink()
         report.summary(folder)
 
 
 def _resume(folder: Path) -> None:
-    from bert_jax import log
+    from bert_jax.training import metrics_writer
 
-    log._truncate(folder / "metrics.jsonl", 1)
-    assert all(line["step"] <= 1 for line in log.read(folder))
+    metrics_writer._truncate(folder / "metrics.jsonl", 1)
+    assert all(line["step"] <= 1 for line in metrics_log.read_metrics(folder))
 
 
 def _report(folder: Path) -> None:
-    from bert_jax import report
-    from bert_jax.export.card import metrics
+    from bert_jax.convert.export.model_card import metrics
+    from bert_jax.training import report
 
     metrics(folder)
     report.report([folder], folder / "report")

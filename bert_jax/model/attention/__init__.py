@@ -1,7 +1,7 @@
 """Scaled dot-product attention over whole heads: one meaning, several ways to compute it.
 
-    xla      plain.py    everywhere; keeps all weights for the gradient
-    fused    fused.py    TPU, rows of up to 1,024 tokens: a row's head at a time, nothing kept
+    xla      xla.py      everywhere; keeps all weights for the gradient
+    flash    flash.py    TPU, rows of up to 1,024 tokens: a row's head at a time, nothing kept
     splash   splash.py   TPU, long rows, without dropout
     cudnn    cudnn.py    NVIDIA GPUs, 16-bit, without dropout
 
@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from bert_jax.layout import platform
-from bert_jax.model.attention import cudnn, fused, plain, splash
-from bert_jax.model.attention.sight import Sight
+from bert_jax.distributed.constraints import platform
+from bert_jax.model.attention import cudnn, flash, splash, xla
+from bert_jax.model.attention.mask import AttentionMask
 
-__all__ = ["BACKENDS", "Sight", "attention"]
+__all__ = ["BACKENDS", "AttentionMask", "attention"]
 
 BACKENDS: dict[str, Callable[..., jax.Array]] = {
-    "xla": plain.attend,
-    "fused": fused.attend,
+    "xla": xla.attend,
+    "flash": flash.attend,
     "splash": splash.attend,
     "cudnn": cudnn.attend,
 }
@@ -37,7 +37,7 @@ def attention(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: Sight,
+    sight: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
@@ -58,7 +58,7 @@ def attention(
     attend = BACKENDS[backend]
     if far is None or window is None:
         return attend(q, k, v, sight, rate, key, window)
-    if backend in ("xla", "fused"):  # one product under either mask, and not two branches
+    if backend in ("xla", "flash"):  # one product under either mask, and not two branches
         return attend(q, k, v, sight, rate, key, jnp.where(far, BEYOND, window))
 
     def within(window: int | None) -> Callable[..., jax.Array]:
@@ -70,7 +70,7 @@ def attention(
 def choice(platform: str, length: Any, width: int, dtype: Any, rate: float) -> str:
     """The backend for a platform: the one that moves the least memory of those that can."""
     if platform == "tpu" and length % 128 == 0:
-        if length <= fused.LONGEST:
-            return "fused"
+        if length <= flash.LONGEST:
+            return "flash"
         return "splash" if not rate else "xla"
     return "xla" if cudnn.refusal(platform, dtype, width, rate) else "cudnn"

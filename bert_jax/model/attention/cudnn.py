@@ -19,16 +19,16 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from bert_jax.layout import platform
-from bert_jax.model.attention.shards import Shards
-from bert_jax.model.attention.sight import Sight
+from bert_jax.distributed.constraints import platform
+from bert_jax.model.attention.mask import AttentionMask
+from bert_jax.model.attention.shard_map import AttentionShards
 
 
 def attend(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: Sight,
+    sight: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
@@ -43,7 +43,7 @@ def attend(
     more = length % 2  # a mask's gradient needs an even length
     segments = jnp.pad(sight.segments, ((0, 0), (0, more)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q, k, v))
-    cut = Shards.of(b, h)
+    cut = AttentionShards.of(b, h)
     heads = P(cut.rows, cut.heads)
     f = cut.map(partial(_local, sight.packed, window), (heads, heads, heads, P(cut.rows)), heads)
     return f(q, k, v, segments)[:, :, :length]
@@ -85,7 +85,7 @@ def _local(
     if packed or window is not None:
         # At some lengths (l % 128 == 64, on Hopper) the gradient of a query that sees nothing is
         # NaN (pytorch/pytorch#196678): padding sees padding, and so at least itself.
-        mask = Sight(segments, packed).with_padding().mask(window)
+        mask = AttentionMask(segments, packed).with_padding().mask(window)
         out = cudnn(q, k, v, mask=mask[:, None])
     else:
         # The gradients of keys and values behind a row's end are never written: they are whatever

@@ -19,9 +19,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from bert_jax.layout import platform
-from bert_jax.model.attention.shards import Shards
-from bert_jax.model.attention.sight import Sight
+from bert_jax.distributed.constraints import platform
+from bert_jax.model.attention.mask import AttentionMask
+from bert_jax.model.attention.shard_map import AttentionShards
 
 LANES = 128  # of a TPU's vector unit: lengths are padded to multiples
 BLOCK = 512  # queries and keys at a time, at most
@@ -31,7 +31,7 @@ def attend(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: Sight,
+    sight: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
@@ -42,7 +42,7 @@ def attend(
     if key is not None and rate > 0:
         raise ValueError(
             f"attention splash has no dropout, found encoder.attention_dropout {rate}: "
-            "set it to 0, or choose run.attention fused or xla"
+            "set it to 0, or choose run.attention flash or xla"
         )
     b, h, length, width = q.shape
     more = -length % LANES
@@ -50,7 +50,7 @@ def attend(
     segments = sight.segments if sight.packed else (sight.segments > 0).astype(jnp.int32)
     segments = jnp.pad(segments, ((0, 0), (0, more)))
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q * width**-0.5, k, v))
-    cut = Shards.of(b, h)
+    cut = AttentionShards.of(b, h)
     heads = P(cut.rows, cut.heads)
     f = cut.map(partial(_local, window), (heads, heads, heads, P(cut.rows)), heads)
     return f(q, k, v, segments)[:, :, :length]

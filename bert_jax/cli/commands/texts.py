@@ -1,0 +1,62 @@
+"""What is done to text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.data import documents
+    from bert_jax.data.tokenization import training
+    from bert_jax.data.tokenization.training import train_tokenizer
+    from bert_jax.utils import io
+
+    replaced = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal replaced
+        for document in documents.read_documents(args.text, strict=args.strict):
+            replaced += document.replaced
+            yield from document.paragraphs
+
+    io.require_new(Path(args.out))
+    texts = training.sample(lines(), args.sample_mb)
+    made = train_tokenizer(texts, args.kind, args.vocab_size, cased=args.cased)
+    with io.atomic_dir(Path(args.out)) as new:
+        made.save(new)
+    if replaced:
+        print(f"{replaced} bytes were not UTF-8; U+FFFD stands for them", file=sys.stderr)
+    print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {args.out}")
+    return 0
+
+
+def prepare(args: argparse.Namespace, rest: list[str]) -> int:
+    from bert_jax.data import corpus
+
+    made = corpus.prepare(
+        args.text,
+        args.tokenizer,
+        args.segments,
+        args.length,
+        Path(args.out),
+        workers=args.workers,
+        seed=args.seed,
+        duplicates=args.duplicates,
+        strict=args.strict,
+        engine=args.engine,
+        flags=rest,
+        pack=args.pack,
+        row_length=args.row_length,
+    )
+    for split in ("train", "validation"):
+        counts = getattr(made.info, split)
+        packed = f" of {counts.sequences} sequences" if made.info.packed else ""
+        print(
+            f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
+            f"{counts.tokens} tokens, {made.info.padding(split):.1%} padding"
+        )
+    print(f"corpus: {args.out}")
+    return 0

@@ -1,0 +1,136 @@
+"""Configs in and out: changed by name, as JSON, from Python files; strict on unknown names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import runpy
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens, Supervised
+from bert_jax.config.schema import Experiment
+from bert_jax.utils import io
+
+T = TypeVar("T")
+
+OBJECTIVES = {c.__name__: c for c in (Masked, ReplacedTokens, Imported, Supervised)}
+
+
+def replace(config: T, **changes: Any) -> T:
+    """`dataclasses.replace` where a dict stands for a change inside a field:
+    `replace(BERT, encoder=dict(layers=2), run=dict(dir="runs/small"))`."""
+    for name, value in changes.items():
+        if name not in {f.name for f in dataclasses.fields(config)}:  # type: ignore[arg-type]
+            raise ValueError(_unknown(name, [f.name for f in dataclasses.fields(config)]))  # type: ignore[arg-type]
+        inner = getattr(config, name)
+        if isinstance(value, dict) and dataclasses.is_dataclass(inner):
+            changes[name] = replace(inner, **value)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values, ready for JSON; an objective carries its class name as `kind`."""
+    out: dict[str, Any] = {}
+    if isinstance(config, Objective):
+        out["kind"] = type(config).__name__
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        out[f.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+    """The inverse of `to_dict`; strict: an unknown key is an error that names the nearest one."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where.rstrip('.') or 'config'} is {values!r}: expected an object")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(_unknown(unknown[0], list(hints), where))
+    made = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if hint == Objective:
+            value = dict(value) if isinstance(value, dict) else {}
+            kind = value.pop("kind", None)
+            if not isinstance(kind, str) or kind not in OBJECTIVES:
+                known = " or ".join(OBJECTIVES)
+                raise ValueError(f"{where}{name}.kind is {kind!r}: expected {known}")
+            hint = OBJECTIVES[kind]
+        if dataclasses.is_dataclass(hint):
+            value = from_dict(hint, value, f"{where}{name}.")  # type: ignore[arg-type]
+        elif not _fits(value, hint):
+            raise ValueError(f"{where}{name} is {value!r}: expected {_readable(hint)}")
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)
+
+
+def _unknown(name: str, known: list[str], where: str = "") -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"unknown config field {where}{name}: {hint}"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a field's type; the types here are few and flat."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, h) for h in typing.get_args(hint))
+    if origin is tuple:  # of any length, as a list in JSON
+        inner = typing.get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _readable(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
+
+
+def save(config: Experiment, path: Path) -> None:
+    io.write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def read(path: Path) -> Experiment:
+    """The resolved config of a run folder or a checkpoint."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is not a readable config: {e}") from e
+    return from_dict(Experiment, values)
+
+
+def from_file(path: str | Path) -> Experiment:
+    """The `config` that a Python file in `configs/` exports. The file is run: it is code."""
+    if not Path(path).is_file():
+        raise ValueError(f"no config file {path}: expected one such as configs/bert_base.py")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as e:  # the file is the user's code: whatever it raises is about the file
+        raise ValueError(f"{path} cannot be run as a config: {type(e).__name__}: {e}") from e
+    if not isinstance(config, Experiment):
+        raise ValueError(f"{path} exports no `config = Experiment(...)`")
+    return config
+
+
+def differences(a: Any, b: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Every field in which two configs differ, by its dotted name."""
+    if type(a) is not type(b) or not dataclasses.is_dataclass(a):
+        return {} if a == b else {where.rstrip("."): (a, b)}
+    out: dict[str, tuple[Any, Any]] = {}
+    for f in dataclasses.fields(a):
+        out |= differences(getattr(a, f.name), getattr(b, f.name), f"{where}{f.name}.")
+    return out

@@ -1,0 +1,82 @@
+"""`export`: a model of ours as others can use it, in a folder of its own.
+
+hf         config.json  model.safetensors  tokenizer files  README.md   opens in transformers
+orbax      params/  config.json  tokenizer/                             a plain parameter tree
+stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  README.md
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import orbax.checkpoint as ocp
+
+from bert_jax import config, convert
+from bert_jax.convert.export.files import Model, copy_tokenizer, write_json, write_tensors
+from bert_jax.convert.export.model_card import card, metrics
+from bert_jax.convert.export.stablehlo import lowered, stablehlo
+from bert_jax.utils import io
+
+__all__ = ["FORMATS", "Format", "Model", "export", "lowered", "metrics"]
+
+Format = Literal["hf", "orbax", "stablehlo"]
+
+
+def export(
+    model: Model, folder: str | Path, format: Format, out: str | Path, part: str | None = None
+) -> list[str]:
+    """Write `model`, which was loaded from `folder`, to `out`; returns the names of parameters
+    that the format has no place for.
+
+    `part` is ELECTRA's `discriminator` or `generator`; unless said the discriminator, of `orbax`
+    both. `out` appears when it is whole or not at all. ValueError: `out` is not empty, an unknown
+    format, or a model that the format cannot hold.
+    """
+    out = Path(out)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}: expected {', '.join(FORMATS)}")
+    with io.atomic_dir(out) as new:
+        return FORMATS[format](model, Path(folder), new, part)
+
+
+# ---- Hugging Face
+
+
+def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
+    written, tensors, left_out = convert.to_hf(model.config, model.params, part)
+    if written["model_type"] in ("roberta", "albert"):
+        written |= {"bos_token_id": model.tokenizer.cls_id, "eos_token_id": model.tokenizer.sep_id}
+    write_json(out / "config.json", written)
+    write_tensors(out / "model.safetensors", tensors)
+    copy_tokenizer(folder, out, model.config.encoder.max_length)
+    text = card(model, folder, written, left_out)  # half a surrogate pair in a label is no UTF-8
+    (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
+    return left_out
+
+
+# ---- Orbax
+
+
+def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
+    experiment, params = model.config, model.params
+    if part is not None:
+        # One tower is an encoder with its head: its config is that of such a folder, imported.
+        encoder, heads, params = convert.part_of(experiment, params, part)
+        alone = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
+        experiment = config.replace(experiment, encoder=encoder, objective=alone)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((out / "params").absolute(), params)
+    config.save(experiment, out / "config.json")
+    copy_tokenizer(folder, out / "tokenizer", model.config.encoder.max_length)
+    return []
+
+
+FORMATS: dict[str, Callable[[Model, Path, Path, str | None], list[str]]] = {
+    "hf": _hf,
+    "orbax": _orbax,
+    "stablehlo": stablehlo,
+}

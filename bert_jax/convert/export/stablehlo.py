@@ -1,0 +1,124 @@
+"""A network as a compiled function of weights and tokens, which needs nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax import convert
+from bert_jax.config import Encoder, Supervised
+from bert_jax.convert.export.files import Model, copy_tokenizer, write_json, write_tensors
+from bert_jax.model import AttentionMask, Network
+from bert_jax.model.encoder import Head
+from bert_jax.model.task_heads import beam_of
+from bert_jax.objectives import losses
+from bert_jax.utils.pytree import flatten_with_names
+
+
+def stablehlo(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
+    encoder, heads, params = convert.part_of(model.config, model.params, part)
+    task = model.config.objective if isinstance(model.config.objective, Supervised) else None
+    if task is not None and "label" in params:
+        params = {**params, "label": convert.scaled(params["label"], task)}
+    made, shortest = convert.modules(heads, task), beam_of(task) if task is not None else 0
+    weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
+    left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *made}]
+    weights = {k: v for k, v in weights.items() if k not in left_out}
+    exported = lowered(encoder, made, weights, shortest)
+    try:
+        (out / "model.stablehlo").write_bytes(exported.serialize())
+    except ImportError:
+        raise ValueError(
+            "jax.export writes its files with flatbuffers, which is not installed: "
+            "pip install flatbuffers"
+        ) from None
+    write_tensors(out / "model.safetensors", weights)
+    write_json(out / "signature.json", _signature(encoder, exported, shortest))
+    copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
+    (out / "README.md").write_text(PORTABLE, encoding="utf-8")
+    return left_out
+
+
+def lowered(
+    encoder: Encoder,
+    heads: Mapping[str, Head],
+    weights: dict[str, np.ndarray],
+    shortest: int = 0,
+) -> Any:
+    """The network as a portable function of (weights, tokens, mask, types), for any batch size
+    and any length from `shortest` up to the model's; the masked-word head answers at every
+    position. Float32, no dropout.
+    """
+    network = Network(encoder, heads)
+
+    def function(
+        weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
+    ) -> dict[str, jax.Array]:
+        at = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        sight = AttentionMask(mask, packed=False)
+        batch = {"tokens": tokens, "types": types, "sight": sight, "masked": at}
+        # for spans: where the row ends, and where its second segment, the document, begins
+        batch |= {"size": mask.sum(axis=1), "context": jnp.argmax(types == 1, axis=1)}
+        out: Any = network.apply({"params": convert.nest(weights)}, batch)
+        if "mlm" in out:
+            features, bias = out["mlm"]
+            out["mlm"] = losses.project(features, bias, weights["embeddings/word"])
+        return {k: v for k, v in out.items() if v is not None}
+
+    bounds = [f"l <= {encoder.max_length}"]
+    bounds += [f"l >= {min(shortest, encoder.max_length)}"] if shortest else []
+    b, length = jax.export.symbolic_shape("b, l", constraints=bounds)
+    ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
+    shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
+    export: Callable[..., Any] = jax.export.export(
+        jax.jit(function), platforms=("cpu", "cuda", "tpu")
+    )
+    return export(shapes, ids, ids, ids)
+
+
+def _signature(encoder: Encoder, exported: Any, shortest: int) -> dict[str, Any]:
+    """What goes in and comes out, for readers without jax."""
+    numbers = range(len(exported.out_avals))
+    names = flatten_with_names(jax.tree.unflatten(exported.out_tree, numbers))
+    shapes = [[str(s) for s in a.shape] for a in exported.out_avals]
+    return {
+        "arguments": [
+            "weights: every tensor of model.safetensors, by name, sorted",
+            "tokens int32 [b, l]",
+            "mask int32 [b, l]: 1 where there is a token",
+            "types int32 [b, l]: segment numbers, 0 where there is one segment",
+        ],
+        "results": dict(zip(names, shapes, strict=True)),
+        "longest": encoder.max_length,
+        "shortest": max(shortest, 1),
+        "platforms": list(exported.platforms),
+    }
+
+
+PORTABLE = """# A compiled encoder
+
+`model.stablehlo` is a function of weights and token ids, of any batch size and length;
+`model.safetensors` holds the weights. jax and safetensors are all that it needs:
+
+```python
+import jax, numpy as np
+from safetensors.numpy import load_file
+
+function = jax.export.deserialize(open("model.stablehlo", "rb").read())
+weights = load_file("model.safetensors")
+tokens = np.array([[2, 11, 12, 3, 0]], np.int32)  # ids of the tokenizer in tokenizer/
+mask = np.array([[1, 1, 1, 1, 0]], np.int32)
+outputs = function.call(weights, tokens, mask, np.zeros_like(tokens))
+outputs["hidden"]  # [1, 5, width]
+```
+
+`signature.json` lists arguments and results. Text is turned into ids by the tokenizer beside it
+(`tokenizers` or `transformers` open it). A fine-tuned model also answers under the name of its
+head: `label` (logits or, of regression, the number; of multiple choice the score of each option,
+one option to a row), `tag`, or `span`. For joint spans `types` must be 1 where the document is.
+"""

@@ -1,0 +1,249 @@
+"""Files to documents to sentences, streaming: memory does not grow with the text.
+
+    TEXT                       a document is                    its paragraphs are
+    plain, .gz .xz .zst        what stands between blank lines  its lines
+    .jsonl (also compressed)   a record's field `text`          the text's lines
+    .parquet                   a row's column `text`            the text's lines
+    tfds:NAME/SPLIT            an example's feature `text`      the text's lines
+
+A file without blank lines is one document; so that none outgrows memory, a line is cut at
+1 MiB and a document at 4 MiB of text, and goes on as the next one.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import itertools
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from sentencex import segment  # type: ignore[attr-defined]
+
+from bert_jax.data import tfds_folder
+
+LONGEST_LINE = 1 << 20  # bytes
+LONGEST_RECORD = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
+LONGEST_DOCUMENT = 4 << 20  # characters
+
+
+class Document(NamedTuple):
+    paragraphs: tuple[str, ...]
+    replaced: int = 0  # bytes that are not UTF-8; U+FFFD stands for each of them
+    source: str = ""  # the file, or the TFDS name
+
+
+class _Line(NamedTuple):
+    text: str
+    replaced: int
+    number: int  # from 1
+
+
+def read_documents(patterns: Sequence[str | Path], strict: bool = False) -> Iterator[Document]:
+    """Streams the documents of files, globs and TFDS datasets, in the order given; files of a
+    glob in the order of their names. What is missing is an error at once, what is damaged when
+    it is reached. `strict` refuses bytes that are not UTF-8 instead of replacing them."""
+    found = sources(patterns)
+    return itertools.chain.from_iterable(read_source(source, strict) for source in found)
+
+
+def sentences(paragraph: str) -> list[str]:
+    """English sentences, by the rules of `sentencex`; stripped, none empty."""
+    return [s for s in map(str.strip, segment("en", paragraph)) if s]
+
+
+def sources(patterns: Sequence[str | Path]) -> list[str]:
+    """The files and TFDS datasets that are meant, in order."""
+    found: list[str] = []
+    for pattern in map(str, patterns):
+        if pattern.startswith("tfds:") or Path(pattern).is_file():
+            found.append(pattern)
+        elif Path(pattern).is_dir():
+            raise ValueError(f"{pattern} is a folder: expected files; give {pattern}/*.txt")
+        elif glob.has_magic(pattern):
+            files = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+            if not files:
+                raise ValueError(f"no file matches {pattern}: check the pattern")
+            found += files
+        else:
+            raise ValueError(f"{pattern} does not exist: expected a text file; check the path")
+    if not found:
+        raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
+    return found
+
+
+def read_source(source: str, strict: bool = False) -> Iterator[Document]:
+    """The documents of one file or TFDS dataset."""
+    empty = True
+    for document in _one_source(source, strict):
+        empty = False
+        yield document
+    if empty:
+        raise ValueError(f"{source} is empty: expected text in it; leave it out")
+
+
+def _one_source(source: str, strict: bool) -> Iterator[Document]:
+    if source.startswith("tfds:"):
+        return _records(_tfds_texts(source), source)
+    suffixes = Path(source.lower()).suffixes
+    if suffixes[-1:] == [".parquet"]:
+        return _records(_parquet_texts(source), source)
+    if ".jsonl" in suffixes[-2:]:
+        lines = _lines(source, strict, LONGEST_RECORD)
+        return _records(_json_texts(lines, source), source)
+    return _grouped(_lines(source, strict, LONGEST_LINE), source)
+
+
+# ---- bytes to lines
+
+
+def _open(file: str) -> BinaryIO:
+    name = file.lower()
+    if name.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(file))
+    if name.endswith(".xz"):
+        return cast(BinaryIO, lzma.open(file))
+    if name.endswith(".zst"):
+        import zstandard
+
+        raw = open(file, "rb")  # noqa: SIM115, closed with its reader
+        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, frames), 1 << 16))
+    return open(file, "rb")
+
+
+def _lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
+    try:
+        with _open(file) as f:
+            number = 1
+            for raw in _pieces(f, longest):
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
+                yield _decoded(raw, number, file, strict)
+                number += raw.endswith(b"\n")
+    except ValueError:
+        raise
+    except Exception as e:  # each format raises its own kind
+        raise ValueError(f"{file} cannot be read: {e}; is it what its name says?") from e
+
+
+def _pieces(f: BinaryIO, longest: int) -> Iterator[bytes]:
+    """Lines; those beyond the limit in pieces."""
+    rest = b""
+    while raw := f.readline(longest):
+        raw, rest = rest + raw, b""
+        if not raw.endswith(b"\n") and len(raw) >= longest:
+            cut = _cut(raw)
+            raw, rest = raw[:cut], raw[cut:]
+        yield raw
+    if rest:
+        yield rest
+
+
+def _cut(raw: bytes) -> int:
+    """Where to cut: after the last space, or else before the last character, which may be
+    unfinished."""
+    if space := raw.rfind(b" ") + 1:
+        return space
+    first_bytes = (len(raw) - i for i in range(1, 5) if raw[-i] & 0xC0 != 0x80)
+    return next(first_bytes, len(raw))
+
+
+def _decoded(raw: bytes, number: int, file: str, strict: bool) -> _Line:
+    try:
+        return _Line(raw.decode(), 0, number)
+    except UnicodeDecodeError as e:
+        if strict:
+            raise ValueError(
+                f"{file}, line {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
+                "convert the file, or leave out --strict to have such bytes replaced"
+            ) from e
+    text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte
+    kept = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
+    return _Line(kept, sum("\udc80" <= c <= "\udcff" for c in text), number)
+
+
+# ---- lines and records to documents
+
+
+def _grouped(lines: Iterable[_Line], source: str) -> Iterator[Document]:
+    """Paragraphs up to a blank line, or up to the longest document."""
+    paragraphs: list[str] = []
+    size = replaced = 0
+    for text, bad, _ in lines:
+        text = text.strip()
+        replaced += bad
+        if text:
+            paragraphs.append(text)
+            size += len(text)
+        if paragraphs and (not text or size >= LONGEST_DOCUMENT):
+            yield Document(tuple(paragraphs), replaced, source)
+            paragraphs, size, replaced = [], 0, 0
+    if paragraphs:
+        yield Document(tuple(paragraphs), replaced, source)
+
+
+def _records(texts: Iterable[_Line], source: str) -> Iterator[Document]:
+    """One document per text, however many blank lines it has."""
+    for text, replaced, number in texts:
+        lines = (_Line(t, 0, number) for t in text.splitlines() if t.strip())
+        for document in _grouped(lines, source):
+            yield document._replace(replaced=replaced)
+            replaced = 0
+
+
+def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
+    for line in lines:
+        if not line.text.strip():
+            continue
+        try:
+            record = json.loads(line.text)
+        except (ValueError, RecursionError) as e:  # too long a number, too deep a nesting
+            raise ValueError(
+                f"{file}, line {line.number}: not JSON: {e}; mend the line, which may "
+                f"have {LONGEST_RECORD >> 20} MiB"
+            ) from e
+        text = record.get("text") if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{file}, line {line.number}: no field `text` with a string; rename the field"
+            )
+        # JSON may escape half of a surrogate pair, which is no character
+        yield line._replace(text=text.encode(errors="replace").decode())
+
+
+def _parquet_texts(file: str) -> Iterator[_Line]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            if "text" not in table.schema_arrow.names:
+                raise ValueError(f"{file} has no column `text`: rename the column")
+            batches = table.iter_batches(batch_size=64, columns=["text"])
+            texts = (text.as_py() for batch in batches for text in batch.column(0))
+            for number, text in enumerate(texts, 1):
+                if text is not None and not isinstance(text, str):
+                    raise ValueError(f"{file}, row {number}: `text` is not a string; convert it")
+                yield _Line(text or "", 0, number)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
+        reason = str(e).splitlines()[0]
+        raise ValueError(f"{file} cannot be read: {reason}; is it a Parquet file?") from e
+
+
+def _tfds_texts(source: str) -> Iterator[_Line]:
+    """`tfds:NAME/SPLIT`; NAME may be a folder that TFDS wrote. Prepares the dataset in
+    ArrayRecord if need be."""
+    name, _, split = source.removeprefix("tfds:").rpartition("/")
+    with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
+        examples = builder.as_data_source(split=split)
+    if "text" not in (builder.info.features or {}):
+        raise ValueError(f"{source} has no feature `text`: choose a text dataset")
+    for number in range(len(examples)):
+        text = examples[number]["text"]
+        text = text if isinstance(text, bytes) else str(text).encode()
+        yield _decoded(text, number + 1, source, strict=False)

@@ -1,0 +1,28 @@
+"""How a family puts its special tokens around one segment or two."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class SpecialTokens(NamedTuple):
+    """The special tokens around segments.
+
+    [CLS] a a a [SEP] b b [SEP]           first 5: token types 0 before it, 1 from it on
+    <s> a a a </s> </s> b b </s>          `doubled`: RoBERTa, which has no token types
+    """
+
+    cls: int
+    sep: int
+    doubled: bool = False
+
+    def row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
+        """The ids with special tokens, and how many of them belong to segment 0."""
+        first = [self.cls, *a, self.sep]
+        if b is None:
+            return first, len(first)
+        return [*first, *([self.sep] if self.doubled else []), *b, self.sep], len(first)
+
+    def room(self, length: int, segments: int) -> int:
+        """How many tokens of text fit into a row of `length`."""
+        return length - len(self.row([], None if segments == 1 else [])[0])

@@ -1,0 +1,298 @@
+"""One tokenizer over WordPiece, SentencePiece Unigram and byte-level BPE: load, save, encode.
+
+A saved folder describes itself and opens with `transformers.AutoTokenizer`:
+
+    wordpiece   tokenizer.json  vocab.txt               tokenizer_config.json
+    bpe         tokenizer.json  vocab.json  merges.txt  tokenizer_config.json
+    unigram     tokenizer.json  spiece.model            tokenizer_config.json
+
+`load` also reads Hugging Face folders.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from tokenizers import processors
+
+from bert_jax.data.tokenization import backends
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
+
+Kind = Literal["wordpiece", "unigram", "bpe"]
+KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
+
+# pad, unk, cls, sep, mask: as published by BERT, ALBERT and RoBERTa
+SPECIALS: dict[str, tuple[str, str, str, str, str]] = {
+    "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
+    "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+}
+_ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+MARK = "fingerprint.txt"  # beside the others: a damaged folder is noticed
+
+
+class Tokenizer:
+    """Text to ids and back. `encode` adds no special tokens and sees none in the text."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        backend: backends.Rust | backends.SentencePiece,
+        cased: bool,
+        specials: Sequence[str] | None = None,
+    ):
+        self.kind: Kind = kind
+        self.cased = cased
+        self._backend = backend
+        self._ids = {piece: i for i, piece in enumerate(backend.pieces)}
+        self._specials = tuple(specials or SPECIALS[kind])
+        missing = [s for s in self._specials if s not in self._ids]
+        if missing:
+            raise ValueError(f"its vocabulary has no {' '.join(missing)}")
+        ids = [self._ids[s] for s in self._specials]
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
+        self.mask_token = self._specials[4]
+        # ids that are never masked; the unknown token is not one of them
+        self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
+        self.frame = SpecialTokens(self.cls_id, self.sep_id, doubled=kind == "bpe")
+
+    def __repr__(self) -> str:
+        case = "cased" if self.cased else "uncased"
+        return f"Tokenizer({self.kind}, {self.vocab_size} pieces, {case})"
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._backend.pieces)
+
+    def token(self, id: int) -> str:
+        return self._backend.pieces[id]
+
+    def id(self, token: str) -> int:
+        if token not in self._ids:
+            raise ValueError(f"{token!r} is not in the vocabulary of {self.vocab_size} pieces")
+        return self._ids[token]
+
+    def encode(self, text: str) -> list[int]:
+        return self._backend.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._backend.encode_batch(texts)
+
+    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+        """As `encode`, and int32 [n 2]: the characters each piece stands for (spans.py)."""
+        from bert_jax.data.tokenization import offsets
+
+        return offsets.encode(self._backend, text)
+
+    def encode_with_masks(self, text: str) -> list[int]:
+        """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` takes
+        the space before it along, as in its own vocabulary a word would."""
+        parts = text.split(self.mask_token)
+        ids: list[int] = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            ids += self.encode(part.rstrip() if self.kind == "bpe" and not last else part)
+            ids += [] if last else [self.mask_id]
+        return ids
+
+    def row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
+        """Special tokens around one segment or two, and the length of segment 0 (Frame.row)."""
+        return self.frame.row(a, b)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._backend.decode(ids)
+
+    def word_starts(self) -> np.ndarray:
+        """bool[V]: which pieces begin a word."""
+        added = self._backend.added  # these are whole words
+        return np.array(
+            [p in added or backends.starts_word(self.kind, p) for p in self._backend.pieces]
+        )
+
+    def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
+        """The same tokenizer with new whole words behind its vocabulary (additions.py), and
+        those of the words that were one piece already."""
+        from bert_jax.data.tokenization import added_tokens
+
+        words = list(dict.fromkeys(words))
+        known = [w for w in words if added_tokens.is_known(self._backend, w, self.unk_id)]
+        new = [w for w in words if w not in set(known)]
+        grown = added_tokens.with_words(self.kind, self._backend, new) if new else self._backend
+        return Tokenizer(self.kind, grown, self.cased, self._specials), known
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the ordered vocabulary and the settings that change ids."""
+        settings = [self.kind, self.cased, self._specials, self._normalisation()]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        digest.update(json.dumps(self._backend.pieces).encode())
+        digest.update(self._backend.weights)
+        return digest.hexdigest()
+
+    def _normalisation(self) -> list[Any]:
+        """The switches of the pipeline beside the case."""
+        if isinstance(self._backend, backends.SentencePiece):
+            return []
+        spec = self._backend.spec
+        normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
+        accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
+        added = [self._backend.added] if self._backend.added else []
+        return [accents, chinese, split.get("add_prefix_space"), *added]
+
+    # ---- saving
+
+    def save(self, dir: str | Path) -> None:
+        """Writes the folder; see the head of this file."""
+        dir = Path(dir)
+        dir.mkdir(parents=True, exist_ok=True)
+        pieces = self._backend.pieces
+        if isinstance(self._backend, backends.SentencePiece):
+            (dir / "spiece.model").write_bytes(self._backend.model)
+        elif self.kind == "wordpiece":
+            (dir / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
+        elif self.kind == "bpe":
+            ids = json.dumps(self._ids, ensure_ascii=False)
+            (dir / "vocab.json").write_text(ids, encoding="utf-8")
+            merges = "#version: 0.2\n" + self._backend.weights.decode() + "\n"
+            (dir / "merges.txt").write_text(merges, encoding="utf-8")
+        (dir / "tokenizer.json").write_text(self._pipeline().to_str(pretty=True), encoding="utf-8")
+        config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
+        (dir / "tokenizer_config.json").write_text(config, encoding="utf-8")
+        (dir / MARK).write_text(self.fingerprint + "\n", encoding="utf-8")
+
+    def _pipeline(self) -> tokenizers.Tokenizer:
+        """The backend's pipeline as other readers want it: with special tokens and pairs."""
+        core = tokenizers.Tokenizer.from_str(self._backend.core.to_str())
+        core.add_special_tokens(
+            [
+                tokenizers.AddedToken(s, special=True, lstrip=self.kind == "bpe" and i == 4)
+                for i, s in enumerate(self._specials)
+            ]
+        )
+        cls, sep = (self._specials[2], self.cls_id), (self._specials[3], self.sep_id)
+        if self.kind == "bpe":
+            core.post_processor = processors.RobertaProcessing(
+                sep, cls, trim_offsets=True, add_prefix_space=bool(self._normalisation()[2])
+            )
+        else:
+            core.post_processor = backends.pair_template(cls, sep)
+        return core
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = dict(zip(_ROLES, self._specials, strict=True))
+        config |= {"model_max_length": 512, "do_lower_case": not self.cased}
+        if self.kind == "wordpiece":
+            accents, chinese, *_ = self._normalisation()
+            config |= {"tokenizer_class": "BertTokenizer", "strip_accents": accents}
+            config |= {"tokenize_chinese_chars": chinese}
+        elif self.kind == "bpe":
+            config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
+            config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}
+            config |= {"add_prefix_space": bool(self._normalisation()[2])}
+        else:
+            # AlbertTokenizer would replace the pipeline of tokenizer.json by its own
+            config |= {"tokenizer_class": "PreTrainedTokenizerFast", "keep_accents": False}
+            config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+        return config
+
+
+# ---- training and loading
+
+
+def load(dir: str | Path, cased: bool = False) -> Tokenizer:
+    """Opens a folder written by `save`, or a Hugging Face one. `cased` tells what a folder of a
+    bare vocabulary does not say."""
+    dir = Path(dir)
+    if not dir.is_dir():
+        raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one first")
+    config: dict[str, Any] = {}
+    try:
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            if (dir / name).is_file():
+                config |= json.loads((dir / name).read_text(encoding="utf-8"))
+        tokenizer = _open(dir, config | ({"do_lower_case": False} if cased else {}))
+    except Exception as e:  # the libraries raise bare Exception
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(f"{dir} is not a sound tokenizer: {reason}; train or copy it again") from e
+    mark = dir / MARK
+    if mark.exists() and mark.read_bytes().strip() != tokenizer.fingerprint.encode():
+        raise ValueError(
+            f"{dir} is not the tokenizer that was saved there: its files and its fingerprint "
+            "disagree; train or copy it again"
+        )
+    return tokenizer
+
+
+def _open(dir: Path, config: dict[str, Any]) -> Tokenizer:
+    if (dir / "spiece.model").is_file():
+        cased = not config.get("do_lower_case", True)
+        model = backends.SentencePiece((dir / "spiece.model").read_bytes(), cased)
+        return Tokenizer("unigram", model, cased, _special_strings("unigram", config))
+    if (dir / "tokenizer.json").is_file():
+        core = tokenizers.Tokenizer.from_file(str(dir / "tokenizer.json"))
+    elif (dir / "vocab.txt").is_file():
+        core = _bare_wordpiece(dir / "vocab.txt", config)
+    elif (dir / "vocab.json").is_file() and (dir / "merges.txt").is_file():
+        core = _bare_bpe(dir, config)
+    else:
+        raise ValueError(
+            "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model"
+        )
+    backend = backends.Rust(core)
+    kind = _kind_of(backend.spec)
+    specials = _special_strings(kind, config)
+    core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
+    return Tokenizer(kind, backend, not _lowers(backend.spec["normalizer"]), specials)
+
+
+def _special_strings(kind: str, config: dict[str, Any]) -> list[str]:
+    """The five special tokens: as the folder says, else as published."""
+    named = [config.get(role) or usual for role, usual in zip(_ROLES, SPECIALS[kind], strict=True)]
+    return [t["content"] if isinstance(t, dict) else t for t in named]
+
+
+def _bare_wordpiece(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    pieces = file.read_text(encoding="utf-8").split("\n")
+    pieces = pieces[:-1] if pieces[-1] == "" else pieces
+    vocab = {p.rstrip("\r"): i for i, p in enumerate(pieces)}
+    if len(vocab) < len(pieces):
+        raise ValueError(f"{file.name} has {len(pieces) - len(vocab)} pieces twice")
+    return backends.wordpiece(
+        vocab,
+        lower=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        chinese=config.get("tokenize_chinese_chars", True),
+        unk=_special_strings("wordpiece", config)[1],
+    )
+
+
+def _bare_bpe(dir: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    vocab = json.loads((dir / "vocab.json").read_text(encoding="utf-8"))
+    lines = (dir / "merges.txt").read_text(encoding="utf-8").split("\n")
+    pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
+    bad = next((p for p in pairs if len(p) != 2), None)
+    if bad is not None:
+        raise ValueError(f"merges.txt has a line that is not two pieces: {' '.join(bad)[:40]!r}")
+    return backends.byte_bpe(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
+
+
+def _kind_of(spec: dict[str, Any]) -> Kind:
+    model = spec["model"]["type"]
+    if model == "BPE" and "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
+        raise ValueError("its BPE is not byte-level")
+    kinds: dict[str, Kind] = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram"}
+    if model not in kinds:
+        raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")
+    return kinds[model]
+
+
+def _lowers(normalizer: dict[str, Any] | None) -> bool:
+    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
+    return any(s.get("lowercase") or s.get("type") == "Lowercase" for s in steps)

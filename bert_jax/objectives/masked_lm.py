@@ -1,0 +1,91 @@
+"""The masked language model, with a sentence pair and a span boundary term where asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import Masked
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.model import Network
+from bert_jax.objectives.base import (
+    Batch,
+    Params,
+    Terms,
+    apply_network,
+    baseline,
+    corrupted,
+    example,
+    labelled,
+    vocabulary_loss,
+)
+from bert_jax.objectives.losses import cross_entropy, weighted_mean
+
+
+@dataclass(frozen=True)
+class MaskedObjective:
+    """Masked language model with the pair and span boundary terms that its config asks for.
+
+    Parameters: those of one `Network`.
+    """
+
+    config: Masked
+    network: Network
+    vocabulary: Vocabulary | None = None
+    pieces: int = 1  # of a batch, for its logits over the vocabulary
+
+    def init(self, key: jax.Array) -> Params:
+        return dict(self.network.init(key, example())["params"])
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        return corrupted(batch, self.config.masking, self.vocabulary, key)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        weights = {"mlm_loss": 1.0}
+        if self.config.sentence_pair:
+            weights["pair_loss"] = 1.0
+        if self.config.sbo_weight:
+            weights["sbo_loss"] = self.config.sbo_weight
+        return weights
+
+    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+        counts = {
+            "mlm_loss": batch["weights"].sum(),
+            "pair_loss": labelled(batch).sum(),
+            "sbo_loss": self._sbo_weights(batch).sum(),
+        }
+        return {name: counts[name] for name in self.weights}
+
+    def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
+        out = apply_network(self.network, params, batch, key)
+        table = params["embeddings"]["word"]
+        terms: Terms = {}
+        predict = partial(vocabulary_loss, table=table, pieces=self.pieces)
+        terms["mlm_loss"], terms["mlm_accuracy"] = predict(
+            out["mlm"], targets=batch["targets"], weights=batch["weights"]
+        )
+        if self.config.sentence_pair:
+            labels, real = jnp.maximum(batch["pair"], 0), labelled(batch)
+            terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, real)
+            if key is None:  # what always answering with one class would score
+                terms["pair_share"] = weighted_mean(labels.astype(jnp.float32), real)
+        if self.config.sbo_weight:
+            terms["sbo_loss"], _ = predict(
+                out["sbo"], targets=batch["targets"], weights=self._sbo_weights(batch)
+            )
+        if key is None:
+            terms |= baseline(self.vocabulary, self.config.masking, batch)
+        return terms
+
+    def encoder(self, params: Params) -> tuple[Network, Params]:
+        return self.network, params
+
+    filler = encoder
+
+    def _sbo_weights(self, batch: Batch) -> jax.Array:
+        """Tokens past the last row of the position table are not predicted."""
+        return jnp.where(batch["offset"] < self.config.sbo_positions, batch["sbo_weights"], 0.0)

@@ -1,1 +1,0 @@
-"""Text to rows of token ids. NumPy only: nothing in here imports jax."""

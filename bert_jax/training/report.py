@@ -1,0 +1,253 @@
+"""Curves and tables from run folders: PNG, and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from bert_jax.tasks import results
+from bert_jax.tasks.results import Results
+from bert_jax.training import metrics_writer
+from bert_jax.utils import metrics_log, remote
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+matplotlib.rcParams["text.parse_math"] = False  # labels are data: a dollar sign is one
+
+Lines = list[dict[str, float]]
+
+CURVES = (  # (title, metric, trivial answer): drawn where a run has the metric
+    ("loss", "loss", None),
+    ("masked language model loss (nat)", "mlm_loss", "eval_unigram_loss"),
+    ("masked language model accuracy", "mlm_accuracy", None),
+    ("pair accuracy", "pair_accuracy", None),
+    ("span boundary loss (nat)", "sbo_loss", None),
+    ("replaced token loss (nat)", "rtd_loss", None),
+    ("replaced token recall", "rtd_recall", None),
+    ("accuracy on training batches", "task_accuracy", None),
+    ("accuracy", "accuracy", None),
+    ("F1", "f1", None),
+    ("best F1", "best_f1", None),
+    ("exact match", "exact_match", None),
+    ("Matthews correlation", "matthews", None),
+    ("Pearson correlation", "pearson", None),
+    ("Spearman correlation", "spearman", None),
+    ("gradient norm", "gradient_norm", None),
+    ("learning rate", "learning_rate", None),
+)
+
+
+def report(runs: list[Path], out: Path) -> list[Path]:
+    """Write `curves.png`, `report.html` and, of runs that classify, `confusion.png` into `out`;
+    returns their paths. A folder of several seeds stands for its runs."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise ValueError("two run folders have the same name: rename one, curves go by name")
+    single = {name: run for one in runs for name, run in _seeds(one).items()}
+    lines = {name: metrics_log.read_metrics(run) for name, run in single.items()}
+    for name, rows in lines.items():
+        if not rows:
+            raise ValueError(f"{name} has no metrics yet: expected a run that logged a step")
+    found = {run.name: values for run in runs if (values := results.read_results(run)) is not None}
+    curves, confusion, page = (out / name for name in FILES)
+    if out.exists() and {p.name for p in out.iterdir()} - set(FILES):
+        raise ValueError(f"{out} holds other things than a report: choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _draw(lines, curves)
+    pictures = {"Curves": curves}
+    if _draw_confusion(found, confusion):
+        pictures["Which label was taken for which"] = confusion
+    spent = {name: metrics_log.goodput(run) for name, run in single.items()}
+    page.write_text(_page(lines, found, pictures, spent), encoding="utf-8", errors="replace")
+    return [*pictures.values(), page]
+
+
+FILES = ("curves.png", "confusion.png", "report.html")
+
+
+def _seeds(run: Path) -> dict[str, Path]:
+    """Name -> folder of a run, or of each of its seeds."""
+    seeds = sorted(run.glob("seed_*/metrics.jsonl"))
+    if not seeds or (run / "metrics.jsonl").is_file():
+        return {run.name: run}
+    return {f"{run.name}/{file.parent.name}": file.parent for file in seeds}
+
+
+def summary(run: str | Path) -> str:
+    """What a run came to, in a few lines."""
+    folder = remote.local_cache_path(str(run))
+    found = results.read_results(folder)
+    if found is not None:
+        return f"{results.render_results(found)}\nrun folder: {run}"
+    rows = metrics_log.read_metrics(folder)
+    last = next((r for r in reversed(rows) if "eval_loss" in r), None)
+    if last is None:
+        return f"run folder: {run}"
+    said = [f"after {last['step']} steps, on the validation text:"]
+    if {"eval_unigram_loss", "eval_mlm_loss", "eval_mlm_accuracy"} <= last.keys():
+        said.append(
+            f"  masked tokens: {last['eval_mlm_loss']:.3f} nat, "
+            f"{last['eval_mlm_accuracy']:.1%} right; by word frequency alone "
+            f"{last['eval_unigram_loss']:.3f} nat"
+        )
+    if {"eval_pair_accuracy", "eval_pair_share", "eval_pair_loss"} <= last.keys():
+        share = last["eval_pair_share"]
+        said.append(
+            f"  sentence pairs: {last['eval_pair_accuracy']:.1%} right, "
+            f"{last['eval_pair_loss']:.3f} nat; always the commoner answer: "
+            f"{max(share, 1 - share):.1%}, {metrics_writer.entropy(share):.3f} nat"
+        )
+    if {"eval_rtd_recall", "eval_rtd_precision", "eval_rtd_auc"} <= last.keys():
+        said.append(
+            f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, precision "
+            f"{last['eval_rtd_precision']:.1%}, AUC {last['eval_rtd_auc']:.3f}"
+        )
+    return "\n".join([*said, *_goodput(folder), f"run folder: {run}"])
+
+
+def _goodput(run: Path) -> list[str]:
+    """A line about the time of a run, where it kept the times."""
+    spent = metrics_log.goodput(run)
+    total = sum(spent.values())
+    if not total:
+        return []
+    rest = sorted((-seconds, what) for what, seconds in spent.items() if what != "steps")
+    listed = ", ".join(f"{what} {-seconds:.1f}" for seconds, what in rest if seconds)
+    return [f"  time: {spent['steps'] / total:.1%} of {total:.1f} s in steps; {listed}"]
+
+
+def _draw(lines: dict[str, Lines], path: Path) -> None:
+    logged = {name for rows in lines.values() for r in rows for name in r}
+    shown = [c for c in CURVES if {c[1], f"eval_{c[1]}"} & logged]
+    across = 2
+    down = max(1, -(-len(shown) // across))
+    figure, axes = plt.subplots(down, across, figsize=(11, 3.2 * down), squeeze=False)
+    for axis, (title, metric, trivial) in zip(axes.flat, shown, strict=False):
+        for number, (name, rows) in enumerate(lines.items()):
+            color = f"C{number % 10}"
+            _curve(axis, rows, metric, color, label=name, alpha=0.45, linewidth=0.9)
+            _curve(axis, rows, f"eval_{metric}", color, label=f"{name}, validation", marker=".")
+            if trivial:
+                _curve(axis, rows, trivial, color, label=f"{name}, word frequency", linestyle=":")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=7)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _curve(axis: Axes, rows: Lines, metric: str, color: str, **how: object) -> None:
+    # what no float32 can hold is no measurement, and matplotlib cannot place it
+    held = [(r["step"], r[metric]) for r in rows if metric in r]
+    points = [(step, value if abs(value) < 1e39 else np.nan) for step, value in held]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=color, **how)  # type: ignore[arg-type]
+
+
+def _draw_confusion(found: dict[str, Results], path: Path) -> bool:
+    """A panel per run, of its test split where there is one, else of dev; False where no run
+    has labels."""
+    drawn = {name: values["confusion"] for name, values in found.items() if "confusion" in values}
+    if not drawn:
+        return False
+    most = max(len(c["labels"]) for c in drawn.values())
+    size = min(1.6 + 0.55 * most, 12)
+    figure, axes = plt.subplots(
+        1, len(drawn), figsize=(size * len(drawn) + 1, size + 0.6), squeeze=False
+    )
+    for axis, (name, confusion) in zip(axes.flat, drawn.items(), strict=True):
+        split = "test" if "test" in confusion else "dev"
+        counts = np.array(confusion[split])
+        axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), "Blues", vmin=0)
+        if most <= 20:
+            for (i, j), n in np.ndenumerate(counts):
+                dark = n > counts[i].sum() / 2
+                axis.text(j, i, n, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+        labels = [_shown(label) for label in confusion["labels"]]
+        axis.set_xticks(range(len(counts)), labels, rotation=60, fontsize=7)
+        axis.set_yticks(range(len(counts)), labels, fontsize=7)
+        axis.set_xlabel("given", fontsize=8)
+        axis.set_ylabel("right", fontsize=8)
+        axis.set_title(f"{name}, {split}", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return True
+
+
+def _shown(label: str) -> str:
+    """A label as it can be drawn: not too long, and without half a surrogate pair."""
+    label = label.encode(errors="replace").decode()
+    return label if len(label) <= 40 else f"{label[:39]}…"
+
+
+def _page(
+    lines: dict[str, Lines],
+    found: dict[str, Results],
+    pictures: dict[str, Path],
+    spent: dict[str, dict[str, float]],
+) -> str:
+    last = {name: {k: v for r in rows for k, v in r.items()} for name, rows in lines.items()}
+    shown = "".join(
+        f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,'
+        f'{base64.b64encode(path.read_bytes()).decode()}">'
+        for title, path in pictures.items()
+    )
+    if found:
+        shown = f"<h2>Results</h2>{_table(_comparison(found))}" + shown
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>bert_jax runs</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; padding: 0 1rem;
+  max-width: 72rem }}
+img {{ max-width: 100% }}
+div {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem; text-align: right }}
+td:first-child {{ text-align: left }}
+</style></head><body>
+<h1>Runs</h1>
+{shown}
+<h2>Last values</h2>
+{_table(last)}
+<h2>Where the time went (seconds)</h2>
+{_table(spent)}
+</body></html>
+"""
+
+
+def _comparison(found: dict[str, Results]) -> dict[str, dict[str, float]]:
+    """Run -> split and metric -> value, of several seeds the median."""
+    return {
+        name: {f"{s} {m}": v for s in results.SPLITS for m, v in values.get(s, {}).items()}
+        for name, values in found.items()
+    }
+
+
+def _table(columns: dict[str, dict[str, float]]) -> str:
+    """Names across, metrics down, in their order but for the step, which comes first."""
+    metrics = sorted({k for values in columns.values() for k in values})
+    metrics.sort(key=lambda k: k != "step")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><td>{html.escape(m)}</td>"
+        + "".join(
+            f"<td>{values[m]:.5g}</td>" if m in values else "<td></td>"
+            for values in columns.values()
+        )
+        + "</tr>"
+        for m in metrics
+    )
+    return f"<div><table><tr><th></th>{head}</tr>{body}</table></div>"

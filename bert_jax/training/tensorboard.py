@@ -1,0 +1,50 @@
+"""TensorBoard's file of a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
+from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+
+FLUSH = 10.0  # seconds
+
+
+class TensorBoardWriter:
+    """Scalars by step, written where they are added: tensorboardX's own writer leaves that to a
+    thread, which a full disk ends, and then waits for it for ever. What comes from `step` on
+    replaces what a run before this one wrote. A file that cannot be written is given up, which
+    is said; the numbers are in `metrics.jsonl` too."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: EventsWriter | None = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        tagged = [Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
+        self._write(Event(step=step, summary=Summary(value=tagged)))
+
+    def close(self) -> None:
+        self._write(None)
+
+    def _write(self, event: Event | None) -> None:
+        """One event; None: the end."""
+        if self._file is None:
+            return
+        try:
+            if event is None:
+                self._file.close()
+                return
+            event.wall_time = time.time()
+            self._file.write_event(event)
+            if time.monotonic() - self._flushed > FLUSH:
+                self._file.flush()
+                self._flushed = time.monotonic()
+        except OSError as e:
+            self._file = None
+            print(f"TensorBoard's file cannot be written ({e.strerror}), and ends", file=sys.stderr)

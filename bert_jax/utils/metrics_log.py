@@ -1,0 +1,94 @@
+"""Reading what a run wrote about itself: `metrics.jsonl` and `timing.jsonl`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`; a last line that was cut by a kill is left out, and
+    NaN stands for a number that was not finite."""
+    if not (folder / "metrics.jsonl").is_file():
+        raise ValueError(f"{folder} holds no metrics.jsonl: expected a run folder")
+    lines = metric_lines(folder / "metrics.jsonl")
+    return [
+        {k: v if v is not None and math.isfinite(v) else math.nan for k, v in line.items()}
+        for line in lines
+    ]
+
+
+def metric_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that were ended. ValueError: one that no run wrote."""
+    lines = []
+    for number, raw in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            line = json.loads(raw.decode())
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{path} line {number} is not JSON: {e}") from e
+        numbers = isinstance(line, dict) and all(v is None or _is_number(v) for v in line.values())
+        if not numbers or not isinstance(line.get("step"), int):
+            raise ValueError(
+                f"{path} line {number}: expected a JSON object of numbers with a step; "
+                "mend or remove the line"
+            )
+        lines.append(line)
+    return lines
+
+
+def _is_number(value: Any) -> bool:
+    """NaN is one; an integer that no float can hold is not."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    return whole or isinstance(value, float)
+
+
+def goodput(folder: Path) -> dict[str, float]:
+    """Seconds of a run by what they went to, over all its restarts, from `timing.jsonl`.
+
+    steps     dispatching and computing steps that count
+    lost      steps that were done again after a kill
+    wait      for data, within steps of both kinds
+    and init, restore, compile, evaluate, save: the host's time in each. What a kill cut off
+    since the last line, and the time before the loop, are in none of them.
+    """
+    spent: dict[str, float] = {"steps": 0.0, "lost": 0.0, "wait": 0.0}
+    parts: list[tuple[int, int, float]] = []  # after a step, up to a step, seconds
+    for line in _timings(folder / "timing.jsonl"):
+        what, step, seconds = line["what"], line["step"], line["seconds"]
+        if what == "begin":
+            for after, upto, taken in parts:
+                spent["lost"] += taken * max(upto - max(after, step), 0) / (upto - after)
+            parts = [(a, min(u, step), t * (min(u, step) - a) / (u - a)) for a, u, t in parts]
+            parts = [part for part in parts if part[1] > part[0]]
+        elif what == "steps":
+            parts.append((int(line["after"]), step, seconds))
+            spent["wait"] += line["wait"]
+        else:
+            spent[what] = spent.get(what, 0.0) + seconds
+    spent["steps"] = sum(taken for _, _, taken in parts)
+    return spent
+
+
+def _timings(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the file; a kill may have cut some."""
+    lines = []
+    for raw in path.read_bytes().split(b"\n") if path.exists() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(raw.decode())
+            lines += [line] if _is_time(line) else []
+    return lines
+
+
+def _is_time(line: Any) -> bool:
+    """Whether a line of `timing.jsonl` is as `RunLog` writes it."""
+    if not isinstance(line, dict) or not isinstance(line.get("what"), str):
+        return False
+    steps = line["what"] == "steps"
+    numbers: list[Any] = [
+        line.get(k) for k in ("step", "seconds", *(("after", "wait") if steps else ()))
+    ]
+    finite = all(_is_number(v) and math.isfinite(v) for v in numbers)
+    return finite and (not steps or line["after"] < line["step"])

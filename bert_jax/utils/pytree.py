@@ -1,0 +1,52 @@
+"""Named leaves of a pytree, and rules over their names that must cover every leaf.
+
+A leaf's name is its path joined by slashes, `encoder/layers/attention/query/kernel`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+Tree = Any  # a nested dict of arrays
+
+
+def path_str(path: tuple[Any, ...]) -> str:
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def flatten_with_names(tree: Tree) -> dict[str, Any]:
+    """Name -> leaf, in the order of the tree."""
+    return {path_str(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_with_names(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """`jax.tree.map` whose function is handed the leaf's name first."""
+    return jax.tree_util.tree_map_with_path(lambda p, *xs: f(path_str(p), *xs), tree, *rest)
+
+
+def first_match(rules: Sequence[tuple[str, T]], name: str) -> T:
+    """The value of the first rule whose pattern is found in the name; a rule must exist."""
+    for pattern, value in rules:
+        if re.search(pattern, name):
+            return value
+    raise ValueError(f"no rule covers the parameter {name}: add one")
+
+
+def is_stacked(name: str) -> bool:
+    """Whether axis 0 of the leaf counts groups of layers (the encoder's stack)."""
+    return "/layers/" in f"/{name}"
+
+
+def is_embedding_table(name: str) -> bool:
+    """Whether axis 0 of the leaf counts tokens of the vocabulary."""
+    return re.search(r"(embeddings/word|(mlm|sbo)/bias)$", name) is not None
+
+
+def count(tree: Tree) -> int:
+    """Number of scalars in all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

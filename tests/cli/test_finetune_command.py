@@ -1,0 +1,138 @@
+"""`finetune` and `report` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bert_jax import config, optim
+from bert_jax.config import Experiment
+from bert_jax.training import finetune_config
+from tests.helpers import toy_tasks
+from tests.helpers.cli_runner import call
+from tests.helpers.paths import ROOT
+
+RECIPES = sorted((ROOT / "configs").glob("finetune*.py"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    toy_tasks.model(folder / "model")
+    toy_tasks.task(folder / "data", "classification")
+    return folder
+
+
+def finetune(home: Path, run: Path, *more: object, data: Path | None = None) -> int:
+    where = ["--init", home / "model", "--task", "classification", "--data", data or home / "data"]
+    batch = ["--data.batch_size", 16, "--optim.peak_lr", "3e-3", "--optim.decay_steps", 60]
+    recipe = ROOT / "configs" / "finetune.py"
+    return call("finetune", recipe, *where, *batch, "--run.dir", run, *more)
+
+
+def test_a_run_its_results_and_its_report(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert not finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:3] == ["accuracy", "f1", "precision"]
+    assert [line.split()[0] for line in said[1:3]] == ["dev", "test"]
+    assert "of 6" in said[3]
+    names = {p.name for p in run.iterdir() if not p.name.startswith(".")}
+    assert names == {
+        "config.json",
+        "tokenizer",
+        "checkpoints",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "tensorboard",
+        "results.json",
+        "predictions_dev.jsonl",
+        "predictions_test.jsonl",
+    }
+    again = finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
+    assert not again
+    assert capsys.readouterr().out.splitlines() == said
+
+    assert not call("report", run, "--out", tmp_path / "report")
+    written = {p.name for p in (tmp_path / "report").iterdir()}
+    assert written == {"curves.png", "confusion.png", "report.html"}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "test accuracy" in page
+
+
+def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None:
+    assert not finetune(home, tmp_path / "run", "--run.steps", 2, "--seeds", 2)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [one["run"] for one in found["seeds"]] == ["seed_0", "seed_1"]
+    assert not call("report", tmp_path / "run", "--out", tmp_path / "report")
+    assert "run/seed_1" in (tmp_path / "report" / "report.html").read_text()
+    assert call("predict", tmp_path / "run", "x", "--out", "y") == 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_what_is_asked_for_beats_every_recipe(path: Path, home: Path) -> None:
+    """The heads are the model's family's; shares of a recipe give way to numbers of steps."""
+
+    def change(asked: Experiment) -> Experiment:
+        run = dict(init=str(home / "model"), steps=1000, eval_every=30)
+        return config.replace(asked, optim=dict(warmup_steps=200), run=run)
+
+    found = finetune_config.for_model(config.from_file(path), change)
+    assert found.objective.family == "bert"
+    assert (found.run.epochs, found.run.evals_per_epoch) == (None, None)
+    rate = optim.schedule(found.optim, found.run.steps)
+    # of the peak; an ELECTRA's rate falls from the start
+    assert rate(100) == pytest.approx(found.optim.peak_lr / 2, rel=0.11)
+
+
+ROW = {"text": "red", "label": "red"}
+BAD: dict[str, tuple[str, list[dict], str]] = {
+    "a missing column": ("train", [{"text": "red"}], "no field `label`"),
+    "an unknown label in dev": ("dev", [{"text": "red", "label": "green"}], "green"),
+    "one class only": ("train", [ROW, ROW], "one class only"),
+    "no rows": ("train", [], "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_data_is_said_in_one_line_and_nothing_is_written(
+    name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split, rows, expected = BAD[name]
+    data = toy_tasks.task(tmp_path / "data", "classification")
+    toy_tasks.write(data / f"{split}.jsonl", rows)
+    assert finetune(home, tmp_path / "run", data=data) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert expected in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
+    "an encoder of another size": (("--encoder.layers", 3), "the encoder is the model's"),
+    "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
+    "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
+    "no seeds": (("--seeds", 0), "--seeds is 0"),
+    "a misspelt field": (("--run.epoch", 3), "epoch"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FLAGS))
+def test_bad_flags_are_said(
+    name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, expected = FLAGS[name]
+    assert finetune(home, tmp_path / "run", *flags) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_for_pre_training_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--init", home / "model", "--task", "rte", "--data", home / "data"]
+    assert call("finetune", ROOT / "configs" / "bert_base.py", *where) == 2
+    assert "expected a recipe for fine-tuning" in capsys.readouterr().err

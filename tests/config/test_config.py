@@ -1,0 +1,128 @@
+"""The vocabulary: values in and out, and what one field cannot say alone."""
+
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import pytest
+
+from bert_jax import config, objectives
+from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, replace
+from bert_jax.utils import pytree
+from tests.helpers.paths import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+PUBLISHED = {  # parameters of the full pre-training model, tied tables once
+    "bert_tiny": 4_433_468,
+    "bert_mini": 11_267_900,
+    "bert_small": 29_058_876,
+    "bert_medium": 41_668_412,
+    "bert_base": 110_106_428,
+    "bert_large": 336_226_108,
+    "albert_base": 11_813_810,
+    "albert_large": 17_847_474,
+    "albert_xlarge": 59_021_490,
+    "albert_xxlarge": 223_158_450,
+    "roberta_base": 124_696_665,
+    "roberta_large": 355_411_033,
+    "electra_small": 14_196_219,
+    "electra_base": 119_386_427,
+    "electra_large": 354_655_291,
+    "spanbert_base": 110_300_480,
+    "spanbert_large": 336_998_976,
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_builds_with_the_published_number_of_parameters(path: Path) -> None:
+    experiment = config.from_file(path)
+    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    assert pytree.count(shapes) == PUBLISHED.get(path.stem, pytree.count(shapes))
+    assert (runpy.run_path(str(path))["__doc__"] or "").strip()
+
+
+@pytest.mark.parametrize("experiment", [BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT])
+def test_a_config_survives_json(experiment: Experiment) -> None:
+    assert config.from_dict(Experiment, json.loads(json.dumps(config.to_dict(experiment)))) == (
+        experiment
+    )
+
+
+def test_differences_are_named() -> None:
+    changed = replace(BERT, encoder=dict(layers=6), run=dict(steps=5))
+    assert config.differences(BERT, changed) == {
+        "encoder.layers": (12, 6),
+        "run.steps": (1_000_000, 5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(encoder=dict(heads=5)), "does not divide into encoder.heads 5"),
+        (dict(encoder=dict(groups=5)), "does not divide into encoder.groups"),
+        (dict(encoder=dict(dropout=1.0)), "expected 0 <= x < 1"),
+        (dict(data=dict(length=513)), "beyond the model's encoder.max_length 512"),
+        (dict(data=dict(batch_size=10), optim=dict(accumulate=4)), "does not divide into"),
+        (dict(objective=dict(masking=dict(rate=0.0))), "masking.rate is 0.0"),
+        (dict(objective=dict(masking=dict(max_predictions=0))), "masking.max_predictions is 0"),
+        (dict(objective=dict(masking=dict(geometric_p=1.0))), "masking.geometric_p is 1.0"),
+        (dict(objective=dict(sbo_positions=0)), "objective.sbo_positions is 0"),
+        (dict(encoder=dict(token_types=-1)), "encoder.token_types is -1"),
+        (dict(optim=dict(eps=float("nan"))), "optim.eps is nan: expected more than 0"),
+        (dict(run=dict(steps=0)), "run.steps is 0"),
+        (dict(run=dict(seed=-1)), "run.seed is -1"),
+        (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected at least 1"),
+        (dict(encoder=dict(mlp_size=0)), "encoder.mlp_size is 0"),
+        (dict(optim=dict(decay_steps=0)), "optim.decay_steps is 0"),
+        (dict(encoder=dict(hiden_size=3)), "did you mean hidden_size"),
+    ],
+)
+def test_impossible_values_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(BERT, **change)
+
+
+def test_a_generator_that_cannot_be_is_named() -> None:
+    config = replace(ELECTRA, objective=dict(generator_layers=0.75), encoder=dict(groups=6))
+    with pytest.raises(ValueError, match=r"generator_layers 0.75 do not make a generator"):
+        objectives.build(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config = 3", "exports no `config"),
+        ("config = (", "SyntaxError"),
+        ("from bert_jax.config import BERT, replace\nconfig = replace(BERT, runn={})", "mean run"),
+    ],
+)
+def test_a_config_file_that_fails_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(ValueError, match=message) as e:
+        config.from_file(tmp_path / "bad.py")
+    assert "bad.py" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("encoder", "hiden_size"), 4, "did you mean encoder.hidden_size"),
+        (("encoder", "layers"), "12", "encoder.layers is '12': expected int"),
+        (("encoder", "layers"), True, "expected int"),
+        (("objective", "kind"), "Other", "expected Masked or ReplacedTokens"),
+        (("run",), 3, "run is 3: expected an object"),
+    ],
+)
+def test_a_config_file_is_read_strictly(
+    where: tuple[str, ...], value: object, message: str
+) -> None:
+    values = config.to_dict(BERT)
+    inner = values
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        config.from_dict(Experiment, values)

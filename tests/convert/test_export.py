@@ -1,0 +1,142 @@
+"""What others make of the folders that we write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import load_file
+
+from bert_jax import config, objectives
+from bert_jax.convert.export import export, metrics
+from bert_jax.inference import import_model
+from bert_jax.model import AttentionMask
+from tests.helpers import tiny_configs
+from tests.helpers.hf_fixtures import Model, error, hf_folder, imported, network, read
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "electra", "electra_generator"])
+def test_import_then_export_gives_back_every_bit(kind: str, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf", kind)
+    assert import_model.import_folder(hf, tmp_path / "ours") == []
+    assert export(imported(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back") == []
+    a, b = (load_file(f / "model.safetensors") for f in (hf, tmp_path / "back"))
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert (hf / "vocab.txt").read_bytes() == (tmp_path / "back/vocab.txt").read_bytes()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["back", "hf", "ours"]  # and no working folders
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        import_model.import_folder(hf, hf)
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        export(read(hf), hf, "hf", hf)
+    with pytest.raises(ValueError, match="expected hf, orbax, stablehlo"):
+        export(read(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="only an ELECTRA with both its towers"):
+        export(read(hf), hf, "hf", tmp_path / "x", part="generator")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}]
+    (hf / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert metrics(hf) == {"eval_loss": 2.5}
+    results = {"metric": "accuracy", "steps": 4, "best_step": 2, "dev": {"accuracy": 0.75}}
+    (hf / "results.json").write_text(json.dumps(results))
+    assert metrics(hf) == {"dev accuracy": 0.75}
+    export(read(hf)._replace(step=40), hf, "hf", tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    for part in ("| steps | 40 of 1000000", "| dev accuracy | 0.7500 |", "peak_lr 0.0001"):
+        assert part in text
+
+
+def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    model = read(hf)
+    export(model, hf, "orbax", tmp_path / "out")
+    with ocp.StandardCheckpointer() as checkpointer:
+        back = checkpointer.restore((tmp_path / "out/params").absolute())
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, back, model.params)))
+    assert config.read(tmp_path / "out/config.json") == model.config
+
+
+@pytest.mark.parametrize("part", ["discriminator", "generator"])
+def test_the_tree_of_a_tower_is_that_of_its_config(part: str, tmp_path: Path) -> None:
+    whole, out = tiny_configs.FAMILIES["electra"], tmp_path / "out"
+    params = jax.jit(objectives.build(whole).init)(jax.random.key(0))
+    hf = hf_folder(tmp_path / "hf")  # for its tokenizer
+    export(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((out / "params").absolute())
+    of_config = objectives.build(config.read(out / "config.json"))
+    like = jax.eval_shape(of_config.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, like)
+
+
+ALONE = """
+import sys, jax, numpy as np
+from safetensors.numpy import load_file
+folder = sys.argv[1]
+function = jax.export.deserialize(open(folder + "/model.stablehlo", "rb").read())
+weights = load_file(folder + "/model.safetensors")
+for i in range(2):
+    given = np.load(f"{folder}/given{i}.npz")
+    out = function.call(weights, given["tokens"], given["mask"], given["types"])
+    np.savez(f"{folder}/made{i}.npz", **out)
+assert not any(m.startswith(("bert_jax", "flax")) for m in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) -> None:
+    """Two batch sizes and lengths, in a process that never imports this package."""
+    pytest.importorskip("flatbuffers")
+    hf, out = hf_folder(tmp_path / "hf", kind), tmp_path / "out"
+    model = read(hf)
+    assert export(model, hf, "stablehlo", out) == []
+    rng, net = np.random.default_rng(0), network(model.config, model.params)
+    expected = []
+    for i, shape in enumerate([(2, 7), (5, 19)]):
+        mask = np.arange(shape[1]) < rng.integers(3, shape[1] + 1, shape[0])[:, None]
+        given = {
+            "tokens": rng.integers(0, 37, shape),
+            "mask": mask,
+            "types": rng.integers(0, 2, shape),
+        }
+        given = {k: v.astype(np.int32) for k, v in given.items()}
+        np.savez(out / f"given{i}.npz", **given)
+        sight = AttentionMask(given["mask"], packed=False)
+        batch = {**given, "sight": sight, "masked": np.zeros((shape[0], 1), np.int32)}
+        batch = jax.tree.map(jnp.asarray, batch)
+        expected.append(net.apply({"params": jax.tree.map(jnp.asarray, model.params)}, batch))
+    subprocess.run([sys.executable, "-c", ALONE, str(out)], check=True, cwd=tmp_path)
+    signature = json.loads((out / "signature.json").read_text())
+    for i, theirs in enumerate(expected):
+        made = np.load(out / f"made{i}.npz")
+        assert set(made) == set(signature["results"])
+        for name in {"hidden", "pair", "pooler", "rtd"} & set(made):
+            assert error(made[name], np.asarray(theirs[name])) <= 1e-5
+        if "mlm" in made:
+            assert made["mlm"].shape == (*made["hidden"].shape[:2], 37)
+
+
+def test_without_flatbuffers_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    with pytest.raises(ValueError, match="pip install flatbuffers"):
+        export(read(hf), hf, "stablehlo", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]

@@ -1,0 +1,247 @@
+"""Fine-tuned heads to Hugging Face's classes and back; needs no peer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import bert_jax
+from bert_jax import config, convert, objectives
+from bert_jax.config import Imported, Supervised, replace
+from bert_jax.convert.export import export
+from bert_jax.data.tokenization import tokenizer as tokenizers
+from bert_jax.inference import import_model
+from bert_jax.perf import param_table
+from tests.convert.test_export import ALONE
+from tests.helpers.hf_fixtures import Model, error, hf_folder
+
+SIZES: dict[str, Any] = dict(layers=2, hidden_size=12, heads=3, vocab_size=37, max_length=24)
+BASES = {"bert": config.BERT, "albert": config.ALBERT, "electra": config.ELECTRA}
+LABELS = ("no", "perhaps", "yes")
+
+
+def tuned(family: str, task: Any, **changes: Any) -> tuple[Any, Any]:
+    """An experiment with a random head, as if it had been fine-tuned."""
+    labels = LABELS if task in ("classification", "tagging") else ()
+    objective = config.supervised(family, task, labels, **changes)
+    extra = {} if family == "bert" else dict(embedding_size=8)
+    experiment = replace(BASES[family], encoder=SIZES | extra, objective=objective)
+    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return experiment, jax.tree.map(
+        lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes
+    )
+
+
+TOKENS = jnp.arange(32).reshape(4, 8)
+BATCH = {"tokens": TOKENS, "size": jnp.array([7, 5, 8, 6]), "first": jnp.array([3, 5, 4, 2])}
+
+
+def outputs(experiment: Any, params: Any) -> Any:
+    params = jax.tree.map(jnp.asarray, params)
+    return jax.jit(objectives.build(experiment).outputs)(params, BATCH)
+
+
+@pytest.mark.parametrize("task", ["classification", "stsb", "tagging"])
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_what_comes_back_computes_the_same(family: str, task: Any) -> None:
+    """ELECTRA's linear head comes back with a GELU in it, STS-B's scale inside its weights."""
+    ours = tuned(family, task)
+    written, tensors, left_out = convert.to_hf(*ours)
+    back = convert.from_hf(written, tensors)
+    assert not left_out
+    objective = back[0].objective
+    assert isinstance(objective, Supervised)
+    assert (objective.scale, objective.labels) == (1.0, ours[0].objective.labels)
+    assert error(outputs(*back), outputs(*ours)) <= 1e-5
+    again = convert.to_hf(*back)
+    assert again.config == written
+    assert all(np.array_equal(again.tensors[k], tensors[k]) for k in tensors)
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "changes", "message"),
+    [
+        ("electra", "qa", {}, "no class for joint spans: fine-tune with --objective.span linear"),
+        ("bert", "classification", dict(head="first"), "BertForSequenceClassification has no such"),
+        ("electra", "choice", dict(head="pooler"), "fine-tune with --objective.head gelu"),
+        ("electra", "classification", dict(labels=tuple("abcdefg")), "need 14 of its 12 units"),
+        ("albert", "tagging", dict(family="bert"), "Hugging Face's bert has no projection"),
+    ],
+)
+def test_what_no_class_of_theirs_computes_is_refused(
+    family: str, task: Any, changes: Any, message: str
+) -> None:
+    experiment, params = tuned(family, task)
+    experiment = replace(experiment, objective=changes)
+    if "labels" in changes:
+        params["label"]["dense"] = {"kernel": np.ones((12, 7)), "bias": np.ones(7)}
+    with pytest.raises(ValueError, match=message):
+        convert.to_hf(experiment, params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(problem_type="multi_label_classification"), "for the encoder alone, drop"),
+        (dict(problem_type="regression"), "problem_type 'regression' with 3 labels"),
+        (dict(id2label={"0": "a", "2": "b"}), "expected a name for each number from 0 on"),
+        (dict(id2label=None, num_labels=0), "expected a name for each number"),
+        (dict(id2label={"0": "a", "1": "b"}), r"wrong shape classifier.bias \[3\], expected \[2\]"),
+        (dict(classifier_dropout="much"), "a dropout of 'much'"),
+    ],
+)
+def test_a_head_that_is_not_ours_is_refused(changes: Any, message: str) -> None:
+    written, tensors, _ = convert.to_hf(*tuned("bert", "classification"))
+    with pytest.raises(ValueError, match=message):
+        convert.from_hf(written | changes, tensors)
+
+
+def test_labels_without_names_are_numbered_as_theirs_are() -> None:
+    written, tensors, _ = convert.to_hf(*tuned("bert", "tagging"))
+    for key in ("id2label", "label2id"):
+        written.pop(key)
+    objective = convert.from_hf(written | dict(num_labels=3), tensors)[0].objective
+    assert objective.labels == ("LABEL_0", "LABEL_1", "LABEL_2")  # type: ignore[union-attr]
+
+
+def test_the_head_can_be_passed_over_and_the_encoder_kept() -> None:
+    written, tensors, _ = convert.to_hf(*tuned("bert", "classification"))
+    experiment, params = convert.from_hf(written, tensors, drop=["classifier."])
+    assert experiment.objective == Imported("bert", pooler=True)
+    assert set(params) == {"embeddings", "encoder", "pooler"}
+    with pytest.raises(ValueError, match="fine-tuned for classification, other heads"):
+        convert.with_heads(*convert.from_hf(written, tensors), ["mlm"])
+
+
+def test_a_pooler_that_nothing_reads_is_passed_over() -> None:
+    """As in the published models for SQuAD."""
+    written, tensors, _ = convert.to_hf(*tuned("bert", "qa"))
+    idle = {"bert.pooler.dense.weight": np.ones((12, 12)), "bert.pooler.dense.bias": np.ones(12)}
+    assert "pooler" not in convert.from_hf(written, tensors | idle)[1]
+    with pytest.raises(ValueError, match=r"unexpected cls\.seq"):
+        convert.from_hf(written, tensors | {"cls.seq.weight": np.ones(2)})
+
+
+# ---- folders
+
+
+def saved(folder: Path, family: str, task: Any, **changes: Any) -> Model:
+    """A fine-tuned model beside the tokenizer of `folder`, which is made."""
+    hf_folder(folder)
+    return Model(*tuned(family, task, **changes), tokenizers.load(folder), 7)
+
+
+def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> None:
+    model = saved(tmp_path / "hf", "electra", "classification")
+    export(model, tmp_path / "hf", "hf", tmp_path / "out")
+    import_model.import_folder(tmp_path / "out", tmp_path / "ours")
+    assert convert.read_experiment(tmp_path / "out") == convert.read_folder(tmp_path / "out")[0]
+    table = param_table.parameter_table(convert.read_experiment(tmp_path / "out"))["parameters"]
+    for folder in ("out", "ours"):
+        loaded = bert_jax.load(tmp_path / folder)
+        assert loaded.config.objective.labels == LABELS  # type: ignore[union-attr]
+        assert sum(p.size for p in jax.tree.leaves(loaded.params)) == table["total"]
+        out = jax.jit(loaded.objective.outputs)(loaded.params, BATCH)
+        assert error(out, outputs(model.config, model.params)) <= 1e-5
+        with pytest.raises(ValueError, match="no masked-word head"):
+            loaded.fill("a [MASK]")
+    export(bert_jax.load(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back")  # type: ignore[arg-type]
+    a, b = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "back"))
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_the_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
+    model = saved(tmp_path / "hf", "bert", "classification")
+    results = {"metric": "accuracy", "steps": 4, "best_step": 2}
+    results |= {"dev": {"accuracy": 0.75}, "test": {"accuracy": 0.5}}
+    (tmp_path / "hf/results.json").write_text(json.dumps(results))
+    experiment = replace(model.config, objective=dict(task="mnli", labels=("a|b", *LABELS)))
+    params = model.params | {"label": {"dense": {"kernel": np.ones((12, 4)), "bias": np.ones(4)}}}
+    export(
+        model._replace(config=experiment, params=params), tmp_path / "hf", "hf", tmp_path / "out"
+    )
+    card = (tmp_path / "out/README.md").read_text()
+    for part in (
+        "| task | mnli, a classification |",
+        "| labels | a\\|b, no, perhaps, yes |",
+        "| dev accuracy | 0.7500 |",
+        "| test accuracy | 0.5000 |",
+        "import AutoModelForSequenceClassification, AutoTokenizer",
+    ):
+        assert part in card
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [("bert", "stsb"), ("electra", "qa"), ("albert", "qa")]
+)
+def test_the_compiled_function_answers_with_the_head(
+    family: str, task: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("flatbuffers")
+    model, out = saved(tmp_path / "hf", family, task, scale=5.0), tmp_path / "out"
+    assert export(model, tmp_path / "hf", "stablehlo", out) == []
+    rng, expected = np.random.default_rng(0), []
+    for i, (rows, length) in enumerate([(2, 20), (3, 24)]):
+        size, first = rng.integers(12, length + 1, rows), rng.integers(3, 9, rows)
+        at = np.arange(length)
+        mask, types = at < size[:, None], (at >= first[:, None]) & (at < size[:, None])
+        tokens = rng.integers(0, 37, (rows, length))
+        given = {"tokens": tokens, "mask": mask, "types": types}
+        np.savez(out / f"given{i}.npz", **{k: v.astype(np.int32) for k, v in given.items()})  # type: ignore[arg-type]
+        batch = {"tokens": tokens, "size": size, "first": first, "context": first}
+        batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
+        params = jax.tree.map(jnp.asarray, model.params)
+        expected.append(jax.jit(objectives.build(model.config).outputs)(params, batch))
+    script = ALONE.replace("**out)", "**out.get('span', {'label': out.get('label')}))")
+    subprocess.run([sys.executable, "-c", script, str(out)], check=True, cwd=tmp_path)
+    signature = json.loads((out / "signature.json").read_text())
+    for i, ours in enumerate(expected):
+        made = dict(np.load(out / f"made{i}.npz"))
+        if task == "stsb":
+            ours = {"label": ours[:, None]}
+        assert {f"span/{k}" if task == "qa" else k for k in made} < set(signature["results"])
+        assert all(error(made[k], np.asarray(v)) <= 1e-5 for k, v in ours.items())
+
+
+@pytest.mark.peer
+def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    hf = hf_folder(tmp_path / "hf")
+    whole = convert.read_folder(hf)[1]
+    tensors = load_file(hf / "model.safetensors")
+    (hf / "model.safetensors").unlink()
+    where = {k: f"pytorch_model-{i % 2}.bin" for i, k in enumerate(tensors)}
+    for file in sorted(set(where.values())):
+        part = {k: torch.from_numpy(v) for k, v in tensors.items() if where[k] == file}
+        torch.save(part, hf / file)
+    index = hf / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    same = jax.tree.map(np.array_equal, convert.read_folder(hf, allow_pickle=True)[1], whole)
+    assert all(jax.tree.leaves(same))
+    with pytest.raises(ValueError, match="a pickle, which could run code"):
+        convert.read_folder(hf)
+    for name, file, message in (
+        ("bert.pooler.dense.bias", "../x.bin", "expected the name of a file in the same folder"),
+        ("bert.pooler.dense.bias", "x.bin", "which is not there"),
+        ("bert.more", "pytorch_model-0.bin", r"do not hold: bert\.more"),
+    ):
+        index.write_text(json.dumps({"weight_map": where | {name: file}}))
+        with pytest.raises(ValueError, match=message):
+            convert.read_folder(hf, allow_pickle=True)
+    torch.save({"a": Path.cwd}, hf / "pytorch_model-0.bin")
+    index.write_text(json.dumps({"weight_map": where}))
+    with pytest.raises(ValueError, match="is not a file of tensors alone"):
+        convert.read_folder(hf, allow_pickle=True)
+    save_file(tensors, hf / "model.safetensors")  # which is taken before any pickle
+    convert.read_folder(hf, allow_pickle=True)

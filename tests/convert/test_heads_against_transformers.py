@@ -1,0 +1,228 @@
+# ruff: noqa: E402  what follows is skipped where the peers are absent
+"""Fine-tuned heads beside transformers' classes: outputs, losses, gradients, and the way there
+and back."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+T = pytest.importorskip("transformers")
+
+from bert_jax import config, convert, objectives
+from bert_jax.config import Supervised, replace
+from bert_jax.convert.export import export
+from bert_jax.data.tokenization import tokenizer as tokenizers
+from tests.helpers import hf_reference
+from tests.helpers.hf_fixtures import Model, hf_folder
+from tests.helpers.tiny_configs import FAMILIES as SMALL
+
+pytestmark = pytest.mark.peer
+
+TOLERANCE = 1e-5
+CLASSES = {
+    "classification": "SequenceClassification",
+    "regression": "SequenceClassification",
+    "tagging": "TokenClassification",
+    "choice": "MultipleChoice",
+    "qa": "QuestionAnswering",
+}
+FAMILIES = ["bert", "albert", "roberta", "electra"]
+CASES = list(itertools.product(FAMILIES, CLASSES))
+LABELS = ("no", "perhaps", "yes")
+
+
+@cache
+def theirs(family: str, kind: str) -> Any:
+    """A random model of odd sizes with three labels, or the one number of a regression."""
+    named = LABELS[:1] if kind == "regression" else LABELS
+    labels: dict[str, Any] = dict(id2label=dict(enumerate(named)))
+    labels |= dict(label2id={name: i for i, name in enumerate(named)})
+    rate = "classifier_dropout_prob" if family == "albert" else "classifier_dropout"
+    if kind == "choice":
+        own = {"electra": "summary_last_dropout", "roberta": "hidden_dropout_prob"}
+        rate = own.get(family, rate)
+    labels = labels if kind in ("classification", "regression", "tagging") else {}
+    sizes = hf_reference.odd_config(family, 3, **labels, **{rate: 0.2})
+    torch.manual_seed(4)
+    made = getattr(T, f"{family.capitalize()}For{CLASSES[kind]}")(sizes)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.normal_(std=0.15) if p.ndim > 1 else p.add_(0.1 * torch.randn_like(p))
+    return made.eval()
+
+
+def rows(made: Any, kind: str) -> dict[str, np.ndarray]:
+    """Six rows with labels; spans in full ones, as theirs admits padding for an answer."""
+    one, rng = hf_reference.batch(made.config, 5, rows=6), np.random.default_rng(6)
+    length = one["tokens"].shape[1]
+    if kind == "qa":
+        one["size"] = np.full(6, length, np.int32)
+        one["tokens"] = rng.integers(2, made.config.vocab_size, (6, length)).astype(np.int32)
+        one["start"], one["end"] = rng.integers(0, length, (2, 6)).astype(np.int32)
+    elif kind == "tagging":
+        asked = hf_reference.real(one) & (rng.random((6, length)) < 0.6)
+        one["tags"] = np.where(asked, rng.integers(0, 3, (6, length)), -1).astype(np.int32)
+    elif kind == "regression":
+        one["label"] = rng.normal(size=6).astype(np.float32)
+    elif kind == "classification":
+        one["label"] = rng.integers(0, 3, 6).astype(np.int32)
+    else:
+        one = {k: one[k].reshape(2, 3, *one[k].shape[1:]) for k in ("tokens", "size", "first")}
+        one["label"] = np.array([2, 0], np.int32)
+        at = np.arange(length)
+        types = (at >= one["first"][..., None]) & (at < one["size"][..., None])
+        one["types"] = types * (made.config.type_vocab_size - 1)
+    return one
+
+
+def call(made: Any, one: dict[str, np.ndarray]) -> Any:
+    long = lambda x: torch.tensor(x).long()  # noqa: E731
+    labels = {k: long(one[k]) for k in ("start", "end") if k in one}
+    given = {f"{k}_positions": v for k, v in labels.items()}
+    if "tags" in one:
+        given = {"labels": long(np.where(one["tags"] < 0, -100, one["tags"]))}
+    elif "label" in one:
+        given = {"labels": torch.tensor(one["label"])}
+        given["labels"] = (
+            given["labels"] if one["label"].dtype == np.float32 else long(one["label"])
+        )
+    real = np.arange(one["tokens"].shape[-1]) < one["size"][..., None]
+    return made(
+        input_ids=long(one["tokens"]),
+        attention_mask=long(real),
+        token_type_ids=long(one["types"]),
+        **given,
+    )
+
+
+def outputs_of(out: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Their logits as ours are laid out, the padding cut off."""
+    if "start_logits" in out:
+        return {k: out[f"{k}_logits"].detach().numpy() for k in ("start", "end")}
+    logits = out.logits.detach().numpy()
+    if "tags" in one:
+        logits = logits[hf_reference.real(one)]
+    return {"logits": logits[:, 0] if logits.shape[-1] == 1 else logits}
+
+
+def ours_of(objective: Any, params: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
+    out = jax.jit(objective.outputs)(params, {k: jnp.asarray(v) for k, v in one.items()})
+    if isinstance(out, dict):
+        return out
+    return {"logits": out[hf_reference.real(one)] if "tags" in one else out}
+
+
+def without_slope(made: Any, kind: str) -> list[str]:
+    """Biases that add one number to all that a softmax compares: no gradient in exact
+    arithmetic."""
+    if kind == "choice":
+        return ["classifier.bias"]
+    if kind != "qa":
+        return []
+    last = ("output.LayerNorm.bias", "full_layer_layer_norm.bias")
+    norms = [n for n, _ in made.named_parameters() if n.endswith(last)]
+    return ["qa_outputs.bias", *norms[-1:]]
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_outputs_loss_and_gradients_are_theirs(family: str, kind: str) -> None:
+    made = theirs(family, kind)
+    one = rows(made, kind)
+    experiment, params = hf_reference.imported(made)
+    objective = objectives.build(experiment)
+    assert isinstance(experiment.objective, Supervised)
+    assert experiment.objective.kind == kind
+    made.zero_grad()
+    told = call(made, one)
+    told.loss.backward()
+    expected, ours = outputs_of(told, one), ours_of(objective, params, one)
+    for name, logits in expected.items():
+        assert hf_reference.error(ours[name], logits) <= TOLERANCE
+
+    batch = {k: jnp.asarray(v) for k, v in one.items()}
+
+    def loss(params: Any) -> jax.Array:
+        terms = objective.terms(params, batch, None)
+        return objectives.total(objective.weights, terms, objective.counts(batch))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert hf_reference.error(value, told.loss.detach().numpy()) <= TOLERANCE
+    slopes, expected = convert.to_hf(experiment, grads).tensors, hf_reference.gradients(made)
+    for free in without_slope(made, kind):
+        scale = np.abs(expected[free.replace("bias", "weight")]).max()
+        assert np.abs(slopes.pop(free) - expected.pop(free)).max() <= TOLERANCE * scale
+    worst = hf_reference.errors(slopes, expected)
+    assert max(worst.values()) <= TOLERANCE, max(worst, key=worst.__getitem__)
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_there_and_back_is_identical(family: str, kind: str) -> None:
+    made = theirs(family, kind)
+    hf, tensors = hf_reference.config_json(made), hf_reference.tensors(made)
+    experiment, params = convert.from_hf(hf, tensors)
+    written, back, left_out = convert.to_hf(experiment, params)
+    assert not left_out
+    assert back.keys() == tensors.keys()
+    assert all(np.array_equal(back[k], tensors[k]) for k in tensors)
+    again = type(made.config)(**written).to_dict()
+    for key, value in made.config.to_dict().items():
+        if key not in ("architectures", "dtype", "problem_type"):
+            assert again[key] == value, key
+    if kind in ("classification", "tagging"):
+        assert experiment.objective.labels == LABELS  # type: ignore[union-attr]
+    assert experiment.objective.dropout == 0.2  # type: ignore[union-attr]
+
+
+def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
+    """A model of ours with random parameters and the head of its family."""
+    hf_folder(folder)
+    tokenizer = tokenizers.load(folder)
+    task = "stsb" if kind == "regression" else kind
+    labels = LABELS if kind in ("classification", "tagging") else ()
+    objective = config.supervised(family, task, labels, unanswerable=False, **changes)
+    encoder = replace(SMALL[family].encoder, vocab_size=tokenizer.vocab_size)
+    if family == "roberta":  # the tokenizer pads with 0
+        encoder = replace(encoder, pad_id=0, position_offset=1)
+    experiment = replace(SMALL[family], encoder=encoder, objective=objective)
+    drawn = objectives.build(experiment).init(jax.random.key(0))
+    key = iter(jax.random.split(jax.random.key(1), 200))
+    louder = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
+    return Model(experiment, louder, tokenizer, 7)
+
+
+@pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])
+def test_ours_opens_there(family: str, kind: str, tmp_path: Path, caplog: Any) -> None:
+    """Also ELECTRA's linear head, which theirs has no class for, and STS-B's scale."""
+    changes = dict(span="linear") if kind == "qa" else {}
+    model = fine_tuned(family, kind, tmp_path / "hf", **changes)
+    assert export(model, tmp_path / "hf", "hf", tmp_path / "out") == []
+    T.logging.enable_propagation()
+    with caplog.at_level(logging.WARNING):
+        reader = getattr(T, f"AutoModelFor{CLASSES[kind]}")
+        made, info = reader.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    assert not caplog.records, caplog.text
+    one = rows(made.eval(), kind)
+    if model.config.encoder.token_types < 2:
+        one["types"] = np.zeros_like(one["types"])
+    told = outputs_of(call(made, one), one)
+    ours = ours_of(objectives.build(model.config), model.params, one)
+    for name, logits in told.items():
+        assert hf_reference.error(ours[name], logits) <= TOLERANCE
+    if kind in ("classification", "tagging"):
+        assert tuple(made.config.id2label.values()) == LABELS
+    if kind == "regression":
+        assert made.config.problem_type == "regression"
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"AutoModelFor{CLASSES[kind]}.from_pretrained" in card
+    assert "no, perhaps, yes" in card or kind not in ("classification", "tagging")

@@ -1,0 +1,293 @@
+"""Hugging Face's names and shapes to ours and back, from recorded models; needs no peer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import config, convert
+from bert_jax.config import ALBERT, BERT, ROBERTA, Imported, Masked, ReplacedTokens, replace
+from bert_jax.objectives import losses
+from bert_jax.utils.pytree import flatten_with_names
+from tests.helpers.hf_fixtures import error, golden, network, recorded
+
+KINDS = ["bert", "albert", "roberta", "electra", "electra_generator"]
+
+
+def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> jax.Array:
+    out: Any = network(experiment, params).apply({"params": params}, batch)
+    terms = []
+    if "mlm" in out:
+        logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+        terms.append(losses.cross_entropy(logits, batch["targets"], batch["weights"])[0])
+    if "pair" in out:
+        terms.append(losses.cross_entropy(out["pair"], batch["pair"], jnp.ones(3))[0])
+    if "rtd" in out:
+        labels = (batch["tokens"] != batch["labels"]).astype(jnp.float32)
+        terms.append(losses.sigmoid_cross_entropy(out["rtd"], labels, real.astype(jnp.float32)))
+    return sum(t.value for t in terms)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_outputs_and_gradients(kind: str) -> None:
+    """What transformers computed, without transformers."""
+    told = golden(kind)
+    experiment, params = convert.from_hf(*recorded(kind))
+    params = jax.tree.map(jnp.asarray, params)
+    batch = {k: jnp.asarray(v) for k, v in told["batch"].items()}
+    real = jnp.arange(batch["tokens"].shape[1]) < batch["size"][:, None]
+    out: Any = network(experiment, params).apply({"params": params}, batch)
+    hidden = out["layers"][-len(told["hidden"]) :]
+    assert error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
+    if "mlm" in out:
+        out["mlm"] = losses.project(*out["mlm"], params["embeddings"]["word"])
+    for name, logits in told["logits"].items():
+        used = real if name == "rtd" else slice(None)
+        assert error(out[name][used], logits[used]) <= 1e-5, name
+    loss, grads = jax.jit(jax.value_and_grad(lambda p: loss_of(experiment, p, batch, real)))(params)
+    assert error(loss, told["loss"]) <= 1e-5
+    theirs = convert.to_hf(experiment, grads).tensors
+    assert theirs.keys() == told["slope"].keys()
+    for name, slope in told["slope"].items():
+        of = name.replace("key.bias", "query.bias")  # the gradient of a key bias is zero
+        assert abs(np.linalg.norm(theirs[name]) - slope) <= 1e-4 * told["slope"][of], name
+
+
+# ---- there and back
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_after_import_is_identical(kind: str) -> None:
+    hf, tensors = recorded(kind)
+    written, back, left_out = convert.to_hf(*convert.from_hf(hf, tensors))
+    assert back.keys() == tensors.keys()
+    assert not left_out
+    assert all(np.array_equal(back[k], tensors[k]) for k in tensors)
+    assert all(hf[k] == v for k, v in written.items() if k != "dtype")
+
+
+def test_heads_decide_the_objective() -> None:
+    hf, tensors = recorded("bert")
+    assert convert.from_hf(hf, tensors)[0].objective == BERT.objective
+    bare = {k: v for k, v in tensors.items() if not k.startswith("cls.")}
+    hf["architectures"] = ["BertModel"]
+    assert convert.from_hf(hf, bare)[0].objective == Imported("bert", pooler=True)
+    assert convert.from_hf(*recorded("electra"))[0].objective == Imported("electra", rtd=True)
+    assert convert.from_hf(*recorded("roberta"))[0].objective == ROBERTA.objective
+
+
+def test_old_names_buffers_and_tied_tensors() -> None:
+    """Without a prefix, layer norms called gamma and beta, and what is there twice."""
+    hf, tensors = recorded("bert", architectures=["BertModel"])
+    expected = convert.from_hf(hf, {k: v for k, v in tensors.items() if k[:4] != "cls."})[1]
+    old = {k.removeprefix("bert."): v for k, v in tensors.items() if k[:4] != "cls."}
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): v
+        for k, v in old.items()
+    }
+    old["embeddings.position_ids"] = np.arange(19)[None]
+    same = jax.tree.map(np.array_equal, convert.from_hf(hf, old)[1], expected)
+    assert all(jax.tree.leaves(same))
+
+    word = tensors["bert.embeddings.word_embeddings.weight"]
+    tied = {**tensors, "cls.predictions.decoder.weight": word}
+    tied["cls.predictions.decoder.bias"] = tied.pop("cls.predictions.bias")
+    convert.from_hf(recorded("bert")[0], tied)
+    tied["cls.predictions.decoder.weight"] = word + 1
+    with pytest.raises(ValueError, match=r"not tied cls\.predictions\.decoder\.weight"):
+        convert.from_hf(recorded("bert")[0], tied)
+
+
+def test_a_roberta_without_types_is_written_with_a_row_of_zeros() -> None:
+    hf, tensors = recorded("roberta")
+    name = "roberta.embeddings.token_type_embeddings.weight"
+    assert convert.from_hf(hf, tensors)[0].encoder.token_types == 1  # a row that is not zero
+    tensors[name] = np.zeros_like(tensors[name])
+    experiment, params = convert.from_hf(hf, tensors)
+    assert experiment.encoder.token_types == 0
+    assert "type" not in params["embeddings"]
+    assert np.array_equal(convert.to_hf(experiment, params).tensors[name], tensors[name])
+
+
+def random_params(experiment: Any, heads: tuple[str, ...]) -> Any:
+    rng = np.random.default_rng(0)
+    shapes = convert.shapes_of(experiment.encoder, heads)
+    return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+
+
+SIZES: dict[str, Any] = dict(layers=4, hidden_size=12, heads=3, vocab_size=19, max_length=9)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "kind", "sets"),
+    [
+        (dict(groups=2), "albert", 2),
+        (dict(groups=1, embedding_size=8), "albert", 1),
+        (dict(groups=2, share_params="attention"), "albert", 4),
+        (dict(groups=1, share_params="mlp", embedding_size=8), "albert", 4),
+    ],
+)
+def test_shared_layers_compute_the_same_there(encoder: Any, kind: str, sets: int) -> None:
+    """Where ALBERT shares as we do its groups are ours; else every layer is written out."""
+    ours = replace(BERT, encoder=SIZES | encoder)
+    params = random_params(ours, ("mlm", "pooler", "pair"))
+    written, tensors, left_out = convert.to_hf(ours, params)
+    assert (written["model_type"], written["num_hidden_groups"], left_out) == (kind, sets, [])
+    back, again = convert.from_hf(written, tensors)
+    assert back.encoder.num_groups == sets
+    batch = {
+        "tokens": jnp.arange(8)[None],
+        "size": jnp.array([7]),
+        "first": jnp.array([3]),
+        "masked": jnp.array([[2]]),
+    }
+    a, b = (
+        jax.jit(network(e, p).apply)({"params": p}, batch)["hidden"]
+        for e, p in ((ours, params), (back, again))
+    )
+    assert error(a, np.asarray(b)) <= 1e-6
+
+
+def test_layers_of_an_electra_that_shares_are_written_out() -> None:
+    ours = replace(BERT, encoder=SIZES | dict(groups=2), objective=ReplacedTokens(weight=50.0))
+    tower = random_params(ours, ("rtd",))
+    small = replace(ours, encoder=ours.objective.generator(ours.encoder))  # type: ignore[union-attr]
+    generator = random_params(small, ("mlm",))
+    generator.pop("embeddings")
+    params = {"embeddings": tower.pop("embeddings"), "discriminator": tower, "generator": generator}
+    written, tensors, _ = convert.to_hf(ours, params)
+    query = [tensors[f"electra.encoder.layer.{i}.attention.self.query.weight"] for i in range(4)]
+    assert written["architectures"] == ["ElectraForPreTraining"]
+    assert np.array_equal(query[0], query[1])
+    assert not np.array_equal(query[1], query[2])
+    other = convert.to_hf(ours, params, "generator")
+    assert other.config["architectures"] == ["ElectraForMaskedLM"]
+    assert other.config["hidden_size"] == 3
+
+
+def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
+    discriminator = convert.from_hf(*recorded("electra", num_attention_heads=3))
+    hf, tensors = recorded("electra_generator", num_attention_heads=1, intermediate_size=60)
+    tensors |= {k: v for k, v in recorded("electra")[1].items() if ".embeddings." in k}
+    for i in range(2):  # the width of the feed-forward part follows from the generator's size
+        at = f"electra.encoder.layer.{i}"
+        tensors[f"{at}.intermediate.dense.weight"] = np.ones((60, 15), np.float32)
+        tensors[f"{at}.intermediate.dense.bias"] = np.ones(60, np.float32)
+        tensors[f"{at}.output.dense.weight"] = np.ones((15, 60), np.float32)
+    generator = convert.from_hf(hf, tensors)
+    experiment, params = convert.join(discriminator, generator)
+    assert experiment.objective == ReplacedTokens(generator_size=1.0, tied="all")
+    assert set(params) == {"embeddings", "generator", "discriminator"}
+    for part, (_, alone) in (("discriminator", discriminator), ("generator", generator)):
+        back = convert.from_hf(*convert.to_hf(experiment, params, part)[:2])[1]
+        same = jax.tree.map(np.array_equal, back, alone)
+        assert all(jax.tree.leaves(same))
+    with pytest.raises(ValueError, match="expected ELECTRA's discriminator"):
+        convert.join(generator, discriminator)
+    with pytest.raises(ValueError, match="only an ELECTRA with both"):
+        convert.to_hf(*discriminator, "generator")
+
+
+def test_what_has_no_place_there_is_named() -> None:
+    span = replace(config.SPANBERT, encoder=SIZES)
+    params = random_params(span, ("mlm",)) | {"sbo": {"bias": np.zeros(19, np.float32)}}
+    written, _, left_out = convert.to_hf(span, params)
+    assert written["architectures"] == ["BertForMaskedLM"]
+    assert left_out == ["sbo/bias"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (
+            dict(position_offset=2, embedding_size=8, pad_id=1),
+            "Hugging Face.s roberta has no projection",
+        ),
+        (dict(position_offset=2, pad_id=0), "can only have 1 with the padding id 0"),
+        (dict(position_offset=2, pad_id=1, activation="relu"), "can only have gelu in its head"),
+    ],
+)
+def test_what_nobody_there_computes_is_refused(encoder: Any, message: str) -> None:
+    ours = replace(BERT, encoder=SIZES | encoder, objective=Masked(sentence_pair=False))
+    with pytest.raises(ValueError, match=message):
+        convert.to_hf(ours, random_params(ours, ("mlm",)))
+
+
+# ---- what does not fit
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    hf, tensors = recorded("bert")
+    tensors.pop("cls.predictions.bias")
+    tensors["classifier.weight"] = np.zeros((3, 15), np.float32)
+    tensors["bert.pooler.dense.weight"] = np.zeros((15, 16), np.float32)
+    tensors["cls.seq_relationship.bias"] = np.array([np.nan, 0], np.float32)
+    tensors["bert.embeddings.LayerNorm.bias"] = np.zeros(15, np.int32)
+    with pytest.raises(ValueError, match="do not fit a bert") as raised:
+        convert.from_hf(hf, tensors)
+    for part in (
+        "missing cls.predictions.bias [37]",
+        "unexpected classifier.weight [3, 15]",
+        "wrong shape bert.pooler.dense.weight [15, 16], expected [15, 15]",
+        "not finite cls.seq_relationship.bias",
+        "wrong type bert.embeddings.LayerNorm.bias int32",
+    ):
+        assert part in str(raised.value)
+
+
+def test_what_is_not_needed_can_be_passed_over() -> None:
+    hf, tensors = recorded("bert")
+    extra = {**tensors, "taxonomy.weight": np.zeros((3, 15), np.float32)}
+    convert.from_hf(hf, extra, drop=("taxonomy.",))
+    cut = {k: v for k, v in tensors.items() if not k.startswith("cls.seq")}
+    with pytest.raises(ValueError, match=r"missing cls\.seq_relationship\.weight"):
+        convert.from_hf(hf, cut)
+    experiment, params = convert.from_hf(hf, cut, absent=("pair",))
+    assert experiment.objective == Imported("bert", mlm=True, pooler=True)
+    assert "pair" not in flatten_with_names(params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model_type="gpt2"), "model_type 'gpt2': expected one of bert"),
+        (dict(model_type=None, architectures=None), "model_type None"),
+        (dict(position_embedding_type="relative_key"), "position_embedding_type 'relative_key'"),
+        (dict(is_decoder=True), "is_decoder True: only False"),
+        (dict(hidden_act="mish"), "hidden_act 'mish': expected gelu"),
+        (dict(hidden_size="768"), "hidden_size '768': expected a number"),
+        (dict(num_attention_heads=4), "does not divide into"),
+        (dict(num_hidden_layers=10**9), "these two files do not belong together"),
+        (dict(hidden_size=3 * 10**6), "expected [37, 3000000]"),
+        (dict(hidden_size=0), "encoder.hidden_size is 0"),
+        (dict(layer_norm_eps=True), "eps True"),
+        (dict(hidden_size=60), "expected [37, 60]"),
+        (dict(vocab_size=38), "expected [38, 15]"),
+    ],
+)
+def test_a_config_that_is_not_of_these_tensors(changes: Any, message: str) -> None:
+    hf, tensors = recorded("bert", **changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert.from_hf(hf, tensors)
+
+
+def test_a_fixed_activation_is_not_taken_for_another() -> None:
+    with pytest.raises(ValueError, match="which always uses gelu"):
+        convert.from_hf(*recorded("roberta", hidden_act="relu"))
+
+
+def test_albert_by_its_own_defaults() -> None:
+    """A config.json may leave out what its family's defaults say."""
+    hf, tensors = recorded("albert")
+    for key in ("hidden_act", "layer_norm_eps", "type_vocab_size", "num_hidden_groups"):
+        hf.pop(key)
+    encoder = convert.from_hf(hf, tensors)[0].encoder
+    assert (encoder.activation, encoder.layer_norm_eps) == ("gelu_tanh", 1e-12)
+    assert encoder.num_groups == ALBERT.encoder.num_groups

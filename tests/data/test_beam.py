@@ -1,0 +1,157 @@
+"""Beam makes the corpus that this machine makes, to the last byte of its rows."""
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_jax.data import corpus, records, work_shards
+from bert_jax.data.corpus import prepare
+from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.paths import SAMPLE
+
+with_beam = pytest.mark.skipif(
+    importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """Two files of about a hundred documents, and a tokenizer."""
+    folder = tmp_path_factory.mktemp("given")
+    documents = [d[: len(d) // 40] for d in SAMPLE.read_text(encoding="utf-8").split("\n\n")]
+    for name, part in (("a", documents[:50]), ("b", documents[50:100])):
+        (folder / f"{name}.txt").write_text("\n\n".join(part), encoding="utf-8")
+    train_tokenizer(documents, "wordpiece", 500).save(folder / "tokenizer")
+    return folder
+
+
+def make(given: Path, out: Path, **options) -> corpus.Corpus:
+    asked = {"texts": [str(given / "*.txt")], "segments": "nsp", "length": 32} | options
+    return prepare(tokenizer_dir=given / "tokenizer", out=out, progress=False, **asked)
+
+
+def rows(made: corpus.Corpus) -> list[str]:
+    """A hash of every row, in their order, training rows first."""
+    out = []
+    for split in work_shards.SPLITS:
+        source = made.source(split)
+        for r in source.__getitems__(list(range(len(source)))):
+            tail = f"{r['size']} {r['first']} {r['pair']}".encode()
+            out.append(hashlib.sha256(r["tokens"].tobytes() + tail).hexdigest())
+    return out
+
+
+@with_beam
+@pytest.mark.parametrize(
+    "options",
+    [dict(duplicates=2), dict(segments="full"), dict(segments="electra", seed=3), dict(pack=3)],
+    ids=lambda o: "-".join(map(str, o.values())),
+)
+def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkeypatch):
+    """Over several blocks, units and shards: the same rows, as a multiset and in order, the same
+    counts, so the same fingerprint: a run may go on with either."""
+    from bert_jax.data import beam
+
+    monkeypatch.setattr(beam, "BLOCK", 10_000)
+    monkeypatch.setattr(records, "SMALL_SHARD", 100)
+    monkeypatch.setattr(work_shards, "UNIT_DOCUMENTS", 10)
+    local = make(given, tmp_path / "local", **options)
+    beamed = make(given, tmp_path / "beam", engine="beam", **options)
+    assert len(list(beamed.path.glob("*train*"))) > 1
+    assert sorted(rows(beamed)) == sorted(rows(local))
+    assert rows(beamed) == rows(local)
+    assert beamed.info == local.info
+    assert beamed.fingerprint == local.fingerprint
+    assert {p.name for p in beamed.path.iterdir() if "-of-" not in p.name} == {
+        p.name for p in local.path.iterdir() if "-of-" not in p.name
+    }
+
+
+@with_beam
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (b"", {}, r"b\.txt is empty"),
+        (b"One caf\xe9.\n", {"strict": True}, r"b\.txt, line 1, byte 8: 0xe9 is not UTF-8"),
+        (b"A.\n", {"flags": ["--runer=FlinkRunner"]}, "unknown flag --runer"),
+        (b"A.\n", {"flags": ["--runner=Sprinter"]}, "--runner is Sprinter: Apache Beam cannot"),
+        (b"A.\n", {"workers": 2}, "they are the local engine's"),
+    ],
+)
+def test_bad_input_is_refused_as_locally_and_leaves_nothing(
+    text, options, message, given, tmp_path
+):
+    """The first file is sound: the message is that of the file that is not."""
+    (tmp_path / "b.txt").write_bytes(text)
+    texts = [str(given / "a.txt"), str(tmp_path / "b.txt")]
+    with pytest.raises(ValueError, match=message):
+        make(given, tmp_path / "place" / "corpus", texts=texts, engine="beam", **options)
+    assert not list(tmp_path.glob("place/*"))
+
+
+@with_beam
+def test_the_command_hands_unknown_flags_to_beam(given, tmp_path):
+    def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        asked = [str(given / "a.txt"), "--tokenizer", str(given / "tokenizer"), "--segments"]
+        asked += ["sop", "--length", "32", "--out", str(tmp_path / name), *flags]
+        command = [sys.executable, "-m", "bert_jax", "prepare", *asked]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    several = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    assert run("local", several[0]).returncode == 2
+    assert run("local").returncode == 0
+    assert run("beam", "--engine", "beam", *several).returncode == 0
+    made = [corpus.open_corpus(tmp_path / name).fingerprint for name in ("local", "beam")]
+    assert made[0] == made[1]
+
+
+@with_beam
+def test_too_little_text_is_refused_as_locally(given, tmp_path):
+    (tmp_path / "one.txt").write_text("One document only.\nIts second line.\n")
+    with pytest.raises(ValueError, match="is 1 document with words in it"):
+        make(given, tmp_path / "corpus", texts=[str(tmp_path / "one.txt")], engine="beam")
+
+
+@with_beam
+def test_a_worker_that_does_not_share_the_folder_says_so(tmp_path):
+    from bert_jax.data import beam
+
+    with pytest.raises(FileNotFoundError, match="choose an --out that all workers"):
+        next(beam._read((0, "text"), str(tmp_path), False, 1))
+
+
+@with_beam
+def test_a_worker_that_runs_twice_changes_nothing(given, tmp_path, monkeypatch):
+    """Runners may repeat a piece of work, whole or cut short."""
+    from bert_jax.data import beam
+
+    once = beam._encode
+
+    def twice(item, **how):
+        once(item, **how)
+        place = Path(how["folder"]) / "documents" / "0.array_record"
+        beam._unfinished(place).write_bytes(b"cut short")
+        return once(item, **how)
+
+    monkeypatch.setattr(beam, "_encode", twice)
+    assert rows(make(given, tmp_path / "twice", engine="beam")) == rows(
+        make(given, tmp_path / "local")
+    )
+
+
+def test_without_beam_the_message_says_what_to_install(given, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "bert_jax.data.beam", raising=False)
+    monkeypatch.delattr("bert_jax.data.beam", raising=False)
+    with pytest.raises(ValueError, match=r"pip install 'apache-beam>=2.77', or use --engine local"):
+        make(given, tmp_path / "corpus", engine="beam")
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_flags_of_a_runner_need_the_engine(given, tmp_path):
+    with pytest.raises(ValueError, match=r"--runner=FlinkRunner is for .* add --engine beam"):
+        make(given, tmp_path / "corpus", flags=["--runner=FlinkRunner"])

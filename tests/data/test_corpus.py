@@ -1,0 +1,296 @@
+"""A corpus depends on its text and its seed alone, opens in TFDS, and is whole or not there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax.data import corpus, records, segments, work_shards
+from bert_jax.data.corpus import open_corpus, prepare
+from bert_jax.data.tokenization import training
+from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.paths import ROOT, SAMPLE
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> tuple[str, str]:
+    """Twelfths of the sample text, 152 documents in all, and a tokenizer."""
+    folder = tmp_path_factory.mktemp("given")
+    documents = SAMPLE.read_text(encoding="utf-8").split("\n\n")
+    text = "\n\n".join(d[: len(d) // 12] for d in documents)
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    train_tokenizer(text.split("\n"), "wordpiece", 1000).save(folder / "tokenizer")
+    return str(folder / "text.txt"), str(folder / "tokenizer")
+
+
+def make(given, out, kind="nsp", length=64, **options) -> corpus.Corpus:
+    return prepare([given[0]], given[1], kind, length, out, progress=False, **options)
+
+
+def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
+    source = made.source(split)
+    read = source.__getitems__(list(range(len(source))))
+    return [(r["tokens"].tolist(), r["size"], r["first"], r["pair"]) for r in read]
+
+
+@pytest.fixture(scope="module")
+def made(given, tmp_path_factory) -> corpus.Corpus:
+    return make(given, tmp_path_factory.mktemp("made") / "corpus")
+
+
+def test_rows_do_not_depend_on_the_number_of_workers(given, made, tmp_path, monkeypatch):
+    again = make(given, tmp_path / "two", workers=2)
+    assert again.info == made.info
+    assert [rows(again, s) for s in work_shards.SPLITS] == [
+        rows(made, s) for s in work_shards.SPLITS
+    ]
+
+
+def test_full_sentences_do_not_depend_on_workers_either(given, tmp_path):
+    one, two = (make(given, tmp_path / str(w), "full", workers=w) for w in (1, 2))
+    assert rows(one) == rows(two)
+
+
+def test_another_seed_gives_other_rows(given, made, tmp_path):
+    assert rows(make(given, tmp_path / "other", seed=1)) != rows(made)
+
+
+def test_duplicates_are_other_rows_of_the_same_text(given, made, tmp_path):
+    twice = make(given, tmp_path / "twice", duplicates=2)
+    first, count = rows(made), made.info.train.rows
+    assert rows(twice)[:count] == first
+    assert rows(twice)[count : 2 * count] != first
+    assert rows(twice, "validation") == rows(made, "validation")
+    assert twice.info.train.documents == made.info.train.documents
+
+
+def test_the_counts_are_those_of_the_rows(made):
+    for split in work_shards.SPLITS:
+        read, counts = rows(made, split), made.info.counts(split)
+        assert counts.rows == len(read)
+        assert counts.tokens == sum(size for _, size, _, _ in read)
+        assert counts.short_rows == sum(size < 64 for _, size, _, _ in read)
+        assert counts.random_pairs == sum(pair for *_, pair in read)
+    tokens = np.array([i for ids, size, _, _ in rows(made) for i in ids[:size]])
+    expected = np.bincount(tokens, minlength=made.tokenizer.vocab_size)
+    assert (made.unigram == expected).all()
+
+
+def test_every_20th_document_is_held_out(made):
+    assert (made.info.train.documents, made.info.validation.documents) == (145, 7)
+    for folds, total in [(20, 152), (20, 39), (2, 2), (3, 3), (7, 7)]:
+        for split in work_shards.SPLITS:
+            mine = [i for i in range(total) if work_shards.split_of(i, folds) == split]
+            count = work_shards.count_of(split, total, folds)
+            assert [work_shards.nth_of(split, n, folds) for n in range(count)] == mine
+
+
+def test_random_pairs_are_about_as_many_as_next_ones(made):
+    """At least half by the coin, more by chunks of one sentence."""
+    counts = made.info.train
+    assert counts.random_pairs / counts.rows > 0.5 - 4 * np.sqrt(0.25 / counts.rows)
+    assert counts.random_pairs / counts.rows < 0.8
+
+
+def test_tfds_opens_it_without_tensorflow(made):
+    code = f"""if 1:
+        import sys, tensorflow_datasets as tfds
+        source = tfds.builder_from_directory({str(made.path)!r}).as_data_source()
+        assert sorted(source) == ["train", "validation"], source
+        row = source["train"][5]
+        print(row["tokens"].dtype, row["tokens"].shape, row["pair"], len(source["train"]))
+        assert "tensorflow" not in sys.modules and "jax" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["uint16", "(64,)", str(rows(made)[5][3]), str(len(rows(made)))]
+
+
+def test_examples_are_what_tfds_would_write():
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import example_serializer
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    row = segments.TokenRow(np.array([5, 300, 70_000], np.int32), 2, -1)
+    ours = records.example(row, 5, 1, np.int32)
+    number = tfds.features.Scalar(np.int32)
+    tokens = tfds.features.Tensor(shape=(5,), dtype=np.int32, encoding="bytes")
+    features = tfds.features.FeaturesDict(
+        {"tokens": tokens, "size": number, "first": number, "pair": number}
+    )
+    values = {"tokens": np.array([5, 300, 70_000, 1, 1], np.int32), "size": 3, "first": 2}
+    encoded = features.encode_example(values | {"pair": -1})
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    theirs = serializer.serialize_example(encoded)
+    parse = tf_example_pb2.Example.FromString
+    assert parse(ours) == parse(theirs)
+
+
+@pytest.mark.parametrize("kind", work_shards.SEGMENTS)
+def test_every_kind_of_rows_can_be_prepared(kind, given, tmp_path):
+    made = make(given, tmp_path / kind, kind)
+    labels = {pair for *_, pair in rows(made)}
+    assert labels == ({0, 1} if kind in ("nsp", "sop") else {-1})
+    assert made.info.segments == kind
+    assert made.info.validation.rows > 0
+
+
+def test_two_documents_are_enough(given, tmp_path):
+    (tmp_path / "two.txt").write_text("One. Two. Three.\n\nFour. Five. Six.\n")
+    made = prepare([str(tmp_path / "two.txt")], given[1], "nsp", 16, tmp_path / "c", progress=False)
+    assert (made.info.train.documents, made.info.validation.documents) == (1, 1)
+
+
+def test_several_shards_are_in_order(given, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SMALL_SHARD", 100)
+    monkeypatch.setattr(records, "shard_rows", lambda rows: 100)
+    again = make(given, tmp_path / "sharded")
+    assert len(list(again.path.glob("*train*"))) == -(-made.info.train.rows // 100)
+    assert rows(again) == rows(made)
+
+
+def test_replaced_bytes_are_counted(given, tmp_path, caplog):
+    (tmp_path / "bad.txt").write_bytes(b"One caf\xe9.\n\nTwo \xff.\n")
+    made = prepare([str(tmp_path / "bad.txt")], given[1], "doc", 16, tmp_path / "c", progress=False)
+    assert made.info.replaced_bytes == 2
+    assert "2 bytes were not UTF-8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (b"", {}, r"text\.txt is empty"),
+        (b"One document only.\nIts second line.\n", {}, "is 1 document .* at least two"),
+        (b"A word.\n\n\x00\x01\n", {}, "is 1 document with words"),
+        (b"One caf\xe9.\n\nTwo.\n", {"strict": True}, r"line 1, byte 8: 0xe9 is not UTF-8"),
+        (b"A.\n\nB.\n", {"length": 7}, "length is 7: expected 8 to"),
+        (b"A.\n\nB.\n", {"segments": "pairs"}, "'pairs': expected one of nsp, sop"),
+        (b"A.\n\nB.\n", {"workers": 0}, "workers is 0"),
+        (b"A.\n\nB.\n", {"seed": -1}, "seed is -1"),
+        (b"A.\n\nB.\n", {"duplicates": 2, "segments": "doc"}, "doc draws nothing"),
+        (b"A.\n\nB.\n", {"engine": "spark"}, "expected local or beam"),
+        (b"A.\n\nB.\n", {"pack": 1}, "pack is 1: expected 2 to 64 sequences a row, or 0"),
+        (b"A.\n\nB.\n", {"row_length": 32}, "row_length is 32, but rows are not packed"),
+        (b"A.\n\nB.\n", {"pack": 2, "row_length": 8}, "row_length is 8: expected 16 to 65536"),
+        (b"A.\n\nB.\n", {"tokenizer_dir": "none"}, "none is not a folder"),
+        (b"A.\n\nB.\n", {"texts": ["none.txt"]}, r"none\.txt does not exist"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(text, options, message, given, tmp_path):
+    file, place = tmp_path / "text.txt", tmp_path / "place"
+    file.write_bytes(text)
+    usual = {"texts": [str(file)], "tokenizer_dir": given[1], "segments": "nsp", "length": 16}
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare(**usual | options, out=place / "corpus", progress=False)
+    assert "\n" not in str(caught.value)
+    assert not place.exists() or not list(place.iterdir())
+
+
+def test_an_output_folder_with_something_in_it_is_not_touched(given, tmp_path):
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        make(given, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    assert make(given, tmp_path / "empty").info.train.rows
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import signal, sys\nfrom bert_jax.data.corpus import prepare\n"
+        "if __name__ == '__main__':\n"
+        # what a script starts in the background ignores Ctrl-C, and so do its children
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    text, tokenizer, out = sys.argv[1:]\n"
+        "    prepare([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
+    )
+    place = tmp_path / "place"
+    command = [sys.executable, str(script), str(SAMPLE), given[1], str(place / "corpus")]
+    child = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120  # starting two workers takes long on a busy machine
+    while not list(place.glob(".corpus.*/documents.array_record")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(sign)
+    assert child.wait(120) != 0
+    assert not list(place.iterdir())
+
+
+def harmed(made: corpus.Corpus, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    import shutil
+
+    shutil.copytree(made.path, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match="is not a corpus: expected a folder that prepare"):
+            open_corpus(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dataset_info.json", "features.json", "unigram.npy", "tokenizer", "train", "validation"],
+)
+def test_a_corpus_with_a_part_missing_is_refused(name, made, tmp_path):
+    path = harmed(made, tmp_path)
+    [part] = path.glob(f"*{name}*")
+    part.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"is damaged: .*prepare the corpus again"):
+        open_corpus(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"train": {"rows": 1}}'])
+def test_a_damaged_description_is_refused(text, made, tmp_path):
+    path = harmed(made, tmp_path)
+    (path / "corpus.json").write_text(text)
+    with pytest.raises(ValueError, match=r"corpus\.json is damaged"):
+        open_corpus(path)
+
+
+def test_another_format_or_tokenizer_is_refused(made, tmp_path, given):
+    path = harmed(made, tmp_path)
+    values = json.loads((path / "corpus.json").read_text())
+    (path / "corpus.json").write_text(json.dumps(values | {"version": 99}))
+    with pytest.raises(ValueError, match="has format 99, expected 1"):
+        open_corpus(path)
+    (path / "corpus.json").write_text(json.dumps(values | {"tokenizer_fingerprint": "else"}))
+    with pytest.raises(ValueError, match="tokenizer is not the corpus's own"):
+        _ = open_corpus(path).tokenizer
+    with pytest.raises(ValueError, match="'test': expected train or validation"):
+        made.source("test")
+
+
+def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
+    text = tmp_path / "text.txt"
+    lines = ["The cat sat here. A dog ran. It is late."] * 40
+    text.write_text("\n".join(lines) + "\n\n" + "\n".join(lines) + "\n")
+    train_tokenizer(lines, "bpe", 280).save(tmp_path / "tok")
+    made = corpus.prepare([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
+    ids, size, *_ = rows(made)[0]
+    assert "here. A dog ran. It is" in made.tokenizer.decode(ids[1 : size - 1])
+
+
+def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
+    """It follows from the text alone, keeps its order and never holds more than was allowed."""
+    texts = [f"{i:04d}" * 5 for i in range(5000)]  # 20 characters each: 100,000
+    assert list(training.sample(iter(texts), 1)) == texts
+    drawn = list(training.sample(iter(texts), 0.02))
+    assert drawn == list(training.sample(iter(texts), 0.02)) == sorted(drawn)
+    assert len(drawn) == 1000
+    middle = np.mean([int(text[:4]) for text in drawn])
+    assert abs(middle - 2500) < 4 * 1443 / np.sqrt(1000)
+    assert set(training.sample(iter(texts), 0.01)) < set(drawn)
+    with pytest.raises(ValueError, match="0 million characters: expected above 0"):
+        training.sample(iter(texts), 0)

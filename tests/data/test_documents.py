@@ -1,0 +1,143 @@
+"""Files of every form give the same documents, and bad ones a plain message."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from bert_jax.data import documents
+from bert_jax.data.documents import Document, read_documents, sentences
+
+TEXT = "One line.\nTwo lines.\n\n\nAnother document, naïve.\n"
+EXPECTED = [("One line.", "Two lines."), ("Another document, naïve.",)]
+
+
+def paragraphs(*patterns: str | Path, strict: bool = False) -> list[tuple[str, ...]]:
+    return [d.paragraphs for d in read_documents([str(p) for p in patterns], strict)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes bytes under a name."""
+
+    def write(name: str, data: bytes | str) -> Path:
+        (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+        return tmp_path / name
+
+    return write
+
+
+def test_every_form_gives_the_same_documents(file, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+    import zstandard
+
+    texts = ["One line.\nTwo lines.", "Another document, naïve."]
+    records = "".join(json.dumps({"text": t, "id": 1}) + "\n" for t in texts)
+    data = TEXT.encode()
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    two_frames = zstandard.compress(data[:20]) + zstandard.compress(data[20:])
+    made = [
+        file("a.txt", data),
+        file("crlf.txt", "\ufeff" + TEXT.replace("\n", "\r\n")),
+        file("a.txt.gz", gzip.compress(data)),
+        file("a.txt.xz", lzma.compress(data)),
+        file("a.txt.zst", two_frames),
+        file("a.jsonl", records),
+        file("b.jsonl.gz", gzip.compress(records.encode())),
+        tmp_path / "a.parquet",
+    ]
+    for path in made:
+        assert paragraphs(path) == EXPECTED, path
+
+
+def test_files_of_a_glob_come_in_the_order_of_their_names(file, tmp_path):
+    for name in "cab":
+        file(f"{name}.txt", name)
+    assert paragraphs(tmp_path / "*.txt") == [("a",), ("b",), ("c",)]
+    assert paragraphs(tmp_path / "c.txt", tmp_path / "[ab].txt") == [("c",), ("a",), ("b",)]
+
+
+def test_a_tfds_dataset_is_read(tmp_path):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info
+
+    identity = dataset_info.DatasetIdentity(
+        name="notes", version=tfds.core.Version("1.0.0"), data_dir=str(tmp_path), module_name=""
+    )
+    features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+    writer = tfds.core.SequentialWriter(
+        tfds.core.DatasetInfo(builder=identity, features=features), 10, file_format="array_record"
+    )
+    writer.initialize_splits(["train"])
+    writer.add_examples({"train": [{"text": "One line.\nTwo lines."}, {"text": "naïve"}]})
+    writer.close_all()
+    assert paragraphs(f"tfds:{tmp_path}/train") == [("One line.", "Two lines."), ("naïve",)]
+    with pytest.raises(ValueError, match="cannot be opened"):
+        paragraphs(f"tfds:{tmp_path}/test")
+
+
+def test_bytes_that_are_not_utf8_are_counted_and_replaced(file):
+    path = file("bad.txt", b"caf\xe9 \xff\xfe ok\n\nfine\n")
+    first, second = read_documents([path])
+    assert first == Document(("caf\ufffd \ufffd\ufffd ok",), 3, str(path))
+    assert second.replaced == 0
+
+
+def test_strict_refuses_them_and_says_where(file):
+    path = file("bad.txt", b"fine\n\ncaf\xe9 ok\n")
+    with pytest.raises(ValueError, match=r"bad\.txt, line 3, byte 4: 0xe9 is not UTF-8"):
+        paragraphs(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("empty.txt", b"", r"empty\.txt is empty: expected text"),
+        ("blank.txt", b"\n \n\n", r"blank\.txt is empty"),
+        ("empty.jsonl", b"", r"empty\.jsonl is empty"),
+        ("a.gz", b"no gzip", r"a\.gz cannot be read"),
+        ("a.xz", lzma.compress(b"words " * 999)[:-9], r"a\.xz cannot be read"),
+        ("a.zst", b"no zstandard", r"a\.zst cannot be read"),
+        ("a.parquet", b"no parquet", r"a\.parquet cannot be read"),
+        ("a.jsonl", b'{"text": "a"}\n{"text"\n', r"a\.jsonl, line 2: not JSON"),
+        ("a.jsonl", b'{"txt": "a"}\n', r"a\.jsonl, line 1: no field `text`"),
+        ("a.jsonl", b'["a"]\n', r"a\.jsonl, line 1: no field `text`"),
+    ],
+)
+def test_a_bad_file_is_refused(name, data, message, file):
+    with pytest.raises(ValueError, match=message) as caught:
+        paragraphs(file(name, data))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
+    good = file("good.txt", TEXT)
+    for missing, message in [
+        (tmp_path / "none.txt", "does not exist"),
+        (tmp_path / "*.none", "no file matches"),
+        (tmp_path, "is a folder"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_documents([good, missing])
+    with pytest.raises(ValueError, match="no text given"):
+        read_documents([])
+
+
+def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch):
+    monkeypatch.setattr(documents, "LONGEST_LINE", 50)
+    monkeypatch.setattr(documents, "LONGEST_DOCUMENT", 120)
+    words = " ".join(f"wört{i}" for i in range(200)) + " " + "ä" * 200
+    found = paragraphs(file("long.txt", words))
+    assert "".join(p for d in found for p in d).replace(" ", "") == words.replace(" ", "")
+    assert max(len(p.encode()) for d in found for p in d) <= 100
+    assert max(sum(map(len, d)) for d in found) <= 220
+    assert len(found) > 5
+
+
+def test_sentences_lose_nothing_but_white_space():
+    text = '  Hello Mr. Smith. How are you?  "Fine," he said.\tYes! '
+    assert sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
+    assert sentences("") == sentences(" ") == []

@@ -1,0 +1,70 @@
+"""Labelled rows in batches: looked up by step, padded to what they need."""
+
+import numpy as np
+import pytest
+
+from bert_jax.data.labeled import LENGTHS, LabeledBatches
+
+
+def equal(a: dict, b: dict) -> bool:
+    return all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def labelled(n: int = 20, kind: str = "text", **kwargs: object) -> LabeledBatches:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        size = int(rng.integers(3, 40))
+        row = {"tokens": np.full(size, 7), "size": size, "first": size, "row": i, "label": i % 2}
+        if kind == "tags":
+            row["tags"] = np.arange(size)
+        if kind == "choice":
+            row |= {"tokens": [np.full(size, 7), np.full(2, 7)], "size": np.array([size, 2])}
+            row |= {"first": np.array([size, 2])}
+        rows.append(row)
+    return LabeledBatches(rows, **({"batch_size": 8, "pad_id": 0} | kwargs))  # type: ignore[arg-type]
+
+
+def test_labelled_rows_are_looked_up_by_step_and_shown_once_an_epoch() -> None:
+    rows = labelled()
+    stream = rows.start(2)
+    assert all(equal(next(stream), rows[step]) for step in range(2, 7))
+    seen = [tuple(p) for i in range(5) for p in zip(rows[i]["row"], rows[i]["epoch"], strict=True)]
+    assert sorted(seen) == sorted((r, e) for r in range(20) for e in range(2))
+    assert not equal(rows[0], labelled(seed=1)[0])
+
+
+@pytest.mark.parametrize("kind", ["text", "tags", "choice"])
+def test_labelled_rows_are_padded_to_their_batch(kind: str) -> None:
+    rows = labelled(kind=kind)
+    for batch in [rows[0], rows[1], *rows.one_pass()]:
+        tokens, size = batch["tokens"], batch["size"]
+        length = tokens.shape[-1]
+        assert length in LENGTHS
+        assert length == 16 or length // 2 < size.max() <= length
+        real = np.arange(length) < size[..., None]
+        there = (size > 0).reshape(len(size), -1).any(axis=1)
+        assert ((tokens == 7) == real)[there].all()
+        if kind == "tags":
+            assert (batch["tags"][there] == np.where(real, np.arange(length), -1)[there]).all()
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_processes_hold_parts_of_one_labelled_batch(n: int) -> None:
+    def batches(i: int, n: int) -> list[dict]:
+        rows = labelled(parts=[(i, n)])
+        return [rows[3], *rows.one_pass()]
+
+    for whole, *parts in zip(batches(0, 1), *(batches(i, n) for i in range(n)), strict=True):
+        assert equal({k: np.concatenate([p[k] for p in parts]) for k in whole}, whole)
+
+
+def test_evaluation_sees_every_labelled_row_once_and_gives_them_back_in_order() -> None:
+    rows = labelled()
+    numbers = np.concatenate([b["row"] for b in rows.one_pass()])
+    assert sorted(numbers) == [-1] * 4 + list(range(20))
+    assert all((b["size"] == 0).tolist() == (b["row"] < 0).tolist() for b in rows.one_pass())
+    given = rows.predict_all(lambda b: (b["row"], {"x": b["tokens"] * 1.0}), by_token=True)
+    assert [len(g["x"]) for g in given] == [r["size"] for r in rows.rows]
+    given = rows.predict_all(lambda b: (b["row"], b["row"] * 2), by_token=False)
+    assert [int(g) for g in given] == [2 * i for i in range(20)]

@@ -1,0 +1,251 @@
+"""Three kinds of tokenizer, each against its own rules and against transformers."""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bert_jax.data.documents import sentences
+from bert_jax.data.tokenization import backends, tokenizer, training
+from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.paths import SAMPLE
+
+KINDS = ("wordpiece", "unigram", "bpe")
+NOISE = (
+    "abc XYZ [ ] @user #tag it's don't",
+    "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467\U0001f3fd\u2764\ufe0f\U0001f1e9\U0001f1ea",
+    "中文字符漢字かなカナ한국어",
+    "\x00\x01\x07\x1c\x1f\x7f\x85\u200b\u200d\u2028\ufeff\xad\t\r",
+    "áâç À İ ß ﬁ ½ ² ① \uff21\uff22 e\u0301",
+    "Σίσυφος ΟΔΟΣ ΑΣ, Привет мир",
+    "नमस्ते हिन्दी ไทย עברית العربية",
+    "1,000 12, 3, 1990, 5.5 10,",
+    "``quoted'' ''x'' \"-.\u2013£€()",
+    " \u00a0\u3000  ",
+)
+
+
+@pytest.fixture(scope="module")
+def paragraphs() -> list[str]:
+    lines = [p for p in SAMPLE.read_text(encoding="utf-8").splitlines() if p]
+    return lines[-1000:] + noise(400)
+
+
+def noise(count: int) -> list[str]:
+    rng = random.Random(0)
+    draw = lambda: rng.choice(rng.choice(NOISE))  # noqa: E731
+    return ["".join(draw() for _ in range(rng.randint(0, 40))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def trained(paragraphs) -> dict[str, tokenizer.Tokenizer]:
+    return {kind: train_tokenizer(paragraphs, kind, 2000) for kind in KINDS}
+
+
+def test_text_needs_no_jax():
+    code = "import sys, bert_jax.data.corpus; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SAMPLE.parent.parent)
+
+
+def test_special_ids_are_the_published_ones(trained):
+    ids = {k: (t.pad_id, t.unk_id, t.cls_id, t.sep_id, t.mask_id) for k, t in trained.items()}
+    assert ids["wordpiece"] == (0, 100, 101, 102, 103)
+    assert ids["unigram"] == (0, 1, 2, 3, 4)
+    assert ids["bpe"] == (1, 3, 0, 2, 1999)
+    assert all(t.vocab_size == 2000 for t in trained.values())
+    assert all(t.unk_id not in t.special_ids for t in trained.values())
+
+
+def test_small_wordpiece_vocabularies_have_no_fillers(paragraphs):
+    tok = train_tokenizer(paragraphs[:200], "wordpiece", 500)
+    assert [tok.token(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert tok.vocab_size == 500
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_deterministic(kind, paragraphs, trained):
+    again = train_tokenizer(iter(paragraphs), kind, 2000)
+    assert again.fingerprint == trained[kind].fingerprint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_and_load_change_nothing(kind, paragraphs, trained, tmp_path):
+    tok = trained[kind]
+    tok.save(tmp_path)
+    again = tokenizer.load(tmp_path)
+    assert (again.kind, again.cased, again.fingerprint) == (tok.kind, tok.cased, tok.fingerprint)
+    assert again.encode_batch(paragraphs) == tok.encode_batch(paragraphs)
+    for file in ("tokenizer.json", "spiece.model"):  # the bare vocabulary is enough
+        if kind != "unigram" and (tmp_path / file).exists():
+            (tmp_path / file).unlink()
+    assert tokenizer.load(tmp_path).encode_batch(paragraphs) == tok.encode_batch(paragraphs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_strings_in_a_text_are_text(kind, trained):
+    tok = trained[kind]
+    text = " ".join(("[CLS] [SEP] [MASK] [PAD] <s> </s> <pad> <mask>", tok.mask_token))
+    assert not set(tok.encode(text)) & set(tok.special_ids)
+    assert tok.encode_with_masks(f"a {tok.mask_token} b").count(tok.mask_id) == 1
+    assert tok.encode("") == []
+
+
+def test_rows_carry_the_family_s_special_tokens(trained):
+    a, b = [10, 11], [12]
+    assert trained["wordpiece"].row(a, b) == ([101, 10, 11, 102, 12, 102], 4)
+    assert trained["unigram"].row(a) == ([2, 10, 11, 3], 4)
+    assert trained["bpe"].row(a, b) == ([0, 10, 11, 2, 2, 12, 2], 4)
+
+
+def test_words_begin_where_the_vocabulary_says(trained):
+    rule = backends.starts_word
+    assert rule("wordpiece", "the")
+    assert not rule("wordpiece", "##s")
+    assert rule("bpe", "Ġthe")
+    assert rule("bpe", "Ċ")
+    assert not rule("bpe", "the")
+    starts = ("▁the", "▁", ",", "€", "é", "1", "'s", "<unk>")
+    assert [p for p in (*starts, "ing", "a.b", "x,") if rule("unigram", p)] == list(starts)
+    for tok in trained.values():
+        marked = tok.word_starts()
+        assert marked.dtype == np.bool_
+        assert marked.shape == (tok.vocab_size,)
+
+
+def test_a_word_of_101_characters_is_unknown(trained):
+    tok = trained["wordpiece"]
+    assert tok.encode("x" * 101) == [tok.unk_id]
+    assert tok.encode("x" * 100) != [tok.unk_id]
+
+
+def test_a_digit_and_its_comma_are_two_pieces(trained):
+    tok = trained["unigram"]
+    assert not any(c.isdigit() and d == "," for p in pieces(tok) for c, d in itertools.pairwise(p))
+    assert tok.token(tok.encode("in 1990, we")[-2]) == ","
+
+
+def test_a_model_with_such_pieces_splits_them(paragraphs):
+    import io
+
+    import sentencepiece
+
+    found = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["in 1990, we", "1 9 0 19 99"] * 50 + paragraphs[:100]),
+        model_writer=found,
+        vocab_size=200,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        pad_piece="<pad>",
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        user_defined_symbols=["1990,"],
+        minloglevel=2,
+    )
+    model = backends.SentencePiece(found.getvalue(), cased=False)
+    assert "1990," in model.pieces
+    encoded = [model.pieces[i] for i in model.encode("in 1990, we")]
+    assert "1990," not in encoded
+    assert "".join(encoded) == "▁in▁1990,▁we"
+
+
+def pieces(tok: tokenizer.Tokenizer) -> list[str]:
+    return [tok.token(i) for i in range(tok.vocab_size)]
+
+
+def test_cased_keeps_what_uncased_drops(paragraphs):
+    text = "Élan VITAL"
+    for kind in ("wordpiece", "unigram"):
+        cased = train_tokenizer(paragraphs[:100], kind, 600, cased=True)
+        lower = train_tokenizer(paragraphs[:100], kind, 600)
+        assert cased.encode(text) != cased.encode(text.lower())
+        assert lower.encode(text) == lower.encode("elan vital")
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "size", "message"),
+    [
+        ("wordpiece", ["a text of few words"], 4000, r"4000 pieces is more .* at most \d+ for"),
+        ("bpe", ["a text of few words"], 4000, r"4000 pieces is more .* at most \d+ for bpe"),
+        ("unigram", ["a text of few words"], 4000, r"4000 pieces is more .* at most \d+ for"),
+        ("bpe", ["a text"], 100, r"100 pieces is too small .* at least 261"),
+        ("unigram", ["a text of few words"], 20, r"20 pieces is too small .* at least \d+"),
+        ("wordpiece", ["", "  \n"], 100, "the training text is empty"),
+        ("wordpiece", ["a"], 0, "the vocabulary size is 0: expected at least 1"),
+        ("words", ["a"], 100, "'words': expected wordpiece, unigram, bpe"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(kind, texts, size, message):
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(texts, kind, size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("harm", ["cut", "empty", "noise", "case"])
+def test_a_damaged_folder_is_refused(kind, harm, trained, tmp_path):
+    trained[kind].save(tmp_path)
+    file = tmp_path / ("spiece.model" if kind == "unigram" else "tokenizer.json")
+    data = file.read_bytes()
+    if harm == "case":  # the settings that are read beside the vocabulary
+        file = tmp_path / "tokenizer_config.json"
+        config = json.loads(file.read_text())
+        config |= {"do_lower_case": not config["do_lower_case"], "mask_token": "the"}
+        data = json.dumps(config).encode()
+    harmed = {"cut": data[: len(data) // 2], "empty": b"", "noise": b"\x00" * 999, "case": data}
+    file.write_bytes(harmed[harm])
+    with pytest.raises(ValueError, match="train or copy it again") as caught:
+        tokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected tokenizer\.json, vocab\.txt"):
+        tokenizer.load(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder"):
+        tokenizer.load(tmp_path / "none")
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nthe\n")
+    with pytest.raises(ValueError, match=r"its vocabulary has no \[CLS\] \[SEP\] \[MASK\]"):
+        tokenizer.load(tmp_path)
+
+
+def test_training_layout_of_wordpiece():
+    published = training.wordpiece_specials(30522)
+    assert [published.index(s) for s in ("[PAD]", "[UNK]", "[MASK]")] == [0, 100, 103]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("kind", "cased"),
+    [
+        ("wordpiece", False),
+        ("wordpiece", True),
+        ("bpe", True),
+        ("unigram", False),
+        ("unigram", True),
+    ],
+)
+def test_transformers_gives_the_same_ids(kind, cased, paragraphs, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tok = train_tokenizer(paragraphs, kind, 3000, cased)
+    tok.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=10**6)
+    text = SAMPLE.read_text(encoding="utf-8").splitlines()
+    lines = ["", *(s for p in text for s in sentences(p))][:8000] + noise(2200) + ["x" * 101]
+    ours = tok.encode_batch(lines)
+    assert [tok.row(a)[0] for a in ours] == theirs(lines)["input_ids"]
+    pairs = [tok.row(a, b) for a, b in zip(ours, reversed(ours), strict=True)]
+    found = theirs(lines, lines[::-1])
+    assert [ids for ids, _ in pairs] == found["input_ids"]
+    if kind != "bpe":
+        types = [[0] * split + [1] * (len(ids) - split) for ids, split in pairs]
+        assert types == found["token_type_ids"]
+    masked = f"Paris is the {tok.mask_token} of France"
+    assert tok.row(tok.encode_with_masks(masked))[0] == theirs(masked)["input_ids"]

@@ -1,0 +1,119 @@
+"""A vocabulary that no mesh divides, and which rows of a batch a process holds."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import objectives
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.distributed import sharding
+from bert_jax.perf import param_table
+from bert_jax.training import step as train
+from bert_jax.utils import pytree
+from tests.helpers import tiny_configs
+
+V = 67  # a prime
+SPECIAL = np.arange(V) < 4
+VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
+MESHES = [Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(1, 4, 1)]
+
+
+def odd(family: str) -> Experiment:
+    return replace(tiny_configs.FAMILIES[family], encoder=dict(vocab_size=V))
+
+
+def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
+    objective = objectives.build(config, VOCABULARY)
+    return train.build_steps(config, objective, sharding.make_mesh(mesh, devices))
+
+
+def after(
+    steps: train.CompiledSteps, state: Any, begin: int, count: int
+) -> tuple[Any, list[float]]:
+    losses = []
+    for i in range(begin, begin + count):
+        state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(8, 8 * i)))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "spanbert"])
+def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
+    config = odd(family)
+    one = build(config, Mesh(1))
+    _, expected = after(one, one.init(), 0, 3)
+    for mesh in MESHES:
+        steps = build(config, mesh)
+        state, losses = after(steps, steps.init(), 0, 3)
+        assert losses == pytest.approx(expected, rel=1e-5), mesh
+        table = np.asarray(state.params["embeddings"]["word"])
+        assert len(table) == 68
+        assert not table[V:].any()
+
+
+def test_a_checkpoint_opens_under_another_padding(tmp_path: Path) -> None:
+    """Saved on one mesh, gone on with on any other: the same next losses."""
+    config = odd("bert")
+    four = build(config, Mesh(1, 1, 4))
+    state, _ = after(four, four.init(), 0, 2)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(2, state, config)
+    _, expected = after(four, state, 2, 2)
+    for mesh in (Mesh(1), Mesh(1, 2, 2), Mesh(4)):
+        steps = build(config, mesh)
+        with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+            restored = checkpoints.restore(2, steps.like)
+        _, losses = after(steps, restored, 2, 2)
+        assert losses == pytest.approx(expected, rel=1e-6), mesh
+
+
+def test_inspect_counts_no_padding_and_names_what_stays_whole() -> None:
+    config = replace(odd("bert"), mesh=Mesh(1, 1, 4), encoder=dict(hidden_size=22))
+    table = param_table.parameter_table(config)
+    here = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    assert table["parameters"]["total"] == pytree.count(here)
+    leaves = {leaf["name"]: leaf for leaf in table["parameters"]["leaves"]}
+    assert leaves["embeddings/word"]["shape"] == [V, 22]
+    assert leaves["embeddings/word"]["bytes_per_device"] == 4 * 17 * 22
+    query = leaves["encoder/layers/attention/query/kernel"]
+    assert query["undivided"] == [(22, "tensor")]
+    assert query["bytes_per_device"] == 4 * query["count"]
+
+
+class Device(NamedTuple):
+    process_index: int
+
+
+class Grid(NamedTuple):
+    """As much of a mesh as `parts` looks at."""
+
+    devices: np.ndarray
+    shape: dict[str, int]
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 2, 1), (1, 2, 2), (1, 1, 4), (2, 1, 2)], ids=str)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("order", ["near", "far"])
+def test_processes_hold_every_row_and_only_those_of_their_devices(
+    shape: tuple[int, int, int], processes: int, order: str
+) -> None:
+    owners = np.arange(4) * processes // 4 if order == "near" else np.arange(4) % processes
+    devices = np.empty(4, object)
+    devices[:] = [Device(int(p)) for p in owners]
+    grid: Any = Grid(
+        devices.reshape(shape), dict(zip(("data", "fsdp", "tensor"), shape, strict=True))
+    )
+    groups = owners.reshape(-1, shape[2])
+    for process in range(processes):
+        needed = {g for g, row in enumerate(groups) if process in row}
+        held: set[int] = set()
+        for i, n in sharding.process_slices(grid, process):
+            size = len(groups) // n
+            held |= set(range(i * size, (i + 1) * size))
+        assert held == needed

@@ -1,0 +1,128 @@
+"""Every command of the guides, as it is written there, at sizes that take seconds."""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli_runner import call
+from tests.helpers.paths import ROOT
+
+GUIDES = {p.stem: p for p in sorted((ROOT / "docs" / "guides").glob("*.md"))}
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Put behind what the guide says: of two values of a flag the last one counts.
+STEPS = "--run.steps 2 --run.eval-every 1 --run.eval-batches 1 --optim.warmup-steps 1"
+SMALL = {
+    "tokenizer": "--vocab-size 700",
+    "prepare": "--workers 1",
+    "pretrain": f"--data.batch-size 8 {STEPS}",
+    "finetune": "--run.epochs 1 --data.batch-size 8 --seeds 2",
+    "bench": "--batch-size 4 --length 16",
+    "plan": "--data.batch-size 128",
+}
+SMALL_CONFIG = """
+from bert_jax.config import from_file, replace
+big = from_file({path!r})
+few = dict(layers=2, hidden_size=32, heads=2, mlp_size=64, max_length=512)
+config = big if {name!r}.startswith("finetune") else replace(big, encoder=few)
+"""
+PROGRAM = """#!{python}
+import shlex, sys
+from bert_jax import cli
+small = {small!r}
+args = sys.argv[1:]
+cli.main([*args, *shlex.split(small.get(args[0], ""))])
+"""
+
+
+def commands(guide: str) -> list[str]:
+    blocks = BLOCK.findall(GUIDES[guide].read_text(encoding="utf-8"))
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the guides begin with: text, labels, small configs, the launchers."""
+    whole = (ROOT / "data/sample.txt").read_text(encoding="utf-8").split("\n\n")
+    documents = ["\n".join(d.splitlines()[:60]) for d in whole[:20]]
+    for name in ("text", "domain", "general"):
+        (tmp_path / name).mkdir()
+        half = documents[:: 1 if name == "text" else 2]
+        (tmp_path / name / "some.txt").write_text("\n\n".join(half), encoding="utf-8")
+    lines = [line[:100] for line in itertools.chain(*(d.splitlines() for d in documents))][:48]
+    (tmp_path / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "labels").mkdir()
+    for split in ("train", "dev"):
+        rows = [json.dumps({"text": t, "label": "ab"[i % 2]}) + "\n" for i, t in enumerate(lines)]
+        (tmp_path / "labels" / f"{split}.jsonl").write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "configs").mkdir()
+    for path in (ROOT / "configs").glob("*.py"):
+        text = SMALL_CONFIG.format(path=str(path), name=path.stem)
+        (tmp_path / "configs" / path.name).write_text(text, encoding="utf-8")
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    program = tmp_path / "bin" / "bert-jax"
+    program.parent.mkdir()
+    program.write_text(PROGRAM.format(python=sys.executable, small=SMALL), encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of ours in this process, where compiled steps are kept; any other in a shell."""
+    program, *args = shlex.split(line)
+    if program == "bert-jax":
+        if "*" in line:
+            args = [str(p) for a in args for p in (sorted(Path().glob(a)) if "*" in a else [a])]
+        assert call(*args, *shlex.split(SMALL.get(args[0], ""))) == 0, line
+    else:
+        with monkeypatch.context() as patched:
+            flags = os.environ["XLA_FLAGS"].split()  # as conftest.py has them, but a device each
+            patched.setenv("XLA_FLAGS", " ".join(f for f in flags if "device_count" not in f))
+            done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+
+
+def test_each_guide_has_commands() -> None:
+    assert set(GUIDES) == {"domain", "families", "from_scratch", "tpu_pod"}
+    assert all(len(commands(guide)) >= 3 for guide in GUIDES)
+
+
+@pytest.mark.parametrize("guide", ["from_scratch", "families"])
+def test_every_command_works(guide: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in commands(guide):
+        do(line, monkeypatch)
+
+
+def test_every_command_works_on_a_checkpoint(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in (
+        "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out first",
+        "bert-jax prepare text/*.txt --tokenizer first --segments nsp --length 64 --out rows",
+        "bert-jax pretrain configs/bert_base.py --data.path rows --run.dir runs/first",
+        "bert-jax export runs/first --format hf --out bert-base-uncased",
+        *commands("domain"),
+    ):
+        do(line, monkeypatch)
+    longer = (here / "longer/tokenizer/vocab.txt").read_text().split()
+    assert set((here / "words.txt").read_text().split()) <= set(longer)
+
+
+@pytest.mark.slow
+def test_every_command_works_with_several_processes(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
+    for line in (
+        "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out tok",
+        "bert-jax prepare text/*.txt --tokenizer tok --segments nsp --length 64 --out corpus",
+        *commands("tpu_pod"),
+    ):
+        do(line, monkeypatch)

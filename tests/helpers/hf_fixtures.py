@@ -1,0 +1,86 @@
+"""Recorded models of transformers: as arrays, as networks of ours, as folders of either."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from bert_jax import config, convert
+from bert_jax.checkpoint import manager
+from bert_jax.data.tokenization import tokenizer as tokenizers
+from bert_jax.model import Network
+from tests.helpers.paths import FIXTURES
+
+GOLDEN = FIXTURES / "golden"
+
+
+@cache
+def golden(kind: str) -> dict[str, Any]:
+    """The arrays of a file by their folders."""
+    out: dict[str, Any] = {}
+    for name, array in np.load(GOLDEN / f"{kind}.npz").items():
+        folder, _, rest = name.partition("/")
+        out.setdefault(folder, {})[rest] = array
+    return {k: v.get("", v) if len(v) == 1 else v for k, v in out.items()}
+
+
+def recorded(kind: str, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return json.loads(str(golden(kind)["config"])) | changes, dict(golden(kind)["weight"])
+
+
+def error(a: Any, b: Any) -> float:
+    return float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
+
+
+def network(experiment: Any, params: Any) -> Network:
+    heads = {h: convert.HEADS[h] for h in params if h in convert.HEADS}
+    order = [h for h in convert.HEADS if h in heads]
+    return Network(experiment.encoder, {h: heads[h] for h in order}, keep=True)
+
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+class Model(NamedTuple):
+    """What `bert_jax.load` gives, as far as an export goes."""
+
+    config: Any
+    params: Any
+    tokenizer: Any
+    step: int = 0
+
+
+def hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any) -> Path:
+    """A recorded model as it would have been saved, with a tokenizer of single letters."""
+    hf, tensors = recorded(kind, **changes)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(hf))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    letters = [chr(ord("a") + i) for i in range(26)] + [f"##{i}" for i in range(pieces)]
+    vocabulary = [*SPECIALS, *letters][:pieces]
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in vocabulary))
+    return folder
+
+
+def read(folder: Path) -> Model:
+    experiment, params, beside = convert.read_folder(folder)
+    return Model(experiment, params, tokenizers.load(beside))
+
+
+def imported(folder: Path) -> Model:
+    """An imported folder, read as that of a run is."""
+    experiment = config.read(folder / "config.json")
+    heads = getattr(experiment.objective, "heads", ("mlm", "pooler", "pair"))
+    like = convert.shapes_of(experiment.encoder, heads)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = manager.abstract(like, jax.tree.map(lambda _: here, like))
+    checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
+    assert checkpoints.newest() == 0
+    params = checkpoints.restore_params(0, shapes)
+    return Model(experiment, params, tokenizers.load(folder / "tokenizer"))

@@ -1,0 +1,72 @@
+"""Small tokenizers, folders and outputs, for tests of downstream tasks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax import tasks
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.tasks import Answer, Encoded, Question
+from tests.helpers.paths import SAMPLE
+
+KINDS = ("bpe", "unigram", "wordpiece")
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "in", "Zürich", "中文", "1,000", "don't"]
+
+
+@functools.cache
+def trained(kind: Any) -> Tokenizer:
+    lines = [line for line in SAMPLE.read_text(encoding="utf-8").splitlines() if line][:12]
+    return train_tokenizer([*lines, *(" ".join(WORDS) for _ in range(20))], kind, 400)
+
+
+def jsonl(file: Path, rows: Sequence[Any]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def folder(path: Path, train: Sequence[Any], dev: Sequence[Any] | None = None) -> Path:
+    jsonl(path / "train.jsonl", train)
+    jsonl(path / "dev.jsonl", train if dev is None else dev)
+    return path
+
+
+def squad(file: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = [{"context": context, "qas": qas} for context, qas in paragraphs]
+    file.write_text(json.dumps({"version": "x", "data": [{"paragraphs": made}]}), encoding="utf-8")
+    return file
+
+
+def asked(context: str, *texts: str, question: str = "What?") -> Question:
+    """A question whose answers are found in the context."""
+    return Question("q", question, context, tuple(Answer(t, context.index(t)) for t in texts))
+
+
+def golden(encoded: Encoded, labels: Sequence[str]) -> list[Any]:
+    """Outputs that say what the labels say."""
+    return [_golden(encoded.kind, row, len(labels)) for row in encoded.rows]
+
+
+def _golden(kind: str, row: dict[str, Any], n: int) -> Any:
+    if kind == "regression":
+        return row["label"]
+    if kind == "qa":
+        one_hot = np.eye(int(row["size"]), dtype=np.float32) * 10
+        return {"start": one_hot[row["start"]], "end": one_hot[row["end"]]}
+    if kind == "tagging":
+        return np.eye(n, dtype=np.float32)[row["tags"]]
+    size = len(row["size"]) if kind == "choice" else n
+    return np.eye(size, dtype=np.float32)[row["label"]]
+
+
+def perfect(task: Any, encoded: Encoded, labels: Sequence[str]) -> dict[str, float]:
+    return tasks.score(task, encoded, golden(encoded, labels), labels)

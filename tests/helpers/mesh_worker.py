@@ -1,0 +1,116 @@
+"""What tests/distributed/test_mesh.py runs on eight virtual devices.
+
+python -m tests.helpers.mesh_worker FAMILY FOLDER
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
+import jax
+import numpy as np
+
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.distributed import sharding
+from bert_jax.perf import collectives, hlo
+from bert_jax.training import step as train
+from bert_jax.utils import pytree
+from tests import conftest  # noqa: F401  quick compilation
+from tests.helpers import tiny_configs
+
+ROWS, STEPS = 16, 5
+MESHES = {"1,1,1": Mesh(1), "8,1,1": Mesh(8), "1,8,1": Mesh(1, 8), "1,1,8": Mesh(1, 1, 8)}
+MESHES["2,2,2"] = Mesh(2, 2, 2)
+
+
+def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
+    return train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+
+
+def go(steps: train.CompiledSteps, state: train.TrainState, begin: int, end: int) -> tuple:
+    losses = []
+    for i in range(begin, end):
+        state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(ROWS, ROWS * i)))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def apart(start: dict, a: dict, b: dict) -> dict[str, float]:
+    """Of each leaf, the distance over how far it moved; of key biases the largest difference."""
+    found = {}
+    for name, x in start.items():
+        if name.endswith("key/bias"):
+            found[name] = float(np.abs(a[name] - b[name]).max())
+        else:
+            moved = np.linalg.norm(a[name] - x)
+            found[name] = float(np.linalg.norm(a[name] - b[name]) / moved)
+    return found
+
+
+def plain(state: train.TrainState) -> dict[str, np.ndarray]:
+    """Parameters without the rows that pad the vocabulary."""
+    cut = {k: slice(tiny_configs.V if pytree.is_embedding_table(k) else None) for k in named(state)}
+    return {k: np.array(x)[cut[k]] for k, x in named(state).items() if x.ndim}
+
+
+def named(state: train.TrainState) -> dict:
+    return pytree.flatten_with_names(state.params)
+
+
+def sent(steps: train.CompiledSteps) -> list[collectives.Collective]:
+    """What devices send each other in a step."""
+    text = steps.train.lower(steps.like, tiny_configs.batch(ROWS)).compile().as_text()
+    return collectives.read_collectives(hlo.parse(text))
+
+
+def main(family: str, folder: Path) -> dict:
+    narrow = tiny_configs.FAMILIES[family].encoder.embedding_size
+    config = replace(
+        tiny_configs.FAMILIES[family],
+        encoder=dict(hidden_size=48, heads=8, embedding_size=narrow and 16),
+        data=dict(batch_size=ROWS),
+        optim=dict(decay_steps=20),
+    )
+    if family == "electra":
+        config = replace(config, objective=dict(generator_size=0.5))
+    seen: dict = {}
+    start, first = {}, {}
+    for name, mesh in MESHES.items():
+        steps = build(config, mesh)
+        state = steps.init()
+        start = start or plain(state)
+        share = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+        whole = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
+        state, losses = go(steps, state, 0, STEPS)
+        first = first or plain(state)
+        found = sent(steps) if name != "1,1,1" else []
+        seen[name] = {
+            "losses": losses,
+            "apart": apart(start, first, plain(state)),
+            "bytes": [share, sum(x.nbytes for x in jax.tree.leaves(state))],
+            "whole": whole,
+            "collectives": [[c.kind, s] for c in found for s in c.shapes],
+            "summed": sum(c.total for c in found if c.kind == "all-reduce"),
+            "parameters": sum(x.nbytes for x in jax.tree.leaves(state.params)),
+        }
+        if name == "8,1,1":
+            with Checkpoints(folder) as checkpoints:
+                checkpoints.save(STEPS, state, config)
+            seen["next"] = {name: go(steps, state, STEPS, STEPS + 1)[1]}
+    for name in ("2,2,2", "1,1,1"):
+        steps = build(config, MESHES[name])
+        with Checkpoints(folder) as checkpoints:
+            state = checkpoints.restore(STEPS, steps.like)
+        seen["next"][name] = go(steps, state, STEPS, STEPS + 1)[1]
+    return seen
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))

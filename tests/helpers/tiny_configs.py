@@ -1,0 +1,71 @@
+"""Small experiments and made-up rows, for tests of what comes after the text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax import objectives
+from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, replace
+from bert_jax.data.vocabulary import Vocabulary
+
+V, LENGTH = 64, 32
+SPECIAL = np.arange(V) < 4
+VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
+
+ENCODER = dict(layers=2, hidden_size=24, heads=2, vocab_size=V, max_length=LENGTH)
+RUN = dict(steps=6, log_every=1, save_every=3, eval_every=3, eval_batches=2)
+FAMILIES: dict[str, Experiment] = {
+    name: replace(
+        base,
+        encoder=ENCODER | extra,
+        data=dict(batch_size=8, length=LENGTH),
+        optim=dict(warmup_steps=2, peak_lr=1e-3),
+        run=RUN,
+    )
+    for name, (base, extra) in {
+        "bert": (BERT, {}),
+        "albert": (ALBERT, dict(embedding_size=12)),
+        "roberta": (ROBERTA, {}),
+        "electra": (ELECTRA, dict(embedding_size=12)),
+        "spanbert": (SPANBERT, {}),
+    }.items()
+}
+
+
+def without_dropout(config: Experiment) -> Experiment:
+    return replace(config, encoder=dict(dropout=0.0, attention_dropout=0.0))
+
+
+class Rows:
+    """A source of rows that follow from their number."""
+
+    def __init__(self, n: int = 40) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[i] for i in numbers]
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        rng = np.random.default_rng(int(i))
+        size = int(rng.integers(10, LENGTH + 1))
+        tokens = np.zeros(LENGTH, np.uint16)
+        tokens[:size] = rng.integers(4, V, size)
+        split = size // 2
+        tokens[[0, split - 1, size - 1]] = 1, 2, 2
+        return {"tokens": tokens, "size": size, "first": split, "pair": i % 2}
+
+
+def build(config: Experiment) -> objectives.Objective:
+    return objectives.build(config, VOCABULARY)
+
+
+def batch(rows: int = 8, start: int = 0) -> dict[str, Any]:
+    made = [Rows()[i] for i in range(start, start + rows)]
+    stacked = {k: np.stack([np.int32(r[k]) for r in made]) for k in made[0]}
+    stacked |= {"row": np.arange(start, start + rows), "epoch": np.zeros(rows)}
+    return {k: jnp.asarray(v, jnp.int32) for k, v in stacked.items()}

@@ -1,0 +1,102 @@
+"""Tasks that are trivially learned, and tiny models to learn them: colours matter, numbers do
+not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax import config, objectives
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import ALBERT, BERT, ELECTRA, FINETUNE, ROBERTA, Experiment, replace
+from bert_jax.data.tokenization import tokenizer as tokenizers
+from bert_jax.training import finetune_config
+
+KINDS = ("classification", "regression", "tagging", "choice", "qa")
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+WORDS = (*NUMBERS, "red", "blue", "which", "?", "_")
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BASES = {"bert": BERT, "albert": ALBERT, "roberta": ROBERTA, "electra": ELECTRA}
+
+
+def model(folder: Path, family: str = "bert", **encoder: Any) -> Path:
+    """A folder as `bert-jax import` makes it."""
+    (folder / "tokenizer").mkdir(parents=True)
+    pieces = "".join(f"{piece}\n" for piece in (*SPECIALS, *WORDS))
+    (folder / "tokenizer" / "vocab.txt").write_text(pieces)
+    tokenizer = tokenizers.load(folder / "tokenizer")
+    sizes = dict(layers=2, hidden_size=32, heads=2, embedding_size=32, max_length=48)
+    ids = dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, initializer_range=0.2)
+    position = dict(position_offset=1) if family == "roberta" else {}
+    dropout = dict(dropout=0.1, attention_dropout=0.0)
+    experiment = replace(BASES[family], encoder=sizes | ids | position | dropout | encoder)
+    params = jax.jit(objectives.build(experiment).init)(jax.random.key(0))
+    config.save(experiment, folder / "config.json")
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(0, {"params": params}, experiment)
+    return folder
+
+
+def row(kind: str, rng: np.random.Generator) -> dict[str, Any]:
+    words = [NUMBERS[i] for i in rng.integers(0, 6, int(rng.integers(3, 9)))]
+    at, red = int(rng.integers(len(words))), bool(rng.integers(2))
+    words[at] = "red" if red else "blue"
+    text = " ".join(words)
+    if kind == "classification":
+        return {"text": text, "label": words[at]}
+    if kind == "regression":
+        return {"text": text, "label": 1.5 if red else -0.5}
+    if kind == "tagging":
+        return {"tokens": words, "tags": ["O" if w in NUMBERS else "B-X" for w in words]}
+    if kind == "choice":
+        options = ["one", "two", "three"]
+        options[at % 3] = "red"
+        return {"text": "four", "question": "which _", "options": options, "label": at % 3}
+    context = text.replace("blue", "red")
+    answers = [{"text": "red", "answer_start": context.index("red")}]
+    return {"question": "which ?", "context": context, "answers": answers}
+
+
+def rows(kind: str, n: int, seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [row(kind, rng) for _ in range(n)]
+
+
+def task(folder: Path, kind: str, train: int = 48, dev: int = 21, test: int = 19) -> Path:
+    folder.mkdir(parents=True)
+    for i, (split, n) in enumerate({"train": train, "dev": dev, "test": test}.items()):
+        made = rows(kind, n, i)
+        if kind == "qa":
+            paragraphs = [
+                {"context": r.pop("context"), "qas": [{"id": f"{split}{j}", **r}]}
+                for j, r in enumerate(made)
+            ]
+            whole = {"version": "1.1", "data": [{"title": "", "paragraphs": paragraphs}]}
+            (folder / f"{split}.json").write_text(json.dumps(whole))
+        else:
+            write(folder / f"{split}.jsonl", made)
+    return folder
+
+
+def write(file: Path, made: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(r) + "\n" for r in made))
+    return file
+
+
+def asked(model: Path, kind: str, data: Path, folder: Path, **changes: Any) -> Experiment:
+    """What the command makes of configs/finetune.py and its flags: by default six steps, scored
+    twice."""
+    base = replace(
+        FINETUNE,
+        data=dict(batch_size=16),
+        optim=dict(peak_lr=3e-3, decay_steps=60),  # one schedule, so one compiled step
+        run=dict(epochs=None, evals_per_epoch=None, steps=6, eval_every=3, log_every=1),
+    )
+    places = dict(
+        objective=dict(task=kind),
+        data=dict(path=str(data)),
+        run=dict(init=str(model), dir=str(folder)),
+    )
+    return finetune_config.for_model(base, lambda e: replace(replace(e, **places), **changes))

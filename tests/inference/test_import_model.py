@@ -1,0 +1,257 @@
+"""Hugging Face folders: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bert_jax import config, convert
+from bert_jax.cli import main as cli
+from bert_jax.config import Imported
+from bert_jax.data.tokenization import tokenizer as tokenizers
+from bert_jax.inference import import_model
+from bert_jax.perf import param_table
+from tests.helpers.hf_fixtures import hf_folder, imported
+
+
+def test_missing_heads_are_made_when_asked_for_and_named(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    tensors = load_file(hf / "model.safetensors")
+    bare = {k: v for k, v in tensors.items() if not k.startswith(("cls.", "bert.pooler"))}
+    save_file(bare, hf / "model.safetensors")
+    with pytest.raises(ValueError, match=r"missing bert\.pooler\.dense\.weight"):
+        import_model.import_folder(hf, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+    drawn = import_model.import_folder(hf, tmp_path / "ours", heads=("mlm", "pair"))
+    assert drawn == [
+        "mlm/bias",
+        "mlm/dense/bias",
+        "mlm/dense/kernel",
+        "mlm/norm/bias",
+        "mlm/norm/scale",
+        "pair/dense/bias",
+        "pair/dense/kernel",
+        "pooler/dense/bias",
+        "pooler/dense/kernel",
+    ]
+    assert imported(tmp_path / "ours").config.objective == config.BERT.objective
+    with pytest.raises(ValueError, match="bert has no head 'rtd': expected mlm"):
+        import_model.import_folder(hf, tmp_path / "x", heads=("mlm", "pair", "rtd"))
+
+
+def test_a_tokenizer_may_lie_elsewhere_and_tensors_be_passed_over(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf", architectures=["Other"])
+    tensors = load_file(hf / "model.safetensors")
+    save_file({**tensors, "cls.extra.weight": np.ones((2, 2))}, hf / "model.safetensors")
+    (tmp_path / "tok").mkdir()
+    shutil.move(hf / "vocab.txt", tmp_path / "tok/vocab.txt")
+    import_model.import_folder(
+        hf, tmp_path / "ours", tokenizer=tmp_path / "tok", drop=["cls.extra", "cls.seq"]
+    )
+    assert imported(tmp_path / "ours").config.objective == Imported("bert", mlm=True, pooler=True)
+
+
+def test_half_precision_becomes_single_without_loss(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    half = {k: v.astype(jnp.bfloat16) for k, v in load_file(hf / "model.safetensors").items()}
+    save_file(half, hf / "model.safetensors")
+    word = convert.read_folder(hf)[1]["embeddings"]["word"]
+    assert word.dtype == np.float32
+    assert np.array_equal(word, half["bert.embeddings.word_embeddings.weight"])
+
+
+def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    whole = convert.read_folder(hf)[1]
+    shard(hf)
+    same = jax.tree.map(np.array_equal, convert.read_folder(hf)[1], whole)
+    assert all(jax.tree.leaves(same))
+
+
+def shard(folder: Path) -> dict[str, str]:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {k: f"model-{i % 2}.safetensors" for i, k in enumerate(tensors)}
+    for file in set(where.values()):
+        save_file({k: v for k, v in tensors.items() if where[k] == file}, folder / file)
+    index(folder, where)
+    return where
+
+
+def index(folder: Path, where: Any) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "roberta", "electra", "electra_generator"])
+def test_the_table_of_a_folder_needs_headers_alone(kind: str, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf", kind)
+    experiment, params, _ = convert.read_folder(hf)
+    assert convert.read_experiment(hf) == experiment
+    shard(hf)
+    assert convert.read_experiment(hf) == experiment
+    table = param_table.parameter_table(experiment)["parameters"]
+    assert table["total"] == sum(p.size for p in jax.tree.leaves(params))
+
+
+def test_a_folder_of_ours_may_be_imported_again(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    import_model.import_folder(hf, tmp_path / "a")
+    assert import_model.import_folder(tmp_path / "a", tmp_path / "b") == []
+    a, b = (imported(tmp_path / name) for name in "ab")
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a.params, b.params)))
+    assert (tmp_path / "b/tokenizer/vocab.txt").read_bytes() == (hf / "vocab.txt").read_bytes()
+    refused(tmp_path / "a", "--drop and --allow-pickle are for Hugging Face folders", drop=["x"])
+
+
+def test_capital_letters_are_kept_where_the_folder_does_not_say(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    vocabulary = hf / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text().replace("\nb\n", "\nB\n"))
+    assert tokenizers.load(hf).encode("B") == [1]
+    import_model.import_folder(hf, tmp_path / "ours", cased=True)
+    assert tokenizers.load(tmp_path / "ours/tokenizer").encode("B b") == [6, 1]
+    tokenizers.load(hf).save(hf)
+    refused(hf, "--cased is for folders of a bare vocabulary", cased=True)
+
+
+# ---- what is refused, each with one message and nothing written
+
+
+def refused(hf: Path, message: str, **kwargs: Any) -> None:
+    out = hf.parent / "refused"
+    with pytest.raises(ValueError, match=message):
+        import_model.import_folder(hf, out, **kwargs)
+    assert not [p for p in hf.parent.iterdir() if "refused" in p.name]
+
+
+@pytest.mark.parametrize("outside", ["../model.safetensors", "/etc/passwd", "..", "a\\b", ""])
+def test_a_path_out_of_the_folder(outside: str, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    where = shard(hf)
+    index(hf, where | {"bert.pooler.dense.bias": outside})
+    refused(hf, "expected the name of a file in the same folder")
+
+
+def test_an_index_that_does_not_hold(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    where = shard(hf)
+    index(hf, where | {"bert.pooler.dense.bias": "model-7.safetensors"})
+    refused(hf, r"names model-7\.safetensors, which is not there")
+    index(hf, where | {"bert.other": "model-0.safetensors"})
+    refused(hf, r"promises tensors that its files do not hold: bert\.other")
+    index(hf, ["model-0.safetensors"])
+    refused(hf, "has no weight_map")
+
+
+BAD = {  # what is done to the folder -> what is said
+    "config": "model_type 't5'",
+    "vocab": "this vocabulary does not belong",
+    "nan": "not finite bert.pooler.dense.bias",
+    "cut": "not a sound safetensors file",
+    "header": "not a sound safetensors file",
+    "outside": "expected the name of a file in the same folder",
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_the_command_says_it_in_one_line(how: str, tmp_path: Path, capsys: Any) -> None:
+    hf = hf_folder(tmp_path / "hf", **({"model_type": "t5"} if how == "config" else {}))
+    path = hf / "model.safetensors"
+    raw = path.read_bytes()
+    if how == "nan":
+        tensors = load_file(path)
+        tensors["bert.pooler.dense.bias"][3] = np.nan
+        save_file(tensors, path)
+    elif how == "vocab":
+        (hf / "vocab.txt").open("a").write("one\nmore\n")
+    elif how == "outside":
+        index(hf, shard(hf) | {"bert.pooler.dense.bias": "../model.safetensors"})
+    elif how != "config":
+        path.write_bytes(raw[:-7] if how == "cut" else b"\xff" * 8 + raw[8:])
+    with pytest.raises(SystemExit) as e:
+        cli.main(["import", str(hf), "--out", str(tmp_path / "out")])
+    assert e.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert BAD[how] in said[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("how", ["cut", "absurd", "empty", "not json", "overflow"])
+def test_damaged_weights(how: str, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    path = hf / "model.safetensors"
+    raw = path.read_bytes()
+    wide = json.dumps({"a": {"dtype": "F32", "shape": [2**40] * 2, "data_offsets": [0, 4]}})
+    path.write_bytes(
+        {
+            "cut": raw[:-7],
+            "absurd": (2**62).to_bytes(8, "little") + raw[8:],
+            "empty": b"",
+            "not json": raw[:8] + b"{" * (len(raw) - 8),
+            "overflow": len(wide).to_bytes(8, "little") + wide.encode() + b"0000",
+        }[how]
+    )
+    refused(hf, r"model\.safetensors is not a sound safetensors file")
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    tensors = load_file(hf / "model.safetensors")
+    tensors["bert.encoder.layer.1.output.dense.bias"][3] = np.nan
+    save_file(tensors, hf / "model.safetensors")
+    refused(hf, r"not finite bert\.encoder\.layer\.1\.output\.dense\.bias")
+
+
+def test_folders_of_something_else(tmp_path: Path) -> None:
+    refused(hf_folder(tmp_path / "a", model_type="t5"), "model_type 't5': expected one of bert")
+    hf = hf_folder(tmp_path / "b")
+    (hf / "config.json").write_text("[1]")
+    refused(hf, "expected a JSON object")
+    (hf / "config.json").write_text("{")
+    refused(hf, "is not readable JSON")
+    (hf / "config.json").unlink()
+    refused(hf, r"holds no config\.json: expected a Hugging Face folder")
+    hf = hf_folder(tmp_path / "c")
+    (hf / "model.safetensors").unlink()
+    refused(hf, r"no weights: expected model\.safetensors")
+    hf = hf_folder(tmp_path / "d", pieces=38)
+    refused(hf, "38 pieces, the word table 37 rows")
+    hf = hf_folder(tmp_path / "e", pad_token_id=3)
+    refused(hf, "padding is id 0, the config's pad_token_id 3")
+
+
+def test_a_pickle_is_not_opened_unasked(tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    (hf / "model.safetensors").rename(hf / "pytorch_model.bin")
+    refused(hf, "a pickle, which could run code")
+
+
+@pytest.mark.peer
+def test_a_pickle_is_opened_as_tensors_alone(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    hf = hf_folder(tmp_path / "hf")
+    whole = convert.read_folder(hf)[1]
+    tensors = load_file(hf / "model.safetensors")
+    (hf / "model.safetensors").unlink()
+    torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, hf / "pytorch_model.bin")
+    same = jax.tree.map(np.array_equal, convert.read_folder(hf, allow_pickle=True)[1], whole)
+    assert all(jax.tree.leaves(same))
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "sprung",)
+
+    torch.save({"a": Trap()}, hf / "pytorch_model.bin")
+    refused(hf, "is not a file of tensors alone", allow_pickle=True)
+    torch.save([1], hf / "pytorch_model.bin")
+    refused(hf, "something other than named tensors", allow_pickle=True)
+    assert not (tmp_path / "sprung").exists()

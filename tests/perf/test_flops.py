@@ -1,0 +1,140 @@
+"""The count of FLOPs: that of ELECTRA's script, and that of what XLA compiles."""
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import config, objectives
+from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
+from bert_jax.distributed import sharding
+from bert_jax.objectives import masking as corruption
+from bert_jax.perf import flops
+from bert_jax.training import step as train
+from tests.helpers import tiny_configs
+
+ROWS, ROW = 32, 64  # of what XLA compiles; nothing of it runs
+
+# name -> (config, length, rows, steps, what electra/flops_computation.py prints)
+PRINTED: dict[str, tuple[Experiment, int, int, float, float]] = {
+    "bert_small": (
+        replace(BERT, encoder=dict(hidden_size=256, heads=4, embedding_size=128)),
+        *(128, 128, 1.45e6, 1.42e18),
+    ),
+    "bert_base": (BERT, 512, 256, 1e6, 6.43e19),
+    "bert_large": (
+        replace(BERT, encoder=dict(layers=24, hidden_size=1024, heads=16)),
+        *(512, 256, 1e6, 1.92e20),
+    ),
+    "electra_small": (
+        replace(
+            ELECTRA,
+            encoder=dict(hidden_size=256, heads=4, embedding_size=128),
+            objective=dict(generator_size=0.25),
+        ),
+        *(128, 128, 1e6, 1.29e18),
+    ),
+    "electra_base": (ELECTRA, 512, 256, 766_000, 6.42e19),
+    "electra_400k": (
+        replace(
+            ELECTRA,
+            encoder=dict(layers=24, hidden_size=1024, heads=16),
+            objective=dict(generator_size=0.25),
+        ),
+        *(512, 2048, 400_000, 7.12e20),
+    ),
+    "roberta": (
+        replace(BERT, encoder=dict(layers=24, hidden_size=1024, heads=16, vocab_size=50265)),
+        *(512, 8000, 500_000, 3.19e21),
+    ),
+    "albert": (
+        replace(config.ALBERT, encoder=dict(hidden_size=4096, heads=64)),
+        *(512, 4096, 1.5e6, 3.11e22),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_published_sum_is_that_of_electras_script(name: str) -> None:
+    experiment, length, rows, steps, printed = PRINTED[name]
+    total = flops.published(experiment, length) * length * rows * steps
+    assert f"{total:.2e}" == f"{printed:.2e}"
+
+
+def test_a_sparse_look_up_saves_the_product_with_the_table() -> None:
+    saved = flops.published(BERT, 128) - flops.published(BERT, 128, lookup="sparse")
+    assert saved == 2 * 2 * 768 * 30522
+    both = flops.published(ELECTRA, 128) - flops.published(ELECTRA, 128, lookup="sparse")
+    assert both == 2 * saved  # two towers look up
+
+
+def test_albert_counts_every_application() -> None:
+    shared, own = (replace(BERT, encoder=dict(groups=g)) for g in (1, None))
+    assert flops.model(shared, 128) == flops.model(own, 128)
+
+
+def test_training_is_three_times_the_forward_products() -> None:
+    """By hand: 12 layers of 24 d^2 + 4 d l, MLM at 77 of 512 places, the pooler on one."""
+    d, v, length = 768, 30522, 512
+    layers = 12 * (24 * d * d + 4 * d * length)
+    mlm = 77 / length * (2 * d * d + 2 * d * v)
+    pair = (2 * d * d + 4 * d) / length
+    assert flops.model(BERT, length) == pytest.approx(3 * (layers + mlm + pair), rel=1e-12)
+    assert flops.step(BERT, 8, length) == 8 * length * flops.model(BERT, length)
+
+
+@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+@pytest.mark.parametrize("length", [16, 128, 512])
+def test_predictions_are_those_of_corruption(family: str, length: int) -> None:
+    masking = tiny_configs.FAMILIES[family].objective.masking  # type: ignore[union-attr]
+    assert flops.predictions(masking, length) == corruption.max_predictions(masking, length)
+
+
+def test_the_boundary_head_is_in_both_sums() -> None:
+    """By hand, at 20 of 128 places: 2 d + 200 to d, d to d, d to v; beside the products biases,
+    GELUs, norms and the softmax."""
+    d, v = 768, SPANBERT.encoder.vocab_size
+    plain = replace(SPANBERT, objective=dict(sbo_weight=0.0))
+    products = 2 * (2 * d + 200) * d + 2 * d * d + 2 * d * v
+    more = flops.published(SPANBERT, 128) - flops.published(plain, 128)
+    assert more == pytest.approx(2 * 20 / 128 * (products + 14 * 2 * d + 7 * v), rel=1e-9)
+    share = flops.predictions(SPANBERT.objective.masking, 128) / 128  # type: ignore[union-attr]
+    more = flops.model(SPANBERT, 128) - flops.model(plain, 128)
+    assert more == pytest.approx(3 * share * products, rel=1e-9)
+
+
+MASKED_ALONE = replace(tiny_configs.FAMILIES["electra"], objective=dict(target="rtd_masked"))
+
+
+@pytest.mark.parametrize("family", [*tiny_configs.FAMILIES, "rtd_masked"])
+def test_the_model_sum_is_what_xla_counts(family: str) -> None:
+    """Of the whole compiled train step of one layer, since XLA counts a scanned body once. XLA
+    also counts what is no product, the optimiser too: up to 2 % at this width."""
+    asked = replace(
+        tiny_configs.without_dropout(tiny_configs.FAMILIES.get(family, MASKED_ALONE)),
+        encoder=dict(layers=1, hidden_size=576, heads=8, max_length=ROW, vocab_size=2000),
+        data=dict(batch_size=ROWS, length=ROW),
+        guard=dict(spike="off"),
+    )
+    assert _xla(asked) == pytest.approx(flops.step(asked, ROWS, ROW), rel=0.02)
+
+
+def _xla(asked: Experiment) -> float:
+    v = asked.encoder.vocab_size
+    special = np.arange(v) < 4
+    known = Vocabulary(3, special, ~special, np.ones(v))
+    objective = objectives.build(asked, known)
+    steps = train.build_steps(asked, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    ids = jax.ShapeDtypeStruct((ROWS,), np.int32)
+    batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
+    batch["tokens"] = jax.ShapeDtypeStruct((ROWS, ROW), np.int32)
+    return steps.train.lower(steps.like, batch).compile().cost_analysis()["flops"]  # type: ignore
+
+
+def test_a_window_saves_scores_and_a_gate_costs_a_third_matrix() -> None:
+    """Of 12 layers every third, from the first, sees all 512 tokens; the others 129."""
+    windowed = replace(BERT, encoder=dict(window=64, global_every=3))
+    saved = flops.model(BERT, 512) - flops.model(windowed, 512)
+    assert saved == pytest.approx(3 * 8 * 4 * 768 * (512 - 129), rel=1e-9)
+    gated = replace(BERT, encoder=dict(gated_mlp=True))
+    more = flops.model(gated, 512) - flops.model(BERT, 512)
+    assert more == pytest.approx(3 * 12 * 2 * 768 * 3072, rel=1e-9)

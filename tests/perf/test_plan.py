@@ -1,0 +1,142 @@
+"""Steps are planned for TPUs that are not there."""
+
+import importlib.util
+import math
+from typing import Any
+
+import pytest
+
+from bert_jax.config import Experiment, Mesh, from_file, replace
+from bert_jax.distributed import sharding
+from bert_jax.perf import plan
+from bert_jax.perf.hardware import CHIPS, H100
+from bert_jax.perf.plan import aot, topologies
+from tests.helpers.paths import ROOT
+
+CONFIGS = ROOT / "configs"
+FAMILIES = ("albert", "bert", "electra", "roberta", "spanbert")
+
+
+def tiny(family: str = "bert") -> Experiment:
+    config = from_file(str(CONFIGS / f"tiny_{family}.py"))
+    return replace(config, data=dict(batch_size=16, length=128), run=dict(dtype="bfloat16"))
+
+
+@pytest.fixture(autouse=True)
+def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
+    for name, value in topologies.ALONE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    "family", [f if f == "bert" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
+def test_every_family_compiles_for_eight_chips(family: str) -> None:
+    found = plan.plan(tiny(family), ["v5e:2x4"])
+    (one,) = found["slices"]
+    assert one["fits"]
+    assert one["chips"] == 8
+    assert 0 < one["state_bytes"] < one["bytes"] < CHIPS["v5e"].memory
+    gradient = one["state_bytes"] / 3
+    assert one["collectives"]["all-reduce"] == pytest.approx(gradient, rel=0.05)
+    assert one["flops"] > 0
+    assert "v5e:2x4" in plan.render_plan(found)
+    assert "not a measurement" in plan.render_plan(found)
+
+
+@pytest.mark.parametrize("name", [e for c in CHIPS.values() for e in c.examples])
+def test_every_slice_that_is_suggested_can_be_described(name: str) -> None:
+    shape = name.partition(":")[2].split("x")
+    assert len(topologies.describe_topology(name).devices) == math.prod(map(int, shape))
+
+
+def test_a_step_that_does_not_fit_says_by_how_much_and_what_would_help(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = aot.StepCost(False, 20 * 2**30, 16 * 2**30, 5 * 2**30, None, 0.0, ())
+    monkeypatch.setattr(plan, "compile_step", lambda *_: large)
+    config = replace(tiny(), data=dict(batch_size=64), run=dict(dtype="float32"))
+    found = plan.plan(config, ["v5e:2x4"])
+    assert found["slices"][0]["missing"] == 4 * 2**30
+    text = plan.render_plan(found)
+    assert "4.00 GiB more than a chip has" in text
+    for way in ("run.dtype bfloat16", "optim.accumulate 2", "run.remat dots", "mesh.fsdp 2"):
+        assert way in text
+
+
+@pytest.mark.parametrize(("rows", "most", "parts"), [(128, 4, 4), (40, 2, 5), (56, 3, 7)])
+def test_the_largest_batch_is_found_by_halving_and_doubling(
+    rows: int, most: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And accumulated in equal parts that are no larger."""
+
+    def compiled(config: Experiment, devices: list[Any]) -> aot.StepCost:
+        n = config.data.batch_size // len(devices) // config.optim.accumulate
+        return aot.StepCost(n <= most, 0, 1, 0, None, 0.0, ())
+
+    monkeypatch.setattr(plan, "compile_step", compiled)
+    config = replace(tiny(), data=dict(batch_size=rows))
+    assert plan.plan(config, ["v5e:2x4"], fit=True)["slices"][0]["fit"] == {
+        "rows_per_chip": most,
+        "batch_size": 8 * most,
+        "accumulate": parts,
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "bytes_"),
+    [
+        ("memory required for HLO temporaries (36.00G) exceeds available HBM (15.75G).", 36.0),
+        ("Ran out of memory in memory space hbm. Used 25.50G of 15.75G hbm. Exceeded by", 25.5),
+    ],
+)
+def test_the_compilers_words_are_understood(message: str, bytes_: float) -> None:
+    assert aot._out_of_memory(message) == (bytes_ * 2**30, 15.75 * 2**30)
+    assert aot._out_of_memory("something else") is None
+
+
+@pytest.mark.parametrize(
+    ("topology", "says"),
+    [
+        ("v5e", "expected a TPU slice, such as v4:2x2x1"),
+        ("v9:2x2", "expected a TPU slice"),
+        ("v5e:3x5", "libtpu knows no such slice"),
+        ("v5e:32x32", "the largest v5e slice has 256"),
+    ],
+)
+def test_a_slice_that_does_not_exist_is_refused(topology: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan.plan(tiny(), [topology])
+
+
+def test_what_cannot_be_planned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="takes a config for pre-training"):
+        plan.plan(from_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
+    with pytest.raises(ValueError, match="needs 3 devices, found 4"):
+        plan.plan(replace(tiny(), mesh=Mesh(3)), ["v5e:2x2"])
+    with pytest.raises(ValueError, match="does not divide over 8 devices"):
+        plan.plan(replace(tiny(), data=dict(batch_size=12)), ["v5e:2x4"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="libtpu, which is not installed"):
+        plan.plan(tiny(), ["v5e:2x2"])
+
+
+def test_a_bound_is_the_longest_of_three() -> None:
+    chip = CHIPS["v5e"]
+    one = plan.roofline_bound(chip, 2 * chip.flops, chip.bandwidth, 3 * chip.links)
+    assert one == {
+        "compute": 2.0,
+        "memory": 1.0,
+        "interconnect": 3.0,
+        "binds": "interconnect",
+        "seconds": 3.0,
+    }
+    assert H100.flops > CHIPS["v6e"].flops
+
+
+def test_a_mesh_may_cut_an_axis_of_the_torus() -> None:
+    devices = topologies.describe_topology("v6e:16x16").devices
+    mesh = sharding.make_mesh(Mesh(-1, 1, 8), devices)
+    assert dict(mesh.shape) == {"data": 32, "fsdp": 1, "tensor": 8}
+    assert len(set(mesh.devices.flat)) == 256

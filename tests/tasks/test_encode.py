@@ -1,0 +1,291 @@
+"""Examples to rows and back: what goes in as a label comes out as a prediction."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_jax import tasks
+from bert_jax.tasks import Choice, Dataset, Encoded, Question, Tagged, Text
+from bert_jax.tasks.encode import truncated
+from bert_jax.tasks.windows import best_windows, windows
+from tests.helpers.labeled_rows import KINDS, WORDS, golden, perfect, trained
+
+LONG = " ".join(WORDS * 5)
+EXAMPLES: dict[str, list[Any]] = {
+    "classification": [Text("", None, "b"), Text(LONG, LONG, "a"), Text("the cat", "", "c")],
+    "regression": [Text(LONG, None, -1.5), Text("a", "b", 2.0), Text("the cat", "sat", 0.0)],
+    "tagging": [
+        Tagged(tuple(WORDS * 5), tuple("abcde"[i % 5] for i in range(len(WORDS) * 5))),
+        Tagged(("the",), ("b",)),
+        Tagged((), ()),
+    ],
+    "choice": [
+        Choice(LONG, "where _ sat?", ("the cat", LONG), 1),
+        Choice("the cat", "who?", ("a", "b", "c"), 2),
+    ],
+}
+LABELS = ("a", "b", "c", "d", "e")
+CASES = [(task, kind) for task in sorted(EXAMPLES) for kind in KINDS]
+
+
+def encode(task: Any, kind: str, examples: Any = None, length: int = 24, **more: Any) -> Encoded:
+    examples = EXAMPLES[task] if examples is None else examples
+    return tasks.encode(task, examples, trained(kind), length, LABELS, **more)
+
+
+@pytest.mark.parametrize(("task", "kind"), CASES)
+def test_a_row_is_a_frame_around_its_text(task: str, kind: str) -> None:
+    tokenizer, encoded = trained(kind), encode(task, kind)
+    assert [row["row"] for row in encoded.rows] == list(range(len(encoded.rows)))
+    for row in encoded.rows:
+        parts = zip(
+            row["tokens"] if task == "choice" else [row["tokens"]],
+            np.atleast_1d(row["size"]),
+            np.atleast_1d(row["first"]),
+            strict=True,
+        )
+        for tokens, size, first in parts:
+            assert tokens.dtype == np.int32
+            assert len(tokens) == size <= 24
+            if size:
+                assert tokens[0] == tokenizer.cls_id
+                assert tokens[first - 1] == tokens[-1] == tokenizer.sep_id
+                assert 2 <= first <= size
+
+
+@pytest.mark.parametrize(("task", "kind"), CASES)
+def test_outputs_that_say_the_labels_score_best(task: Any, kind: str) -> None:
+    encoded = encode(task, kind)
+    scores = perfect(task, encoded, LABELS)
+    assert scores
+    assert all(value == pytest.approx(1) for value in scores.values())
+    found = tasks.predictions(task, encoded, golden(encoded, LABELS), LABELS)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    field = "tags" if task == "tagging" else "label"
+    right = [getattr(e, field) for e in EXAMPLES[task]]
+    given = [tuple(f[field]) if task == "tagging" else f[field] for f in found]
+    assert given == right
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 20))
+def test_pairs_are_cut_piece_by_piece_from_the_longer(a: int, b: int, room: int) -> None:
+    first, second = list(range(a)), list(range(b))
+    while len(first) + len(second) > room:
+        (first if len(first) > len(second) else second).pop()
+    assert truncated(list(range(a)), list(range(b)), room) == (first, second)
+
+
+def test_unknown_labels_are_refused_and_missing_ones_marked() -> None:
+    with pytest.raises(ValueError, match="unknown label 'z': expected one of a, b"):
+        encode("classification", "bpe", [Text("a", None, "z")])
+    encoded = encode("classification", "bpe", [Text("a")])
+    assert encoded.rows[0]["label"] == -1
+    assert encode("tagging", "bpe", [Tagged(("a",))]).rows[0]["tags"].tolist() == [-1] * 3
+    assert not np.isnan(encode("regression", "bpe", [Text("a")]).rows[0]["label"])
+
+
+def test_texts_that_are_cut_are_counted() -> None:
+    fits, long = Text("the cat", "sat"), Text(LONG, "the")
+    encoded = encode("classification", "bpe", [fits, long, Text("a", LONG), Text(LONG)])
+    assert encoded.cut == 3
+    assert encoded.notes == ["examples longer than 24 tokens, cut: 3"]
+    encoded = encode("choice", "bpe")
+    assert encoded.cut == 1
+    assert encode("classification", "bpe", [fits]).notes == []
+    assert encode("tagging", "bpe").cut == 0  # long ones have windows
+    asked = Question("a", LONG * 3, "the cat"), Question("b", "the", LONG)
+    assert tasks.encode("qa", asked, trained("bpe"), 100).cut == 1
+
+
+def test_a_length_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="length 3 leaves no room"):
+        encode("classification", "wordpiece", length=3)
+
+
+def test_swapping_adds_each_pair_once_more() -> None:
+    pair, single = Text("a", "b", 1.0), Text("a", None, 0.0)
+    assert tasks.swapped([pair, single]) == [pair, single, Text("b", "a", 1.0)]
+
+
+# ---- words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [5, 9, 24, 200])
+def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> None:
+    """Whatever the length; words without pieces are unknown ones."""
+    words = ("the", "\u200b", "Zürich", "a", "") * 4
+    tags = tuple(LABELS[i % 5] for i in range(len(words)))
+    tokenizer = trained(kind)
+    encoded = encode("tagging", kind, [Tagged(words, tags)], length)
+    seen = []
+    for row, place in zip(encoded.rows, encoded.places, strict=True):
+        assert place is not None
+        tagged = np.flatnonzero(row["tags"] >= 0)
+        assert tagged.tolist() == place[1].tolist()
+        seen += [(int(w), int(row["tags"][at])) for w, at in zip(*place, strict=True)]
+        for w, at in zip(*place, strict=True):
+            space = " " if kind == "bpe" and w else ""
+            first = (tokenizer.encode(space + words[w]) or [tokenizer.unk_id])[0]
+            assert row["tokens"][at] == first
+    assert sorted(seen) == [(i, i % 5) for i in range(len(words))]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 20))
+def test_windows_cover_every_piece_and_each_has_one_best(size: int, room: int, stride: int) -> None:
+    found = windows(size, room, stride)
+    assert all(length <= room for _, length in found)
+    begins = [begin for begin, _ in found]
+    assert begins == [k * min(room, stride) for k in range(len(found))]
+    best = best_windows(size, found)
+    for piece in range(size):
+        scores = [
+            min(piece - b, b + n - 1 - piece) + 0.01 * n if b <= piece < b + n else -1
+            for b, n in found
+        ]
+        assert best[piece] == int(np.argmax(scores))
+        assert max(scores) >= 0
+
+
+# ---- options
+
+
+def test_the_two_ways_of_asking_about_a_passage() -> None:
+    """ALBERT: passage, then question and option, of which the last pieces stay; RoBERTa: the
+    other way round, and the first."""
+    tok = trained("wordpiece")
+    e = Choice("the cat sat", "a _ mat", ("in", " ".join(["the"] * 140)))
+    passage, asked = tok.encode(e.text), tok.encode("a in mat")
+    row = encode("choice", "wordpiece", [e], 200).rows[0]
+    assert row["tokens"][0].tolist() == tok.row(passage, asked)[0]
+    long = tok.encode(f"a {e.options[1]} mat")
+    assert row["tokens"][1].tolist() == tok.row(passage, long[-128:])[0]
+    row = encode("choice", "wordpiece", [e], 200, family="roberta").rows[0]
+    assert row["tokens"][0].tolist() == tok.row(asked, passage)[0]
+    assert row["tokens"][1].tolist() == tok.row(long[:128], passage)[0]
+    plain = Choice("the cat", "on?", ("a", "in"))
+    row = encode("choice", "wordpiece", [plain]).rows[0]
+    assert row["tokens"][1].tolist() == tok.row(tok.encode("the cat"), tok.encode("on? in"))[0]
+
+
+def test_options_that_are_not_there_have_no_tokens() -> None:
+    rows = encode("choice", "wordpiece").rows
+    assert [len(row["tokens"]) for row in rows] == [3, 3]
+    assert rows[0]["size"][2] == rows[0]["first"][2] == len(rows[0]["tokens"][2]) == 0
+    logits = [np.array([0, 1, 9], np.float32)] * 2  # that of a missing option is not looked at
+    found = tasks.predictions("choice", encode("choice", "wordpiece"), logits)
+    assert [f["label"] for f in found] == [1, 2]
+    assert len(found[0]["probabilities"]) == 2
+
+
+# ---- metrics
+
+
+def scores(task: Any, gold: list[Any], outputs: list[Any], labels: tuple[str, ...]) -> Any:
+    kind = tasks.kind_of(task)
+    words = kind == "tagging"
+    some = [Tagged(("a",) * len(g), g) if words else Text("a", None, g) for g in gold]
+    encoded = tasks.encode(kind, some, trained("wordpiece"), 24, labels)
+    return tasks.score(task, encoded, outputs, labels)
+
+
+def hot(label: int, n: int) -> np.ndarray:
+    return np.eye(n, dtype=np.float32)[label]
+
+
+def test_metrics_of_classes() -> None:
+    """True and false positives 2 1, negatives 1 1 by hand."""
+    gold, given = ["1", "1", "1", "0", "0"], [1, 1, 0, 1, 0]
+    found = scores("classification", gold, [hot(g, 2) for g in given], ("0", "1"))
+    mcc = (2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2)
+    right = {"accuracy": 0.6, "f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "matthews": mcc}
+    assert found == pytest.approx(right)
+    alike = scores("classification", gold, [hot(0, 2)] * 5, ("0", "1"))
+    assert (alike["matthews"], alike["f1"], alike["accuracy"]) == (0, 0, 0.4)
+    zeros = scores("classification", ["0", "0"], [hot(0, 2)] * 2, ("0", "1"))
+    assert (zeros["matthews"], zeros["f1"], zeros["accuracy"]) == (0, 0, 1)
+
+
+def test_glue_has_its_own_metrics() -> None:
+    outputs = [hot(0, 2), hot(1, 2)]
+
+    def names(task: str) -> set[str]:
+        labels = ("entailment", "not_entailment") if task == "rte" else ("0", "1")
+        return set(scores(task, list(labels), outputs, labels))
+
+    assert names("cola") == {"matthews", "accuracy"}
+    assert names("mrpc") == names("qqp") == {"accuracy", "f1"}
+    assert names("sst2") == names("wnli") == names("rte") == {"accuracy"}
+    assert set(scores("stsb", [0.0, 1.0], [1.0, 2.0], ())) == {"pearson", "spearman"}
+
+
+def test_a_constant_correlates_with_nothing() -> None:
+    assert scores("regression", [1.0, 2.0], [3.0, 3.0], ()) == {"pearson": 0, "spearman": 0}
+    assert scores("regression", [1.0, 2.0, 9.0], [1.0, 3.0, 4.0], ())["spearman"] == 1
+
+
+def test_examples_without_a_label_count_nowhere() -> None:
+    assert scores("classification", ["1", None], [hot(1, 2)] * 2, ("0", "1"))["accuracy"] == 1
+    assert scores("classification", [None], [hot(1, 2)], ("0", "1")) == {}
+    encoded = encode("tagging", "bpe", [Tagged(("a",))])
+    assert tasks.score("tagging", encoded, [np.zeros((3, 5), np.float32)], LABELS) == {}
+
+
+CHUNKS = ("B-X", "B-Y", "E-X", "I-X", "L-X", "O", "S-Y", "U-Y")
+
+
+def tagged(gold: list[str], given: list[str], labels: tuple[str, ...] = CHUNKS) -> Any:
+    outputs = np.stack([hot(0, len(labels))] + [hot(labels.index(t), len(labels)) for t in given])
+    outputs = np.concatenate([outputs, outputs[:1]])
+    return scores("tagging", [tuple(gold)], [outputs], labels)
+
+
+def test_entities_count_as_wholes() -> None:
+    gold = ["B-X", "I-X", "O", "B-Y"]
+    found = tagged(gold, ["B-X", "O", "O", "B-Y"])
+    assert found == {"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.75}
+    assert tagged(gold, ["O"] * 4)["f1"] == 0
+    found = tagged(["B-X", "E-X", "O", "S-Y"], ["B-X", "E-X", "O", "O"])
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert found == tagged(["B-X", "L-X", "O", "U-Y"], ["B-X", "L-X", "O", "O"])
+
+
+def test_tags_that_are_no_chunks_count_by_word() -> None:
+    found = tagged(["N", "V", "N"], ["N", "N", "N"], ("N", "V"))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["recall"] == 0  # of the second class
+
+
+def test_confusion_counts_gold_by_prediction() -> None:
+    encoded = encode("classification", "bpe", [Text("a", None, x) for x in "aab"])
+    given = [hot(0, 5), hot(1, 5), hot(1, 5)]
+    counts = tasks.confusion(encoded, given, LABELS)
+    assert counts[:2, :2].tolist() == [[1, 1], [0, 1]]
+    assert counts.sum() == 3
+    unlabelled = encode("classification", "bpe", [Text("a")])
+    assert not tasks.confusion(unlabelled, given[:1], LABELS).any()
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "metric"),
+    [
+        ("cola", (), "matthews"),
+        ("stsb", (), "spearman"),
+        ("mnli", (), "accuracy"),
+        ("classification", ("a", "b"), "accuracy"),
+        ("regression", (), "pearson"),
+        ("choice", (), "accuracy"),
+        ("qa", (), "f1"),
+        ("tagging", ("B-X", "I-X", "O"), "f1"),
+        ("tagging", ("N", "O", "V"), "accuracy"),
+    ],
+)
+def test_the_headline_of_a_task(task: Any, labels: tuple[str, ...], metric: str) -> None:
+    read = Dataset(task, tasks.kind_of(task), labels, {"train": [], "dev": []})
+    assert tasks.headline(task, read) == metric

@@ -1,0 +1,66 @@
+"""The characters that pieces stand for, of three kinds of tokenizer."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_jax.data.tokenization.added_tokens import _sentencepiece
+from bert_jax.data.tokenization.backends import SentencePiece, clean
+from bert_jax.data.tokenization.offsets import _cleaned, encode
+from tests.helpers.labeled_rows import KINDS, trained
+
+CHARACTERS = st.sampled_from("aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्")
+TEXTS = st.lists(CHARACTERS, max_size=30).map("".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=200, deadline=None)
+@given(text=TEXTS)
+def test_pieces_stand_for_characters_in_order(kind: str, text: str) -> None:
+    """Same ids as `encode`; begins and ends never go back; no white space at either side."""
+    ids, spans = trained(kind).encode_with_spans(text)
+    assert ids == trained(kind).encode(text)
+    assert spans.shape == (len(ids), 2)
+    assert spans.dtype == np.int32
+    begins, ends = spans.T
+    assert (begins <= ends).all()
+    assert (np.diff(begins) >= 0).all()
+    assert (np.diff(ends) >= 0).all()
+    assert ((begins >= 0) & (ends <= len(text))).all()
+    parts = [text[begin:end] for begin, end in spans]
+    assert all(part == part.strip() for part in parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_letter_belongs_to_a_piece(kind: str) -> None:
+    text = "Zoë's  cafe\u0301, 中文\t👩\u200d👧🏽 (1,000)"
+    _, spans = trained(kind).encode_with_spans(text)
+    covered = {i for begin, end in spans for i in range(begin, end)}
+    assert covered == {i for i, c in enumerate(text) if not c.isspace()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, st.booleans())
+def test_a_text_can_be_cleaned_character_by_character(text: str, cased: bool) -> None:
+    cleaned, owners = _cleaned(text, cased)
+    assert cleaned == clean(text, cased)
+    assert len(owners) == len(cleaned)
+    assert owners == sorted(owners)
+
+
+def test_a_digit_and_the_comma_behind_it_have_spans_of_their_own() -> None:
+    """ALBERT's rule, for a model that has the two in one piece."""
+    grown = trained("unigram")
+    with pytest.raises(ValueError, match="more than one word"):  # the rule splits it again
+        grown.with_words(["1990,"])
+    backend = grown._backend
+    assert isinstance(backend, SentencePiece)
+    backend = _sentencepiece(backend, ["▁1990,"])
+    text = "in 1990, x"
+    ids, spans = encode(backend, text)
+    assert ids == backend.encode(text)
+    assert len(backend._processor.encode("1990,")) == 1
+    parts = [text[begin:end] for begin, end in spans]
+    assert "".join(parts) == text.replace(" ", "")
+    assert parts[-2:] == [",", "x"] or parts[-3:] == [",", "", "x"]

@@ -1,0 +1,69 @@
+"""SQuAD's scores, against those of the official scripts."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bert_jax import tasks
+from bert_jax.tasks import Answer, Encoded, Question
+from bert_jax.tasks.squad_metrics import squad_scores
+from tests.helpers.labeled_rows import asked, golden, trained
+from tests.helpers.paths import FIXTURES
+
+CASES = FIXTURES / "squad_scores.json"
+
+
+def encode(examples: Any) -> Encoded:
+    return tasks.encode("qa", examples, trained("wordpiece"), 100)
+
+
+def questions(rows: list[dict[str, Any]]) -> list[Question]:
+    answers = [tuple(Answer(text, 0) for text in row["gold"]) for row in rows]
+    return [Question("", "", "", some, not some) for some in answers]
+
+
+@pytest.mark.parametrize("case", json.loads(CASES.read_text(encoding="utf-8")))
+def test_scores_are_those_of_the_official_scripts(case: Any) -> None:
+    """Recorded from ports of them: version 1.1 torchmetrics 1.x, 2.0 transformers 4.46."""
+    rows = case["rows"]
+    nulls = [row["null"] for row in rows] if "limit" in case else None
+    found = squad_scores(questions(rows), [r["given"] for r in rows], nulls, case.get("limit", 0))
+    assert {name: round(found[name], 3) for name in case["scores"]} == case["scores"]
+
+
+def test_two_empty_bags_agree_in_version_2_alone() -> None:
+    the = {"gold": ["the"], "given": "an"}
+    assert squad_scores(questions([the]), ["an"]) == {"exact_match": 100, "f1": 0}
+    none = {"gold": []}
+    found = squad_scores(questions([the, none]), ["an", ""])
+    assert (found["exact_match"], found["f1"]) == (100, 100)
+
+
+def test_the_threshold_is_where_answering_pays_most() -> None:
+    rows = questions([{"gold": ["a b"]}, {"gold": []}, {"gold": ["b"]}, {"gold": []}])
+    found = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0])
+    assert (found["best_f1"], found["threshold"]) == (100, 1)
+    at = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0], found["threshold"])
+    assert at["f1"] == found["best_f1"]
+    wrong = squad_scores(rows, ["x"] * 4, [-2.0, 3.0, 1.0, 2.0])
+    assert wrong["best_f1"] == 50
+    assert wrong["threshold"] < -2
+
+
+def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> None:
+    examples = [asked("a cat", "cat"), Question("b", "q", "cat sat", (), True)]
+    encoded = encode(examples)
+    outputs = golden(encoded, ())
+    found = tasks.score("qa", encoded, outputs)
+    assert (found["f1"], found["unanswered_f1"]) == (50, 0)
+    assert "threshold" not in found
+    found = tasks.score("qa", encoded, outputs, tasks.ANSWERABLE)
+    assert (found["f1"], found["best_f1"]) == (100, 100)
+    read = tasks.Dataset("qa", "qa", tasks.ANSWERABLE, {"dev": list(examples)})
+    assert tasks.headline("qa", read) == "best_f1"
+
+
+def test_questions_without_known_answers_are_not_scored() -> None:
+    encoded = encode([Question("a", "q", "the cat")])
+    assert tasks.score("qa", encoded, golden(encoded, ())) == {}

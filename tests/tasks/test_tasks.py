@@ -1,0 +1,284 @@
+"""Files to examples: every shape that is read, and everything that is wrong with them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_jax import tasks
+from bert_jax.tasks import Answer, Choice, Question, Tagged, Text
+from tests.helpers.labeled_rows import folder, jsonl, squad
+
+TEXT = {"text": "a", "label": "x"}
+TAGGED = {"tokens": ["a", "b"], "tags": ["O", "B-X"]}
+CHOICE = {"text": "t", "question": "q", "options": ["a", "b"], "label": 1}
+ASKED = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2}]}
+
+
+def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
+    rows = [TEXT, {"text": "b", "text_pair": "c", "label": "y"}]
+    read = tasks.read("classification", folder(tmp_path / "a", rows))
+    assert read.splits["train"] == [Text("a", None, "x"), Text("b", "c", "y")]
+    read = tasks.read("regression", folder(tmp_path / "b", [TEXT | {"label": -1}]))
+    assert read.splits["dev"] == [Text("a", None, -1.0)]
+    read = tasks.read("tagging", folder(tmp_path / "c", [TAGGED]))
+    assert read.splits["dev"] == [Tagged(("a", "b"), ("O", "B-X"))]
+    read = tasks.read("choice", folder(tmp_path / "d", [CHOICE]))
+    assert read.splits["dev"] == [Choice("t", "q", ("a", "b"), 1)]
+    assert read.labels == ()
+    assert read.notes == []
+
+
+def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> None:
+    def labels(name: str, *some: Any) -> tuple[str, ...]:
+        path = folder(tmp_path / name, [{"text": "a", "label": label} for label in some])
+        return tasks.read("classification", path).labels
+
+    assert labels("a", "b", "a", "b") == ("a", "b")
+    assert labels("b", 10, 9, -1) == ("-1", "9", "10")
+    assert labels("c", "10", "9") == ("9", "10")
+    assert labels("d", "10", "9", "x") == ("10", "9", "x")
+
+
+def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
+    path = folder(tmp_path, [TEXT, TEXT | {"label": "y"}])
+    jsonl(path / "test.jsonl", [{"text": "a"}, {"text": "b", "label": None}, TEXT])
+    read = tasks.read("classification", path)
+    assert [e.label for e in read.splits["test"]] == [None, None, "x"]  # type: ignore[union-attr]
+
+
+BAD: dict[str, tuple[str, Any, str]] = {
+    "no text": ("classification", {"label": "x"}, "line 2: no field `text`; it has: label"),
+    "no label": ("classification", {"text": "a"}, "line 2: no field `label`; it has: text"),
+    "text is no string": ("classification", TEXT | {"text": 1}, "`text` is 1: expected a string"),
+    "label is a list": ("classification", TEXT | {"label": []}, "expected a string or an integer"),
+    "label is true": ("classification", TEXT | {"label": True}, "expected a string or an integer"),
+    "not JSON": ("classification", "{", "line 2: not JSON"),
+    "no object": ("classification", "[]", "line 2: expected a JSON object"),
+    "NaN": ("regression", '{"text": "a", "label": NaN}', "line 2: label nan: expected a finite"),
+    "infinite": ("regression", '{"text": "a", "label": 1e999}', "line 2: label inf"),
+    "no number": ("regression", TEXT, "label 'x': expected a finite number"),
+    "lengths": ("tagging", TAGGED | {"tags": ["O"]}, "line 2: 2 tokens and 1 tags"),
+    "no tokens": ("tagging", {"tags": ["O"]}, "line 2: no field `tokens`"),
+    "tokens is a string": ("tagging", TAGGED | {"tokens": "a b"}, "`tokens` is not a list"),
+    "tags is a string": ("tagging", TAGGED | {"tags": "OO"}, "no list of tags"),
+    "one option": ("choice", CHOICE | {"options": ["a"]}, "line 2: 1 options"),
+    "option not there": ("choice", CHOICE | {"label": 2}, "label 2: expected the number of"),
+}
+GOOD: dict[str, list[Any]] = {
+    "classification": [TEXT, TEXT | {"label": "y"}],
+    "regression": [TEXT | {"label": 0.5}],
+    "tagging": [TAGGED],
+    "choice": [CHOICE],
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_a_wrong_row_is_named_by_file_and_line(name: str, tmp_path: Path) -> None:
+    kind, row, message = BAD[name]
+    good: Any = GOOD[kind]
+    path = folder(tmp_path, good, [good[0], row])
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 2") as e:
+        tasks.read(kind, path)  # type: ignore[arg-type]
+    assert message in str(e.value)
+
+
+def test_a_label_that_train_does_not_have_is_named_with_its_line(tmp_path: Path) -> None:
+    path = folder(tmp_path / "a", GOOD["classification"], [TEXT, TEXT | {"label": "z"}])
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 2: unknown label 'z': .* x, y"):
+        tasks.read("classification", path)
+    path = folder(tmp_path / "b", [TAGGED], [TAGGED | {"tags": ["O", "I-X"]}])
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: unknown label 'I-X'"):
+        tasks.read("tagging", path)
+
+
+def test_one_class_only_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.jsonl: one class only \(x\)"):
+        tasks.read("classification", folder(tmp_path, [TEXT, TEXT]))
+
+
+def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere is not a folder"):
+        tasks.read("classification", tmp_path / "nowhere")
+    jsonl(tmp_path / "train.jsonl", [TEXT])
+    with pytest.raises(ValueError, match=r"has no dev\.jsonl: expected train\.jsonl, dev\.jsonl"):
+        tasks.read("classification", tmp_path)
+    jsonl(tmp_path / "dev.jsonl", [])
+    with pytest.raises(ValueError, match=r"dev\.jsonl is empty"):
+        tasks.read("classification", tmp_path)
+    (tmp_path / "dev.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: not UTF-8"):
+        tasks.read("classification", tmp_path)
+    for name in ("train.json", "dev.json"):
+        with pytest.raises(ValueError, match=rf"has no {name}"):
+            tasks.read("qa", tmp_path)
+        squad(tmp_path / name, ("a b", [ASKED]))
+
+
+def test_an_empty_text_stays_a_row_and_is_counted(tmp_path: Path) -> None:
+    rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
+    read = tasks.read("classification", folder(tmp_path, rows, [TEXT]))
+    assert len(read.splits["train"]) == 3
+    assert read.notes == [f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"]
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    rows = [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}]
+    read = tasks.read("classification", folder(tmp_path, rows))
+    assert read.splits["train"][0] == Text("a?", None, "x")
+
+
+def test_new_rows_need_no_label(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
+    with pytest.raises(ValueError, match="line 3: no field `text`"):
+        tasks.read_rows("classification", file)
+    file = jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT])
+    assert tasks.read_rows("classification", file) == [Text("a"), Text("a", None, "x")]
+    with pytest.raises(ValueError, match="does not exist"):
+        tasks.read_rows("classification", tmp_path / "nowhere.jsonl")
+
+
+def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "new.jsonl", [{"text": "a", "label": []}, "", {"text": "b"}])
+    assert list(tasks.stream("classification", file)) == [Text("a"), Text("b")]
+    file = jsonl(tmp_path / "new.jsonl", [{"tokens": ["a"], "tags": 1}, {"label": 1}])
+    rows = tasks.stream("tagging", file)
+    assert next(rows) == Tagged(("a",))
+    with pytest.raises(ValueError, match=r"new\.jsonl, line 2: no field `tokens`"):
+        next(rows)
+
+
+# ---- questions
+
+
+def test_questions_are_read_from_either_version(tmp_path: Path) -> None:
+    none = {"id": 7, "question": "r", "answers": [], "is_impossible": True}
+    squad(tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}]))
+    squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    read = tasks.read("qa", tmp_path)
+    right = Question("1", "q", "a b", (Answer("b", 2),))
+    assert read.splits["train"] == [right, Question("7", "r", "c", (), True)]
+    assert read.labels == tasks.ANSWERABLE
+    squad(tmp_path / "train.json", ("a b", [ASKED]))
+    assert tasks.read("qa", tmp_path).labels == ()
+
+
+def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
+    def one(text: str, start: int) -> dict[str, Any]:
+        return ASKED | {"answers": [{"text": text, "answer_start": start}]}
+
+    asked = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
+    squad(tmp_path / "train.json", ("a b a c a", asked))
+    squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    read = tasks.read("qa", tmp_path)
+    found = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
+    assert found == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
+    notes = [note.removeprefix(f"{tmp_path / 'train.json'}: ") for note in read.notes]
+    assert notes == [
+        "answers that stood elsewhere in their context, found there: 1",
+        "answers that are not in their context: 2",
+        "questions without answers that are not marked impossible, left out of the metrics: 1",
+    ]
+
+
+def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
+    row = {"question": "q", "context": "a b"}
+    columns = {"answers": {"text": ["b"], "answer_start": [2]}}
+    file = jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
+    first, second = tasks.read_rows("qa", file)
+    assert first == Question("1", "q", "a b")
+    assert second == Question("x", "q", "a b", (Answer("b", 2),))
+    file = squad(tmp_path / "new.json", ("a b", [{"id": "x", "question": "q"}]))
+    assert tasks.read_rows("qa", file) == [Question("x", "q", "a b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "not JSON"),
+        ("[]", "top level: no list `data`"),
+        ('{"data": [{}]}', "data 0: no list `paragraphs`"),
+        ('{"data": [{"paragraphs": [{"context": "c"}]}]}', "paragraph 0: no list `qas`"),
+        ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "no field `context`"),
+        ('{"data": []}', "is empty"),
+    ],
+)
+def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "new.json").write_text(content)
+    with pytest.raises(ValueError, match=r"new\.json") as e:
+        tasks.read_rows("qa", tmp_path / "new.json")
+    assert message in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"question": 1}, "`question` is 1: expected a string"),
+        ({"answers": "b"}, "`answers`: expected a list"),
+        ({"answers": [{"text": "b"}]}, "no field `answer_start`"),
+        ({"answers": [{"text": "b", "answer_start": "2"}]}, "expected an integer"),
+        ({"answers": {"text": ["b"], "answer_start": []}}, "as many `text` as"),
+        ({"is_impossible": "no"}, "expected true or false"),
+    ],
+)
+def test_a_wrong_question_is_named_by_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
+    file = squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
+    with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
+        tasks.read_rows("qa", file)
+    assert message in str(e.value)
+
+
+# ---- RACE and TFDS
+
+
+def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
+    text = {"article": "p", "questions": ["q _", "r"], "answers": ["B", "A"], "id": "1.txt"}
+    text |= {"options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]]}
+    for name in ("train/high/1.txt", "train/middle/all.txt", "train/middle/2.txt", "dev/1.txt"):
+        jsonl(tmp_path / name, [text])
+    read = tasks.read("choice", tmp_path)
+    once = [Choice("p", "q _", ("a", "b", "c", "d"), 1), Choice("p", "r", ("e", "f", "g", "h"), 0)]
+    assert read.splits == {"train": once * 2, "dev": once}
+    jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
+    with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a text of RACE"):
+        tasks.read("choice", tmp_path)
+
+
+def test_a_tfds_dataset_has_classes_with_names(tmp_path: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    def write(path: Path, splits: list[str], features: Any, rows: list[Any]) -> str:
+        path.mkdir()
+        identity: Any = tfds.core.dataset_info.DatasetIdentity(
+            "small", tfds.core.Version("1.0.0"), str(path), __name__
+        )
+        described = tfds.core.DatasetInfo(
+            builder=identity, features=tfds.features.FeaturesDict(features)
+        )
+        writer: Any = tfds.core.SequentialWriter(described, 10, file_format="array_record")
+        writer.initialize_splits(splits)
+        for split in splits:
+            writer.add_examples({split: rows})
+        writer.close_all()
+        return f"tfds:{path}"
+
+    named = tfds.features.ClassLabel(names=["y", "x"])
+    features = {"sentence1": tfds.features.Text(), "sentence2": tfds.features.Text()}
+    rows = [{"sentence1": "é", "sentence2": "b", "label": 1}]
+    splits = ["train", "validation", "test"]
+    source = write(tmp_path / "a", splits, features | {"label": named}, rows)
+    read = tasks.read("classification", source)
+    assert read.labels == ("y", "x")
+    assert read.splits == {split: [Text("é", "b", "x")] for split in ("train", "dev", "test")}
+    features = {"tokens": tfds.features.Sequence(tfds.features.Text())}
+    features |= {"tags": tfds.features.Sequence(named)}
+    rows = [{"tokens": ["a", "b"], "tags": [1, 0]}]
+    source = write(tmp_path / "b", ["train", "dev"], features, rows)
+    assert tasks.read("tagging", source).splits["dev"] == [Tagged(("a", "b"), ("x", "y"))]
+    with pytest.raises(ValueError, match=r"train, example 0: no field `label`"):
+        tasks.read("classification", source)
+    source = write(tmp_path / "c", ["train"], features, rows)
+    with pytest.raises(ValueError, match="has the splits train: expected train, and validation"):
+        tasks.read("tagging", source)
+    with pytest.raises(ValueError, match=r"tfds:no_such_set cannot be opened"):
+        tasks.read("tagging", "tfds:no_such_set")

@@ -1,0 +1,269 @@
+"""Fine-tuning: tasks are learned, runs go on bit for bit, the best checkpoint counts."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import load, objectives
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import Mesh, Supervised
+from bert_jax.distributed import sharding
+from bert_jax.tasks import results
+from bert_jax.training import step as train
+from bert_jax.training.evaluation import Evaluator
+from bert_jax.training.finetune import finetune
+from bert_jax.training.finetune_config import FinetuneTask
+from tests.helpers import toy_tasks
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and a folder of data for each kind."""
+    folder = tmp_path_factory.mktemp("finetune")
+    toy_tasks.model(folder / "model")
+    for kind in toy_tasks.KINDS:
+        toy_tasks.task(folder / kind, kind)
+    return folder
+
+
+def tune(home: Path, folder: Path, kind: str = "classification", seeds: int = 1, **changes: Any):
+    where = home / "model", kind, home / kind, folder
+    return finetune(toy_tasks.asked(*where, **changes), seeds)
+
+
+def lines(run: Path) -> list[dict]:
+    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
+
+
+def written(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+@pytest.mark.parametrize("kind", toy_tasks.KINDS)
+def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
+    steps = dict(steps=60, eval_every=30, log_every=10)
+    assert tune(home, tmp_path / "run", kind, run=steps) is None
+    found = written(tmp_path / "run")
+    best = {"regression": "pearson", "tagging": "f1", "qa": "f1"}.get(kind, "accuracy")
+    assert found["metric"] == best
+    assert found["test"][best] >= (95 if kind == "qa" else 0.95)
+    assert {"task", "kind", "model", "metric", "steps", "best_step", "dev", "test"} <= set(found)
+    said = (tmp_path / "run" / "predictions_test.jsonl").read_text().splitlines()
+    assert len(said) == 19
+    labels = {"tokens_per_second", "loss", "task_loss", "learning_rate", "step"}
+    assert labels <= set(
+        json.loads((tmp_path / "run" / "metrics.jsonl").read_text().split("\n")[0])
+    )
+    assert f"eval_{best}" in lines(tmp_path / "run")[-1]
+
+
+def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tune(home, whole)
+    tune(home, parts, run=dict(steps=3))
+    tune(home, parts)
+    assert lines(whole) == lines(parts)
+    a, b = (load(run).params for run in (whole, parts))
+    same = jax.tree.map(lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b)
+    assert all(jax.tree.leaves(same))
+    assert written(whole) == written(parts)
+    names = ("predictions_dev.jsonl", "predictions_test.jsonl")
+    assert all((whole / n).read_text() == (parts / n).read_text() for n in names)
+
+
+def test_a_finished_run_is_left_as_it_is(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(home, tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    monkeypatch.setattr("bert_jax.training.step.fit", None)
+    assert tune(home, tmp_path / "run") is None
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_run_goes_on_without_the_model_that_it_began_with(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "model", tmp_path / "model")
+    where = tmp_path / "model", "classification", home / "classification", tmp_path / "run"
+    finetune(toy_tasks.asked(*where, run=dict(steps=3)))
+    shutil.rmtree(tmp_path / "model")
+    finetune(toy_tasks.asked(*where))
+    assert written(tmp_path / "run")["steps"] == 6
+
+
+def test_the_best_checkpoint_counts_and_is_loaded(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equals the latest; it is kept although newer ones came."""
+    made = iter([0.2, 0.9, 0.9, 0.8, 0.3, 0.5])
+    monkeypatch.setattr("bert_jax.tasks.score", lambda *_: {"accuracy": next(made, 0.7)})
+    tune(home, tmp_path / "run", run=dict(steps=12, eval_every=2))
+    assert written(tmp_path / "run")["best_step"] == 6 == load(tmp_path / "run").step
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as kept:
+        assert kept.steps() == [6, 10, 12]
+
+
+def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
+    home: Path, tmp_path: Path
+) -> None:
+    """Not the best of those that are left."""
+    tune(home, tmp_path / "run")
+    found = written(tmp_path / "run")
+    assert load(tmp_path / "run").step == found["best_step"]
+    other = 9 - found["best_step"]  # 3 and 6 were saved
+    results.write_results(tmp_path / "run", found | {"best_step": other})
+    assert load(tmp_path / "run").step == other
+    shutil.rmtree(tmp_path / "run/checkpoints" / str(other))
+    with pytest.raises(ValueError, match=rf"of checkpoint {other}, and there are \d: bring it"):
+        load(tmp_path / "run")
+
+
+def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> None:
+    tune(home, tmp_path / "whole", seeds=2)
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for file in ("results.json", "seed_0/results.json", "seed_1"):
+        path = tmp_path / "parts" / file
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    tune(home, tmp_path / "parts", seeds=2)
+    found = written(tmp_path / "whole")
+    assert found == written(tmp_path / "parts")
+    assert [one["seed"] for one in found["seeds"]] == [0, 1]
+    assert len({one["dev"]["loss"] for one in found["seeds"]}) == 2
+
+
+def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -> None:
+    data = toy_tasks.task(tmp_path / "data", "qa")
+    for file in data.iterdir():
+        whole = json.loads(file.read_text())
+        for paragraph in whole["data"][0]["paragraphs"][::3]:
+            paragraph["context"] = paragraph["context"].replace("red", "five")
+            paragraph["qas"][0] |= {"answers": [], "is_impossible": True}
+        file.write_text(json.dumps(whole))
+    finetune(toy_tasks.asked(home / "model", "qa", data, tmp_path / "run", run=dict(steps=2)))
+    found = written(tmp_path / "run")
+    assert found["metric"] == "best_f1"
+    assert found["dev"]["f1"] == pytest.approx(found["dev"]["best_f1"])
+    assert load(tmp_path / "run").threshold == found["threshold"] == found["dev"]["threshold"]
+
+
+def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> None:
+    runs = []
+    for i, x in enumerate((0.5, 0.9, 0.6)):
+        runs.append(tmp_path / f"seed_{i}")
+        runs[-1].mkdir()
+        said = dict(task="rte", kind="classification", model="m", metric="accuracy", steps=6)
+        counts = dict(labels=["a", "b"], test=[[1, 0], [2, i]])
+        scores = dict(dev=dict(accuracy=x), test=dict(accuracy=1 - x, loss=x), confusion=counts)
+        results.write_results(runs[-1], dict(**said, seed=i, best_step=3, **scores))
+    found = results.gather_seeds(tmp_path, runs)
+    assert found == results.read_results(tmp_path)
+    assert found["dev"] == {"accuracy": 0.6}
+    assert found["test"] == {"accuracy": 0.4, "loss": 0.6}
+    assert found["spread"]["dev"]["accuracy"] == {
+        "sd": pytest.approx(np.std([0.5, 0.9, 0.6], ddof=1)),
+        "min": 0.5,
+        "max": 0.9,
+    }
+    assert [one["dev"]["accuracy"] for one in found["seeds"]] == [0.5, 0.9, 0.6]
+    assert found["confusion"]["test"] == [[3, 0], [6, 3]]
+    assert "0.6000 ± 0.2082" in results.render_results(found)
+
+
+def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path) -> None:
+    from bert_jax.training.finetune_config import FinetuneTask
+
+    def resolved(**run: Any) -> Any:
+        where = home / "model", "classification", home / "classification", tmp_path / "run"
+        return FinetuneTask.of(toy_tasks.asked(*where, run=run)).experiment.run
+
+    run = resolved(epochs=2.5, evals_per_epoch=1.0)
+    assert (run.steps, run.eval_every) == (8, 3)  # 48 rows in batches of 16
+    assert resolved(epochs=1.0, evals_per_epoch=3.0).eval_every == 1
+    assert resolved(steps=11).steps == 11
+
+
+@pytest.mark.parametrize(
+    ("family", "head"), [("albert", "pooler"), ("roberta", "pooler"), ("electra", "first")]
+)
+def test_every_family_has_its_own_heads(family: str, head: str, home: Path, tmp_path: Path) -> None:
+    toy_tasks.model(tmp_path / "model", family)
+    where = tmp_path / "model", "stsb", home / "classification", tmp_path / "run"
+    objective = toy_tasks.asked(*where).objective
+    assert isinstance(objective, Supervised)
+    assert (objective.family, objective.head) == (family, head)
+    assert objective.scale == (1.0 if family == "albert" else 5.0)
+    assert toy_tasks.asked(*where, objective=dict(head="gelu")).objective.head == "gelu"  # type: ignore[union-attr]
+
+
+def test_an_electra_is_tuned_from_its_discriminator(home: Path, tmp_path: Path) -> None:
+    toy_tasks.model(tmp_path / "model", "electra")
+    where = tmp_path / "model", "classification", home / "classification", tmp_path / "run"
+    finetune(toy_tasks.asked(*where, optim=dict(peak_lr=0.0, layer_decay=0.8)))
+    before, after = load(tmp_path / "model").params, load(tmp_path / "run").params
+    same = jax.tree.map(np.array_equal, after["encoder"], before["discriminator"]["encoder"])
+    assert all(jax.tree.leaves(same))
+
+
+def test_a_fine_tuned_model_begins_another_task(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its encoder and pooler go over, its task's own layer does not."""
+    tune(home, tmp_path / "first", run=dict(steps=3))
+    capsys.readouterr()
+    where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
+    finetune(toy_tasks.asked(*where, run=dict(steps=3)))
+    said = capsys.readouterr().err
+    assert "drawn at random: label/dense/bias, label/dense/kernel" in said
+    assert "pooler" not in said
+
+
+BAD = {
+    "a label that train has not": ("dev.jsonl", {"text": "one", "label": "green"}, "green"),
+    "a missing column": ("train.jsonl", {"label": "red"}, "text"),
+    "a label that is no number": ("train.jsonl", {"text": "one", "label": None}, "label"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_with_the_data_is_said_before_anything_is_written(
+    name: str, home: Path, tmp_path: Path
+) -> None:
+    file, bad, said = BAD[name]
+    data = toy_tasks.task(tmp_path / "data", "classification")
+    toy_tasks.write(data / file, [*toy_tasks.rows("classification", 5, 0), bad])
+    where = home / "model", "classification", data, tmp_path / "run"
+    with pytest.raises(ValueError, match=said):
+        finetune(toy_tasks.asked(*where))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> None:
+    tune(home, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"optim.peak_lr was 0.003, now 0.1"):
+        tune(home, tmp_path / "run", optim=dict(peak_lr=0.1))
+    with pytest.raises(ValueError, match="one seed"):
+        tune(home, tmp_path / "run", seeds=2)
+    with pytest.raises(ValueError, match=r"is at step 6, run\.steps is 3"):
+        tune(home, tmp_path / "run", run=dict(steps=3))
+    other = toy_tasks.task(tmp_path / "other", "classification", dev=7)
+    shutil.copytree(home / "classification", tmp_path / "data")
+    with pytest.raises(ValueError, match=r"data.corpus was"):
+        finetune(toy_tasks.asked(home / "model", "classification", other, tmp_path / "run"))
+
+
+def test_a_split_is_answered_in_sight_of_the_mesh(home: Path, tmp_path: Path) -> None:
+    """Kernels of attention see which rows are theirs: no TPU splits them by itself."""
+    where = home / "model", "classification", home / "classification", tmp_path / "run"
+    task = FinetuneTask.of(toy_tasks.asked(*where, run=dict(attention="flash")))
+    mesh = sharding.make_mesh(Mesh(2), jax.devices()[:2])
+    objective = objectives.build(task.experiment)
+    steps = train.build_steps(task.experiment, objective, mesh)
+    exam = Evaluator(task, task.experiment, objective, steps, mesh)
+    batch = steps.to_devices(next(task.batches(task.experiment, "dev").one_pass()))
+    text = exam._answer.lower(steps.like.params, batch).as_text()
+    assert "sdy.manual_computation" in text

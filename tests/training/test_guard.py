@@ -1,0 +1,349 @@
+"""Bad numbers spoil nothing, signals end a run once, whoever hangs says where."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import Experiment, Guard, Mesh, replace
+from bert_jax.data.loader import Loader
+from bert_jax.distributed import sharding
+from bert_jax.training import guard
+from bert_jax.training import step as train
+from bert_jax.training.guard import PreemptionHandler, Watchdog
+from bert_jax.utils.errors import RunError
+from tests.helpers import tiny_configs
+
+BERT = tiny_configs.FAMILIES["bert"]
+CONFIG = replace(BERT, optim=dict(decay_steps=6, warmup_steps=1))
+
+
+def same(a: object, b: object) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+# ---- numbers
+
+
+def added(kind: str, p: jax.Array) -> jax.Array:
+    """What a bad row adds to the loss."""
+    zero = jnp.sum(p - jax.lax.stop_gradient(p))
+    return {
+        "nan": jnp.nan * p.sum(),
+        "infinite gradient": jnp.sqrt(zero),  # value 0, slope 1 / 0
+        "huge gradient": 1e25 * zero,  # finite, but its square is not
+        "large gradient": 1e15 * zero,
+        "spike": 1e3 + zero,
+    }[kind]
+
+
+KINDS = ("nan", "infinite gradient", "huge gradient", "large gradient", "spike")
+MARK = 1000  # and on: rows that are bad, each kind its number
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisoned:
+    """An objective whose loss is bad whenever a marked row is in a micro-batch."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def terms(self, params: Any, batch: Any, key: Any) -> Any:
+        terms = self.inner.terms(params, batch, key)
+        loss, p, more = terms["mlm_loss"], params["embeddings"]["norm"]["scale"], 0.0
+        for number, kind in enumerate(KINDS, MARK):
+            hit = (batch["row"] == number).any()
+            more += jnp.where(hit, added(kind, jnp.where(hit, p, 1.0)), 0.0) * loss.count
+        return {**terms, "mlm_loss": dataclasses.replace(loss, total=loss.total + more)}
+
+
+def poisoned(batch: Any, kind: str) -> Any:
+    row = np.array(batch["row"])
+    row[3] = MARK + KINDS.index(kind)
+    return {**batch, "row": row}
+
+
+@functools.cache
+def steps_of(config: Experiment) -> train.CompiledSteps:
+    objective: Any = Poisoned(tiny_configs.build(config))
+    return train.build_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+
+
+def run(config: Experiment, third: str) -> tuple[train.TrainState, list[dict]]:
+    """Five steps, of which the third has a bad row, or is "left out" and only counts."""
+    steps, seen = steps_of(config), []
+    state = steps.init()
+    for i in range(5):
+        if i == 2 and third == "left out":
+            state = state._replace(step=state.step + 1)
+            continue
+        batch = tiny_configs.batch(8, 8 * i)
+        batch = poisoned(batch, third) if i == 2 else batch
+        state, metrics = steps.train(state, steps.to_devices(batch))
+        seen.append(train.to_floats(metrics))
+    return state, seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "accumulate"),
+    [("nan", 1), ("nan", 4), ("infinite gradient", 1), ("huge gradient", 1)],
+)
+def test_a_bad_step_is_as_if_left_out(kind: str, accumulate: int) -> None:
+    """Parameters and optimiser are bit for bit those of a run that never saw its batch."""
+    config = replace(CONFIG, optim=dict(accumulate=accumulate))
+    (spoilt, seen), (clean, _) = run(config, kind), run(config, "left out")
+    assert same((spoilt.step, spoilt.params, spoilt.opt), (clean.step, clean.params, clean.opt))
+    assert [m["skipped"] for m in seen] == [0, 0, 1, 1, 1]
+    assert same(spoilt.guard.losses, clean.guard.losses)
+    rates = [m["learning_rate"] for m in seen]
+    assert rates[3] == rates[2]  # the rate follows the updates that were made
+
+
+def test_a_large_gradient_is_clipped_and_kept() -> None:
+    state, seen = run(CONFIG, "large gradient")
+    assert seen[2]["gradient_norm"] > 1e15
+    assert [m["skipped"] for m in seen] == [0] * 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.opt)))
+
+
+@pytest.mark.parametrize(("what", "skipped"), [("warn", 0), ("skip", 1)])
+def test_a_spike_is_left_out_where_asked(what: str, skipped: int) -> None:
+    _, seen = run(replace(CONFIG, guard=dict(spike=what, spike_window=2)), "spike")
+    assert seen[-1]["skipped"] == skipped
+    assert seen[-1]["spikes"] == 1
+
+
+def judged(config: Guard, losses: list[float]) -> tuple[list[bool], guard.LossHistory]:
+    history, made = guard.init(config), []
+    for loss in losses:
+        good, history = guard.check_update(config, history, jnp.float32(loss), jnp.float32(1))
+        made.append(bool(good))
+    return made, history
+
+
+def test_a_spike_is_measured_in_deviations_above_the_median() -> None:
+    """Of 1, 2, 3, 4, 5 the median is 3 and the deviation 1.4826: beyond 3 + 10 x 1.4826 = 17.8
+    a loss is a spike; below the median nothing is; and a spike is not remembered."""
+    config = Guard(spike="skip", spike_window=5)
+    losses = [5.0, 4.0, 3.0, 2.0, 1.0]
+    for last, good in ((17.7, True), (17.9, False), (-99.0, True)):
+        made, history = judged(config, [*losses, last])
+        assert made == [True] * 5 + [good]
+        assert (float(history.losses[-1]) == np.float32(last)) == good
+    assert judged(config, [*losses[:4], 99.0])[0] == [True] * 5  # the window is not full
+
+
+def test_equal_losses_do_not_make_a_spike_of_any_other() -> None:
+    assert judged(Guard(spike="skip", spike_window=3), [2.0, 2.0, 2.0, 2.1])[0][-1]
+
+
+def test_after_too_many_in_a_row_no_update_is_made() -> None:
+    nan = float("nan")
+    made, history = judged(Guard(max_skipped_updates=2), [1.0, nan, 1.0, nan, nan, 1.0])
+    assert made == [True, False, True, False, False, False]
+    assert int(history.skipped) == 4
+
+
+# ---- the loop
+
+
+def fit(
+    config: Experiment, folder: Path, bad: tuple[int, ...], kind: str = "nan"
+) -> train.TrainState:
+    """Training in which the `bad` steps have a bad row."""
+    rows = Loader([tiny_configs.Rows(40)], 8, tiny_configs.LENGTH, 0)
+
+    def batches(start: int) -> Iterator[Any]:
+        for step in itertools.count(start + 1):
+            batch = rows[step - 1]
+            yield poisoned(batch, kind) if step in bad else batch
+
+    folder.mkdir(exist_ok=True)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return train.fit(
+            config,
+            steps_of(config),
+            batches,
+            lambda _: {},
+            checkpoints,
+            folder,
+            PreemptionHandler(),
+        )
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite gradient", "huge gradient"])
+def test_a_run_of_bad_steps_stops_and_says_why(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad rows in steps 3, 4 and 5, of which the checkpoint of step 3 has seen the first."""
+    config = replace(CONFIG, guard=dict(max_skipped_updates=3))
+    with pytest.raises(RunError) as e:
+        fit(config, tmp_path, (3, 4, 5), kind)
+    says = {
+        "nan": r"mlm_loss is nan, and the first gradient .* that of embeddings/norm/scale",
+        "infinite gradient": "gradient that is not finite is that of embeddings/norm/scale",
+        "huge gradient": "largest that of embeddings/norm/scale: .*e.25, whose square is beyond",
+    }[kind]
+    assert e.match(f"stopped at step 5: 3 updates in a row were left out. .*{says}")
+    assert e.match("the last checkpoint is step 3")
+    assert "step 4: the update is left out, 2 in a row" in capsys.readouterr().err
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as saved:
+        assert saved.steps() == [3]
+        state = saved.restore(3, steps_of(config).like)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.opt)))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert [loss is None for loss in losses[:4]] == [False, False, kind == "nan", kind == "nan"]
+
+
+def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
+    """Bad rows in steps 3 and 4, stopped between them: the same state as in one go."""
+    config = replace(CONFIG, guard=dict(spike="skip", spike_window=3))
+    whole = fit(config, tmp_path / "whole", (3, 4))
+    fit(replace(config, run=dict(steps=3)), tmp_path / "parts", (3, 4))
+    assert same(whole, fit(config, tmp_path / "parts", (3, 4)))
+    assert int(whole.guard.skipped) == 2
+
+
+# ---- signals
+
+
+def test_processes_agree_a_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one is asked all read at their next boundary; one that is alone knows at once."""
+    stop = PreemptionHandler()
+    stop.asked = signal.SIGINT
+    assert stop.should_stop()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    stop = PreemptionHandler()
+    assert not stop.should_stop()
+    stop.asked = signal.SIGINT
+    assert not stop.should_stop()
+    assert stop.signal is None
+    assert stop.should_stop()
+    assert stop.signal == signal.SIGINT
+
+
+def child(code: str) -> subprocess.Popen:
+    made = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    assert made.stdout is not None
+    assert made.stdout.readline() == "ready\n"
+    return made
+
+
+BUSY = """
+import hashlib, time
+from bert_jax.training.guard import Stop
+with Stop() as stop:
+    print('ready', flush=True)
+    {wait}
+    print(stop.signal)
+"""
+
+
+def test_a_second_signal_ends_a_process_that_hangs_in_a_device() -> None:
+    """In C, where Python's handlers do not run."""
+    run = child(BUSY.format(wait="hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"))
+    run.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert run.poll() is None
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(10) == 143
+
+
+def test_two_signals_at_once_are_one() -> None:
+    run = child(BUSY.format(wait="time.sleep(1)"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run.send_signal(number)
+        time.sleep(0.02)
+    out, err = run.communicate(timeout=10)
+    assert (run.returncode, out) == (0, "15\n")
+    assert "SIGTERM: the run ends after this step, saved" in err
+
+
+def test_signals_of_a_forked_child_are_its_own() -> None:
+    """Python's pools end their workers by SIGTERM."""
+    forks = "pid = os.fork(); time.sleep(.5 if pid else 20)"
+    ends = "os.kill(pid, 15); print(os.waitpid(pid, 0)[1]); time.sleep(.2)"
+    run = child("import os" + BUSY.format(wait=f"{forks}; {ends}"))
+    out, err = run.communicate(timeout=20)
+    assert out == "15\nNone\n"
+    assert "SIGTERM" not in err
+
+
+# ---- the watchdog
+
+
+def hanging_on_purpose() -> None:
+    """A name that the stacks can show."""
+    threading.Event().wait(0.6)
+
+
+def test_a_hanging_phase_is_named_with_all_stacks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Watchdog(Guard(hang_timeout=0.2), tmp_path) as dog:
+        dog.step(7)
+        with dog.phase("data"):
+            hanging_on_purpose()
+        time.sleep(0.15)
+    file = min(tmp_path.glob("hang-*.txt"))
+    for told in (file.read_text(), capfd.readouterr().err):
+        assert "data of step 7 has taken" in told
+        assert "hanging_on_purpose" in told
+        assert "thread watchdog" in told
+
+
+def test_a_usual_duration_is_not_told_of(tmp_path: Path) -> None:
+    """Beyond `hang_timeout`, but not beyond so many medians."""
+    with Watchdog(Guard(hang_timeout=0.2, hang_factor=20), tmp_path) as dog:
+        dog._taken["save"].extend([0.05] * 9)
+        assert dog.limit("save") == pytest.approx(1.0)
+        with dog.phase("save"):
+            hanging_on_purpose()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_jumps_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Watchdog(Guard(hang_timeout=0.2), tmp_path) as dog:
+        for jump in (1e6, -1e6, 1e9):
+            dog.step(1)
+            monkeypatch.setattr(time, "time", lambda jump=jump: jump)
+            time.sleep(0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_phase_beyond_abort_after_ends_the_process(tmp_path: Path) -> None:
+    code = f"""
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from bert_jax.config import Guard
+from bert_jax.training.guard import Watchdog
+with Watchdog(Guard(hang_timeout=.1, timeout=.3), Path({str(tmp_path)!r})) as dog, \\
+        dog.phase('evaluate'):
+    print('ready', flush=True)
+    time.sleep(60)
+"""
+    run = child(code)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 1
+    assert "guard.timeout" in err
+    assert "evaluate of step 0" in err

@@ -1,0 +1,116 @@
+"""What a run says about itself."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_jax.training import metrics_writer
+from bert_jax.utils import metrics_log
+
+PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mlm_loss": 6.5, "eval_unigram_loss": 6.5}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (PLATEAU, ["word frequencies"]),
+        (PLATEAU | {"eval_mlm_loss": 6.0}, []),
+        ({"eval_pair_loss": 0.692, "eval_pair_share": 0.5}, ["tells nothing apart"]),
+        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.5}, []),
+        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.71}, ["tells nothing apart"]),
+        ({"eval_rtd_recall": 0.0, "eval_rtd_accuracy": 0.93}, ["called original"]),
+        ({"eval_rtd_recall": 0.2}, []),
+    ],
+)
+def test_trivial_answers_are_recognised(values: dict, says: list[str]) -> None:
+    found = metrics_writer.at_trivial_baseline(values)
+    assert len(found) == len(says)
+    assert all(s in f for s, f in zip(says, found, strict=True))
+
+
+def test_a_run_that_stays_there_is_warned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = metrics_writer.MetricsWriter(tmp_path, 0, 10, dict)
+    for _ in range(3):
+        assert "warning" not in capsys.readouterr().err
+        run.advance(1)
+        run.write(PLATEAU)
+        run.flush()
+    run.close()
+    assert "for 3 evaluations in a row" in capsys.readouterr().err
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step" 2}\n')
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        metrics_log.read_metrics(tmp_path)
+
+
+def test_every_line_has_its_step_loss_and_throughput(tmp_path: Path) -> None:
+    run = metrics_writer.MetricsWriter(tmp_path, 0, 10, dict)
+    with run.timer("evaluate"):
+        time.sleep(0.2)
+    run.advance(100)
+    run.write({"loss": 2.0, "learning_rate": 0.1})
+    run.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert list(line) == ["step", "loss", "tokens_per_second", "learning_rate"]
+    assert line["tokens_per_second"] > 100 / 0.2  # what was timed apart does not count
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").open()]
+    assert [t["what"] for t in timing] == ["begin", "evaluate", "steps"]
+    assert timing[1]["seconds"] >= 0.2
+
+
+def test_the_time_of_a_run_adds_up(tmp_path: Path) -> None:
+    """What is timed apart, what waits, and the rest are disjoint and leave nothing out."""
+    begin = time.monotonic()
+    run = metrics_writer.MetricsWriter(tmp_path, 0, 10, dict)
+    for _ in range(3):
+        with run.data_wait():
+            time.sleep(0.05)
+        with run.timer("save"):
+            time.sleep(0.1)
+        run.advance(1)
+    run.close()
+    whole = time.monotonic() - begin
+    spent = metrics_log.goodput(tmp_path)
+    assert spent["wait"] >= 0.15
+    assert spent["save"] >= 0.3
+    assert spent["lost"] == 0
+    assert sum(spent.values()) == pytest.approx(whole, abs=0.05)
+
+
+def test_steps_that_a_kill_took_are_lost(tmp_path: Path) -> None:
+    """Ten steps of a second each, killed within a line, begun again after step 5."""
+    lines = [
+        dict(what="begin", step=0, seconds=0),
+        dict(what="compile", step=0, seconds=5),
+        *(dict(what="steps", step=i, after=i - 2, seconds=2, wait=0.5) for i in (2, 4, 6, 8, 10)),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"what": "st'
+    (tmp_path / "timing.jsonl").write_text(text)
+    again = metrics_writer.MetricsWriter(tmp_path, 5, 10, dict)
+    for _ in range(5):
+        again.advance(1)
+    again.close()
+    spent = metrics_log.goodput(tmp_path)
+    assert spent["lost"] == 5
+    assert spent["steps"] == pytest.approx(5, abs=0.5)
+    assert (spent["compile"], spent["wait"]) == (5, 2.5)
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path: Path) -> None:
+    run = metrics_writer.MetricsWriter(tmp_path, 0, 10, dict)
+    run.advance(1)
+    run.write({"loss": float("nan"), "gradient_norm": float("inf")})
+    run.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert '"loss": null' in text
+    assert '"gradient_norm": null' in text
+    assert math.isnan(metrics_log.read_metrics(tmp_path)[0]["loss"])
+    metrics_writer.MetricsWriter(tmp_path, 1, 10, dict).close()  # goes on: the line stays as it is
+    assert (tmp_path / "metrics.jsonl").read_text() == text

@@ -1,0 +1,81 @@
+"""Modern encoders in training: they learn, go on exactly, and do not mind the mesh."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.distributed import sharding
+from bert_jax.training import step as train
+from tests.helpers import modern_options, tiny_configs
+from tests.training.test_step import fit, lines, same
+
+MESHES = [Mesh(4, 1, 1), Mesh(1, 4, 1), Mesh(1, 2, 2)]
+
+
+def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
+    return train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+
+
+def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any:
+    """Of every step, on one batch again and again or on others; and the parameters after them."""
+    made = build(config, mesh)
+    state, seen = made.init(), []
+    for i in range(steps):
+        batch = made.to_devices(tiny_configs.batch(8, 0 if one else 8 * i))
+        state, metrics = made.train(state, batch)
+        seen.append(float(metrics["loss"]))
+    return np.array(seen), jax.device_get(state.params)
+
+
+@pytest.mark.parametrize(("family", "optimizer"), [("bert", "adamw"), ("electra", "muon")])
+def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -> None:
+    config = replace(modern_options.tiny(family, optimizer), run=dict(steps=30))
+    seen, _ = losses(config, Mesh(1, 1, 1), 30, one=True)
+    assert seen[-1] < (0.7 if family == "bert" else 0.9) * seen[0]
+
+
+def test_four_devices_are_one() -> None:
+    """Muon's matrices and what it leaves to AdamW."""
+    config = modern_options.tiny("bert", "muon")
+    expected, params = losses(config, Mesh(1, 1, 1), 4)
+    for mesh in MESHES:
+        found, other = losses(config, mesh, 4)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(mesh))
+        for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
+            assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b), mesh
+
+
+def test_six_steps_with_muon_are_three_and_three(tmp_path: Path) -> None:
+    """With the rate of masking on its way too: bit for bit."""
+    config = modern_options.tiny("bert", "muon", layers=2)
+    config = replace(config, optim=dict(decay_steps=6), objective=dict(masking=PACE))
+    whole = fit(config, tmp_path / "whole")
+    fit(replace(config, run=dict(steps=3)), tmp_path / "parts")
+    assert same(whole, fit(config, tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+PACE = dict(rate=0.4, final_rate=0.1)
+
+
+def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
+    """Half way between the two, at step 5 of 10, on any mesh and in micro-batches."""
+    config = modern_options.tiny(layers=2)
+    config = replace(config, objective=dict(masking=PACE), run=dict(steps=10))
+    objective, batch = tiny_configs.build(config), tiny_configs.batch()
+
+    def share(step: int, accumulate: int = 1) -> float:
+        asked = replace(config, optim=dict(accumulate=accumulate))
+        params = jax.eval_shape(objective.init, jax.random.key(0))
+        params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
+        f = jax.jit(lambda p, s, b: train.gradients(asked, objective, p, s, b, 0)[1]["mlm_loss"])
+        return float(f(params, step, batch).count) / float(batch["size"].sum())
+
+    assert share(0) == pytest.approx(0.4, abs=0.03)
+    assert share(5) == pytest.approx(0.25, abs=0.03) == share(5, accumulate=2)
+    assert share(10) == share(99) == pytest.approx(0.1, abs=0.03)

@@ -1,0 +1,40 @@
+"""Which steps are traced, and what is said where there are none."""
+
+from pathlib import Path
+
+import pytest
+
+from bert_jax.training.profiler import AFTER, Profiler
+
+
+@pytest.mark.parametrize(
+    ("start", "last", "traced"), [(4, 7, []), (4, 8, [8]), (0, 20, [4, 5]), (4, 4, [])]
+)
+def test_the_first_steps_of_a_start_are_not_traced(
+    start: int,
+    last: int,
+    traced: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    began: list[int] = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda *_, **__: began.append(1))
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: None)
+    profile, seen = Profiler(tmp_path, 2, start), []
+    for step in range(start + 1, last + 1):
+        profile.before(step)
+        seen += [step] if profile._running else []
+        profile.after(step, None)
+    profile.close()
+    assert (seen, len(began)) == (traced, min(1, len(traced)))
+    said = capsys.readouterr().err
+    assert ("no trace was written" in said) == (not traced)
+    assert traced or f"begins at step {start + AFTER + 1}" in said
+
+
+def test_who_asked_for_no_trace_hears_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Profiler(tmp_path, 0).close()
+    assert not capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""A step done again is the step that was done."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax.training import replay
+from tests.helpers.cli_runner import call
+from tests.helpers.paths import ROOT, SAMPLE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five steps, saved after the third and the last."""
+    root = tmp_path_factory.mktemp("replay")
+    text, tok, corpus = root / "text.txt", root / "tok", root / "corpus"
+    text.write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
+    kind = ("--kind", "wordpiece", "--vocab-size", 800)
+    assert not call("tokenizer", text, *kind, "--out", tok)
+    rows = ("--segments", "nsp", "--length", 32)
+    assert not call("prepare", text, "--tokenizer", tok, *rows, "--out", corpus)
+    values = {
+        "data.path": corpus,
+        "run.dir": root / "run",
+        "run.steps": 5,
+        "run.save_every": 3,
+        "run.log_every": 1,
+    }
+    asked = [str(x) for k, v in values.items() for x in (f"--{k}", v)]
+    assert not call("pretrain", ROOT / "configs/tiny_bert.py", *asked)
+    return root / "run"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_any_step_is_done_again_bit_for_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the checkpoint before it or from the start, and nothing is written."""
+    before = contents(run)
+    for step, start in ((2, "the start"), (5, "checkpoint 3")):
+        assert not call("replay", run, step)
+        out = capsys.readouterr().out
+        assert f"step {step} of {run}, from {start}:" in out
+        assert "as the run logged it" in out
+        assert "NOT" not in out
+        assert "encoder/layers/attention/query" in out
+    assert contents(run) == before
+
+
+def test_what_cannot_be_done_again_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("replay", run, 6) == 2
+    assert "step 6: the run has steps 1 to 5" in capsys.readouterr().err
+    assert call("replay", tmp_path, 1) == 2
+    assert "holds no config.json: expected a run folder" in capsys.readouterr().err
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["corpus"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert call("replay", tmp_path, 1) == 2
+    assert "is not what it was (data.corpus)" in capsys.readouterr().err
+
+
+def test_what_is_bad_is_named() -> None:
+    names = ("embeddings/word", "encoder/layers/mlp/up/bias", "encoder/layers/mlp/up/kernel")
+    bad = dict(zip(names, (np.int32(0), np.array([0, 3, 1]), np.array([0, 0, 1])), strict=True))
+    norms = dict(zip(names, (1.0, 3.0, 4.0), strict=True))
+    terms = {"mlm_loss": 2.0, "pair_accuracy": 0.5, "pair_loss": float("nan")}
+    found = {"terms": terms, "bad": bad, "gradient": norms, "parameter": norms}
+    metrics = {"loss": float("nan"), "mlm_loss": 2.0}
+    done = replay.Replay(3, 2, metrics, {"loss": float("nan"), "mlm_loss": 2.5}, found)
+    said = replay.render_replay(done, Path("run"))
+    assert "NOT as the run logged it: mlm_loss" in said
+    assert "pair_loss is nan" in said
+    assert "is that of encoder/layers/mlp/up/bias[1]" in said
+    assert replay.modules(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}

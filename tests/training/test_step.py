@@ -1,0 +1,192 @@
+"""The step and the loop: exact resume, exact accumulation, the same on any mesh."""
+
+import json
+import signal
+from pathlib import Path
+from typing import cast
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.data.loader import Loader
+from bert_jax.distributed import sharding
+from bert_jax.training import step as train
+from bert_jax.training.guard import PreemptionHandler
+from bert_jax.utils import pytree
+from tests.helpers import tiny_configs
+
+
+def fit(
+    config: Experiment, folder: Path, stop: PreemptionHandler | None = None
+) -> train.TrainState:
+    mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
+    objective = tiny_configs.build(config)
+    steps = train.build_steps(config, objective, mesh)
+    rows, held_out = (Loader([tiny_configs.Rows(n)], 8, tiny_configs.LENGTH, 0) for n in (40, 13))
+    folder.mkdir(exist_ok=True)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        return train.fit(
+            config,
+            steps,
+            rows.start,
+            lambda params: train.evaluate(steps, objective, params, held_out.one_pass(2)),
+            checkpoints,
+            folder,
+            stop or PreemptionHandler(),
+        )
+    finally:
+        checkpoints.close()
+
+
+def lines(folder: Path) -> list[dict]:
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
+
+
+def same(a: object, b: object) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
+    """Stop, restore, go on: every leaf of the state and every metric, bit for bit."""
+    config = replace(tiny_configs.FAMILIES[family], optim=dict(decay_steps=6))
+    whole = fit(config, tmp_path / "whole")
+    fit(replace(config, run=dict(steps=3)), tmp_path / "parts")
+    parts = fit(config, tmp_path / "parts")
+    assert same(whole, parts)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    assert [line["step"] for line in lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_lines_past_the_checkpoint_are_written_again(tmp_path: Path) -> None:
+    """A run killed after step 5 goes on from step 3: steps 4 and 5 stand there once."""
+    config = replace(tiny_configs.FAMILIES["bert"], optim=dict(decay_steps=6))
+    fit(replace(config, run=dict(steps=3)), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 4, "loss": 1.0}\n{"step": 5, "loss": 1.0}\n{"step"')
+    fit(config, tmp_path)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert all(line["loss"] > 1 for line in lines(tmp_path))
+
+
+def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
+    with PreemptionHandler() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        state = fit(tiny_configs.FAMILIES["bert"], tmp_path, stop)
+    assert stop.signal == signal.SIGTERM
+    assert state.step == 1
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [1]
+
+
+def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
+    """Initial and final parameters and the loss of the last of two steps."""
+    devices = jax.devices()[: abs(mesh.data * mesh.fsdp * mesh.tensor)]
+    steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+    state = steps.init()
+    before = jax.tree.map(np.asarray, state.params)
+    for i in range(2):  # the first update of a warm-up has rate 0
+        state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(8, 8 * i)))
+    return before, float(metrics["loss"]), jax.tree.map(np.asarray, state.params)
+
+
+@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+def test_micro_batches_add_up_to_the_batch(family: str) -> None:
+    """1 x 8 = 4 x 2, although the micro-batches hide unequal numbers of tokens."""
+    config = tiny_configs.without_dropout(tiny_configs.FAMILIES[family])
+    parts = replace(config, optim=dict(accumulate=4))
+    start, one, a = step_of(config, Mesh(1))
+    _, four, b = step_of(parts, Mesh(1))
+    assert abs(one - four) < 1e-6 * abs(one)
+    equal_steps(start, a, b)
+
+
+def equal_steps(start: dict, a: dict, b: dict) -> None:
+    """Leaves by norm, against how far they moved. A key bias has no gradient but rounding's."""
+    named = zip(
+        pytree.flatten_with_names(start).items(),
+        jax.tree.leaves(a),
+        jax.tree.leaves(b),
+        strict=True,
+    )
+    for (name, x), y, z in named:
+        moved, apart = np.linalg.norm(y - x), np.linalg.norm(y - z)
+        if not name.endswith("key/bias"):
+            assert apart <= 1e-3 * moved, name
+
+
+MESHES = [("bert", Mesh(4)), ("bert", Mesh(1, 4)), ("bert", Mesh(1, 1, 4))]
+MESHES += [(family, Mesh(1, 2, 2)) for family in tiny_configs.FAMILIES]
+
+
+@pytest.mark.parametrize(("family", "mesh"), MESHES, ids=str)
+def test_four_devices_are_one(family: str, mesh: Mesh) -> None:
+    """Dropout on: the same masks whatever the mesh."""
+    config = tiny_configs.FAMILIES[family]
+    start, one, a = step_of(config, Mesh(1))
+    _, four, b = step_of(config, mesh)
+    assert abs(one - four) < 1e-5 * one
+    if family != "electra":  # a sampled token may flip at a near tie
+        equal_steps(start, a, b)
+
+
+@pytest.mark.parametrize("tied", ["all", "words", "none"])
+@pytest.mark.parametrize("share", ["all", "attention", "mlp"])
+@pytest.mark.parametrize("name", ["lamb", "bert_adam"])
+def test_the_sharding_table_covers_every_leaf(tied: str, share: str, name: str) -> None:
+    mesh = sharding.make_mesh(Mesh(1, 2, 2))
+    for family in ("electra", "spanbert", "albert"):
+        config = replace(
+            tiny_configs.FAMILIES[family],
+            encoder=dict(groups=1, share_params=share),
+            optim=dict(name=name),
+        )
+        if family == "electra":
+            config = replace(config, objective=dict(tied=tied))
+        train.build_steps(config, tiny_configs.build(config), mesh)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch", "message"),
+    [
+        (Mesh(3), 8, r"needs 3 devices, found 4"),
+        (Mesh(-1, -1), 8, "one of them perhaps -1"),
+        (Mesh(4), 6, "data.batch_size 6 does not divide over 4 devices"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sharding.check_batch(batch, 1, sharding.make_mesh(mesh))
+
+
+def test_every_seed_is_the_same_program() -> None:
+    """So that the second of `finetune --seeds 3` compiles nothing."""
+
+    def programs(seed: int) -> list[str]:
+        config = replace(tiny_configs.FAMILIES["electra"], run=dict(seed=seed))
+        steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
+        like, batch = steps.like, tiny_configs.batch()
+        lowered = (
+            cast(train.BoundSeed, steps.init).lower(),
+            steps.train.lower(like, batch),
+            steps.evaluate.lower(like.params, batch),
+            steps.gradient_report.lower(like.params, like.step, batch),
+        )
+        return [one.as_text() for one in lowered]
+
+    assert programs(0) == programs(2**32 - 1)
+
+
+def test_depth_costs_no_compile_time() -> None:
+    """The step is traced and lowered once per block, not once per layer."""
+    texts = []
+    for layers in (3, 12):
+        config = replace(tiny_configs.FAMILIES["bert"], encoder=dict(layers=layers))
+        steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
+        texts.append(steps.train.lower(steps.like, tiny_configs.batch()).as_text())
+    assert texts[0].count("\n") == texts[1].count("\n")

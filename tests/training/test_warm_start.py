@@ -1,0 +1,254 @@
+"""Runs that begin with another model: what they take over, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import config, convert, load, objectives
+from bert_jax.cli import main as cli
+from bert_jax.config import ELECTRA, Experiment, Imported, replace
+from bert_jax.convert.export import export
+from bert_jax.data import corpus
+from bert_jax.data.tokenization import tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.distributed import sharding
+from bert_jax.inference import import_model
+from bert_jax.inference import model as inference_model
+from bert_jax.training import step as train
+from bert_jax.training import warm_start
+from bert_jax.training.pretrain import pretrain
+from bert_jax.utils.pytree import flatten_with_names
+from tests.helpers.hf_fixtures import hf_folder
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_configs import FAMILIES
+
+# ---- which parameter goes where
+
+
+def shapes(experiment: Experiment) -> Any:
+    return jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+
+
+def inherit(source: Experiment, asked: Experiment) -> warm_start.TransferResult:
+    """`asked` from a model of `source`, by shapes alone."""
+    model = inference_model.Model(source, shapes(source), None)  # type: ignore[arg-type]
+    return warm_start.transfer_params(model, shapes(asked))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_the_same_objective_gives_all_it_has(family: str) -> None:
+    found = inherit(FAMILIES[family], FAMILIES[family])
+    assert (found.drawn, found.unused) == ([], [])
+    assert found.params.keys() == flatten_with_names(shapes(FAMILIES[family])).keys()
+
+
+def test_what_one_side_lacks_is_named() -> None:
+    bert, spanbert = FAMILIES["bert"], FAMILIES["spanbert"]
+    found = inherit(bert, spanbert)
+    assert {n.split("/")[0] for n in found.drawn} == {"sbo"}
+    assert {n.split("/")[0] for n in found.unused} == {"pooler", "pair"}
+    assert found.params["mlm/bias"].shape == (64,)
+
+
+def test_a_discriminator_alone_leaves_the_generator_to_chance() -> None:
+    electra = FAMILIES["electra"]
+    found = inherit(replace(electra, objective=Imported("electra", rtd=True)), electra)
+    assert all(n.startswith("generator/") for n in found.drawn)
+    assert not any("embeddings" in n for n in found.drawn)  # which both towers share
+    assert found.unused == []
+
+
+@pytest.mark.parametrize("theirs", ["all", "words", "none"])
+@pytest.mark.parametrize("ours", ["all", "words", "none"])
+def test_towers_keep_their_parameters_however_they_are_tied(theirs: str, ours: str) -> None:
+    source, asked = (replace(FAMILIES["electra"], objective=dict(tied=t)) for t in (theirs, ours))
+    found = inherit(source, asked)
+    assert found.drawn == []
+    order = ["all", "words", "none"]
+    shared = order.index(ours) < order.index(theirs)  # then the generator gives up its own
+    assert all(n.startswith("generator/embeddings/") for n in found.unused)
+    assert bool(found.unused) == shared
+
+
+def test_a_generator_of_another_size_is_refused() -> None:
+    asked = replace(FAMILIES["electra"], objective=dict(generator_layers=0.5))
+    with pytest.raises(ValueError, match=r"objective\.generator_size") as e:
+        inherit(FAMILIES["electra"], asked)
+    assert "generator/encoder/layers/mlp/up/kernel [2, 8, 32], here [1, 8, 32]" in str(e.value)
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus, and a run of two steps on it."""
+    root = tmp_path_factory.mktemp("init")
+    words = (ROOT / "data/sample.txt").read_text()[:40_000].split()
+    lines = [" ".join(words[i : i + 200]) for i in range(0, len(words), 200)]
+    (root / "text.txt").write_text("\n\n".join(lines) + "\n")
+    train_tokenizer(lines, "wordpiece", 300).save(root / "tok")
+    texts = [str(root / "text.txt")]
+    corpus.prepare(texts, root / "tok", "nsp", 32, root / "nsp", progress=False)
+    assert pretrain(asked(root, "bert", "first")) is None
+    return root
+
+
+def asked(root: Path, family: str, run: str, **more: Any) -> Experiment:
+    return replace(
+        FAMILIES[family],
+        data=dict(path=str(root / "nsp")),
+        optim=dict(decay_steps=6),
+        run=dict(dir=str(root / run), steps=2) | more,
+    )
+
+
+def still(experiment: Experiment) -> Experiment:
+    """The run that learns nothing, so that it ends with what it began with."""
+    return replace(experiment, optim=dict(peak_lr=0.0))
+
+
+def test_a_run_begins_with_the_model(made: Path, capsys: Any) -> None:
+    """And goes on by itself: the same command again needs the model no more."""
+    shutil.copytree(made / "first", made / "gone")
+    run = still(asked(made, "spanbert", "second", init=str(made / "gone")))
+    run = replace(run, encoder=dict(hidden_size=48, dropout=0.3))  # the model's is 24
+    pretrain(run)
+    said = capsys.readouterr().err
+    assert f"not in {made / 'gone'}, drawn at random: sbo/" in said
+    assert "of no use to the objective: pair/dense/bias" in said
+    before, after = (load(made / name) for name in ("first", "second"))
+    assert after.config.encoder == replace(before.config.encoder, dropout=0.3)
+    old, new = flatten_with_names(before.params), flatten_with_names(after.params)
+    kept = old.keys() & new.keys()
+    assert {n.split("/")[0] for n in kept} == {"embeddings", "encoder", "mlm"}
+    assert all(np.array_equal(old[n], new[n]) for n in kept)
+
+    shutil.rmtree(made / "gone")
+    pretrain(replace(run, run=dict(steps=3)))
+    rows = [json.loads(line) for line in (made / "second/metrics.jsonl").open()]
+    assert [r["step"] for r in rows] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"run\.init was '.*gone', now '.*first'"):
+        pretrain(replace(run, run=dict(init=str(made / "first"))))
+    with pytest.raises(ValueError, match=r"encoder\.dropout was 0\.3, now 0\.1"):
+        pretrain(replace(run, encoder=dict(dropout=0.1)))
+
+
+def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
+    """Exported tower by tower, imported as one, and the same state again."""
+    experiment = asked(made, "electra", str(tmp_path / "run"))
+    words = tokenizer.load(made / "tok")
+    experiment = replace(
+        experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
+    )
+    params = objectives.build(experiment).init(jax.random.key(1))
+    first = inference_model.Model(experiment, params, words)
+    for part in ("discriminator", "generator"):
+        export(first, made / "tok", "hf", tmp_path / part, part)
+    import_model.import_folder(
+        tmp_path / "discriminator", tmp_path / "joint", generator=tmp_path / "generator"
+    )
+    mesh = sharding.make_mesh(experiment.mesh)
+    steps = train.build_steps(experiment, objectives.build(experiment), mesh)
+    state = warm_start.WarmStart(str(tmp_path / "joint"), experiment).begin(steps).init()
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, state.params)))
+    assert (int(state.step), any(x.any() for x in jax.tree.leaves(state.opt))) == (0, False)
+
+
+def test_a_hugging_face_folder_of_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
+    hf = hf_folder(tmp_path / "hf")
+    run = asked(made, "bert", str(tmp_path / "run"), init=str(hf))
+    with pytest.raises(ValueError, match=rf"another tokenizer .* prepare it with --tokenizer {hf}"):
+        pretrain(run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_encoder_cannot_be_asked_for_twice(made: Path, tmp_path: Path, capsys: Any) -> None:
+    arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", made / "first"]
+    arguments += ["--data.path", made / "nsp", "--run.dir", tmp_path / "run"]
+    with pytest.raises(SystemExit) as e:
+        cli.main([str(a) for a in [*arguments, "--encoder.layers", 3]])
+    assert e.value.code == 2
+    assert "--encoder.layers beside --init" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.peer
+def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    model = load(made / "first")
+    export(model, made / "first", "hf", tmp_path / "hf")
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = "The [MASK] of the war and the [MASK]."
+    ids = words(text, return_tensors="pt")
+    with torch.no_grad():
+        probabilities = theirs(**ids).logits.softmax(-1)[ids["input_ids"] == words.mask_token_id]
+    for row, guesses in zip(probabilities.numpy(), model.fill(text), strict=True):
+        for token, p in guesses:
+            assert abs(row[words.convert_tokens_to_ids(token)] - p) <= 1e-5 * row.max()
+
+
+# ---- larger models
+
+
+def test_more_words_and_positions(made: Path, tmp_path: Path, capsys: Any) -> None:
+    """The old rows stay, new words are words, and a run goes on from there."""
+    words = ["zyzzyva", "covfefe", "the"]
+    out = tmp_path / "grown"
+    drawn = import_model.import_folder(made / "first", out, words=words, positions=70)
+    assert drawn == ["embeddings/word[300:302]"]
+    assert "in the vocabulary already: 1 (the)" in capsys.readouterr().err
+    old, new = load(made / "first"), load(out)
+    assert (new.config.encoder.vocab_size, new.config.encoder.max_length) == (302, 70)
+    assert new.tokenizer.encode("Zyzzyva, covfefe")[::2] == [300, 301]
+    a, b = flatten_with_names(old.params), flatten_with_names(new.params)
+    assert np.array_equal(a["embeddings/word"], b["embeddings/word"][:300])
+    assert 0.005 < np.std(b["embeddings/word"][300:]) < 0.03
+    assert not b["mlm/bias"][300:].any()
+    position = a["embeddings/position"]
+    assert np.array_equal(b["embeddings/position"], np.tile(position, (3, 1))[:70])
+    assert np.array_equal(old.encode(["of the war"]), new.encode(["of the war"]))
+
+    corpus.prepare(
+        [str(made / "text.txt")], out / "tokenizer", "nsp", 64, tmp_path / "long", progress=False
+    )
+    run = asked(made, "bert", str(tmp_path / "run"), init=str(out), steps=1)
+    run = replace(run, encoder=dict(max_length=64), data=dict(length=None))
+    pretrain(replace(run, data=dict(path=str(tmp_path / "long"))))
+    assert load(tmp_path / "run").config.encoder.vocab_size == 302
+
+
+def test_rows_of_padding_are_taken_first() -> None:
+    experiment = replace(ELECTRA, encoder=dict(vocab_size=10, hidden_size=8, heads=1, layers=1))
+    params = {
+        "embeddings": {"word": np.ones((10, 8), np.float32)},
+        "generator": {"mlm": {"bias": np.ones(10, np.float32)}},
+    }
+    grown, params = convert.resize_token_embeddings(experiment, params, 6, 8)
+    assert grown.encoder.vocab_size == 10
+    assert params["generator"]["mlm"]["bias"].tolist() == [1] * 6 + [0] * 2 + [1] * 2
+    assert (params["embeddings"]["word"] == 1).all(axis=1).tolist() == [True] * 6 + [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_positions_repeat_behind_the_offset() -> None:
+    """RoBERTa's rows 0 and 1 are never looked up."""
+    experiment = replace(config.ROBERTA, encoder=dict(max_length=3))
+    tree = {"embeddings": {"position": np.arange(5.0)[:, None]}}
+    grown, tree = convert.resize_position_embeddings(experiment, tree, 7)
+    assert tree["embeddings"]["position"][:, 0].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 2]
+    assert grown.encoder.position_rows == 9
+    with pytest.raises(ValueError, match="--positions is 3, the model has 3: expected more"):
+        convert.resize_position_embeddings(experiment, tree, 3)
