@@ -16,9 +16,9 @@ import numpy as np
 import bert_jax
 from bert_jax import config, objectives
 from bert_jax.data import mixture
-from bert_jax.data.loader import Batch
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.training import step as train
+from bert_jax.utils.types import Batch
 
 SEED = 0  # of the masks: one for all runs
 BATCH = 32

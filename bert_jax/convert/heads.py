@@ -16,8 +16,7 @@ from bert_jax.model.encoder import Head
 from bert_jax.model.heads import HEADS
 from bert_jax.model.task_heads import task_heads
 from bert_jax.utils.pytree import flatten_with_names
-
-Params = dict[str, Any]
+from bert_jax.utils.types import Params
 
 
 def modules(heads: Collection[str], task: Supervised | None = None) -> dict[str, Head]:

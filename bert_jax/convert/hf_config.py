@@ -10,8 +10,7 @@ from bert_jax import config
 from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens, Supervised
 from bert_jax.convert import rules
 from bert_jax.convert.rules import Family
-
-Json = dict[str, Any]
+from bert_jax.utils.types import Json
 
 # our field -> their key, where the values are the same
 FIELDS = {

@@ -8,9 +8,10 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, replace
 from bert_jax.convert import hf_config
-from bert_jax.convert.heads import HEADS, Params
+from bert_jax.convert.heads import HEADS
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names
+from bert_jax.utils.types import Params
 
 
 def join(

@@ -14,10 +14,9 @@ from safetensors import SafetensorError, safe_open
 
 from bert_jax.config import Experiment, replace
 from bert_jax.convert import hf_config, hf_tasks
-from bert_jax.convert.heads import Params
-from bert_jax.convert.hf_config import Json
 from bert_jax.convert.hf_params import TYPES, Tensors, from_hf, full_names, heads_under
 from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.utils.types import Json, Params
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_tasks
-from bert_jax.convert.heads import HEADS, Params, modules, shapes_of
-from bert_jax.convert.hf_config import Json
+from bert_jax.convert.heads import HEADS, modules, shapes_of
 from bert_jax.convert.rules import ALBERT, Family, Rule, Table, rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names
+from bert_jax.utils.types import Json, Params
 
 Tensors = dict[str, np.ndarray]
 

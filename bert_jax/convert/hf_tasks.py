@@ -10,9 +10,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Kind, Supervised, head_for
 from bert_jax.convert.rules import ELECTRA, ROBERTA, Family, Table, Task
-
-Json = dict[str, Any]
-Params = dict[str, Any]
+from bert_jax.utils.types import Json, Params
 
 INSTEAD = "or export it to orbax or stablehlo"
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from bert_jax import config
 from bert_jax.config import Encoder, Experiment
-from bert_jax.convert.heads import Params
 from bert_jax.model.layers import initializer
 from bert_jax.utils.pytree import map_with_names
+from bert_jax.utils.types import Params
 
 BIASES = ("mlm/bias", "sbo/bias")  # those with an entry per piece
 

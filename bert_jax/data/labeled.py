@@ -14,7 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
-Batch = dict[str, np.ndarray]
+from bert_jax.utils.types import Batch
 
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 

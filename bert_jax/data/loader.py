@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-Batch = dict[str, np.ndarray]
-
+from bert_jax.utils.types import Batch
 
 Number = tuple[int, int, int]  # of a row: its source, its place there (-1: none), its epoch
 

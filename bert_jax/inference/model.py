@@ -15,13 +15,14 @@ import numpy as np
 from bert_jax import config, convert, objectives, tasks
 from bert_jax.checkpoint import manager
 from bert_jax.config import Experiment, Supervised
-from bert_jax.data.labeled import Batch, LabeledBatches
+from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.objectives.losses import project
 from bert_jax.tasks import results
+from bert_jax.utils.types import Batch
 
 TASK_ROWS = 32  # computed together by `predict`
 

@@ -8,9 +8,8 @@ What is not shared lies in each tower's own `embeddings`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-Params = dict[str, Any]
+from bert_jax.utils.types import Params
 
 SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> is this leaf one for both
     "all": lambda name: True,

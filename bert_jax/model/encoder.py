@@ -43,8 +43,8 @@ from bert_jax.model.layers import (
     projection_initializer,
     rotary_cos_sin,
 )
+from bert_jax.utils.types import Batch
 
-Batch = dict[str, Any]
 Head = Callable[..., nn.Module]  # (config, dtype=, name=) -> a module of heads.py
 
 

@@ -36,6 +36,7 @@ from bert_jax.model.layers import (
     positionwise,
     projection_initializer,
 )
+from bert_jax.utils.types import Batch
 
 
 class LMHeadOutput(NamedTuple):
@@ -65,7 +66,7 @@ class MlmHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> LMHeadOutput:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
         c = self.config
         h = at_positions(out["hidden"], batch["masked"])
         h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
@@ -81,7 +82,7 @@ class Pooler(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b *n d"]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b *n d"]:
         h = out["hidden"]
         h = at_positions(h, batch["starts"]) if "starts" in batch else h[:, 0]
         h = dropout(h, self.rate, dropout_key(self))
@@ -95,7 +96,7 @@ class PairHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b *n 2"]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b *n 2"]:
         layer = dense(self.config, 2, self.dtype, "dense", logits=True)
         return layer(out["pooler"]).astype(jnp.float32)
 
@@ -113,7 +114,7 @@ class SboHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> LMHeadOutput:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
         c, act = self.config, ACTIVATIONS[self.config.activation]
         position = self.param("position", initializer(c), (self.rows, self.size))
         offset = jnp.minimum(batch["offset"], self.rows - 1)
@@ -135,7 +136,7 @@ class RtdHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b l"]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l"]:
         c = self.config
         h = ACTIVATIONS[c.activation](dense(c, c.hidden_size, self.dtype, "dense")(out["hidden"]))
         h = dense(c, 1, self.dtype, "out", projection_initializer(c), logits=True)(h)

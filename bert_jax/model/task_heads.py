@@ -27,6 +27,7 @@ from bert_jax.config import Encoder, Supervised
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import Pooler, at_positions
 from bert_jax.model.layers import ACTIVATIONS, dense, dropout, dropout_key, initializer, layer_norm
+from bert_jax.utils.types import Batch
 
 HIDDEN = -1e30  # the logit of a position that cannot be an answer; finite, so that 0 x it is 0
 
@@ -76,7 +77,7 @@ class LabelHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b n"]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b n"]:
         c = self.config
         h = out["pooler"] if self.head == "pooler" else out["hidden"][:, 0]
         h = dropout(h, self.rate, dropout_key(self))
@@ -97,7 +98,7 @@ class TagHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> Float[Array, "b l n"]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l n"]:
         h = dropout(out["hidden"], self.rate, dropout_key(self))
         init = _last(self.config, self.draw)
         layer = dense(self.config, self.size, self.dtype, "dense", init, logits=True)
@@ -113,9 +114,7 @@ class SpanHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, out: dict[str, Any], batch: dict[str, Any]
-    ) -> dict[str, Float[Array, "b l"]]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Float[Array, "b l"]]:
         init = _last(self.config, self.draw)
         layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
         logits = layer(out["hidden"]).astype(jnp.float32)
@@ -148,7 +147,7 @@ class JointSpanHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Array]:
+    def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Array]:
         c, h, init = self.config, out["hidden"], _last(self.config, self.draw)
         width = c.hidden_size if self.albert else 512
         act = jnp.tanh if self.albert else ACTIVATIONS["gelu"]
@@ -178,7 +177,7 @@ class JointSpanHead(nn.Module):
         found = {"start": starts, "start_at": at, "end": ends, "end_at": end_at}
         return {**found, "answerable": answerable}
 
-    def _allowed(self, h: Float[Array, "b l d"], batch: dict[str, Any]) -> Bool[Array, "b l"]:
+    def _allowed(self, h: Float[Array, "b l d"], batch: Batch) -> Bool[Array, "b l"]:
         """The document's tokens and [CLS], which stands for no answer; ELECTRA's also has the
         [SEP] behind the document."""
         at, size = _places(h), batch["size"][:, None] - self.albert

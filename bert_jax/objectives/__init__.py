@@ -22,17 +22,15 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
 from bert_jax.model.task_heads import task_heads
-from bert_jax.objectives.base import Batch, NoObjective, Objective, Params, Terms, total
+from bert_jax.objectives.base import NoObjective, Objective, Terms, total
 from bert_jax.objectives.masked_lm import MaskedObjective
 from bert_jax.objectives.replaced_token_detection import DISCRIMINATOR, ReplacedTokensObjective
 from bert_jax.objectives.supervised import SupervisedObjective
 
 __all__ = [
-    "Batch",
     "MaskedObjective",
     "NoObjective",
     "Objective",
-    "Params",
     "ReplacedTokensObjective",
     "SupervisedObjective",
     "Terms",

@@ -16,9 +16,8 @@ from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives import packing
 from bert_jax.objectives.losses import Mean, cross_entropy, in_chunks, project, weighted_mean
 from bert_jax.objectives.masking import mask_tokens, max_packed_predictions
+from bert_jax.utils.types import Batch, Params
 
-Batch = dict[str, Any]
-Params = dict[str, Any]
 Terms = dict[str, Any]
 
 

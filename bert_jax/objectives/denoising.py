@@ -7,16 +7,13 @@ section 3.4) compares replaced tokens with.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives.losses import Mean, in_chunks, project, weighted_mean
-
-Batch = dict[str, Any]
+from bert_jax.utils.types import Batch
 
 
 def at_masked(batch: Batch) -> Float[Array, "b l"]:

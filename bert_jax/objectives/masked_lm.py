@@ -12,8 +12,6 @@ from bert_jax.config import Masked
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.objectives.base import (
-    Batch,
-    Params,
     Terms,
     apply_network,
     baseline,
@@ -23,6 +21,7 @@ from bert_jax.objectives.base import (
     vocabulary_loss,
 )
 from bert_jax.objectives.losses import cross_entropy, weighted_mean
+from bert_jax.utils.types import Batch, Params
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from bert_jax.objectives.masking_budget import (
     num_to_mask,
     with_scheduled_rate,
 )
+from bert_jax.utils.types import Batch
 
 __all__ = [
     "WordBoundaries",
@@ -44,8 +45,6 @@ __all__ = [
     "span_walk",
     "with_scheduled_rate",
 ]
-
-Batch = dict[str, Any]
 
 
 def mask_tokens(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Array) -> Batch:

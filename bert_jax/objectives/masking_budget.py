@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Masking
-
-Batch = dict[str, Any]
+from bert_jax.utils.types import Batch
 
 
 def max_predictions(masking: Masking, length: int) -> int:

@@ -13,12 +13,12 @@ Axes: b packed rows, n sequences of a row at most, l tokens, q slots of a sequen
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-Batch = dict[str, Any]
+from bert_jax.utils.types import Batch
 
 PLACES = ("masked", "left", "right")  # of tokens, within a row
 SLOTS = (*PLACES, "targets", "weights", "offset", "sbo_weights")

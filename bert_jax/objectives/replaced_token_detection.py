@@ -14,8 +14,6 @@ from bert_jax.model import Network, electra
 from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives import denoising
 from bert_jax.objectives.base import (
-    Batch,
-    Params,
     Terms,
     apply_network,
     baseline,
@@ -33,6 +31,7 @@ from bert_jax.objectives.losses import (
     sigmoid_cross_entropy,
     weighted_mean,
 )
+from bert_jax.utils.types import Batch, Params
 
 DISCRIMINATOR = {  # ReplacedTokens.target -> its heads
     "rtd": ("rtd",),

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from bert_jax.config import Supervised
 from bert_jax.model import Network
-from bert_jax.objectives.base import Batch, Params, Terms, apply_network, example
+from bert_jax.objectives.base import Terms, apply_network, example
 from bert_jax.objectives.losses import Mean, cross_entropy, sigmoid_cross_entropy, squared_error
+from bert_jax.utils.types import Batch, Params
 
 
 @dataclass(frozen=True)

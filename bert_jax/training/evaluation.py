@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from bert_jax import tasks
 from bert_jax.config import Experiment, Supervised
-from bert_jax.data.labeled import Batch
 from bert_jax.distributed import sharding
 from bert_jax.objectives import SupervisedObjective
 from bert_jax.tasks import Encoded
 from bert_jax.training import step as train
 from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.utils.types import Batch
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,14 @@ from bert_jax.training import guard, warm_start
 from bert_jax.training import step as train
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.utils import metrics_log
+from bert_jax.utils.types import Batch
 
 
 class RebuiltRun(NamedTuple):
     """What a run is made of, whichever command began it."""
 
     steps: train.CompiledSteps
-    batches: Callable[[int], Iterator[train.Batch]]
+    batches: Callable[[int], Iterator[Batch]]
 
 
 class Replay(NamedTuple):

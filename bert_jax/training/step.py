@@ -30,8 +30,8 @@ from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
 from bert_jax.training.metrics_writer import MetricsWriter
 from bert_jax.training.profiler import Profiler
 from bert_jax.utils.errors import RunError
+from bert_jax.utils.types import Batch
 
-Batch = dict[str, Any]
 Seed = int | np.uint32 | jax.Array
 
 

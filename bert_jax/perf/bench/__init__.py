@@ -16,7 +16,6 @@ import platform as machine
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -29,8 +28,8 @@ from bert_jax.perf.bench import device, inputs, timer, transformers_peer
 from bert_jax.perf.bench.inputs import BenchInputs
 from bert_jax.perf.bench.ours import BertJax, compile_for_batch_size
 from bert_jax.utils import compilation_cache
+from bert_jax.utils.types import Json
 
-Json = dict[str, Any]
 STEPS = 20
 MOST_ROWS = 1 << 20  # that --fit looks at
 

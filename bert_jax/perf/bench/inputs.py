@@ -8,7 +8,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from bert_jax.config import Experiment, Supervised
 from bert_jax.data import loader, mixture, records
 from bert_jax.data.segments import TokenRow
 from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.utils.types import Batch
 
-Batch = dict[str, Any]
 POOL = 4  # different batches that the timed steps go round
 SPECIALS = 5  # of a made-up vocabulary; the last is the mask
 

@@ -11,9 +11,10 @@ import jax
 
 from bert_jax import config, objectives
 from bert_jax.config import Experiment
-from bert_jax.perf.bench.inputs import Batch, BenchInputs, real_tokens
+from bert_jax.perf.bench.inputs import BenchInputs, real_tokens
 from bert_jax.perf.bench.timer import idle_share
 from bert_jax.training import step as train
+from bert_jax.utils.types import Batch
 
 
 class BertJax:

@@ -21,7 +21,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
 from bert_jax.convert import hf_config, rules
-from bert_jax.perf.bench.inputs import Batch
+from bert_jax.utils.types import Batch
 
 HEADS = {  # body, head from hidden states to logits
     "bert": ("bert", lambda m, h: m.cls(h)),
