@@ -1,4 +1,4 @@
-"""One run in a folder at a time: a lock that dies with its owner."""
+"""One run at a time in a local run directory: an operating-system lock on `.lock`."""
 
 from __future__ import annotations
 
@@ -10,104 +10,74 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from filelock import FileLock, Timeout
 
 NAME = ".lock"
-WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+# Errors of `flock` that mean that the file system has no locks.
+UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path, mine: bool = True) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is made if it is not there, for as long as the
-    block lasts or the process lives; a kill leaves the file, but not the lock. Who only reads
-    asks nobody. With `mine` False nothing is held: another process of this run does.
+def run_lock(folder: Path, is_main: bool = True) -> Iterator[None]:
+    """Lock `folder`, which is created if missing, until the block or the process ends.
 
-    As good as the file system's own `flock`: local disks and NFS count for all machines,
-    others perhaps for one; where there is none, that is said and the run goes on.
-    ValueError: another run has the folder, or it cannot be written.
+    The kernel releases the lock when the process is killed; a forked child does not keep it.
+    Readers take no lock, nor do the other processes of a run (`is_main` False). The lock is as
+    good as the file system's `flock`: local disks and NFS lock across machines, other file
+    systems perhaps within one. Without `flock` the run prints a warning and continues.
+    ValueError: another run holds the lock, or the folder cannot be written.
     """
-    if not mine:
+    if not is_main:
         yield
         return
     path = folder / NAME
+    inode: list[os.stat_result] = []
+
+    def write_owner(file: int) -> None:
+        inode.append(os.fstat(file))
+        with contextlib.suppress(OSError):  # a full disk: only the error message needs the name
+            os.ftruncate(file, 0)
+            os.pwrite(file, owner_name().encode(), 0)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = _acquire(path)
+        lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=write_owner)
+        _acquire(lock, path)
     except OSError as e:
         raise ValueError(
-            f"run.dir {folder} cannot be written ({e.strerror}): choose another folder"
+            f"run.dir {folder} cannot be written ({e.strerror}): choose another --run.dir"
         ) from e
-    # A forked child has a copy, which must not outlive us. Children that run another program
-    # do not: Python's files are closed on exec.
-    _held.add(held)
     try:
         yield
     finally:
-        if held in _held:  # not in a forked child
-            with contextlib.suppress(OSError):
-                if _same(path, held):
-                    path.unlink()  # while it is still ours: see _acquire
-            _held.discard(held)
-            os.close(held)
+        with contextlib.suppress(OSError):
+            # Remove the file while it is locked; filelock never accepts a lock on a removed file.
+            if lock.is_locked and os.path.samestat(path.stat(), inode[-1]):
+                path.unlink()
+        lock.release()
 
 
-_held: set[int] = set()  # open files of locks in this process
+def owner_name() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _forget() -> None:
-    for held in _held:
-        os.close(held)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-def _acquire(path: Path) -> int:
-    """The open file of a lock that is ours. The one before may remove the file as it ends, and
-    a lock on a removed file keeps nobody out: then it is tried again."""
-    while True:
-        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(held, path)
-            if _same(path, held):
-                with contextlib.suppress(OSError):  # a full disk: the name is for the message
-                    os.ftruncate(held, 0)
-                    os.pwrite(held, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-                return held
-        except BaseException:
-            os.close(held)
-            raise
-        os.close(held)
-
-
-def _lock(held: int, path: Path) -> None:
+def _acquire(lock: FileLock, path: Path) -> None:
     try:
-        if fcntl is None:
-            raise OSError(errno.ENOLCK, "no flock on this system")
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(held, 200, 0).decode(errors="replace").strip() or "another process"
+        lock.acquire()
+    except Timeout:
+        try:
+            owner = path.read_text(encoding="utf-8", errors="replace")[:200].strip()
+        except OSError:  # released a moment ago
+            owner = ""
         raise ValueError(
-            f"run.dir {path.parent} is in use by {holder}: wait until it ends, or choose "
-            "another --run.dir"
+            f"run.dir {path.parent} is in use by {owner or 'another process'}: wait until it "
+            "ends, or choose another --run.dir"
         ) from None
     except OSError as e:
-        if e.errno not in WITHOUT:
+        if e.errno not in UNSUPPORTED:
             raise
         print(
-            f"no lock in {path.parent} ({e.strerror}): nothing keeps a second run out of it",
+            f"warning: no file locks in {path.parent} ({e.strerror}); a second run in it would "
+            "not be noticed",
             file=sys.stderr,
         )
-
-
-def _same(path: Path, held: int) -> bool:
-    """Whether the file at `path` is the open one."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(held))
-    except FileNotFoundError:
-        return False
