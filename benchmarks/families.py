@@ -27,8 +27,8 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     model = bert_jax.load(run)
     config = model.config
     stages = mixture.open_stages(config)
-    objective = objectives.build(config, mixture.vocabulary(stages[-1]))
-    batches = mixture.evaluation(config, stages)
+    objective = objectives.build(config, mixture.corpus_vocabulary(stages[-1]))
+    batches = mixture.evaluation_loader(config, stages)
     key = train.named_key(config.run.seed, "corruption")
 
     @jax.jit

@@ -126,7 +126,7 @@ def timed(task: FinetuneTask, peer: Peer, steps: int) -> dict[str, float]:
     state, seen = ours.init(), set()
     taken: dict[str, list[float]] = {"bert_jax": [], "transformers": []}
     for batch, _ in zip(
-        task.batches(experiment, "train").start(0), range(10 * steps), strict=False
+        task.batches(experiment, "train").iterate(0), range(10 * steps), strict=False
     ):
         begin = time.perf_counter()
         state, metrics = ours.train(state, ours.to_devices(batch))
@@ -163,7 +163,7 @@ def main() -> None:
         return
     peer, headline = Peer(experiment, kind, labels), task.headline
     best: tuple[float, dict[str, Any]] | None = None
-    steps, batches = experiment.run.steps, task.batches(experiment, "train").start(0)
+    steps, batches = experiment.run.steps, task.batches(experiment, "train").iterate(0)
     for step, batch in zip(range(1, steps + 1), batches, strict=False):
         loss = peer.step(batch)
         if step % experiment.run.eval_every == 0 or step == steps:

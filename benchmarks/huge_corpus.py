@@ -59,7 +59,7 @@ def measure(rows: int) -> None:
     from bert_jax.data.loader import Loader
 
     batches = Loader([Index(rows)], BATCH, LENGTH, pad_id=0)
-    stream = batches.start(STEP)
+    stream = batches.iterate(STEP)
     next(stream)
     restart = time.time() - float(os.environ["STARTED"])
     began = time.perf_counter()

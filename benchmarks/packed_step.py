@@ -57,10 +57,10 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     stages = mixture.open_stages(asked)
     opened = stages[0].corpora
     experiment = mixture.fill_in_config(asked, opened)
-    known = mixture.vocabulary(stages[-1])
+    known = mixture.corpus_vocabulary(stages[-1])
     mesh = sharding.make_mesh(experiment.mesh)
     steps = train.build_steps(experiment, objectives.build(experiment, known), mesh)
-    batches, state = mixture.training(experiment, stages), steps.init()
+    batches, state = mixture.training_loader(experiment, stages), steps.init()
 
     def step(number: int) -> int:
         nonlocal state

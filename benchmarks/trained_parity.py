@@ -35,10 +35,10 @@ def rows_of(model: Any, lines: list[str]) -> Rows:
     """(ids, tokens of segment 0) of each line, and of each with the next."""
     room = model.config.encoder.max_length
     coded = model.tokenizer.encode_batch(lines)
-    single = [model.tokenizer.row(ids[: room - 2]) for ids in coded]
+    single = [model.tokenizer.build_row(ids[: room - 2]) for ids in coded]
     half = (room - 4) // 2
     pairs = itertools.pairwise(coded)
-    return single + [model.tokenizer.row(a[:half], b[:half]) for a, b in pairs]
+    return single + [model.tokenizer.build_row(a[:half], b[:half]) for a, b in pairs]
 
 
 def ids_differ(model: Any, tokenizer: Any, lines: list[str]) -> int:

@@ -53,12 +53,12 @@ def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]
     """
     model = bert_jax.load(run)
     head = _head(model, nsp)
-    frame = model.tokenizer.frame
+    special_tokens = model.tokenizer.special_tokens
     next_, follow, exchanged = [], [], []
     for corpus in (nsp, sop):
         for batch in _opened(model, corpus)[1].one_pass(-(-rows // BATCH)):
             real = batch["size"] > 0
-            guesses, turned = head(batch), head(swapped(batch, frame))
+            guesses, turned = head(batch), head(swapped(batch, special_tokens))
             if corpus == nsp:
                 next_ += list(zip(batch["pair"][real], guesses[real], strict=True))
             neighbours = real & (batch["pair"] == 0)
@@ -69,18 +69,18 @@ def pairs(run: Path, nsp: Path, sop: Path, rows: int) -> dict[str, float | None]
     return {**found, "nsp_rows": len(next_), "sop_rows": len(follow)}
 
 
-def swapped(batch: Batch, frame: SpecialTokens) -> Batch:
+def swapped(batch: Batch, special_tokens: SpecialTokens) -> Batch:
     """Every row with its two segments exchanged.
 
     [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
     """
     tokens, first = batch["tokens"].copy(), batch["first"].copy()
-    closing = 2 if frame.doubled else 1  # separators before segment B
+    closing = 2 if special_tokens.doubled else 1  # separators before segment B
     for i, size in enumerate(batch["size"]):
         if size > 0:
             a = tokens[i, 1 : first[i] - 1].tolist()
             b = tokens[i, first[i] + closing - 1 : size - 1].tolist()
-            row, first[i] = frame.row(b, a)
+            row, first[i] = special_tokens.build_row(b, a)
             tokens[i, :size] = row
     return {**batch, "tokens": tokens, "first": first}
 
@@ -113,5 +113,5 @@ def _opened(model: bert_jax.Model, corpus: Path) -> tuple[Any, Any]:
         model.config, data=dict(path=str(corpus), corpus=None, batch_size=BATCH)
     )
     stages = mixture.open_stages(experiment)
-    objective = objectives.build(experiment, mixture.vocabulary(stages[-1]))
-    return objective, mixture.evaluation(experiment, stages)
+    objective = objectives.build(experiment, mixture.corpus_vocabulary(stages[-1]))
+    return objective, mixture.evaluation_loader(experiment, stages)

@@ -35,12 +35,14 @@ def write(text: Sequence[str], out: Path) -> None:
     """A folder for each task. The documents of dev are those that no model was trained on:
     prepare keeps them for validation."""
     read = [
-        [s for p in d.paragraphs for s in documents.sentences(p)]
+        [s for p in d.paragraphs for s in documents.split_sentences(p)]
         for d in documents.read_documents(text)
     ]
     parts: dict[str, list[list[str]]] = {"train": [], "dev": []}
     for number, told in enumerate(read):
-        held_out = work_shards.split_of(number, min(work_shards.FOLDS, len(read))) == "validation"
+        held_out = (
+            work_shards.split_name(number, min(work_shards.NUM_FOLDS, len(read))) == "validation"
+        )
         parts["dev" if held_out else "train"].append(told)
     for name, make in (("capitals", capitals), ("stops", stops), ("same", same)):
         (out / name).mkdir()

@@ -62,7 +62,7 @@ class Materials:
             lines = (p for d in documents.read_documents(self.text) for p in d.paragraphs)
             from bert_jax.data.tokenization import training
 
-            few = training.sample(lines, SAMPLE_MB)
+            few = training.sample_texts(lines, SAMPLE_MB)
             trained = train_tokenizer(few, cast(Any, kind), self.scale.vocab_size)
             with io.atomic_dir(out) as new:
                 trained.save(new)
@@ -86,7 +86,9 @@ class Materials:
         out = self.folder / "text" / f"1of{share}.txt"
         if not out.exists():
             read = enumerate(documents.read_documents(self.text))
-            training = (d for i, d in read if work_shards.split_of(i, work_shards.FOLDS) == "train")
+            training = (
+                d for i, d in read if work_shards.split_name(i, work_shards.NUM_FOLDS) == "train"
+            )
             chosen = itertools.islice(training, 0, None, share)
             out.parent.mkdir(parents=True, exist_ok=True)
             io.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")

@@ -104,7 +104,7 @@ class Study:
         """Every study has a folder of its own."""
         files = self.materials.text
         told = hashlib.sha256()
-        for name in documents.sources(files):
+        for name in documents.expand_sources(files):
             told.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
         given = self.materials.tasks
         sizes = {} if given is None else {p: p.stat().st_size for p in given.glob("*/*.json*")}

@@ -52,7 +52,7 @@ def locked_run_dir(
     """
     run, main = experiment.run, jax.process_index() == 0
     folder = remote.local_cache_path(run.dir)
-    known = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load(tokenizer)
+    known = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load_tokenizer(tokenizer)
     initialize.barrier("checked")
     with _own(run.dir, main) as lay:
         if main:
@@ -145,7 +145,7 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
             "Choose another --run.dir, or ask for what it was"
         )
     own = folder / "tokenizer"  # missing where the run was killed as it began
-    if own.exists() and tokenizers.load(own).fingerprint != tokenizer.fingerprint:
+    if own.exists() and tokenizers.load_tokenizer(own).fingerprint != tokenizer.fingerprint:
         raise ValueError(
             f"the tokenizer in {name} is not that of the corpus {experiment.data.path}: "
             "go on with the corpus that the run began with"

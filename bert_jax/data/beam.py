@@ -35,9 +35,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from bert_jax.data import documents, prepare, work_shards
 from bert_jax.data import records as dataset
 from bert_jax.data.documents import Document
-from bert_jax.data.prepare import Counts, DocumentStore, PrepareConfig
+from bert_jax.data.prepare import DocumentStore, PrepareConfig, SplitCounts
 from bert_jax.data.tokenization import tokenizer
-from bert_jax.data.work_shards import SPLITS, PrepareTask, Record, WorkShard
+from bert_jax.data.work_shards import SPLITS, PrepareTask, TokenRecord, WorkShard
 
 BLOCK = 16 << 20  # characters: what travels at once and is one file
 # In this process. `DirectRunner` would fetch a program from the network first.
@@ -75,7 +75,7 @@ def _run(flags: Sequence[str], items: Iterable[Any], *steps: Callable[..., Any])
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(folder: str) -> tokenizer.Tokenizer:
-    return tokenizer.load(Path(folder) / "tokenizer")
+    return tokenizer.load_tokenizer(Path(folder) / "tokenizer")
 
 
 def _place(folder: str, part: str) -> Path:
@@ -100,7 +100,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _write_records(path: Path, records: Iterable[bytes]) -> None:
-    writer = ArrayRecordWriter(str(path), dataset.OPTIONS)
+    writer = ArrayRecordWriter(str(path), dataset.WRITER_OPTIONS)
     try:
         for data in records:
             writer.write(data)
@@ -110,7 +110,7 @@ def _write_records(path: Path, records: Iterable[bytes]) -> None:
 
 def run(
     folder: Path, request: PrepareConfig, flags: Sequence[str]
-) -> tuple[DocumentStore, dict[str, Counts]]:
+) -> tuple[DocumentStore, dict[str, SplitCounts]]:
     """Both passes, into a folder that holds the tokenizer."""
     options(flags)
     stored = first_pass(folder, request.sources, request.strict, request.spaced, flags)
@@ -167,9 +167,9 @@ def _blocks(texts: Iterable[Document], size: int) -> Iterator[list[Document]]:
 def _encode(item, folder, spaced):
     """Writes a block; nothing goes on."""
     source, number, block = item
-    records: list[Record] = []
-    for batch in _blocks(block, prepare.BATCH):
-        records += work_shards.records_of(batch, _tokenizer(folder), spaced)
+    records: list[TokenRecord] = []
+    for batch in _blocks(block, prepare.ENCODE_CHARACTERS):
+        records += work_shards.encode_documents(batch, _tokenizer(folder), spaced)
     name = _place(folder, "documents") / f"{source:05d}-{number:06d}"
     counts = np.array([(r.sentences, r.tokens) for r in records], np.int64).reshape(-1, 2)
     replaced = sum(document.replaced for document in block)
@@ -192,7 +192,7 @@ def _stored(place: Path, sources: Sequence[str]) -> DocumentStore:
                 if len(found["counts"]):
                     starts.append(stored.documents)
                 for sentences, tokens in found["counts"].tolist():
-                    stored.add(Record(b"", sentences, tokens))
+                    stored.add(TokenRecord(b"", sentences, tokens))
                 stored.replaced += int(found["replaced"])
     stored.close()
     np.save(place / "starts.npy", np.array(starts, np.int64))
@@ -204,12 +204,12 @@ def _stored(place: Path, sources: Sequence[str]) -> DocumentStore:
 
 def second_pass(
     folder: Path, job: PrepareTask, stored: DocumentStore, duplicates: int, flags: Sequence[str]
-) -> dict[str, Counts]:
+) -> dict[str, SplitCounts]:
     """As passes.second_pass. An item is consecutive units, about a shard of rows."""
-    tok = tokenizer.load(folder / "tokenizer")
+    tok = tokenizer.load_tokenizer(folder / "tokenizer")
     tasks = prepare.list_work_shards(stored, duplicates)
     rows = duplicates * stored.tokens / job.row
-    per_item = -(-len(tasks) * dataset.shard_rows(rows) // max(1, int(rows)))
+    per_item = -(-len(tasks) * dataset.rows_per_shard(rows) // max(1, int(rows)))
     starts = range(0, len(tasks), per_item)
     items = [(i, [tuple(u) for u in tasks[s : s + per_item]]) for i, s in enumerate(starts)]
     (folder / "rows").mkdir()
@@ -224,13 +224,15 @@ def _make(item, folder, job, pad_id, vocab):
     """Writes the rows of some units; nothing goes on."""
     number, spans = item
     place = _place(folder, "rows")
-    counts, sizes = dict.fromkeys(SPLITS, Counts()), dict.fromkeys(SPLITS, 0)
+    counts, sizes = dict.fromkeys(SPLITS, SplitCounts()), dict.fromkeys(SPLITS, 0)
     unigram = np.zeros(vocab, np.int64)
     parts = {split: place / f"{number:06d}.{split}" for split in SPLITS}
     new = {split: _unfinished(path) for split, path in parts.items()}
-    writers = {split: ArrayRecordWriter(str(new[split]), dataset.OPTIONS) for split in SPLITS}
+    writers = {
+        split: ArrayRecordWriter(str(new[split]), dataset.WRITER_OPTIONS) for split in SPLITS
+    }
     for span in spans:
-        made = prepare.make(WorkShard(*span), job, pad_id, vocab)
+        made = prepare.make_shard(WorkShard(*span), job, pad_id, vocab)
         for split, part in made.items():
             for example in part.examples:
                 writers[split].write(example)
@@ -248,17 +250,17 @@ def _make(item, folder, job, pad_id, vocab):
     return ()
 
 
-def _collected(folder: Path, items: int, job: PrepareTask, vocab: int) -> dict[str, Counts]:
+def _collected(folder: Path, items: int, job: PrepareTask, vocab: int) -> dict[str, SplitCounts]:
     """Names the shards, adds up the counts, writes the metadata."""
     place = folder / "rows"
     writers = {split: dataset.SplitWriter(folder, split) for split in SPLITS}
-    totals = dict.fromkeys(SPLITS, Counts())
+    totals = dict.fromkeys(SPLITS, SplitCounts())
     unigram = np.zeros(vocab, np.int64)
     for number in range(items):
         with np.load(place / f"{number:06d}.npz") as found:
             unigram += found["unigram"]
             for split, (size, *values) in zip(SPLITS, found["counts"].tolist(), strict=True):
-                counts = Counts(*values)
+                counts = SplitCounts(*values)
                 totals[split] += counts
                 if counts.rows:
                     writers[split].adopt(place / f"{number:06d}.{split}", counts.rows, size)

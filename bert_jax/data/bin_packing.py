@@ -13,16 +13,16 @@ from collections.abc import Sequence
 
 from bert_jax.data.segments import TokenRow
 
-LONGEST_PACK = 64  # sequences of a row: the device looks at each of a row's tokens so often
+MAX_SEQUENCES = 64  # sequences of a row: the device looks at each of a row's tokens so often
 
 
 def default_sequences(length: int, row_length: int) -> int:
     """Sequences of a row at most, unless one says: where half of the text is padding, or less,
     more do not fill rows any better, and each adds to what a row could have to predict."""
-    return min(LONGEST_PACK, row_length // length + 3)
+    return min(MAX_SEQUENCES, row_length // length + 3)
 
 
-def pack(rows: Sequence[TokenRow], length: int, most: int) -> list[list[TokenRow]]:
+def pack_rows(rows: Sequence[TokenRow], length: int, most: int) -> list[list[TokenRow]]:
     """Every sequence once, up to `most` in a row of `length` tokens; within a row the longest
     first, so that the j-th has at most length / j tokens, and rows in the order of the first
     sequence of the text in each."""

@@ -29,20 +29,20 @@ import numpy as np
 
 from bert_jax.data import bin_packing, documents, records, tfds_folder
 from bert_jax.data import prepare as passes
-from bert_jax.data.prepare import Counts, PrepareConfig
+from bert_jax.data.prepare import PrepareConfig, SplitCounts
 from bert_jax.data.tokenization import tokenizer
-from bert_jax.data.work_shards import SEGMENTS, SPLITS
+from bert_jax.data.work_shards import SEGMENT_KINDS, SPLITS
 from bert_jax.utils import io
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-SHORTEST = 8  # tokens of a row: two segments of two, and their special tokens
-LONGEST = 65_536
+MIN_LENGTH = 8  # tokens of a row: two segments of two, and their special tokens
+MAX_LENGTH = 65_536
 
 
 @dataclass(frozen=True)
-class Info:
+class CorpusInfo:
     """corpus.json: how a corpus was made, and what is in it."""
 
     segments: str
@@ -54,8 +54,8 @@ class Info:
     vocab_size: int
     pad_id: int
     replaced_bytes: int  # that were not UTF-8
-    train: Counts
-    validation: Counts
+    train: SplitCounts
+    validation: SplitCounts
     version: int = VERSION
     packed: int = 0  # sequences in a row at most; 0: each has a row of its own
     sequence_length: int | None = None  # where it is not that of a row
@@ -65,7 +65,7 @@ class Info:
         counts = self.counts(split)
         return 1 - counts.tokens / max(1, counts.rows * self.length)
 
-    def counts(self, split: str) -> Counts:
+    def counts(self, split: str) -> SplitCounts:
         return self.train if split == "train" else self.validation
 
 
@@ -75,7 +75,7 @@ class Info:
 class Corpus:
     """A prepared corpus; opened by `open_corpus`."""
 
-    def __init__(self, path: Path, info: Info):
+    def __init__(self, path: Path, info: CorpusInfo):
         self.path, self.info = path, info
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class Corpus:
 
     @functools.cached_property
     def tokenizer(self) -> tokenizer.Tokenizer:
-        loaded = tokenizer.load(self.path / "tokenizer")
+        loaded = tokenizer.load_tokenizer(self.path / "tokenizer")
         if loaded.fingerprint != self.info.tokenizer_fingerprint:
             raise ValueError(f"{self.path}/tokenizer is not the corpus's own: prepare it again")
         return loaded
@@ -133,8 +133,8 @@ def open_corpus(path: str | Path) -> Corpus:
     try:
         values = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
         for split in SPLITS:  # corpora from before rows were packed do not say the same twice
-            values[split] = Counts(**{"sequences": values[split]["rows"]} | values[split])
-        info = Info(**values)
+            values[split] = SplitCounts(**{"sequences": values[split]["rows"]} | values[split])
+        info = CorpusInfo(**values)
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise ValueError(f"{path}/corpus.json is damaged: {e}; prepare the corpus again") from e
     if info.version != VERSION:
@@ -150,7 +150,7 @@ def open_corpus(path: str | Path) -> Corpus:
 
 
 def _check_shards(path: Path, split: str) -> None:
-    found = sorted(path.glob(f"{records.NAME}-{split}.array_record-*"))
+    found = sorted(path.glob(f"{records.DATASET_NAME}-{split}.array_record-*"))
     expected = int(found[0].name.rpartition("-")[2]) if found else 1
     if len(found) != expected or not all(f.stat().st_size for f in found):
         raise ValueError(
@@ -186,11 +186,11 @@ def prepare(
     pack = bin_packing.default_sequences(length, row_length or length) if pack is None else pack
     out = Path(out)
     io.require_new(out)
-    tok = tokenizer.load(tokenizer_dir)
+    tok = tokenizer.load_tokenizer(tokenizer_dir)
     # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
     spaced = tok.kind == "bpe" and segments not in ("full", "doc")
-    sources = documents.sources(texts)
-    how = (segments, length, seed, duplicates, tok.frame, strict, spaced, pack, row_length)
+    sources = documents.expand_sources(texts)
+    how = (segments, length, seed, duplicates, tok.special_tokens, strict, spaced, pack, row_length)
     request = PrepareConfig(sources, *how)
     if engine == "beam":
         run = functools.partial(_beam().run, flags=flags)
@@ -199,7 +199,7 @@ def prepare(
     with io.atomic_dir(out) as folder:
         tok.save(folder / "tokenizer")
         stored, rows = run(folder, request)
-        info = Info(
+        info = CorpusInfo(
             segments,
             row_length or length,
             seed,
@@ -230,10 +230,10 @@ def _check(
     engine: str,
     flags: Sequence[str],
 ) -> None:
-    if segments not in SEGMENTS:
-        raise ValueError(f"segments is {segments!r}: expected one of {', '.join(SEGMENTS)}")
-    if not SHORTEST <= length <= LONGEST:
-        raise ValueError(f"length is {length}: expected {SHORTEST} to {LONGEST} tokens a row")
+    if segments not in SEGMENT_KINDS:
+        raise ValueError(f"segments is {segments!r}: expected one of {', '.join(SEGMENT_KINDS)}")
+    if not MIN_LENGTH <= length <= MAX_LENGTH:
+        raise ValueError(f"length is {length}: expected {MIN_LENGTH} to {MAX_LENGTH} tokens a row")
     for name, value in (("workers", workers), ("duplicates", duplicates)):
         if value < 1:
             raise ValueError(f"{name} is {value}: expected at least 1")
@@ -256,19 +256,19 @@ def _check(
 
 
 def _check_packing(pack: int | None, length: int, row_length: int | None) -> None:
-    if pack and not 2 <= pack <= bin_packing.LONGEST_PACK:
+    if pack and not 2 <= pack <= bin_packing.MAX_SEQUENCES:
         raise ValueError(
-            f"pack is {pack}: expected 2 to {bin_packing.LONGEST_PACK} sequences a "
+            f"pack is {pack}: expected 2 to {bin_packing.MAX_SEQUENCES} sequences a "
             "row, or 0 for one"
         )
     if row_length is None:
         return
     if pack == 0:
         raise ValueError(f"row_length is {row_length}, but rows are not packed: add --pack")
-    if not length <= row_length <= LONGEST:
+    if not length <= row_length <= MAX_LENGTH:
         raise ValueError(
-            f"row_length is {row_length}: expected {length} to {LONGEST} tokens, since sequences "
-            f"have up to {length}"
+            f"row_length is {row_length}: expected {length} to {MAX_LENGTH} tokens, since "
+            f"sequences have up to {length}"
         )
 
 

@@ -26,9 +26,9 @@ from sentencex import segment  # type: ignore[attr-defined]
 
 from bert_jax.data import tfds_folder
 
-LONGEST_LINE = 1 << 20  # bytes
-LONGEST_RECORD = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
-LONGEST_DOCUMENT = 4 << 20  # characters
+MAX_LINE_BYTES = 1 << 20  # bytes
+MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
+MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 
 
 class Document(NamedTuple):
@@ -47,16 +47,16 @@ def read_documents(patterns: Sequence[str | Path], strict: bool = False) -> Iter
     """Streams the documents of files, globs and TFDS datasets, in the order given; files of a
     glob in the order of their names. What is missing is an error at once, what is damaged when
     it is reached. `strict` refuses bytes that are not UTF-8 instead of replacing them."""
-    found = sources(patterns)
+    found = expand_sources(patterns)
     return itertools.chain.from_iterable(read_source(source, strict) for source in found)
 
 
-def sentences(paragraph: str) -> list[str]:
+def split_sentences(paragraph: str) -> list[str]:
     """English sentences, by the rules of `sentencex`; stripped, none empty."""
     return [s for s in map(str.strip, segment("en", paragraph)) if s]
 
 
-def sources(patterns: Sequence[str | Path]) -> list[str]:
+def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
     """The files and TFDS datasets that are meant, in order."""
     found: list[str] = []
     for pattern in map(str, patterns):
@@ -79,23 +79,23 @@ def sources(patterns: Sequence[str | Path]) -> list[str]:
 def read_source(source: str, strict: bool = False) -> Iterator[Document]:
     """The documents of one file or TFDS dataset."""
     empty = True
-    for document in _one_source(source, strict):
+    for document in _read_any_format(source, strict):
         empty = False
         yield document
     if empty:
         raise ValueError(f"{source} is empty: expected text in it; leave it out")
 
 
-def _one_source(source: str, strict: bool) -> Iterator[Document]:
+def _read_any_format(source: str, strict: bool) -> Iterator[Document]:
     if source.startswith("tfds:"):
-        return _records(_tfds_texts(source), source)
+        return _documents_of_texts(_tfds_texts(source), source)
     suffixes = Path(source.lower()).suffixes
     if suffixes[-1:] == [".parquet"]:
-        return _records(_parquet_texts(source), source)
+        return _documents_of_texts(_parquet_texts(source), source)
     if ".jsonl" in suffixes[-2:]:
-        lines = _lines(source, strict, LONGEST_RECORD)
-        return _records(_json_texts(lines, source), source)
-    return _grouped(_lines(source, strict, LONGEST_LINE), source)
+        lines = _read_lines(source, strict, MAX_JSON_BYTES)
+        return _documents_of_texts(_json_texts(lines, source), source)
+    return _group_lines(_read_lines(source, strict, MAX_LINE_BYTES), source)
 
 
 # ---- bytes to lines
@@ -116,14 +116,14 @@ def _open(file: str) -> BinaryIO:
     return open(file, "rb")
 
 
-def _lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
+def _read_lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
     try:
         with _open(file) as f:
             number = 1
-            for raw in _pieces(f, longest):
+            for raw in _split_long_lines(f, longest):
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
-                yield _decoded(raw, number, file, strict)
+                yield _decode(raw, number, file, strict)
                 number += raw.endswith(b"\n")
     except ValueError:
         raise
@@ -131,20 +131,20 @@ def _lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
         raise ValueError(f"{file} cannot be read: {e}; is it what its name says?") from e
 
 
-def _pieces(f: BinaryIO, longest: int) -> Iterator[bytes]:
+def _split_long_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
     """Lines; those beyond the limit in pieces."""
     rest = b""
     while raw := f.readline(longest):
         raw, rest = rest + raw, b""
         if not raw.endswith(b"\n") and len(raw) >= longest:
-            cut = _cut(raw)
+            cut = _cut_position(raw)
             raw, rest = raw[:cut], raw[cut:]
         yield raw
     if rest:
         yield rest
 
 
-def _cut(raw: bytes) -> int:
+def _cut_position(raw: bytes) -> int:
     """Where to cut: after the last space, or else before the last character, which may be
     unfinished."""
     if space := raw.rfind(b" ") + 1:
@@ -153,7 +153,7 @@ def _cut(raw: bytes) -> int:
     return next(first_bytes, len(raw))
 
 
-def _decoded(raw: bytes, number: int, file: str, strict: bool) -> _Line:
+def _decode(raw: bytes, number: int, file: str, strict: bool) -> _Line:
     try:
         return _Line(raw.decode(), 0, number)
     except UnicodeDecodeError as e:
@@ -170,7 +170,7 @@ def _decoded(raw: bytes, number: int, file: str, strict: bool) -> _Line:
 # ---- lines and records to documents
 
 
-def _grouped(lines: Iterable[_Line], source: str) -> Iterator[Document]:
+def _group_lines(lines: Iterable[_Line], source: str) -> Iterator[Document]:
     """Paragraphs up to a blank line, or up to the longest document."""
     paragraphs: list[str] = []
     size = replaced = 0
@@ -180,18 +180,18 @@ def _grouped(lines: Iterable[_Line], source: str) -> Iterator[Document]:
         if text:
             paragraphs.append(text)
             size += len(text)
-        if paragraphs and (not text or size >= LONGEST_DOCUMENT):
+        if paragraphs and (not text or size >= MAX_DOCUMENT_CHARACTERS):
             yield Document(tuple(paragraphs), replaced, source)
             paragraphs, size, replaced = [], 0, 0
     if paragraphs:
         yield Document(tuple(paragraphs), replaced, source)
 
 
-def _records(texts: Iterable[_Line], source: str) -> Iterator[Document]:
+def _documents_of_texts(texts: Iterable[_Line], source: str) -> Iterator[Document]:
     """One document per text, however many blank lines it has."""
     for text, replaced, number in texts:
         lines = (_Line(t, 0, number) for t in text.splitlines() if t.strip())
-        for document in _grouped(lines, source):
+        for document in _group_lines(lines, source):
             yield document._replace(replaced=replaced)
             replaced = 0
 
@@ -205,7 +205,7 @@ def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
         except (ValueError, RecursionError) as e:  # too long a number, too deep a nesting
             raise ValueError(
                 f"{file}, line {line.number}: not JSON: {e}; mend the line, which may "
-                f"have {LONGEST_RECORD >> 20} MiB"
+                f"have {MAX_JSON_BYTES >> 20} MiB"
             ) from e
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
@@ -246,4 +246,4 @@ def _tfds_texts(source: str) -> Iterator[_Line]:
     for number in range(len(examples)):
         text = examples[number]["text"]
         text = text if isinstance(text, bytes) else str(text).encode()
-        yield _decoded(text, number + 1, source, strict=False)
+        yield _decode(text, number + 1, source, strict=False)

@@ -16,7 +16,7 @@ import numpy as np
 
 from bert_jax.utils.types import Batch
 
-LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class LabeledBatches:
         n, order = len(self.rows), self._order
         return self._stack([int(order[i] or 0) for i in places], [i // n for i in places])
 
-    def start(self, step: int = 0) -> Iterator[Batch]:
+    def iterate(self, step: int = 0) -> Iterator[Batch]:
         """The batches from a step on, without end."""
         return (self[i] for i in itertools.count(step))
 
     def one_pass(self) -> Iterator[Batch]:
         """Every row once, short ones first; rows that are missing at the end have size 0 and
         the number -1. For evaluation."""
-        order = sorted(range(len(self.rows)), key=lambda i: (_longest(self.rows[i]), i))
+        order = sorted(range(len(self.rows)), key=lambda i: (_row_length(self.rows[i]), i))
         for begin in range(0, len(order), self.batch_size):
             some = order[begin : begin + self.batch_size]
             some += [-1] * (self.batch_size - len(some))
@@ -76,8 +76,8 @@ class LabeledBatches:
             numbers, outputs = apply(batch)
             for j, number in enumerate(numbers):
                 if number >= 0:
-                    cut = slice(_longest(self.rows[number]) if by_token else None)
-                    made[number] = _of_row(outputs, j, cut)
+                    cut = slice(_row_length(self.rows[number]) if by_token else None)
+                    made[number] = _select_row(outputs, j, cut)
         return made
 
     @functools.cached_property
@@ -87,8 +87,8 @@ class LabeledBatches:
 
     def _stack(self, numbers: Sequence[int], epochs: Sequence[int]) -> Batch:
         """This process's part of a batch; the length is that of the whole batch."""
-        longest = max(_longest(self.rows[i]) for i in numbers if i >= 0)
-        length = next((n for n in LENGTHS if n >= longest), -(-longest // 512) * 512)
+        longest = max(_row_length(self.rows[i]) for i in numbers if i >= 0)
+        length = next((n for n in PADDED_LENGTHS if n >= longest), -(-longest // 512) * 512)
         part = len(numbers) // self.parts[0][1]
         mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
         made = [self._padded(numbers[j], length) for j in mine]
@@ -104,31 +104,31 @@ class LabeledBatches:
         for name, value in row.items():
             pad = self.pad_id if name == "tokens" else -1
             if options and name == "tokens":
-                made[name] = np.stack([_filled(part, length, pad) for part in value])
+                made[name] = np.stack([_pad(part, length, pad) for part in value])
             else:
-                value = _plain(value)
-                made[name] = value if options or not value.ndim else _filled(value, length, pad)
+                value = _to_int32_or_float32(value)
+                made[name] = value if options or not value.ndim else _pad(value, length, pad)
         return made if number >= 0 else {**made, "size": np.zeros_like(made["size"])}
 
 
-def _of_row(outputs: Any, j: int, cut: slice) -> Any:
+def _select_row(outputs: Any, j: int, cut: slice) -> Any:
     if isinstance(outputs, dict):
-        return {k: _of_row(v, j, cut) for k, v in outputs.items()}
+        return {k: _select_row(v, j, cut) for k, v in outputs.items()}
     one = np.asarray(outputs[j], np.float32 if outputs.dtype.kind == "f" else None)
     return one[cut] if one.ndim else one
 
 
-def _longest(row: dict[str, Any]) -> int:
+def _row_length(row: dict[str, Any]) -> int:
     return int(np.max(row["size"]))
 
 
-def _plain(value: Any) -> np.ndarray:
+def _to_int32_or_float32(value: Any) -> np.ndarray:
     value = np.asarray(value)
     return value.astype(np.float32 if value.dtype.kind == "f" else np.int32)
 
 
-def _filled(values: Any, length: int, pad: int) -> np.ndarray:
-    values = _plain(values)
+def _pad(values: Any, length: int, pad: int) -> np.ndarray:
+    values = _to_int32_or_float32(values)
     padded = np.full(length, pad, values.dtype)
     padded[: len(values)] = values
     return padded

@@ -18,7 +18,7 @@ import numpy as np
 
 from bert_jax.utils.types import Batch
 
-Number = tuple[int, int, int]  # of a row: its source, its place there (-1: none), its epoch
+RowRef = tuple[int, int, int]  # of a row: its source, its place there (-1: none), its epoch
 
 
 class Source(Protocol):
@@ -68,7 +68,7 @@ class Loader:
         assert batch is not None, "rows are never filtered out"
         return batch
 
-    def start(self, step: int = 0) -> Iterator[Batch]:
+    def iterate(self, step: int = 0) -> Iterator[Batch]:
         """The batches from a step on, read ahead by threads."""
         i, n = self.process
         ahead = grain.ReadOptions(self.threads, prefetch_buffer_size=self.threads)
@@ -110,7 +110,7 @@ class Loader:
         shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat()
         return shuffled.map_with_index(lambda i, row: (k, row, i // n))
 
-    def _read(self, numbers: Sequence[Number]) -> Batch:
+    def _read(self, numbers: Sequence[RowRef]) -> Batch:
         """The rows of these numbers, one batch of them."""
         n = max(self.packed, 1)
         tokens = np.full((len(numbers), self.length), self.pad_id, np.int32)
@@ -142,14 +142,14 @@ class StagedLoader:
         begin, batches = [s for s in self.stages if s[0] <= step][-1]
         return batches[step - begin]
 
-    def start(self, step: int = 0) -> Iterator[Batch]:
+    def iterate(self, step: int = 0) -> Iterator[Batch]:
         """The batches from a step on, read ahead by threads."""
         ends = [*(begin for begin, _ in self.stages[1:]), None]
         for (begin, batches), end in zip(self.stages, ends, strict=True):
             place = max(step, begin)
             if end is None or place < end:
                 count = None if end is None else end - place
-                yield from itertools.islice(batches.start(place - begin), count)
+                yield from itertools.islice(batches.iterate(place - begin), count)
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ class ConcatLoader:
     parts: Sequence[Loader]
 
     def __getitem__(self, step: int) -> Batch:
-        return _behind([part[step] for part in self.parts])
+        return _concatenate([part[step] for part in self.parts])
 
-    def start(self, step: int = 0) -> Iterator[Batch]:
-        return map(_behind, zip(*(part.start(step) for part in self.parts), strict=True))
+    def iterate(self, step: int = 0) -> Iterator[Batch]:
+        return map(_concatenate, zip(*(part.iterate(step) for part in self.parts), strict=True))
 
     def one_pass(self, most: int) -> Iterator[Batch]:
-        return map(_behind, zip(*(part.one_pass(most) for part in self.parts), strict=True))
+        return map(_concatenate, zip(*(part.one_pass(most) for part in self.parts), strict=True))
 
 
-def _behind(batches: Sequence[Batch]) -> Batch:
+def _concatenate(batches: Sequence[Batch]) -> Batch:
     return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}

@@ -37,7 +37,10 @@ def open_stages(asked: Experiment) -> list[StageData]:
             "{length} that stands for them: prepare a corpus for each, and write the path as "
             "corpora/{length}"
         )
-    opened = [StageData(stage, *open_corpora(_named(asked.data, stage))) for stage in asked.stages]
+    opened = [
+        StageData(stage, *open_corpora(_fill_in_length(asked.data, stage)))
+        for stage in asked.stages
+    ]
     everything = [corpus for mixture in opened for corpus in mixture.corpora]
     for corpus in everything[1:]:
         if corpus.info.tokenizer_fingerprint != everything[0].info.tokenizer_fingerprint:
@@ -62,7 +65,7 @@ def open_stages(asked: Experiment) -> list[StageData]:
     return opened
 
 
-def _named(asked: Data, stage: Stage) -> Data:
+def _fill_in_length(asked: Data, stage: Stage) -> Data:
     if asked.stages is None:
         return asked
     length = str(stage.length)
@@ -118,7 +121,7 @@ def fill_in_config(
         raise ValueError(f"{e} (the corpus has rows of {longest} tokens)") from None
 
 
-def vocabulary(mixture: StageData) -> Vocabulary:
+def corpus_vocabulary(mixture: StageData) -> Vocabulary:
     """What corruption needs to know of the tokenizer and of how often its pieces occur in the
     corpora, mixed as they are. Of several stages any will do: they have the same text."""
     _, corpora, weights = mixture
@@ -132,28 +135,32 @@ def vocabulary(mixture: StageData) -> Vocabulary:
     return Vocabulary(tokenizer.mask_id, special, tokenizer.word_starts(), counts, apart)
 
 
-Part = tuple[int, int]  # the i-th of n equal parts of every batch
-WHOLE: tuple[Part, ...] = ((0, 1),)
+BatchSlice = tuple[int, int]  # the i-th of n equal parts of every batch
+WHOLE_BATCH: tuple[BatchSlice, ...] = ((0, 1),)
 
 
-def training(
-    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[Part] = WHOLE
+def training_loader(
+    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[BatchSlice] = WHOLE_BATCH
 ) -> loader.StagedLoader:
     """The batches of a run; of each the parts that this process reads."""
-    made = [_batches(experiment, s, "train", parts, i) for i, s in enumerate(stages)]
+    made = [_build_loader(experiment, s, "train", parts, i) for i, s in enumerate(stages)]
     return loader.StagedLoader([(s.stage.start, b) for s, b in zip(stages, made, strict=True)])
 
 
-def evaluation(
-    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[Part] = WHOLE
+def evaluation_loader(
+    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[BatchSlice] = WHOLE_BATCH
 ) -> loader.Loader | loader.ConcatLoader:
     """The held-out rows of the last stage: what the model is made for, and one series of figures
     however many stages there are."""
-    return _batches(experiment, stages[-1], "validation", parts)
+    return _build_loader(experiment, stages[-1], "validation", parts)
 
 
-def _batches(
-    experiment: Experiment, mixture: StageData, split: str, parts: Sequence[Part], number: int = 0
+def _build_loader(
+    experiment: Experiment,
+    mixture: StageData,
+    split: str,
+    parts: Sequence[BatchSlice],
+    number: int = 0,
 ) -> loader.Loader | loader.ConcatLoader:
     # Evaluation goes by micro-batches too: a whole batch may not fit on the devices.
     micro = 1 if split == "train" else experiment.optim.accumulate

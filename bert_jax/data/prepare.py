@@ -19,15 +19,15 @@ from bert_jax.data.documents import Document
 from bert_jax.data.segments import TokenRow
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.data.work_shards import FOLDS, SPLITS, PrepareTask, Record, WorkShard
+from bert_jax.data.work_shards import NUM_FOLDS, SPLITS, PrepareTask, TokenRecord, WorkShard
 from bert_jax.data.workers import Progress, Workers
 
-BATCH = 1 << 19  # characters that a worker encodes at a time
+ENCODE_CHARACTERS = 1 << 19  # characters that a worker encodes at a time
 _STATE: dict[str, tokenizer.Tokenizer] = {}  # of a worker process
 
 
 @dataclass(frozen=True)
-class Counts:
+class SplitCounts:
     """Of one split. Rows and tokens are over all duplicates."""
 
     documents: int = 0
@@ -38,9 +38,9 @@ class Counts:
     random_pairs: int = 0  # label 1: random (NSP), swapped (SOP)
     sequences: int = 0  # in the rows; as many unless they are packed
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: SplitCounts) -> SplitCounts:
         ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
-        return Counts(*(a + b for a, b in zip(ours, theirs, strict=True)))
+        return SplitCounts(*(a + b for a, b in zip(ours, theirs, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class PrepareConfig:
     length: int
     seed: int
     duplicates: int
-    frame: SpecialTokens
+    special_tokens: SpecialTokens
     strict: bool
     spaced: bool  # as in units.records_of
     pack: int = 0  # as in units.Job
     row_length: int | None = None
 
     def job(self, documents: int, store: Path) -> PrepareTask:
-        how = (self.segments, self.length, self.seed, self.frame)
+        how = (self.segments, self.length, self.seed, self.special_tokens)
         return PrepareTask(*how, documents, str(store), self.pack, self.row_length)
 
 
 def run(
     folder: Path, request: PrepareConfig, workers: int, progress: bool
-) -> tuple[DocumentStore, dict[str, Counts]]:
+) -> tuple[DocumentStore, dict[str, SplitCounts]]:
     """Both passes on this machine, into a folder that holds the tokenizer."""
     store = folder / "documents.array_record"
     texts = itertools.chain.from_iterable(
@@ -82,7 +82,7 @@ def run(
 
 def load_tokenizer(folder: Path) -> None:
     """What every worker does first."""
-    _STATE["tokenizer"] = tokenizer.load(folder)
+    _STATE["tokenizer"] = tokenizer.load_tokenizer(folder)
 
 
 # ---- pass 1: documents to tokens
@@ -98,17 +98,17 @@ class DocumentStore:
     units: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     unit_tokens: int = 0  # of the unit that is still open
     # by document number modulo FOLDS: with fewer documents than that, one number each
-    sentences: list[int] = dataclasses.field(default_factory=lambda: [0] * FOLDS)
+    sentences: list[int] = dataclasses.field(default_factory=lambda: [0] * NUM_FOLDS)
 
-    def add(self, record: Record) -> None:
-        self.sentences[self.documents % FOLDS] += record.sentences
+    def add(self, record: TokenRecord) -> None:
+        self.sentences[self.documents % NUM_FOLDS] += record.sentences
         self.documents += 1
         self.tokens += record.tokens
         self.unit_tokens += record.tokens
         start = self.units[-1][1] if self.units else 0
         if (
-            self.documents - start >= work_shards.UNIT_DOCUMENTS
-            or self.unit_tokens >= work_shards.UNIT_TOKENS
+            self.documents - start >= work_shards.MAX_SHARD_DOCUMENTS
+            or self.unit_tokens >= work_shards.MAX_SHARD_TOKENS
         ):
             self.close_unit()
 
@@ -127,11 +127,11 @@ class DocumentStore:
                 "one for training and one for validation; put blank lines between documents"
             )
 
-    def counts(self, split: str) -> Counts:
-        folds = min(FOLDS, self.documents)
+    def counts(self, split: str) -> SplitCounts:
+        folds = min(NUM_FOLDS, self.documents)
         held_out = self.sentences[folds - 1]
         sentences = held_out if split == "validation" else sum(self.sentences) - held_out
-        return Counts(work_shards.count_of(split, self.documents, folds), sentences)
+        return SplitCounts(work_shards.split_size(split, self.documents, folds), sentences)
 
 
 def first_pass(
@@ -139,7 +139,7 @@ def first_pass(
 ) -> DocumentStore:
     """Encodes the documents and stores them by number."""
     stored = DocumentStore()
-    writer = ArrayRecordWriter(str(store), dataset.OPTIONS)
+    writer = ArrayRecordWriter(str(store), dataset.WRITER_OPTIONS)
     try:
         with Progress("encoding", "MB", shown=progress) as bar:
             for task in pool.map(functools.partial(_encode, spaced=spaced), _batches(texts)):
@@ -155,7 +155,7 @@ def first_pass(
 
 
 class _Encoded(NamedTuple):
-    records: list[Record]
+    records: list[TokenRecord]
     characters: int
     replaced: int
 
@@ -166,7 +166,7 @@ def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
     for text in texts:
         batch.append(text)
         size += sum(map(len, text.paragraphs))
-        if size >= BATCH:
+        if size >= ENCODE_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:
@@ -174,7 +174,7 @@ def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _encode(batch: list[Document], spaced: bool) -> _Encoded:
-    records = work_shards.records_of(batch, _STATE["tokenizer"], spaced)
+    records = work_shards.encode_documents(batch, _STATE["tokenizer"], spaced)
     characters = sum(len(p) for document in batch for p in document.paragraphs)
     return _Encoded(records, characters, sum(document.replaced for document in batch))
 
@@ -191,7 +191,7 @@ class ShardResult(NamedTuple):
     """The rows of a unit, of one split."""
 
     examples: list[bytes]
-    counts: Counts
+    counts: SplitCounts
     unigram: np.ndarray  # int64[V]
 
 
@@ -202,16 +202,16 @@ def second_pass(
     duplicates: int,
     pool: Workers,
     progress: bool,
-) -> dict[str, Counts]:
+) -> dict[str, SplitCounts]:
     """Makes the rows and writes them, the metadata and the unigram counts."""
-    tok = tokenizer.load(folder / "tokenizer")
+    tok = tokenizer.load_tokenizer(folder / "tokenizer")
     dtype = dataset.token_dtype(tok.vocab_size)
-    per_shard = dataset.shard_rows(duplicates * stored.tokens / job.row)
+    per_shard = dataset.rows_per_shard(duplicates * stored.tokens / job.row)
     writers = {split: dataset.SplitWriter(folder, split, per_shard) for split in SPLITS}
-    totals = dict.fromkeys(SPLITS, Counts())
+    totals = dict.fromkeys(SPLITS, SplitCounts())
     unigram = np.zeros(tok.vocab_size, np.int64)
     tasks = list_work_shards(stored, duplicates)
-    task = functools.partial(make, job=job, pad_id=tok.pad_id, vocab=tok.vocab_size)
+    task = functools.partial(make_shard, job=job, pad_id=tok.pad_id, vocab=tok.vocab_size)
     with Progress("making rows", "units", total=len(tasks), shown=progress) as bar:
         for made in pool.map(task, tasks):
             for split, part in made.items():
@@ -226,28 +226,30 @@ def second_pass(
     return totals
 
 
-def make(unit: WorkShard, job: PrepareTask, pad_id: int, vocab: int) -> dict[str, ShardResult]:
+def make_shard(
+    unit: WorkShard, job: PrepareTask, pad_id: int, vocab: int
+) -> dict[str, ShardResult]:
     """A unit's rows as they are written, and their counts, by split. Sequences are packed with
     those of their unit: so a packed corpus, too, is the same whatever made it, and what is not
     full at the end of each is under a hundredth of its rows."""
     made, dtype = {}, dataset.token_dtype(vocab)
-    for split, rows in work_shards.rows_of(unit, job).items():
+    for split, rows in work_shards.make_rows(unit, job).items():
         if job.pack:
-            full = bin_packing.pack(rows, job.row, job.pack)
+            full = bin_packing.pack_rows(rows, job.row, job.pack)
             how = (job.row, job.pack, pad_id, dtype)
-            examples = [dataset.packed_example(pack, *how) for pack in full]
+            examples = [dataset.serialize_packed_row(pack, *how) for pack in full]
         else:
             full = [[row] for row in rows]
-            examples = [dataset.example(row, job.row, pad_id, dtype) for row in rows]
+            examples = [dataset.serialize_row(row, job.row, pad_id, dtype) for row in rows]
         tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
         unigram = np.bincount(tokens, minlength=vocab)
         made[split] = ShardResult(examples, _count(full, job.row), unigram)
     return made
 
 
-def _count(packs: list[list[TokenRow]], length: int) -> Counts:
+def _count(packs: list[list[TokenRow]], length: int) -> SplitCounts:
     tokens = [sum(len(row.tokens) for row in pack) for pack in packs]
-    return Counts(
+    return SplitCounts(
         rows=len(packs),
         tokens=sum(tokens),
         short_rows=sum(n < length for n in tokens),

@@ -24,18 +24,18 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from bert_jax.data.segments import TokenRow
 
-NAME = "bert_jax_corpus"
+DATASET_NAME = "bert_jax_corpus"
 # compression would save 6 % of the space, cost five times the writing and twice the reading
-OPTIONS = "group_size:1,uncompressed"
-SMALL_SHARD = 8192  # rows: a writer holds 46 bytes and some waste for each until it closes
-MOST_SHARDS = 256  # roughly: every shard is an open file to its readers
+WRITER_OPTIONS = "group_size:1,uncompressed"
+MIN_SHARD_ROWS = 8192  # rows: a writer holds 46 bytes and some waste for each until it closes
+MAX_SHARDS = 256  # roughly: every shard is an open file to its readers
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if vocab_size < 65_536 else np.int32
 
 
-def example(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
+def serialize_row(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
     """A row as the bytes of a `tf.train.Example`."""
     tokens = np.full(length, pad_id, dtype)
     tokens[: len(row.tokens)] = row.tokens
@@ -48,7 +48,7 @@ def example(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
     return _field(1, features)
 
 
-def packed_example(
+def serialize_packed_row(
     rows: Sequence[TokenRow], length: int, most: int, pad_id: int, dtype: Any
 ) -> bytes:
     """Up to `most` sequences in one row, likewise."""
@@ -126,16 +126,16 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def shard_rows(rows: float) -> int:
+def rows_per_shard(rows: float) -> int:
     """Rows per shard when about so many are coming."""
-    return max(SMALL_SHARD, int(rows) // MOST_SHARDS)
+    return max(MIN_SHARD_ROWS, int(rows) // MAX_SHARDS)
 
 
 class SplitWriter:
     """The shards of one split, in the order of the rows. Their final names, which hold their
     number, are given at the end."""
 
-    def __init__(self, folder: Path, split: str, shard_rows: int = SMALL_SHARD):
+    def __init__(self, folder: Path, split: str, shard_rows: int = MIN_SHARD_ROWS):
         self._folder, self._split, self._shard_rows = folder, split, shard_rows
         self._writer: Any = None
         self.shards: list[int] = []  # rows of each
@@ -158,7 +158,7 @@ class SplitWriter:
 
     def _next(self) -> None:
         self._close_shard()
-        self._writer = ArrayRecordWriter(str(self._part(len(self.shards))), OPTIONS)
+        self._writer = ArrayRecordWriter(str(self._part(len(self.shards))), WRITER_OPTIONS)
         self.shards.append(0)
 
     def _close_shard(self) -> None:
@@ -173,7 +173,7 @@ class SplitWriter:
         self._close_shard()
         count = len(self.shards)
         for i in range(count):
-            name = f"{NAME}-{self._split}.array_record-{i:05d}-of-{count:05d}"
+            name = f"{DATASET_NAME}-{self._split}.array_record-{i:05d}-of-{count:05d}"
             self._part(i).rename(self._folder / name)
 
 
@@ -191,12 +191,15 @@ def write_metadata(
     tokens = tfds.features.Tensor(shape=(length,), dtype=dtype, encoding="bytes")
     features = {"tokens": tokens, "size": number, "first": number, "pair": number}
     identity = dataset_info.DatasetIdentity(
-        name=NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+        name=DATASET_NAME,
+        version=tfds.core.Version("1.0.0"),
+        data_dir=str(folder),
+        module_name=__name__,
     )
     info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
     info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
     template = tfds.core.ShardedFileTemplate(
-        dataset_name=NAME, data_dir=epath.Path(folder), filetype_suffix="array_record"
+        dataset_name=DATASET_NAME, data_dir=epath.Path(folder), filetype_suffix="array_record"
     )
     infos = [
         tfds.core.SplitInfo(

@@ -27,9 +27,11 @@ import numpy as np
 
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
-SHORT_PAIR = 0.1  # share of documents with a shorter target: BERT's and ALBERT's short_seq_prob
-SHORT_ELECTRA = 0.05  # share of examples
-ONE_SEGMENT = 0.1  # share of ELECTRA's examples without a second segment
+SHORT_PAIR_PROB = (
+    0.1  # share of documents with a shorter target: BERT's and ALBERT's short_seq_prob
+)
+SHORT_ELECTRA_PROB = 0.05  # share of examples
+ONE_SEGMENT_PROB = 0.1  # share of ELECTRA's examples without a second segment
 
 
 class TokenRow(NamedTuple):
@@ -67,23 +69,27 @@ class Sentences:
         return min(max(stop, start + 1), len(self))
 
 
-Other = Callable[[np.random.Generator], Sentences]  # draws a random document
+DrawDocument = Callable[[np.random.Generator], Sentences]  # draws a random document
 
 
 # ---- two segments: BERT and ALBERT
 
 
-def nsp(
-    document: Sentences, length: int, frame: SpecialTokens, rng: np.random.Generator, other: Other
+def next_sentence_pairs(
+    document: Sentences,
+    length: int,
+    special_tokens: SpecialTokens,
+    rng: np.random.Generator,
+    other: DrawDocument,
 ) -> Iterator[TokenRow]:
     """Next sentence prediction: in half of the rows, and whenever one sentence fills the row,
     segment B comes from another document, and its place here is used again."""
-    room = frame.room(length, 2)
+    room = special_tokens.text_capacity(length, 2)
     target = pair_target(room, rng)
     start = 0
     while start < len(document):
         stop = document.fill(start, target)
-        middle = start + _split(stop - start, rng)
+        middle = start + _split_point(stop - start, rng)
         a = document.slice(start, middle)
         if middle == stop or rng.random() < 0.5:
             b, pair = _random_segment(other(rng), target - len(a), rng), 1
@@ -91,20 +97,24 @@ def nsp(
         else:
             b, pair = document.slice(middle, stop), 0
             start = stop
-        yield _pair_row(a, b, room, pair, frame, rng)
+        yield _pair_row(a, b, room, pair, special_tokens, rng)
 
 
-def sop(
-    document: Sentences, length: int, frame: SpecialTokens, rng: np.random.Generator, other: Other
+def sentence_order_pairs(
+    document: Sentences,
+    length: int,
+    special_tokens: SpecialTokens,
+    rng: np.random.Generator,
+    other: DrawDocument,
 ) -> Iterator[TokenRow]:
     """Sentence order prediction: half of the rows swapped. A row that one sentence fills has
     nothing to swap with: there ALBERT falls back to a random segment, with the same label."""
-    room = frame.room(length, 2)
+    room = special_tokens.text_capacity(length, 2)
     target = pair_target(room, rng)
     start = 0
     while start < len(document):
         stop = document.fill(start, target)
-        middle = start + _split(stop - start, rng)
+        middle = start + _split_point(stop - start, rng)
         a, b = document.slice(start, middle), document.slice(middle, stop)
         pair = 0
         if middle == stop:
@@ -112,15 +122,15 @@ def sop(
         elif rng.random() < 0.5:
             a, b, pair = b, a, 1
         start = stop
-        yield _pair_row(a, b, room, pair, frame, rng)
+        yield _pair_row(a, b, room, pair, special_tokens, rng)
 
 
 def pair_target(room: int, rng: np.random.Generator) -> int:
     """Tokens to aim at, drawn once per document: all that fit, seldom fewer."""
-    return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR else room
+    return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR_PROB else room
 
 
-def _split(sentences: int, rng: np.random.Generator) -> int:
+def _split_point(sentences: int, rng: np.random.Generator) -> int:
     """How many of a chunk's sentences make segment A."""
     return int(rng.integers(1, sentences)) if sentences > 1 else 1
 
@@ -135,25 +145,25 @@ def _pair_row(
     b: np.ndarray,
     room: int,
     pair: int,
-    frame: SpecialTokens,
+    special_tokens: SpecialTokens,
     rng: np.random.Generator,
 ) -> TokenRow:
-    a, b = truncate(a, b, room, rng)
-    ids, boundary = frame.row(a.tolist(), b.tolist())
+    a, b = truncate_pair(a, b, room, rng)
+    ids, boundary = special_tokens.build_row(a.tolist(), b.tolist())
     return TokenRow(np.array(ids, np.int32), boundary, pair)
 
 
-def truncate(
+def truncate_pair(
     a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes one token after the other from the longer segment (B when equal), from its front
     or back by a coin each. Which segment loses how many follows from the lengths alone, so the
     coins of one segment add up to a binomial number."""
-    keep_a, keep_b = _kept(len(a), len(b), room)
-    return _trimmed(a, keep_a, rng), _trimmed(b, keep_b, rng)
+    keep_a, keep_b = _truncated_sizes(len(a), len(b), room)
+    return _trim_both_ends(a, keep_a, rng), _trim_both_ends(b, keep_b, rng)
 
 
-def _kept(a: int, b: int, room: int) -> tuple[int, int]:
+def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
     if a + b <= room:
         return a, b
     # the longer shrinks to the shorter, then B and A in turns
@@ -163,7 +173,7 @@ def _kept(a: int, b: int, room: int) -> tuple[int, int]:
     return room - room // 2, room // 2
 
 
-def _trimmed(x: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
+def _trim_both_ends(x: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
     front = int(rng.binomial(len(x) - keep, 0.5))
     return x[front : front + keep]
 
@@ -171,10 +181,10 @@ def _trimmed(x: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
 # ---- two segments: ELECTRA
 
 
-def electra(
+def electra_segments(
     document: Sentences,
     length: int,
-    frame: SpecialTokens,
+    special_tokens: SpecialTokens,
     rng: np.random.Generator,
     scramble: bool = False,
 ) -> Iterator[TokenRow]:
@@ -186,14 +196,14 @@ def electra(
     """
     start = 0
     while start < len(document):
-        target = int(rng.integers(5, length + 1)) if rng.random() < SHORT_ELECTRA else length
+        target = int(rng.integers(5, length + 1)) if rng.random() < SHORT_ELECTRA_PROB else length
         stop = document.fill(start, target)
-        goal = 100_000 if rng.random() < ONE_SEGMENT else (target - 3) // 2
+        goal = 100_000 if rng.random() < ONE_SEGMENT_PROB else (target - 3) // 2
         first, second = _two_segments(document, start, stop, goal, rng, scramble)
         start = stop
-        first = first[: frame.room(length, 1)]
-        second = second[: max(0, frame.room(length, 2) - len(first))]
-        ids, boundary = frame.row(first, second or None)
+        first = first[: special_tokens.text_capacity(length, 1)]
+        second = second[: max(0, special_tokens.text_capacity(length, 2) - len(first))]
+        ids, boundary = special_tokens.build_row(first, second or None)
         yield TokenRow(np.array(ids, np.int32), boundary)
 
 
@@ -217,55 +227,63 @@ def _two_segments(
 # ---- whole sentences: RoBERTa and SpanBERT
 
 
-def full(documents: Iterable[Sentences], length: int, frame: SpecialTokens) -> Iterator[TokenRow]:
+def full_sentences(
+    documents: Iterable[Sentences], length: int, special_tokens: SpecialTokens
+) -> Iterator[TokenRow]:
     """FULL-SENTENCES: sentences, each closed by a separator, fill the row and may go on in the
     next document, which one more separator announces.
 
         <s> s1 </s> s2 </s> </s> s1' </s>
     """
-    return _packed(_lines_of(documents, length - 2), length, frame)
+    return _fill_rows(_split_into_lines(documents, length - 2), length, special_tokens)
 
 
-def doc(document: Sentences, length: int, frame: SpecialTokens) -> Iterator[TokenRow]:
+def doc_sentences(
+    document: Sentences, length: int, special_tokens: SpecialTokens
+) -> Iterator[TokenRow]:
     """DOC-SENTENCES: as `full`, but a document's end is the row's end."""
-    return _packed(_lines_of([document], length - 2), length, frame)
+    return _fill_rows(_split_into_lines([document], length - 2), length, special_tokens)
 
 
-def _lines_of(documents: Iterable[Sentences], longest: int) -> Iterator[list[int]]:
+def _split_into_lines(documents: Iterable[Sentences], longest: int) -> Iterator[list[int]]:
     for number, document in enumerate(documents):
         if number:
             yield []
-        for start, stop in _spans(document, longest):
+        for start, stop in _sentence_spans(document, longest):
             yield document.tokens[start:stop].tolist()
 
 
-def _packed(lines: Iterable[list[int]], length: int, frame: SpecialTokens) -> Iterator[TokenRow]:
+def _fill_rows(
+    lines: Iterable[list[int]], length: int, special_tokens: SpecialTokens
+) -> Iterator[TokenRow]:
     """Greedy: a line joins the row if it fits with its separator. An empty line is a separator
     alone, and a row of nothing else is left out."""
-    ids = [frame.cls]
+    ids = [special_tokens.cls]
     for line in lines:
         if len(ids) + len(line) + 1 > length:
             if len(ids) > 2:
                 yield TokenRow(np.array(ids, np.int32), len(ids))
-            ids = [frame.cls]
-        ids += [*line, frame.sep]
+            ids = [special_tokens.cls]
+        ids += [*line, special_tokens.sep]
     if len(ids) > 2:
         yield TokenRow(np.array(ids, np.int32), len(ids))
 
 
-def single(document: Sentences, length: int, frame: SpecialTokens) -> Iterator[TokenRow]:
+def single_segments(
+    document: Sentences, length: int, special_tokens: SpecialTokens
+) -> Iterator[TokenRow]:
     """One segment of whole sentences of one document."""
-    room = frame.room(length, 1)
+    room = special_tokens.text_capacity(length, 1)
     begin = end = 0
-    for start, stop in [*_spans(document, room), (len(document.tokens), -1)]:
+    for start, stop in [*_sentence_spans(document, room), (len(document.tokens), -1)]:
         if stop < 0 or stop - begin > room:
-            ids, boundary = frame.row(document.tokens[begin:end].tolist())
+            ids, boundary = special_tokens.build_row(document.tokens[begin:end].tolist())
             yield TokenRow(np.array(ids, np.int32), boundary)
             begin = start
         end = stop
 
 
-def _spans(document: Sentences, longest: int) -> Iterator[tuple[int, int]]:
+def _sentence_spans(document: Sentences, longest: int) -> Iterator[tuple[int, int]]:
     """Where sentences start and stop among the tokens; over-long ones in pieces."""
     for i in range(len(document)):
         start, stop = document.bounds[i], document.bounds[i + 1]

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OWN = "tensorflow_datasets.core.features."
+TFDS_FEATURES = "tensorflow_datasets.core.features."
 # where a name of a class may stand: today's files, as protobuf writes or reads them, and old ones
-NAMES = ("pythonClassName", "python_class_name", "type")
-HIDDEN = ("jsonFeature", "json_feature")  # text in which TFDS may find more names
+CLASS_NAME_KEYS = ("pythonClassName", "python_class_name", "type")
+EMBEDDED_JSON_KEYS = ("jsonFeature", "json_feature")  # text in which TFDS may find more names
 
 
 @contextlib.contextmanager
@@ -42,10 +42,10 @@ def check_features_json(folder: str | Path) -> None:
     read, or names a class that is not TFDS's own."""
     for file in sorted(Path(folder).rglob("features.json")):
         try:
-            named = list(_classes(json.loads(file.read_text(encoding="utf-8"))))
+            named = list(_class_names(json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, RecursionError) as e:
             raise ValueError(f"{file} is not readable JSON: {e}; write the dataset again") from e
-        strange = next((n for n in named if not n.startswith(OWN)), None)
+        strange = next((n for n in named if not n.startswith(TFDS_FEATURES)), None)
         if strange is not None:
             raise ValueError(
                 f"{file} names {strange!r:.80}, code that TFDS would run: only features of TFDS "
@@ -53,11 +53,11 @@ def check_features_json(folder: str | Path) -> None:
             )
 
 
-def _classes(value: Any) -> Iterator[str]:
+def _class_names(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        yield from (v for k, v in value.items() if k in NAMES and isinstance(v, str))
-        yield from (k for k in HIDDEN if k in value)
+        yield from (v for k, v in value.items() if k in CLASS_NAME_KEYS and isinstance(v, str))
+        yield from (k for k in EMBEDDED_JSON_KEYS if k in value)
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            yield from _classes(inner)
+            yield from _class_names(inner)

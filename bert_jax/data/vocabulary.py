@@ -17,7 +17,7 @@ class Vocabulary(NamedTuple):
     # Byte-level BPE marks a word by the space before it, so the first one after a special token
     # goes unmarked. The other kinds mark every word; there a piece that goes on with a word
     # belongs to the word before, across a special token too, as in the originals.
-    apart: bool = False
+    word_after_special: bool = False
 
     def frequency(self, specials: bool = False) -> np.ndarray | None:
         """Of each piece in running text, float [v]; None where the corpus is not known."""

@@ -22,14 +22,14 @@ from bert_jax.data.segments import Sentences, TokenRow
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 
-SEGMENTS = ("nsp", "sop", "electra", "electra_original", "full", "doc", "single")
+SEGMENT_KINDS = ("nsp", "sop", "electra", "electra_original", "full", "doc", "single")
 SPLITS: tuple[str, ...] = ("train", "validation")
-FOLDS = 20  # every 20th document is held out
-UNIT_DOCUMENTS = 1024  # a unit ends after so many documents ...
-UNIT_TOKENS = 1 << 18  # ... or tokens, whichever comes first
+NUM_FOLDS = 20  # every 20th document is held out
+MAX_SHARD_DOCUMENTS = 1024  # a unit ends after so many documents ...
+MAX_SHARD_TOKENS = 1 << 18  # ... or tokens, whichever comes first
 
 
-class Record(NamedTuple):
+class TokenRecord(NamedTuple):
     """A document of tokens as it is stored."""
 
     data: bytes
@@ -44,7 +44,7 @@ class PrepareTask:
     segments: str
     length: int  # of a sequence, at most
     seed: int
-    frame: SpecialTokens
+    special_tokens: SpecialTokens
     documents: int
     store: str  # of pass 1: an ArrayRecord file, or a folder of them (Blocks)
     pack: int = 0  # sequences in a row at most; 0: each has a row of its own
@@ -57,7 +57,7 @@ class PrepareTask:
 
     @property
     def folds(self) -> int:
-        return min(FOLDS, self.documents)
+        return min(NUM_FOLDS, self.documents)
 
 
 class WorkShard(NamedTuple):
@@ -71,13 +71,13 @@ class WorkShard(NamedTuple):
 # ---- pass 1
 
 
-def records_of(
+def encode_documents(
     batch: Sequence[documents.Document], tokenizer: Tokenizer, spaced: bool = False
-) -> list[Record]:
+) -> list[TokenRecord]:
     """Sentences split and encoded; a document without a single token is left out. `spaced` puts
     back the space before every sentence but a document's first, which byte-level BPE encodes:
     without it sentences that follow each other in a row would be glued."""
-    split = [[s for p in d.paragraphs for s in documents.sentences(p)] for d in batch]
+    split = [[s for p in d.paragraphs for s in documents.split_sentences(p)] for d in batch]
     if spaced:
         split = [[*d[:1], *(f" {s}" for s in d[1:])] for d in split]
     encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
@@ -85,12 +85,12 @@ def records_of(
     return [_record(sentences) for sentences in made if sentences]
 
 
-def _record(sentences: list[list[int]]) -> Record:
+def _record(sentences: list[list[int]]) -> TokenRecord:
     lengths = np.array([len(s) for s in sentences], np.uint32)
     tokens = np.array([i for s in sentences for i in s], np.uint32)
     count = np.array([len(sentences)], np.uint32)
     data = count.tobytes() + lengths.tobytes() + tokens.tobytes()
-    return Record(data, len(lengths), len(tokens))
+    return TokenRecord(data, len(lengths), len(tokens))
 
 
 def _parsed(data: bytes) -> Sentences:
@@ -102,16 +102,16 @@ def _parsed(data: bytes) -> Sentences:
 # ---- which documents belong to which split
 
 
-def split_of(number: int, folds: int) -> str:
+def split_name(number: int, folds: int) -> str:
     return "validation" if number % folds == folds - 1 else "train"
 
 
-def count_of(split: str, documents: int, folds: int) -> int:
+def split_size(split: str, documents: int, folds: int) -> int:
     held_out = documents // folds
     return held_out if split == "validation" else documents - held_out
 
 
-def nth_of(split: str, n: int, folds: int) -> int:
+def nth_in_split(split: str, n: int, folds: int) -> int:
     """The number of a split's n-th document."""
     if split == "validation":
         return n * folds + folds - 1
@@ -121,43 +121,49 @@ def nth_of(split: str, n: int, folds: int) -> int:
 # ---- pass 2
 
 
-def rows_of(unit: WorkShard, job: PrepareTask) -> dict[str, list[TokenRow]]:
+def make_rows(unit: WorkShard, job: PrepareTask) -> dict[str, list[TokenRow]]:
     """The rows of a unit's documents, by split. Validation is made once, not per duplicate."""
     splits = SPLITS if unit.duplicate == 0 else SPLITS[:1]
     numbers = range(unit.start, unit.stop)
     return {
-        split: list(_rows([n for n in numbers if split_of(n, job.folds) == split], unit, job))
+        split: list(_rows([n for n in numbers if split_name(n, job.folds) == split], unit, job))
         for split in splits
     }
 
 
 def _rows(numbers: list[int], unit: WorkShard, job: PrepareTask) -> Iterator[TokenRow]:
     if job.segments == "full":  # rows cross documents, but never units
-        yield from segments.full((fetch(job.store, n) for n in numbers), job.length, job.frame)
+        yield from segments.full_sentences(
+            (read_document(job.store, n) for n in numbers), job.length, job.special_tokens
+        )
         return
     for number in numbers:
-        yield from _document_rows(number, generator(job.seed, unit.duplicate, number), job)
+        yield from _document_rows(number, document_rng(job.seed, unit.duplicate, number), job)
 
 
 def _document_rows(number: int, rng: np.random.Generator, job: PrepareTask) -> Iterator[TokenRow]:
-    document, length, frame = fetch(job.store, number), job.length, job.frame
+    document, length, special_tokens = (
+        read_document(job.store, number),
+        job.length,
+        job.special_tokens,
+    )
     other = functools.partial(_other, number, job)
     match job.segments:
         case "nsp":
-            return segments.nsp(document, length, frame, rng, other)
+            return segments.next_sentence_pairs(document, length, special_tokens, rng, other)
         case "sop":
-            return segments.sop(document, length, frame, rng, other)
+            return segments.sentence_order_pairs(document, length, special_tokens, rng, other)
         case "electra" | "electra_original":
             scramble = job.segments == "electra_original"
-            return segments.electra(document, length, frame, rng, scramble)
+            return segments.electra_segments(document, length, special_tokens, rng, scramble)
         case "doc":
-            return segments.doc(document, length, frame)
+            return segments.doc_sentences(document, length, special_tokens)
         case "single":
-            return segments.single(document, length, frame)
+            return segments.single_segments(document, length, special_tokens)
     raise AssertionError(job.segments)
 
 
-def generator(seed: int, duplicate: int, number: int) -> np.random.Generator:
+def document_rng(seed: int, duplicate: int, number: int) -> np.random.Generator:
     """The random numbers of one document in one pass: a counter-based stream of its own."""
     key = np.array([seed, (duplicate << 48) | number], np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
@@ -166,35 +172,35 @@ def generator(seed: int, duplicate: int, number: int) -> np.random.Generator:
 def _other(number: int, job: PrepareTask, rng: np.random.Generator) -> Sentences:
     """Another document of the same split, in up to ten draws as in BERT's code; of the whole
     corpus where the split has only this one."""
-    split = split_of(number, job.folds)
-    count = count_of(split, job.documents, job.folds)
+    split = split_name(number, job.folds)
+    count = split_size(split, job.documents, job.folds)
     drawn = number
     for _ in range(10):
         if count > 1:
-            drawn = nth_of(split, int(rng.integers(count)), job.folds)
+            drawn = nth_in_split(split, int(rng.integers(count)), job.folds)
         else:
             drawn = int(rng.integers(job.documents))
         if drawn != number:
             break
-    return fetch(job.store, drawn)
+    return read_document(job.store, drawn)
 
 
 @functools.lru_cache(maxsize=8)
-def fetch(store: str, number: int) -> Sentences:
+def read_document(store: str, number: int) -> Sentences:
     """A stored document by its number."""
     return _parsed(_reader(store).read([number])[0])
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(store: str) -> ArrayRecordReader | Blocks:
-    return Blocks(store) if Path(store).is_dir() else _open(store)
+def _reader(store: str) -> ArrayRecordReader | BlockReader:
+    return BlockReader(store) if Path(store).is_dir() else _open(store)
 
 
 def _open(file: str) -> ArrayRecordReader:
     return ArrayRecordReader(file, "readahead_buffer_size:0")
 
 
-class Blocks:
+class BlockReader:
     """A folder of ArrayRecord files, read as if it were one; `starts.npy` holds the number of
     each one's first document, in the order of their names."""
 
@@ -213,5 +219,5 @@ class Blocks:
 
 def close_store() -> None:
     """Closes the store: its file is about to go."""
-    fetch.cache_clear()
+    read_document.cache_clear()
     _reader.cache_clear()

@@ -46,7 +46,7 @@ class FeatureRow(NamedTuple):
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
     """A row for every text."""
-    framed = (tokenizer.row(ids) for ids in tokenizer.encode_batch(list(texts)))
+    framed = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
     return [FeatureRow(np.array(ids, np.int32), first) for ids, first in framed]
 
 
@@ -58,7 +58,7 @@ def word_rows(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Feat
     rows = []
     for words in texts:
         of_words = [next(pieces) or [tokenizer.unk_id] for _ in words]
-        ids, first = tokenizer.row([i for word in of_words for i in word])
+        ids, first = tokenizer.build_row([i for word in of_words for i in word])
         bounds = np.cumsum([1, *map(len, of_words)])  # after [CLS]
         rows.append(FeatureRow(np.array(ids, np.int32), first, bounds))
     return rows

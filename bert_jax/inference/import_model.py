@@ -56,7 +56,7 @@ def import_folder(
     io.require_new(out)
     experiment, params, source, drawn = _read(folder, generator, heads, drop, allow_pickle)
     source = source if tokenizer is None else Path(tokenizer)
-    made = _cased(source) if cased else tokenizers.load(source)
+    made = _cased(source) if cased else tokenizers.load_tokenizer(source)
     convert.check_tokenizer(experiment, made)
     changed = cased
     if words:
@@ -102,7 +102,7 @@ def _read(
 
 
 def _cased(source: Path) -> Tokenizer:
-    made = tokenizers.load(source, cased=True)
+    made = tokenizers.load_tokenizer(source, cased=True)
     if not made.cased:
         raise ValueError(
             f"{source} has a tokenizer.json, which makes small letters: --cased is for folders "
@@ -132,6 +132,6 @@ def _write(folder: Path, experiment: Experiment, params: Any) -> None:
 
 def _copy(tokenizer: Path, out: Path) -> None:
     out.mkdir()
-    for name in (*convert.TOKENIZER_FILES, tokenizers.MARK):
+    for name in (*convert.TOKENIZER_FILES, tokenizers.FINGERPRINT_FILE):
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)

@@ -43,11 +43,11 @@ def load(path: str | Path) -> Model:
         )
     if convert.is_hf_folder(folder):
         experiment, params, beside = convert.read_folder(folder)
-        tokenizer = tokenizers.load(beside)
+        tokenizer = tokenizers.load_tokenizer(beside)
         convert.check_tokenizer(experiment, tokenizer)
         return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
     experiment = config.read(folder / "config.json")
-    tokenizer = tokenizers.load(folder / "tokenizer")
+    tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     found = results.read_results(folder) if isinstance(experiment.objective, Supervised) else None
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     step = checkpoints.newest()
@@ -167,7 +167,7 @@ class Model:
             raise ValueError("the model has no masked-word head: it gives features only")
         if top < 1:
             raise ValueError(f"top is {top}: expected at least 1")
-        tokens, _ = self.tokenizer.row(self.tokenizer.encode_with_masks(text))
+        tokens, _ = self.tokenizer.build_row(self.tokenizer.encode_with_masks(text))
         self._check_length(text, tokens)
         masks = np.flatnonzero(np.array(tokens) == self.tokenizer.mask_id)
         if not len(masks):

@@ -151,7 +151,7 @@ def choose_masked(
         fill = jnp.arange(slots) < budget
         return jnp.zeros_like(candidates).at[order[:slots]].set(fill)
     starts = jnp.asarray(vocabulary.starts)[tokens]
-    if vocabulary.apart:
+    if vocabulary.word_after_special:
         special = jnp.asarray(vocabulary.special)[tokens]
         starts |= jnp.roll(special, 1)
     words = WordBoundaries.of(candidates, starts)

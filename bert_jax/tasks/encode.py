@@ -53,7 +53,7 @@ def encode(
 
     ValueError: a length that leaves no room for text, a label that is none of `labels`.
     """
-    room = tokenizer.frame.room(length, 1 if kind == "tagging" else 2)
+    room = tokenizer.special_tokens.text_capacity(length, 1 if kind == "tagging" else 2)
     if room < 1:
         raise ValueError(f"length {length} leaves no room for text: give at least 8")
     if kind == "qa":
@@ -97,9 +97,9 @@ def _texts(
     rows, cut = [], 0
     for i, e in enumerate(examples):
         b = None if e.text_pair is None else second[i]
-        room = tokenizer.frame.room(length, 1 if b is None else 2)
+        room = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
         cut += len(first[i]) + len(b or []) > room
-        row = _row(*tokenizer.row(*truncated(first[i], b, room)), i)
+        row = _row(*tokenizer.build_row(*truncated(first[i], b, room)), i)
         if kind == "regression":
             row["label"] = np.float32(0 if e.label is None else e.label)
         else:
@@ -146,7 +146,7 @@ def _tagged(
         found = windows(len(pieces), room, max(1, room // 2))
         best = best_windows(len(pieces), found)[firsts]
         for number, (begin, size) in enumerate(found):
-            row = _row(*tokenizer.row(pieces[begin : begin + size]), len(rows))
+            row = _row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
             mine = np.flatnonzero(best == number)
             at = firsts[mine] - begin + 1  # behind [CLS]
             row["tags"] = np.full(row["size"], -1, np.int32)
@@ -178,7 +178,7 @@ def _choices(
     for i, (e, passage) in enumerate(zip(examples, passages, strict=True)):
         asked = tokenizer.encode_batch([_asked(e.question, option) for option in e.options])
         options = [_option(passage, a, tokenizer, length, roberta) for a in asked]
-        whole = [len(tokenizer.row(passage, a)[0]) for a in asked]
+        whole = [len(tokenizer.build_row(passage, a)[0]) for a in asked]
         cut += any(len(ids) < n for (ids, _), n in zip(options, whole, strict=True))
         options += [([], 0)] * (most - len(options))
         rows.append(
@@ -202,10 +202,10 @@ def _asked(question: str, option: str) -> str:
 def _option(
     passage: list[int], asked: list[int], tokenizer: Tokenizer, length: int, roberta: bool
 ) -> tuple[list[int], int]:
-    room = tokenizer.frame.room(length, 2)
+    room = tokenizer.special_tokens.text_capacity(length, 2)
     most = min(MOST_ASKED, room)
     if roberta:
         asked = asked[:most]
-        return tokenizer.row(asked, passage[: room - len(asked)])
+        return tokenizer.build_row(asked, passage[: room - len(asked)])
     asked = asked[-most:]
-    return tokenizer.row(passage[: room - len(asked)], asked)
+    return tokenizer.build_row(passage[: room - len(asked)], asked)

@@ -42,7 +42,7 @@ def encode(
     left_out = 0
     for i, e in enumerate(examples):
         if e.context not in contexts:
-            contexts[e.context] = tokenizer.encode_with_spans(e.context)
+            contexts[e.context] = tokenizer.encode_with_offsets(e.context)
         ids, spans = contexts[e.context]
         answer = _answer(e, spans)
         if train and answer is None and not e.impossible:
@@ -68,7 +68,7 @@ def _windows(
     length: int,
     stride: int,
 ) -> list[tuple[dict[str, Any], Window]]:
-    room = tokenizer.frame.room(length, 2) - len(asked)
+    room = tokenizer.special_tokens.text_capacity(length, 2) - len(asked)
     if room < 1:
         raise ValueError(
             f"length {length} leaves no room behind a question of {len(asked)} pieces: give more"
@@ -77,7 +77,7 @@ def _windows(
     best = best_windows(len(ids), found)
     made = []
     for number, (begin, size) in enumerate(found):
-        tokens, first = tokenizer.row(asked, ids[begin : begin + size])
+        tokens, first = tokenizer.build_row(asked, ids[begin : begin + size])
         context = len(tokens) - 1 - size
         row = {
             "tokens": np.array(tokens, np.int32),

@@ -100,7 +100,9 @@ def train_one_seed(task: FinetuneTask, experiment: Experiment) -> int | None:
         run_dir.locked_run_dir(experiment, task.tokenizer, best) as checkpoints,
         PreemptionHandler() as stop,
     ):
-        train.fit(experiment, steps, rows.start, score, checkpoints, folder, stop, save_scored=True)
+        train.fit(
+            experiment, steps, rows.iterate, score, checkpoints, folder, stop, save_scored=True
+        )
         if stop.signal is None:
             found = checkpoints.best() or run.steps
             params = checkpoints.restore_params(found, steps.like.params)

@@ -154,7 +154,7 @@ def _tokenizer(asked: Experiment) -> Tokenizer:
     if previous_config(folder, init) is not None:
         for own in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
             if own.is_dir():
-                return tokenizers.load(own)
+                return tokenizers.load_tokenizer(own)
     return warm_start.load_tokenizer(init)
 
 

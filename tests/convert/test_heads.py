@@ -138,7 +138,7 @@ def test_a_pooler_that_nothing_reads_is_passed_over() -> None:
 def saved(folder: Path, family: str, task: Any, **changes: Any) -> Model:
     """A fine-tuned model beside the tokenizer of `folder`, which is made."""
     hf_folder(folder)
-    return Model(*tuned(family, task, **changes), tokenizers.load(folder), 7)
+    return Model(*tuned(family, task, **changes), tokenizers.load_tokenizer(folder), 7)
 
 
 def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> None:

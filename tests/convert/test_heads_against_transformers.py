@@ -186,7 +186,7 @@ def test_there_and_back_is_identical(family: str, kind: str) -> None:
 def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
     """A model of ours with random parameters and the head of its family."""
     hf_folder(folder)
-    tokenizer = tokenizers.load(folder)
+    tokenizer = tokenizers.load_tokenizer(folder)
     task = "stsb" if kind == "regression" else kind
     labels = LABELS if kind in ("classification", "tagging") else ()
     objective = config.supervised(family, task, labels, unanswerable=False, **changes)

@@ -57,8 +57,8 @@ def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkey
     from bert_jax.data import beam
 
     monkeypatch.setattr(beam, "BLOCK", 10_000)
-    monkeypatch.setattr(records, "SMALL_SHARD", 100)
-    monkeypatch.setattr(work_shards, "UNIT_DOCUMENTS", 10)
+    monkeypatch.setattr(records, "MIN_SHARD_ROWS", 100)
+    monkeypatch.setattr(work_shards, "MAX_SHARD_DOCUMENTS", 10)
     local = make(given, tmp_path / "local", **options)
     beamed = make(given, tmp_path / "beam", engine="beam", **options)
     assert len(list(beamed.path.glob("*train*"))) > 1

@@ -129,7 +129,7 @@ def test_packing_loses_nothing_and_fills_rows(most):
     given = [
         segments.TokenRow(np.full(n, i), int(n)) for i, n in enumerate(rng.integers(4, 125, 900))
     ]
-    made = bin_packing.pack(given, 128, most)
+    made = bin_packing.pack_rows(given, 128, most)
     assert sorted(row.tokens[0] for pack in made for row in pack) == list(range(900))
     assert max(sum(len(row.tokens) for row in pack) for pack in made) <= 128
     assert max(map(len, made)) <= most

@@ -86,9 +86,9 @@ def test_every_20th_document_is_held_out(made):
     assert (made.info.train.documents, made.info.validation.documents) == (145, 7)
     for folds, total in [(20, 152), (20, 39), (2, 2), (3, 3), (7, 7)]:
         for split in work_shards.SPLITS:
-            mine = [i for i in range(total) if work_shards.split_of(i, folds) == split]
-            count = work_shards.count_of(split, total, folds)
-            assert [work_shards.nth_of(split, n, folds) for n in range(count)] == mine
+            mine = [i for i in range(total) if work_shards.split_name(i, folds) == split]
+            count = work_shards.split_size(split, total, folds)
+            assert [work_shards.nth_in_split(split, n, folds) for n in range(count)] == mine
 
 
 def test_random_pairs_are_about_as_many_as_next_ones(made):
@@ -117,7 +117,7 @@ def test_examples_are_what_tfds_would_write():
     from tensorflow_datasets.proto import tf_example_pb2
 
     row = segments.TokenRow(np.array([5, 300, 70_000], np.int32), 2, -1)
-    ours = records.example(row, 5, 1, np.int32)
+    ours = records.serialize_row(row, 5, 1, np.int32)
     number = tfds.features.Scalar(np.int32)
     tokens = tfds.features.Tensor(shape=(5,), dtype=np.int32, encoding="bytes")
     features = tfds.features.FeaturesDict(
@@ -131,7 +131,7 @@ def test_examples_are_what_tfds_would_write():
     assert parse(ours) == parse(theirs)
 
 
-@pytest.mark.parametrize("kind", work_shards.SEGMENTS)
+@pytest.mark.parametrize("kind", work_shards.SEGMENT_KINDS)
 def test_every_kind_of_rows_can_be_prepared(kind, given, tmp_path):
     made = make(given, tmp_path / kind, kind)
     labels = {pair for *_, pair in rows(made)}
@@ -147,8 +147,8 @@ def test_two_documents_are_enough(given, tmp_path):
 
 
 def test_several_shards_are_in_order(given, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "SMALL_SHARD", 100)
-    monkeypatch.setattr(records, "shard_rows", lambda rows: 100)
+    monkeypatch.setattr(records, "MIN_SHARD_ROWS", 100)
+    monkeypatch.setattr(records, "rows_per_shard", lambda rows: 100)
     again = make(given, tmp_path / "sharded")
     assert len(list(again.path.glob("*train*"))) == -(-made.info.train.rows // 100)
     assert rows(again) == rows(made)
@@ -285,12 +285,12 @@ def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
 def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
     """It follows from the text alone, keeps its order and never holds more than was allowed."""
     texts = [f"{i:04d}" * 5 for i in range(5000)]  # 20 characters each: 100,000
-    assert list(training.sample(iter(texts), 1)) == texts
-    drawn = list(training.sample(iter(texts), 0.02))
-    assert drawn == list(training.sample(iter(texts), 0.02)) == sorted(drawn)
+    assert list(training.sample_texts(iter(texts), 1)) == texts
+    drawn = list(training.sample_texts(iter(texts), 0.02))
+    assert drawn == list(training.sample_texts(iter(texts), 0.02)) == sorted(drawn)
     assert len(drawn) == 1000
     middle = np.mean([int(text[:4]) for text in drawn])
     assert abs(middle - 2500) < 4 * 1443 / np.sqrt(1000)
-    assert set(training.sample(iter(texts), 0.01)) < set(drawn)
+    assert set(training.sample_texts(iter(texts), 0.01)) < set(drawn)
     with pytest.raises(ValueError, match="0 million characters: expected above 0"):
-        training.sample(iter(texts), 0)
+        training.sample_texts(iter(texts), 0)

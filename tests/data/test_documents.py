@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax.data import documents
-from bert_jax.data.documents import Document, read_documents, sentences
+from bert_jax.data.documents import Document, read_documents, split_sentences
 
 TEXT = "One line.\nTwo lines.\n\n\nAnother document, naïve.\n"
 EXPECTED = [("One line.", "Two lines."), ("Another document, naïve.",)]
@@ -127,8 +127,8 @@ def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
 
 
 def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch):
-    monkeypatch.setattr(documents, "LONGEST_LINE", 50)
-    monkeypatch.setattr(documents, "LONGEST_DOCUMENT", 120)
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_CHARACTERS", 120)
     words = " ".join(f"wört{i}" for i in range(200)) + " " + "ä" * 200
     found = paragraphs(file("long.txt", words))
     assert "".join(p for d in found for p in d).replace(" ", "") == words.replace(" ", "")
@@ -139,5 +139,5 @@ def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch)
 
 def test_sentences_lose_nothing_but_white_space():
     text = '  Hello Mr. Smith. How are you?  "Fine," he said.\tYes! '
-    assert sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
-    assert sentences("") == sentences(" ") == []
+    assert split_sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
+    assert split_sentences("") == split_sentences(" ") == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax.data.labeled import LENGTHS, LabeledBatches
+from bert_jax.data.labeled import PADDED_LENGTHS, LabeledBatches
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -27,7 +27,7 @@ def labelled(n: int = 20, kind: str = "text", **kwargs: object) -> LabeledBatche
 
 def test_labelled_rows_are_looked_up_by_step_and_shown_once_an_epoch() -> None:
     rows = labelled()
-    stream = rows.start(2)
+    stream = rows.iterate(2)
     assert all(equal(next(stream), rows[step]) for step in range(2, 7))
     seen = [tuple(p) for i in range(5) for p in zip(rows[i]["row"], rows[i]["epoch"], strict=True)]
     assert sorted(seen) == sorted((r, e) for r in range(20) for e in range(2))
@@ -40,7 +40,7 @@ def test_labelled_rows_are_padded_to_their_batch(kind: str) -> None:
     for batch in [rows[0], rows[1], *rows.one_pass()]:
         tokens, size = batch["tokens"], batch["size"]
         length = tokens.shape[-1]
-        assert length in LENGTHS
+        assert length in PADDED_LENGTHS
         assert length == 16 or length // 2 < size.max() <= length
         real = np.arange(length) < size[..., None]
         there = (size > 0).reshape(len(size), -1).any(axis=1)

@@ -36,7 +36,7 @@ def equal(a: dict, b: dict) -> bool:
 
 
 def test_the_stream_from_a_step_is_the_look_up() -> None:
-    stream = batches().start(3)
+    stream = batches().iterate(3)
     assert all(equal(next(stream), batches()[step]) for step in range(3, 9))
 
 
@@ -126,7 +126,7 @@ def test_a_billion_rows_cost_no_more_than_ten() -> None:
     index = Index(10**9)
     batch = batches(sources=[index])[10**6]
     assert len(set(batch["row"])) == len(index.read) == 8
-    again = next(batches(sources=[Index(10**9)]).start(10**6))
+    again = next(batches(sources=[Index(10**9)]).iterate(10**6))
     assert equal(batch, again)
     assert len(next(batches(sources=[index]).one_pass(10**6))["row"]) == 8
 

@@ -67,7 +67,7 @@ def test_the_stream_from_any_step_is_the_look_up() -> None:
     shapes = [staged()[step]["tokens"].shape for step in range(7)]
     assert shapes == [(8, 32)] * 3 + [(4, 40)] * 2 + [(2, 32)] * 2
     for start in range(7):
-        stream = staged().start(start)
+        stream = staged().iterate(start)
         for step in range(start, 9):
             ours, theirs = next(stream), staged()[step]
             assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
@@ -131,15 +131,15 @@ def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
     asked = replace(config(prepared, tmp_path), encoder=dict(pad_id=0))
     opened = corpora.open_stages(asked)
     assert [c.path.name for mixture in opened for c in mixture.corpora] == ["16", "32"]
-    assert corpora.training(asked, opened)[3]["tokens"].shape == (8, 16)
-    assert corpora.training(asked, opened)[4]["tokens"].shape == (4, 32)
-    assert next(corpora.evaluation(asked, opened).one_pass(1))["tokens"].shape == (4, 32)
+    assert corpora.training_loader(asked, opened)[3]["tokens"].shape == (8, 16)
+    assert corpora.training_loader(asked, opened)[4]["tokens"].shape == (4, 32)
+    assert next(corpora.evaluation_loader(asked, opened).one_pass(1))["tokens"].shape == (4, 32)
 
 
 def test_stages_of_one_corpus_shuffle_it_differently(prepared: Path, tmp_path: Path) -> None:
     path = f"{prepared}/corpora/16"
     asked = config(prepared, tmp_path, path=path, stages="16x8=1,16x16=1")
-    batches = corpora.training(asked, corpora.open_stages(asked))
+    batches = corpora.training_loader(asked, corpora.open_stages(asked))
     assert batches[3]["tokens"].shape == (16, 16)
     assert not np.array_equal(batches[0]["row"], batches[3]["row"][:8])
 

@@ -65,7 +65,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if not out.exists():
             corpus.prepare([str(SAMPLE)], folder, segments, 64, out, progress=False)
         opened = corpus.open_corpus(out)
-        vocabulary = mixture.vocabulary(mixture.StageData(BERT.stages[0], [opened], None))
+        vocabulary = mixture.corpus_vocabulary(mixture.StageData(BERT.stages[0], [opened], None))
         batch = Loader([opened.source("train")], ROWS, 64, opened.info.pad_id)[0]
         key = jax.random.key(0)
         out_rows = jax.jit(lambda b: mask_tokens(b, masking, vocabulary, key))(batch)

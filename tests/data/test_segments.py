@@ -26,7 +26,7 @@ def sample() -> list[list[list[int]]]:
     tok = train_tokenizer((p for d in read[::6] for p in d.paragraphs), "wordpiece", 2000)
     rng, made = random.Random(0), []
     for document in read:
-        split = [s for p in document.paragraphs for s in documents.sentences(p)]
+        split = [s for p in document.paragraphs for s in documents.split_sentences(p)]
         encoded, start = tok.encode_batch(split), 0
         while start < len(encoded):
             stop = start + rng.randint(20, 40)
@@ -51,32 +51,32 @@ def other(rng: np.random.Generator) -> Sentences:
 
 
 KINDS = {
-    "nsp": lambda d, n, f, r: segments.nsp(d, n, f, r, other),
-    "sop": lambda d, n, f, r: segments.sop(d, n, f, r, other),
-    "electra": segments.electra,
-    "scrambled": functools.partial(segments.electra, scramble=True),
-    "full": lambda d, n, f, r: segments.full([d, counting([3, 4])], n, f),
-    "doc": lambda d, n, f, r: segments.doc(d, n, f),
-    "single": lambda d, n, f, r: segments.single(d, n, f),
+    "nsp": lambda d, n, f, r: segments.next_sentence_pairs(d, n, f, r, other),
+    "sop": lambda d, n, f, r: segments.sentence_order_pairs(d, n, f, r, other),
+    "electra": segments.electra_segments,
+    "scrambled": functools.partial(segments.electra_segments, scramble=True),
+    "full": lambda d, n, f, r: segments.full_sentences([d, counting([3, 4])], n, f),
+    "doc": lambda d, n, f, r: segments.doc_sentences(d, n, f),
+    "single": lambda d, n, f, r: segments.single_segments(d, n, f),
 }
 
 
-def text_of(row: segments.TokenRow, frame: SpecialTokens) -> list[int]:
-    return [i for i in row.tokens.tolist() if i not in (frame.cls, frame.sep)]
+def text_of(row: segments.TokenRow, special_tokens: SpecialTokens) -> list[int]:
+    return [i for i in row.tokens.tolist() if i not in (special_tokens.cls, special_tokens.sep)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("frame", [BERT, ROBERTA])
+@pytest.mark.parametrize("special_tokens", [BERT, ROBERTA])
 @pytest.mark.parametrize("length", [8, 33, 64])
-def test_rows_fit_and_begin_and_end_with_specials(kind, frame, length):
+def test_rows_fit_and_begin_and_end_with_specials(kind, special_tokens, length):
     for seed in range(20):
         document, rng = counting(random_lengths(seed)), np.random.default_rng(seed)
-        for row in KINDS[kind](document, length, frame, rng):
+        for row in KINDS[kind](document, length, special_tokens, rng):
             ids = row.tokens
             assert ids.dtype == np.int32
             assert 3 <= len(ids) <= length
-            assert ids[0] == frame.cls
-            assert ids[-1] == ids[row.first - 1] == frame.sep
+            assert ids[0] == special_tokens.cls
+            assert ids[-1] == ids[row.first - 1] == special_tokens.sep
             assert 2 <= row.first <= len(ids)
             assert row.pair in ((0, 1) if kind in ("nsp", "sop") else (-1,))
 
@@ -92,22 +92,24 @@ def test_whole_sentence_rows_use_every_token_once(kind):
 
 
 def test_full_sentences_close_each_line_and_announce_a_document():
-    rows = segments.full([counting([2, 1]), counting([2], 50)], 12, ROBERTA)
+    rows = segments.full_sentences([counting([2, 1]), counting([2], 50)], 12, ROBERTA)
     assert [r.tokens.tolist() for r in rows] == [[0, 1000, 1001, 2, 1002, 2, 2, 50, 51, 2]]
 
 
 def test_doc_and_single_never_cross_a_document():
     a, b = counting([2, 1]), counting([2], 50)
-    for rows in (segments.doc, segments.single):
+    for rows in (segments.doc_sentences, segments.single_segments):
         assert len([*rows(a, 12, BERT), *rows(b, 12, BERT)]) == 2
-    [row] = segments.single(a, 12, BERT)
+    [row] = segments.single_segments(a, 12, BERT)
     assert row.tokens.tolist() == [101, 1000, 1001, 1002, 102]
 
 
 def test_next_segments_go_on_in_the_text_and_random_ones_do_not():
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        for row in segments.nsp(counting(random_lengths(seed)), LENGTH, BERT, rng, other):
+        for row in segments.next_sentence_pairs(
+            counting(random_lengths(seed)), LENGTH, BERT, rng, other
+        ):
             a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
             assert (np.diff(a) == 1).all()
             assert (np.diff(b) == 1).all()
@@ -120,14 +122,14 @@ def test_untruncated_pairs_are_contiguous_and_leave_no_gap():
     document = counting([1] * 500)  # a chunk of one-token sentences always fits exactly
     tiny = lambda rng: counting([1], 900_000)  # noqa: E731
     rng = np.random.default_rng(0)
-    rows = list(segments.nsp(document, LENGTH, BERT, rng, tiny))
+    rows = list(segments.next_sentence_pairs(document, LENGTH, BERT, rng, tiny))
     used = [i for row in rows for i in text_of(row, BERT) if i < 900_000]
     assert used == document.tokens.tolist()
 
 
 def test_swapped_segments_are_the_text_in_the_other_order():
     rng = np.random.default_rng(0)
-    for row in segments.sop(counting([1] * 500), LENGTH, BERT, rng, other):
+    for row in segments.sentence_order_pairs(counting([1] * 500), LENGTH, BERT, rng, other):
         a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
         first, second = (b, a) if row.pair and b[0] < 900_000 else (a, b)
         assert second[0] == first[-1] + 1 or row.pair
@@ -139,12 +141,12 @@ def test_truncation_is_the_originals_one_token_at_a_time(lengths, room):
     a, b = lengths
     while a + b > room:
         a, b = (a - 1, b) if a > b else (a, b - 1)
-    assert segments._kept(*lengths, room) == (a, b)
+    assert segments._truncated_sizes(*lengths, room) == (a, b)
 
 
 def test_truncation_takes_from_both_ends_alike():
     rng = np.random.default_rng(0)
-    cut = [segments._trimmed(np.arange(30), 10, rng)[0] for _ in range(4000)]
+    cut = [segments._trim_both_ends(np.arange(30), 10, rng)[0] for _ in range(4000)]
     assert abs(np.mean(cut) - 10) < 4 * np.sqrt(20 / 4 / 4000)
     assert abs(np.var(cut) - 20 / 4) < 0.6
 
@@ -238,11 +240,11 @@ def test_rows_follow_the_original_s_law(kind):
     for index, document in enumerate(made):
         generator = np.random.default_rng(index)
         draw = functools.partial(another, made, index)
-        walk = {"nsp": segments.nsp, "sop": segments.sop}.get(kind)
+        walk = {"nsp": segments.next_sentence_pairs, "sop": segments.sentence_order_pairs}.get(kind)
         rows = (
             walk(document, LENGTH, BERT, generator, draw)
             if walk
-            else segments.electra(document, LENGTH, BERT, generator)
+            else segments.electra_segments(document, LENGTH, BERT, generator)
         )
         sizes = [(r.first - 2, max(0, len(r.tokens) - r.first - 1), r.pair) for r in rows]
         ours.append(statistics(sizes))
@@ -259,7 +261,9 @@ def test_rows_follow_the_original_s_law(kind):
 def test_electra_scrambles_only_when_asked():
     def scrambled(flag: bool) -> int:
         rng = np.random.default_rng(0)
-        rows = segments.electra(counting([30, 2, 2, 25, 2, 2] * 200), LENGTH, BERT, rng, flag)
+        rows = segments.electra_segments(
+            counting([30, 2, 2, 25, 2, 2] * 200), LENGTH, BERT, rng, flag
+        )
         return sum((np.diff(text_of(row, BERT)) < 0).any() for row in rows)
 
     assert scrambled(False) == 0

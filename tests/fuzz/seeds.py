@@ -18,7 +18,7 @@ import zstandard
 
 from bert_jax import config
 from bert_jax.data import corpus
-from bert_jax.data.prepare import Counts
+from bert_jax.data.prepare import SplitCounts
 from bert_jax.data.tokenization import backends, tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.tasks.glue import TABLE
@@ -128,9 +128,9 @@ def squad() -> bytes:
 @cache
 def wordpiece() -> tokenizer.Tokenizer:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!é中"
-    pieces = [*tokenizer.SPECIALS["wordpiece"], *letters, *(f"##{c}" for c in letters), "cat"]
-    core = backends.wordpiece({p: i for i, p in enumerate(pieces)}, lower=True)
-    return tokenizer.Tokenizer("wordpiece", backends.Rust(core), cased=False)
+    pieces = [*tokenizer.SPECIAL_TOKENS["wordpiece"], *letters, *(f"##{c}" for c in letters), "cat"]
+    core = backends.wordpiece_pipeline({p: i for i, p in enumerate(pieces)}, lower=True)
+    return tokenizer.Tokenizer("wordpiece", backends.TokenizersBackend(core), cased=False)
 
 
 @cache
@@ -142,15 +142,17 @@ def saved(kind: str) -> dict[str, bytes]:
         from tokenizers import pre_tokenizers
 
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        pieces = [*tokenizer.SPECIALS["bpe"], *letters, "ca", "cat"]
+        pieces = [*tokenizer.SPECIAL_TOKENS["bpe"], *letters, "ca", "cat"]
         vocab = {p: i for i, p in enumerate(dict.fromkeys(pieces))}
-        core = backends.byte_bpe(vocab, [("c", "a"), ("ca", "t")])
-        made = tokenizer.Tokenizer("bpe", backends.Rust(core), cased=True)
+        core = backends.byte_bpe_pipeline(vocab, [("c", "a"), ("ca", "t")])
+        made = tokenizer.Tokenizer("bpe", backends.TokenizersBackend(core), cased=True)
     else:
         proto = backends.model_proto(spiece_with_map())
         proto.normalizer_spec.precompiled_charsmap = b""
         made = tokenizer.Tokenizer(
-            "unigram", backends.SentencePiece(proto.SerializeToString(), cased=False), cased=False
+            "unigram",
+            backends.SentencePieceBackend(proto.SerializeToString(), cased=False),
+            cased=False,
         )
     with tempfile.TemporaryDirectory() as folder:
         made.save(folder)
@@ -161,7 +163,7 @@ def saved(kind: str) -> dict[str, bytes]:
 def spiece_with_map() -> bytes:
     """A SentencePiece model with its table of characters, which is all of its size."""
     made = train_tokenizer(TEXT.splitlines() * 20, "unigram", 40)
-    assert isinstance(made._backend, backends.SentencePiece)
+    assert isinstance(made._backend, backends.SentencePieceBackend)
     return made._backend.model
 
 
@@ -257,8 +259,8 @@ def run() -> list[bytes]:
 
 def prepared() -> list[bytes]:
     """corpus.json and unigram.npy."""
-    counts = Counts(**{f.name: 3 for f in dataclasses.fields(Counts)})
-    info = corpus.Info(
+    counts = SplitCounts(**{f.name: 3 for f in dataclasses.fields(SplitCounts)})
+    info = corpus.CorpusInfo(
         "nsp", 16, 0, 1, "wordpiece", wordpiece().fingerprint, 90, 0, 0, counts, counts
     )
     out = io.BytesIO()

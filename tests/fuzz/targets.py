@@ -66,7 +66,7 @@ def _documents(name: str, folder: Path) -> None:
     for document in documents.read_documents([folder / name]):
         for paragraph in document.paragraphs:
             assert "\n" not in paragraph
-            documents.sentences(paragraph)
+            documents.split_sentences(paragraph)
     for _ in documents.read_documents([folder / name], strict=True):
         pass
 
@@ -175,9 +175,9 @@ def _rows(kind: Kind) -> Target:
 
 
 def _tokenizer(folder: Path) -> None:
-    loaded = tokenizers.load(folder)
+    loaded = tokenizers.load_tokenizer(folder)
     for text in (*seeds.SENTENCES, "", " ", f"\u0301\x00 \U0001f600{loaded.mask_token}1990, x"):
-        ids, spans = loaded.encode_with_spans(text)
+        ids, spans = loaded.encode_with_offsets(text)
         assert len(ids) == len(spans)
         assert all(0 <= i < loaded.vocab_size for i in loaded.encode_with_masks(text))
         loaded.decode(loaded.row(loaded.encode(text), ids)[0])

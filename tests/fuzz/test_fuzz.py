@@ -143,7 +143,10 @@ def test_a_packed_record_does_not_take_much_memory(objects: int, tmp_path: Path)
         {"python_class_name": "stranger.Feature"},
         {"type": "stranger.Feature", "content": {}},
         {"featuresDict": {"features": {"text": {"pythonClassName": "stranger.Feature"}}}},
-        {"pythonClassName": f"{tfds_folder.OWN}sequence_feature.Sequence", "jsonFeature": {}},
+        {
+            "pythonClassName": f"{tfds_folder.TFDS_FEATURES}sequence_feature.Sequence",
+            "jsonFeature": {},
+        },
     ],
     ids=str,
 )

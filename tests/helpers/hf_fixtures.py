@@ -70,7 +70,7 @@ def hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any
 
 def read(folder: Path) -> Model:
     experiment, params, beside = convert.read_folder(folder)
-    return Model(experiment, params, tokenizers.load(beside))
+    return Model(experiment, params, tokenizers.load_tokenizer(beside))
 
 
 def imported(folder: Path) -> Model:
@@ -83,4 +83,4 @@ def imported(folder: Path) -> Model:
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     assert checkpoints.newest() == 0
     params = checkpoints.restore_params(0, shapes)
-    return Model(experiment, params, tokenizers.load(folder / "tokenizer"))
+    return Model(experiment, params, tokenizers.load_tokenizer(folder / "tokenizer"))

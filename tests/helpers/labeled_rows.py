@@ -21,42 +21,42 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "in", "Zürich", "中文", "1,00
 
 
 @functools.cache
-def trained(kind: Any) -> Tokenizer:
+def trained_tokenizer(kind: Any) -> Tokenizer:
     lines = [line for line in SAMPLE.read_text(encoding="utf-8").splitlines() if line][:12]
     return train_tokenizer([*lines, *(" ".join(WORDS) for _ in range(20))], kind, 400)
 
 
-def jsonl(file: Path, rows: Sequence[Any]) -> Path:
+def write_jsonl(file: Path, rows: Sequence[Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return file
 
 
-def folder(path: Path, train: Sequence[Any], dev: Sequence[Any] | None = None) -> Path:
-    jsonl(path / "train.jsonl", train)
-    jsonl(path / "dev.jsonl", train if dev is None else dev)
+def write_task_dir(path: Path, train: Sequence[Any], dev: Sequence[Any] | None = None) -> Path:
+    write_jsonl(path / "train.jsonl", train)
+    write_jsonl(path / "dev.jsonl", train if dev is None else dev)
     return path
 
 
-def squad(file: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Path:
+def write_squad(file: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     made = [{"context": context, "qas": qas} for context, qas in paragraphs]
     file.write_text(json.dumps({"version": "x", "data": [{"paragraphs": made}]}), encoding="utf-8")
     return file
 
 
-def asked(context: str, *texts: str, question: str = "What?") -> Question:
+def make_question(context: str, *texts: str, question: str = "What?") -> Question:
     """A question whose answers are found in the context."""
     return Question("q", question, context, tuple(Answer(t, context.index(t)) for t in texts))
 
 
-def golden(encoded: Encoded, labels: Sequence[str]) -> list[Any]:
+def perfect_outputs(encoded: Encoded, labels: Sequence[str]) -> list[Any]:
     """Outputs that say what the labels say."""
-    return [_golden(encoded.kind, row, len(labels)) for row in encoded.rows]
+    return [_perfect_output(encoded.kind, row, len(labels)) for row in encoded.rows]
 
 
-def _golden(kind: str, row: dict[str, Any], n: int) -> Any:
+def _perfect_output(kind: str, row: dict[str, Any], n: int) -> Any:
     if kind == "regression":
         return row["label"]
     if kind == "qa":
@@ -68,5 +68,5 @@ def _golden(kind: str, row: dict[str, Any], n: int) -> Any:
     return np.eye(size, dtype=np.float32)[row["label"]]
 
 
-def perfect(task: Any, encoded: Encoded, labels: Sequence[str]) -> dict[str, float]:
-    return tasks.score(task, encoded, golden(encoded, labels), labels)
+def score_perfect(task: Any, encoded: Encoded, labels: Sequence[str]) -> dict[str, float]:
+    return tasks.score(task, encoded, perfect_outputs(encoded, labels), labels)

@@ -40,7 +40,7 @@ def fit(config: Experiment, folder: Path) -> int:
     read = [rows[i]["row"].tolist() for i in range(3)]
     (folder / f"rows-{jax.process_index()}.json").write_text(json.dumps(read))
     with Checkpoints(folder / "checkpoints") as checkpoints, PreemptionHandler() as stop:
-        train.fit(config, steps, rows.start, score, checkpoints, folder, stop)
+        train.fit(config, steps, rows.iterate, score, checkpoints, folder, stop)
     return 0 if stop.signal is None else 128 + stop.signal
 
 

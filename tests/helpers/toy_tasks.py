@@ -26,7 +26,7 @@ def model(folder: Path, family: str = "bert", **encoder: Any) -> Path:
     (folder / "tokenizer").mkdir(parents=True)
     pieces = "".join(f"{piece}\n" for piece in (*SPECIALS, *WORDS))
     (folder / "tokenizer" / "vocab.txt").write_text(pieces)
-    tokenizer = tokenizers.load(folder / "tokenizer")
+    tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     sizes = dict(layers=2, hidden_size=32, heads=2, embedding_size=32, max_length=48)
     ids = dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, initializer_range=0.2)
     position = dict(position_offset=1) if family == "roberta" else {}

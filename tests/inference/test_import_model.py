@@ -115,10 +115,10 @@ def test_capital_letters_are_kept_where_the_folder_does_not_say(tmp_path: Path) 
     hf = hf_folder(tmp_path / "hf")
     vocabulary = hf / "vocab.txt"
     vocabulary.write_text(vocabulary.read_text().replace("\nb\n", "\nB\n"))
-    assert tokenizers.load(hf).encode("B") == [1]
+    assert tokenizers.load_tokenizer(hf).encode("B") == [1]
     import_model.import_folder(hf, tmp_path / "ours", cased=True)
-    assert tokenizers.load(tmp_path / "ours/tokenizer").encode("B b") == [6, 1]
-    tokenizers.load(hf).save(hf)
+    assert tokenizers.load_tokenizer(tmp_path / "ours/tokenizer").encode("B b") == [6, 1]
+    tokenizers.load_tokenizer(hf).save(hf)
     refused(hf, "--cased is for folders of a bare vocabulary", cased=True)
 
 

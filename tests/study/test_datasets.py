@@ -157,19 +157,19 @@ def test_the_scales_know_how_full_the_rows_of_their_corpora_are() -> None:
 
 def test_exchanged_segments_stand_in_the_other_order() -> None:
     one, two = SpecialTokens(1, 2), SpecialTokens(1, 2, doubled=True)
-    for frame in (one, two):
-        rows = [frame.row([5, 6], [7]), frame.row([8], [9, 5, 6])]
+    for special_tokens in (one, two):
+        rows = [special_tokens.build_row([5, 6], [7]), special_tokens.build_row([8], [9, 5, 6])]
         sizes = np.array([len(ids) for ids, _ in rows] + [0])
         tokens = np.zeros((3, 9), np.int32)
         for i, (ids, _) in enumerate(rows):
             tokens[i, : len(ids)] = ids
         batch = {"tokens": tokens, "first": np.array([f for _, f in rows] + [0]), "size": sizes}
-        turned = exam.swapped(batch, frame)
+        turned = exam.swapped(batch, special_tokens)
         for i, (a, b) in enumerate([([7], [5, 6]), ([9, 5, 6], [8])]):
-            ids, first = frame.row(a, b)
+            ids, first = special_tokens.build_row(a, b)
             assert turned["tokens"][i, : sizes[i]].tolist() == ids
             assert turned["first"][i] == first
-        again = exam.swapped(turned, frame)
+        again = exam.swapped(turned, special_tokens)
         assert all((again[name] == batch[name]).all() for name in batch)
 
 
@@ -178,9 +178,9 @@ def test_order_is_asked_of_neighbours_alone_each_in_both_orders(
 ) -> None:
     """A model that knows topics alone, and calls swapped what is not of one document: all of its
     next sentences are right, and half of the orders."""
-    frame = SpecialTokens(1, 2)
+    special_tokens = SpecialTokens(1, 2)
     pairs = [((3, 3), 0), ((3, 4), 1), ((4, 4), 0), ((5, 3), 1), ((5, 5), 0)]
-    rows = [(frame.row([a], [b]), label) for (a, b), label in pairs]
+    rows = [(special_tokens.build_row([a], [b]), label) for (a, b), label in pairs]
     batch = {
         "tokens": np.array([ids for (ids, _), _ in rows]),
         "first": np.array([first for (_, first), _ in rows]),
@@ -193,7 +193,7 @@ def test_order_is_asked_of_neighbours_alone_each_in_both_orders(
             return [batch]
 
     class Model:
-        tokenizer = type("Tokenizer", (), {"frame": frame})
+        tokenizer = type("Tokenizer", (), {"special_tokens": special_tokens})
 
     def topics(b: Any) -> Any:
         return (b["tokens"][:, 1] != b["tokens"][:, 3]).astype(int)

@@ -12,7 +12,13 @@ from bert_jax import tasks
 from bert_jax.tasks import Choice, Dataset, Encoded, Question, Tagged, Text
 from bert_jax.tasks.encode import truncated
 from bert_jax.tasks.windows import best_windows, windows
-from tests.helpers.labeled_rows import KINDS, WORDS, golden, perfect, trained
+from tests.helpers.labeled_rows import (
+    KINDS,
+    WORDS,
+    perfect_outputs,
+    score_perfect,
+    trained_tokenizer,
+)
 
 LONG = " ".join(WORDS * 5)
 EXAMPLES: dict[str, list[Any]] = {
@@ -34,12 +40,12 @@ CASES = [(task, kind) for task in sorted(EXAMPLES) for kind in KINDS]
 
 def encode(task: Any, kind: str, examples: Any = None, length: int = 24, **more: Any) -> Encoded:
     examples = EXAMPLES[task] if examples is None else examples
-    return tasks.encode(task, examples, trained(kind), length, LABELS, **more)
+    return tasks.encode(task, examples, trained_tokenizer(kind), length, LABELS, **more)
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
 def test_a_row_is_a_frame_around_its_text(task: str, kind: str) -> None:
-    tokenizer, encoded = trained(kind), encode(task, kind)
+    tokenizer, encoded = trained_tokenizer(kind), encode(task, kind)
     assert [row["row"] for row in encoded.rows] == list(range(len(encoded.rows)))
     for row in encoded.rows:
         parts = zip(
@@ -60,10 +66,10 @@ def test_a_row_is_a_frame_around_its_text(task: str, kind: str) -> None:
 @pytest.mark.parametrize(("task", "kind"), CASES)
 def test_outputs_that_say_the_labels_score_best(task: Any, kind: str) -> None:
     encoded = encode(task, kind)
-    scores = perfect(task, encoded, LABELS)
+    scores = score_perfect(task, encoded, LABELS)
     assert scores
     assert all(value == pytest.approx(1) for value in scores.values())
-    found = tasks.predictions(task, encoded, golden(encoded, LABELS), LABELS)
+    found = tasks.predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     field = "tags" if task == "tagging" else "label"
     right = [getattr(e, field) for e in EXAMPLES[task]]
@@ -99,7 +105,7 @@ def test_texts_that_are_cut_are_counted() -> None:
     assert encode("classification", "bpe", [fits]).notes == []
     assert encode("tagging", "bpe").cut == 0  # long ones have windows
     asked = Question("a", LONG * 3, "the cat"), Question("b", "the", LONG)
-    assert tasks.encode("qa", asked, trained("bpe"), 100).cut == 1
+    assert tasks.encode("qa", asked, trained_tokenizer("bpe"), 100).cut == 1
 
 
 def test_a_length_without_room_is_refused() -> None:
@@ -121,7 +127,7 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
     """Whatever the length; words without pieces are unknown ones."""
     words = ("the", "\u200b", "Zürich", "a", "") * 4
     tags = tuple(LABELS[i % 5] for i in range(len(words)))
-    tokenizer = trained(kind)
+    tokenizer = trained_tokenizer(kind)
     encoded = encode("tagging", kind, [Tagged(words, tags)], length)
     seen = []
     for row, place in zip(encoded.rows, encoded.places, strict=True):
@@ -159,19 +165,21 @@ def test_windows_cover_every_piece_and_each_has_one_best(size: int, room: int, s
 def test_the_two_ways_of_asking_about_a_passage() -> None:
     """ALBERT: passage, then question and option, of which the last pieces stay; RoBERTa: the
     other way round, and the first."""
-    tok = trained("wordpiece")
+    tok = trained_tokenizer("wordpiece")
     e = Choice("the cat sat", "a _ mat", ("in", " ".join(["the"] * 140)))
     passage, asked = tok.encode(e.text), tok.encode("a in mat")
     row = encode("choice", "wordpiece", [e], 200).rows[0]
-    assert row["tokens"][0].tolist() == tok.row(passage, asked)[0]
+    assert row["tokens"][0].tolist() == tok.build_row(passage, asked)[0]
     long = tok.encode(f"a {e.options[1]} mat")
-    assert row["tokens"][1].tolist() == tok.row(passage, long[-128:])[0]
+    assert row["tokens"][1].tolist() == tok.build_row(passage, long[-128:])[0]
     row = encode("choice", "wordpiece", [e], 200, family="roberta").rows[0]
-    assert row["tokens"][0].tolist() == tok.row(asked, passage)[0]
-    assert row["tokens"][1].tolist() == tok.row(long[:128], passage)[0]
+    assert row["tokens"][0].tolist() == tok.build_row(asked, passage)[0]
+    assert row["tokens"][1].tolist() == tok.build_row(long[:128], passage)[0]
     plain = Choice("the cat", "on?", ("a", "in"))
     row = encode("choice", "wordpiece", [plain]).rows[0]
-    assert row["tokens"][1].tolist() == tok.row(tok.encode("the cat"), tok.encode("on? in"))[0]
+    assert (
+        row["tokens"][1].tolist() == tok.build_row(tok.encode("the cat"), tok.encode("on? in"))[0]
+    )
 
 
 def test_options_that_are_not_there_have_no_tokens() -> None:
@@ -191,7 +199,7 @@ def scores(task: Any, gold: list[Any], outputs: list[Any], labels: tuple[str, ..
     kind = tasks.kind_of(task)
     words = kind == "tagging"
     some = [Tagged(("a",) * len(g), g) if words else Text("a", None, g) for g in gold]
-    encoded = tasks.encode(kind, some, trained("wordpiece"), 24, labels)
+    encoded = tasks.encode(kind, some, trained_tokenizer("wordpiece"), 24, labels)
     return tasks.score(task, encoded, outputs, labels)
 
 

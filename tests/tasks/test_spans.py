@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.data.tokenization.added_tokens import _sentencepiece
-from bert_jax.data.tokenization.backends import SentencePiece, clean
-from bert_jax.data.tokenization.offsets import _cleaned, encode
-from tests.helpers.labeled_rows import KINDS, trained
+from bert_jax.data.tokenization.backends import SentencePieceBackend, clean_text
+from bert_jax.data.tokenization.offsets import _cleaned, encode_with_offsets
+from tests.helpers.labeled_rows import KINDS, trained_tokenizer
 
 CHARACTERS = st.sampled_from("aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्")
 TEXTS = st.lists(CHARACTERS, max_size=30).map("".join)
@@ -19,8 +19,8 @@ TEXTS = st.lists(CHARACTERS, max_size=30).map("".join)
 @given(text=TEXTS)
 def test_pieces_stand_for_characters_in_order(kind: str, text: str) -> None:
     """Same ids as `encode`; begins and ends never go back; no white space at either side."""
-    ids, spans = trained(kind).encode_with_spans(text)
-    assert ids == trained(kind).encode(text)
+    ids, spans = trained_tokenizer(kind).encode_with_offsets(text)
+    assert ids == trained_tokenizer(kind).encode(text)
     assert spans.shape == (len(ids), 2)
     assert spans.dtype == np.int32
     begins, ends = spans.T
@@ -35,7 +35,7 @@ def test_pieces_stand_for_characters_in_order(kind: str, text: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_letter_belongs_to_a_piece(kind: str) -> None:
     text = "Zoë's  cafe\u0301, 中文\t👩\u200d👧🏽 (1,000)"
-    _, spans = trained(kind).encode_with_spans(text)
+    _, spans = trained_tokenizer(kind).encode_with_offsets(text)
     covered = {i for begin, end in spans for i in range(begin, end)}
     assert covered == {i for i, c in enumerate(text) if not c.isspace()}
 
@@ -44,21 +44,21 @@ def test_every_letter_belongs_to_a_piece(kind: str) -> None:
 @given(TEXTS, st.booleans())
 def test_a_text_can_be_cleaned_character_by_character(text: str, cased: bool) -> None:
     cleaned, owners = _cleaned(text, cased)
-    assert cleaned == clean(text, cased)
+    assert cleaned == clean_text(text, cased)
     assert len(owners) == len(cleaned)
     assert owners == sorted(owners)
 
 
 def test_a_digit_and_the_comma_behind_it_have_spans_of_their_own() -> None:
     """ALBERT's rule, for a model that has the two in one piece."""
-    grown = trained("unigram")
+    grown = trained_tokenizer("unigram")
     with pytest.raises(ValueError, match="more than one word"):  # the rule splits it again
         grown.with_words(["1990,"])
     backend = grown._backend
-    assert isinstance(backend, SentencePiece)
+    assert isinstance(backend, SentencePieceBackend)
     backend = _sentencepiece(backend, ["▁1990,"])
     text = "in 1990, x"
-    ids, spans = encode(backend, text)
+    ids, spans = encode_with_offsets(backend, text)
     assert ids == backend.encode(text)
     assert len(backend._processor.encode("1990,")) == 1
     parts = [text[begin:end] for begin, end in spans]

@@ -15,7 +15,13 @@ from bert_jax import tasks
 from bert_jax.tasks import Answer, Encoded, Question, Window
 from bert_jax.tasks.answers import decode
 from bert_jax.tasks.qa_windows import covering
-from tests.helpers.labeled_rows import KINDS, SAMPLE, asked, golden, trained
+from tests.helpers.labeled_rows import (
+    KINDS,
+    SAMPLE,
+    make_question,
+    perfect_outputs,
+    trained_tokenizer,
+)
 
 REAL = os.environ.get("BERT_JAX_TASKS")  # a folder with SQuAD files in its folder qa
 
@@ -23,24 +29,24 @@ LATIN = "Zoë's cafe\u0301 (in Zürich) sold 1,000 “fish”, \xa0$12.50 each."
 MIXED = "In 北京 the 👩\u200d👧🏽 family ate ﬁsh and 한국어 노래 हिन्दी; naïve\u2028İstanbul."
 LONG = " ".join(f"the cat number {i} sat" for i in range(40))
 ASKED = [
-    asked(LATIN, "cafe\u0301"),
-    asked(LATIN, "Zoë"),
-    asked(LATIN, "$12.50"),
-    asked(LATIN, "“fish”"),
-    asked(LATIN, "1,000"),
-    asked(MIXED, "北京", question="어디?"),
-    asked(MIXED, "👩\u200d👧🏽"),
-    asked(MIXED, "ﬁsh and 한국어 노래"),
-    asked(MIXED, "naïve\u2028İstanbul"),
-    asked(LONG, "the cat number 0"),
-    asked(LONG, "cat number 23"),
-    asked(LONG, "number 39 sat"),
-    asked("one", "one", question="the cat sat on a mat " * 40),
+    make_question(LATIN, "cafe\u0301"),
+    make_question(LATIN, "Zoë"),
+    make_question(LATIN, "$12.50"),
+    make_question(LATIN, "“fish”"),
+    make_question(LATIN, "1,000"),
+    make_question(MIXED, "北京", question="어디?"),
+    make_question(MIXED, "👩\u200d👧🏽"),
+    make_question(MIXED, "ﬁsh and 한국어 노래"),
+    make_question(MIXED, "naïve\u2028İstanbul"),
+    make_question(LONG, "the cat number 0"),
+    make_question(LONG, "cat number 23"),
+    make_question(LONG, "number 39 sat"),
+    make_question("one", "one", question="the cat sat on a mat " * 40),
 ]
 
 
 def encode(kind: str, examples: Any = ASKED, length: int = 100, **more: Any) -> Encoded:
-    return tasks.encode("qa", examples, trained(kind), length, **{"stride": 16} | more)
+    return tasks.encode("qa", examples, trained_tokenizer(kind), length, **{"stride": 16} | more)
 
 
 def window(place: Any) -> Window:
@@ -54,15 +60,15 @@ def window(place: Any) -> Window:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_a_question_and_a_part_of_its_context(kind: str) -> None:
     """All parts together hold every piece; each has its best window once; questions are cut."""
-    tokenizer, encoded = trained(kind), encode(kind)
+    tokenizer, encoded = trained_tokenizer(kind), encode(kind)
     for i, e in enumerate(ASKED):
-        ids, spans = tokenizer.encode_with_spans(e.context)
+        ids, spans = tokenizer.encode_with_offsets(e.context)
         question = tokenizer.encode(e.question)[:64]
         seen, best = set(), np.zeros(len(ids), int)
         for j in (j for j, owner in enumerate(encoded.owner) if owner == i):
             row, place = encoded.rows[j], window(encoded.places[j])
             part = slice(place.begin, place.begin + len(place.spans))
-            assert row["tokens"].tolist() == tokenizer.row(question, ids[part])[0]
+            assert row["tokens"].tolist() == tokenizer.build_row(question, ids[part])[0]
             assert row["first"] == len(question) + 2
             assert row["tokens"][row["context"] : -1].tolist() == ids[part]
             assert len(row["tokens"]) <= 100
@@ -93,12 +99,15 @@ def test_gold_spans_decode_to_the_gold_text(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_that_say_the_answer_give_it_back(kind: str) -> None:
     encoded = encode(kind)
-    answers = tasks.predictions("qa", encoded, golden(encoded, ()))
+    answers = tasks.predictions("qa", encoded, perfect_outputs(encoded, ()))
     assert json.loads(json.dumps(answers, allow_nan=False)) == answers
     assert [a["answer"] for a in answers] == [e.answers[0].text for e in ASKED]
     parts = [e.context[a["start"] : a["end"]] for a, e in zip(answers, ASKED, strict=True)]
     assert parts == [a["answer"] for a in answers]
-    assert tasks.score("qa", encoded, golden(encoded, ())) == {"exact_match": 100, "f1": 100}
+    assert tasks.score("qa", encoded, perfect_outputs(encoded, ())) == {
+        "exact_match": 100,
+        "f1": 100,
+    }
 
 
 def test_an_answer_inside_a_word_takes_the_fewest_pieces_around_it() -> None:
@@ -125,19 +134,19 @@ def test_training_leaves_out_questions_without_an_answer_and_counts_them() -> No
     assert encoded.notes == [note]
     asked = encode("wordpiece", examples)
     assert asked.owner == [0, 1, 2, 3, 4]
-    answers = tasks.predictions("qa", asked, golden(asked, ()))
+    answers = tasks.predictions("qa", asked, perfect_outputs(asked, ()))
     assert all(answer["answer"] for answer in answers)
 
 
 def test_an_empty_context_has_an_empty_answer() -> None:
     encoded = encode("wordpiece", [Question("a", "q", " ")])
-    (answer,) = tasks.predictions("qa", encoded, golden(encoded, ()))
+    (answer,) = tasks.predictions("qa", encoded, perfect_outputs(encoded, ()))
     assert (answer["answer"], answer["start"], answer["candidates"]) == ("", None, [])
 
 
 def test_windows_need_room_and_a_stride() -> None:
     with pytest.raises(ValueError, match="length 12 leaves no room behind a question of"):
-        encode("wordpiece", [asked("a", "a", question="the cat " * 9)], length=12)
+        encode("wordpiece", [make_question("a", "a", question="the cat " * 9)], length=12)
     with pytest.raises(ValueError, match="stride 0: expected at least 1"):
         encode("wordpiece", stride=0)
 
@@ -161,7 +170,7 @@ def allowed(place: Window, first: int, last: int) -> bool:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
-    encoded = encode("bpe", [asked(LONG, "sat"), asked(MIXED, "naïve")], length=60)
+    encoded = encode("bpe", [make_question(LONG, "sat"), make_question(MIXED, "naïve")], length=60)
     outputs = random_outputs(encoded, np.random.default_rng(seed))
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     for row, place, i, out in zip(
@@ -187,9 +196,9 @@ def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
 def projected(context: str, first: int, last: int) -> str | None:
     """BERT's way from pieces to text (spec: get_final_text): the words around the pieces are
     split again, and letters counted without spaces. None where that fails or is ambiguous."""
-    tokenizer = trained("wordpiece")
+    tokenizer = trained_tokenizer("wordpiece")
     core: Any = tokenizer._backend.core
-    ids, spans = tokenizer.encode_with_spans(context)
+    ids, spans = tokenizer.encode_with_offsets(context)
     words = [m.span() for m in re.finditer(r"[^ \t\r\n\u202f]+", context)]
     around = [context[a:b] for a, b in words if b > spans[first, 0] and a < spans[last, 1]]
     original = " ".join(around)
@@ -208,7 +217,7 @@ def test_the_text_of_an_answer_is_what_the_original_makes_of_its_pieces() -> Non
     rng, same = np.random.default_rng(0), 0
     lines = [line for line in SAMPLE.read_text(encoding="utf-8").splitlines() if len(line) > 80]
     for context in (lines[i][:400] for i in rng.integers(len(lines), size=100)):
-        _, spans = trained("wordpiece").encode_with_spans(context)
+        _, spans = trained_tokenizer("wordpiece").encode_with_offsets(context)
         for first in rng.integers(len(spans), size=5).tolist():
             last = min(len(spans) - 1, first + int(rng.integers(10)))
             theirs = projected(context, first, last)
@@ -219,9 +228,9 @@ def test_the_text_of_an_answer_is_what_the_original_makes_of_its_pieces() -> Non
 
 
 def test_no_answer_competes_by_the_least_null_score_of_the_windows() -> None:
-    encoded = encode("wordpiece", [asked(LONG, "cat number 23")], length=60)
+    encoded = encode("wordpiece", [make_question(LONG, "cat number 23")], length=60)
     assert len(encoded.rows) > 2
-    outputs = golden(encoded, ())
+    outputs = perfect_outputs(encoded, ())
     for k, out in enumerate(outputs):
         out["start"][0] = out["end"][0] = 9 + k  # the best span has 20
     ((_, decoded),) = decode(encoded, outputs)
@@ -261,7 +270,9 @@ def joint(encoded: Encoded, seed: int, k: int = 6, m: int = 4) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int) -> None:
-    encoded = encode("unigram", [asked(LONG, "sat"), asked(LATIN, "each")], length=60)
+    encoded = encode(
+        "unigram", [make_question(LONG, "sat"), make_question(LATIN, "each")], length=60
+    )
     outputs = joint(encoded, seed, k=30, m=30)
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     nulls = [np.inf] * 2
@@ -283,7 +294,7 @@ def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int)
 
 
 def test_a_beam_without_any_span_has_an_empty_answer() -> None:
-    encoded = encode("wordpiece", [asked("the cat", "cat")])
+    encoded = encode("wordpiece", [make_question("the cat", "cat")])
     (out,) = joint(encoded, 0, k=1, m=1)
     out["start_at"][:] = 0
     (answer,) = tasks.predictions("qa", encoded, [out])

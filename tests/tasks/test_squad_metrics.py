@@ -8,14 +8,14 @@ import pytest
 from bert_jax import tasks
 from bert_jax.tasks import Answer, Encoded, Question
 from bert_jax.tasks.squad_metrics import squad_scores
-from tests.helpers.labeled_rows import asked, golden, trained
+from tests.helpers.labeled_rows import make_question, perfect_outputs, trained_tokenizer
 from tests.helpers.paths import FIXTURES
 
 CASES = FIXTURES / "squad_scores.json"
 
 
 def encode(examples: Any) -> Encoded:
-    return tasks.encode("qa", examples, trained("wordpiece"), 100)
+    return tasks.encode("qa", examples, trained_tokenizer("wordpiece"), 100)
 
 
 def questions(rows: list[dict[str, Any]]) -> list[Question]:
@@ -52,9 +52,9 @@ def test_the_threshold_is_where_answering_pays_most() -> None:
 
 
 def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> None:
-    examples = [asked("a cat", "cat"), Question("b", "q", "cat sat", (), True)]
+    examples = [make_question("a cat", "cat"), Question("b", "q", "cat sat", (), True)]
     encoded = encode(examples)
-    outputs = golden(encoded, ())
+    outputs = perfect_outputs(encoded, ())
     found = tasks.score("qa", encoded, outputs)
     assert (found["f1"], found["unanswered_f1"]) == (50, 0)
     assert "threshold" not in found
@@ -66,4 +66,4 @@ def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> Non
 
 def test_questions_without_known_answers_are_not_scored() -> None:
     encoded = encode([Question("a", "q", "the cat")])
-    assert tasks.score("qa", encoded, golden(encoded, ())) == {}
+    assert tasks.score("qa", encoded, perfect_outputs(encoded, ())) == {}

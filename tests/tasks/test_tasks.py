@@ -7,7 +7,7 @@ import pytest
 
 from bert_jax import tasks
 from bert_jax.tasks import Answer, Choice, Question, Tagged, Text
-from tests.helpers.labeled_rows import folder, jsonl, squad
+from tests.helpers.labeled_rows import write_jsonl, write_squad, write_task_dir
 
 TEXT = {"text": "a", "label": "x"}
 TAGGED = {"tokens": ["a", "b"], "tags": ["O", "B-X"]}
@@ -17,13 +17,13 @@ ASKED = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2
 
 def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
     rows = [TEXT, {"text": "b", "text_pair": "c", "label": "y"}]
-    read = tasks.read("classification", folder(tmp_path / "a", rows))
+    read = tasks.read("classification", write_task_dir(tmp_path / "a", rows))
     assert read.splits["train"] == [Text("a", None, "x"), Text("b", "c", "y")]
-    read = tasks.read("regression", folder(tmp_path / "b", [TEXT | {"label": -1}]))
+    read = tasks.read("regression", write_task_dir(tmp_path / "b", [TEXT | {"label": -1}]))
     assert read.splits["dev"] == [Text("a", None, -1.0)]
-    read = tasks.read("tagging", folder(tmp_path / "c", [TAGGED]))
+    read = tasks.read("tagging", write_task_dir(tmp_path / "c", [TAGGED]))
     assert read.splits["dev"] == [Tagged(("a", "b"), ("O", "B-X"))]
-    read = tasks.read("choice", folder(tmp_path / "d", [CHOICE]))
+    read = tasks.read("choice", write_task_dir(tmp_path / "d", [CHOICE]))
     assert read.splits["dev"] == [Choice("t", "q", ("a", "b"), 1)]
     assert read.labels == ()
     assert read.notes == []
@@ -31,7 +31,7 @@ def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
 
 def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> None:
     def labels(name: str, *some: Any) -> tuple[str, ...]:
-        path = folder(tmp_path / name, [{"text": "a", "label": label} for label in some])
+        path = write_task_dir(tmp_path / name, [{"text": "a", "label": label} for label in some])
         return tasks.read("classification", path).labels
 
     assert labels("a", "b", "a", "b") == ("a", "b")
@@ -41,8 +41,8 @@ def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> Non
 
 
 def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
-    path = folder(tmp_path, [TEXT, TEXT | {"label": "y"}])
-    jsonl(path / "test.jsonl", [{"text": "a"}, {"text": "b", "label": None}, TEXT])
+    path = write_task_dir(tmp_path, [TEXT, TEXT | {"label": "y"}])
+    write_jsonl(path / "test.jsonl", [{"text": "a"}, {"text": "b", "label": None}, TEXT])
     read = tasks.read("classification", path)
     assert [e.label for e in read.splits["test"]] == [None, None, "x"]  # type: ignore[union-attr]
 
@@ -77,33 +77,33 @@ GOOD: dict[str, list[Any]] = {
 def test_a_wrong_row_is_named_by_file_and_line(name: str, tmp_path: Path) -> None:
     kind, row, message = BAD[name]
     good: Any = GOOD[kind]
-    path = folder(tmp_path, good, [good[0], row])
+    path = write_task_dir(tmp_path, good, [good[0], row])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 2") as e:
         tasks.read(kind, path)  # type: ignore[arg-type]
     assert message in str(e.value)
 
 
 def test_a_label_that_train_does_not_have_is_named_with_its_line(tmp_path: Path) -> None:
-    path = folder(tmp_path / "a", GOOD["classification"], [TEXT, TEXT | {"label": "z"}])
+    path = write_task_dir(tmp_path / "a", GOOD["classification"], [TEXT, TEXT | {"label": "z"}])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 2: unknown label 'z': .* x, y"):
         tasks.read("classification", path)
-    path = folder(tmp_path / "b", [TAGGED], [TAGGED | {"tags": ["O", "I-X"]}])
+    path = write_task_dir(tmp_path / "b", [TAGGED], [TAGGED | {"tags": ["O", "I-X"]}])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: unknown label 'I-X'"):
         tasks.read("tagging", path)
 
 
 def test_one_class_only_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.jsonl: one class only \(x\)"):
-        tasks.read("classification", folder(tmp_path, [TEXT, TEXT]))
+        tasks.read("classification", write_task_dir(tmp_path, [TEXT, TEXT]))
 
 
 def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
         tasks.read("classification", tmp_path / "nowhere")
-    jsonl(tmp_path / "train.jsonl", [TEXT])
+    write_jsonl(tmp_path / "train.jsonl", [TEXT])
     with pytest.raises(ValueError, match=r"has no dev\.jsonl: expected train\.jsonl, dev\.jsonl"):
         tasks.read("classification", tmp_path)
-    jsonl(tmp_path / "dev.jsonl", [])
+    write_jsonl(tmp_path / "dev.jsonl", [])
     with pytest.raises(ValueError, match=r"dev\.jsonl is empty"):
         tasks.read("classification", tmp_path)
     (tmp_path / "dev.jsonl").write_bytes(b'{"text": "\xff"}\n')
@@ -112,36 +112,36 @@ def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
     for name in ("train.json", "dev.json"):
         with pytest.raises(ValueError, match=rf"has no {name}"):
             tasks.read("qa", tmp_path)
-        squad(tmp_path / name, ("a b", [ASKED]))
+        write_squad(tmp_path / name, ("a b", [ASKED]))
 
 
 def test_an_empty_text_stays_a_row_and_is_counted(tmp_path: Path) -> None:
     rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
-    read = tasks.read("classification", folder(tmp_path, rows, [TEXT]))
+    read = tasks.read("classification", write_task_dir(tmp_path, rows, [TEXT]))
     assert len(read.splits["train"]) == 3
     assert read.notes == [f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"]
 
 
 def test_half_a_character_is_replaced(tmp_path: Path) -> None:
     rows = [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}]
-    read = tasks.read("classification", folder(tmp_path, rows))
+    read = tasks.read("classification", write_task_dir(tmp_path, rows))
     assert read.splits["train"][0] == Text("a?", None, "x")
 
 
 def test_new_rows_need_no_label(tmp_path: Path) -> None:
-    file = jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
+    file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
     with pytest.raises(ValueError, match="line 3: no field `text`"):
         tasks.read_rows("classification", file)
-    file = jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT])
+    file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT])
     assert tasks.read_rows("classification", file) == [Text("a"), Text("a", None, "x")]
     with pytest.raises(ValueError, match="does not exist"):
         tasks.read_rows("classification", tmp_path / "nowhere.jsonl")
 
 
 def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
-    file = jsonl(tmp_path / "new.jsonl", [{"text": "a", "label": []}, "", {"text": "b"}])
+    file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a", "label": []}, "", {"text": "b"}])
     assert list(tasks.stream("classification", file)) == [Text("a"), Text("b")]
-    file = jsonl(tmp_path / "new.jsonl", [{"tokens": ["a"], "tags": 1}, {"label": 1}])
+    file = write_jsonl(tmp_path / "new.jsonl", [{"tokens": ["a"], "tags": 1}, {"label": 1}])
     rows = tasks.stream("tagging", file)
     assert next(rows) == Tagged(("a",))
     with pytest.raises(ValueError, match=r"new\.jsonl, line 2: no field `tokens`"):
@@ -153,13 +153,15 @@ def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
 
 def test_questions_are_read_from_either_version(tmp_path: Path) -> None:
     none = {"id": 7, "question": "r", "answers": [], "is_impossible": True}
-    squad(tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}]))
-    squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    write_squad(
+        tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}])
+    )
+    write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
     read = tasks.read("qa", tmp_path)
     right = Question("1", "q", "a b", (Answer("b", 2),))
     assert read.splits["train"] == [right, Question("7", "r", "c", (), True)]
     assert read.labels == tasks.ANSWERABLE
-    squad(tmp_path / "train.json", ("a b", [ASKED]))
+    write_squad(tmp_path / "train.json", ("a b", [ASKED]))
     assert tasks.read("qa", tmp_path).labels == ()
 
 
@@ -168,8 +170,8 @@ def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
         return ASKED | {"answers": [{"text": text, "answer_start": start}]}
 
     asked = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
-    squad(tmp_path / "train.json", ("a b a c a", asked))
-    squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    write_squad(tmp_path / "train.json", ("a b a c a", asked))
+    write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
     read = tasks.read("qa", tmp_path)
     found = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
     assert found == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
@@ -184,11 +186,11 @@ def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
 def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
     row = {"question": "q", "context": "a b"}
     columns = {"answers": {"text": ["b"], "answer_start": [2]}}
-    file = jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
+    file = write_jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
     first, second = tasks.read_rows("qa", file)
     assert first == Question("1", "q", "a b")
     assert second == Question("x", "q", "a b", (Answer("b", 2),))
-    file = squad(tmp_path / "new.json", ("a b", [{"id": "x", "question": "q"}]))
+    file = write_squad(tmp_path / "new.json", ("a b", [{"id": "x", "question": "q"}]))
     assert tasks.read_rows("qa", file) == [Question("x", "q", "a b")]
 
 
@@ -222,7 +224,7 @@ def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path
     ],
 )
 def test_a_wrong_question_is_named_by_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
-    file = squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
+    file = write_squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
     with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
         tasks.read_rows("qa", file)
     assert message in str(e.value)
@@ -235,11 +237,11 @@ def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
     text = {"article": "p", "questions": ["q _", "r"], "answers": ["B", "A"], "id": "1.txt"}
     text |= {"options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]]}
     for name in ("train/high/1.txt", "train/middle/all.txt", "train/middle/2.txt", "dev/1.txt"):
-        jsonl(tmp_path / name, [text])
+        write_jsonl(tmp_path / name, [text])
     read = tasks.read("choice", tmp_path)
     once = [Choice("p", "q _", ("a", "b", "c", "d"), 1), Choice("p", "r", ("e", "f", "g", "h"), 0)]
     assert read.splits == {"train": once * 2, "dev": once}
-    jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
+    write_jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
     with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a text of RACE"):
         tasks.read("choice", tmp_path)
 

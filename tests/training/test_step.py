@@ -32,7 +32,7 @@ def fit(
         return train.fit(
             config,
             steps,
-            rows.start,
+            rows.iterate,
             lambda params: train.evaluate(steps, objective, params, held_out.one_pass(2)),
             checkpoints,
             folder,

@@ -144,7 +144,7 @@ def test_a_run_begins_with_the_model(made: Path, capsys: Any) -> None:
 def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
     """Exported tower by tower, imported as one, and the same state again."""
     experiment = asked(made, "electra", str(tmp_path / "run"))
-    words = tokenizer.load(made / "tok")
+    words = tokenizer.load_tokenizer(made / "tok")
     experiment = replace(
         experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
     )

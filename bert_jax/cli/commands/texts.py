@@ -23,7 +23,7 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
             yield from document.paragraphs
 
     io.require_new(Path(args.out))
-    texts = training.sample(lines(), args.sample_mb)
+    texts = training.sample_texts(lines(), args.sample_mb)
     made = train_tokenizer(texts, args.kind, args.vocab_size, cased=args.cased)
     with io.atomic_dir(Path(args.out)) as new:
         made.save(new)

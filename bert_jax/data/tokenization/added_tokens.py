@@ -16,13 +16,19 @@ from typing import Any
 
 import tokenizers
 
-from bert_jax.data.tokenization.backends import UNDERLINE, Rust, SentencePiece, clean, model_proto
+from bert_jax.data.tokenization.backends import (
+    SPACE_MARK,
+    SentencePieceBackend,
+    TokenizersBackend,
+    clean_text,
+    model_proto,
+)
 
-Backend = Rust | SentencePiece
+Backend = TokenizersBackend | SentencePieceBackend
 NORMAL = 1  # a SentencePiece piece that is neither special nor unused
 
 
-def with_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
+def append_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
     """A backend with these words at the end of its vocabulary.
 
     ValueError: what this tokenizer does not take for one word each.
@@ -31,7 +37,7 @@ def with_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
     counts = Counter(forms)
     taken = {*backend.pieces, *(f for f, n in counts.items() if n > 1)}
     _refuse([w for w, f in zip(words, forms, strict=True) if f in taken], "twice the same")
-    if isinstance(backend, SentencePiece):
+    if isinstance(backend, SentencePieceBackend):
         grown: Backend = _sentencepiece(backend, forms)
     elif kind == "bpe":
         grown = _added_tokens(backend, forms)
@@ -45,12 +51,12 @@ def with_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
 
 def _form(kind: str, backend: Backend, word: str) -> str:
     """The word as the vocabulary holds it, cleaned as a text would be."""
-    if isinstance(backend, SentencePiece):
-        return UNDERLINE + clean(word, backend.cased)
+    if isinstance(backend, SentencePieceBackend):
+        return SPACE_MARK + clean_text(word, backend.cased)
     if kind == "bpe":
         return word
     plain = backend.core.normalizer.normalize_str(word) if backend.core.normalizer else word
-    return plain if kind == "wordpiece" else UNDERLINE + plain
+    return plain if kind == "wordpiece" else SPACE_MARK + plain
 
 
 def _refuse(words: Sequence[str], what: str) -> None:
@@ -66,7 +72,7 @@ def is_known(backend: Backend, word: str, unk_id: int) -> bool:
     )
 
 
-def _pieces(kind: str, backend: Rust, forms: Sequence[str]) -> Rust:
+def _pieces(kind: str, backend: TokenizersBackend, forms: Sequence[str]) -> TokenizersBackend:
     spec = json.loads(backend.core.to_str())
     vocabulary: Any = spec["model"]["vocab"]
     if kind == "wordpiece":
@@ -79,24 +85,24 @@ def _pieces(kind: str, backend: Rust, forms: Sequence[str]) -> Rust:
             "this Unigram tokenizer has tokens behind its pieces, so that no piece can follow: "
             "a vocabulary of this kind cannot be made longer"
         )
-    return Rust(tokenizers.Tokenizer.from_str(json.dumps(spec)))
+    return TokenizersBackend(tokenizers.Tokenizer.from_str(json.dumps(spec)))
 
 
-def _added_tokens(backend: Rust, words: Sequence[str]) -> Rust:
+def _added_tokens(backend: TokenizersBackend, words: Sequence[str]) -> TokenizersBackend:
     core = tokenizers.Tokenizer.from_str(backend.core.to_str())
     core.add_tokens(
         [tokenizers.AddedToken(w, single_word=True, lstrip=True, normalized=False) for w in words]
     )
-    return Rust(core)
+    return TokenizersBackend(core)
 
 
-def _sentencepiece(backend: SentencePiece, forms: Sequence[str]) -> SentencePiece:
+def _sentencepiece(backend: SentencePieceBackend, forms: Sequence[str]) -> SentencePieceBackend:
     proto = model_proto(backend.model)
     score = _likeliest([p.score for p in proto.pieces if p.type == NORMAL])
     for form in forms:
         proto.pieces.add(piece=form, score=score, type=NORMAL)
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    return SentencePiece(proto.SerializeToString(), backend.cased)
+    return SentencePieceBackend(proto.SerializeToString(), backend.cased)
 
 
 def _likeliest(scores: Sequence[float]) -> float:

@@ -22,11 +22,11 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-UNDERLINE = "▁"  # SentencePiece's mark of a space
-_MOST_WORDS = 1 << 16  # that are remembered with their ids
+SPACE_MARK = "▁"  # SentencePiece's mark of a space
+_MAX_CACHED_WORDS = 1 << 16  # that are remembered with their ids
 
 
-class Rust:
+class TokenizersBackend:
     """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, Unigram of others."""
 
     def __init__(self, core: tokenizers.Tokenizer):
@@ -69,7 +69,7 @@ class Rust:
         return self.core.decode(list(ids), skip_special_tokens=True)
 
 
-class SentencePiece:
+class SentencePieceBackend:
     """ALBERT's tokenizer: its own clean-up of text, then a Unigram model, then its rule that
     a digit and the comma after it are two pieces (albert, tokenization.py)."""
 
@@ -92,8 +92,8 @@ class SentencePiece:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Word by word: no piece crosses a space, most words come again, and short sums of
         scores have no rounding errors to break ties by."""
-        split = [clean(t, self.cased).split(" ") for t in texts]
-        if len(self._known) > _MOST_WORDS:
+        split = [clean_text(t, self.cased).split(" ") for t in texts]
+        if len(self._known) > _MAX_CACHED_WORDS:
             self._known.clear()
         new = list({word for words in split for word in words if word not in self._known})
         for word, ids in zip(new, self._processor.encode(new), strict=True):
@@ -113,8 +113,8 @@ class SentencePiece:
 
     def _without_comma(self, piece: str) -> list[int]:
         """`▁1990,` -> the ids of `▁1990` and `,`."""
-        parts = self._processor.encode(piece[:-1].replace(UNDERLINE, ""), out_type=str)
-        if not piece.startswith(UNDERLINE) and parts[0].startswith(UNDERLINE):
+        parts = self._processor.encode(piece[:-1].replace(SPACE_MARK, ""), out_type=str)
+        if not piece.startswith(SPACE_MARK) and parts[0].startswith(SPACE_MARK):
             parts = [parts[0][1:], *parts[1:]] if len(parts[0]) > 1 else parts[1:]
         return [self._processor.piece_to_id(p) for p in (*parts, ",")]
 
@@ -128,16 +128,16 @@ class SentencePiece:
             models.Unigram(vocab, unk_id=proto.trainer_spec.unk_id, byte_fallback=False)
         )
         charsmap = proto.normalizer_spec.precompiled_charsmap
-        steps = cleaning_steps(self.cased)
+        steps = albert_normalizers(self.cased)
         steps += [normalizers.Precompiled(charsmap)] if charsmap else []
         core.normalizer = normalizers.Sequence(steps)
         core.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.WhitespaceSplit(),
-                pre_tokenizers.Metaspace(replacement=UNDERLINE, prepend_scheme="always"),
+                pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always"),
             ]
         )
-        core.decoder = decoders.Metaspace(replacement=UNDERLINE, prepend_scheme="always")
+        core.decoder = decoders.Metaspace(replacement=SPACE_MARK, prepend_scheme="always")
         return core
 
 
@@ -153,7 +153,7 @@ def model_proto(model: bytes) -> Any:
 # ---- ALBERT's clean-up, in Python and as steps of a `tokenizers` pipeline
 
 
-def clean(text: str, cased: bool) -> str:
+def clean_text(text: str, cased: bool) -> str:
     """Single spaces, compatibility decomposition, no combining marks, lower case unless cased
     (albert, tokenization.preprocess_text)."""
     text = " ".join(text.split())
@@ -164,7 +164,7 @@ def clean(text: str, cased: bool) -> str:
     return text if cased else text.replace("\u03a3", "\u03c3").lower()
 
 
-def cleaning_steps(cased: bool) -> list[Any]:
+def albert_normalizers(cased: bool) -> list[Any]:
     steps: list[Any] = [
         # white space to Python, control characters to Rust
         normalizers.Replace(tokenizers.Regex("[\\x1c-\\x1f]"), " "),
@@ -192,7 +192,7 @@ def _combining_class() -> str:
 # ---- pipelines from bare vocabularies
 
 
-def wordpiece(
+def wordpiece_pipeline(
     vocab: dict[str, int],
     lower: bool,
     strip_accents: bool | None = None,
@@ -212,7 +212,7 @@ def wordpiece(
     return core
 
 
-def byte_bpe(
+def byte_bpe_pipeline(
     vocab: dict[str, int], merges: list[tuple[str, str]], prefix_space: bool = False
 ) -> tokenizers.Tokenizer:
     """GPT-2's byte-level BPE, as RoBERTa uses it: no normalisation, no added space."""
@@ -232,9 +232,9 @@ def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.Temp
 
 # ---- where words begin
 
-_ENGLISH = frozenset(string.ascii_letters)
+_ASCII_LETTERS = frozenset(string.ascii_letters)
 # ALBERT's own list (create_pretraining_data.py) has neither the apostrophe nor < = >
-_MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
+_PUNCTUATION = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
 _SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the space and for \t \n \v \f \r
 
 
@@ -247,7 +247,7 @@ def starts_word(kind: str, piece: str) -> bool:
     if kind == "bpe":
         return bool(_SPACE_BYTES.match(piece))
     return (
-        piece.startswith((UNDERLINE, "<"))
-        or piece in _MARKS
-        or not all(c in _ENGLISH or c in _MARKS for c in piece)
+        piece.startswith((SPACE_MARK, "<"))
+        or piece in _PUNCTUATION
+        or not all(c in _ASCII_LETTERS or c in _PUNCTUATION for c in piece)
     )

@@ -14,14 +14,21 @@ import unicodedata
 
 import numpy as np
 
-from bert_jax.data.tokenization.backends import UNDERLINE, Rust, SentencePiece, clean
+from bert_jax.data.tokenization.backends import (
+    SPACE_MARK,
+    SentencePieceBackend,
+    TokenizersBackend,
+    clean_text,
+)
 
 _MARKS = ("Mn", "Mc", "Me", "Cf")  # categories of what stands on, or joins, the letter before
 
 
-def encode(backend: Rust | SentencePiece, text: str) -> tuple[list[int], np.ndarray]:
+def encode_with_offsets(
+    backend: TokenizersBackend | SentencePieceBackend, text: str
+) -> tuple[list[int], np.ndarray]:
     """The ids that `backend.encode` gives, and int32 [n 2]: first character and end of each."""
-    if isinstance(backend, SentencePiece):
+    if isinstance(backend, SentencePieceBackend):
         ids, spans = _sentencepiece(backend, text)
     else:
         encoding = backend.core.encode(text, add_special_tokens=False)
@@ -50,7 +57,9 @@ def _with_marks(text: str, end: int, limit: int) -> int:
     return end
 
 
-def _sentencepiece(backend: SentencePiece, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def _sentencepiece(
+    backend: SentencePieceBackend, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
     """Word by word, as `SentencePiece.encode_batch` does it."""
     cleaned, owners = _cleaned(text, backend.cased)
     ids: list[int] = []
@@ -74,7 +83,7 @@ def _cleaned(text: str, cased: bool) -> tuple[str, list[int]]:
     characters: list[str] = []
     owners: list[int] = []
     for i in range(len(text) - len(text.lstrip()), len(text.rstrip())):
-        new = clean(text[i], cased)
+        new = clean_text(text[i], cased)
         if text[i].isspace():
             new = "" if text[i - 1].isspace() else " "
         characters += new
@@ -82,14 +91,14 @@ def _cleaned(text: str, cased: bool) -> tuple[str, list[int]]:
     return "".join(characters), owners
 
 
-def _pieces(backend: SentencePiece, word: str) -> list[tuple[int, int, int]]:
+def _pieces(backend: SentencePieceBackend, word: str) -> list[tuple[int, int, int]]:
     """id, first character and end of each piece of a cleaned word."""
     mapping = backend._processor.encode_as_offset_mapping(word)
     found: list[tuple[int, int, int]] = []
     for i, (begin, end) in zip(mapping["ids"], mapping["offsets"], strict=True):
         parts = backend._split_commas([i])
         for part in parts:
-            size = len(backend.pieces[part].replace(UNDERLINE, ""))
+            size = len(backend.pieces[part].replace(SPACE_MARK, ""))
             stop = end if len(parts) == 1 else min(begin + size, end)
             found.append((part, begin, stop))
             begin = stop
@@ -97,11 +106,11 @@ def _pieces(backend: SentencePiece, word: str) -> list[tuple[int, int, int]]:
 
 
 def _shared(
-    backend: SentencePiece, found: list[tuple[int, int, int]]
+    backend: SentencePieceBackend, found: list[tuple[int, int, int]]
 ) -> list[tuple[int, int, int]]:
     """Parts of one character come with their span on the last of them: each gets it."""
     for k in range(len(found) - 2, -1, -1):
         i, begin, end = found[k]
-        if begin == end and backend.pieces[i] != UNDERLINE and found[k + 1][1] == begin:
+        if begin == end and backend.pieces[i] != SPACE_MARK and found[k + 1][1] == begin:
             found[k] = (i, begin, found[k + 1][2])
     return found

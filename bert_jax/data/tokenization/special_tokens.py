@@ -16,13 +16,13 @@ class SpecialTokens(NamedTuple):
     sep: int
     doubled: bool = False
 
-    def row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
+    def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
         """The ids with special tokens, and how many of them belong to segment 0."""
         first = [self.cls, *a, self.sep]
         if b is None:
             return first, len(first)
         return [*first, *([self.sep] if self.doubled else []), *b, self.sep], len(first)
 
-    def room(self, length: int, segments: int) -> int:
+    def text_capacity(self, length: int, segments: int) -> int:
         """How many tokens of text fit into a row of `length`."""
-        return length - len(self.row([], None if segments == 1 else [])[0])
+        return length - len(self.build_row([], None if segments == 1 else [])[0])

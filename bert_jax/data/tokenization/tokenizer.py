@@ -29,13 +29,13 @@ Kind = Literal["wordpiece", "unigram", "bpe"]
 KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
 
 # pad, unk, cls, sep, mask: as published by BERT, ALBERT and RoBERTa
-SPECIALS: dict[str, tuple[str, str, str, str, str]] = {
+SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
     "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
     "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
 }
 _ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-MARK = "fingerprint.txt"  # beside the others: a damaged folder is noticed
+FINGERPRINT_FILE = "fingerprint.txt"  # beside the others: a damaged folder is noticed
 
 
 class Tokenizer:
@@ -44,7 +44,7 @@ class Tokenizer:
     def __init__(
         self,
         kind: Kind,
-        backend: backends.Rust | backends.SentencePiece,
+        backend: backends.TokenizersBackend | backends.SentencePieceBackend,
         cased: bool,
         specials: Sequence[str] | None = None,
     ):
@@ -52,7 +52,7 @@ class Tokenizer:
         self.cased = cased
         self._backend = backend
         self._ids = {piece: i for i, piece in enumerate(backend.pieces)}
-        self._specials = tuple(specials or SPECIALS[kind])
+        self._specials = tuple(specials or SPECIAL_TOKENS[kind])
         missing = [s for s in self._specials if s not in self._ids]
         if missing:
             raise ValueError(f"its vocabulary has no {' '.join(missing)}")
@@ -61,7 +61,7 @@ class Tokenizer:
         self.mask_token = self._specials[4]
         # ids that are never masked; the unknown token is not one of them
         self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
-        self.frame = SpecialTokens(self.cls_id, self.sep_id, doubled=kind == "bpe")
+        self.special_tokens = SpecialTokens(self.cls_id, self.sep_id, doubled=kind == "bpe")
 
     def __repr__(self) -> str:
         case = "cased" if self.cased else "uncased"
@@ -85,11 +85,11 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._backend.encode_batch(texts)
 
-    def encode_with_spans(self, text: str) -> tuple[list[int], np.ndarray]:
+    def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
         """As `encode`, and int32 [n 2]: the characters each piece stands for (spans.py)."""
         from bert_jax.data.tokenization import offsets
 
-        return offsets.encode(self._backend, text)
+        return offsets.encode_with_offsets(self._backend, text)
 
     def encode_with_masks(self, text: str) -> list[int]:
         """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` takes
@@ -102,9 +102,9 @@ class Tokenizer:
             ids += [] if last else [self.mask_id]
         return ids
 
-    def row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
+    def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
         """Special tokens around one segment or two, and the length of segment 0 (Frame.row)."""
-        return self.frame.row(a, b)
+        return self.special_tokens.build_row(a, b)
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._backend.decode(ids)
@@ -124,7 +124,7 @@ class Tokenizer:
         words = list(dict.fromkeys(words))
         known = [w for w in words if added_tokens.is_known(self._backend, w, self.unk_id)]
         new = [w for w in words if w not in set(known)]
-        grown = added_tokens.with_words(self.kind, self._backend, new) if new else self._backend
+        grown = added_tokens.append_words(self.kind, self._backend, new) if new else self._backend
         return Tokenizer(self.kind, grown, self.cased, self._specials), known
 
     @functools.cached_property
@@ -138,7 +138,7 @@ class Tokenizer:
 
     def _normalisation(self) -> list[Any]:
         """The switches of the pipeline beside the case."""
-        if isinstance(self._backend, backends.SentencePiece):
+        if isinstance(self._backend, backends.SentencePieceBackend):
             return []
         spec = self._backend.spec
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
@@ -153,7 +153,7 @@ class Tokenizer:
         dir = Path(dir)
         dir.mkdir(parents=True, exist_ok=True)
         pieces = self._backend.pieces
-        if isinstance(self._backend, backends.SentencePiece):
+        if isinstance(self._backend, backends.SentencePieceBackend):
             (dir / "spiece.model").write_bytes(self._backend.model)
         elif self.kind == "wordpiece":
             (dir / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
@@ -165,7 +165,7 @@ class Tokenizer:
         (dir / "tokenizer.json").write_text(self._pipeline().to_str(pretty=True), encoding="utf-8")
         config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
         (dir / "tokenizer_config.json").write_text(config, encoding="utf-8")
-        (dir / MARK).write_text(self.fingerprint + "\n", encoding="utf-8")
+        (dir / FINGERPRINT_FILE).write_text(self.fingerprint + "\n", encoding="utf-8")
 
     def _pipeline(self) -> tokenizers.Tokenizer:
         """The backend's pipeline as other readers want it: with special tokens and pairs."""
@@ -206,7 +206,7 @@ class Tokenizer:
 # ---- training and loading
 
 
-def load(dir: str | Path, cased: bool = False) -> Tokenizer:
+def load_tokenizer(dir: str | Path, cased: bool = False) -> Tokenizer:
     """Opens a folder written by `save`, or a Hugging Face one. `cased` tells what a folder of a
     bare vocabulary does not say."""
     dir = Path(dir)
@@ -221,7 +221,7 @@ def load(dir: str | Path, cased: bool = False) -> Tokenizer:
     except Exception as e:  # the libraries raise bare Exception
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(f"{dir} is not a sound tokenizer: {reason}; train or copy it again") from e
-    mark = dir / MARK
+    mark = dir / FINGERPRINT_FILE
     if mark.exists() and mark.read_bytes().strip() != tokenizer.fingerprint.encode():
         raise ValueError(
             f"{dir} is not the tokenizer that was saved there: its files and its fingerprint "
@@ -233,57 +233,59 @@ def load(dir: str | Path, cased: bool = False) -> Tokenizer:
 def _open(dir: Path, config: dict[str, Any]) -> Tokenizer:
     if (dir / "spiece.model").is_file():
         cased = not config.get("do_lower_case", True)
-        model = backends.SentencePiece((dir / "spiece.model").read_bytes(), cased)
-        return Tokenizer("unigram", model, cased, _special_strings("unigram", config))
+        model = backends.SentencePieceBackend((dir / "spiece.model").read_bytes(), cased)
+        return Tokenizer("unigram", model, cased, _special_token_strings("unigram", config))
     if (dir / "tokenizer.json").is_file():
         core = tokenizers.Tokenizer.from_file(str(dir / "tokenizer.json"))
     elif (dir / "vocab.txt").is_file():
-        core = _bare_wordpiece(dir / "vocab.txt", config)
+        core = _load_vocab_txt(dir / "vocab.txt", config)
     elif (dir / "vocab.json").is_file() and (dir / "merges.txt").is_file():
-        core = _bare_bpe(dir, config)
+        core = _load_vocab_and_merges(dir, config)
     else:
         raise ValueError(
             "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model"
         )
-    backend = backends.Rust(core)
-    kind = _kind_of(backend.spec)
-    specials = _special_strings(kind, config)
+    backend = backends.TokenizersBackend(core)
+    kind = _detect_kind(backend.spec)
+    specials = _special_token_strings(kind, config)
     core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
-    return Tokenizer(kind, backend, not _lowers(backend.spec["normalizer"]), specials)
+    return Tokenizer(kind, backend, not _lowercases(backend.spec["normalizer"]), specials)
 
 
-def _special_strings(kind: str, config: dict[str, Any]) -> list[str]:
+def _special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
     """The five special tokens: as the folder says, else as published."""
-    named = [config.get(role) or usual for role, usual in zip(_ROLES, SPECIALS[kind], strict=True)]
+    named = [
+        config.get(role) or usual for role, usual in zip(_ROLES, SPECIAL_TOKENS[kind], strict=True)
+    ]
     return [t["content"] if isinstance(t, dict) else t for t in named]
 
 
-def _bare_wordpiece(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     pieces = file.read_text(encoding="utf-8").split("\n")
     pieces = pieces[:-1] if pieces[-1] == "" else pieces
     vocab = {p.rstrip("\r"): i for i, p in enumerate(pieces)}
     if len(vocab) < len(pieces):
         raise ValueError(f"{file.name} has {len(pieces) - len(vocab)} pieces twice")
-    return backends.wordpiece(
+    return backends.wordpiece_pipeline(
         vocab,
         lower=config.get("do_lower_case", True),
         strip_accents=config.get("strip_accents"),
         chinese=config.get("tokenize_chinese_chars", True),
-        unk=_special_strings("wordpiece", config)[1],
+        unk=_special_token_strings("wordpiece", config)[1],
     )
 
 
-def _bare_bpe(dir: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     vocab = json.loads((dir / "vocab.json").read_text(encoding="utf-8"))
     lines = (dir / "merges.txt").read_text(encoding="utf-8").split("\n")
     pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
     bad = next((p for p in pairs if len(p) != 2), None)
     if bad is not None:
         raise ValueError(f"merges.txt has a line that is not two pieces: {' '.join(bad)[:40]!r}")
-    return backends.byte_bpe(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
+    return backends.byte_bpe_pipeline(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
 
 
-def _kind_of(spec: dict[str, Any]) -> Kind:
+def _detect_kind(spec: dict[str, Any]) -> Kind:
     model = spec["model"]["type"]
     if model == "BPE" and "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
         raise ValueError("its BPE is not byte-level")
@@ -293,6 +295,6 @@ def _kind_of(spec: dict[str, Any]) -> Kind:
     return kinds[model]
 
 
-def _lowers(normalizer: dict[str, Any] | None) -> bool:
+def _lowercases(normalizer: dict[str, Any] | None) -> bool:
     steps = (normalizer or {}).get("normalizers", [normalizer or {}])
     return any(s.get("lowercase") or s.get("type") == "Lowercase" for s in steps)

@@ -14,9 +14,9 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from bert_jax.data.documents import sentences
+from bert_jax.data.documents import split_sentences
 from bert_jax.data.tokenization import backends
-from bert_jax.data.tokenization.tokenizer import KINDS, SPECIALS, Kind, Tokenizer
+from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
 
 _INSIDE = 0xF0000  # the plane where letters inside a word go while WordPiece is trained
 _ALPHABET = 1000  # most characters of a WordPiece vocabulary, as in the published one
@@ -44,7 +44,7 @@ def train_tokenizer(
     return trainers_[kind](itertools.chain([first], stream), vocab_size, cased)
 
 
-def sample(texts: Iterable[str], megabytes: float) -> Iterator[str]:
+def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
     """All texts, or where they are more than so many million characters, about that much of
     them, drawn evenly and in their order: those whose numbers have the smallest hashes. It
     follows from the texts alone, and no more is ever held in memory."""
@@ -91,8 +91,8 @@ def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
     disagree. Here letters inside a word are moved to another plane of Unicode instead, plain
     BPE is trained on that, and the letters are moved back: "the" -> t h' e' -> the, ##he.
     """
-    specials = wordpiece_specials(vocab_size)
-    base = backends.wordpiece({"[UNK]": 0}, lower=not cased)
+    specials = wordpiece_special_tokens(vocab_size)
+    base = backends.wordpiece_pipeline({"[UNK]": 0}, lower=not cased)
     core = tokenizers.Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     free = max(vocab_size - len(specials), 2)
@@ -110,15 +110,15 @@ def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
     )
     _check_size(vocab_size, len(pieces), "wordpiece")
     vocab = {p: i for i, p in enumerate(pieces)}
-    built = backends.wordpiece(vocab, lower=not cased)
-    built.add_special_tokens(list(SPECIALS["wordpiece"]))
-    return Tokenizer("wordpiece", backends.Rust(built), cased)
+    built = backends.wordpiece_pipeline(vocab, lower=not cased)
+    built.add_special_tokens(list(SPECIAL_TOKENS["wordpiece"]))
+    return Tokenizer("wordpiece", backends.TokenizersBackend(built), cased)
 
 
-def wordpiece_specials(vocab_size: int) -> list[str]:
+def wordpiece_special_tokens(vocab_size: int) -> list[str]:
     """BERT's published layout: [PAD] is 0, [UNK] [CLS] [SEP] [MASK] are 100 to 103, and unused
     pieces stand between. Below 1,000 pieces that would be a waste: there they are 0 to 4."""
-    pad, *others = SPECIALS["wordpiece"]
+    pad, *others = SPECIAL_TOKENS["wordpiece"]
     return [pad, *([f"[unused{i}]" for i in range(1, 100)] if vocab_size >= 1000 else []), *others]
 
 
@@ -164,13 +164,13 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    backend = backends.Rust(core)
+    backend = backends.TokenizersBackend(core)
     _check_size(vocab_size, len(backend.pieces) + 1, "bpe")
     vocab = {p: i for i, p in enumerate([*backend.pieces, "<mask>"])}
     merges = [tuple(m.split(" ")) for m in backend.weights.decode().split("\n") if m]
-    built = backends.byte_bpe(vocab, merges)  # type: ignore[arg-type]
-    built.add_special_tokens(list(SPECIALS["bpe"]))
-    return Tokenizer("bpe", backends.Rust(built), cased=True)
+    built = backends.byte_bpe_pipeline(vocab, merges)  # type: ignore[arg-type]
+    built.add_special_tokens(list(SPECIAL_TOKENS["bpe"]))
+    return Tokenizer("bpe", backends.TokenizersBackend(built), cased=True)
 
 
 # ---- Unigram
@@ -213,7 +213,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
             _check_size(vocab_size, int(at_least[1]) + 1, "unigram")
         raise ValueError(f"SentencePiece cannot train on this text: {e}") from e
     model = _rounded(found.getvalue())
-    return Tokenizer("unigram", backends.SentencePiece(model, cased), cased)
+    return Tokenizer("unigram", backends.SentencePieceBackend(model, cased), cased)
 
 
 def _rounded(model: bytes) -> bytes:
@@ -227,6 +227,6 @@ def _rounded(model: bytes) -> bytes:
 
 def _unigram_sentences(texts: Iterator[str], cased: bool) -> Iterator[str]:
     for text in texts:
-        for sentence in sentences(text):
-            cleaned = backends.clean(sentence, cased).replace(_CUT, "")
+        for sentence in split_sentences(text):
+            cleaned = backends.clean_text(sentence, cased).replace(_CUT, "")
             yield re.sub(r"(?<=\d),", _CUT + ",", cleaned)

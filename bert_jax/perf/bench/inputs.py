@@ -46,7 +46,7 @@ class BenchInputs:
         """Tokens per second of the loader alone, after its first batches."""
         if self.batches is None:
             return None
-        stream = self.batches.start(0)
+        stream = self.batches.iterate(0)
         for _ in range(self.experiment.data.threads + 1):
             next(stream)
         real = padded = 0
@@ -68,8 +68,10 @@ def of_corpus(asked: Experiment) -> BenchInputs:
     stages = mixture.open_stages(asked)
     opened = [corpus for stage in stages for corpus in stage.corpora]
     experiment = mixture.fill_in_config(asked, opened)
-    vocabulary = mixture.vocabulary(stages[-1])
-    return BenchInputs(experiment, vocabulary, mixture.training(experiment, stages), "corpus")
+    vocabulary = mixture.corpus_vocabulary(stages[-1])
+    return BenchInputs(
+        experiment, vocabulary, mixture.training_loader(experiment, stages), "corpus"
+    )
 
 
 def random(asked: Experiment, stack: ExitStack) -> BenchInputs:
@@ -99,7 +101,7 @@ def write_random(folder: Path, rows: int, length: int, vocab_size: int) -> recor
     for i in range(rows):
         tokens = rng.integers(SPECIALS + 1, vocab_size, length, np.int32)
         row = TokenRow(tokens, length // 2, i % 2)
-        writer.add([records.example(row, length, 0, dtype)])
+        writer.add([records.serialize_row(row, length, 0, dtype)])
     writer.close()
     files = sorted(str(f) for f in folder.glob("*array_record*"))
     return records.RecordSource(ArrayRecordDataSource(files), dtype, packed=False)

@@ -54,7 +54,7 @@ class BertJax:
         numbers of the step before fetched while one runs."""
         if self.rows.batches is None:
             return None
-        ahead, before = self.rows.batches.start(0), None
+        ahead, before = self.rows.batches.iterate(0), None
         self.wait()
 
         def dispatch() -> tuple[Any, float]:

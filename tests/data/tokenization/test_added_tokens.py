@@ -50,7 +50,7 @@ def test_new_words_are_the_last_pieces_and_old_texts_stay(
     assert new.encode_batch(lines) == old.encode_batch(lines)
     assert new.word_starts()[600:].all()
     new.save(tmp_path)
-    again = tokenizer.load(tmp_path)
+    again = tokenizer.load_tokenizer(tmp_path)
     assert again.fingerprint == new.fingerprint
     assert again.encode_batch(TEXTS) == new.encode_batch(TEXTS)
 
@@ -75,9 +75,9 @@ def test_a_unigram_pipeline_grows_as_its_model_does(grown_of: Any, tmp_path: Pat
     """A Hugging Face folder may hold tokenizer.json alone."""
     old, new = grown_of("unigram")
     old.save(tmp_path)
-    for name in ("spiece.model", tokenizer.MARK):
+    for name in ("spiece.model", tokenizer.FINGERPRINT_FILE):
         (tmp_path / name).unlink()
-    grown, known = tokenizer.load(tmp_path).with_words(WORDS)
+    grown, known = tokenizer.load_tokenizer(tmp_path).with_words(WORDS)
     assert known == []
     assert grown.encode_batch(TEXTS) == new.encode_batch(TEXTS)
 
@@ -93,4 +93,4 @@ def test_ids_are_those_of_transformers(
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert len(theirs) == 605
     for text in [*TEXTS, *lines[:100]]:
-        assert theirs(text)["input_ids"] == new.row(new.encode(text))[0]
+        assert theirs(text)["input_ids"] == new.build_row(new.encode(text))[0]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from bert_jax.data.documents import sentences
+from bert_jax.data.documents import split_sentences
 from bert_jax.data.tokenization import backends, tokenizer, training
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
@@ -76,13 +76,15 @@ def test_training_is_deterministic(kind, paragraphs, trained):
 def test_save_and_load_change_nothing(kind, paragraphs, trained, tmp_path):
     tok = trained[kind]
     tok.save(tmp_path)
-    again = tokenizer.load(tmp_path)
+    again = tokenizer.load_tokenizer(tmp_path)
     assert (again.kind, again.cased, again.fingerprint) == (tok.kind, tok.cased, tok.fingerprint)
     assert again.encode_batch(paragraphs) == tok.encode_batch(paragraphs)
     for file in ("tokenizer.json", "spiece.model"):  # the bare vocabulary is enough
         if kind != "unigram" and (tmp_path / file).exists():
             (tmp_path / file).unlink()
-    assert tokenizer.load(tmp_path).encode_batch(paragraphs) == tok.encode_batch(paragraphs)
+    assert tokenizer.load_tokenizer(tmp_path).encode_batch(paragraphs) == tok.encode_batch(
+        paragraphs
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,9 +98,9 @@ def test_special_strings_in_a_text_are_text(kind, trained):
 
 def test_rows_carry_the_family_s_special_tokens(trained):
     a, b = [10, 11], [12]
-    assert trained["wordpiece"].row(a, b) == ([101, 10, 11, 102, 12, 102], 4)
-    assert trained["unigram"].row(a) == ([2, 10, 11, 3], 4)
-    assert trained["bpe"].row(a, b) == ([0, 10, 11, 2, 2, 12, 2], 4)
+    assert trained["wordpiece"].build_row(a, b) == ([101, 10, 11, 102, 12, 102], 4)
+    assert trained["unigram"].build_row(a) == ([2, 10, 11, 3], 4)
+    assert trained["bpe"].build_row(a, b) == ([0, 10, 11, 2, 2, 12, 2], 4)
 
 
 def test_words_begin_where_the_vocabulary_says(trained):
@@ -147,7 +149,7 @@ def test_a_model_with_such_pieces_splits_them(paragraphs):
         user_defined_symbols=["1990,"],
         minloglevel=2,
     )
-    model = backends.SentencePiece(found.getvalue(), cased=False)
+    model = backends.SentencePieceBackend(found.getvalue(), cased=False)
     assert "1990," in model.pieces
     encoded = [model.pieces[i] for i in model.encode("in 1990, we")]
     assert "1990," not in encoded
@@ -199,25 +201,25 @@ def test_a_damaged_folder_is_refused(kind, harm, trained, tmp_path):
     harmed = {"cut": data[: len(data) // 2], "empty": b"", "noise": b"\x00" * 999, "case": data}
     file.write_bytes(harmed[harm])
     with pytest.raises(ValueError, match="train or copy it again") as caught:
-        tokenizer.load(tmp_path)
+        tokenizer.load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected tokenizer\.json, vocab\.txt"):
-        tokenizer.load(tmp_path)
+        tokenizer.load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
-        tokenizer.load(tmp_path / "none")
+        tokenizer.load_tokenizer(tmp_path / "none")
 
 
 def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nthe\n")
     with pytest.raises(ValueError, match=r"its vocabulary has no \[CLS\] \[SEP\] \[MASK\]"):
-        tokenizer.load(tmp_path)
+        tokenizer.load_tokenizer(tmp_path)
 
 
 def test_training_layout_of_wordpiece():
-    published = training.wordpiece_specials(30522)
+    published = training.wordpiece_special_tokens(30522)
     assert [published.index(s) for s in ("[PAD]", "[UNK]", "[MASK]")] == [0, 100, 103]
 
 
@@ -238,14 +240,14 @@ def test_transformers_gives_the_same_ids(kind, cased, paragraphs, tmp_path):
     tok.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=10**6)
     text = SAMPLE.read_text(encoding="utf-8").splitlines()
-    lines = ["", *(s for p in text for s in sentences(p))][:8000] + noise(2200) + ["x" * 101]
+    lines = ["", *(s for p in text for s in split_sentences(p))][:8000] + noise(2200) + ["x" * 101]
     ours = tok.encode_batch(lines)
-    assert [tok.row(a)[0] for a in ours] == theirs(lines)["input_ids"]
-    pairs = [tok.row(a, b) for a, b in zip(ours, reversed(ours), strict=True)]
+    assert [tok.build_row(a)[0] for a in ours] == theirs(lines)["input_ids"]
+    pairs = [tok.build_row(a, b) for a, b in zip(ours, reversed(ours), strict=True)]
     found = theirs(lines, lines[::-1])
     assert [ids for ids, _ in pairs] == found["input_ids"]
     if kind != "bpe":
         types = [[0] * split + [1] * (len(ids) - split) for ids, split in pairs]
         assert types == found["token_type_ids"]
     masked = f"Paris is the {tok.mask_token} of France"
-    assert tok.row(tok.encode_with_masks(masked))[0] == theirs(masked)["input_ids"]
+    assert tok.build_row(tok.encode_with_masks(masked))[0] == theirs(masked)["input_ids"]
