@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from study import plan, together
-from study.claims import BY_LETTER, CLAIMS, ORDER
-from study.scales import SCALES
+from study import jobs as plan
+from study import worker_pool as together
+from study.hypotheses import BY_LETTER, HYPOTHESES, ORDER
+from study.presets import PRESETS
 
 
 def main(args: list[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures the papers' claims: `--scale cpu` takes up to 90 minutes on two "
         "cores and can be stopped at any point; the same command goes on.",
     )
-    parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
+    parser.add_argument("--scale", choices=sorted(PRESETS), default="cpu")
     parser.add_argument("--out", type=Path, default=None, help="default: runs/study-SCALE")
     parser.add_argument("--docs", type=Path, default=None, metavar="DIR",
                         help="where the page goes; default: OUT/page")  # fmt: skip
@@ -62,13 +63,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _go(asked: argparse.Namespace) -> int:
-    scale = SCALES[asked.scale]
+    scale = PRESETS[asked.scale]
     out = asked.out or Path("runs") / f"study-{scale.name}"
     docs = asked.docs or out / "page"
     if asked.page:
         return _write(docs, None)
     letters = [x for x in asked.only.split(",") if x] or (
-        ORDER if scale.name == "gpu" else [c.letter for c in CLAIMS]
+        ORDER if scale.name == "gpu" else [c.letter for c in HYPOTHESES]
     )
     if unknown := [x for x in letters if x not in BY_LETTER]:
         raise ValueError(f"--only has {unknown[0]!r}: expected letters of {', '.join(BY_LETTER)}")
@@ -83,19 +84,19 @@ def _go(asked: argparse.Namespace) -> int:
         raise ValueError(
             f"--tasks {asked.tasks} is not a folder: expected one with a folder a task"
         )
-    from study import collect
-    from study.materials import Materials
+    from study import results as collect
+    from study.datasets import Datasets
     from study.runner import Study
 
     text = tuple(asked.text or scale.text)
-    materials = Materials(out / "data", scale, text, asked.tasks, asked.workers)
+    materials = Datasets(out / "data", scale, text, asked.tasks, asked.workers)
     study = Study(out, scale, materials, asked.lean)
     print(plan.table(works, scale, processes), file=sys.stderr)
     before = len(study.failures())
     stopped = study.run(works, asked.minutes, processes)
     if stopped:
         return 128 + stopped
-    everything = plan.work(CLAIMS, scale)
+    everything = plan.work(HYPOTHESES, scale)
     _write(docs, collect.collect(study, everything, processes))
     if stopped == 0:
         print("the minutes are over: the same command goes on")
@@ -118,7 +119,8 @@ def _processes(asked: int | None, scale: str) -> int:
 
 
 def _write(docs: Path, store: dict | None) -> int:
-    from study import curves, page
+    from study import page
+    from study import plots as curves
 
     docs.mkdir(parents=True, exist_ok=True)
     file = docs / "study.json"

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.utils import io
-from study import blocks, judge, svg
+from study import blocks, svg
+from study import verdict as judge
 from study.blocks import Block, Heading, Paragraph, Plot, Points, Table
-from study.claim import Claim, Row
-from study.claims import CLAIMS
-from study.judge import Judged
-from study.measures import MEASURES, Record
-from study.plan import ANSWERS
+from study.hypotheses import HYPOTHESES
+from study.hypothesis import Hypothesis, ResultRow
+from study.jobs import ANSWERS
+from study.metrics import METRICS, Record
+from study.verdict import Judgment
 
 PLOTS = "study"  # the folder beside the page
-METRICS = {
+CURVES = {
     "eval_mlm_loss": "validation MLM loss (nat): of a model, or of its generator",
     "eval_rtd_auc": "validation AUC of replaced tokens",
 }
@@ -45,10 +46,10 @@ def write(store: dict[str, Any], out: Path) -> list[Path]:
 
 def build(store: dict[str, Any]) -> list[Block]:
     records: list[Record] = store["runs"]
-    judged = {claim.letter: judge.verdict(claim, records) for claim in CLAIMS}
+    judged = {claim.letter: judge.verdict(claim, records) for claim in HYPOTHESES}
     every = [j for _, statements in judged.values() for j in statements]
     page: list[Block] = [Heading(TITLE, 1), *_opening(store), _method(every), _summary(judged)]
-    for claim in CLAIMS:
+    for claim in HYPOTHESES:
         page += _claim(claim, records, *judged[claim.letter])
     return [*page, *_failed(store["failed"]), *_runs(records)]
 
@@ -83,7 +84,7 @@ def _opening(store: dict[str, Any]) -> list[Block]:
     ]
 
 
-def _method(judged: Sequence[Judged]) -> Block:
+def _method(judged: Sequence[Judgment]) -> Block:
     """How differences were judged, and of how many statements."""
     compared = sum(j.limit is not None for j in judged)
     return Paragraph(
@@ -100,9 +101,9 @@ def _method(judged: Sequence[Judged]) -> Block:
     )
 
 
-def _summary(judged: dict[str, tuple[str, list[Judged]]]) -> Block:
+def _summary(judged: dict[str, tuple[str, list[Judgment]]]) -> Block:
     rows = []
-    for claim in CLAIMS:
+    for claim in HYPOTHESES:
         verdict, statements = judged[claim.letter]
         counts = Counter(j.verdict for j in statements)
         told = ", ".join(f"{n} {v}" for v, n in counts.items())
@@ -111,12 +112,12 @@ def _summary(judged: dict[str, tuple[str, list[Judged]]]) -> Block:
 
 
 def _claim(
-    claim: Claim, records: Sequence[Record], verdict: str, judged: Sequence[Judged]
+    claim: Hypothesis, records: Sequence[Record], verdict: str, judged: Sequence[Judgment]
 ) -> list[Block]:
     letter = claim.letter
     made: list[Block] = [
         Heading(f"({letter}) {claim.title}"),
-        Paragraph(f"**Claim.** {claim.says}"),
+        Paragraph(f"**Hypothesis.** {claim.says}"),
         Paragraph(f"**What would count against it.** {claim.against}"),
         Paragraph(f"**Found: {verdict}.**"),
         Points(tuple(sentence(j) for j in judged)),
@@ -132,13 +133,13 @@ def _claim(
     return made
 
 
-def sentence(judged: Judged) -> str:
+def sentence(judged: Judgment) -> str:
     """One statement, what was found, and by how much."""
     says = judged.says
     text = says.text if says.main else f"*beside it:* {says.text}"
     if judged.difference is None:
         return f"{text}: **{judged.verdict}**"
-    shown = MEASURES[says.measure.partition(">")[0]].form.format
+    shown = METRICS[says.measure.partition(">")[0]].form.format
     told = [f"difference {_signed(shown(judged.difference))}"]
     if says.margin:
         told[0] += f", where {_signed(shown(says.margin))} is allowed"
@@ -155,8 +156,8 @@ def _signed(number: str) -> str:
     return number if number.startswith("-") else f"+{number}"
 
 
-def _table(claim: Claim, records: Sequence[Record]) -> Table:
-    ours = [MEASURES[m].title for m in claim.measures]
+def _table(claim: Hypothesis, records: Sequence[Record]) -> Table:
+    ours = [METRICS[m].title for m in claim.measures]
     theirs = [f"*{c}*" for c in claim.columns]
     rows = []
     for row in claim.rows:
@@ -167,33 +168,33 @@ def _table(claim: Claim, records: Sequence[Record]) -> Table:
     return Table(("", "seeds", *ours, *theirs), tuple(rows))
 
 
-def cell(records: Sequence[Record], row: Row, measure: str) -> str:
+def cell(records: Sequence[Record], row: ResultRow, measure: str) -> str:
     """The mean over seeds and, of several, the standard deviation."""
     found = list(judge.values(records, row.arm.name, measure).values())
     if not found:
         return "not run" if not any(r["arm"] == row.arm.name for r in records) else "-"
-    shown = MEASURES[measure].shown
-    if len(found) == 1 or MEASURES[measure].higher is None:
+    shown = METRICS[measure].shown
+    if len(found) == 1 or METRICS[measure].higher is None:
         return shown(statistics.mean(found))
     return f"{shown(statistics.mean(found))} ± {shown(statistics.stdev(found))}"
 
 
-def _plots(claim: Claim, records: Sequence[Record]) -> Iterable[Plot]:
+def _plots(claim: Hypothesis, records: Sequence[Record]) -> Iterable[Plot]:
     for what in claim.drawn:
-        if what in MEASURES:
+        if what in METRICS:
             rows = [
                 svg.Dots(r.label, tuple(judge.values(records, r.arm.name, what).values()))
                 for r in claim.rows
             ]
-            drawn = svg.dots(MEASURES[what].title, rows)
+            drawn = svg.dots(METRICS[what].title, rows)
         else:
             of_rows = [_curve(row.label, _of(records, row), what) for row in claim.rows]
-            drawn = svg.lines(METRICS[what], "FLOPs", [line for line in of_rows if line])
+            drawn = svg.lines(CURVES[what], "FLOPs", [line for line in of_rows if line])
         if drawn:
             yield Plot(f"{claim.letter}-{what.removeprefix('eval_')}", drawn)
 
 
-def _of(records: Sequence[Record], row: Row) -> list[Record]:
+def _of(records: Sequence[Record], row: ResultRow) -> list[Record]:
     return sorted((r for r in records if r["arm"] == row.arm.name), key=lambda r: r["seed"])
 
 
@@ -210,13 +211,13 @@ def _curve(label: str, runs: Sequence[Record], metric: str) -> svg.Line | None:
     return svg.Line(label, points, band)
 
 
-def _scores(records: Sequence[Record], row: Row, what: str) -> list[tuple[float, ...]]:
+def _scores(records: Sequence[Record], row: ResultRow, what: str) -> list[tuple[float, ...]]:
     """Of each layer the seeds' scores, in percent."""
     found = [r["layers"][what] for r in _of(records, row) if what in r.get("layers", {})]
     return [tuple(100 * v for v in layer) for layer in zip(*found, strict=True)]
 
 
-def _idle(claim: Claim, records: Sequence[Record]) -> list[Block]:
+def _idle(claim: Hypothesis, records: Sequence[Record]) -> list[Block]:
     """The arms that had not begun to learn, and what shows it."""
     told = []
     for row in claim.rows:
@@ -225,12 +226,12 @@ def _idle(claim: Claim, records: Sequence[Record]) -> list[Block]:
         idle = [m for m in needs if not judge.begun(records, row.arm.name, m)]
         if idle:
             there = [m for m in (*idle, "rtd_auc") if judge.values(records, row.arm.name, m)]
-            shown = [f"{MEASURES[m].title} {cell(records, row, m)}" for m in there]
+            shown = [f"{METRICS[m].title} {cell(records, row, m)}" for m in there]
             told.append(f"`{row.arm.name}`: {', '.join(shown)}")
     return [Paragraph("**Had not begun to learn.**"), Points(tuple(told))] if told else []
 
 
-def _layer_table(claim: Claim, records: Sequence[Record]) -> Table:
+def _layer_table(claim: Hypothesis, records: Sequence[Record]) -> Table:
     rows = []
     for row in claim.rows:
         for what in claim.layers:
@@ -242,7 +243,7 @@ def _layer_table(claim: Claim, records: Sequence[Record]) -> Table:
     return Table(head, tuple((*r, *[""] * (most - len(r))) for r in rows))
 
 
-def _layer_plots(claim: Claim, records: Sequence[Record]) -> Iterable[Plot]:
+def _layer_plots(claim: Hypothesis, records: Sequence[Record]) -> Iterable[Plot]:
     for what in claim.layers:
         lines = []
         for row in claim.rows:
@@ -276,10 +277,10 @@ def _runs(records: Sequence[Record]) -> list[Block]:
                 f"`{r['name']}`",
                 r["claims"],
                 str(r["steps"]),
-                MEASURES["parameters"].shown(r["tokens"]),
+                METRICS["parameters"].shown(r["tokens"]),
                 f"{r['flops']['sparse']:.2e}",
                 f"{r['flops']['published']:.2e}",
-                MEASURES["parameters"].shown(r["parameters"]),
+                METRICS["parameters"].shown(r["parameters"]),
                 *("" if loss is None else f"{loss:.3f}" for loss in losses),
                 tasks,
             )

@@ -37,12 +37,14 @@ from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
 from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import io, metrics_log
-from study import exam, plan, together
-from study.claims import CLAIMS
-from study.deadline import deadline
-from study.materials import Materials
-from study.plan import ANSWERS, Work
-from study.scales import Scale
+from study import evaluate as exam
+from study import jobs as plan
+from study import worker_pool as together
+from study.datasets import Datasets
+from study.hypotheses import HYPOTHESES
+from study.jobs import ANSWERS, Job
+from study.presets import Preset
+from study.stop_request import deadline
 
 TRAINING = "training"  # the step that all others need
 PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}
@@ -57,12 +59,12 @@ class Study:
     """A folder, and all that is done in it."""
 
     out: Path
-    scale: Scale
-    materials: Materials
+    scale: Preset
+    materials: Datasets
     lean: bool = False  # drop the checkpoints of runs that no claim of the scale needs any more
 
     def run(
-        self, works: Sequence[Work], minutes: float | None = None, processes: int = 1
+        self, works: Sequence[Job], minutes: float | None = None, processes: int = 1
     ) -> int | None:
         """Everything of `works` that is not done, so many at a time; returns the signal that ended
         it before, 0 where the minutes did. ValueError: the folder is another study's, or in use;
@@ -78,11 +80,11 @@ class Study:
         return 0 if asked["over"] else asked["signal"] or None
 
     def one_by_one(
-        self, numbered: Iterable[tuple[int, Work]], of: int, asked: dict[str, Any]
+        self, numbered: Iterable[tuple[int, Job]], of: int, asked: dict[str, Any]
     ) -> None:
         """Each of the works as it comes, until a signal does."""
         self._keep_compiled()
-        whole = {work.run.name: work for work in plan.work(CLAIMS, self.scale)}
+        whole = {work.run.name: work for work in plan.work(HYPOTHESES, self.scale)}
         for number, work in numbered:
             self._say(f"{number}/{of} {work.run.name}")
             try:
@@ -126,7 +128,7 @@ class Study:
                 f"{', '.join(before['text'])} with another --{what}: choose another --out"
             )
 
-    def _work(self, work: Work, asked: dict[str, Any]) -> None:
+    def _work(self, work: Job, asked: dict[str, Any]) -> None:
         for name, step in self._steps(work):
             if asked["signal"]:
                 raise Stopped
@@ -147,7 +149,7 @@ class Study:
                 asked["signal"] = asked["signal"] or signalled
                 raise Stopped
 
-    def complete(self, work: Work) -> bool:
+    def complete(self, work: Job) -> bool:
         """Whether all that is measured on a run is there; its checkpoints may be gone."""
         found = self.measured(work)
         return (
@@ -160,13 +162,13 @@ class Study:
             and all(out is None or out.exists() for out in self.probed(work).values())
         )
 
-    def tasks_of(self, work: Work) -> list[str]:
+    def tasks_of(self, work: Job) -> list[str]:
         return [*(self.materials.names() if work.tasks else []), *([ANSWERS] * work.answers)]
 
-    def tuned(self, work: Work, name: str) -> Path:
+    def tuned(self, work: Job, name: str) -> Path:
         return self.out / "tasks" / name / work.run.name
 
-    def probed(self, work: Work) -> dict[str, Path | None]:
+    def probed(self, work: Job) -> dict[str, Path | None]:
         """Where the layers' scores go; None: no task is of this kind."""
         found: dict[str, Path | None] = {}
         for what, (kind, _) in PROBES.items() if work.layers else ():
@@ -174,7 +176,7 @@ class Study:
             found[what] = self.out / "layers" / names[0] / work.run.name if names else None
         return found
 
-    def _steps(self, work: Work) -> Iterator[tuple[str, Callable[[], int | None]]]:
+    def _steps(self, work: Job) -> Iterator[tuple[str, Callable[[], int | None]]]:
         yield TRAINING, lambda: self.train(work)
         for name, asked in (("held_out", work.held_out), ("pairs", work.pairs)):
             if asked:
@@ -185,10 +187,10 @@ class Study:
             if out is not None and not out.exists():
                 yield f"layers: {what}", lambda what=what, out=out: self.layers(work, what, out)
 
-    def folder(self, work: Work) -> Path:
+    def folder(self, work: Job) -> Path:
         return self.out / "runs" / work.run.name
 
-    def train(self, work: Work) -> int | None:
+    def train(self, work: Job) -> int | None:
         run = work.run.experiment
         folder = self.folder(work)
         done = folder.is_dir() and newest(folder) >= run.run.steps
@@ -197,12 +199,12 @@ class Study:
         path = str(self.materials.corpus(work.run.corpus))
         return pretrain(replace(run, run=dict(dir=str(folder)), data=dict(path=path)))
 
-    def measured(self, work: Work) -> dict[str, Any]:
+    def measured(self, work: Job) -> dict[str, Any]:
         """What is neither a task nor in the run's own log."""
         file = self.out / "measured" / f"{work.run.name}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
-    def measure(self, work: Work, name: str) -> None:
+    def measure(self, work: Job, name: str) -> None:
         if name in (found := self.measured(work)):
             return
         run, rows = self.folder(work), 4 * self.scale.eval_batches * self.scale.batch_size
@@ -216,7 +218,7 @@ class Study:
         file.parent.mkdir(parents=True, exist_ok=True)
         io.write_text(file, json.dumps(found, indent=2) + "\n")
 
-    def tune(self, work: Work, name: str) -> int | None:
+    def tune(self, work: Job, name: str) -> int | None:
         """One recipe and one head for all models: a dense layer on the first token's features."""
         folder = self.tuned(work, name)
         if results.read_results(folder) is not None:
@@ -243,7 +245,7 @@ class Study:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return stopped
 
-    def layers(self, work: Work, what: str, out: Path) -> None:
+    def layers(self, work: Job, what: str, out: Path) -> None:
         """Scores of linear models on the features of every layer."""
         kind, pool = PROBES[what]
         model = bert_jax.load(self.folder(work))
@@ -258,7 +260,7 @@ class Study:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [json.loads(line) for line in lines]
 
-    def _failed(self, work: Work, step: str, error: Exception) -> None:
+    def _failed(self, work: Job, step: str, error: Exception) -> None:
         """What cannot be done of one run does not end the study; the page names it."""
         told = f"{type(error).__name__}: {error}"
         line = {"run": work.run.name, "step": step, "error": told, "at": time.time()}

@@ -12,12 +12,15 @@ import pytest
 from bert_jax.data import documents
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.tasks import read as read_task
-from study import exam, made, materials, plan
-from study.arms import Corpus
-from study.claims import BY_LETTER
-from study.materials import Materials
+from study import datasets as materials
+from study import evaluate as exam
+from study import jobs as plan
+from study import synthetic_tasks as made
+from study.datasets import Datasets
+from study.hypotheses import BY_LETTER
+from study.presets import CPU, PRESETS, SMOKE
 from study.runner import Study
-from study.scales import CPU, SCALES, SMOKE
+from study.variants import Corpus
 from tests.helpers.study_samples import WORDS, write_text
 
 
@@ -32,7 +35,7 @@ def text(tmp_path: Path) -> str:
 def test_a_part_of_the_text_has_none_of_the_documents_that_validate_the_whole(
     text: str, tmp_path: Path
 ) -> None:
-    own = Materials(tmp_path / "data", SMOKE, (text,))
+    own = Datasets(tmp_path / "data", SMOKE, (text,))
     whole = [d.paragraphs for d in documents.read_documents([text])]
     part = [d.paragraphs for d in documents.read_documents([str(own.part(4))])]
     training = [d for i, d in enumerate(whole) if i % 20 != 19]
@@ -82,7 +85,7 @@ def test_test_rows_with_labels_are_what_is_scored(tmp_path: Path) -> None:
 
 
 def test_tasks_made_from_text_are_tasks_that_can_be_read(text: str, tmp_path: Path) -> None:
-    own = Materials(tmp_path / "data", SMOKE, (text,))
+    own = Datasets(tmp_path / "data", SMOKE, (text,))
     assert own.names() == ["capitals", "same", "stops"]
     for name in [*own.names(), plan.ANSWERS]:
         dataset = read_task(own.kind(name), own.task(name))
@@ -109,7 +112,7 @@ def test_tasks_that_are_not_there_are_told_of_before_the_first_run(
     (given / "t").mkdir(parents=True)
     (given / "t/train.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
     (given / "t/dev.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
-    study = Study(tmp_path / "out", SMOKE, Materials(tmp_path / "data", SMOKE, (text,), given))
+    study = Study(tmp_path / "out", SMOKE, Datasets(tmp_path / "data", SMOKE, (text,), given))
     with pytest.raises(ValueError, match=r"has no qa/train.json .*: add them, or leave"):
         study.run(plan.work([BY_LETTER["g"]], SMOKE))
     assert not (tmp_path / "out/runs").exists()
@@ -138,7 +141,7 @@ def test_a_gap_asks_for_a_name_that_stands_in_the_text_before() -> None:
 
 @pytest.mark.slow
 def test_rows_of_the_sample_are_as_full_as_the_scale_says(tmp_path: Path) -> None:
-    own = Materials(tmp_path, CPU, CPU.text, workers=1)
+    own = Datasets(tmp_path, CPU, CPU.text, workers=1)
     for name, filled in CPU.filled.items():
         kind, segments, length = name.split("-")
         folder = own.corpus(Corpus(kind, segments, int(length)))  # type: ignore[arg-type]
@@ -147,7 +150,7 @@ def test_rows_of_the_sample_are_as_full_as_the_scale_says(tmp_path: Path) -> Non
 
 
 def test_the_scales_know_how_full_the_rows_of_their_corpora_are() -> None:
-    for scale in (CPU, SCALES["gpu"]):
+    for scale in (CPU, PRESETS["gpu"]):
         works = plan.work(BY_LETTER.values(), scale)
         assert {w.run.corpus.whole for w in works} == set(scale.filled)
 

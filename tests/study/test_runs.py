@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from study import collect, plan, runner
+from study import jobs as plan
+from study import results as collect
+from study import runner
 from study.__main__ import main
-from study.arms import Arm, Corpus
-from study.claim import Claim, Row
-from study.claims import BY_LETTER
-from study.deadline import deadline
-from study.materials import Materials
+from study.datasets import Datasets
+from study.hypotheses import BY_LETTER
+from study.hypothesis import Hypothesis, ResultRow
+from study.presets import SMOKE
 from study.runner import Study
-from study.scales import SMOKE
+from study.stop_request import deadline
+from study.variants import Corpus, Variant
 from tests.helpers.study_samples import write_text
 
 
@@ -50,17 +52,17 @@ class Made:
 @pytest.fixture
 def study(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     out = tmp_path / "out"
-    own = Materials(out / "data", SMOKE, (text,))
+    own = Datasets(out / "data", SMOKE, (text,))
 
-    def corpus(_: Materials, wanted: Corpus) -> Path:
+    def corpus(_: Datasets, wanted: Corpus) -> Path:
         folder = out / "data" / "corpora" / wanted.name
         folder.mkdir(parents=True, exist_ok=True)
         counts = {"rows": 32, "tokens": 32 * 20}
         (folder / "corpus.json").write_text(json.dumps({"train": counts}))
         return folder
 
-    monkeypatch.setattr(Materials, "corpus", corpus)
-    monkeypatch.setattr(Materials, "ready", lambda *_: None)
+    monkeypatch.setattr(Datasets, "corpus", corpus)
+    monkeypatch.setattr(Datasets, "ready", lambda *_: None)
     monkeypatch.setattr(Study, "tasks_of", lambda *_: [])
     monkeypatch.setattr(runner.exam, "held_out", lambda *_: {"mlm_loss": 6.0})
     monkeypatch.setattr(runner.exam, "pairs", lambda *_: {"nsp": 0.5, "sop": 0.5})
@@ -146,7 +148,7 @@ def test_a_failure_is_the_end_status(study: Study, monkeypatch: pytest.MonkeyPat
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(runner, "pretrain", fails)
-    monkeypatch.setattr(Materials, "names", lambda _: [])
+    monkeypatch.setattr(Datasets, "names", lambda _: [])
     args = ["--scale", "smoke", "--only", "e", "--out", str(study.out), "--processes", "1"]
     assert main([*args, "--text", *study.materials.text]) == 1
     assert "no memory" in (study.out / "page/study.md").read_text()
@@ -232,13 +234,13 @@ def test_a_small_study_goes_from_text_to_its_page(text: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_held_out_loss_parts_of_the_text_and_questions_from_end_to_end(tmp_path: Path) -> None:
-    part, long = Arm("part", "mlm", share=4), Arm("long", "spanbert", long=True)
+    part, long = Variant("part", "mlm", share=4), Variant("long", "spanbert", long=True)
     claims = [
-        Claim("x", "", "", "", (Row(part, ""),), ("mlm", "tasks"), ()),
-        Claim("y", "", "", "", (Row(long, ""),), ("mlm", "qa"), ()),
+        Hypothesis("x", "", "", "", (ResultRow(part, ""),), ("mlm", "tasks"), ()),
+        Hypothesis("y", "", "", "", (ResultRow(long, ""),), ("mlm", "qa"), ()),
     ]
     works = plan.work(claims, SMOKE)
-    own = Materials(tmp_path / "data", SMOKE, ("data/sample.txt",), workers=1)
+    own = Datasets(tmp_path / "data", SMOKE, ("data/sample.txt",), workers=1)
     study = Study(tmp_path, SMOKE, own)
     assert study.run(works) is None
     assert not study.failures()

@@ -7,27 +7,31 @@ from typing import Any
 
 import pytest
 
-from study import blocks, collect, curves, judge, page, plan, svg
-from study.arms import run_of, yardstick
-from study.claims import BY_LETTER, CLAIMS, ORDER
-from study.scales import CPU, GPU, SCALES
+from study import blocks, page, svg
+from study import jobs as plan
+from study import plots as curves
+from study import results as collect
+from study import verdict as judge
+from study.hypotheses import BY_LETTER, HYPOTHESES, ORDER
+from study.presets import CPU, GPU, PRESETS
+from study.variants import run_of, yardstick
 from tests.helpers.paths import ROOT
 from tests.helpers.study_samples import record
 
 DOCS = ROOT / "docs"
-ARMS = {arm.name: arm for claim in CLAIMS for arm in claim.arms}
+ARMS = {arm.name: arm for claim in HYPOTHESES for arm in claim.arms}
 
 
 def test_every_claim_of_the_issue_is_there_and_in_the_order_for_accelerators() -> None:
-    assert "".join(claim.letter for claim in CLAIMS) == "abcdefghijk"
+    assert "".join(claim.letter for claim in HYPOTHESES) == "abcdefghijk"
     assert sorted(ORDER) == sorted(BY_LETTER)
 
 
-@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize("scale", PRESETS.values(), ids=PRESETS)
 def test_two_arms_of_one_name_are_one_run_and_two_names_are_two(scale: Any) -> None:
     for seed in range(2):
         names: dict[str, set[str]] = {}
-        for claim in CLAIMS:
+        for claim in HYPOTHESES:
             for arm in claim.arms:
                 names.setdefault(arm.name, set()).add(run_of(arm, scale, seed).name)
         assert all(len(of) == 1 for of in names.values())
@@ -71,7 +75,7 @@ def test_arms_at_equal_parameters_have_equal_parameters(scale: Any) -> None:
 
 
 def test_a_run_that_several_claims_need_is_done_once_with_all_they_measure() -> None:
-    works = plan.work(CLAIMS, CPU)
+    works = plan.work(HYPOTHESES, CPU)
     assert len({w.run.name for w in works}) == len(works)
     bert = next(w for w in works if w.run.arm == "bert" and w.run.seed == 0)
     assert bert.claims == "abdij"
@@ -84,7 +88,7 @@ def test_a_run_that_several_claims_need_is_done_once_with_all_they_measure() -> 
 
 
 def test_the_study_takes_two_cores_no_more_than_ninety_minutes() -> None:
-    assert plan.estimate(plan.work(CLAIMS, CPU), CPU, processes=2).seconds <= 90 * 60
+    assert plan.estimate(plan.work(HYPOTHESES, CPU), CPU, processes=2).seconds <= 90 * 60
 
 
 def test_the_arms_that_matter_most_come_first_with_all_seeds() -> None:
@@ -93,7 +97,7 @@ def test_the_arms_that_matter_most_come_first_with_all_seeds() -> None:
 
 
 def test_every_statement_is_about_arms_and_measures_of_its_claim() -> None:
-    for claim in CLAIMS:
+    for claim in HYPOTHESES:
         names = {arm.name for arm in claim.arms}
         for says in claim.statements:
             sides = {s for s in (says.better, says.worse) if isinstance(s, str)}
@@ -131,13 +135,13 @@ def test_the_page_follows_from_the_store(store: dict[str, Any], tmp_path: Path) 
 
 def test_the_page_has_every_claim_every_verdict_and_every_run(store: dict[str, Any]) -> None:
     text = blocks.markdown(page.build(store), "study")
-    for claim in CLAIMS:
+    for claim in HYPOTHESES:
         assert f"## ({claim.letter}) {claim.title}" in text
         assert claim.against in text
         assert claim.source in text
     for run in store["runs"]:
         assert f"`{run['name']}`" in text
-    assert text.count("**Found: ") == len(CLAIMS)
+    assert text.count("**Found: ") == len(HYPOTHESES)
     assert "`bert-s9`, pairs: `OSError: no disk`" in text
     told = int(re.search(r"(\d+) statements were compared", text)[1])  # type: ignore[index]
     assert told == text.count("; chance ±") > 0
@@ -148,12 +152,12 @@ def test_the_html_page_stands_alone(store: dict[str, Any]) -> None:
     assert 'name="viewport"' in text
     assert not re.search(r"<script|<link|src=|@import|url\(", text)
     assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
-    assert text.count("<svg") >= len(CLAIMS)
+    assert text.count("<svg") >= len(HYPOTHESES)
 
 
 def test_a_study_without_runs_has_a_page_that_says_so(store: dict[str, Any]) -> None:
     text = blocks.markdown(page.build(store | {"runs": []}), "study")
-    assert text.count(f"**{judge.NOT_RUN}**") >= len(CLAIMS)
+    assert text.count(f"**{judge.NOT_RUN}**") >= len(HYPOTHESES)
 
 
 @pytest.mark.skipif(not (DOCS / "study.json").exists(), reason="no study is stored yet")

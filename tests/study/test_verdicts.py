@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from bert_jax.training import metrics_writer
-from study import collect, judge, page
-from study.arms import Arm
-from study.claim import Claim, Row, Says
-from study.measures import MEASURES
+from study import page
+from study import results as collect
+from study import verdict as judge
+from study.hypothesis import Hypothesis, ResultRow, Statement
+from study.metrics import METRICS
+from study.variants import Variant
 from tests.helpers.study_samples import record, seeds
 
 
@@ -29,13 +31,13 @@ from tests.helpers.study_samples import record, seeds
 def test_a_difference_counts_where_it_exceeds_the_spread_over_seeds(
     ours: tuple[float, ...], theirs: tuple[float, ...], margin: float, verdict: str
 ) -> None:
-    says = Says("a beats b", "a", "b", "tasks", margin)
+    says = Statement("a beats b", "a", "b", "tasks", margin)
     assert judge.judge(says, seeds("a", *ours) + seeds("b", *theirs)).verdict == verdict
 
 
 def test_one_seed_is_judged_by_the_spread_of_other_arms() -> None:
     runs = seeds("a", 60) + seeds("b", 50) + seeds("c", 70, 71, 72)
-    found = judge.judge(Says("", "a", "b", "tasks"), runs)
+    found = judge.judge(Statement("", "a", "b", "tasks"), runs)
     assert found.verdict == judge.CONFIRMED
     # sd of c is 1, with 2 degrees of freedom; one seed on each side
     assert found.limit == pytest.approx(4.302653 * 1.0 * 2**0.5)
@@ -43,7 +45,7 @@ def test_one_seed_is_judged_by_the_spread_of_other_arms() -> None:
 
 def test_a_value_that_is_no_number_spoils_no_other_statement() -> None:
     runs = seeds("a", 60, 61, 62) + seeds("b", 50, 51, 52) + seeds("c", math.nan, 50, 51)
-    assert judge.judge(Says("", "a", "b", "tasks"), runs).verdict == judge.CONFIRMED
+    assert judge.judge(Statement("", "a", "b", "tasks"), runs).verdict == judge.CONFIRMED
 
 
 def few(arm: str, *values: float) -> list[dict[str, Any]]:
@@ -56,7 +58,7 @@ def few(arm: str, *values: float) -> list[dict[str, Any]]:
 
 def test_equal_seeds_are_no_certainty() -> None:
     """Of 100 rows half is right, give or take 5: two means of three seeds differ by 8 at least."""
-    says = Says("", "a", "b", "tasks")
+    says = Statement("", "a", "b", "tasks")
     near, far = (judge.judge(says, few("a", v, v, v) + few("b", 50, 50, 50)) for v in (57, 59))
     assert (near.verdict, far.verdict) == (judge.TOO_SMALL, judge.CONFIRMED)
     assert far.limit == pytest.approx(1.96 * 5 * (2 / 3) ** 0.5, rel=0.02)
@@ -65,7 +67,7 @@ def test_equal_seeds_are_no_certainty() -> None:
 def test_without_rows_to_count_equal_seeds_judge_nothing() -> None:
     runs = [record("a", s, 50, held_out={"mlm_loss": 4.0}) for s in range(3)]
     runs += [record("b", s, 50, held_out={"mlm_loss": 5.0}) for s in range(3)]
-    assert judge.judge(Says("", "a", "b", "mlm"), runs).verdict == judge.TOO_SMALL
+    assert judge.judge(Statement("", "a", "b", "mlm"), runs).verdict == judge.TOO_SMALL
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,14 @@ def test_without_rows_to_count_equal_seeds_judge_nothing() -> None:
 def test_most_seeds_are_counted_whatever_the_differences(
     ours: tuple[float, ...], verdict: str
 ) -> None:
-    says = Says("", "a", "b", "tasks", most=True)
+    says = Statement("", "a", "b", "tasks", most=True)
     assert judge.judge(says, seeds("a", *ours) + seeds("b", 50, 50, 50)).verdict == verdict
 
 
 @pytest.mark.parametrize("most", [False, True])
 def test_nothing_follows_from_models_that_did_not_begin_to_learn(most: bool) -> None:
     idle = [run | {"gain": 0.01} for run in seeds("b", 50, 51, 52)]
-    runs, says = seeds("a", 60, 61, 62) + idle, Says("", "a", "b", "tasks", most=most)
+    runs, says = seeds("a", 60, 61, 62) + idle, Statement("", "a", "b", "tasks", most=most)
     found = judge.judge(says, runs)
     assert (found.verdict, found.idle) == (judge.NOT_JUDGED, ("b",))
     assert "`b` had not begun to learn" in page.sentence(found)
@@ -93,7 +95,7 @@ def test_what_pairs_teach_is_not_judged_by_models_that_cannot_tell_them(
     pairs: bool, verdict: str
 ) -> None:
     idle = [run | {"pair_gain": -0.01} for run in seeds("b", 50, 51, 52)]
-    says = Says("", "a", "b", "tasks", pairs=pairs)
+    says = Statement("", "a", "b", "tasks", pairs=pairs)
     assert judge.judge(says, seeds("a", 60, 61, 62) + idle).verdict == verdict
 
 
@@ -136,30 +138,30 @@ def test_a_pair_head_that_knows_the_share_of_classes_alone_gains_nothing() -> No
 
 def test_the_middle_layer_is_one_layer_whatever_the_scores() -> None:
     run = record("a", 0, 50, layers={"tagging": [0.1, 0.9, 0.4, 0.8, 0.5]})
-    assert MEASURES["tagging_middle"].of(run) == pytest.approx(40)
-    assert MEASURES["tagging_last"].of(run) == pytest.approx(50)
+    assert METRICS["tagging_middle"].of(run) == pytest.approx(40)
+    assert METRICS["tagging_last"].of(run) == pytest.approx(50)
 
 
 def test_less_loss_is_better() -> None:
     runs = [record("a", s, 50, held_out={"mlm_loss": 4.0 + s / 100}) for s in range(2)]
     runs += [record("b", s, 50, held_out={"mlm_loss": 5.0 + s / 100}) for s in range(2)]
-    found = judge.judge(Says("", "a", "b", "mlm"), runs)
+    found = judge.judge(Statement("", "a", "b", "mlm"), runs)
     assert (found.verdict, found.wins) == (judge.CONFIRMED, (2, 2))
     assert found.difference == pytest.approx(1.0)
 
 
 def test_a_run_that_lacks_a_task_has_no_mean() -> None:
-    assert MEASURES["tasks"].of(record("a", 0, 50) | {"wanted": ["t", "u"]}) is None
+    assert METRICS["tasks"].of(record("a", 0, 50) | {"wanted": ["t", "u"]}) is None
 
 
 def test_a_claim_is_contradicted_by_one_statement_and_confirmed_by_all() -> None:
-    rows = tuple(Row(Arm(name, "bert"), name) for name in "ab")
-    yes, no = Says("", "a", "b", "tasks"), Says("", "b", "a", "tasks")
+    rows = tuple(ResultRow(Variant(name, "bert"), name) for name in "ab")
+    yes, no = Statement("", "a", "b", "tasks"), Statement("", "b", "a", "tasks")
     runs = seeds("a", 60, 61, 62) + seeds("b", 50, 51, 52)
 
-    def verdict(*says: Says) -> str:
-        return judge.verdict(Claim("x", "", "", "", rows, ("tasks",), says), runs)[0]
+    def verdict(*says: Statement) -> str:
+        return judge.verdict(Hypothesis("x", "", "", "", rows, ("tasks",), says), runs)[0]
 
     assert verdict(yes, yes) == judge.CONFIRMED
     assert verdict(yes, no) == judge.CONTRADICTED
-    assert verdict(yes, Says("", "a", "none", "tasks")) == judge.TOO_SMALL
+    assert verdict(yes, Statement("", "a", "none", "tasks")) == judge.TOO_SMALL

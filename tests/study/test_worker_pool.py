@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from study import plan, together
-from study.arms import Corpus
-from study.claims import BY_LETTER
-from study.materials import Materials
-from study.plan import Work
+from study import jobs as plan
+from study import worker_pool as together
+from study.datasets import Datasets
+from study.hypotheses import BY_LETTER
+from study.jobs import Job
+from study.presets import SMOKE
 from study.runner import Stopped, Study
-from study.scales import SMOKE
+from study.variants import Corpus
 
-WORKS = plan.work([BY_LETTER["b"]], SMOKE)
+JOBS = plan.work([BY_LETTER["b"]], SMOKE)
 
 
-class NoRows(Materials):
+class NoRows(Datasets):
     def corpus(self, wanted: Corpus) -> Path:
         return self.folder / wanted.name
 
@@ -28,13 +29,13 @@ class NoRows(Materials):
 class Noting(Study):
     """Each work leaves a file with its worker's number, instead of a trained model."""
 
-    def file(self, work: Work) -> Path:
+    def file(self, work: Job) -> Path:
         return self.out / work.run.name
 
-    def complete(self, work: Work) -> bool:
+    def complete(self, work: Job) -> bool:
         return self.file(work).exists()
 
-    def _work(self, work: Work, asked: dict[str, Any]) -> None:
+    def _work(self, work: Job, asked: dict[str, Any]) -> None:
         with self.file(work).open("x") as f:  # an error if two workers do it
             f.write(str(os.getpid()))
 
@@ -42,8 +43,8 @@ class Noting(Study):
 class Endless(Noting):
     """Goes on with the second work until it is stopped."""
 
-    def _work(self, work: Work, asked: dict[str, Any]) -> None:
-        if work == WORKS[1]:
+    def _work(self, work: Job, asked: dict[str, Any]) -> None:
+        if work == JOBS[1]:
             (self.out / "under way").touch()
             signal.pause()
             assert asked["signal"] == signal.SIGTERM
@@ -54,8 +55,8 @@ class Endless(Noting):
 class Dying(Noting):
     """Takes its worker along at the first work."""
 
-    def _work(self, work: Work, asked: dict[str, Any]) -> None:
-        if work == WORKS[0]:
+    def _work(self, work: Job, asked: dict[str, Any]) -> None:
+        if work == JOBS[0]:
             os.kill(os.getpid(), signal.SIGKILL)
         super()._work(work, asked)
 
@@ -63,12 +64,12 @@ class Dying(Noting):
 def go(kind: type[Noting], out: Path, asked: dict[str, Any] | None = None) -> set[str]:
     """The works that were done."""
     study = kind(out, SMOKE, NoRows(out / "data", SMOKE, ()))
-    together.run(study, WORKS, 2, {"signal": 0} if asked is None else asked)
-    return {w.run.name for w in WORKS if study.complete(w)}
+    together.run(study, JOBS, 2, {"signal": 0} if asked is None else asked)
+    return {w.run.name for w in JOBS if study.complete(w)}
 
 
 def test_every_work_is_done_once(tmp_path: Path) -> None:
-    assert go(Noting, tmp_path) == {w.run.name for w in WORKS}
+    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
 
 
 def test_a_stop_reaches_the_workers_and_another_start_does_the_rest(tmp_path: Path) -> None:
@@ -83,15 +84,15 @@ def test_a_stop_reaches_the_workers_and_another_start_does_the_rest(tmp_path: Pa
     thread.start()
     done = go(Endless, tmp_path, asked)
     thread.join()
-    assert WORKS[1].run.name not in done
-    assert go(Noting, tmp_path) == {w.run.name for w in WORKS}
+    assert JOBS[1].run.name not in done
+    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
 
 
 def test_a_killed_worker_is_told_when_the_others_are_done(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match=r"a worker ended with status -9 .* goes on"):
         go(Dying, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} >= {w.run.name for w in WORKS[1:]}
-    assert go(Noting, tmp_path) == {w.run.name for w in WORKS}
+    assert {p.name for p in tmp_path.iterdir()} >= {w.run.name for w in JOBS[1:]}
+    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be asked for here")

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from study.claim import Claim, Says
-from study.measures import MEASURES, Record
+from study.hypothesis import Hypothesis, Statement
+from study.metrics import METRICS, Record
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 TOO_SMALL, NOT_JUDGED, NOT_RUN = "too small to judge", "not judged", "not run"
@@ -36,8 +36,8 @@ NORMAL = float(stats.norm.ppf(LEVEL))
 
 
 @dataclass(frozen=True)
-class Judged:
-    says: Says
+class Judgment:
+    says: Statement
     verdict: str
     difference: float | None = None  # in the direction of the statement; the margin not counted
     limit: float | None = None  # what it must exceed
@@ -47,7 +47,7 @@ class Judged:
 
 def values(records: Iterable[Record], arm: str, measure: str) -> dict[int, float]:
     """Seed -> value, of the arm's runs that have it."""
-    of = MEASURES[measure].of
+    of = METRICS[measure].of
     found = {r["seed"]: of(r) for r in records if r["arm"] == arm}
     return {seed: v for seed, v in sorted(found.items()) if v is not None}
 
@@ -64,42 +64,42 @@ def deviation(records: Sequence[Record], measure: str) -> tuple[float, int]:
     return (math.sqrt(squares / freedom) if freedom else 0.0), freedom
 
 
-def chance(says: Says, records: Sequence[Record], seeds: Sequence[int]) -> float | None:
+def chance(says: Statement, records: Sequence[Record], seeds: Sequence[int]) -> float | None:
     """What a difference must exceed, between sides of so many seeds each. None: no spread."""
     spreads, errors = [], []
     for measure, side in zip(_measures(says), (says.better, says.worse), strict=True):
         sd, freedom = deviation(records, measure)
         if freedom:
             spreads.append(float(stats.t.ppf(LEVEL, freedom)) * sd)
-        of = MEASURES[measure]
+        of = METRICS[measure]
         scored = [r for r in records if r["arm"] == side and of.of(r) is not None]
         errors += [NORMAL * of.error(r) for r in scored]
     most = max([*spreads, *errors]) if spreads else 0.0
     return most * math.sqrt(sum(1 / n for n in seeds)) if most > 0 else None
 
 
-def judge(says: Says, records: Sequence[Record]) -> Judged:
+def judge(says: Statement, records: Sequence[Record]) -> Judgment:
     over, under = _measures(says)
     better, worse = _side(records, says.better, over), _side(records, says.worse, under)
     if not better or not worse:
-        return Judged(says, NOT_RUN)
+        return Judgment(says, NOT_RUN)
     if not all(map(math.isfinite, [*better.values(), *worse.values()])):
-        return Judged(says, NOT_JUDGED)
-    sign = -1.0 if MEASURES[over].higher is False else 1.0
+        return Judgment(says, NOT_JUDGED)
+    sign = -1.0 if METRICS[over].higher is False else 1.0
     difference = sign * (_mean(better) - _mean(worse))
     both = sorted(set(better) & set(worse) - {CONSTANT})
     wins = sum(sign * (better[s] - worse[s]) > says.margin for s in both)
     counted = (wins, len(both)) if len(both) > 1 else None
     arms = [side for side in (says.better, says.worse) if isinstance(side, str)]
     if idle := tuple(a for a in arms if not all(begun(records, a, need) for need in says.needs)):
-        return Judged(says, NOT_JUDGED, difference, None, counted, idle)
+        return Judgment(says, NOT_JUDGED, difference, None, counted, idle)
     if says.most:
-        return Judged(says, _by_count(counted), difference, None, counted)
+        return Judgment(says, _by_count(counted), difference, None, counted)
     limit = chance(says, records, [len(s) for s in (better, worse) if CONSTANT not in s])
     if limit is None or abs(difference - says.margin) <= limit:
-        return Judged(says, TOO_SMALL, difference, limit, counted)
+        return Judgment(says, TOO_SMALL, difference, limit, counted)
     found = CONFIRMED if difference > says.margin else CONTRADICTED
-    return Judged(says, found, difference, limit, counted)
+    return Judgment(says, found, difference, limit, counted)
 
 
 def begun(records: Iterable[Record], arm: str, need: str) -> bool:
@@ -115,7 +115,7 @@ def _by_count(wins: tuple[int, int] | None) -> str:
     return CONFIRMED if 2 * wins[0] > wins[1] else CONTRADICTED
 
 
-def verdict(claim: Claim, records: Sequence[Record]) -> tuple[str, list[Judged]]:
+def verdict(claim: Hypothesis, records: Sequence[Record]) -> tuple[str, list[Judgment]]:
     """Of a claim, by its main statements: contradicted if one of them is, confirmed if all are,
     not judged or not run if none was; else too small to judge."""
     judged = [judge(says, records) for says in claim.statements]
@@ -131,7 +131,7 @@ def verdict(claim: Claim, records: Sequence[Record]) -> tuple[str, list[Judged]]
 CONSTANT = -1  # stands for the seed of a number to beat
 
 
-def _measures(says: Says) -> tuple[str, str]:
+def _measures(says: Statement) -> tuple[str, str]:
     """Of both sides; `a>b` where they differ."""
     over, _, under = says.measure.partition(">")
     return over, under or over

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masked, replace
 from study import compute
-from study.scales import SCALES, Scale
+from study.presets import PRESETS, Preset
 
 Kind = Literal["wordpiece", "unigram", "bpe"]
 
@@ -42,7 +42,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One side of a comparison, as a difference from a family."""
 
     name: str  # of its runs: letters, digits and underscores
@@ -100,7 +100,7 @@ class Run(NamedTuple):
         return compute.Cost.of(self.experiment, self.length, self.tokens)
 
 
-def corpus_of(arm: Arm, scale: Scale) -> Corpus:
+def corpus_of(arm: Variant, scale: Preset) -> Corpus:
     family = FAMILIES[arm.family]
     return Corpus(
         arm.tokenizer or family.tokenizer,
@@ -110,7 +110,7 @@ def corpus_of(arm: Arm, scale: Scale) -> Corpus:
     )
 
 
-def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
+def run_of(arm: Variant, scale: Preset, seed: int) -> Run:
     """The run of an arm with a seed. Its name holds a hash of all that decides its result but
     the text."""
     corpus = corpus_of(arm, scale)
@@ -139,7 +139,7 @@ def run_of(arm: Arm, scale: Scale, seed: int) -> Run:
     return Run(name, arm.name, seed, corpus, experiment, corpus.length, filled)
 
 
-def _steps(arm: Arm, scale: Scale, experiment: Experiment) -> int:
+def _steps(arm: Variant, scale: Preset, experiment: Experiment) -> int:
     """As many as make the yardstick's tokens, or its FLOPs."""
     corpus = corpus_of(arm, scale)
     tokens = _tokens(scale)
@@ -162,10 +162,10 @@ def said(fields: Any) -> dict[str, Any]:
     return out
 
 
-YARDSTICK = Arm("mlm", "mlm")
+YARDSTICK = Variant("mlm", "mlm")
 
 
-def _tokens(scale: Scale) -> float:
+def _tokens(scale: Preset) -> float:
     """Real tokens that the scale's masked language model sees."""
     rows = scale.steps * scale.batch_size
     return rows * scale.length * scale.real(corpus_of(YARDSTICK, scale).whole)
@@ -173,17 +173,17 @@ def _tokens(scale: Scale) -> float:
 
 @cache
 def _yardstick(name: str) -> float:
-    scale = SCALES[name]
+    scale = PRESETS[name]
     experiment = _shaped(YARDSTICK, scale, scale.length)
     return compute.published(experiment, scale.length) * _tokens(scale)
 
 
-def yardstick(scale: Scale) -> float:
+def yardstick(scale: Preset) -> float:
     """FLOPs that runs at equal FLOPs have: those of the scale's masked language model."""
     return _yardstick(scale.name)
 
 
-def _shaped(arm: Arm, scale: Scale, length: int) -> Experiment:
+def _shaped(arm: Variant, scale: Preset, length: int) -> Experiment:
     """The family at the scale's size, with the arm's differences."""
     base = FAMILIES[arm.family].base
     batch = max(1, round(scale.batch_size * arm.batch * scale.length / length))

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bert_jax.config import Masked
-from study.arms import Corpus, Run, run_of
-from study.claim import Claim
-from study.scales import Scale
+from study.hypothesis import Hypothesis
+from study.presets import Preset
+from study.variants import Corpus, Run, run_of
 
 ANSWERS = "qa"
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """A run, and what is measured on it."""
 
     run: Run
@@ -34,9 +34,9 @@ class Estimate(NamedTuple):
     sparse: float
 
 
-def work(claims: Sequence[Claim], scale: Scale) -> list[Work]:
+def work(claims: Sequence[Hypothesis], scale: Preset) -> list[Job]:
     """In the order of doing: claim by claim, the arms that matter most first, seed by seed."""
-    found: dict[str, Work] = {}
+    found: dict[str, Job] = {}
     # these of every seed that is run, whichever claim asks for it: the spread is theirs
     tested = {
         measure: {a.name for c in claims if measure in c.measures for a in c.arms}
@@ -53,14 +53,14 @@ def work(claims: Sequence[Claim], scale: Scale) -> list[Work]:
     return list(found.values())
 
 
-def _add(found: dict[str, Work], claim: Claim, run: Run, tested: set[str]) -> None:
+def _add(found: dict[str, Job], claim: Hypothesis, run: Run, tested: set[str]) -> None:
     """With what one more claim asks of a run."""
-    before = found.get(run.name, Work(run))
+    before = found.get(run.name, Job(run))
     measured = claim.measures
     objective = run.experiment.objective
     pair = isinstance(objective, Masked) and objective.sentence_pair
     whole = run.corpus._replace(share=1)
-    found[run.name] = Work(
+    found[run.name] = Job(
         run,
         tasks=before.tasks or "tasks" in measured,
         answers=before.answers or "qa" in measured,
@@ -73,7 +73,7 @@ def _add(found: dict[str, Work], claim: Claim, run: Run, tested: set[str]) -> No
     )
 
 
-def estimate(works: Sequence[Work], scale: Scale, processes: int = 1) -> Estimate:
+def estimate(works: Sequence[Job], scale: Preset, processes: int = 1) -> Estimate:
     costs = [w.run.cost for w in works]
     seconds = sum(seconds_of(w, scale) for w in works) / processes
     return Estimate(
@@ -81,7 +81,7 @@ def estimate(works: Sequence[Work], scale: Scale, processes: int = 1) -> Estimat
     )
 
 
-def seconds_of(one: Work, scale: Scale) -> float:
+def seconds_of(one: Job, scale: Preset) -> float:
     """A guess: products at the scale's speed, and so much beside them."""
     # linear models on the features of every word and layer take as long as five fine-tunings
     tunes = len(scale.tasks) * one.tasks + one.answers + 5 * one.layers
@@ -90,7 +90,7 @@ def seconds_of(one: Work, scale: Scale) -> float:
     return steps + scale.seconds[0] + scale.seconds[1] * beside
 
 
-def table(works: Sequence[Work], scale: Scale, processes: int = 1) -> str:
+def table(works: Sequence[Job], scale: Preset, processes: int = 1) -> str:
     """A line for each run, and the sum."""
     head = f"{'run':<36} {'claims':<8} {'rows':<26} {'steps':>6} {'batch':>5} "
     lines = [head + f"{'FLOPs':>9} {'look-up 0':>9} {'seconds':>7}"]

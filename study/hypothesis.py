@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.arms import Arm
+from study.variants import Variant
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """An arm in a claim's table, and the paper's cells for it."""
 
-    arm: Arm
+    arm: Variant
     label: str
     paper: tuple[str, ...] = ()
     first: bool = False  # run with all seeds before the claim's other arms
@@ -19,7 +19,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Says:
+class Statement:
     """One statement: `better` beats `worse` by more than `margin`.
 
     A number stands for a constant to beat. A margin below zero means at most so much worse.
@@ -41,14 +41,14 @@ class Says:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Hypothesis:
     letter: str
     title: str
     says: str  # the claim, as the papers make it
     against: str  # what would count against it
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     measures: tuple[str, ...]  # of measures.py, one column each
-    statements: tuple[Says, ...]
+    statements: tuple[Statement, ...]
     columns: tuple[str, ...] = ()  # of the paper's table
     source: str = ""  # of the paper's table
     note: str = ""  # what a reader must know beside it
@@ -57,5 +57,5 @@ class Claim:
     layers: tuple[str, ...] = ()  # tasks whose scores are taken from every layer
 
     @property
-    def arms(self) -> tuple[Arm, ...]:
+    def arms(self) -> tuple[Variant, ...]:
         return tuple(row.arm for row in self.rows)

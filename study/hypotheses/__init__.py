@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from study.claim import Claim
-from study.claims.architecture import FAMILIES_COMPARED, LAYERS, MODERN, SHARING
-from study.claims.data import BATCH, FORMAT, MASKS, PAIRS, TEXT
-from study.claims.objectives import REPLACED, SPANS
+from study.hypotheses.architecture import FAMILIES_COMPARED, LAYERS, MODERN, SHARING
+from study.hypotheses.data import BATCH, FORMAT, MASKS, PAIRS, TEXT
+from study.hypotheses.objectives import REPLACED, SPANS
+from study.hypothesis import Hypothesis
 
-CLAIMS: tuple[Claim, ...] = (
+HYPOTHESES: tuple[Hypothesis, ...] = (
     SHARING,
     PAIRS,
     MASKS,
@@ -20,7 +20,7 @@ CLAIMS: tuple[Claim, ...] = (
     LAYERS,
     MODERN,
 )
-BY_LETTER = {claim.letter: claim for claim in CLAIMS}
+BY_LETTER = {claim.letter: claim for claim in HYPOTHESES}
 
 # On an accelerator that is lent for minutes: what matters most first.
 ORDER = ("h", "i", "b", "a", "g", "k", "j", "c", "d", "e", "f")

@@ -12,7 +12,7 @@ Record = dict[str, Any]  # of one run, as study.json holds it
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     title: str
     of: Callable[[Record], float | None]
     higher: bool | None = True  # is better; None: neither
@@ -81,7 +81,7 @@ def layer(scores: Sequence[float], what: str) -> int:
     return len(scores) - 1 if what == "last" else (len(scores) - 1) // 2
 
 
-def _layer(what: str, task: str, title: str) -> Measure:
+def _layer(what: str, task: str, title: str) -> Metric:
     def of(record: Record) -> float | None:
         scores = record.get("layers", {}).get(task)
         return 100 * scores[layer(scores, what)] if scores and len(scores) > 2 else None
@@ -90,27 +90,27 @@ def _layer(what: str, task: str, title: str) -> Measure:
         scores = record["layers"][task]
         return chance(scores[layer(scores, what)], record["layers"][f"{task}_rows"])
 
-    return Measure(title, of, error=error)
+    return Metric(title, of, error=error)
 
 
-MEASURES = {
-    "tasks": Measure("mean over tasks", tasks, error=_tasks_error),
-    "qa": Measure("answers, F1", _at("tasks", "qa", "value"), error=_answers_error),
-    "qa_exact": Measure("answers, exact match", _at("tasks", "qa", "exact_match")),
-    "mlm": Measure("held-out MLM loss (nat)", _at("held_out", "mlm_loss"), False, "{:.3f}"),
-    "nsp": Measure("tells next sentences", _at("pairs", "nsp", times=100),
+METRICS = {
+    "tasks": Metric("mean over tasks", tasks, error=_tasks_error),
+    "qa": Metric("answers, F1", _at("tasks", "qa", "value"), error=_answers_error),
+    "qa_exact": Metric("answers, exact match", _at("tasks", "qa", "exact_match")),
+    "mlm": Metric("held-out MLM loss (nat)", _at("held_out", "mlm_loss"), False, "{:.3f}"),
+    "nsp": Metric("tells next sentences", _at("pairs", "nsp", times=100),
                    error=_pairs_error("nsp")),
-    "sop": Measure("tells order", _at("pairs", "sop", times=100), error=_pairs_error("sop")),
-    "rtd_auc": Measure("AUC of replaced tokens", _at("last", "eval_rtd_auc"), True, "{:.3f}"),
-    "gain": Measure("loss below that of frequencies (nat)", _at("gain"), True, "{:.3f}"),
-    "pair_gain": Measure("loss on pairs below that of frequencies (nat)", _at("pair_gain"), True,
+    "sop": Metric("tells order", _at("pairs", "sop", times=100), error=_pairs_error("sop")),
+    "rtd_auc": Metric("AUC of replaced tokens", _at("last", "eval_rtd_auc"), True, "{:.3f}"),
+    "gain": Metric("loss below that of frequencies (nat)", _at("gain"), True, "{:.3f}"),
+    "pair_gain": Metric("loss on pairs below that of frequencies (nat)", _at("pair_gain"), True,
                          "{:.3f}"),
-    "parameters": Measure("parameters", _at("parameters"), None, "short"),
-    "flops": Measure("FLOPs", _at("flops", "sparse"), None, "{:.2e}"),
-    "steps": Measure("steps", _at("steps"), None, "{:.0f}"),
-    "epochs": Measure("epochs", _at("epochs"), None, "{:.1f}"),
-    "tokens": Measure("tokens", _at("tokens"), None, "short"),
-    "speed": Measure("tokens/s", _at("speed"), None, "short"),
+    "parameters": Metric("parameters", _at("parameters"), None, "short"),
+    "flops": Metric("FLOPs", _at("flops", "sparse"), None, "{:.2e}"),
+    "steps": Metric("steps", _at("steps"), None, "{:.0f}"),
+    "epochs": Metric("epochs", _at("epochs"), None, "{:.1f}"),
+    "tokens": Metric("tokens", _at("tokens"), None, "short"),
+    "speed": Metric("tokens/s", _at("speed"), None, "short"),
     "tagging_middle": _layer("middle", "tagging", "tags, middle layer"),
     "tagging_last": _layer("last", "tagging", "tags, last layer"),
     "texts_middle": _layer("middle", "texts", "texts, middle layer"),

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 
 from bert_jax.utils import io as folders
-from study.claims.architecture import ALBERT, BERT, ROBERTA, RTD, SPANBERT
-from study.measures import Record
+from study.hypotheses.architecture import ALBERT, BERT, ROBERTA, RTD, SPANBERT
+from study.metrics import Record
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

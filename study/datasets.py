@@ -21,25 +21,25 @@ from bert_jax.data import corpus as corpora
 from bert_jax.data import documents, work_shards
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.utils import io
-from study import made
-from study.arms import Corpus
-from study.plan import ANSWERS, Work
-from study.scales import Scale
+from study import synthetic_tasks as made
+from study.jobs import ANSWERS, Job
+from study.presets import Preset
+from study.variants import Corpus
 
 SAMPLE_MB = 20.0  # of text for tokenizers
 
 
 @dataclass(frozen=True)
-class Materials:
+class Datasets:
     """The study's own data in `folder`, made on first use."""
 
     folder: Path
-    scale: Scale
+    scale: Preset
     text: tuple[str, ...]
     tasks: Path | None = None  # of the user; None: tasks made from the text
     workers: int = 2
 
-    def ready(self, works: Sequence[Work]) -> None:
+    def ready(self, works: Sequence[Job]) -> None:
         """Makes all but the corpora that the works need, so that what is wrong with the text or
         the tasks is told at once, not run by run."""
         names = self.names() if any(work.tasks for work in works) else []
@@ -142,7 +142,7 @@ class Materials:
         return "regression" if isinstance(first["label"], float) else "classification"
 
 
-def rows(source: Path, out: Path, scale: Scale) -> None:
+def rows(source: Path, out: Path, scale: Preset) -> None:
     """Rows that are not too long, drawn by their place, in their order."""
     test = source / "test.jsonl"
     files = {"train": source / "train.jsonl", "dev": test if _has_labels(test) else None}
@@ -163,7 +163,7 @@ def rows(source: Path, out: Path, scale: Scale) -> None:
         (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def questions(source: Path, out: Path, scale: Scale) -> None:
+def questions(source: Path, out: Path, scale: Preset) -> None:
     """SQuAD files whose contexts are a window of words with the answer in it; where in it is
     drawn."""
     sizes = {"train": scale.train_rows, "dev": scale.test_rows}

@@ -11,7 +11,7 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Scale:
+class Preset:
     """Everything that the claims leave open.
 
     `steps` of `batch_size` rows of `length` tokens are the yardstick: what a masked language
@@ -50,7 +50,7 @@ class Scale:
         return self.filled.get(corpus, 1.0)
 
 
-CPU = Scale(
+CPU = Preset(
     name="cpu",
     encoder=dict(layers=4, hidden_size=64, heads=2, dropout=0.0, attention_dropout=0.0),
     sizes={
@@ -95,7 +95,7 @@ CPU = Scale(
 
 # The first minutes of an ELECTRA-small: its encoder, rows and batch; fewer steps. The sample text
 # is too little for its vocabulary: it wants a --text.
-GPU = Scale(
+GPU = Preset(
     name="gpu",
     encoder=dict(
         layers=12,
@@ -143,7 +143,7 @@ GPU = Scale(
 )
 
 # Whether everything runs: a minute of each kind, for tests and before a long study.
-SMOKE = Scale(
+SMOKE = Preset(
     name="smoke",
     encoder=dict(layers=2, hidden_size=16, heads=2, dropout=0.0, attention_dropout=0.0),
     sizes={
@@ -171,4 +171,4 @@ SMOKE = Scale(
     lengths=(12, 12, 20),
 )
 
-SCALES = {scale.name: scale for scale in (CPU, GPU, SMOKE)}
+PRESETS = {scale.name: scale for scale in (CPU, GPU, SMOKE)}

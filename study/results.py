@@ -32,8 +32,8 @@ from bert_jax.tasks import results
 from bert_jax.training import metrics_writer
 from bert_jax.utils import metrics_log
 from study.compute import Cost
-from study.measures import Record
-from study.plan import Work
+from study.jobs import Job
+from study.metrics import Record
 from study.runner import Study, finished
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -43,7 +43,7 @@ HEADS = ("mlm", "pooler", "pair", "sbo", "rtd", "generator")  # of no use to a t
 DIGITS = 6
 
 
-def collect(study: Study, works: Sequence[Work], processes: int = 1) -> dict[str, Any]:
+def collect(study: Study, works: Sequence[Job], processes: int = 1) -> dict[str, Any]:
     """What is there of the works, finished runs alone; so many were done at a time."""
     found = [record(study, work) for work in works]
     runs = [r for r in found if r is not None]
@@ -76,7 +76,7 @@ def made(study: Study, runs: Sequence[Record], processes: int) -> dict[str, Any]
     }
 
 
-def record(study: Study, work: Work) -> Record | None:
+def record(study: Study, work: Job) -> Record | None:
     """None: the run is not finished."""
     folder, run = study.folder(work), work.run
     steps = run.experiment.run.steps
@@ -171,7 +171,7 @@ def _curve(lines: Sequence[dict[str, float]], metric: str) -> list[list[float]]:
     return [[int(line["step"]), _short(line[metric])] for line in held]
 
 
-def _tasks(study: Study, work: Work) -> dict[str, Any]:
+def _tasks(study: Study, work: Job) -> dict[str, Any]:
     found = {}
     for name in study.tasks_of(work):
         read = results.read_results(study.tuned(work, name))
@@ -183,7 +183,7 @@ def _tasks(study: Study, work: Work) -> dict[str, Any]:
     return found
 
 
-def _layers(study: Study, work: Work) -> dict[str, Any]:
+def _layers(study: Study, work: Job) -> dict[str, Any]:
     """What was probed -> its headline metric from the embeddings to the last layer."""
     found: dict[str, Any] = {}
     for what, out in study.probed(work).items():

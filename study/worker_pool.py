@@ -13,14 +13,14 @@ from contextlib import suppress
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
-from study.deadline import deadline
+from study.stop_request import deadline
 
 if TYPE_CHECKING:
-    from study.plan import Work
+    from study.jobs import Job
     from study.runner import Study
 
 
-def run(study: Study, works: Sequence[Work], processes: int, asked: dict[str, Any]) -> None:
+def run(study: Study, works: Sequence[Job], processes: int, asked: dict[str, Any]) -> None:
     """All works that are not done, unless `asked` carries a signal before: workers get it as
     SIGTERM, and save. ChildProcessError: a worker was killed."""
     _prepare(study, works, asked)
@@ -53,7 +53,7 @@ def run(study: Study, works: Sequence[Work], processes: int, asked: dict[str, An
         )
 
 
-def _prepare(study: Study, works: Sequence[Work], asked: dict[str, Any]) -> None:
+def _prepare(study: Study, works: Sequence[Job], asked: dict[str, Any]) -> None:
     """Corpora, which several workers would make at once. One that cannot be made is not told
     here, but for each run that wants it."""
     wanted = {
@@ -69,7 +69,7 @@ def _prepare(study: Study, works: Sequence[Work], asked: dict[str, Any]) -> None
                 study.materials.corpus(corpus)
 
 
-def _worker(study: Study, works: Sequence[Work], taken: Any, number: int, cores: set[int]) -> None:
+def _worker(study: Study, works: Sequence[Job], taken: Any, number: int, cores: set[int]) -> None:
     os.setsid()  # a Ctrl-C goes to the parent alone, which passes it on
     if cores:
         os.sched_setaffinity(0, cores)
@@ -80,7 +80,7 @@ def _worker(study: Study, works: Sequence[Work], taken: Any, number: int, cores:
         study.one_by_one(_next(works, taken), len(works), asked)
 
 
-def _next(works: Sequence[Work], taken: Any) -> Iterator[tuple[int, Work]]:
+def _next(works: Sequence[Job], taken: Any) -> Iterator[tuple[int, Job]]:
     """(number from 1, work), of those that no worker has taken yet, while the parent lives."""
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():
