@@ -151,9 +151,9 @@ def main() -> None:
     args = parser.parse_args()
     malloc.tune()  # as bert-jax does; PyTorch gains by it, too
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    experiment = config.read(args.run / "config.json")
+    experiment = config.read_config(args.run / "config.json")
     task = FinetuneTask.of(experiment)
-    kind, labels = task.dataset.kind, len(task.dataset.labels)
+    kind, labels = task.dataset.task_type, len(task.dataset.labels)
     report: dict[str, Any] = {}
     if args.timed:
         taken = timed(task, Peer(experiment, kind, labels), args.timed)

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     args = parser.parse_args()
-    asked = config.from_file(args.config)
+    asked = config.from_python_file(args.config)
     assert isinstance(asked.objective, Masked | ReplacedTokens)
     slots = masking.max_predictions(asked.objective.masking, args.length)
     encoder = asked.encoder

@@ -52,7 +52,7 @@ def side(path: str, corpus: str, tokens: int) -> Any:
 
     rows = tokens // open_corpus(corpus).info.length
     asked = config.replace(
-        config.from_file(path), data=dict(path=corpus, batch_size=rows, length=None)
+        config.from_python_file(path), data=dict(path=corpus, batch_size=rows, length=None)
     )
     stages = mixture.open_stages(asked)
     opened = stages[0].corpora

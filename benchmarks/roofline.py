@@ -53,10 +53,10 @@ def both(name: str, length: int) -> dict[str, Any]:
 
 
 def compiled(name: str, length: int, rows: int, attention: str) -> dict[str, Any]:
-    from bert_jax.config import from_file, replace
+    from bert_jax.config import from_python_file, replace
     from bert_jax.perf.plan import plan
 
-    config = from_file(str(ROOT / "configs" / f"{name}.py"))
+    config = from_python_file(str(ROOT / "configs" / f"{name}.py"))
     most = max(config.encoder.max_length, length)
     config = replace(
         config,

@@ -54,7 +54,7 @@ def compile_all() -> None:
 
 def compiled(name: str, topology: str, rows: int) -> dict[str, Any]:
     """One case: bfloat16, attention as `auto` chooses, the micro-batch halved until it fits."""
-    from bert_jax.config import from_file, replace
+    from bert_jax.config import from_python_file, replace
     from bert_jax.perf.plan import plan, topologies
 
     chips = len(topologies.describe_topology(topology).devices)
@@ -62,7 +62,7 @@ def compiled(name: str, topology: str, rows: int) -> dict[str, Any]:
     at_once = min(rows // chips, most)
     while at_once:
         config = replace(
-            from_file(str(ROOT / "configs" / f"{name}.py")),
+            from_python_file(str(ROOT / "configs" / f"{name}.py")),
             data=dict(batch_size=rows),
             optim=dict(accumulate=rows // chips // at_once),
             run=dict(dtype="bfloat16"),

@@ -5,6 +5,6 @@
 Its optimiser is not BERT's; `bert_jax.config.demo` says where and why.
 """
 
-from bert_jax.config import BERT, demo, replace
+from bert_jax.config import BERT, demo_config, replace
 
-config = replace(demo(BERT), run=dict(dir="runs/demo"))
+config = replace(demo_config(BERT), run=dict(dir="runs/demo"))

@@ -4,9 +4,9 @@ bpe rows prepared with --segments full --length 64.
     bert-jax pretrain configs/demo_roberta.py --data.path CORPUS
 """
 
-from bert_jax.config import ROBERTA, demo, replace
+from bert_jax.config import ROBERTA, demo_config, replace
 
 config = replace(
-    demo(ROBERTA),
+    demo_config(ROBERTA),
     run=dict(dir="runs/demo_roberta"),
 )

@@ -4,10 +4,10 @@ wordpiece rows prepared with --segments single --length 64.
     bert-jax pretrain configs/demo_spanbert.py --data.path CORPUS
 """
 
-from bert_jax.config import SPANBERT, demo, replace
+from bert_jax.config import SPANBERT, demo_config, replace
 
 config = replace(
-    demo(SPANBERT),
+    demo_config(SPANBERT),
     objective=dict(sbo_size=64),
     run=dict(dir="runs/demo_spanbert"),
 )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.data import corpus as corpora
 from bert_jax.data import documents, work_shards
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -131,7 +131,7 @@ class Datasets:
                     rows(source, new, self.scale)
         return out
 
-    def kind(self, name: str) -> Kind:
+    def kind(self, name: str) -> TaskType:
         if name == ANSWERS:
             return "qa"
         first = next(_lines(self.given() / name / "train.jsonl"))

@@ -106,7 +106,7 @@ def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> 
     """Write the config and the tokenizer, each at once and in this order, so that a run that
     is killed in between begins again with the same command."""
     folder.mkdir(parents=True, exist_ok=True)
-    config.save(experiment, folder / "config.json")
+    config.save_config(experiment, folder / "config.json")
     if not (folder / "tokenizer").exists():
         with io.atomic_dir(folder / "tokenizer") as new:
             if isinstance(tokenizer, Tokenizer):
@@ -135,7 +135,7 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
         if any(not p.name.startswith(".") for p in folder.iterdir()):
             raise ValueError(f"run.dir {name} is not empty and no run: choose another folder")
         return
-    before = config.read(folder / "config.json")
+    before = config.read_config(folder / "config.json")
     changed = config.differences(before, experiment)
     refused = {name: values for name, values in changed.items() if name not in RESUMABLE_FIELDS}
     if refused:

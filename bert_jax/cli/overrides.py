@@ -10,7 +10,7 @@ def from_config(path: str, overrides: list[str], command: str = "pretrain") -> A
     """A config file with `--section.field value` laid over it."""
     from bert_jax import config
 
-    return override(config.from_file(path), overrides, command)
+    return override(config.from_python_file(path), overrides, command)
 
 
 def from_folder(folder: str, overrides: list[str]) -> Any:
@@ -20,7 +20,7 @@ def from_folder(folder: str, overrides: list[str]) -> Any:
         raise ValueError(f"{folder} is neither a config file (*.py) nor a model's folder")
     if convert.is_hf_folder(Path(folder)):
         return override(convert.read_experiment(folder), overrides)
-    return override(config.read(Path(folder) / "config.json"), overrides)
+    return override(config.read_config(Path(folder) / "config.json"), overrides)
 
 
 def override(experiment: Any, overrides: list[str], command: str = "pretrain") -> Any:

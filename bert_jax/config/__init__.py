@@ -1,12 +1,12 @@
-"""The vocabulary of the whole project: what an experiment is made of, as plain values.
+"""Configs: the plain values that define an experiment, as frozen dataclasses.
 
-schema     the fields, those of encoder and objectives among them, their defaults
-           (BERT-base) and what they admit
-stages     batches of one shape after another, as `data.stages` writes them
-heads      the head that each family's own code puts on for a task
-values     changed by name, as JSON, from the files of configs/
-families   BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ...: the bases
-           that configs/ differ from
+schema         Experiment and its sections: fields, defaults (BERT-base), range checks
+encoder        the section `encoder`
+objectives     the section `objective`: Masked, ReplacedTokens, Supervised
+stages         batch shapes that change during a run (`data.stages`)
+families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ..., which
+               the files in configs/ start from; the task head of each family
+serialization  change by name, save and read as JSON, load from a Python file
 
 Standard library only.
 """
@@ -24,27 +24,28 @@ from bert_jax.config.families import (
     FINETUNE_SPANBERT,
     ROBERTA,
     SPANBERT,
-    demo,
+    demo_config,
+    head_fields,
+    supervised_objective,
 )
-from bert_jax.config.heads import head_for, supervised
 from bert_jax.config.objectives import (
-    Glue,
+    GlueTask,
     Imported,
-    Kind,
     Masked,
     Masking,
     Objective,
     ReplacedTokens,
     Supervised,
+    TaskType,
 )
 from bert_jax.config.schema import Data, Experiment, Guard, Mesh, Optim, Run
 from bert_jax.config.serialization import (
     differences,
     from_dict,
-    from_file,
-    read,
+    from_python_file,
+    read_config,
     replace,
-    save,
+    save_config,
     to_dict,
 )
 from bert_jax.config.stages import Stage
@@ -64,10 +65,9 @@ __all__ = [
     "Data",
     "Encoder",
     "Experiment",
-    "Glue",
+    "GlueTask",
     "Guard",
     "Imported",
-    "Kind",
     "Masked",
     "Masking",
     "Mesh",
@@ -77,14 +77,15 @@ __all__ = [
     "Run",
     "Stage",
     "Supervised",
-    "demo",
+    "TaskType",
+    "demo_config",
     "differences",
     "from_dict",
-    "from_file",
-    "head_for",
-    "read",
+    "from_python_file",
+    "head_fields",
+    "read_config",
     "replace",
-    "save",
-    "supervised",
+    "save_config",
+    "supervised_objective",
     "to_dict",
 ]

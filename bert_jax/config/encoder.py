@@ -1,46 +1,74 @@
-"""The encoder: sizes, and what was built otherwise in one family or another."""
+"""Encoder config: sizes, and the options in which the families differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from bert_jax.config.ranges import LARGEST, check
+from bert_jax.config.ranges import MAX_SIZE, check_ranges
 
 
 @dataclass(frozen=True)
 class Encoder:
     """`layers` layers made of `groups` sets of parameters, over one embedding block."""
 
+    # Number of layers.
     layers: int = 12
+    # Width of the hidden states.
     hidden_size: int = 768
+    # Number of attention heads; it must divide `hidden_size`.
     heads: int = 12
-    mlp_size: int | None = None  # None: four times the hidden size
-    embedding_size: int | None = None  # None: the hidden size; else a projection follows
-    groups: int | None = None  # None: one per layer (BERT); 1: one for all (ALBERT)
-    share_params: Literal["all", "attention", "mlp"] = "all"  # which part a group's layers share
+    # Width of the MLP; None means four times the hidden size.
+    mlp_size: int | None = None
+    # Width of the embeddings; None means the hidden size. Another width adds a projection.
+    embedding_size: int | None = None
+    # Number of parameter sets; None means one per layer (BERT), 1 means one for all (ALBERT).
+    groups: int | None = None
+    # Which part of a layer the layers of a group share.
+    share_params: Literal["all", "attention", "mlp"] = "all"
+    # Number of tokens in the vocabulary; a prepared corpus overrides it.
     vocab_size: int = 30522
-    max_length: int = 512  # usable tokens; the table has `position_offset` rows more
-    position_offset: int = 0  # RoBERTa: 2, the rows 0 and 1 are never looked up
-    token_types: int = 2  # 0: no table
+    # Longest row in tokens; the position table has `position_offset` rows more.
+    max_length: int = 512
+    # Unused rows at the start of the position table; RoBERTa has 2.
+    position_offset: int = 0
+    # Number of token types (segments); 0 means no table.
+    token_types: int = 2
+    # Activation function of the MLP and of the heads.
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
+    # Epsilon of the layer norms.
     layer_norm_eps: float = 1e-12
+    # Dropout rate of hidden states and embeddings.
     dropout: float = 0.1
+    # Dropout rate of attention probabilities.
     attention_dropout: float = 0.1
+    # Distribution of the initial weights.
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    # Standard deviation of the initial weights.
     initializer_range: float = 0.02
-    projection_init: Literal["same", "glorot"] = "same"  # ELECTRA: Glorot
+    # Initial weights of the embedding projection; ELECTRA uses Glorot's.
+    projection_init: Literal["same", "glorot"] = "same"
+    # Id of the padding token; a prepared corpus overrides it.
     pad_id: int = 0
-    zero_pad_row: bool = False  # RoBERTa starts the padding token's row at zero
-    # What came after the five papers; off, so that each is built as published
-    pre_norm: bool = False  # norms in front of attention and MLP, and one behind all layers
+    # Whether the embedding of the padding token starts at zero, as in RoBERTa.
+    zero_pad_row: bool = False
+    # Whether norms come before attention and MLP, with one more after the last layer. This and
+    # the fields below were published after the five families, which leave them at their defaults.
+    pre_norm: bool = False
+    # Kind of normalization.
     norm: Literal["layer", "rms"] = "layer"
-    positions: Literal["learned", "rotary"] = "learned"  # rotary: of queries and keys, no table
+    # Learned position table, or rotary positions of queries and keys.
+    positions: Literal["learned", "rotary"] = "learned"
+    # Base of the rotary frequencies.
     rotary_theta: float = 10_000.0
-    gated_mlp: bool = False  # activation(gate) * up, with a third matrix of mlp_size
-    biases: bool = True  # False: only layers that give logits have one
-    window: int | None = None  # tokens to either side that a layer sees; None: all
-    global_every: int = 3  # beside a window: every so many layers, from the first, one sees all
+    # Whether the MLP computes activation(gate) * up, with a third matrix of width `mlp_size`.
+    gated_mlp: bool = False
+    # Whether dense layers have biases; layers that give logits always have one.
+    biases: bool = True
+    # Tokens to either side that a local layer attends to; None means all tokens.
+    window: int | None = None
+    # With a window, every N-th layer from the first attends to all tokens.
+    global_every: int = 3
 
     def __post_init__(self) -> None:
         sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
@@ -49,34 +77,34 @@ class Encoder:
             if value is not None and value < 1:
                 raise ValueError(f"encoder.{name} is {value}: expected at least 1")
         for name in (*sizes, "mlp_size", "embedding_size", "token_types", "position_offset"):
-            if (getattr(self, name) or 0) > LARGEST:
+            if (getattr(self, name) or 0) > MAX_SIZE:
                 raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at most 2^30")
         if self.hidden_size % self.heads:
             raise ValueError(
-                f"encoder.hidden_size {self.hidden_size} does not divide into "
-                f"encoder.heads {self.heads}: choose a multiple"
+                f"encoder.hidden_size {self.hidden_size} is not divisible by encoder.heads "
+                f"{self.heads}: choose a multiple"
             )
         if self.layers % self.num_groups:
             raise ValueError(
-                f"encoder.layers {self.layers} does not divide into encoder.groups "
+                f"encoder.layers {self.layers} is not divisible by encoder.groups "
                 f"{self.num_groups}: choose a divisor"
             )
-        share, places = "0 <= x < 1", "1 to 2^30"
-        holds = {
+        rate, size = "0 <= x < 1", "1 to 2^30"
+        checks = {
             "token_types": (self.token_types >= 0, "at least 0"),
             "position_offset": (self.position_offset >= 0, "at least 0"),
             "layer_norm_eps": (self.layer_norm_eps >= 0, "at least 0"),
-            "dropout": (0 <= self.dropout < 1, share),
-            "attention_dropout": (0 <= self.attention_dropout < 1, share),
+            "dropout": (0 <= self.dropout < 1, rate),
+            "attention_dropout": (0 <= self.attention_dropout < 1, rate),
             "initializer_range": (0 <= self.initializer_range < float("inf"), "at least 0"),
             "rotary_theta": (1 < self.rotary_theta < float("inf"), "above 1"),
-            "window": (self.window is None or 1 <= self.window <= LARGEST, places),
-            "global_every": (1 <= self.global_every <= LARGEST, places),
+            "window": (self.window is None or 1 <= self.window <= MAX_SIZE, size),
+            "global_every": (1 <= self.global_every <= MAX_SIZE, size),
         }
-        check("encoder", self, holds)
+        check_ranges("encoder", self, checks)
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(
-                f"encoder.positions is rotary, which turns pairs of numbers, but heads are "
+                f"encoder.positions is rotary, which needs an even head width, but heads are "
                 f"{self.head_size} wide (encoder.hidden_size {self.hidden_size} / encoder.heads "
                 f"{self.heads}): choose an even width"
             )

@@ -1,4 +1,4 @@
-"""What is learned: masked words, replaced tokens, or a task with labels."""
+"""Objective configs: masked LM, replaced-token detection, or a task with labels."""
 
 from __future__ import annotations
 
@@ -8,108 +8,123 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.encoder import Encoder
-from bert_jax.config.ranges import check
+from bert_jax.config.ranges import check_ranges
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens are hidden, and what stands in their place. See corruption/."""
+    """Which tokens are masked, and what replaces them (objectives/masking.py)."""
 
+    # What is masked as a whole: tokens, words, n-grams of words (ALBERT), or spans (SpanBERT).
     granularity: Literal["token", "word", "ngram", "span"] = "token"
+    # Share of the tokens that is masked.
     rate: float = 0.15
-    final_rate: float | None = None  # in a straight line over the schedule; scored at `rate`
-    # rate x length becomes a number of tokens. round: BERT; ceil: SpanBERT, of the text without
-    # its special tokens; floor: fairseq, plus a draw from [0, 1)
+    # Share at the end of a linear schedule that starts at `rate`; evaluation uses `rate`.
+    final_rate: float | None = None
+    # How rate x length becomes a number of tokens. `round` is BERT's; `ceil` is SpanBERT's and
+    # does not count special tokens; `floor` is fairseq's, which first adds a draw from [0, 1).
     budget: Literal["round", "ceil", "floor"] = "round"
-    max_predictions: int | None = None  # a cap per row; BERT's 20 at length 128 never binds there
-    mask_prob: float = 0.8  # fates of a chosen token: [MASK] ...
-    random_prob: float = 0.1  # ... another token; the rest stays as it is
-    random_from: Literal["vocabulary", "words", "corpus"] = "vocabulary"  # words: no specials
-    replace_per: Literal["token", "span"] = "token"  # what draws its fate on its own
-    mask_special_tokens: bool = False  # fairseq also masks <s> and </s>
-    max_ngram: int = 1  # longest n-gram (ALBERT 3) or span (SpanBERT 10)
-    geometric_p: float = 0.2  # of SpanBERT's length law
-    num_static_masks: int | None = (
-        None  # static masking: this many fixed masks per row; None: dynamic
-    )
+    # Limit of masked tokens per row; BERT's limit of 20 at length 128 never takes effect.
+    max_predictions: int | None = None
+    # Probability that a chosen token is replaced by the mask token.
+    mask_prob: float = 0.8
+    # Probability that a chosen token is replaced by a random one; the others stay unchanged.
+    random_prob: float = 0.1
+    # Where random tokens come from; `words` leaves out special tokens.
+    random_from: Literal["vocabulary", "words", "corpus"] = "vocabulary"
+    # What draws its replacement independently: every token, or every span as a whole.
+    replace_per: Literal["token", "span"] = "token"
+    # Whether special tokens may be masked, as fairseq masks <s> and </s>.
+    mask_special_tokens: bool = False
+    # Longest n-gram in words (ALBERT: 3) or longest span in words (SpanBERT: 10).
+    max_ngram: int = 1
+    # Parameter of SpanBERT's geometric distribution of span lengths.
+    geometric_p: float = 0.2
+    # Static masking with this many fixed masks per row; None means dynamic masking.
+    num_static_masks: int | None = None
 
     def __post_init__(self) -> None:
-        most = self.max_predictions
-        holds = {
+        limit, static = self.max_predictions, self.num_static_masks
+        checks = {
             "rate": (0 < self.rate < 1, "0 < x < 1"),
             "final_rate": (self.final_rate is None or 0 < self.final_rate < 1, "0 < x < 1"),
-            "max_predictions": (most is None or most >= 1, "at least 1, or None"),
-            "copies": (
-                self.num_static_masks is None or self.num_static_masks >= 1,
-                "at least 1, or None",
-            ),
+            "max_predictions": (limit is None or limit >= 1, "at least 1, or None"),
+            "num_static_masks": (static is None or static >= 1, "at least 1, or None"),
             "max_ngram": (self.max_ngram >= 1, "at least 1"),
             "geometric_p": (0 < self.geometric_p < 1, "0 < x < 1"),
         }
-        check("masking", self, holds)
-        if self.final_rate is not None and self.num_static_masks is not None:
+        check_ranges("masking", self, checks)
+        if self.final_rate is not None and static is not None:
             raise ValueError(
-                f"masking.final_rate is {self.final_rate} beside "
-                f"masking.num_static_masks {self.num_static_masks}: fixed masks have one rate; "
-                "leave out one of the two"
+                f"masking.final_rate is {self.final_rate} and masking.num_static_masks is "
+                f"{static}: static masks have one rate; set only one of the two"
             )
         if (
-            self.mask_prob < 0
-            or self.random_prob < 0
+            min(self.mask_prob, self.random_prob) < 0
             or self.mask_prob + self.random_prob > 1 + 1e-9
         ):
             raise ValueError(
-                f"masking.mask_prob {self.mask_prob} and masking.random_prob {self.random_prob}: "
-                "expected two shares whose sum is at most 1"
+                f"masking.mask_prob is {self.mask_prob} and masking.random_prob is "
+                f"{self.random_prob}: expected two probabilities whose sum is at most 1"
             )
 
     @property
-    def most(self) -> float:
-        """The largest rate of all steps."""
+    def max_rate(self) -> float:
+        """The highest masking rate of the schedule."""
         return max(self.rate, self.final_rate or 0.0)
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Masked language model, perhaps with a sentence pair and a span boundary term."""
+    """Masked language model, with an optional sentence-pair and span-boundary loss."""
 
     masking: Masking = field(default_factory=Masking)
-    sentence_pair: bool = True  # next sentence or sentence order: one head, the data decides
-    sbo_weight: float = 0.0  # of the span boundary term; 0: no such head
-    sbo_positions: int = 15  # rows of its table: the longest span that is fully predicted
-    sbo_size: int = 200  # width of its position embeddings
+    # Whether to train a sentence-pair head; the corpus decides between NSP and SOP.
+    sentence_pair: bool = True
+    # Weight of the span-boundary loss; 0 means no such head.
+    sbo_weight: float = 0.0
+    # Rows of the span-boundary position table, which is the longest span predicted in full.
+    sbo_positions: int = 15
+    # Width of the span-boundary position embeddings.
+    sbo_size: int = 200
 
     def __post_init__(self) -> None:
-        holds = {
+        checks = {
             "sbo_weight": (0 <= self.sbo_weight < float("inf"), "at least 0"),
             "sbo_positions": (self.sbo_positions >= 1, "at least 1"),
             "sbo_size": (self.sbo_size >= 1, "at least 1"),
         }
-        check("objective", self, holds)
+        check_ranges("objective", self, checks)
 
 
 @dataclass(frozen=True)
 class ReplacedTokens:
-    """ELECTRA: a small generator fills masks, the discriminator finds what it replaced."""
+    """ELECTRA: a small generator fills masks, and the discriminator detects the replacements."""
 
     masking: Masking = field(default_factory=lambda: Masking(mask_prob=0.85, random_prob=0.0))
-    generator_size: float = 0.25  # of the discriminator's width
-    generator_layers: float = 1.0  # of its depth
-    tied: Literal["all", "words", "none"] = "all"  # which embeddings both towers share
-    weight: float = 50.0  # of the discriminator's loss
-    temperature: float = 1.0  # of the generator's samples
-    # What the discriminator learns, by section 3.4 of the paper: which tokens were replaced, of
-    # all or of the masked ones alone; or the words that stood there (weight 1 suits these), of the
-    # masked ones (Replace MLM) or of all, beside a choice to copy (All-Tokens MLM)
+    # Width of the generator as a fraction of the discriminator's width.
+    generator_size: float = 0.25
+    # Depth of the generator as a fraction of the discriminator's depth.
+    generator_layers: float = 1.0
+    # Which embeddings generator and discriminator share.
+    tied: Literal["all", "words", "none"] = "all"
+    # Weight of the discriminator's loss.
+    weight: float = 50.0
+    # Temperature at which the generator's tokens are sampled.
+    temperature: float = 1.0
+    # What the discriminator learns (section 3.4 of the paper). `rtd` detects replaced tokens;
+    # `rtd_masked` only among the masked ones. `replace_mlm` predicts the original words of the
+    # masked tokens and `all_tokens_mlm` those of all tokens, with a copy mechanism; weight 1
+    # suits these two.
     target: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
 
     def __post_init__(self) -> None:
-        above = ("generator_size", "generator_layers", "temperature")
-        holds = {name: (getattr(self, name) > 0, "above 0") for name in above}
-        check("objective", self, {**holds, "weight": (self.weight >= 0, "at least 0")})
+        positive = ("generator_size", "generator_layers", "temperature")
+        checks = {name: (getattr(self, name) > 0, "above 0") for name in positive}
+        check_ranges("objective", self, {**checks, "weight": (self.weight >= 0, "at least 0")})
 
     def generator(self, encoder: Encoder) -> Encoder:
-        """The generator's encoder: a fraction of the discriminator's (electra,
+        """The generator's encoder, a fraction of the discriminator's (electra,
         run_pretraining.get_generator_config)."""
         size = round(encoder.hidden_size * self.generator_size)
         layers = round(encoder.layers * self.generator_layers)
@@ -132,12 +147,17 @@ class ReplacedTokens:
 
 @dataclass(frozen=True)
 class Imported:
-    """Nothing to learn: a network read from elsewhere, with the heads that came along."""
+    """No objective: an imported network with the heads that its checkpoint had."""
 
-    family: Literal["bert", "albert", "roberta", "electra"] = "bert"  # whose tensors it had
+    # Family whose tensor names the checkpoint used.
+    family: Literal["bert", "albert", "roberta", "electra"] = "bert"
+    # Whether the network has a masked-LM head.
     mlm: bool = False
+    # Whether the network has a pooler.
     pooler: bool = False
+    # Whether the network has a sentence-pair head.
     pair: bool = False
+    # Whether the network has a replaced-token-detection head.
     rtd: bool = False
 
     @property
@@ -145,58 +165,67 @@ class Imported:
         return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
 
 
-Kind = Literal["classification", "regression", "tagging", "choice", "qa"]
-Glue = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+TaskType = Literal["classification", "regression", "tagging", "choice", "qa"]
+GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """Fine-tuning: one head over the encoder, learned from labelled rows.
+    """Fine-tuning: one head on the encoder, trained on labeled rows.
 
-    The head is a dense layer to the labels on `head`: the pooled first token, the first token
-    itself (ELECTRA), or `gelu`, a dense layer and a GELU on the first token (ELECTRA in Hugging
-    Face); for tagging it lies on every token. `qa` has two such layers or, `joint`, an end that
-    is told the start and a classifier of answerable questions.
+    The head is a dense layer to the labels. Its input is set by `head`: the pooled first token,
+    the first token itself (ELECTRA), or `gelu`, a dense layer and a GELU on the first token
+    (ELECTRA in Hugging Face). For tagging it is applied to every token. `qa` has two such layers
+    or, with `joint` spans, an end that depends on the start and a classifier of answerable
+    questions.
     """
 
-    task: Kind | Glue = "classification"
-    family: Literal["bert", "albert", "roberta", "electra"] = "bert"  # of the encoder
+    # Type of the task, or the name of a GLUE task.
+    task: TaskType | GlueTask = "classification"
+    # Family of the encoder.
+    family: Literal["bert", "albert", "roberta", "electra"] = "bert"
+    # Input of the head: pooled first token, first token, or a dense layer with a GELU on it.
     head: Literal["pooler", "first", "gelu"] = "pooler"
+    # Span head for questions: independent start and end, or an end that depends on the start.
     span: Literal["linear", "joint"] = "linear"
-    labels: tuple[str, ...] = ()  # in the order of the logits; from the data
-    dropout: float = 0.1  # before the head's dense layers; linear spans have none
-    init: Literal["same", "glorot"] = "same"  # of the head's last layer; ELECTRA: Glorot
-    scale: float = 1.0  # regression learns label / scale: 5 for STS-B in ELECTRA and RoBERTa
+    # Label names in the order of the logits; they are read from the data.
+    labels: tuple[str, ...] = ()
+    # Dropout rate before the head's dense layers; linear spans have none.
+    dropout: float = 0.1
+    # Initial weights of the head's last layer; ELECTRA uses Glorot's.
+    init: Literal["same", "glorot"] = "same"
+    # Regression learns label / scale; ELECTRA and RoBERTa use 5 for STS-B.
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        holds = {
+        checks = {
             "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
             "scale": (0 < self.scale < float("inf"), "above 0"),
         }
-        check("objective", self, holds)
+        check_ranges("objective", self, checks)
 
     @property
-    def kind(self) -> Kind:
-        """What the task asks for."""
-        if self.task in typing.get_args(Glue):
+    def task_type(self) -> TaskType:
+        """The type of the task: STS-B is a regression, all other GLUE tasks classify."""
+        if self.task in typing.get_args(GlueTask):
             return "regression" if self.task == "stsb" else "classification"
-        return typing.cast(Kind, self.task)
+        return typing.cast(TaskType, self.task)
 
     @property
-    def outputs(self) -> int:
-        """Numbers that the head gives of a text or token; two while the labels are unknown."""
-        return 1 if self.kind in ("regression", "choice") else len(self.labels) or 2
+    def num_outputs(self) -> int:
+        """Number of logits per text or token; 2 while the labels are unknown."""
+        return 1 if self.task_type in ("regression", "choice") else len(self.labels) or 2
 
     @property
-    def by_token(self) -> bool:
-        """Whether the outputs of a row are one per token."""
-        return self.kind == "tagging" or (self.kind == "qa" and self.span == "linear")
+    def per_token(self) -> bool:
+        """Whether a row has one output per token."""
+        return self.task_type == "tagging" or (self.task_type == "qa" and self.span == "linear")
 
     @property
-    def length(self) -> int:
-        """Tokens of a row at most, where `data.length` does not say: BERT's and ELECTRA's for
+    def default_length(self) -> int:
+        """Maximum tokens per row when `data.length` is not set: BERT's and ELECTRA's length for
         GLUE and SQuAD, ELECTRA's for tagging, ALBERT's and RoBERTa's for RACE."""
-        return {"tagging": 256, "qa": 384, "choice": 512}.get(self.kind, 128)
+        return {"tagging": 256, "qa": 384, "choice": 512}.get(self.task_type, 128)
 
 
 Objective = Masked | ReplacedTokens | Imported | Supervised

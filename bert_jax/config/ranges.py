@@ -1,18 +1,17 @@
-"""What a field's value may be, said alike for all."""
+"""Range checks for config fields, with uniform messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-LARGEST = 1 << 30  # of a size: rows are counted in 32 bits
+MAX_SIZE = 1 << 30  # of any size field, because rows are counted in 32 bits
 
-# Whether a field's value is as it should be, and in words what it should be.
-Holds = Mapping[str, tuple[bool, str]]
+RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, what is expected)
 
 
-def check(section: str, config: Any, holds: Holds) -> None:
-    """ValueError: names the first field whose value is not as it should be."""
-    for name, (right, expected) in holds.items():
-        if not right:
+def check_ranges(section: str, config: Any, checks: RangeChecks) -> None:
+    """Raise a ValueError that names the first field with an invalid value."""
+    for name, (valid, expected) in checks.items():
+        if not valid:
             raise ValueError(f"{section}.{name} is {getattr(config, name)}: expected {expected}")

@@ -1,4 +1,7 @@
-"""Configs in and out: changed by name, as JSON, from Python files; strict on unknown names."""
+"""Change configs by field name, save and read them as JSON, load them from Python files.
+
+Unknown field names are errors.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ OBJECTIVES = {c.__name__: c for c in (Masked, ReplacedTokens, Imported, Supervis
 
 
 def replace(config: T, **changes: Any) -> T:
-    """`dataclasses.replace` where a dict stands for a change inside a field:
+    """`dataclasses.replace` in which a dict changes fields of a nested config:
     `replace(BERT, encoder=dict(layers=2), run=dict(dir="runs/small"))`."""
     for name, value in changes.items():
         if name not in {f.name for f in dataclasses.fields(config)}:  # type: ignore[arg-type]
@@ -33,27 +36,30 @@ def replace(config: T, **changes: Any) -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values, ready for JSON; an objective carries its class name as `kind`."""
-    out: dict[str, Any] = {}
+    """The config as plain values for JSON. An objective has its class name as `kind`."""
+    values: dict[str, Any] = {}
     if isinstance(config, Objective):
-        out["kind"] = type(config).__name__
+        values["kind"] = type(config).__name__
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
-        out[f.name] = list(value) if isinstance(value, tuple) else value
-    return out
+        values[f.name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
-    """The inverse of `to_dict`; strict: an unknown key is an error that names the nearest one."""
+    """The inverse of `to_dict`.
+
+    ValueError: an unknown key (the message suggests the nearest field) or a value of a wrong type.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"{where.rstrip('.') or 'config'} is {values!r}: expected an object")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(_unknown(unknown[0], list(hints), where))
-    made = {}
+    fields = {}
     for name, value in values.items():
         hint = hints[name]
         if hint == Objective:
@@ -67,24 +73,24 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
             value = from_dict(hint, value, f"{where}{name}.")  # type: ignore[arg-type]
         elif not _fits(value, hint):
             raise ValueError(f"{where}{name} is {value!r}: expected {_readable(hint)}")
-        made[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**made)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
 
 
 def _unknown(name: str, known: list[str], where: str = "") -> str:
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean {where}{near[0]}?" if near else f"expected one of {', '.join(known)}"
     return f"unknown config field {where}{name}: {hint}"
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is of a field's type; the types here are few and flat."""
+    """Whether a JSON value has a field's type."""
     origin = typing.get_origin(hint)
     if origin is Literal:
         return value in typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, h) for h in typing.get_args(hint))
-    if origin is tuple:  # of any length, as a list in JSON
+    if origin is tuple:  # a list in JSON
         inner = typing.get_args(hint)[0]
         return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
     if hint is float:
@@ -100,12 +106,13 @@ def _readable(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
 
 
-def save(config: Experiment, path: Path) -> None:
+def save_config(config: Experiment, path: Path) -> None:
+    """Write the config as JSON, atomically."""
     io.write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def read(path: Path) -> Experiment:
-    """The resolved config of a run folder or a checkpoint."""
+def read_config(path: Path) -> Experiment:
+    """The config in a run folder's or checkpoint's JSON file. ValueError: not readable."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
@@ -113,21 +120,26 @@ def read(path: Path) -> Experiment:
     return from_dict(Experiment, values)
 
 
-def from_file(path: str | Path) -> Experiment:
-    """The `config` that a Python file in `configs/` exports. The file is run: it is code."""
+def from_python_file(path: str | Path) -> Experiment:
+    """The `config` of a Python file such as configs/bert_base.py. The file is executed.
+
+    ValueError: the file is missing, fails, or has no `config`.
+    """
     if not Path(path).is_file():
-        raise ValueError(f"no config file {path}: expected one such as configs/bert_base.py")
+        raise ValueError(
+            f"{path} does not exist: expected a config file such as configs/bert_base.py"
+        )
     try:
         config = runpy.run_path(str(path)).get("config")
-    except Exception as e:  # the file is the user's code: whatever it raises is about the file
-        raise ValueError(f"{path} cannot be run as a config: {type(e).__name__}: {e}") from e
+    except Exception as e:  # the user's code may raise anything
+        raise ValueError(f"{path} failed to run as a config file: {type(e).__name__}: {e}") from e
     if not isinstance(config, Experiment):
-        raise ValueError(f"{path} exports no `config = Experiment(...)`")
+        raise ValueError(f"{path} has no `config = Experiment(...)`")
     return config
 
 
 def differences(a: Any, b: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Every field in which two configs differ, by its dotted name."""
+    """The fields in which two configs differ: dotted name -> both values."""
     if type(a) is not type(b) or not dataclasses.is_dataclass(a):
         return {} if a == b else {where.rstrip("."): (a, b)}
     out: dict[str, tuple[Any, Any]] = {}

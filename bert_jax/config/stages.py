@@ -1,6 +1,6 @@
-"""Which rows a run reads from which step on, out of one line of text.
+"""Stages of a schedule: batch shapes that change during a run, parsed from `data.stages`.
 
-128x256=0.9,512=0.1     nine tenths of the schedule with 256 rows of 128 tokens a step, then
+128x256=0.9,512=0.1     nine tenths of the schedule with 256 rows of 128 tokens per step, then
                         `data.batch_size` rows of 512
 """
 
@@ -13,12 +13,12 @@ from typing import NamedTuple
 class Stage(NamedTuple):
     """Batches of one shape."""
 
-    start: int  # the step before its first batch
-    length: int | None  # tokens of a row; None: the corpus's own
+    start: int  # step of the first batch
+    length: int | None  # tokens per row; None: the corpus's own length
     batch_size: int
 
 
-class Part(NamedTuple):
+class StageSpec(NamedTuple):
     """A stage as it is written: LENGTH[xROWS]=SHARE."""
 
     length: int
@@ -26,37 +26,37 @@ class Part(NamedTuple):
     share: float
 
 
-def parse_stages(text: str) -> list[Part]:
-    """The parts of `data.stages`; ValueError names the one that cannot be read."""
-    return [_part(part) for part in text.split(",")]
+def parse_stages(text: str) -> list[StageSpec]:
+    """The stages that `data.stages` lists. ValueError: quotes the one that is invalid."""
+    return [_parse_stage(part) for part in text.split(",")]
 
 
-def _part(text: str) -> Part:
+def _parse_stage(text: str) -> StageSpec:
     shape, _, share = text.partition("=")
     length, times, rows = shape.partition("x")
     try:
-        part = Part(int(length), int(rows) if times else None, float(share))
+        spec = StageSpec(int(length), int(rows) if times else None, float(share))
     except ValueError:
-        part = Part(0, None, 0.0)
-    if part.length < 8 or part.rows == 0 or (part.rows or 1) < 0 or not 0 < part.share < 1e9:
+        spec = StageSpec(0, None, 0.0)
+    if spec.length < 8 or spec.rows == 0 or (spec.rows or 1) < 0 or not 0 < spec.share < 1e9:
         raise ValueError(
             f"data.stages has {text!r}: expected LENGTH[xROWS]=SHARE,... such as "
-            "128x256=0.9,512x256=0.1, lengths from 8, rows from 1, shares above 0"
+            "128x256=0.9,512x256=0.1, with LENGTH at least 8, ROWS at least 1, SHARE above 0"
         )
-    return part
+    return spec
 
 
-def stages_of(
+def build_stages(
     text: str | None, steps: int, length: int | None, batch_size: int
 ) -> tuple[Stage, ...]:
-    """The stages of a schedule of `steps`; without a text it has one. Shares count against
-    their sum; a share too small for a step gives a stage that begins where the next one does."""
+    """The stages of a schedule of `steps`; a single one if `text` is None. Shares are relative to
+    their sum. A stage whose share rounds to no step starts where the next one does."""
     if text is None:
         return (Stage(0, length, batch_size),)
-    parts = parse_stages(text)
-    total = sum(p.share for p in parts)
-    before = itertools.accumulate((p.share for p in parts), initial=0.0)
+    specs = parse_stages(text)
+    total = sum(spec.share for spec in specs)
+    starts = itertools.accumulate((spec.share for spec in specs), initial=0.0)
     return tuple(
-        Stage(round(share / total * steps), part.length, part.rows or batch_size)
-        for part, share in zip(parts, before, strict=False)
+        Stage(round(start / total * steps), spec.length, spec.rows or batch_size)
+        for spec, start in zip(specs, starts, strict=False)
     )

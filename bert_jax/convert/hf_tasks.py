@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax.config import Encoder, Kind, Supervised, head_for
+from bert_jax.config import Encoder, Supervised, TaskType, head_fields
 from bert_jax.convert.rules import ELECTRA, ROBERTA, Family, Table, Task
 from bert_jax.utils.types import Json, Params
 
@@ -32,7 +32,7 @@ def read(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | N
     """
     architectures = hf.get("architectures") or [None]
     name = architectures[0] if isinstance(architectures, list) else architectures
-    kinds: list[Kind] = [k for k, task in family.tasks.items() if task.name == name]
+    kinds: list[TaskType] = [k for k, task in family.tasks.items() if task.name == name]
     if not kinds or _all_dropped(family, family.tasks[kinds[0]], tuple(drop)):
         return None
     kind = kinds[0]
@@ -44,7 +44,7 @@ def read(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | N
     if kind == "choice" and family is ELECTRA:
         _check_summary(hf)
     head: Any = "gelu" if family is ELECTRA else "pooler"
-    draw: Any = head_for(family.name, kind)["init"]
+    draw: Any = head_fields(family.name, kind)["init"]
     rate = _dropout(family, hf, kind)
     body: Any = family.name
     return Supervised(kind, body, head, labels=labels, dropout=rate, init=draw)
@@ -115,7 +115,7 @@ def table_of(family: Family, task: Supervised) -> Table:
 
 
 def _task(family: Family, task: Supervised) -> Task:
-    return family.tasks["classification" if task.kind == "regression" else task.kind]
+    return family.tasks["classification" if task.task_type == "regression" else task.task_type]
 
 
 # ---- ours to theirs
@@ -131,12 +131,12 @@ def held(family: Family, encoder: Encoder, task: Supervised, params: Params) -> 
     ValueError: none does.
     """
     name, table = _task(family, task)
-    if task.kind == "qa" and task.span == "joint":
+    if task.task_type == "qa" and task.span == "joint":
         raise ValueError(
             "Hugging Face has no class for joint spans: fine-tune with --objective.span linear, "
             f"{INSTEAD}"
         )
-    if task.kind in ("classification", "regression", "choice"):
+    if task.task_type in ("classification", "regression", "choice"):
         params = {**params, "label": scaled(params["label"], task)}
         if family is ELECTRA and task.head == "first":
             params["label"] = _through_gelu(params["label"], encoder.hidden_size)
@@ -176,12 +176,12 @@ def _through_gelu(label: Params, width: int) -> Params:
 
 
 def _config(family: Family, task: Supervised) -> Json:
-    out: Json = dict.fromkeys(_rate_keys(family, task.kind), task.dropout)
-    if task.kind in ("classification", "regression", "tagging"):
-        names = task.labels or [f"LABEL_{i}" for i in range(task.outputs)]
+    out: Json = dict.fromkeys(_rate_keys(family, task.task_type), task.dropout)
+    if task.task_type in ("classification", "regression", "tagging"):
+        names = task.labels or [f"LABEL_{i}" for i in range(task.num_outputs)]
         out["id2label"] = {str(i): name for i, name in enumerate(names)}
         out["label2id"] = {name: i for i, name in enumerate(names)}
-    if task.kind in ("classification", "regression"):
-        kind = "regression" if task.kind == "regression" else "single_label_classification"
+    if task.task_type in ("classification", "regression"):
+        kind = "regression" if task.task_type == "regression" else "single_label_classification"
         out["problem_type"] = kind
     return out

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 
 Table = dict[str, str]
 
@@ -70,7 +70,7 @@ class Family:
     layers: Table
     heads: dict[str, Table]
     tied: Table  # their second name of a tensor -> the first
-    tasks: dict[Kind, Task]  # kind of task (regression: classification) -> its class
+    tasks: dict[TaskType, Task]  # kind of task (regression: classification) -> its class
     activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
 
     @property
@@ -94,7 +94,7 @@ class Family:
         return {theirs: ours for table in tables for theirs, ours in table.items()}
 
 
-def _tasks(model: str, label: Table, choice: Table | None = None) -> dict[Kind, Task]:
+def _tasks(model: str, label: Table, choice: Table | None = None) -> dict[TaskType, Task]:
     """All four classes of a model; only their heads over whole texts differ by family."""
     return {
         "classification": Task(f"{model}ForSequenceClassification", label),

@@ -124,7 +124,7 @@ def _with_words(
 
 
 def _write(folder: Path, experiment: Experiment, params: Any) -> None:
-    config.save(experiment, folder / "config.json")
+    config.save_config(experiment, folder / "config.json")
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(0, {"params": jax.tree.map(jnp.asarray, params)}, experiment)
     checkpoints.close()

@@ -46,7 +46,7 @@ def load(path: str | Path) -> Model:
         tokenizer = tokenizers.load_tokenizer(beside)
         convert.check_tokenizer(experiment, tokenizer)
         return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
-    experiment = config.read(folder / "config.json")
+    experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     found = results.read_results(folder) if isinstance(experiment.objective, Supervised) else None
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
@@ -127,9 +127,9 @@ class Model:
         """Rows as the model was trained on: of `data.length` tokens, else as the task's kind
         has them."""
         task, most = self.task, self.config.encoder.max_length
-        length = self.config.data.length or min(task.length, most)
+        length = self.config.data.length or min(task.default_length, most)
         labels, family = task.labels, task.family
-        return tasks.encode(task.kind, examples, self.tokenizer, length, labels, family=family)
+        return tasks.encode(task.task_type, examples, self.tokenizer, length, labels, family=family)
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """What the head says of every row of `encode_examples`; see tasks/__init__.py."""
@@ -138,7 +138,7 @@ class Model:
         def apply(batch: Batch) -> tuple[Any, Any]:
             return batch["row"], jax.device_get(self._answers(self.params, batch))
 
-        return batches.predict_all(apply, self.task.by_token)
+        return batches.predict_all(apply, self.task.per_token)
 
     def predict(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """What a fine-tuned model says of rows such as `finetune` reads, in their order; labels
@@ -147,7 +147,7 @@ class Model:
         ValueError: a model that was not fine-tuned, a row that lacks a field.
         """
         places = (tasks.Location("rows", f"row {i}") for i in range(len(rows)))
-        kind = self.task.kind
+        kind = self.task.task_type
         examples = [tasks.unlabelled(kind, r, at) for r, at in zip(rows, places, strict=True)]
         return self.predict_examples(self.encode_examples(examples))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import tasks
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.inference.model import Model
 
 PART = 1024  # rows held at a time
@@ -22,7 +22,7 @@ def apply(model: Model, source: Path, out: Path) -> tuple[int, int]:
 
     ValueError: a model that was not fine-tuned, an `out` that is there, rows that are not sound.
     """
-    kind = model.task.kind
+    kind = model.task.task_type
     if out.exists():
         raise ValueError(f"--out {out} is there: expected the name of a new file")
     if not source.is_file():
@@ -45,7 +45,7 @@ def apply(model: Model, source: Path, out: Path) -> tuple[int, int]:
     return rows, cut
 
 
-def _examples(kind: Kind, source: Path) -> Iterable[tasks.Example]:
+def _examples(kind: TaskType, source: Path) -> Iterable[tasks.Example]:
     """SQuAD's JSON is one object and read whole; a line is a row of its own."""
     if kind == "qa" and source.suffix == ".json":
         return tasks.read_rows(kind, source)

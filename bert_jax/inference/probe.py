@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from bert_jax import tasks
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.model import Model
@@ -73,7 +73,7 @@ class LayerSplit:
 
 def probe(
     model: Model,
-    task: Kind | Glue,
+    task: TaskType | GlueTask,
     data: str | Path,
     out: Path,
     layers: Sequence[Layer] = (),
@@ -149,10 +149,10 @@ def render_probe(found: Probe) -> str:
     return "\n".join(lines)
 
 
-def _kind(task: Any) -> Kind:
-    if task not in (*typing.get_args(Kind), *typing.get_args(Glue)):
+def _kind(task: Any) -> TaskType:
+    if task not in (*typing.get_args(TaskType), *typing.get_args(GlueTask)):
         raise ValueError(f"the task is {task!r}: expected {' or '.join(POOLS)}, or a GLUE name")
-    kind = tasks.kind_of(task)
+    kind = tasks.task_type_of(task)
     if kind not in POOLS:
         raise ValueError(f"{task} is a task of {kind}: a probe takes {' or '.join(POOLS)}")
     return kind
@@ -175,10 +175,10 @@ def _layer_split(
         drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
         examples = [examples[i] for i in np.sort(drawn)]
     length = model.config.encoder.max_length
-    encoded = tasks.encode(dataset.kind, examples, model.tokenizer, length, dataset.labels)
+    encoded = tasks.encode(dataset.task_type, examples, model.tokenizer, length, dataset.labels)
     rows, labels = [], []
     for i, row in enumerate(encoded.rows):
-        bounds = _bounds(encoded, i, model.tokenizer) if dataset.kind == "tagging" else None
+        bounds = _bounds(encoded, i, model.tokenizer) if dataset.task_type == "tagging" else None
         labels.append([row["label"]] if bounds is None else row["tags"][bounds[:-1]])
         rows.append(features.FeatureRow(row["tokens"], int(row["first"]), bounds))
     counts = np.array([len(x) for x in labels])

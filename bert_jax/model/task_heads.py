@@ -36,15 +36,15 @@ def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
     """The heads of an objective, in the order in which a network applies them. `search`: a
     joint span head looks for its starts itself, in place of being told the gold one."""
     rest = dict(rate=task.dropout, draw=task.init)
-    if task.kind == "tagging":
-        return {"tag": partial(TagHead, size=task.outputs, **rest)}
-    if task.kind == "qa" and task.span == "linear":
+    if task.task_type == "tagging":
+        return {"tag": partial(TagHead, size=task.num_outputs, **rest)}
+    if task.task_type == "qa" and task.span == "linear":
         return {"span": partial(SpanHead, draw=task.init)}
-    if task.kind == "qa":
+    if task.task_type == "qa":
         albert = task.family == "albert"
         beam = beam_of(task) if search else 0
         return {"span": partial(JointSpanHead, albert=albert, beam=beam, **rest)}
-    label = partial(LabelHead, size=task.outputs, head=task.head, **rest)
+    label = partial(LabelHead, size=task.num_outputs, head=task.head, **rest)
     if task.head != "pooler":
         return {"label": label}
     before = task.dropout if task.family == "roberta" else 0.0
@@ -53,7 +53,7 @@ def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
 
 def beam_of(task: Supervised) -> int:
     """Starts that a joint span head follows up, and ends of each; 0 where there is none such."""
-    if task.kind != "qa" or task.span != "joint":
+    if task.task_type != "qa" or task.span != "joint":
         return 0
     return 5 if task.family == "albert" else 20
 

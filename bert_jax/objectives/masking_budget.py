@@ -17,9 +17,9 @@ from bert_jax.utils.types import Batch
 def max_predictions(masking: Masking, length: int) -> int:
     """Slots for predictions in a row of `length` tokens: the largest budget possible."""
     if masking.budget == "floor":
-        most = int(masking.most * length) + 1
+        most = int(masking.max_rate * length) + 1
     else:
-        most = int(num_to_mask(masking, masking.most, length, None)[-1])
+        most = int(num_to_mask(masking, masking.max_rate, length, None)[-1])
     return most if masking.max_predictions is None else min(most, masking.max_predictions)
 
 
@@ -28,9 +28,9 @@ def max_packed_predictions(masking: Masking, length: int, sequences: int) -> int
     any sizes which fit into `length` can have together."""
     most = max_predictions(masking, length)
     if masking.budget == "floor":
-        each = np.array([int(masking.most * n + 1e-6) + 1 for n in range(length + 1)])
+        each = np.array([int(masking.max_rate * n + 1e-6) + 1 for n in range(length + 1)])
     else:
-        each = num_to_mask(masking, masking.most, length, None)
+        each = num_to_mask(masking, masking.max_rate, length, None)
     each = np.minimum(np.minimum(each, most), np.arange(length + 1))
     best = each  # of one sequence of up to so many tokens; then of two, three, ...
     for _ in range(1, sequences):

@@ -50,7 +50,7 @@ class SupervisedObjective:
         return {"task_loss": self._counted(batch).sum()}
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
-        kind, counted = self.config.kind, self._counted(batch)
+        kind, counted = self.config.task_type, self._counted(batch)
         out = self._apply(self.network, params, batch, key)
         if kind == "qa":
             return {"task_loss": self._span_loss(out["span"], batch, counted)}
@@ -70,9 +70,9 @@ class SupervisedObjective:
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
         out = self._apply(self.searching, params, batch, None)
-        if self.config.kind == "regression":
+        if self.config.task_type == "regression":
             return out["label"][:, 0] * self.config.scale
-        return out[{"qa": "span", "tagging": "tag"}.get(self.config.kind, "label")]
+        return out[{"qa": "span", "tagging": "tag"}.get(self.config.task_type, "label")]
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
@@ -80,7 +80,7 @@ class SupervisedObjective:
     filler = encoder
 
     def _apply(self, network: Network, params: Params, batch: Batch, key: Any) -> Any:
-        if self.config.kind != "choice":
+        if self.config.task_type != "choice":
             return apply_network(network, params, batch, key)
         rows = {k: batch[k] for k in ("tokens", "size", "first")}
         flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()}
@@ -92,7 +92,7 @@ class SupervisedObjective:
 
     def _counted(self, batch: Batch) -> jax.Array:
         """1 for every label that the loss is made of, [b] or, tagging, [b l]."""
-        kind, size = self.config.kind, batch["size"]
+        kind, size = self.config.task_type, batch["size"]
         real = (size if size.ndim == 1 else size.max(axis=1)) > 0
         if kind == "tagging":
             real = real[:, None] & (batch["tags"] >= 0)

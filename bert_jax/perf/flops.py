@@ -110,7 +110,7 @@ def discriminating(encoder: Encoder, objective: ReplacedTokens, share: float) ->
 
 def predictions(masking: Masking, length: int) -> int:
     """Places that a full row of `length` tokens has for predictions."""
-    n = masking.most * length
+    n = masking.max_rate * length
     most = {"round": max(1, round(n)), "ceil": math.ceil(n), "floor": int(n) + 1}[masking.budget]
     return most if masking.max_predictions is None else min(most, masking.max_predictions)
 
@@ -173,10 +173,10 @@ def _pooler(encoder: Encoder, outputs: int) -> Flops:
 
 def _task(encoder: Encoder, objective: Supervised, length: int) -> Flops:
     """A head of fine-tuning; of joint spans the layers on every token."""
-    h, n = encoder.hidden_size, objective.outputs
-    if objective.kind == "tagging":
+    h, n = encoder.hidden_size, objective.num_outputs
+    if objective.task_type == "tagging":
         return Flops(2 * h * n)
-    if objective.kind == "qa":
+    if objective.task_type == "qa":
         width = h if objective.family == "albert" else 512
         return Flops(4 * h if objective.span == "linear" else 2 * h + 2 * h * width + 2 * width)
     dense = 0 if objective.head == "first" else 2 * h * h

@@ -26,7 +26,7 @@ from bert_jax.tasks.examples import (
     Text,
     Window,
     Words,
-    kind_of,
+    task_type_of,
 )
 from bert_jax.tasks.folder import read, read_rows
 from bert_jax.tasks.metrics import confusion, headline, score
@@ -50,12 +50,12 @@ __all__ = [
     "confusion",
     "encode",
     "headline",
-    "kind_of",
     "predictions",
     "read",
     "read_rows",
     "score",
     "stream",
     "swapped",
+    "task_type_of",
     "unlabelled",
 ]

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import qa_windows
 from bert_jax.tasks.examples import Choice, Encoded, Example, Question, Tagged, Text, Words
@@ -36,7 +36,7 @@ def swapped(examples: Sequence[Example]) -> list[Example]:
 
 
 def encode(
-    kind: Kind,
+    task_type: TaskType,
     examples: Sequence[Example],
     tokenizer: Tokenizer,
     length: int,
@@ -53,17 +53,17 @@ def encode(
 
     ValueError: a length that leaves no room for text, a label that is none of `labels`.
     """
-    room = tokenizer.special_tokens.text_capacity(length, 1 if kind == "tagging" else 2)
+    room = tokenizer.special_tokens.text_capacity(length, 1 if task_type == "tagging" else 2)
     if room < 1:
         raise ValueError(f"length {length} leaves no room for text: give at least 8")
-    if kind == "qa":
+    if task_type == "qa":
         asked = cast("Sequence[Question]", examples)
         return qa_windows.encode(asked, tokenizer, length, stride, train)
-    if kind == "tagging":
+    if task_type == "tagging":
         return _tagged(cast("Sequence[Tagged]", examples), tokenizer, room, _numbers(labels))
-    if kind == "choice":
+    if task_type == "choice":
         return _choices(cast("Sequence[Choice]", examples), tokenizer, length, family == "roberta")
-    return _texts(kind, cast("Sequence[Text]", examples), tokenizer, length, _numbers(labels))
+    return _texts(task_type, cast("Sequence[Text]", examples), tokenizer, length, _numbers(labels))
 
 
 def _numbers(labels: Sequence[str]) -> dict[str, int]:
@@ -86,7 +86,7 @@ def _row(tokens: Sequence[int], first: int, number: int) -> dict[str, Any]:
 
 
 def _texts(
-    kind: Kind,
+    task_type: TaskType,
     examples: Sequence[Text],
     tokenizer: Tokenizer,
     length: int,
@@ -100,13 +100,13 @@ def _texts(
         room = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
         cut += len(first[i]) + len(b or []) > room
         row = _row(*tokenizer.build_row(*truncated(first[i], b, room)), i)
-        if kind == "regression":
+        if task_type == "regression":
             row["label"] = np.float32(0 if e.label is None else e.label)
         else:
             row["label"] = np.int32(-1 if e.label is None else _number(str(e.label), numbers))
         rows.append(row)
     owner = list(range(len(rows)))
-    return Encoded(kind, rows, owner, examples, cut=cut, notes=_notes(cut, length))
+    return Encoded(task_type, rows, owner, examples, cut=cut, notes=_notes(cut, length))
 
 
 def _notes(cut: int, length: int) -> list[str]:

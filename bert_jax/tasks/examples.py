@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_jax.config import Glue, Kind, Supervised
+from bert_jax.config import GlueTask, Supervised, TaskType
 
 
 class Text(NamedTuple):
@@ -54,9 +54,9 @@ class Question(NamedTuple):
 Example = Text | Tagged | Choice | Question
 
 
-def kind_of(task: Kind | Glue) -> Kind:
+def task_type_of(task: TaskType | GlueTask) -> TaskType:
     """What a task asks for: `stsb` is a regression, the other GLUE names classifications."""
-    return Supervised(task=task).kind
+    return Supervised(task=task).task_type
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Dataset:
     what was odd but no error, counted.
     """
 
-    task: Kind | Glue
-    kind: Kind
+    task: TaskType | GlueTask
+    task_type: TaskType
     labels: tuple[str, ...]
     splits: dict[str, list[Example]]
     notes: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Encoded:
     """Examples as rows.
 
     row          always: tokens [l] (int32, unpadded)  size  first (tokens of segment 0)  row
-    + kind       classification: label (-1: unknown)   regression: label (float32)
+    + task_type       classification: label (-1: unknown)   regression: label (float32)
                  tagging: tags [l], at the first piece of a word, -1 elsewhere
                  choice: tokens a list of [l_i], size [c], first [c], label; an option that is
                  not there has size 0
@@ -112,7 +112,7 @@ class Encoded:
                  option's; qa: of the question)
     """
 
-    kind: Kind
+    task_type: TaskType
     rows: list[dict[str, Any]]
     owner: list[int]
     examples: Sequence[Example]

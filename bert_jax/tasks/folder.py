@@ -18,14 +18,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import glue, race, tfds
-from bert_jax.tasks.examples import ANSWERABLE, Dataset, Example, Question, Tagged, Text, kind_of
+from bert_jax.tasks.examples import (
+    ANSWERABLE,
+    Dataset,
+    Example,
+    Question,
+    Tagged,
+    Text,
+    task_type_of,
+)
 from bert_jax.tasks.records import Oddities, Placed, read_jsonl
 from bert_jax.tasks.squad import read_squad
 
 
-def read(task: Kind | Glue, folder: str | Path) -> Dataset:
+def read(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
     """Reads train, dev and, where it is there, test.
 
     The labels are those of train, integers in their order, strings sorted; GLUE's as published.
@@ -34,66 +42,66 @@ def read(task: Kind | Glue, folder: str | Path) -> Dataset:
     train does not have, a train split of one class only.
     """
     odd: Oddities = Counter()
-    kind = kind_of(task)
+    task_type = task_type_of(task)
     labels: tuple[str, ...] | None = None
     if str(folder).startswith("tfds:"):
-        splits, labels = tfds.read_tfds(kind, str(folder), odd)
+        splits, labels = tfds.read_tfds(task_type, str(folder), odd)
     elif not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder: expected one with train and dev files")
     elif is_glue(task):
         splits = glue.read_glue(task, Path(folder), odd)
         labels = glue.TABLE[task].labels
     else:
-        splits = _read_folder(kind, Path(folder), odd)
-    labels = labels if labels else _labels(kind, splits["train"])
+        splits = _read_folder(task_type, Path(folder), odd)
+    labels = labels if labels else _labels(task_type, splits["train"])
     for rows in splits.values():
-        _check(kind, rows, labels)
+        _check(task_type, rows, labels)
     notes = [f"{file}: {what}: {n}" for (file, what), n in odd.items() if n]
     examples = {split: [e for _, e in rows] for split, rows in splits.items()}
-    return Dataset(task, kind, labels, examples, notes)
+    return Dataset(task, task_type, labels, examples, notes)
 
 
-def read_rows(kind: Kind, file: str | Path) -> list[Example]:
+def read_rows(task_type: TaskType, file: str | Path) -> list[Example]:
     """Rows to predict, with labels or without: JSONL, for questions also SQuAD's JSON.
 
     ValueError: as `read`.
     """
     odd: Oddities = Counter()
-    squad = kind == "qa" and Path(file).suffix == ".json"
+    squad = task_type == "qa" and Path(file).suffix == ".json"
     rows = (
         read_squad(Path(file), odd, labelled=False)
         if squad
-        else read_jsonl(kind, Path(file), odd, labelled=False)
+        else read_jsonl(task_type, Path(file), odd, labelled=False)
     )
     return [e for _, e in rows]
 
 
-def is_glue(task: Kind | Glue) -> typing.TypeGuard[Glue]:
+def is_glue(task: TaskType | GlueTask) -> typing.TypeGuard[GlueTask]:
     return task in glue.TABLE
 
 
-def _read_folder(kind: Kind, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
-    if kind == "choice" and race.is_race(folder):
+def _read_folder(task_type: TaskType, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
+    if task_type == "choice" and race.is_race(folder):
         there = [s for s in ("train", "dev", "test") if s != "test" or (folder / s).is_dir()]
         return {split: race.read_race(folder, split, odd) for split in there}
-    suffix = ".json" if kind == "qa" else ".jsonl"
+    suffix = ".json" if task_type == "qa" else ".jsonl"
     found: dict[str, list[Placed]] = {}
     for split in ("train", "dev", "test"):
         file, labelled = folder / f"{split}{suffix}", split != "test"
         if not file.exists() and labelled:
             raise ValueError(f"{folder} has no {file.name}: expected train{suffix}, dev{suffix}")
-        if file.exists() and kind == "qa":
+        if file.exists() and task_type == "qa":
             found[split] = read_squad(file, odd, labelled)
         elif file.exists():
-            found[split] = read_jsonl(kind, file, odd, labelled)
+            found[split] = read_jsonl(task_type, file, odd, labelled)
     return found
 
 
-def _labels(kind: Kind, train: Sequence[Placed]) -> tuple[str, ...]:
+def _labels(task_type: TaskType, train: Sequence[Placed]) -> tuple[str, ...]:
     """The labels of the training rows, in the order of the logits."""
-    if kind in ("regression", "choice"):
+    if task_type in ("regression", "choice"):
         return ()
-    if kind == "qa":
+    if task_type == "qa":
         impossible = any(isinstance(e, Question) and e.impossible for _, e in train)
         return ANSWERABLE if impossible else ()
     seen = {label for _, e in train for label in _names(e)}
@@ -115,8 +123,8 @@ def _names(example: Example) -> Iterable[str]:
     return () if not isinstance(example, Text) or example.label is None else (str(example.label),)
 
 
-def _check(kind: Kind, rows: Sequence[Placed], labels: Sequence[str]) -> None:
-    if kind not in ("classification", "tagging"):
+def _check(task_type: TaskType, rows: Sequence[Placed], labels: Sequence[str]) -> None:
+    if task_type not in ("classification", "tagging"):
         return
     known = set(labels)
     for place, e in rows:

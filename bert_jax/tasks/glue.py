@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.config import Glue
+from bert_jax.config import GlueTask
 from bert_jax.tasks.examples import Text
 from bert_jax.tasks.records import EMPTY, Location, Oddities, Placed, lines, name, number
 
@@ -24,7 +24,7 @@ class Columns(NamedTuple):
 
 
 ENTAILMENT = ("entailment", "not_entailment")
-TABLE: dict[Glue, Columns] = {
+TABLE: dict[GlueTask, Columns] = {
     "cola": Columns("CoLA", (3,), 1, (1,), header=False),
     "sst2": Columns("SST-2", (0,), 1, (1,)),
     "mrpc": Columns("MRPC", (3, 4), 0, (3, 4)),
@@ -46,7 +46,7 @@ MNLI_SPLITS = {
 SKIPPED = "lines that have not the {} columns of their task, skipped"
 
 
-def read_glue(task: Glue, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
+def read_glue(task: GlueTask, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
     """All splits; `folder` is the task's own or the one that holds all nine.
 
     ValueError: no train or dev file, an empty one, a line with too few columns, a label that

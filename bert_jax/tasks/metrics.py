@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import answers, squad_metrics
 from bert_jax.tasks.examples import Choice, Dataset, Encoded, Question, Tagged, Text, Words
 
@@ -29,19 +29,19 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }
 
 
-def headline(task: Kind | Glue, dataset: Dataset) -> str:
+def headline(task: TaskType | GlueTask, dataset: Dataset) -> str:
     """The metric by which the best checkpoint is chosen: GLUE's own, else the usual one. For
     SQuAD 2.0 it is the F1 of the best threshold."""
     if task == "cola":
         return "matthews"
     if task == "stsb":
         return "spearman"
-    if dataset.kind == "tagging":
+    if dataset.task_type == "tagging":
         return "f1" if are_chunks(dataset.labels) else "accuracy"
-    if dataset.kind == "qa":
+    if dataset.task_type == "qa":
         impossible = any(cast(Question, e).impossible for e in dataset.splits["dev"])
         return "best_f1" if dataset.labels and impossible else "f1"
-    return "pearson" if dataset.kind == "regression" else "accuracy"
+    return "pearson" if dataset.task_type == "regression" else "accuracy"
 
 
 def are_chunks(labels: Sequence[str]) -> bool:
@@ -51,7 +51,7 @@ def are_chunks(labels: Sequence[str]) -> bool:
 
 
 def score(
-    task: Kind | Glue,
+    task: TaskType | GlueTask,
     encoded: Encoded,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
@@ -62,17 +62,17 @@ def score(
     outputs   per row, in the order of `encoded.rows` (tasks/__init__.py)
     threshold of no answer, for questions (answers.Decoded)
     """
-    if encoded.kind == "qa":
+    if encoded.task_type == "qa":
         return _score_questions(encoded, outputs, labels, threshold)
-    if encoded.kind == "regression":
+    if encoded.task_type == "regression":
         pairs = [(e.label, float(out)) for e, out in _known(encoded, outputs)]
         return _correlations(np.array(pairs, np.float64)) if pairs else {}
-    if encoded.kind == "tagging":
+    if encoded.task_type == "tagging":
         return _score_tags(encoded, outputs, labels)
     gold, given = _classes(encoded, outputs, labels)
     if not len(gold):
         return {}
-    if encoded.kind == "choice":
+    if encoded.task_type == "choice":
         return {"accuracy": float(np.mean(gold == given))}
     found = _score_classes(gold, given, len(labels))
     return {name: found[name] for name in PUBLISHED.get(task, found)}
@@ -102,14 +102,14 @@ def _classes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gold and predicted classes as numbers, of words for tagging."""
     numbers = {label: i for i, label in enumerate(labels)}
-    if encoded.kind == "tagging":
+    if encoded.task_type == "tagging":
         gold, given = _tags(encoded, outputs, labels)
         pairs = [
             (numbers[a], numbers[b])
             for g, t in zip(gold, given, strict=True)
             for a, b in zip(g, t, strict=True)
         ]
-    elif encoded.kind == "choice":
+    elif encoded.task_type == "choice":
         pairs = [(e.label, chosen(e, out)) for e, out in _known(encoded, outputs)]
     else:
         pairs = [

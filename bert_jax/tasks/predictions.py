@@ -8,14 +8,14 @@ from typing import Any, cast
 import numpy as np
 from scipy import special
 
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import answers
-from bert_jax.tasks.examples import Choice, Encoded, Tagged, kind_of
+from bert_jax.tasks.examples import Choice, Encoded, Tagged, task_type_of
 from bert_jax.tasks.metrics import chosen, word_logits
 
 
 def predictions(
-    task: Kind | Glue,
+    task: TaskType | GlueTask,
     encoded: Encoded,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
@@ -31,16 +31,16 @@ def predictions(
                     no_answer, its probability, if the model knows of none (`labels`), then
                     given where its score is above `threshold`
     """
-    examples, kind = encoded.examples, kind_of(task)
-    if kind == "qa":
+    examples, task_type = encoded.examples, task_type_of(task)
+    if task_type == "qa":
         found = answers.decode(encoded, outputs)
         return [answers.as_json(e, decoded, bool(labels), threshold) for e, decoded in found]
-    if kind == "tagging":
+    if task_type == "tagging":
         both = zip(examples, word_logits(encoded, outputs), strict=True)
         return [_tagged(cast(Tagged, e), logits, labels) for e, logits in both]
-    if kind == "regression":
+    if task_type == "regression":
         return [{"label": float(out)} for out in outputs]
-    if kind == "choice":
+    if task_type == "choice":
         both = zip(examples, outputs, strict=True)
         return [_choice(cast(Choice, e), out) for e, out in both]
     return [_class(out, labels) for out in outputs]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.tasks.examples import Answer, Choice, Example, Question, Tagged, Text
 
 Oddities = Counter[tuple[str, str]]  # (file, what is odd there) -> how often
@@ -60,37 +60,37 @@ def objects(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
         yield place, record
 
 
-def read_jsonl(kind: Kind, file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
+def read_jsonl(task_type: TaskType, file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
     """The rows of a file.
 
     ValueError: a file that is missing or empty, a line that is not a JSON object, a field that
     is missing or not what it should be.
     """
-    found = [(place, example(kind, r, place, odd, labelled)) for place, r in objects(file)]
+    found = [(place, example(task_type, r, place, odd, labelled)) for place, r in objects(file)]
     if not found:
         raise ValueError(f"{file} is empty: expected one JSON object a line")
     return found
 
 
 def example(
-    kind: Kind, record: dict[str, Any], place: Location, odd: Oddities, labelled: bool
+    task_type: TaskType, record: dict[str, Any], place: Location, odd: Oddities, labelled: bool
 ) -> Example:
     """A record as an example; without a label only where none is needed (not `labelled`)."""
     fields = _Fields(record, place)
-    if kind == "tagging":
+    if task_type == "tagging":
         made: Example = _tagged(fields, labelled)
         empty = not made.tokens or not all(made.tokens)
-    elif kind == "choice":
+    elif task_type == "choice":
         made = _choice(fields, labelled)
         empty = not made.text or not all(made.options)
-    elif kind == "qa":
+    elif task_type == "qa":
         made = question(record, fields.text("context"), place, odd, labelled)
         empty = not made.context or not made.question
     else:
         pair = fields.text("text_pair") if record.get("text_pair") is not None else None
         label = fields.value("label", labelled)
         if label is not None:
-            label = number(label, place) if kind == "regression" else name(label, place)
+            label = number(label, place) if task_type == "regression" else name(label, place)
         made = Text(fields.text("text"), pair, label)
         empty = not made.text.strip() or (pair is not None and not pair.strip())
     if empty:

@@ -1,6 +1,6 @@
 """`results.json`: what fine-tuning came to, once or over several seeds.
 
-    {"task": "rte", "kind": "classification", "model": "...", "metric": "accuracy",
+    {"task": "rte", "task_type": "classification", "model": "...", "metric": "accuracy",
      "steps": 390, "best_step": 312,
      "dev": {"accuracy": .71, "loss": .62}, "test": {...}, ...}
 
@@ -97,7 +97,7 @@ def gather_seeds(folder: Path, runs: Sequence[Path]) -> Results:
     """Write the results of several seeds into the folder above them."""
     each = [read_results(run) or {} for run in runs]
     assert all(each), "every seed has finished"
-    gathered: Results = {k: each[0][k] for k in ("task", "kind", "model", "metric", "steps")}
+    gathered: Results = {k: each[0][k] for k in ("task", "task_type", "model", "metric", "steps")}
     spread: Results = {}
     for split in (s for s in SPLITS if s in each[0]):
         values = {m: [one[split][m] for one in each] for m in each[0][split]}

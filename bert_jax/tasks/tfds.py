@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.data import tfds_folder
 from bert_jax.tasks.records import Location, Oddities, Placed, example
 
@@ -28,11 +28,11 @@ TEXTS = (  # features that stand for text and text_pair
     ("question1", "question2"),
     ("sentence", None),
 )
-NAMED: dict[Kind, str] = {"classification": "label", "tagging": "tags"}  # classes have names
+NAMED: dict[TaskType, str] = {"classification": "label", "tagging": "tags"}  # classes have names
 
 
 def read_tfds(
-    kind: Kind, source: str, odd: Oddities
+    task_type: TaskType, source: str, odd: Oddities
 ) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
     """The splits of `tfds:NAME`, and its labels in the order of their numbers where it says so.
     NAME may be a folder that TFDS wrote. Prepares the dataset in ArrayRecord if need be.
@@ -46,13 +46,13 @@ def read_tfds(
         found[split] = []
         for n in range(len(rows)):
             place = Location(f"{source}/{split}", f"example {n}")
-            record = {k: _plain(features[k], v, kind in NAMED) for k, v in rows[n].items()}
-            record = _named(record, kind)
+            record = {k: _plain(features[k], v, task_type in NAMED) for k, v in rows[n].items()}
+            record = _named(record, task_type)
             labelled = not split.startswith("test")
-            found[split].append((place, example(kind, record, place, odd, labelled)))
+            found[split].append((place, example(task_type, record, place, odd, labelled)))
         if not found[split]:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
-    classes = _innermost(features[NAMED[kind]]) if kind in NAMED else None
+    classes = _innermost(features[NAMED[task_type]]) if task_type in NAMED else None
     return found, tuple(getattr(classes, "names", None) or ())
 
 
@@ -90,9 +90,9 @@ def _plain(feature: Any, value: Any, named: bool) -> Any:
     return value
 
 
-def _named(record: dict[str, Any], kind: Kind) -> dict[str, Any]:
+def _named(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
     """The record under the names that `records.example` knows."""
-    if "text" in record or kind not in ("classification", "regression"):
+    if "text" in record or task_type not in ("classification", "regression"):
         return record
     for first, second in TEXTS:
         if first in record and (second is None or second in record):

@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import Kind
+from bert_jax.config import TaskType
 from bert_jax.tasks.examples import Example
 from bert_jax.tasks.records import Location, example, objects
 
 LABELS = ("label", "tags", "answers", "is_impossible")
 
 
-def stream(kind: Kind, file: Path) -> Iterator[Example]:
+def stream(task_type: TaskType, file: Path) -> Iterator[Example]:
     """The rows of a JSONL file as they come; blank lines are skipped.
 
     ValueError: a line that is not a JSON object, a field that is missing or wrong.
     """
-    return (unlabelled(kind, record, place) for place, record in objects(file))
+    return (unlabelled(task_type, record, place) for place, record in objects(file))
 
 
-def unlabelled(kind: Kind, record: Any, place: Location) -> Example:
+def unlabelled(task_type: TaskType, record: Any, place: Location) -> Example:
     """A record as an example. ValueError: as above, named by its place."""
     if not isinstance(record, dict):
         raise ValueError(f"{place}: expected a JSON object, one a line")
     bare = {k: v for k, v in record.items() if k not in LABELS}
-    return example(kind, bare, place, Counter(), labelled=False)
+    return example(task_type, bare, place, Counter(), labelled=False)

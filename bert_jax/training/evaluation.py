@@ -44,7 +44,7 @@ class EvalResult:
     def confusion(self) -> list[list[int]] | None:
         """How often each label (down) was taken for each (across), of texts or words; None where
         the task has no labels or the split none."""
-        if self.asked.kind not in ("classification", "tagging"):
+        if self.asked.task_type not in ("classification", "tagging"):
             return None
         counts = tasks.confusion(self.encoded, self.outputs, self.asked.labels)
         return counts.tolist() if counts.any() else None
@@ -85,7 +85,7 @@ class Evaluator:
             return jax.device_get((numbers, outputs))
 
         batches = self.task.batches(self.experiment, split, self._parts)
-        outputs = batches.predict_all(apply, self._asked.by_token)
+        outputs = batches.predict_all(apply, self._asked.per_token)
         total = jax.tree.map(lambda *parts: jnp.sum(jnp.stack(parts)), *losses)
         loss = train.to_floats({"loss": total})["loss"]
         return EvalResult(self._asked, self.task.encoded[split], outputs, loss)

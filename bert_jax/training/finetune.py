@@ -117,7 +117,7 @@ def _conclude(exam: Evaluator, params: Any, best: int) -> None:
     folder, main = remote.local_cache_path(experiment.run.dir), jax.process_index() == 0
     made: results.Results = {
         "task": task.dataset.task,
-        "kind": task.dataset.kind,
+        "task_type": task.dataset.task_type,
         "model": experiment.run.init,
         "metric": task.headline,
         "seed": experiment.run.seed,

@@ -58,7 +58,7 @@ def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) ->
     family = warm_start.model_family(model)
     task = asked.objective.task
     if recipe.objective == Supervised():
-        heads = config.supervised(family, task)
+        heads = config.supervised_objective(family, task)
     else:
         heads = config.replace(recipe.objective, task=task, family=family)
     fields = dict(run={}, optim={})
@@ -80,7 +80,7 @@ def previous_config(folder: Path, init: str | None) -> Experiment | None:
     """The config of a run folder, or of its first seed, that was begun from this model."""
     for file in (folder / "config.json", folder / "seed_0" / "config.json"):
         if file.is_file():
-            before = config.read(file)
+            before = config.read_config(file)
             return before if before.run.init == init else None
     return None
 
@@ -102,14 +102,14 @@ class FinetuneTask:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
         dataset = tasks.read(objective.task, asked.data.path)
         tokenizer = _tokenizer(asked)
-        length = asked.data.length or min(objective.length, asked.encoder.max_length)
+        length = asked.data.length or min(objective.default_length, asked.encoder.max_length)
         encoded = {}
         for split, examples in dataset.splits.items():
             training = split == "train"
             if training and objective.family == "electra" and objective.task in ("mrpc", "stsb"):
                 examples = tasks.swapped(examples)
             encoded[split] = tasks.encode(
-                dataset.kind,
+                dataset.task_type,
                 examples,
                 tokenizer,
                 length,

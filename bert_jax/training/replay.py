@@ -60,7 +60,7 @@ def replay(folder: Path, step: int) -> Replay:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run folder")
-    experiment = config.read(folder / "config.json")
+    experiment = config.read_config(folder / "config.json")
     if not 1 <= step <= experiment.run.steps:
         raise ValueError(f"step {step}: the run has steps 1 to {experiment.run.steps}")
     steps, batches = rebuild_run(experiment)

@@ -62,7 +62,7 @@ class WarmStart:
     def previous_config(self) -> Experiment | None:
         """The config of the run folder, if it was begun from this model before."""
         file = remote.local_cache_path(self.asked.run.dir) / "config.json"
-        before = config.read(file) if file.is_file() else None
+        before = config.read_config(file) if file.is_file() else None
         return before if before is not None and before.run.init == self.path else None
 
     def encoder(self, corpora: Sequence[Corpus]) -> Encoder:
@@ -130,7 +130,7 @@ def load_config(path: str) -> Experiment:
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
         return convert.read_experiment(folder)
-    return config.read(folder / "config.json")
+    return config.read_config(folder / "config.json")
 
 
 def load_tokenizer(path: str) -> Tokenizer:

@@ -253,7 +253,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     ),
     "help on a config that is not there": (
         lambda made, tmp: ["pretrain", tmp / "none.py", "--help"],
-        "no config file",
+        "does not exist: expected a config file",
     ),
     "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
     "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),

@@ -80,7 +80,7 @@ def test_what_is_asked_for_beats_every_recipe(path: Path, home: Path) -> None:
         run = dict(init=str(home / "model"), steps=1000, eval_every=30)
         return config.replace(asked, optim=dict(warmup_steps=200), run=run)
 
-    found = finetune_config.for_model(config.from_file(path), change)
+    found = finetune_config.for_model(config.from_python_file(path), change)
     assert found.objective.family == "bert"
     assert (found.run.epochs, found.run.evals_per_epoch) == (None, None)
     rate = optim.schedule(found.optim, found.run.steps)

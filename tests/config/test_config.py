@@ -1,4 +1,4 @@
-"""The vocabulary: values in and out, and what one field cannot say alone."""
+"""Configs: published parameter counts, JSON round trip, refused values."""
 
 import json
 import runpy
@@ -37,20 +37,20 @@ PUBLISHED = {  # parameters of the full pre-training model, tied tables once
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_builds_with_the_published_number_of_parameters(path: Path) -> None:
-    experiment = config.from_file(path)
+    experiment = config.from_python_file(path)
     shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     assert pytree.count(shapes) == PUBLISHED.get(path.stem, pytree.count(shapes))
     assert (runpy.run_path(str(path))["__doc__"] or "").strip()
 
 
 @pytest.mark.parametrize("experiment", [BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT])
-def test_a_config_survives_json(experiment: Experiment) -> None:
+def test_a_config_round_trips_through_json(experiment: Experiment) -> None:
     assert config.from_dict(Experiment, json.loads(json.dumps(config.to_dict(experiment)))) == (
         experiment
     )
 
 
-def test_differences_are_named() -> None:
+def test_differences_between_configs_are_named() -> None:
     changed = replace(BERT, encoder=dict(layers=6), run=dict(steps=5))
     assert config.differences(BERT, changed) == {
         "encoder.layers": (12, 6),
@@ -61,11 +61,11 @@ def test_differences_are_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(encoder=dict(heads=5)), "does not divide into encoder.heads 5"),
-        (dict(encoder=dict(groups=5)), "does not divide into encoder.groups"),
+        (dict(encoder=dict(heads=5)), "not divisible by encoder.heads 5"),
+        (dict(encoder=dict(groups=5)), "not divisible by encoder.groups"),
         (dict(encoder=dict(dropout=1.0)), "expected 0 <= x < 1"),
         (dict(data=dict(length=513)), "beyond the model's encoder.max_length 512"),
-        (dict(data=dict(batch_size=10), optim=dict(accumulate=4)), "does not divide into"),
+        (dict(data=dict(batch_size=10), optim=dict(accumulate=4)), "not divisible by"),
         (dict(objective=dict(masking=dict(rate=0.0))), "masking.rate is 0.0"),
         (dict(objective=dict(masking=dict(max_predictions=0))), "masking.max_predictions is 0"),
         (dict(objective=dict(masking=dict(geometric_p=1.0))), "masking.geometric_p is 1.0"),
@@ -80,12 +80,12 @@ def test_differences_are_named() -> None:
         (dict(encoder=dict(hiden_size=3)), "did you mean hidden_size"),
     ],
 )
-def test_impossible_values_are_refused(change: dict, message: str) -> None:
+def test_invalid_values_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(BERT, **change)
 
 
-def test_a_generator_that_cannot_be_is_named() -> None:
+def test_an_impossible_generator_size_is_refused() -> None:
     config = replace(ELECTRA, objective=dict(generator_layers=0.75), encoder=dict(groups=6))
     with pytest.raises(ValueError, match=r"generator_layers 0.75 do not make a generator"):
         objectives.build(config)
@@ -94,15 +94,17 @@ def test_a_generator_that_cannot_be_is_named() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("config = 3", "exports no `config"),
+        ("config = 3", "has no `config"),
         ("config = (", "SyntaxError"),
         ("from bert_jax.config import BERT, replace\nconfig = replace(BERT, runn={})", "mean run"),
     ],
 )
-def test_a_config_file_that_fails_is_named(content: str, message: str, tmp_path: Path) -> None:
+def test_an_error_in_a_config_file_names_the_file(
+    content: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "bad.py").write_text(content)
     with pytest.raises(ValueError, match=message) as e:
-        config.from_file(tmp_path / "bad.py")
+        config.from_python_file(tmp_path / "bad.py")
     assert "bad.py" in str(e.value)
 
 
@@ -116,7 +118,7 @@ def test_a_config_file_that_fails_is_named(content: str, message: str, tmp_path:
         (("run",), 3, "run is 3: expected an object"),
     ],
 )
-def test_a_config_file_is_read_strictly(
+def test_unknown_fields_and_wrong_types_in_json_are_refused(
     where: tuple[str, ...], value: object, message: str
 ) -> None:
     values = config.to_dict(BERT)

@@ -70,7 +70,7 @@ def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         back = checkpointer.restore((tmp_path / "out/params").absolute())
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, back, model.params)))
-    assert config.read(tmp_path / "out/config.json") == model.config
+    assert config.read_config(tmp_path / "out/config.json") == model.config
 
 
 @pytest.mark.parametrize("part", ["discriminator", "generator"])
@@ -81,7 +81,7 @@ def test_the_tree_of_a_tower_is_that_of_its_config(part: str, tmp_path: Path) ->
     export(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((out / "params").absolute())
-    of_config = objectives.build(config.read(out / "config.json"))
+    of_config = objectives.build(config.read_config(out / "config.json"))
     like = jax.eval_shape(of_config.init, jax.random.key(0))
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, like)
 

@@ -32,7 +32,7 @@ LABELS = ("no", "perhaps", "yes")
 def tuned(family: str, task: Any, **changes: Any) -> tuple[Any, Any]:
     """An experiment with a random head, as if it had been fine-tuned."""
     labels = LABELS if task in ("classification", "tagging") else ()
-    objective = config.supervised(family, task, labels, **changes)
+    objective = config.supervised_objective(family, task, labels, **changes)
     extra = {} if family == "bert" else dict(embedding_size=8)
     experiment = replace(BASES[family], encoder=SIZES | extra, objective=objective)
     shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))

@@ -141,7 +141,7 @@ def test_outputs_loss_and_gradients_are_theirs(family: str, kind: str) -> None:
     experiment, params = hf_reference.imported(made)
     objective = objectives.build(experiment)
     assert isinstance(experiment.objective, Supervised)
-    assert experiment.objective.kind == kind
+    assert experiment.objective.task_type == kind
     made.zero_grad()
     told = call(made, one)
     told.loss.backward()
@@ -189,7 +189,7 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
     tokenizer = tokenizers.load_tokenizer(folder)
     task = "stsb" if kind == "regression" else kind
     labels = LABELS if kind in ("classification", "tagging") else ()
-    objective = config.supervised(family, task, labels, unanswerable=False, **changes)
+    objective = config.supervised_objective(family, task, labels, unanswerable=False, **changes)
     encoder = replace(SMALL[family].encoder, vocab_size=tokenizer.vocab_size)
     if family == "roberta":  # the tokenizer pads with 0
         encoder = replace(encoder, pad_id=0, position_offset=1)

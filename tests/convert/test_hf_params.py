@@ -263,7 +263,7 @@ def test_what_is_not_needed_can_be_passed_over() -> None:
         (dict(is_decoder=True), "is_decoder True: only False"),
         (dict(hidden_act="mish"), "hidden_act 'mish': expected gelu"),
         (dict(hidden_size="768"), "hidden_size '768': expected a number"),
-        (dict(num_attention_heads=4), "does not divide into"),
+        (dict(num_attention_heads=4), "not divisible by"),
         (dict(num_hidden_layers=10**9), "these two files do not belong together"),
         (dict(hidden_size=3 * 10**6), "expected [37, 3000000]"),
         (dict(hidden_size=0), "encoder.hidden_size is 0"),

@@ -249,7 +249,7 @@ def run() -> list[bytes]:
     scores, spread = {"accuracy": 0.7, "loss": 0.6}, {"sd": 0.1, "min": 0.1, "max": 1}
     seeds = [{"run": "seed_0", "seed": 0, "best_step": 2, "dev": scores}]
     results = {
-        "task": "rte", "kind": "classification", "model": "m", "metric": "accuracy",
+        "task": "rte", "task_type": "classification", "model": "m", "metric": "accuracy",
         "steps": 4, "best_step": 2, "dev": scores, "test": scores, "seeds": seeds,
         "spread": {"dev": dict.fromkeys(scores, spread), "test": dict.fromkeys(scores, spread)},
         "confusion": {"labels": ["a", "b"], "dev": [[1, 2], [3, 4]], "test": [[1, 0], [0, 1]]},

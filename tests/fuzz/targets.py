@@ -18,7 +18,7 @@ import numpy as np
 
 from bert_jax import config, tasks
 from bert_jax.checkpoint import manifest
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 from bert_jax.data import corpus, documents
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.tasks.glue import TABLE
@@ -27,7 +27,7 @@ from . import seeds
 from .contract import is_told
 
 CUT = b"\n---8<---\n"
-KINDS: tuple[Kind, ...] = ("classification", "regression", "tagging", "choice", "qa")
+KINDS: tuple[TaskType, ...] = ("classification", "regression", "tagging", "choice", "qa")
 
 
 class Target(NamedTuple):
@@ -88,41 +88,43 @@ def _outputs(encoded: tasks.Encoded, labels: Sequence[str], joint: bool) -> list
 
     def said(row: dict[str, Any]) -> Any:
         size = int(row["size"]) if np.ndim(row["size"]) == 0 else len(row["size"])
-        if encoded.kind == "regression":
+        if encoded.task_type == "regression":
             return draw(1)[0]
-        if encoded.kind == "qa" and joint:
+        if encoded.task_type == "qa" and joint:
             beam = {"start": draw(3), "end": draw(3, 2), "answerable": draw(1)[0]}
             return beam | {
                 "start_at": rng.integers(0, size, 3),
                 "end_at": rng.integers(0, size, (3, 2)),
             }
-        if encoded.kind == "qa":
+        if encoded.task_type == "qa":
             return {"start": draw(size), "end": draw(size)}
         return draw(
-            *{"tagging": (size, len(labels)), "choice": (size,)}.get(encoded.kind, (len(labels),))
+            *{"tagging": (size, len(labels)), "choice": (size,)}.get(
+                encoded.task_type, (len(labels),)
+            )
         )
 
     return [said(row) for row in encoded.rows]
 
 
-def _task(task: Kind | Glue, folder: Path) -> None:
+def _task(task: TaskType | GlueTask, folder: Path) -> None:
     """Read, encode, and decode what a network might say, as finetune does."""
     data = tasks.read(task, folder)
     tasks.headline(task, data)
     for split, examples in data.splits.items():
         train = split == "train"
         encoded = tasks.encode(
-            data.kind, examples, seeds.wordpiece(), 24, data.labels, train=train, stride=4
+            data.task_type, examples, seeds.wordpiece(), 24, data.labels, train=train, stride=4
         )
-        for joint in (False, True) if data.kind == "qa" else (False,):
+        for joint in (False, True) if data.task_type == "qa" else (False,):
             outputs = _outputs(encoded, data.labels, joint)
             tasks.score(task, encoded, outputs, data.labels)
             tasks.predictions(task, encoded, outputs, data.labels)
-        if data.kind in ("classification", "tagging"):
+        if data.task_type in ("classification", "tagging"):
             tasks.confusion(encoded, outputs, data.labels)
 
 
-def _jsonl_task(kind: Kind, folder: Path) -> None:
+def _jsonl_task(kind: TaskType, folder: Path) -> None:
     rows = folder / "train.jsonl"
     first: list[ValueError] = []
     for use in (
@@ -143,7 +145,7 @@ def _foreign(found: Sequence[ValueError]) -> ValueError:
     return next((e for e in found if not is_told(e)), found[0])
 
 
-def _both(task: Kind | Glue, folder: Path) -> None:
+def _both(task: TaskType | GlueTask, folder: Path) -> None:
     """The same rows to train on and to evaluate."""
     train = next(iter(folder.glob("train.*")))
     for dev in ("dev_matched", "dev_mismatched") if task == "mnli" else ("dev",):
@@ -156,7 +158,7 @@ def _race(folder: Path) -> None:
     _task("choice", folder)
 
 
-def _glue(task: Glue) -> Target:
+def _glue(task: GlueTask) -> Target:
     test = "test_matched.tsv" if task == "mnli" else "test.tsv"
     return Target(
         (("train.tsv", "lines"), (test, "lines")),
@@ -166,7 +168,7 @@ def _glue(task: Glue) -> Target:
     )
 
 
-def _rows(kind: Kind) -> Target:
+def _rows(kind: TaskType) -> Target:
     files = (("train.jsonl", "jsonl"),)
     return Target(files, lambda: [[seeds.rows(kind)]], functools.partial(_jsonl_task, kind), cost=4)
 
@@ -203,7 +205,7 @@ SETTINGS = ("tokenizer_config.json", "json")
 
 
 def _config(folder: Path) -> None:
-    read = config.read(folder / "config.json")
+    read = config.read_config(folder / "config.json")
     assert config.from_dict(config.Experiment, config.to_dict(read)) == read
 
 

@@ -75,7 +75,7 @@ def read(folder: Path) -> Model:
 
 def imported(folder: Path) -> Model:
     """An imported folder, read as that of a run is."""
-    experiment = config.read(folder / "config.json")
+    experiment = config.read_config(folder / "config.json")
     heads = getattr(experiment.objective, "heads", ("mlm", "pooler", "pair"))
     like = convert.shapes_of(experiment.encoder, heads)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -53,7 +53,7 @@ def make_question(context: str, *texts: str, question: str = "What?") -> Questio
 
 def perfect_outputs(encoded: Encoded, labels: Sequence[str]) -> list[Any]:
     """Outputs that say what the labels say."""
-    return [_perfect_output(encoded.kind, row, len(labels)) for row in encoded.rows]
+    return [_perfect_output(encoded.task_type, row, len(labels)) for row in encoded.rows]
 
 
 def _perfect_output(kind: str, row: dict[str, Any], n: int) -> Any:

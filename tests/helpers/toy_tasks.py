@@ -33,7 +33,7 @@ def model(folder: Path, family: str = "bert", **encoder: Any) -> Path:
     dropout = dict(dropout=0.1, attention_dropout=0.0)
     experiment = replace(BASES[family], encoder=sizes | ids | position | dropout | encoder)
     params = jax.jit(objectives.build(experiment).init)(jax.random.key(0))
-    config.save(experiment, folder / "config.json")
+    config.save_config(experiment, folder / "config.json")
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, {"params": params}, experiment)
     return folder

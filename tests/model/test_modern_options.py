@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax import convert, objectives
-from bert_jax.config import ELECTRA, Encoder, from_file, replace
+from bert_jax.config import ELECTRA, Encoder, from_python_file, replace
 from bert_jax.convert.export import lowered
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.block import Attention, Mlp
@@ -297,7 +297,7 @@ def test_rotary_positions_grow_without_a_table() -> None:
 
 def test_modern_base_counts() -> None:
     path = ROOT / "configs" / "modern_base.py"
-    config = from_file(path)
+    config = from_python_file(path)
     shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
     assert pytree.count(shapes) == 134_394_426
     assert f"{134_394_426:,}" in path.read_text()

@@ -77,8 +77,8 @@ def test_a_constant_rate_adds_nothing_to_the_batch() -> None:
     [
         (dict(final_rate=1.0), "masking.final_rate is 1.0: expected 0 < x < 1"),
         (
-            dict(final_rate=0.1, copies=10),
-            "beside masking.num_static_masks 10: fixed masks have one rate",
+            dict(final_rate=0.1, num_static_masks=10),
+            "masking.num_static_masks is 10: static masks have one rate",
         ),
     ],
 )

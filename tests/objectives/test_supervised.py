@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 
 def tuned(family: str, kind: Any, **changes: Any) -> Experiment:
     labels = LABELS if kind in ("classification", "tagging") else ()
-    objective = config.supervised(family, kind, labels, **changes)
+    objective = config.supervised_objective(family, kind, labels, **changes)
     return replace(tiny_configs.without_dropout(tiny_configs.FAMILIES[family]), objective=objective)
 
 
@@ -247,14 +247,14 @@ def test_each_family_has_the_head_that_it_was_published_with() -> None:
         ("electra", "classification", "first", "joint", "glorot", 0.1),
         ("electra", "tagging", "first", "joint", "glorot", 0.0),
     ]:
-        made = config.supervised(family, kind)  # type: ignore[arg-type]
+        made = config.supervised_objective(family, kind)  # type: ignore[arg-type]
         assert (made.head, made.span, made.init, made.dropout) == (head, span, init, dropout)
-    assert config.supervised("albert", "qa", unanswerable=False).span == "linear"
-    assert config.supervised("electra", "stsb").scale == 5.0
-    assert config.supervised("bert", "stsb").scale == 1.0
-    assert config.supervised("spanbert", "mnli").family == "bert"
+    assert config.supervised_objective("albert", "qa", unanswerable=False).span == "linear"
+    assert config.supervised_objective("electra", "stsb").scale == 5.0
+    assert config.supervised_objective("bert", "stsb").scale == 1.0
+    assert config.supervised_objective("spanbert", "mnli").family == "bert"
     with pytest.raises(ValueError, match="family is 'gpt': expected bert"):
-        config.supervised("gpt", "qa")
+        config.supervised_objective("gpt", "qa")
 
 
 def test_electras_last_layer_is_drawn_by_glorot() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.config import Experiment, Mesh, from_file, replace
+from bert_jax.config import Experiment, Mesh, from_python_file, replace
 from bert_jax.distributed import sharding
 from bert_jax.perf import plan
 from bert_jax.perf.hardware import CHIPS, H100
@@ -18,7 +18,7 @@ FAMILIES = ("albert", "bert", "electra", "roberta", "spanbert")
 
 
 def tiny(family: str = "bert") -> Experiment:
-    config = from_file(str(CONFIGS / f"tiny_{family}.py"))
+    config = from_python_file(str(CONFIGS / f"tiny_{family}.py"))
     return replace(config, data=dict(batch_size=16, length=128), run=dict(dtype="bfloat16"))
 
 
@@ -112,7 +112,7 @@ def test_a_slice_that_does_not_exist_is_refused(topology: str, says: str) -> Non
 
 def test_what_cannot_be_planned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="takes a config for pre-training"):
-        plan.plan(from_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
+        plan.plan(from_python_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
     with pytest.raises(ValueError, match="needs 3 devices, found 4"):
         plan.plan(replace(tiny(), mesh=Mesh(3)), ["v5e:2x2"])
     with pytest.raises(ValueError, match="does not divide over 8 devices"):

@@ -196,7 +196,7 @@ def test_options_that_are_not_there_have_no_tokens() -> None:
 
 
 def scores(task: Any, gold: list[Any], outputs: list[Any], labels: tuple[str, ...]) -> Any:
-    kind = tasks.kind_of(task)
+    kind = tasks.task_type_of(task)
     words = kind == "tagging"
     some = [Tagged(("a",) * len(g), g) if words else Text("a", None, g) for g in gold]
     encoded = tasks.encode(kind, some, trained_tokenizer("wordpiece"), 24, labels)
@@ -295,5 +295,5 @@ def test_confusion_counts_gold_by_prediction() -> None:
     ],
 )
 def test_the_headline_of_a_task(task: Any, labels: tuple[str, ...], metric: str) -> None:
-    read = Dataset(task, tasks.kind_of(task), labels, {"train": [], "dev": []})
+    read = Dataset(task, tasks.task_type_of(task), labels, {"train": [], "dev": []})
     assert tasks.headline(task, read) == metric

@@ -51,7 +51,7 @@ def test_glue_is_read_by_its_columns(task: Any, end: str, tmp_path: Path) -> Non
     values = [float(x) for x in labels] if task == "stsb" else labels
     right = [Text(A, pair, value) for value in values]
     assert read.labels == LABELS[task]
-    assert read.kind == ("regression" if task == "stsb" else "classification")
+    assert read.task_type == ("regression" if task == "stsb" else "classification")
     assert read.splits.pop("test") == [Text(A, pair)]
     assert set(read.splits) == {"train", "dev"} | ({"dev_mismatched"} if task == "mnli" else set())
     assert all(examples == right for examples in read.splits.values())

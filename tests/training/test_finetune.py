@@ -53,7 +53,9 @@ def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     best = {"regression": "pearson", "tagging": "f1", "qa": "f1"}.get(kind, "accuracy")
     assert found["metric"] == best
     assert found["test"][best] >= (95 if kind == "qa" else 0.95)
-    assert {"task", "kind", "model", "metric", "steps", "best_step", "dev", "test"} <= set(found)
+    assert {"task", "task_type", "model", "metric", "steps", "best_step", "dev", "test"} <= set(
+        found
+    )
     said = (tmp_path / "run" / "predictions_test.jsonl").read_text().splitlines()
     assert len(said) == 19
     labels = {"tokens_per_second", "loss", "task_loss", "learning_rate", "step"}

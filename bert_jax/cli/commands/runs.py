@@ -27,7 +27,7 @@ def finetune(args: argparse.Namespace, rest: list[str]) -> int:
     malloc.tune()
     from bert_jax import config
 
-    recipe = config.from_file(args.config)
+    recipe = config.from_python_file(args.config)
     given = [("--run.init", args.init), ("--objective.task", args.task), ("--data.path", args.data)]
     rest = [*rest, *(part for pair in given for part in pair)]
     vain = [o for o in rest if o.startswith("--encoder.") and "dropout" not in o]

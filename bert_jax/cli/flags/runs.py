@@ -6,7 +6,7 @@ import argparse
 import typing
 
 from bert_jax.cli.flags.command import MODEL, Command
-from bert_jax.config import Glue, Kind
+from bert_jax.config import GlueTask, TaskType
 
 
 def pretrain(command: Command) -> None:
@@ -29,7 +29,7 @@ def pretrain(command: Command) -> None:
 
 
 def finetune(command: Command) -> None:
-    tasks = (*typing.get_args(Kind), *typing.get_args(Glue))
+    tasks = (*typing.get_args(TaskType), *typing.get_args(GlueTask))
     p = command(
         "finetune",
         "Fine-tune a model on a task's labelled rows, or go on where the run folder stopped.",

@@ -70,7 +70,7 @@ def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]
     logging.getLogger("absl").setLevel(logging.WARNING)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").absolute(), params)
-    config.save(experiment, out / "config.json")
+    config.save_config(experiment, out / "config.json")
     copy_tokenizer(folder, out / "tokenizer", model.config.encoder.max_length)
     return []
 

@@ -73,7 +73,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def _task(objective: Supervised) -> str:
-    kind = objective.kind
+    kind = objective.task_type
     return kind if objective.task == kind else f"{objective.task}, a {kind}"
 
 

@@ -122,7 +122,7 @@ def _shaped(experiment: Experiment, asked: BenchOptions) -> Experiment:
     last = experiment.stages[-1]
     length = asked.length or last.length
     if length is None and isinstance(experiment.objective, Supervised):
-        length = min(experiment.objective.length, experiment.encoder.max_length)
+        length = min(experiment.objective.default_length, experiment.encoder.max_length)
     return config.replace(
         experiment,
         data=dict(

@@ -113,8 +113,8 @@ def labelled(experiment: Experiment, options: int = 4) -> Batch:
     assert isinstance(objective, Supervised)
     assert shape.length
     b, length, rng = shape.batch_size, shape.length, np.random.default_rng(0)
-    rows = (b, options) if objective.kind == "choice" else (b,)
-    classes = options if objective.kind == "choice" else objective.outputs
+    rows = (b, options) if objective.task_type == "choice" else (b,)
+    classes = options if objective.task_type == "choice" else objective.num_outputs
     batch = {
         "tokens": rng.integers(SPECIALS, experiment.encoder.vocab_size, (*rows, length)),
         "size": np.full(rows, length),
@@ -128,6 +128,6 @@ def labelled(experiment: Experiment, options: int = 4) -> Batch:
     }
     batch = {k: v.astype(np.int32) for k, v in batch.items()}
     batch["end"], batch["impossible"] = batch["start"], np.zeros(b, bool)
-    if objective.kind == "regression":
+    if objective.task_type == "regression":
         batch["label"] = batch["label"].astype(np.float32)
     return batch
