@@ -5,12 +5,15 @@ model.fill("Paris is the [MASK] of France.")
 model.encode(["a text"], layers=(0, -1))
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert_jax.inference.model import Model, load
 
 __all__ = ["Model", "load"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the user configures it
 
 
 def __getattr__(name: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
 
 NAME = ".lock"
 # Errors of `flock` that mean that the file system has no locks.
@@ -76,8 +78,8 @@ def _acquire(lock: FileLock, path: Path) -> None:
     except OSError as e:
         if e.errno not in UNSUPPORTED:
             raise
-        print(
-            f"warning: no file locks in {path.parent} ({e.strerror}); a second run in it would "
-            "not be noticed",
-            file=sys.stderr,
+        logger.warning(
+            "no file locks in %s (%s); a second run in it would not be noticed",
+            path.parent,
+            e.strerror,
         )

@@ -33,6 +33,8 @@ from bert_jax.distributed import initialize
 from bert_jax.utils import pytree, remote
 from bert_jax.utils.errors import RunError
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 3  # failed saves in a row before the run stops
 UNCOMMITTED = ".orbax-checkpoint-tmp"  # in the name of what Orbax has not committed
 
@@ -62,8 +64,6 @@ class Checkpoints:
         self._newest = initialize.broadcast_from_first(
             lambda: manifest.latest_valid_step(self._folder, repair)
         )
-        for name in ("absl", "asyncio"):  # what Orbax has to say of a save, we say
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         newest = policies.LatestN(max(keep, 2))  # the newest may not be vouched for yet
         score = _value_of(best)
         keep_best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
@@ -173,7 +173,7 @@ class Checkpoints:
                 return manager()
             for step, found in faults.items():
                 if found is not None:
-                    print(f"checkpoint {self._folder / str(step)} is {found}", file=sys.stderr)
+                    logger.warning("checkpoint %s is %s", self._folder / str(step), found)
                     manifest.quarantine(self._folder / str(step))
             return manager()
 
@@ -214,10 +214,9 @@ class Checkpoints:
 
     def _fail(self, step: int, e: Exception) -> None:
         self._failed, self._cause = [*self._failed, step], _cause(e)
-        print(
-            f"checkpoint {step} was not saved: {self._cause} (failure {len(self._failed)} of "
-            f"{PATIENCE} in a row; {self._kept()})",
-            file=sys.stderr,
+        logger.warning(
+            "checkpoint %d was not saved: %s (failure %d of %d in a row; %s)",
+            *(step, self._cause, len(self._failed), PATIENCE, self._kept()),
         )
 
     def _settle(self, last: bool = False) -> None:

@@ -16,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
 from bert_jax.utils import io, remote
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished: it has no manifest"
@@ -81,7 +83,7 @@ def latest_valid_step(folder: Folder, repair: bool) -> int | None:
             break
         unsound[step] = wrong
     for step, wrong in unsound.items():
-        print(f"checkpoint {folder / str(step)} is {wrong}", file=sys.stderr)
+        logger.warning("checkpoint %s is %s", folder / str(step), wrong)
     lost, before = len(unsound) == len(found), _remembered(folder)
     if lost and any(wrong != UNFINISHED for wrong in unsound.values()):
         raise ValueError(
@@ -98,9 +100,9 @@ def latest_valid_step(folder: Folder, repair: bool) -> int | None:
         for step in unsound:
             quarantine(folder / str(step))
         if newest is not None and before is not None and before > max(found):
-            print(
-                f"step {before} was saved in {folder} and is not there now: step {newest} is used",
-                file=sys.stderr,
+            logger.warning(
+                "step %d was saved in %s and is not there now: step %d is used",
+                *(before, folder, newest),
             )
     return newest
 
@@ -121,7 +123,7 @@ def quarantine(step: Folder) -> None:
         raise ValueError(
             f"{step} cannot be moved to {shelf} ({e.strerror}): make {shelf.parent} writable"
         ) from e
-    print(f"it was moved to {shelf / f'{step.name}-{number}'}", file=sys.stderr)
+    logger.warning("it was moved to %s", shelf / f"{step.name}-{number}")
 
 
 def _memory(folder: Folder) -> Folder:

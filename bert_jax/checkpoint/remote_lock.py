@@ -8,9 +8,9 @@ every `BEAT` seconds. Who finds it waits: where it changes it is in use, where i
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 
 from bert_jax.utils import remote
 from bert_jax.utils.errors import RunError
+
+logger = logging.getLogger(__name__)
 
 NAME = ".lock"
 BEAT = 20.0  # seconds
@@ -68,10 +70,10 @@ class Lease:
                 )
             if not seen:
                 said = f"run.dir {self._folder} was left or is in use by {_owner(now)}"
-                print(f"{said}: looking for a sign of life, {LONG:g} seconds", file=sys.stderr)
+                logger.info("%s: looking for a sign of life, %g seconds", said, LONG)
             seen = now
             if time.monotonic() - since > LONG:
-                print(f"{_owner(now)} gives none: the folder is taken over", file=sys.stderr)
+                logger.warning("%s gives none: the folder is taken over", _owner(now))
                 remote.remove(self._path)
             else:
                 time.sleep(BEAT / 4)
@@ -83,7 +85,7 @@ class Lease:
                 now = remote.read(self._path)
                 if now is not None and not now.startswith(self._me):
                     self._lost = _owner(now)
-                    print(f"run.dir {self._folder} was taken over by {now}", file=sys.stderr)
+                    logger.error("run.dir %s was taken over by %s", self._folder, now)
                     return
                 beats += 1
                 remote.write(self._path, f"{self._me} {beats}")

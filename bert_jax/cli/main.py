@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bert_jax.cli import flags
+from bert_jax.cli import flags, logs
 from bert_jax.cli.commands import COMMANDS, OPEN
 from bert_jax.cli.overrides import from_config
 from bert_jax.utils import compilation_cache, remote
@@ -29,6 +29,7 @@ PATH_ERRORS = (
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
+    logs.configure()
     compilation_cache.enable()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))

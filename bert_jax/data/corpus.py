@@ -34,7 +34,7 @@ from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.work_shards import SEGMENT_KINDS, SPLITS
 from bert_jax.utils import io
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 MIN_LENGTH = 8  # tokens of a row: two segments of two, and their special tokens
@@ -217,7 +217,7 @@ def prepare(
         text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
         (folder / "corpus.json").write_text(text, encoding="utf-8")
     if stored.replaced:
-        log.warning("%d bytes were not UTF-8; U+FFFD stands for them", stored.replaced)
+        logger.warning("%d bytes were not UTF-8; U+FFFD stands for them", stored.replaced)
     return open_corpus(out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,9 +108,7 @@ class Progress:
         seconds = self._spoke - self._started
         of = f" of {self._total:,}" if self._total is not None else ""
         rate = self._done / max(seconds, 1e-9)
-        print(
+        logger.info(
             f"{self._what}: {self._done:,.1f}{of} {self._unit}, {rate:,.1f} {self._unit}/s, "
-            f"{seconds:.0f} s",
-            file=sys.stderr,
-            flush=True,
+            f"{seconds:.0f} s"
         )

@@ -9,8 +9,8 @@ later export gives it back unchanged.
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.model import load
 from bert_jax.utils import io
+
+logger = logging.getLogger(__name__)
 
 
 def import_folder(
@@ -118,7 +120,7 @@ def _with_words(
     if known:
         more = ", ..." if len(known) > 10 else ""
         shown = ", ".join(known[:10]) + more
-        print(f"in the vocabulary already: {len(known)} ({shown})", file=sys.stderr)
+        logger.info("in the vocabulary already: %d (%s)", len(known), shown)
     old, new = tokenizer.vocab_size, grown.vocab_size
     return *convert.resize_token_embeddings(experiment, params, old, new), grown
 

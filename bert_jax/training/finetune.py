@@ -12,7 +12,7 @@ With several seeds each has a folder of its own, `seed_0`, `seed_1`, ... in `run
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from typing import Any
 
 import jax
@@ -28,6 +28,8 @@ from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.utils import io, remote
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(asked: Experiment, seeds: int = 1) -> int | None:
@@ -49,8 +51,8 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
         )
     task = FinetuneTask.of(asked)
     initialize.check_same_config(task.experiment)
-    for note in task.notes if jax.process_index() == 0 else ():
-        print(note, file=sys.stderr)
+    for note in task.notes:
+        logger.info(note)
     if seeds == 1:
         return train_one_seed(task, task.experiment)
     each = [config_of_seed(task.experiment, i) for i in range(seeds)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import sys
@@ -20,6 +21,8 @@ from bert_jax.utils import io, metrics_log
 
 if TYPE_CHECKING:
     from bert_jax.training.tensorboard import TensorBoardWriter
+
+logger = logging.getLogger(__name__)
 
 TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ...] = (
     # a metric that says the run has this task, what is said, when
@@ -167,18 +170,14 @@ class MetricsWriter:
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
-            self.say(f"step {step}/{self._steps} " + " ".join(f"{k} {v}" for k, v in shown.items()))
+            values = " ".join(f"{k} {v}" for k, v in shown.items())
+            logger.info(f"step {step}/{self._steps} {values}")
 
     def _warn(self, values: dict[str, float]) -> None:
         self._sat = {says: self._sat.get(says, 0) + 1 for says in at_trivial_baseline(values)}
         for says, times in self._sat.items():
             if times % PATIENCE == 0:
-                self.say(f"warning: {says}, for {times} evaluations in a row")
-
-    def say(self, line: str) -> None:
-        """A line beside the bar, if there is one."""
-        if self._file is not None:
-            tqdm.write(line, file=sys.stderr)
+                logger.warning("%s, for %d evaluations in a row", says, times)
 
     def sync(self) -> None:
         """Bring every line so far to the disk, before a checkpoint that comes after them."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
+
+logger = logging.getLogger(__name__)
 
 AFTER = 3  # steps of a start that are not like the others: compiling, first fetches
 
@@ -42,9 +44,9 @@ class Profiler:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
-        if self._steps and not self._begun and jax.process_index() == 0:
-            print(
-                f"no trace was written: it begins at step {self._first}, after the first {AFTER} "
-                "of a start, and this one ended before: train for more steps",
-                file=sys.stderr,
+        if self._steps and not self._begun:
+            logger.warning(
+                "no trace was written: it begins at step %d, after the first %d of a start, and "
+                "this one ended before: train for more steps",
+                *(self._first, AFTER),
             )

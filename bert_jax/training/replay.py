@@ -8,7 +8,6 @@ it pre-training or fine-tuning. Then the step's gradient is taken apart by param
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,10 +145,3 @@ def modules(norms: dict[str, Any]) -> dict[str, float]:
 
 def _equal(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and not math.isfinite(b)) or (math.isinf(a) and math.isnan(b))
-
-
-def show(folder: Path, step: int) -> None:
-    done = replay(folder, step)
-    print(render_replay(done, folder))
-    if done.differences:
-        print("the machine or a version differs from the run's", file=sys.stderr)

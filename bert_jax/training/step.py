@@ -275,7 +275,7 @@ def fit(
         with phase("restore" if start else "init"):
             state = checkpoints.restore(start, steps.like) if start else steps.init()
             jax.block_until_ready(state)
-        tally = SkipMonitor(config.guard, state.guard, start, log.say)
+        tally = SkipMonitor(config.guard, state.guard, start)
         ahead, compiled = batches(start), set()
         for step in range(start + 1, run.steps + 1):
             dog.step(step)

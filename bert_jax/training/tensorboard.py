@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
 from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+
+logger = logging.getLogger(__name__)
 
 FLUSH = 10.0  # seconds
 
@@ -47,4 +49,4 @@ class TensorBoardWriter:
                 self._flushed = time.monotonic()
         except OSError as e:
             self._file = None
-            print(f"TensorBoard's file cannot be written ({e.strerror}), and ends", file=sys.stderr)
+            logger.warning("TensorBoard's file cannot be written (%s), and ends", e.strerror)

@@ -11,7 +11,7 @@ The run folder's config.json holds that encoder, so going on does not read the m
 from __future__ import annotations
 
 import dataclasses
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +32,8 @@ from bert_jax.inference.model import Model, load
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
+
+logger = logging.getLogger(__name__)
 
 TOWERS = ("generator/", "discriminator/")
 TASK_HEADS = ("label/", "tag/", "span/")  # of one task, of no use to another
@@ -197,4 +199,4 @@ def _tell(path: str, inherited: TransferResult) -> None:
     )
     for what, names in said:
         if names:
-            print(f"{what}: {', '.join(names)}", file=sys.stderr)
+            logger.info("%s: %s", what, ", ".join(names))

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import logging
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +23,8 @@ from typing import Any
 
 from bert_jax.utils import io
 from bert_jax.utils.errors import RunError
+
+logger = logging.getLogger(__name__)
 
 ANSWER = 20.0  # seconds for the first answer
 THERE = ("checkpoints", "set_aside", "tensorboard")  # of a run: never brought here
@@ -218,7 +219,7 @@ def _copy(path: str, listed: Contents, out: Path) -> None:
             f"{io.CACHE} to a folder on a larger disk, or mount the bucket (gcsfuse) and give "
             "the folder where it is"
         )
-    print(f"copying {path} ({need:,} bytes) to {out}", file=sys.stderr)
+    logger.info(f"copying {path} ({need:,} bytes) to {out}")
     with io.atomic_dir(out) as new:
         for name, (size, checksum) in listed.items():
             file = new / name
@@ -263,7 +264,6 @@ def _client() -> Any:
         raise ValueError(f'gs:// needs gcsfs ({e}): pip install "bert-jax[gcs]"') from e
     # Arrays are written past it, so what it remembers of listings would be wrong.
     conf.setdefault("gs", {})["use_listings_cache"] = False
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it has to say, we say
     return fsspec.filesystem("gs")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import io
+import logging
 import os
 import random
 import shutil
@@ -125,15 +125,18 @@ def case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(shutil.copytree(clean, Path(folder) / "checkpoints"))
         file = str(DAMAGES[damage](checkpoints, rng).relative_to(checkpoints))
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), Checkpoints(checkpoints) as opened:
+        log = io.StringIO()
+        handler = logging.StreamHandler(log)
+        logging.getLogger("bert_jax").addHandler(handler)
+        with Checkpoints(checkpoints) as opened:
             step = opened.newest()
             assert step in STEPS[1:], f"{file} {damage}: goes on from {step}"
             found = opened.restore(step, jax.eval_shape(lambda: state(step)))
+        logging.getLogger("bert_jax").removeHandler(handler)
         assert same(found, state(step)), f"{file} {damage}: other numbers"
         if step == STEPS[-1]:
             return "harmless", file
-        assert f"checkpoints/{STEPS[-1]} is" in said.getvalue(), f"{file} {damage}: not named"
+        assert f"checkpoints/{STEPS[-1]} is" in log.getvalue(), f"{file} {damage}: not named"
         return "noticed", file
 
 

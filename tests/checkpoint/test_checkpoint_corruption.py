@@ -82,12 +82,12 @@ def test_a_run_whose_last_checkpoint_is_unfinished_and_others_lost_does_not_eith
 
 
 def test_a_newest_that_was_taken_away_is_missed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(folder / "15")
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.newest() == 10
-    assert "step 15 was saved" in capsys.readouterr().err
+    assert "step 15 was saved" in caplog.text
 
 
 def test_other_folders_among_the_steps_are_left_alone(folder: Path) -> None:

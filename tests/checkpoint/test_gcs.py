@@ -117,7 +117,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_step_is_set_aside_and_the_one_before_used(
-    damage: str, gs, tokenizer, capsys: pytest.CaptureFixture[str]
+    damage: str, gs, tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tokenizer, 1, 2)
     name = max(gs.names("run/checkpoints/2/state/"), key=len)
@@ -126,7 +126,7 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_used(
     assert step == 1
     assert np.array_equal(x, STATE["x"])
     assert gs.names("run/set_aside/2-1/")
-    assert "checkpoints/2 is damaged: state/" in capsys.readouterr().err
+    assert "checkpoints/2 is damaged: state/" in caplog.text
 
 
 def test_a_step_that_was_never_vouched_for_is_unfinished(gs, tokenizer) -> None:
@@ -143,7 +143,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")  # the lock cannot be removed either
-def test_a_bucket_that_cannot_be_written_fails_the_save(gs, tokenizer, capsys) -> None:
+def test_a_bucket_that_cannot_be_written_fails_the_save(gs, tokenizer, caplog) -> None:
     """And keeps what was saved before."""
 
     def refused() -> None:
@@ -157,7 +157,7 @@ def test_a_bucket_that_cannot_be_written_fails_the_save(gs, tokenizer, capsys) -
     with pytest.raises(RunError, match="the last save failed: "):
         refused()
     remote.clear_cache()
-    assert "checkpoint 2 was not saved: " in capsys.readouterr().err
+    assert "checkpoint 2 was not saved: " in caplog.text
     gs.read_only = False
     assert restored(tokenizer)[0] == 1
 
@@ -179,11 +179,11 @@ def test_a_second_run_is_refused_while_the_first_lives(gs) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_was_killed_keeps_nobody_out(gs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_killed_keeps_nobody_out(gs, caplog: pytest.LogCaptureFixture) -> None:
     gs.put("run/.lock", b"process 7 on far (0) 3")
     with remote_lock.hold("gs://bucket/run"):
         assert gs.objects["run/.lock"][0].startswith(b"process %d on" % os.getpid())
-    assert "process 7 on far gives none: the folder is taken over" in capsys.readouterr().err
+    assert "process 7 on far gives none: the folder is taken over" in caplog.text
 
 
 @pytest.mark.usefixtures("quick")

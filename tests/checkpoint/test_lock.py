@@ -137,7 +137,7 @@ def test_without_flock_the_run_warns_and_continues(
     number: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def flock(*_: object) -> None:
         raise OSError(number, "No locks available")
@@ -145,7 +145,7 @@ def test_without_flock_the_run_warns_and_continues(
     monkeypatch.setattr("fcntl.flock", flock)
     with lock.run_lock(tmp_path):
         pass
-    assert "a second run in it would not be noticed" in capsys.readouterr().err
+    assert "a second run in it would not be noticed" in caplog.text
 
 
 def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_is_set_aside_and_the_one_before_used(
-    damage: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whichever file it is."""
     files = [p.relative_to(folder) for p in (folder / "3").rglob("*") if p.is_file()]
@@ -70,7 +70,8 @@ def test_a_damaged_newest_is_set_aside_and_the_one_before_used(
         assert step == 2
         assert np.array_equal(x, 2 * STATE["x"])
         assert (fresh.parent / "set_aside").is_dir()
-        assert "checkpoints/3 is" in capsys.readouterr().err
+        assert "checkpoints/3 is" in caplog.text
+        caplog.clear()
 
 
 def test_a_step_without_a_manifest_is_unfinished(folder: Path) -> None:
@@ -161,13 +162,13 @@ def test_a_save_that_fails_is_reported_and_the_next_one_tried(
     place: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with Checkpoints(folder) as checkpoints:
         monkeypatch.setattr(place, PLACES[place])
         checkpoints.save(4, STATE, CONFIG)
         assert checkpoints.newest() == 3
-        said = capsys.readouterr().err
+        said = caplog.text
         assert "checkpoint 4 was not saved: No space left on device (failure 1 of 3" in said
         assert {p.name for p in folder.iterdir()} - {"1"} == {"2", "3"}  # nothing is left of 4
         monkeypatch.undo()
@@ -217,7 +218,7 @@ def test_what_ended_the_run_is_told_rather_than_a_failed_save(
 
 
 def test_a_folder_that_was_removed_is_not_made_anew(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(folder)
     shutil.rmtree(folder)
@@ -250,7 +251,7 @@ def test_a_full_disk_costs_no_checkpoint_and_later_room_is_used(
     told: str,
     small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if told == "in the middle of it":  # who else writes there takes the room meanwhile
         monkeypatch.setattr("bert_jax.checkpoint.manager._check_room", lambda *_: None)
@@ -261,7 +262,7 @@ def test_a_full_disk_costs_no_checkpoint_and_later_room_is_used(
         (small_disk / "other").write_bytes(bytes(3 << 20))
         checkpoints.save(3, LARGE, CONFIG)
         assert checkpoints.newest() == 2
-        said = capsys.readouterr().err
+        said = caplog.text
         assert "checkpoint 3 was not saved: " in said
         assert ("are free" if told == "before the save" else "No space left on device") in said
         assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]

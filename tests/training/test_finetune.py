@@ -212,14 +212,15 @@ def test_an_electra_is_tuned_from_its_discriminator(home: Path, tmp_path: Path) 
 
 
 def test_a_fine_tuned_model_begins_another_task(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its encoder and pooler go over, its task's own layer does not."""
     tune(home, tmp_path / "first", run=dict(steps=3))
-    capsys.readouterr()
+    caplog.set_level("INFO", "bert_jax")
+    caplog.clear()
     where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
     finetune(toy_tasks.asked(*where, run=dict(steps=3)))
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "drawn at random: label/dense/bias, label/dense/kernel" in said
     assert "pooler" not in said
 

@@ -32,7 +32,7 @@ def test_scalars_are_there_by_step_after_a_mark_of_where_they_begin(tmp_path: Pa
 
 
 def test_a_full_disk_ends_the_file_and_not_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -42,4 +42,4 @@ def test_a_full_disk_ends_the_file_and_not_the_run(
     for step in range(100):
         board.add({"loss": 0.5}, step)
     board.close()
-    assert capsys.readouterr().err.count("No space left on device") == 1
+    assert caplog.text.count("No space left on device") == 1

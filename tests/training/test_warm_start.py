@@ -115,13 +115,14 @@ def still(experiment: Experiment) -> Experiment:
     return replace(experiment, optim=dict(peak_lr=0.0))
 
 
-def test_a_run_begins_with_the_model(made: Path, capsys: Any) -> None:
+def test_a_run_begins_with_the_model(made: Path, caplog: Any) -> None:
     """And goes on by itself: the same command again needs the model no more."""
     shutil.copytree(made / "first", made / "gone")
     run = still(asked(made, "spanbert", "second", init=str(made / "gone")))
     run = replace(run, encoder=dict(hidden_size=48, dropout=0.3))  # the model's is 24
+    caplog.set_level("INFO", "bert_jax")
     pretrain(run)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert f"not in {made / 'gone'}, drawn at random: sbo/" in said
     assert "of no use to the objective: pair/dense/bias" in said
     before, after = (load(made / name) for name in ("first", "second"))

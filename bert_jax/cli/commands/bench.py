@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from functools import partial
+import logging
 
 from bert_jax.cli.overrides import from_config
 from bert_jax.utils import malloc
 
+logger = logging.getLogger(__name__)
 SET = ("--data.path", "--data.mix")  # fields that a measurement sets by itself
 
 
@@ -22,7 +22,7 @@ def bench(args: argparse.Namespace, rest: list[str]) -> int:
     names = ("batch_size", "length", "steps", "fit", "data", "packed")
     given = {name: getattr(args, name) for name in names}
     asked = BenchOptions(**given, against=args.against is not None, compile=not args.no_compile)
-    found = bench(experiment, asked, partial(print, file=sys.stderr))
+    found = bench(experiment, asked, logger.info)
     print(json.dumps(found) if args.json else render(found))
     return 0
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import logging
 from pathlib import Path
 
 from bert_jax.cli.overrides import from_config, from_folder
+
+logger = logging.getLogger(__name__)
 
 
 def predict(args: argparse.Namespace, rest: list[str]) -> int:
@@ -16,7 +18,7 @@ def predict(args: argparse.Namespace, rest: list[str]) -> int:
 
     rows, cut = predict.apply(load(args.model), Path(args.input), Path(args.out))
     if cut:
-        print(f"{cut} of {rows} texts were longer than the model and cut", file=sys.stderr)
+        logger.warning("%d of %d texts were longer than the model and cut", cut, rows)
     print(f"predictions for {rows} rows in {args.out}")
     return 0
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from functools import partial
+import logging
 
 from bert_jax.cli.overrides import from_config
+
+logger = logging.getLogger(__name__)
 
 
 def plan(args: argparse.Namespace, rest: list[str]) -> int:
@@ -17,6 +18,6 @@ def plan(args: argparse.Namespace, rest: list[str]) -> int:
     without_tpu_env()  # before jax is imported
     from bert_jax.perf.plan import plan, render_plan
 
-    found = plan(experiment, args.topology, args.fit, partial(print, file=sys.stderr))
+    found = plan(experiment, args.topology, args.fit, logger.info)
     print(json.dumps(found) if args.json else render_plan(found))
     return 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bert_jax.cli import logs
 from bert_jax.cli.overrides import from_config, override
 from bert_jax.utils import malloc
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
@@ -65,6 +69,8 @@ def _together(args: argparse.Namespace, experiment: Any, train: Callable[[], int
     from bert_jax.distributed import initialize
 
     place = initialize.detect_process(args.processes, args.process, args.coordinator)
+    if place is not None and place.number > 0:
+        logs.show_errors_only()
     with initialize.connect(place, experiment, args.wait):
         stopped = train()
     if stopped is not None:
@@ -85,7 +91,10 @@ def report(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def replay(args: argparse.Namespace, rest: list[str]) -> int:
-    from bert_jax.training.replay import show
+    from bert_jax.training.replay import render_replay, replay
 
-    show(Path(args.run), args.step)
+    result = replay(Path(args.run), args.step)
+    print(render_replay(result, Path(args.run)))
+    if result.differences:
+        logger.warning("the machine or a version differs from the run's")
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
@@ -28,7 +30,7 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
     with io.atomic_dir(Path(args.out)) as new:
         made.save(new)
     if replaced:
-        print(f"{replaced} bytes were not UTF-8; U+FFFD stands for them", file=sys.stderr)
+        logger.warning("%d bytes were not UTF-8; U+FFFD stands for them", replaced)
     print(f"{args.kind} tokenizer of {made.vocab_size} pieces in {args.out}")
     return 0
 

@@ -7,7 +7,6 @@ stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  READM
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -67,7 +66,6 @@ def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]
         encoder, heads, params = convert.part_of(experiment, params, part)
         alone = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
         experiment = config.replace(experiment, encoder=encoder, objective=alone)
-    logging.getLogger("absl").setLevel(logging.WARNING)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").absolute(), params)
     config.save_config(experiment, out / "config.json")

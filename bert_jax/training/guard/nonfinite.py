@@ -13,8 +13,8 @@ the median distance from the median: a normal law's standard deviation).
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,8 @@ import numpy as np
 
 from bert_jax.config import Guard
 from bert_jax.utils import pytree
+
+logger = logging.getLogger(__name__)
 
 LEAST = 0.01  # of the median: losses that hardly vary make no spike of every difference
 
@@ -73,11 +75,9 @@ class SkipMonitor:
     """The host's account of the steps' numbers, read one step late so that the device never
     waits. It tells of every update that was left out, and of every spike."""
 
-    def __init__(
-        self, config: Guard, history: LossHistory, step: int, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: Guard, history: LossHistory, step: int) -> None:
         row, skipped, spikes = jax.device_get(history[1:])
-        self._most, self._say = config.max_skipped_updates, say
+        self._most = config.max_skipped_updates
         self._row, self._seen = int(row), {"skipped": int(skipped), "spikes": int(spikes)}
         self._waiting: tuple[int, dict[str, Any]] | None = None
         self.step = step  # the last one that was read; of a halted run the one that halted it
@@ -106,7 +106,7 @@ class SkipMonitor:
     def _tell(self, metrics: dict[str, Any], skipped: bool) -> None:
         loss, norm = (float(metrics[name]) for name in ("loss", "gradient_norm"))
         what = f"the update is left out, {self._row} in a row" if skipped else "a spike"
-        self._say(f"warning: step {self.step}: {what}: loss {loss:g}, gradient norm {norm:g}")
+        logger.warning(f"step {self.step}: {what}: loss {loss:g}, gradient norm {norm:g}")
 
 
 # ---- which number it was, outside of the hot path

@@ -120,4 +120,5 @@ def _stacks() -> str:
 
 
 def _say(text: str) -> None:
+    """Written without `logging`: another thread may hang while it holds the lock of a handler."""
     print(text, file=sys.stderr, flush=True)
