@@ -112,7 +112,7 @@ class Peer:
 def scores(peer: Peer, task: FinetuneTask, split: str) -> dict[str, float]:
     encoded, by_token = task.encoded[split], peer.kind in ("tagging", "qa")
     outputs = task.batches(task.experiment, split).gather(peer.outputs, by_token)
-    return tasks.score(task.dataset.task, encoded, outputs, task.dataset.labels)
+    return tasks.compute_metrics(task.dataset.task, encoded, outputs, task.dataset.labels)
 
 
 def timed(task: FinetuneTask, peer: Peer, steps: int) -> dict[str, float]:

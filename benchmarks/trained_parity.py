@@ -24,7 +24,7 @@ import transformers
 
 import bert_jax
 from bert_jax import config
-from bert_jax.convert.export import export
+from bert_jax.convert.export import export_model
 from bert_jax.model import Network
 from bert_jax.objectives.losses import project
 
@@ -105,7 +105,7 @@ def worst(run: Path, lines: list[str]) -> tuple[int, dict[str, float]]:
         mine, batch = ours(network, params, rows_of(model, lines), model.config.encoder.pad_id)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "hf"
-            export(model, str(run), "hf", str(folder), part)
+            export_model(model, str(run), "hf", str(folder), part)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             differ += ids_differ(model, tokenizer, lines)
             other = theirs(folder, batch, {h for h in ("mlm", "pair", "rtd") if h in mine})

@@ -252,7 +252,7 @@ class Study:
         numbers = list(range(model.config.encoder.layers + 1))
         path = str(self.materials.task(out.parent.name))
         most = self.scale.probe_rows
-        probe.probe(model, kind, path, out, numbers, (pool,), most, name=work.run.name)  # type: ignore[arg-type]
+        probe.probe_layers(model, kind, path, out, numbers, (pool,), most, name=work.run.name)  # type: ignore[arg-type]
 
     def failures(self) -> list[dict[str, Any]]:
         """What raised, ever, in the order of time."""

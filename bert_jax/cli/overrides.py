@@ -19,7 +19,7 @@ def from_folder(folder: str, overrides: list[str]) -> Any:
     if not (Path(folder) / "config.json").is_file():
         raise ValueError(f"{folder} is neither a config file (*.py) nor a model's folder")
     if convert.is_hf_folder(Path(folder)):
-        return override(convert.read_experiment(folder), overrides)
+        return override(convert.read_hf_experiment(folder), overrides)
     return override(config.read_config(Path(folder) / "config.json"), overrides)
 
 

@@ -8,38 +8,38 @@ folder     their folders on disk, read with suspicion
 growth     more pieces, more positions
 """
 
-from bert_jax.convert.heads import HEADS, modules, shapes_of, with_heads
-from bert_jax.convert.hf_electra import join
+from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads
+from bert_jax.convert.hf_electra import join_electra
 from bert_jax.convert.hf_folder import (
     TOKENIZER_FILES,
     check_tokenizer,
     is_hf_folder,
-    read_experiment,
-    read_folder,
+    read_hf_experiment,
+    read_hf_folder,
     read_json,
 )
-from bert_jax.convert.hf_params import Exported, from_hf, nest, part_of, to_hf
-from bert_jax.convert.hf_tasks import scaled
+from bert_jax.convert.hf_params import HfModel, from_hf, nest, select_network, to_hf
+from bert_jax.convert.hf_tasks import rescale_label_head
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
 
 __all__ = [
     "HEADS",
     "TOKENIZER_FILES",
-    "Exported",
+    "HfModel",
     "check_tokenizer",
     "from_hf",
+    "head_modules",
     "is_hf_folder",
-    "join",
-    "modules",
+    "join_electra",
     "nest",
-    "part_of",
-    "read_experiment",
-    "read_folder",
+    "param_shapes",
+    "read_hf_experiment",
+    "read_hf_folder",
     "read_json",
+    "rescale_label_head",
     "resize_position_embeddings",
     "resize_token_embeddings",
-    "scaled",
-    "shapes_of",
+    "select_network",
     "to_hf",
     "with_heads",
 ]

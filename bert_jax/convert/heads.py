@@ -19,7 +19,7 @@ from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Params
 
 
-def modules(heads: Collection[str], task: Supervised | None = None) -> dict[str, Head]:
+def head_modules(heads: Collection[str], task: Supervised | None = None) -> dict[str, Head]:
     """The modules of heads that theirs may have too, in the order in which a network applies
     them; those of a task, where it is given, as they answer without labels."""
     if task is not None:
@@ -27,9 +27,9 @@ def modules(heads: Collection[str], task: Supervised | None = None) -> dict[str,
     return {h: HEADS[h] for h in HEADS if h in heads}
 
 
-def shapes_of(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
+def param_shapes(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
     """Shapes and types of the parameters of a network with these heads."""
-    network = Network(encoder, modules(heads, task))
+    network = Network(encoder, head_modules(heads, task))
     return jax.eval_shape(network.init, jax.random.key(0), _example())["params"]
 
 
@@ -52,7 +52,7 @@ def with_heads(
             f"the model is fine-tuned for {experiment.objective.task}, other heads have no place "
             "beside that: leave them out, or its head (--drop classifier)"
         )
-    family = hf_config.family_for(experiment.encoder, experiment.objective)
+    family = hf_config.hf_family(experiment.encoder, experiment.objective)
     asked = {*heads, *(("pooler",) if "pair" in heads else ())}
     unknown = sorted(asked - set(family.heads))
     if unknown:
@@ -61,8 +61,8 @@ def with_heads(
         )
     new = sorted(asked - set(params))
     held = {h for h in HEADS if h in params or h in new}
-    network = Network(experiment.encoder, modules(held))
+    network = Network(experiment.encoder, head_modules(held))
     drawn = network.init(jax.random.key(seed), _example())["params"]
     fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
-    grown = hf_config.experiment(family, experiment.encoder, held)
+    grown = hf_config.build_experiment(family, experiment.encoder, held)
     return grown, {**params, **fresh}, sorted(flatten_with_names(fresh))

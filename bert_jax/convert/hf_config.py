@@ -13,7 +13,7 @@ from bert_jax.convert.rules import Family
 from bert_jax.utils.types import Json
 
 # our field -> their key, where the values are the same
-FIELDS = {
+COMMON_FIELDS = {
     "layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
     "heads": "num_attention_heads",
@@ -26,7 +26,7 @@ FIELDS = {
     "initializer_range": "initializer_range",
     "pad_id": "pad_token_id",
 }
-MORE_FIELDS = {
+FAMILY_FIELDS = {
     "albert": {"embedding_size": "embedding_size", "groups": "num_hidden_groups"},
     "electra": {"embedding_size": "embedding_size"},
 }
@@ -70,14 +70,14 @@ DEFAULTS: dict[str, Json] = {
     },
 }
 # what we have no counterpart for: key -> the only value that we can stand for
-FIXED: Json = {
+REQUIRED_VALUES: Json = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
     "tie_word_embeddings": True,
     "inner_group_num": 1,
 }
-ACTIVATIONS = {
+NATIVE_ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
@@ -87,12 +87,12 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
 
 # ours that none of these families of theirs has
-MODERN = ("pre_norm", "norm", "positions", "gated_mlp", "biases", "window")
+NATIVE_ONLY_OPTIONS = ("pre_norm", "norm", "positions", "gated_mlp", "biases", "window")
 
-BASES = {
+BASE_CONFIGS = {
     "bert": config.BERT,
     "albert": config.ALBERT,
     "roberta": config.ROBERTA,
@@ -100,7 +100,7 @@ BASES = {
 }
 
 
-def family_of(hf: Json) -> Family:
+def family_from_hf_config(hf: Json) -> Family:
     """The family that a config.json names."""
     kind = hf.get("model_type")
     if kind is None:  # old files do not say, but name a class
@@ -114,7 +114,7 @@ def family_of(hf: Json) -> Family:
     return rules.FAMILIES[kind]
 
 
-def demanded_heads(family: Family, hf: Json) -> tuple[str, ...]:
+def required_heads(family: Family, hf: Json) -> tuple[str, ...]:
     """Heads that the class a config.json names cannot do without."""
     names = _architectures(hf)
     return family.classes.get(str(names[0]), ()) if names else ()
@@ -125,25 +125,24 @@ def _architectures(hf: Json) -> list[Any]:
     return names if isinstance(names, list) else [names]
 
 
-def read_encoder(hf: Json) -> Encoder:
+def encoder_from_hf_config(hf: Json) -> Encoder:
     """Their numbers as our `Encoder`; what they do not say is as the family published it."""
-    family = family_of(hf)
+    family = family_from_hf_config(hf)
     hf = DEFAULTS[family.name] | {k: v for k, v in hf.items() if v is not None}
-    for key, only in FIXED.items():
+    for key, only in REQUIRED_VALUES.items():
         if hf.get(key, only) != only:
             raise ValueError(f"config.json has {key} {hf[key]!r}: only {only!r} can be imported")
-    fields = FIELDS | MORE_FIELDS.get(family.name, {})
+    fields = COMMON_FIELDS | FAMILY_FIELDS.get(family.name, {})
     made = {ours: _number(hf, theirs) for ours, theirs in fields.items()}
-    if not isinstance(hf["hidden_act"], str) or hf["hidden_act"] not in ACTIVATIONS:
-        raise ValueError(
-            f"config.json has hidden_act {hf['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}"
-        )
+    if not isinstance(hf["hidden_act"], str) or hf["hidden_act"] not in NATIVE_ACTIVATIONS:
+        expected = ", ".join(NATIVE_ACTIVATIONS)
+        raise ValueError(f"config.json has hidden_act {hf['hidden_act']!r}: expected {expected}")
     # Their RoBERTa counts positions from the row after the padding token's.
     offset = made["pad_id"] + 1 if family is rules.ROBERTA else 0
     return dataclasses.replace(
-        BASES[family.name].encoder,
+        BASE_CONFIGS[family.name].encoder,
         **made,
-        activation=ACTIVATIONS[hf["hidden_act"]],
+        activation=NATIVE_ACTIVATIONS[hf["hidden_act"]],
         position_offset=offset,
         max_length=_number(hf, "max_position_embeddings") - offset,
     )
@@ -157,12 +156,12 @@ def _number(hf: Json, key: str) -> Any:
     return value if like is None else type(like)(value)
 
 
-def experiment(
+def build_experiment(
     family: Family, encoder: Encoder, heads: Collection[str], task: Supervised | None = None
 ) -> Experiment:
     """The family's base with this encoder, and the task's objective, or one that the heads make
     up."""
-    base = dataclasses.replace(BASES[family.name], encoder=encoder)
+    base = dataclasses.replace(BASE_CONFIGS[family.name], encoder=encoder)
     if task is not None:
         return dataclasses.replace(base, objective=task)
     masked = {"bert": ({"mlm"}, {"mlm", "pooler", "pair"}), "roberta": ({"mlm"},)}
@@ -175,7 +174,7 @@ def experiment(
     return dataclasses.replace(base, objective=objective)
 
 
-def family_for(encoder: Encoder, objective: config.Objective) -> Family:
+def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
     """The family of theirs that computes what a network of ours does.
 
     ValueError: none does.
@@ -205,10 +204,12 @@ def family_for(encoder: Encoder, objective: config.Objective) -> Family:
     return family
 
 
-def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -> Json:
+def encoder_to_hf_config(
+    family: Family, encoder: Encoder, name: str, heads: Collection[str]
+) -> Json:
     """The config.json of an encoder in a class that holds these heads. ValueError: the encoder
     has what that class has not."""
-    for option in MODERN:
+    for option in NATIVE_ONLY_OPTIONS:
         if getattr(encoder, option) != getattr(Encoder, option):
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's BERT, ALBERT, "
@@ -221,12 +222,12 @@ def write(family: Family, encoder: Encoder, name: str, heads: Collection[str]) -
             f"encoder.activation is {encoder.activation}: Hugging Face's {name} can only have "
             "gelu in its head"
         )
-    fields = FIELDS | MORE_FIELDS.get(family.name, {})
+    fields = COMMON_FIELDS | FAMILY_FIELDS.get(family.name, {})
     hf: Json = {"architectures": [name], "model_type": family.name}
     hf |= {theirs: getattr(encoder, ours) for ours, theirs in fields.items()}
     hf |= {
         "intermediate_size": encoder.mlp_width,
-        "hidden_act": THEIR_ACTIVATIONS[encoder.activation],
+        "hidden_act": HF_ACTIVATIONS[encoder.activation],
         "max_position_embeddings": encoder.position_rows,
         "type_vocab_size": max(encoder.token_types, 1),
         "dtype": "float32",

@@ -14,7 +14,7 @@ from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Params
 
 
-def join(
+def join_electra(
     discriminator: tuple[Experiment, Params], generator: tuple[Experiment, Params]
 ) -> tuple[Experiment, Params]:
     """ELECTRA's two towers, imported apart, as one pre-training state.
@@ -42,7 +42,9 @@ def join(
             f"the generator has encoder.{name} {asked}: a generator of this width beside this "
             f"discriminator has {is_}"
         )
-    experiment = replace(hf_config.BASES["electra"], encoder=ours.encoder, objective=objective)
+    experiment = replace(
+        hf_config.BASE_CONFIGS["electra"], encoder=ours.encoder, objective=objective
+    )
     return experiment, electra.split_towers(gen, disc, tied)
 
 

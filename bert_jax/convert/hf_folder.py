@@ -14,7 +14,13 @@ from safetensors import SafetensorError, safe_open
 
 from bert_jax.config import Experiment, replace
 from bert_jax.convert import hf_config, hf_tasks
-from bert_jax.convert.hf_params import TYPES, Tensors, from_hf, full_names, heads_under
+from bert_jax.convert.hf_params import (
+    TOKEN_TYPE_TABLE,
+    Tensors,
+    from_hf,
+    full_names,
+    heads_with_tensors,
+)
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.utils.types import Json, Params
 
@@ -42,7 +48,7 @@ def is_hf_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and "encoder" not in read_json(folder / CONFIG)
 
 
-def read_folder(
+def read_hf_folder(
     folder: str | Path,
     allow_pickle: bool = False,
     drop: Collection[str] = (),
@@ -64,7 +70,7 @@ def read_folder(
     return experiment, params, folder
 
 
-def read_experiment(folder: str | Path) -> Experiment:
+def read_hf_experiment(folder: str | Path) -> Experiment:
     """The experiment of `read_folder` from config.json and the headers of the weights' files;
     of the weights themselves only a table of token types with one row is read.
 
@@ -73,18 +79,20 @@ def read_experiment(folder: str | Path) -> Experiment:
     folder = Path(folder)
     hf = read_json(folder / CONFIG)
     try:
-        family, encoder = hf_config.family_of(hf), hf_config.read_encoder(hf)
+        family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
         files = _tensor_files(folder)
         names = full_names(family, files)
-        task = hf_tasks.read(family, hf)
-        heads = heads_under(family, names.values()) | set(hf_config.demanded_heads(family, hf))
-        given = {name: given for given, name in names.items()}.get(family.prefix + TYPES)
+        task = hf_tasks.task_from_hf_config(family, hf)
+        heads = heads_with_tensors(family, names.values()) | set(
+            hf_config.required_heads(family, hf)
+        )
+        given = {name: given for given, name in names.items()}.get(family.prefix + TOKEN_TYPE_TABLE)
         if given is not None and encoder.token_types == 1:
             row = _sound(files[given], lambda file: file.get_tensor(given))
             encoder = encoder if row.any() else replace(encoder, token_types=0)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
-    return hf_config.experiment(family, encoder, heads, task)
+    return hf_config.build_experiment(family, encoder, heads, task)
 
 
 def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:

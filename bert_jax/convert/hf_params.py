@@ -10,20 +10,20 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_tasks
-from bert_jax.convert.heads import HEADS, modules, shapes_of
-from bert_jax.convert.rules import ALBERT, Family, Rule, Table, rules
+from bert_jax.convert.heads import HEADS, head_modules, param_shapes
+from bert_jax.convert.rules import ALBERT, Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Json, Params
 
 Tensors = dict[str, np.ndarray]
 
-BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
-TYPES = "embeddings.token_type_embeddings.weight"
-OLD = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
+IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
+TOKEN_TYPE_TABLE = "embeddings.token_type_embeddings.weight"
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
 
 
-class Exported(NamedTuple):
+class HfModel(NamedTuple):
     """A model in their terms."""
 
     config: Json
@@ -47,15 +47,15 @@ def from_hf(
     config.json has them. Every other tensor must be used exactly once: what is missing,
     unexpected, of a wrong shape or not a number is listed in one ValueError.
     """
-    family, encoder = hf_config.family_of(hf), hf_config.read_encoder(hf)
+    family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
     found, problems = _named(family, tensors, tuple(drop))
-    task = hf_tasks.read(family, hf, drop)
+    task = hf_tasks.task_from_hf_config(family, hf, drop)
     if task is None:
-        heads = heads_under(family, found)
-        heads |= set(hf_config.demanded_heads(family, hf)) - set(absent)
-        table = family.table_of(heads)
+        heads = heads_with_tensors(family, found)
+        heads |= set(hf_config.required_heads(family, hf)) - set(absent)
+        table = family.head_table(heads)
     else:
-        heads, table = set[str](), hf_tasks.table_of(family, task)
+        heads, table = set[str](), hf_tasks.task_table(family, task)
         found = _without_idle_pooler(family, found, table)
     if encoder.num_groups > len(found):  # before anything is made for each of them
         raise ValueError(
@@ -66,21 +66,21 @@ def from_hf(
     found, encoder = _without_zero_types(family, found, encoder)
     found = _without_identity(family, found, encoder)
 
-    shapes = flatten_with_names(shapes_of(encoder, heads, task))
+    shapes = flatten_with_names(param_shapes(encoder, heads, task))
     flat: dict[str, np.ndarray] = {}
-    for rule in rules(family, table, "encoder/projection/bias" in shapes):
-        if rule.ours not in shapes:  # the type table that was all zeros
+    for rule in param_rules(family, table, "encoder/projection/bias" in shapes):
+        if rule.native not in shapes:  # the type table that was all zeros
             continue
-        wanted = shapes[rule.ours].shape
+        wanted = shapes[rule.native].shape
         parts = [
-            _take(rule, name, wanted, found, problems) for name in rule.names(encoder.num_groups)
+            _take(rule, name, wanted, found, problems) for name in rule.hf_names(encoder.num_groups)
         ]
         if all(p is not None for p in parts):
-            flat[rule.ours] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
+            flat[rule.native] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
     problems += [f"unexpected {name} {list(found[name].shape)}" for name in sorted(found)]
     if problems:
         raise ValueError(_listed(family, problems))
-    return hf_config.experiment(family, encoder, heads, task), nest(flat)
+    return hf_config.build_experiment(family, encoder, heads, task), nest(flat)
 
 
 def _named(
@@ -107,20 +107,20 @@ def full_names(
     bare = not any(name.startswith(family.prefix) for name in names)
     roots = tuple(
         name.removeprefix(family.prefix).split(".")[0] + "."
-        for name in [*family.body(True), *family.heads.get("pooler", ())]
+        for name in [*family.encoder_table(True), *family.heads.get("pooler", ())]
     )
     out = {}
     for given in names:
-        if given.endswith(BUFFERS) or (drop and given.startswith(drop)):
+        if given.endswith(IGNORED_BUFFERS) or (drop and given.startswith(drop)):
             continue
         name = f"{family.prefix}{given}" if bare and given.startswith(roots) else given
-        for old, new in OLD.items():
+        for old, new in OLD_NAMES.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
         out[given] = name
     return out
 
 
-def heads_under(family: Family, names: Collection[str]) -> set[str]:
+def heads_with_tensors(family: Family, names: Collection[str]) -> set[str]:
     """The heads that have tensors of these full names."""
 
     def any_under(table: Mapping[str, str]) -> bool:
@@ -130,7 +130,7 @@ def heads_under(family: Family, names: Collection[str]) -> set[str]:
 
 
 def _take(
-    rule: Rule, name: str, ours: tuple[int, ...], found: Tensors, problems: list[str]
+    rule: ParamRule, name: str, ours: tuple[int, ...], found: Tensors, problems: list[str]
 ) -> np.ndarray | None:
     """One tensor as a leaf, or as one layer's share of it; what is wrong is noted."""
     wanted = ours[1:] if rule.stacked else ours
@@ -173,14 +173,14 @@ def _without_zero_types(
 ) -> tuple[Tensors, Encoder]:
     """RoBERTa has no token types; theirs keeps a single row of zeros in their place. A row
     that is not zero stays as a table of one."""
-    name = f"{family.prefix}{TYPES}"
+    name = f"{family.prefix}{TOKEN_TYPE_TABLE}"
     table = found.get(name)
     if table is None or table.shape != (1, encoder.embedding_width) or table.any():
         return found, encoder
     return {k: v for k, v in found.items() if k != name}, replace(encoder, token_types=0)
 
 
-def _without_idle_pooler(family: Family, found: Tensors, table: Table) -> Tensors:
+def _without_idle_pooler(family: Family, found: Tensors, table: NameTable) -> Tensors:
     """Models for spans and tags were often saved with the pooler that they began with, and
     that nothing reads."""
     idle = tuple(f"{at}." for at in family.heads.get("pooler", ()) if at not in table)
@@ -204,37 +204,37 @@ def _without_identity(family: Family, found: Tensors, encoder: Encoder) -> Tenso
 # ---- ours to theirs
 
 
-def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Exported:
+def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> HfModel:
     """An experiment's parameters as a config.json and tensors, in the class of theirs that
     holds most of its heads. `part` is ELECTRA's `discriminator` (unless said) or `generator`.
 
     Layers that share parameters in a way theirs cannot are written out, each on its own.
     ValueError: no architecture of theirs computes this, or a part that is not there.
     """
-    encoder, heads, tower = part_of(experiment, params, part)
+    encoder, heads, tower = select_network(experiment, params, part)
     task = experiment.objective
-    family = hf_config.family_for(encoder, task)
+    family = hf_config.hf_family(encoder, task)
     if isinstance(task, Supervised):
-        name, table, tower, more = hf_tasks.held(family, encoder, task, tower)
+        name, table, tower, more = hf_tasks.task_to_hf(family, encoder, task, tower)
     else:
-        name, heads = family.class_of(heads)
-        table, more = family.table_of(heads), {}
-    written = hf_config.write(family, encoder, name, heads) | more
+        name, heads = family.fullest_class(heads)
+        table, more = family.head_table(heads), {}
+    written = hf_config.encoder_to_hf_config(family, encoder, name, heads) | more
     leaves = _layers_apart(
         family, encoder, {k: np.asarray(v) for k, v in flatten_with_names(tower).items()}
     )
     leaves |= {k: v for k, v in _their_fillers(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
-    for rule in rules(family, table, "encoder/projection/kernel" in leaves):
-        leaf = leaves.pop(rule.ours)
+    for rule in param_rules(family, table, "encoder/projection/kernel" in leaves):
+        leaf = leaves.pop(rule.native)
         parts = list(leaf) if rule.stacked else [leaf]
-        for theirs, one in zip(rule.names(len(parts)), parts, strict=True):
+        for theirs, one in zip(rule.hf_names(len(parts)), parts, strict=True):
             theirs = theirs.removeprefix(family.prefix) if name.endswith("Model") else theirs
             tensors[theirs] = np.ascontiguousarray(one.T if rule.transpose else one)
-    return Exported(written, tensors, sorted(leaves))
+    return HfModel(written, tensors, sorted(leaves))
 
 
-def part_of(
+def select_network(
     experiment: Experiment, params: Params, part: str | None
 ) -> tuple[Encoder, set[str], Params]:
     """The encoder, the heads that theirs may have too, and the parameters of one network."""
@@ -250,7 +250,7 @@ def part_of(
     if part is not None:
         raise ValueError(f"part is {part}: only an ELECTRA with both its towers has parts")
     if isinstance(objective, Supervised):
-        return encoder, set(modules((), objective)), params
+        return encoder, set(head_modules((), objective)), params
     return encoder, set(HEADS) & set(params), params
 
 

@@ -9,22 +9,22 @@ import jax
 import numpy as np
 
 from bert_jax.config import Encoder, Supervised, TaskType, head_fields
-from bert_jax.convert.rules import ELECTRA, ROBERTA, Family, Table, Task
+from bert_jax.convert.rules import ELECTRA, ROBERTA, Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params
 
-INSTEAD = "or export it to orbax or stablehlo"
+ALTERNATIVE = "or export it to orbax or stablehlo"
 
 
-class Held(NamedTuple):
+class HfTask(NamedTuple):
     """A fine-tuned network as a class of theirs."""
 
     name: str
-    table: Table
+    table: NameTable
     params: Params  # ours, laid out as the table has them
     config: Json  # what its config.json has beside the encoder's
 
 
-def read(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | None:
+def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | None:
     """The task of the class that a config.json names; None where it is none of fine-tuning, or
     where all tensors of the head are among those that are dropped.
 
@@ -50,7 +50,7 @@ def read(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | N
     return Supervised(kind, body, head, labels=labels, dropout=rate, init=draw)
 
 
-def _all_dropped(family: Family, task: Task, drop: tuple[str, ...]) -> bool:
+def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
     own = [at for at in task.table if not at.startswith(family.prefix)]
     names = [f"{at}.{part}" for at in own for part in ("weight", "bias")]
     return bool(drop) and all(name.startswith(drop) for name in names)
@@ -110,18 +110,18 @@ def _rate_keys(family: Family, kind: str) -> tuple[str, ...]:
     return ("classifier_dropout_prob",) if family.name == "albert" else ("classifier_dropout",)
 
 
-def table_of(family: Family, task: Supervised) -> Table:
+def task_table(family: Family, task: Supervised) -> NameTable:
     return _task(family, task).table
 
 
-def _task(family: Family, task: Supervised) -> Task:
+def _task(family: Family, task: Supervised) -> TaskClass:
     return family.tasks["classification" if task.task_type == "regression" else task.task_type]
 
 
 # ---- ours to theirs
 
 
-def held(family: Family, encoder: Encoder, task: Supervised, params: Params) -> Held:
+def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Params) -> HfTask:
     """The class of theirs that computes what the task's head does.
 
     ELECTRA's own head is one dense layer, Hugging Face's has a GELU before it. Since
@@ -134,22 +134,22 @@ def held(family: Family, encoder: Encoder, task: Supervised, params: Params) -> 
     if task.task_type == "qa" and task.span == "joint":
         raise ValueError(
             "Hugging Face has no class for joint spans: fine-tune with --objective.span linear, "
-            f"{INSTEAD}"
+            f"{ALTERNATIVE}"
         )
     if task.task_type in ("classification", "regression", "choice"):
-        params = {**params, "label": scaled(params["label"], task)}
+        params = {**params, "label": rescale_label_head(params["label"], task)}
         if family is ELECTRA and task.head == "first":
             params["label"] = _through_gelu(params["label"], encoder.hidden_size)
         elif task.head != ("gelu" if family is ELECTRA else "pooler"):
             raise ValueError(
                 f"objective.head is {task.head}: Hugging Face's {name} has no such head; "
                 f"fine-tune with --objective.head {'gelu' if family is ELECTRA else 'pooler'}, "
-                f"{INSTEAD}"
+                f"{ALTERNATIVE}"
             )
-    return Held(name, table, params, _config(family, task))
+    return HfTask(name, table, params, _config(family, task))
 
 
-def scaled(label: Params, task: Supervised) -> Params:
+def rescale_label_head(label: Params, task: Supervised) -> Params:
     """The head's parameters such that it answers in the labels' own unit."""
     if task.scale == 1.0:
         return label
@@ -163,7 +163,7 @@ def _through_gelu(label: Params, width: int) -> Params:
         raise ValueError(
             f"Hugging Face's ELECTRA has a GELU before its last layer; {n} labels of a head "
             f"without one need {2 * n} of its {width} units: fine-tune with --objective.head "
-            f"gelu, {INSTEAD}"
+            f"gelu, {ALTERNATIVE}"
         )
     rest = np.zeros((width, width - 2 * n), np.float32)
     first = {

@@ -13,7 +13,7 @@ from bert_jax.model.layers import initializer
 from bert_jax.utils.pytree import map_with_names
 from bert_jax.utils.types import Params
 
-BIASES = ("mlm/bias", "sbo/bias")  # those with an entry per piece
+VOCAB_BIASES = ("mlm/bias", "sbo/bias")  # those with an entry per piece
 
 
 def resize_token_embeddings(
@@ -31,7 +31,7 @@ def resize_token_embeddings(
         leaf = np.asarray(leaf)
         if name.endswith("embeddings/word"):
             rows = np.asarray(draw(key, (new - old, leaf.shape[1])))
-        elif name.endswith(BIASES):
+        elif name.endswith(VOCAB_BIASES):
             rows = np.zeros(new - old, leaf.dtype)
         else:
             return leaf

@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from bert_jax.config import TaskType
 
-Table = dict[str, str]
+NameTable = dict[str, str]
 
-EMBEDDINGS: Table = {
+EMBEDDINGS: NameTable = {
     "embeddings.word_embeddings.weight": "embeddings/word",
     "embeddings.position_embeddings.weight": "embeddings/position",
     "embeddings.token_type_embeddings.weight": "embeddings/type",
     "embeddings.LayerNorm": "embeddings/norm",
 }
-LAYER: Table = {
+LAYER: NameTable = {
     "attention.self.query": "attention/query",
     "attention.self.key": "attention/key",
     "attention.self.value": "attention/value",
@@ -37,7 +37,7 @@ LAYER: Table = {
     "output.dense": "mlp/down",
     "output.LayerNorm": "mlp/norm",
 }
-ALBERT_LAYER: Table = {
+ALBERT_LAYER: NameTable = {
     "attention.query": "attention/query",
     "attention.key": "attention/key",
     "attention.value": "attention/value",
@@ -49,15 +49,15 @@ ALBERT_LAYER: Table = {
 }
 
 
-def _layers(at: str, table: Table) -> Table:
+def _layers(at: str, table: NameTable) -> NameTable:
     return {f"{at}.{theirs}": f"encoder/layers/{ours}" for theirs, ours in table.items()}
 
 
-class Task(NamedTuple):
+class TaskClass(NamedTuple):
     """A class of theirs for fine-tuning, and what it has beside the body."""
 
     name: str
-    table: Table
+    table: NameTable
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Family:
     name: str
     classes: dict[str, tuple[str, ...]]  # their class -> heads that it holds, fullest first
     projection: str  # of the embeddings to the hidden size; "": it has none
-    layers: Table
-    heads: dict[str, Table]
-    tied: Table  # their second name of a tensor -> the first
-    tasks: dict[TaskType, Task]  # kind of task (regression: classification) -> its class
+    layers: NameTable
+    heads: dict[str, NameTable]
+    tied: NameTable  # their second name of a tensor -> the first
+    tasks: dict[TaskType, TaskClass]  # kind of task (regression: classification) -> its class
     activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
 
     @property
@@ -78,33 +78,35 @@ class Family:
         """Of the body's tensors in every class but the bare model."""
         return f"{self.name}."
 
-    def body(self, projected: bool) -> Table:
+    def encoder_table(self, projected: bool) -> NameTable:
         table = EMBEDDINGS | ({self.projection: "encoder/projection"} if projected else {})
         return {f"{self.prefix}{theirs}": ours for theirs, ours in (table | self.layers).items()}
 
-    def class_of(self, heads: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    def fullest_class(self, heads: Collection[str]) -> tuple[str, tuple[str, ...]]:
         """The class that holds most of these heads and no other, and those that it holds. Only
         the bare model may have a pooler or not."""
         name, held = next(c for c in self.classes.items() if set(c[1]) <= set(heads))
         return name, held or tuple(h for h in ("pooler",) if h in heads)
 
-    def table_of(self, heads: Collection[str]) -> Table:
+    def head_table(self, heads: Collection[str]) -> NameTable:
         """Of these heads of pre-training, in the family's order."""
         tables = (table for head, table in self.heads.items() if head in heads)
         return {theirs: ours for table in tables for theirs, ours in table.items()}
 
 
-def _tasks(model: str, label: Table, choice: Table | None = None) -> dict[TaskType, Task]:
+def _tasks(
+    model: str, label: NameTable, choice: NameTable | None = None
+) -> dict[TaskType, TaskClass]:
     """All four classes of a model; only their heads over whole texts differ by family."""
     return {
-        "classification": Task(f"{model}ForSequenceClassification", label),
-        "choice": Task(f"{model}ForMultipleChoice", choice or label),
-        "tagging": Task(f"{model}ForTokenClassification", {"classifier": "tag/dense"}),
-        "qa": Task(f"{model}ForQuestionAnswering", {"qa_outputs": "span/dense"}),
+        "classification": TaskClass(f"{model}ForSequenceClassification", label),
+        "choice": TaskClass(f"{model}ForMultipleChoice", choice or label),
+        "tagging": TaskClass(f"{model}ForTokenClassification", {"classifier": "tag/dense"}),
+        "qa": TaskClass(f"{model}ForQuestionAnswering", {"qa_outputs": "span/dense"}),
     }
 
 
-LABEL: Table = {"classifier": "label/dense"}
+LABEL: NameTable = {"classifier": "label/dense"}
 
 
 BERT = Family(
@@ -215,27 +217,27 @@ ELECTRA = Family(
 FAMILIES = {f.name: f for f in (BERT, ALBERT, ROBERTA, ELECTRA)}
 
 
-class Rule(NamedTuple):
+class ParamRule(NamedTuple):
     """One of our leaves, and their tensor or, with `{i}`, tensors."""
 
-    theirs: str
-    ours: str
+    hf: str
+    native: str
     transpose: bool
 
     @property
     def stacked(self) -> bool:
-        return "{i}" in self.theirs
+        return "{i}" in self.hf
 
-    def names(self, sets: int) -> list[str]:
-        return [self.theirs.format(i=i) for i in range(sets)] if self.stacked else [self.theirs]
+    def hf_names(self, sets: int) -> list[str]:
+        return [self.hf.format(i=i) for i in range(sets)] if self.stacked else [self.hf]
 
 
-def rules(family: Family, heads: Table, projected: bool) -> Iterator[Rule]:
+def param_rules(family: Family, heads: NameTable, projected: bool) -> Iterator[ParamRule]:
     """Leaf by leaf, the body and the heads of a table."""
-    for theirs, ours in (family.body(projected) | heads).items():
+    for theirs, ours in (family.encoder_table(projected) | heads).items():
         if theirs.endswith((".weight", ".bias")):
-            yield Rule(theirs, ours, False)
+            yield ParamRule(theirs, ours, False)
             continue
         norm = ours.endswith("norm")
-        yield Rule(f"{theirs}.weight", f"{ours}/{'scale' if norm else 'kernel'}", not norm)
-        yield Rule(f"{theirs}.bias", f"{ours}/bias", False)
+        yield ParamRule(f"{theirs}.weight", f"{ours}/{'scale' if norm else 'kernel'}", not norm)
+        yield ParamRule(f"{theirs}.bias", f"{ours}/bias", False)

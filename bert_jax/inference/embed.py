@@ -15,10 +15,10 @@ from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.model import Model
 
-CHUNK = 4096  # texts that are sorted by length together
+TEXTS_PER_CHUNK = 4096  # texts that are sorted by length together
 
 
-def embed(
+def embed_file(
     model: Model,
     file: Path,
     out: Path,
@@ -38,7 +38,7 @@ def embed(
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
     features.check_pool(pool)
-    numbers = features.layer_numbers(layers, model.config.encoder.layers)
+    numbers = features.resolve_layers(layers, model.config.encoder.layers)
     texts = 0
     for chunk in _chunks(file):  # a text that is too long is found now, not after hours
         texts += len(chunk)
@@ -86,7 +86,7 @@ def _chunks(file: Path) -> Iterator[list[str]]:
         # A form feed or U+2028 within a text does not begin another: lines end at \n, \r\n, \r.
         with file.open(encoding="utf-8") as f:
             lines = (line.removesuffix("\n") for line in f)
-            while chunk := list(islice(lines, CHUNK)):
+            while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
                 yield chunk
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e

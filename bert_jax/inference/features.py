@@ -29,8 +29,8 @@ POOLS: tuple[Pool, ...] = ("mean", "cls", "words", None)
 
 # Tokens computed together. On a CPU more of them are not faster each, and a text alone pays for
 # all of them; an accelerator is idle with fewer.
-TOKENS = {"cpu": 512}
-MANY = 16384
+TOKENS_PER_BATCH = {"cpu": 512}
+ACCELERATOR_TOKENS_PER_BATCH = 16384
 
 
 class FeatureRow(NamedTuple):
@@ -64,7 +64,7 @@ def word_rows(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Feat
     return rows
 
 
-def cut(row: FeatureRow, most: int) -> FeatureRow:
+def truncate_row(row: FeatureRow, most: int) -> FeatureRow:
     """The row of one segment cut to `most` tokens, its last special token kept. Words that no
     longer begin in it are gone."""
     if len(row.tokens) <= most:
@@ -75,13 +75,13 @@ def cut(row: FeatureRow, most: int) -> FeatureRow:
     return FeatureRow(tokens, most, words)
 
 
-def batches(sizes: Sequence[int], most: int) -> Iterator[tuple[list[int], int, int]]:
+def length_batches(sizes: Sequence[int], most: int) -> Iterator[tuple[list[int], int, int]]:
     """Numbers of rows that are computed together, the length they are padded to, and how many
     rows their batch has. `most` is the longest row that the model takes."""
     groups = defaultdict(list)
     for i, size in enumerate(sizes):
         groups[padded_length(size, most)].append(i)
-    tokens = TOKENS.get(jax.default_backend(), MANY)
+    tokens = TOKENS_PER_BATCH.get(jax.default_backend(), ACCELERATOR_TOKENS_PER_BATCH)
     for length, group in sorted(groups.items()):
         rows = max(1, tokens // length)
         for begin in range(0, len(group), rows):
@@ -107,7 +107,7 @@ def collate(
     return {"tokens": tokens, "size": size, "first": first}
 
 
-def layer_numbers(layers: Layers, most: int) -> tuple[int, ...] | Literal["words"]:
+def resolve_layers(layers: Layers, most: int) -> tuple[int, ...] | Literal["words"]:
     """Layers from 0 to `most`, or the word table. ValueError: one that is not there."""
     if layers == "words":
         return "words"
@@ -126,7 +126,7 @@ def check_pool(pool: Any) -> None:
         raise ValueError(f"pool is {pool!r}: expected 'mean', 'cls', 'words' or None")
 
 
-def build(network: Network) -> Callable[..., jax.Array]:
+def compile_features(network: Network) -> Callable[..., jax.Array]:
     """(params, batch, layers, pool) -> float32 [layers b d], pooled on the device by "mean" or
     "cls"; else [layers b l d] in the network's own dtype. Without heads."""
 
@@ -154,12 +154,12 @@ def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
     return total / jnp.maximum(size, 1)[None, :, None]
 
 
-def over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
+def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
     """[n l d] to [n k d]: each word the mean of its pieces."""
     return np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1) / np.diff(words)[:, None]
 
 
-def run(
+def compute_features(
     f: Callable[..., jax.Array],
     params: Any,
     rows: Sequence[FeatureRow],
@@ -170,7 +170,7 @@ def run(
     """Each row's number and its features, batch by batch; `f` is of `build`. The next batch is
     computed while the last one is fetched."""
     before: tuple[list[int], Any] | None = None
-    for some, length, count in batches([len(r.tokens) for r in rows], encoder.max_length):
+    for some, length, count in length_batches([len(r.tokens) for r in rows], encoder.max_length):
         batch = collate([rows[i] for i in some], length, count, encoder.pad_id)
         out = f(params, batch, layers=layers, pool=pool)
         if before is not None:
@@ -187,4 +187,4 @@ def _fetched(
     for j, i in enumerate(some):
         x = features[:, j] if pool in ("mean", "cls") else features[:, j, : len(rows[i].tokens)]
         x = x.astype(np.float32)  # a copy: nobody holds on to the whole batch
-        yield i, x if pool != "words" else over_words(x, rows[i].words)  # type: ignore[arg-type]
+        yield i, x if pool != "words" else mean_over_words(x, rows[i].words)  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def import_folder(
     positions   tokens that the longest text shall have
 
     `out` appears when it is whole or not at all. ValueError: `out` is not empty, or the folder
-    cannot be imported (`convert.read_folder`) or made larger (`convert.growth`).
+    cannot be imported (`convert.read_hf_folder`) or made larger (`convert.resize`).
     """
     folder, out = Path(folder), Path(out)
     io.require_new(out)
@@ -93,11 +93,11 @@ def _read(
         model = load(folder)
         return model.config, model.params, folder / "tokenizer", []
     absent = {*heads, *(["pooler"] if "pair" in heads else [])}  # the pair head reads it
-    experiment, params, beside = convert.read_folder(folder, allow_pickle, drop, absent)
+    experiment, params, beside = convert.read_hf_folder(folder, allow_pickle, drop, absent)
     drawn: list[str] = []
     if generator is not None:
-        other = convert.read_folder(generator, allow_pickle, drop)[:2]
-        experiment, params = convert.join((experiment, params), other)
+        other = convert.read_hf_folder(generator, allow_pickle, drop)[:2]
+        experiment, params = convert.join_electra((experiment, params), other)
     elif heads:
         experiment, params, drawn = convert.with_heads(experiment, params, heads)
     return experiment, params, beside, drawn

@@ -24,7 +24,7 @@ from bert_jax.objectives.losses import project
 from bert_jax.tasks import results
 from bert_jax.utils.types import Batch
 
-TASK_ROWS = 32  # computed together by `predict`
+PREDICT_BATCH_SIZE = 32  # computed together by `predict`
 
 
 def load(path: str | Path) -> Model:
@@ -42,7 +42,7 @@ def load(path: str | Path) -> Model:
             f"{folder} holds no config.json: expected a run or Hugging Face folder{more}"
         )
     if convert.is_hf_folder(folder):
-        experiment, params, beside = convert.read_folder(folder)
+        experiment, params, beside = convert.read_hf_folder(folder)
         tokenizer = tokenizers.load_tokenizer(beside)
         convert.check_tokenizer(experiment, tokenizer)
         return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
@@ -54,7 +54,7 @@ def load(path: str | Path) -> Model:
     if step is None:
         raise ValueError(f"{folder} holds no checkpoint yet: train it first")
     if found is not None:
-        step = _best(folder, found, checkpoints.steps())
+        step = _best_step(folder, found, checkpoints.steps())
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = manager.abstract(like, jax.tree.map(lambda _: here, like))
@@ -63,15 +63,15 @@ def load(path: str | Path) -> Model:
     return Model(experiment, params, tokenizer, step, threshold)
 
 
-def _best(folder: Path, found: results.Results, steps: Sequence[int]) -> int:
-    """The checkpoint that `results.json` is of; what is best among those that are left may be
-    another. ValueError: it is gone."""
-    best = found.get("best_step")
+def _best_step(folder: Path, finetune_results: results.Results, steps: Sequence[int]) -> int:
+    """The checkpoint that `results.json` describes. ValueError: it is missing; the best of the
+    remaining checkpoints may be another."""
+    best = finetune_results.get("best_step")
     if best is None or best not in steps:
-        there = ", ".join(map(str, steps))
         raise ValueError(
-            f"{folder / results.FILE} is of checkpoint {best}, and there are {there}: bring it "
-            f"back from a copy, or remove {results.FILE} and give the finetune command again"
+            f"{folder / results.RESULTS_FILE} refers to checkpoint {best}, which is missing (found "
+            f"{', '.join(map(str, steps))}): restore it from a copy, or remove "
+            f"{results.RESULTS_FILE} and run finetune again"
         )
     return int(best)
 
@@ -106,7 +106,7 @@ class Model:
     @cached_property
     def _features(self) -> Any:
         network, _ = self.objective.encoder(self.params)
-        return features.build(network)
+        return features.compile_features(network)
 
     @cached_property
     def _answers(self) -> Any:
@@ -123,17 +123,19 @@ class Model:
             )
         return self.config.objective
 
-    def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.Encoded:
+    def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.EncodedExamples:
         """Rows as the model was trained on: of `data.length` tokens, else as the task's kind
         has them."""
         task, most = self.task, self.config.encoder.max_length
         length = self.config.data.length or min(task.default_length, most)
         labels, family = task.labels, task.family
-        return tasks.encode(task.task_type, examples, self.tokenizer, length, labels, family=family)
+        return tasks.encode_examples(
+            task.task_type, examples, self.tokenizer, length, labels, family=family
+        )
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """What the head says of every row of `encode_examples`; see tasks/__init__.py."""
-        batches = LabeledBatches(rows, TASK_ROWS, self.config.encoder.pad_id)
+        batches = LabeledBatches(rows, PREDICT_BATCH_SIZE, self.config.encoder.pad_id)
 
         def apply(batch: Batch) -> tuple[Any, Any]:
             return batch["row"], jax.device_get(self._answers(self.params, batch))
@@ -148,13 +150,15 @@ class Model:
         """
         places = (tasks.Location("rows", f"row {i}") for i in range(len(rows)))
         kind = self.task.task_type
-        examples = [tasks.unlabelled(kind, r, at) for r, at in zip(rows, places, strict=True)]
+        examples = [
+            tasks.parse_unlabeled_example(kind, r, at) for r, at in zip(rows, places, strict=True)
+        ]
         return self.predict_examples(self.encode_examples(examples))
 
-    def predict_examples(self, encoded: tasks.Encoded) -> list[dict[str, Any]]:
+    def predict_examples(self, encoded: tasks.EncodedExamples) -> list[dict[str, Any]]:
         outputs = self.outputs(encoded.rows) if encoded.rows else []
         task = self.task
-        return tasks.predictions(task.task, encoded, outputs, task.labels, self.threshold)
+        return tasks.decode_predictions(task.task, encoded, outputs, task.labels, self.threshold)
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each mask token of the text, in order, the `top` likeliest tokens and their
@@ -228,7 +232,7 @@ class Model:
         else:
             rows = features.text_rows(self.tokenizer, texts)
         if truncate:
-            return [features.cut(row, self.config.encoder.max_length) for row in rows]
+            return [features.truncate_row(row, self.config.encoder.max_length) for row in rows]
         for text, row in zip(texts, rows, strict=True):
             self._check_length(text, row.tokens)
         return rows
@@ -239,9 +243,11 @@ class Model:
         """The number and the features of each row, as `encode` gives them, as they come: the
         rows are sorted by length, and no more than two batches are held."""
         features.check_pool(pool)
-        numbers = features.layer_numbers(layers, self.config.encoder.layers)
+        numbers = features.resolve_layers(layers, self.config.encoder.layers)
         _, params = self.objective.encoder(self.params)
-        return features.run(self._features, params, rows, self.config.encoder, numbers, pool)
+        return features.compute_features(
+            self._features, params, rows, self.config.encoder, numbers, pool
+        )
 
     def _check_length(self, text: str, ids: Any) -> None:
         most = self.config.encoder.max_length

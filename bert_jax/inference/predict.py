@@ -13,10 +13,10 @@ from bert_jax import tasks
 from bert_jax.config import TaskType
 from bert_jax.inference.model import Model
 
-PART = 1024  # rows held at a time
+ROWS_PER_CHUNK = 1024  # rows held at a time
 
 
-def apply(model: Model, source: Path, out: Path) -> tuple[int, int]:
+def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     """Write an object per row of `source` into the new file `out`, in their order; returns how
     many rows there were, and how many of their texts were too long and cut.
 
@@ -34,7 +34,7 @@ def apply(model: Model, source: Path, out: Path) -> tuple[int, int]:
                 encoded = model.encode_examples(examples)
                 for said in model.predict_examples(encoded):
                     f.write(json.dumps(said, ensure_ascii=False) + "\n")
-                rows, cut = rows + len(examples), cut + encoded.cut
+                rows, cut = rows + len(examples), cut + encoded.num_truncated
             f.flush()
             os.fsync(f.fileno())
         if not rows:
@@ -48,11 +48,11 @@ def apply(model: Model, source: Path, out: Path) -> tuple[int, int]:
 def _examples(kind: TaskType, source: Path) -> Iterable[tasks.Example]:
     """SQuAD's JSON is one object and read whole; a line is a row of its own."""
     if kind == "qa" and source.suffix == ".json":
-        return tasks.read_rows(kind, source)
-    return tasks.stream(kind, source)
+        return tasks.read_unlabeled_examples(kind, source)
+    return tasks.iter_unlabeled_examples(kind, source)
 
 
 def _parts(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:
     remaining = iter(examples)
-    while part := list(itertools.islice(remaining, PART)):
+    while part := list(itertools.islice(remaining, ROWS_PER_CHUNK)):
         yield part

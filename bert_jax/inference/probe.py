@@ -33,19 +33,21 @@ import matplotlib.pyplot as plt
 Layer = int | Literal["words"]
 # Tagging: the first piece of a word, or the mean of its pieces. Classification: of all tokens.
 POOLS = {"tagging": ("first", "mean"), "classification": ("mean", "cls")}
-HELD = 1 << 30  # bytes of features that are held; with more, layers are computed in groups
-PENALTY = 100.0  # on the squared weights, summed as the loss over the rows is
+MAX_FEATURE_BYTES = (
+    1 << 30
+)  # bytes of features that are held; with more, layers are computed in groups
+L2_PENALTY = 100.0  # on the squared weights, summed as the loss over the rows is
 
 
 @dataclass(frozen=True)
-class Score:
+class LayerScore:
     layer: Layer
     pool: str
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """What the linear models reached on the dev rows."""
 
     model: str
@@ -54,10 +56,10 @@ class Probe:
     metric: str  # by which one layer is best
     rows: dict[str, int]  # examples, by split
     majority: dict[str, float]  # always the commonest label of the training rows
-    scores: list[Score]
+    scores: list[LayerScore]
 
     @property
-    def best(self) -> Score:
+    def best(self) -> LayerScore:
         return max(self.scores, key=lambda s: s.metrics[self.metric])
 
 
@@ -65,13 +67,13 @@ class Probe:
 class LayerSplit:
     """A split: its rows, and the labels of its vectors, row after row."""
 
-    encoded: tasks.Encoded
+    encoded: tasks.EncodedExamples
     rows: list[features.FeatureRow]
     labels: np.ndarray  # int [n]
     counts: np.ndarray  # int [rows]: vectors of each
 
 
-def probe(
+def probe_layers(
     model: Model,
     task: TaskType | GlueTask,
     data: str | Path,
@@ -81,7 +83,7 @@ def probe(
     rows: int = 2000,
     seed: int = 0,
     name: str = "",
-) -> Probe:
+) -> ProbeResult:
     """Writes `probe.json` and `probe.png` into the new folder `out`. No `layers`: the word table
     and all from 0 to the last; no `pools`: both of the task. Of each split `rows` examples are
     drawn by `seed`; 0: all.
@@ -97,14 +99,14 @@ def probe(
     if rows < 0:
         raise ValueError(f"rows is {rows}: expected how many examples to take, or 0 for all")
     chosen = _layers(layers, model.config.encoder.layers)
-    dataset = tasks.read(task, data)
+    dataset = tasks.read_dataset(task, data)
     train, dev = (_layer_split(model, dataset, split, rows, seed) for split in ("train", "dev"))
     if len(np.unique(train.labels)) < 2:
         raise ValueError(f"{data}: the {len(train.rows)} training rows have one label alone")
 
     def scored(guesses: np.ndarray) -> dict[str, float]:
         outputs = _outputs(dev, guesses, len(dataset.labels))
-        return tasks.score(task, dev.encoded, outputs, dataset.labels)
+        return tasks.compute_metrics(task, dev.encoded, outputs, dataset.labels)
 
     scores = []
     bar = tqdm(total=len(pools) * len(chosen), desc="layers", disable=None)
@@ -113,15 +115,15 @@ def probe(
             x, y = (_features(model, part, group, pool) for part in (train, dev))
             for i, layer in enumerate(group):
                 guesses = _guesses(x[i], train.labels, y[i])
-                scores.append(Score(layer, pool, scored(guesses)))
+                scores.append(LayerScore(layer, pool, scored(guesses)))
                 bar.update()
     bar.close()
     commonest = np.bincount(train.labels).argmax()
-    found = Probe(
+    found = ProbeResult(
         name,
         task,
         str(data),
-        tasks.headline(task, dataset),
+        tasks.main_metric(task, dataset),
         {"train": len(train.encoded.examples), "dev": len(dev.encoded.examples)},
         scored(np.full(len(dev.labels), commonest)),
         scores,
@@ -133,7 +135,7 @@ def probe(
     return found
 
 
-def render_probe(found: Probe) -> str:
+def render_probe(found: ProbeResult) -> str:
     """Every layer's metrics in a line of text, and the best one in words."""
     metrics = list(found.majority)
     lines = [f"{'layer':<8}{'pool':<8}" + "".join(f"{m:>10}" for m in metrics)]
@@ -162,7 +164,7 @@ def _layers(layers: Sequence[Layer], most: int) -> list[Layer]:
     """The layers to take, from the word table on."""
     layers = layers or ["words", *range(most + 1)]
     numbers = [i for i in layers if i != "words"]
-    found: Any = features.layer_numbers(numbers, most) if numbers else ()
+    found: Any = features.resolve_layers(numbers, most) if numbers else ()
     return [*(["words"] if "words" in layers else []), *sorted(set(found))]
 
 
@@ -175,7 +177,9 @@ def _layer_split(
         drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
         examples = [examples[i] for i in np.sort(drawn)]
     length = model.config.encoder.max_length
-    encoded = tasks.encode(dataset.task_type, examples, model.tokenizer, length, dataset.labels)
+    encoded = tasks.encode_examples(
+        dataset.task_type, examples, model.tokenizer, length, dataset.labels
+    )
     rows, labels = [], []
     for i, row in enumerate(encoded.rows):
         bounds = _bounds(encoded, i, model.tokenizer) if dataset.task_type == "tagging" else None
@@ -185,12 +189,12 @@ def _layer_split(
     return LayerSplit(encoded, rows, np.concatenate(labels), counts)
 
 
-def _bounds(encoded: tasks.Encoded, number: int, tokenizer: Tokenizer) -> np.ndarray:
+def _bounds(encoded: tasks.EncodedExamples, number: int, tokenizer: Tokenizer) -> np.ndarray:
     """Where the words that a row of tagging stands for begin, and where the last one ends."""
-    words, at = cast(tasks.Words, encoded.places[number])
+    words, at = cast(tasks.WordPositions, encoded.alignments[number])
     if not len(words):
         return np.ones(1, np.int64)
-    example = cast(tasks.Tagged, encoded.examples[encoded.owner[number]])
+    example = cast(tasks.TaggingExample, encoded.examples[encoded.example_indices[number]])
     spaced = " " if tokenizer.kind == "bpe" and words[-1] else ""
     pieces = max(1, len(tokenizer.encode(spaced + example.tokens[words[-1]])))
     return np.append(at, min(at[-1] + pieces, encoded.rows[number]["size"] - 1))
@@ -201,7 +205,7 @@ def _groups(model: Model, layers: Sequence[Layer], vectors: int) -> Iterator[lis
     if "words" in layers:
         yield ["words"]
     numbers = [i for i in layers if i != "words"]
-    some = max(1, HELD // (4 * vectors * model.config.encoder.hidden_size))
+    some = max(1, MAX_FEATURE_BYTES // (4 * vectors * model.config.encoder.hidden_size))
     for begin in range(0, len(numbers), some):
         yield list(numbers[begin : begin + some])
 
@@ -225,7 +229,7 @@ def _features(model: Model, part: LayerSplit, layers: Sequence[Layer], pool: str
 
 def _guesses(x: np.ndarray, labels: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The labels of `y` [m d], by logistic regression on `x` [n d]."""
-    regression = LogisticRegression(C=1 / PENALTY, max_iter=1000)
+    regression = LogisticRegression(C=1 / L2_PENALTY, max_iter=1000)
     return make_pipeline(StandardScaler(), regression).fit(x, labels).predict(y)
 
 
@@ -242,7 +246,7 @@ def _outputs(part: LayerSplit, guesses: np.ndarray, labels: int) -> list[np.ndar
     return outputs
 
 
-def _draw(found: Probe, path: Path) -> None:
+def _draw(found: ProbeResult, path: Path) -> None:
     """A panel for accuracy and one for the metric that decides, if it is another."""
     metrics, best = list(dict.fromkeys(["accuracy", found.metric])), found.best
     figure, axes = plt.subplots(1, len(metrics), figsize=(6 * len(metrics), 4), squeeze=False)

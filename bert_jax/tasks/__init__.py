@@ -13,49 +13,49 @@ Nothing here imports jax. Outputs are NumPy float32, one per row, cut to the row
                      "answerable": logit, above 0 where there is no answer}, log-probabilities
 """
 
-from bert_jax.tasks.encode import encode, swapped
+from bert_jax.tasks.encode import encode_examples, with_swapped_pairs
 from bert_jax.tasks.examples import (
-    ANSWERABLE,
+    ANSWERABLE_LABELS,
     Answer,
-    Choice,
+    ChoiceExample,
+    ContextWindow,
     Dataset,
-    Encoded,
+    EncodedExamples,
     Example,
-    Question,
-    Tagged,
-    Text,
-    Window,
-    Words,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
+    WordPositions,
     task_type_of,
 )
-from bert_jax.tasks.folder import read, read_rows
-from bert_jax.tasks.metrics import confusion, headline, score
-from bert_jax.tasks.predictions import predictions
+from bert_jax.tasks.folder import read_dataset, read_unlabeled_examples
+from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
+from bert_jax.tasks.predictions import decode_predictions
 from bert_jax.tasks.records import Location
-from bert_jax.tasks.unlabelled import stream, unlabelled
+from bert_jax.tasks.unlabelled import iter_unlabeled_examples, parse_unlabeled_example
 
 __all__ = [
-    "ANSWERABLE",
+    "ANSWERABLE_LABELS",
     "Answer",
-    "Choice",
+    "ChoiceExample",
+    "ContextWindow",
     "Dataset",
-    "Encoded",
+    "EncodedExamples",
     "Example",
     "Location",
-    "Question",
-    "Tagged",
-    "Text",
-    "Window",
-    "Words",
-    "confusion",
-    "encode",
-    "headline",
-    "predictions",
-    "read",
-    "read_rows",
-    "score",
-    "stream",
-    "swapped",
+    "QuestionExample",
+    "TaggingExample",
+    "TextExample",
+    "WordPositions",
+    "compute_metrics",
+    "confusion_matrix",
+    "decode_predictions",
+    "encode_examples",
+    "iter_unlabeled_examples",
+    "main_metric",
+    "parse_unlabeled_example",
+    "read_dataset",
+    "read_unlabeled_examples",
     "task_type_of",
-    "unlabelled",
+    "with_swapped_pairs",
 ]

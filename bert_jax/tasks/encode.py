@@ -20,22 +20,31 @@ import numpy as np
 from bert_jax.config import TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import qa_windows
-from bert_jax.tasks.examples import Choice, Encoded, Example, Question, Tagged, Text, Words
-from bert_jax.tasks.windows import best_windows, windows
+from bert_jax.tasks.examples import (
+    ChoiceExample,
+    EncodedExamples,
+    Example,
+    TaggingExample,
+    TextExample,
+    WordPositions,
+)
+from bert_jax.tasks.windows import max_context_windows, sliding_windows
 
 Family = Literal["bert", "albert", "roberta", "electra"]
-MOST_ASKED = 128  # pieces of a question with its option (albert, race_utils.py; fairseq, RACE)
+MAX_QUESTION_PIECES = (
+    128  # pieces of a question with its option (albert, race_utils.py; fairseq, RACE)
+)
 
 
-def swapped(examples: Sequence[Example]) -> list[Example]:
+def with_swapped_pairs(examples: Sequence[Example]) -> list[Example]:
     """The examples, and behind them each pair once more in the other order: ELECTRA trains so
     on mrpc and stsb (configure_finetuning.py, double_unordered)."""
-    pairs = [e for e in examples if isinstance(e, Text) and e.text_pair is not None]
-    again = [Text(cast(str, e.text_pair), e.text, e.label) for e in pairs]
+    pairs = [e for e in examples if isinstance(e, TextExample) and e.text_pair is not None]
+    again = [TextExample(cast(str, e.text_pair), e.text, e.label) for e in pairs]
     return [*examples, *again]
 
 
-def encode(
+def encode_examples(
     task_type: TaskType,
     examples: Sequence[Example],
     tokenizer: Tokenizer,
@@ -45,7 +54,7 @@ def encode(
     train: bool = False,
     family: Family = "bert",
     stride: int = 128,
-) -> Encoded:
+) -> EncodedExamples:
     """Rows of at most `length` tokens. Each example has one row, but for tagging and qa, where
     long ones have several; in training (`train`) questions whose answer is not known have none.
 
@@ -58,7 +67,7 @@ def encode(
         raise ValueError(f"length {length} leaves no room for text: give at least 8")
     if task_type == "qa":
         asked = cast("Sequence[Question]", examples)
-        return qa_windows.encode(asked, tokenizer, length, stride, train)
+        return qa_windows.encode_questions(asked, tokenizer, length, stride, train)
     if task_type == "tagging":
         return _tagged(cast("Sequence[Tagged]", examples), tokenizer, room, _numbers(labels))
     if task_type == "choice":
@@ -87,11 +96,11 @@ def _row(tokens: Sequence[int], first: int, number: int) -> dict[str, Any]:
 
 def _texts(
     task_type: TaskType,
-    examples: Sequence[Text],
+    examples: Sequence[TextExample],
     tokenizer: Tokenizer,
     length: int,
     numbers: dict[str, int],
-) -> Encoded:
+) -> EncodedExamples:
     first = tokenizer.encode_batch([e.text for e in examples])
     second = tokenizer.encode_batch([e.text_pair or "" for e in examples])
     rows, cut = [], 0
@@ -99,21 +108,25 @@ def _texts(
         b = None if e.text_pair is None else second[i]
         room = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
         cut += len(first[i]) + len(b or []) > room
-        row = _row(*tokenizer.build_row(*truncated(first[i], b, room)), i)
+        row = _row(*tokenizer.build_row(*truncate_pair(first[i], b, room)), i)
         if task_type == "regression":
             row["label"] = np.float32(0 if e.label is None else e.label)
         else:
             row["label"] = np.int32(-1 if e.label is None else _number(str(e.label), numbers))
         rows.append(row)
     owner = list(range(len(rows)))
-    return Encoded(task_type, rows, owner, examples, cut=cut, notes=_notes(cut, length))
+    return EncodedExamples(
+        task_type, rows, owner, examples, num_truncated=cut, notes=_notes(cut, length)
+    )
 
 
 def _notes(cut: int, length: int) -> list[str]:
     return [f"examples longer than {length} tokens, cut: {cut}"] if cut else []
 
 
-def truncated(a: list[int], b: list[int] | None, room: int) -> tuple[list[int], list[int] | None]:
+def truncate_pair(
+    a: list[int], b: list[int] | None, room: int
+) -> tuple[list[int], list[int] | None]:
     """Both within `room` together: pieces go one by one from the end of the longer, of equals
     from the second (bert, run_classifier.py)."""
     if b is None:
@@ -134,17 +147,17 @@ def truncated(a: list[int], b: list[int] | None, room: int) -> tuple[list[int], 
 
 
 def _tagged(
-    examples: Sequence[Tagged], tokenizer: Tokenizer, room: int, numbers: dict[str, int]
-) -> Encoded:
+    examples: Sequence[TaggingExample], tokenizer: Tokenizer, room: int, numbers: dict[str, int]
+) -> EncodedExamples:
     rows: list[dict[str, Any]] = []
     owner: list[int] = []
-    places: list[Words] = []
+    places: list[WordPositions] = []
     for i, e in enumerate(examples):
         words = _word_pieces(e.tokens, tokenizer)
         pieces = [id for word in words for id in word]
         firsts = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
-        found = windows(len(pieces), room, max(1, room // 2))
-        best = best_windows(len(pieces), found)[firsts]
+        found = sliding_windows(len(pieces), room, max(1, room // 2))
+        best = max_context_windows(len(pieces), found)[firsts]
         for number, (begin, size) in enumerate(found):
             row = _row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
             mine = np.flatnonzero(best == number)
@@ -154,8 +167,8 @@ def _tagged(
                 row["tags"][at] = [_number(e.tags[w], numbers) for w in mine]
             rows.append(row)
             owner.append(i)
-            places.append(Words(mine, at))
-    return Encoded("tagging", rows, owner, examples, places)
+            places.append(WordPositions(mine, at))
+    return EncodedExamples("tagging", rows, owner, examples, places)
 
 
 def _word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -170,8 +183,8 @@ def _word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def _choices(
-    examples: Sequence[Choice], tokenizer: Tokenizer, length: int, roberta: bool
-) -> Encoded:
+    examples: Sequence[ChoiceExample], tokenizer: Tokenizer, length: int, roberta: bool
+) -> EncodedExamples:
     most = max((len(e.options) for e in examples), default=0)
     passages = tokenizer.encode_batch([e.text for e in examples])
     rows, cut = [], 0
@@ -191,7 +204,9 @@ def _choices(
             }
         )
     owner = list(range(len(rows)))
-    return Encoded("choice", rows, owner, examples, cut=cut, notes=_notes(cut, length))
+    return EncodedExamples(
+        "choice", rows, owner, examples, num_truncated=cut, notes=_notes(cut, length)
+    )
 
 
 def _asked(question: str, option: str) -> str:
@@ -203,7 +218,7 @@ def _option(
     passage: list[int], asked: list[int], tokenizer: Tokenizer, length: int, roberta: bool
 ) -> tuple[list[int], int]:
     room = tokenizer.special_tokens.text_capacity(length, 2)
-    most = min(MOST_ASKED, room)
+    most = min(MAX_QUESTION_PIECES, room)
     if roberta:
         asked = asked[:most]
         return tokenizer.build_row(asked, passage[: room - len(asked)])

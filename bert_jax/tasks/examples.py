@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.config import GlueTask, Supervised, TaskType
 
 
-class Text(NamedTuple):
+class TextExample(NamedTuple):
     """A text or a pair of them, and a label or a number."""
 
     text: str
@@ -19,14 +19,14 @@ class Text(NamedTuple):
     label: str | float | None = None
 
 
-class Tagged(NamedTuple):
+class TaggingExample(NamedTuple):
     """Words, and a tag for each."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None = None
 
 
-class Choice(NamedTuple):
+class ChoiceExample(NamedTuple):
     """A passage, a question about it, and which of the options is right (from 0)."""
 
     text: str
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     start: int  # its first character in the context; -1: it is not there
 
 
-class Question(NamedTuple):
+class QuestionExample(NamedTuple):
     """A question whose answers are spans of the context; without any it is unlabelled, unless
     it is `impossible`: known to have none (SQuAD 2.0)."""
 
@@ -51,7 +51,7 @@ class Question(NamedTuple):
     impossible: bool = False
 
 
-Example = Text | Tagged | Choice | Question
+Example = TextExample | TaggingExample | ChoiceExample | QuestionExample
 
 
 def task_type_of(task: TaskType | GlueTask) -> TaskType:
@@ -76,17 +76,17 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
 
 
-ANSWERABLE = ("answerable", "impossible")
+ANSWERABLE_LABELS = ("answerable", "impossible")
 
 
-class Words(NamedTuple):
+class WordPositions(NamedTuple):
     """Which words get their tag from a row, and where their first pieces stand in it."""
 
     words: np.ndarray  # int [w]
     at: np.ndarray  # int [w]
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """The part of a context that a row holds."""
 
     begin: int  # its first piece, counted in the context
@@ -96,7 +96,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExamples:
     """Examples as rows.
 
     row          always: tokens [l] (int32, unpadded)  size  first (tokens of segment 0)  row
@@ -114,8 +114,8 @@ class Encoded:
 
     task_type: TaskType
     rows: list[dict[str, Any]]
-    owner: list[int]
+    example_indices: list[int]
     examples: Sequence[Example]
-    places: Sequence[Words | Window | None] = ()
-    cut: int = 0
+    alignments: Sequence[WordPositions | ContextWindow | None] = ()
+    num_truncated: int = 0
     notes: list[str] = field(default_factory=list)

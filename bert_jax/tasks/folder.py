@@ -21,19 +21,19 @@ from pathlib import Path
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import glue, race, tfds
 from bert_jax.tasks.examples import (
-    ANSWERABLE,
+    ANSWERABLE_LABELS,
     Dataset,
     Example,
-    Question,
-    Tagged,
-    Text,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
     task_type_of,
 )
-from bert_jax.tasks.records import Oddities, Placed, read_jsonl
+from bert_jax.tasks.records import IssueCounts, LocatedExample, read_jsonl_examples
 from bert_jax.tasks.squad import read_squad
 
 
-def read(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
+def read_dataset(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
     """Reads train, dev and, where it is there, test.
 
     The labels are those of train, integers in their order, strings sorted; GLUE's as published.
@@ -41,7 +41,7 @@ def read(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
     ValueError: a file, field or label that is missing or wrong, a label in dev or test that
     train does not have, a train split of one class only.
     """
-    odd: Oddities = Counter()
+    odd: IssueCounts = Counter()
     task_type = task_type_of(task)
     labels: tuple[str, ...] | None = None
     if str(folder).startswith("tfds:"):
@@ -50,7 +50,7 @@ def read(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
         raise ValueError(f"{folder} is not a folder: expected one with train and dev files")
     elif is_glue(task):
         splits = glue.read_glue(task, Path(folder), odd)
-        labels = glue.TABLE[task].labels
+        labels = glue.GLUE_COLUMNS[task].labels
     else:
         splits = _read_folder(task_type, Path(folder), odd)
     labels = labels if labels else _labels(task_type, splits["train"])
@@ -61,31 +61,33 @@ def read(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
     return Dataset(task, task_type, labels, examples, notes)
 
 
-def read_rows(task_type: TaskType, file: str | Path) -> list[Example]:
+def read_unlabeled_examples(task_type: TaskType, file: str | Path) -> list[Example]:
     """Rows to predict, with labels or without: JSONL, for questions also SQuAD's JSON.
 
     ValueError: as `read`.
     """
-    odd: Oddities = Counter()
+    odd: IssueCounts = Counter()
     squad = task_type == "qa" and Path(file).suffix == ".json"
     rows = (
         read_squad(Path(file), odd, labelled=False)
         if squad
-        else read_jsonl(task_type, Path(file), odd, labelled=False)
+        else read_jsonl_examples(task_type, Path(file), odd, labelled=False)
     )
     return [e for _, e in rows]
 
 
 def is_glue(task: TaskType | GlueTask) -> typing.TypeGuard[GlueTask]:
-    return task in glue.TABLE
+    return task in glue.GLUE_COLUMNS
 
 
-def _read_folder(task_type: TaskType, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
+def _read_folder(
+    task_type: TaskType, folder: Path, odd: IssueCounts
+) -> dict[str, list[LocatedExample]]:
     if task_type == "choice" and race.is_race(folder):
         there = [s for s in ("train", "dev", "test") if s != "test" or (folder / s).is_dir()]
         return {split: race.read_race(folder, split, odd) for split in there}
     suffix = ".json" if task_type == "qa" else ".jsonl"
-    found: dict[str, list[Placed]] = {}
+    found: dict[str, list[LocatedExample]] = {}
     for split in ("train", "dev", "test"):
         file, labelled = folder / f"{split}{suffix}", split != "test"
         if not file.exists() and labelled:
@@ -93,17 +95,17 @@ def _read_folder(task_type: TaskType, folder: Path, odd: Oddities) -> dict[str, 
         if file.exists() and task_type == "qa":
             found[split] = read_squad(file, odd, labelled)
         elif file.exists():
-            found[split] = read_jsonl(task_type, file, odd, labelled)
+            found[split] = read_jsonl_examples(task_type, file, odd, labelled)
     return found
 
 
-def _labels(task_type: TaskType, train: Sequence[Placed]) -> tuple[str, ...]:
+def _labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tuple[str, ...]:
     """The labels of the training rows, in the order of the logits."""
     if task_type in ("regression", "choice"):
         return ()
     if task_type == "qa":
-        impossible = any(isinstance(e, Question) and e.impossible for _, e in train)
-        return ANSWERABLE if impossible else ()
+        impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)
+        return ANSWERABLE_LABELS if impossible else ()
     seen = {label for _, e in train for label in _names(e)}
     if len(seen) < 2:
         where = train[0][0].file
@@ -118,12 +120,16 @@ def _is_integer(label: str) -> bool:
 
 
 def _names(example: Example) -> Iterable[str]:
-    if isinstance(example, Tagged):
+    if isinstance(example, TaggingExample):
         return example.tags or ()
-    return () if not isinstance(example, Text) or example.label is None else (str(example.label),)
+    return (
+        ()
+        if not isinstance(example, TextExample) or example.label is None
+        else (str(example.label),)
+    )
 
 
-def _check(task_type: TaskType, rows: Sequence[Placed], labels: Sequence[str]) -> None:
+def _check(task_type: TaskType, rows: Sequence[LocatedExample], labels: Sequence[str]) -> None:
     if task_type not in ("classification", "tagging"):
         return
     known = set(labels)

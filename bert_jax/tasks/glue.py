@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.config import GlueTask
-from bert_jax.tasks.examples import Text
-from bert_jax.tasks.records import EMPTY, Location, Oddities, Placed, lines, name, number
+from bert_jax.tasks.examples import TextExample
+from bert_jax.tasks.records import (
+    EMPTY_TEXT,
+    IssueCounts,
+    LocatedExample,
+    Location,
+    parse_label,
+    parse_number,
+    read_lines,
+)
 
 
-class Columns(NamedTuple):
+class GlueColumns(NamedTuple):
     """Where things stand in a line, from 0 (the originals' readers: bert run_classifier.py,
     albert classifier_utils.py, electra classification_tasks.py)."""
 
@@ -23,17 +31,17 @@ class Columns(NamedTuple):
     fields: int | None = None  # train and dev: lines of another number are skipped
 
 
-ENTAILMENT = ("entailment", "not_entailment")
-TABLE: dict[GlueTask, Columns] = {
-    "cola": Columns("CoLA", (3,), 1, (1,), header=False),
-    "sst2": Columns("SST-2", (0,), 1, (1,)),
-    "mrpc": Columns("MRPC", (3, 4), 0, (3, 4)),
-    "stsb": Columns("STS-B", (7, 8), -1, (7, 8), labels=()),
-    "qqp": Columns("QQP", (3, 4), 5, (1, 2), fields=6),
-    "mnli": Columns("MNLI", (8, 9), -1, (8, 9), ("contradiction", "entailment", "neutral")),
-    "qnli": Columns("QNLI", (1, 2), -1, (1, 2), ENTAILMENT),
-    "rte": Columns("RTE", (1, 2), -1, (1, 2), ENTAILMENT),
-    "wnli": Columns("WNLI", (1, 2), -1, (1, 2)),
+ENTAILMENT_LABELS = ("entailment", "not_entailment")
+GLUE_COLUMNS: dict[GlueTask, GlueColumns] = {
+    "cola": GlueColumns("CoLA", (3,), 1, (1,), header=False),
+    "sst2": GlueColumns("SST-2", (0,), 1, (1,)),
+    "mrpc": GlueColumns("MRPC", (3, 4), 0, (3, 4)),
+    "stsb": GlueColumns("STS-B", (7, 8), -1, (7, 8), labels=()),
+    "qqp": GlueColumns("QQP", (3, 4), 5, (1, 2), fields=6),
+    "mnli": GlueColumns("MNLI", (8, 9), -1, (8, 9), ("contradiction", "entailment", "neutral")),
+    "qnli": GlueColumns("QNLI", (1, 2), -1, (1, 2), ENTAILMENT_LABELS),
+    "rte": GlueColumns("RTE", (1, 2), -1, (1, 2), ENTAILMENT_LABELS),
+    "wnli": GlueColumns("WNLI", (1, 2), -1, (1, 2)),
 }
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 MNLI_SPLITS = {
@@ -43,20 +51,20 @@ MNLI_SPLITS = {
     "test": "test_matched",
     "test_mismatched": "test_mismatched",
 }
-SKIPPED = "lines that have not the {} columns of their task, skipped"
+SKIPPED_LINES = "lines that have not the {} columns of their task, skipped"
 
 
-def read_glue(task: GlueTask, folder: Path, odd: Oddities) -> dict[str, list[Placed]]:
+def read_glue(task: GlueTask, folder: Path, odd: IssueCounts) -> dict[str, list[LocatedExample]]:
     """All splits; `folder` is the task's own or the one that holds all nine.
 
     ValueError: no train or dev file, an empty one, a line with too few columns, a label that
     the task does not have.
     """
-    columns = TABLE[task]
+    columns = GLUE_COLUMNS[task]
     if not (folder / "train.tsv").exists() and (folder / columns.folder).is_dir():
         folder = folder / columns.folder
     names = MNLI_SPLITS if task == "mnli" else SPLITS
-    found: dict[str, list[Placed]] = {}
+    found: dict[str, list[LocatedExample]] = {}
     for split, stem in names.items():
         file = folder / f"{stem}.tsv"
         if file.exists():
@@ -67,25 +75,27 @@ def read_glue(task: GlueTask, folder: Path, odd: Oddities) -> dict[str, list[Pla
     return found
 
 
-def _read_file(columns: Columns, file: Path, odd: Oddities, test: bool) -> list[Placed]:
-    found: list[Placed] = []
+def _read_file(
+    columns: GlueColumns, file: Path, odd: IssueCounts, test: bool
+) -> list[LocatedExample]:
+    found: list[LocatedExample] = []
     skip = columns.header or test
-    for n, (place, line) in enumerate(lines(file)):
+    for n, (place, line) in enumerate(read_lines(file)):
         if not line or (skip and n == 0):
             continue
         fields = line.split("\t")  # nothing is quoted: a quotation mark is text
         if columns.fields and not test and len(fields) != columns.fields:
-            odd[str(file), SKIPPED.format(columns.fields)] += 1
+            odd[str(file), SKIPPED_LINES.format(columns.fields)] += 1
             continue
         example = _example(columns, fields, place, test)
         found.append((place, example))
-        odd[str(file), EMPTY] += not all(t.strip() for t in example[:2] if t is not None)
+        odd[str(file), EMPTY_TEXT] += not all(t.strip() for t in example[:2] if t is not None)
     if not found:
         raise ValueError(f"{file} is empty: expected tab-separated rows")
     return found
 
 
-def _example(columns: Columns, fields: list[str], place: Location, test: bool) -> Text:
+def _example(columns: GlueColumns, fields: list[str], place: Location, test: bool) -> TextExample:
     at = columns.test if test else columns.texts
     last = max(at) if test else max(*at, columns.label if columns.label >= 0 else max(at) + 1)
     needed = last + 1
@@ -96,13 +106,13 @@ def _example(columns: Columns, fields: list[str], place: Location, test: bool) -
         )
     text, *pair = (fields[i] for i in at)
     if test:
-        return Text(text, *pair)
+        return TextExample(text, *pair)
     raw = fields[columns.label]
     if columns.labels:
-        label: str | float = name(raw, place)
+        label: str | float = parse_label(raw, place)
     else:
         try:
-            label = number(float(raw), place)
+            label = parse_number(float(raw), place)
         except ValueError:
             raise ValueError(f"{place}: label {raw!r:.40}: expected a finite number") from None
-    return Text(text, pair[0] if pair else None, label)
+    return TextExample(text, pair[0] if pair else None, label)

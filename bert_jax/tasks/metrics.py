@@ -19,9 +19,17 @@ import numpy as np
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import answers, squad_metrics
-from bert_jax.tasks.examples import Choice, Dataset, Encoded, Question, Tagged, Text, Words
+from bert_jax.tasks.examples import (
+    ChoiceExample,
+    Dataset,
+    EncodedExamples,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
+    WordPositions,
+)
 
-PUBLISHED: dict[str, tuple[str, ...]] = {
+GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews", "accuracy"),
     "mrpc": ("accuracy", "f1"),
     "qqp": ("accuracy", "f1"),
@@ -29,7 +37,7 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }
 
 
-def headline(task: TaskType | GlueTask, dataset: Dataset) -> str:
+def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
     """The metric by which the best checkpoint is chosen: GLUE's own, else the usual one. For
     SQuAD 2.0 it is the F1 of the best threshold."""
     if task == "cola":
@@ -37,22 +45,22 @@ def headline(task: TaskType | GlueTask, dataset: Dataset) -> str:
     if task == "stsb":
         return "spearman"
     if dataset.task_type == "tagging":
-        return "f1" if are_chunks(dataset.labels) else "accuracy"
+        return "f1" if is_entity_scheme(dataset.labels) else "accuracy"
     if dataset.task_type == "qa":
-        impossible = any(cast(Question, e).impossible for e in dataset.splits["dev"])
+        impossible = any(cast(QuestionExample, e).impossible for e in dataset.splits["dev"])
         return "best_f1" if dataset.labels and impossible else "f1"
     return "pearson" if dataset.task_type == "regression" else "accuracy"
 
 
-def are_chunks(labels: Sequence[str]) -> bool:
+def is_entity_scheme(labels: Sequence[str]) -> bool:
     """Whether tags say where entities begin and go on: B-PER I-PER O, perhaps E- S- or L- U-."""
     parts = [label.partition("-") for label in labels if label != "O"]
     return bool(parts) and all(first in set("BIESLU") and rest for first, _, rest in parts)
 
 
-def score(
+def compute_metrics(
     task: TaskType | GlueTask,
-    encoded: Encoded,
+    encoded: EncodedExamples,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
     threshold: float = 0.0,
@@ -75,30 +83,32 @@ def score(
     if encoded.task_type == "choice":
         return {"accuracy": float(np.mean(gold == given))}
     found = _score_classes(gold, given, len(labels))
-    return {name: found[name] for name in PUBLISHED.get(task, found)}
+    return {name: found[name] for name in GLUE_METRICS.get(task, found)}
 
 
-def confusion(encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]) -> np.ndarray:
+def confusion_matrix(
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
+) -> np.ndarray:
     """int [n n]: how often each class (row) was taken for each (column); classification, and
     tagging by word."""
-    from sklearn.metrics import confusion_matrix
+    from sklearn import metrics
 
     gold, given = _classes(encoded, outputs, labels)
     if not len(gold):
         return np.zeros((len(labels), len(labels)), np.int64)
-    return confusion_matrix(gold, given, labels=range(len(labels)))
+    return metrics.confusion_matrix(gold, given, labels=range(len(labels)))
 
 
-def _known(encoded: Encoded, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+def _known(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """Examples that have a label, and their outputs; one row an example."""
-    for i, out in zip(encoded.owner, outputs, strict=True):
-        e = cast(Text | Choice, encoded.examples[i])
+    for i, out in zip(encoded.example_indices, outputs, strict=True):
+        e = cast(TextExample | ChoiceExample, encoded.examples[i])
         if e.label is not None:
             yield e, out
 
 
 def _classes(
-    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gold and predicted classes as numbers, of words for tagging."""
     numbers = {label: i for i, label in enumerate(labels)}
@@ -110,7 +120,7 @@ def _classes(
             for a, b in zip(g, t, strict=True)
         ]
     elif encoded.task_type == "choice":
-        pairs = [(e.label, chosen(e, out)) for e, out in _known(encoded, outputs)]
+        pairs = [(e.label, chosen_option(e, out)) for e, out in _known(encoded, outputs)]
     else:
         pairs = [
             (numbers[str(e.label)], int(np.argmax(out))) for e, out in _known(encoded, outputs)
@@ -119,7 +129,7 @@ def _classes(
     return both[:, 0], both[:, 1]
 
 
-def chosen(e: Choice, out: np.ndarray) -> int:
+def chosen_option(e: ChoiceExample, out: np.ndarray) -> int:
     return int(np.argmax(out[: len(e.options)]))
 
 
@@ -155,22 +165,22 @@ def _correlations(pairs: np.ndarray) -> dict[str, float]:
 # ---- tags
 
 
-def word_logits(encoded: Encoded, outputs: Sequence[Any]) -> list[np.ndarray]:
+def word_logits(encoded: EncodedExamples, outputs: Sequence[Any]) -> list[np.ndarray]:
     """Per example, the logits of its words [w n], from whichever rows they come."""
     found: list[list[tuple[int, np.ndarray]]] = [[] for _ in encoded.examples]
-    for i, place, out in zip(encoded.owner, encoded.places, outputs, strict=True):
-        words, at = cast(Words, place)
+    for i, place, out in zip(encoded.example_indices, encoded.alignments, outputs, strict=True):
+        words, at = cast(WordPositions, place)
         found[i] += zip(words.tolist(), np.asarray(out)[at], strict=True)
     return [np.array([x for _, x in sorted(some, key=lambda p: p[0])]) for some in found]
 
 
 def _tags(
-    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Gold and predicted tags of the sentences that have some."""
     gold, given = [], []
     for e, logits in zip(encoded.examples, word_logits(encoded, outputs), strict=True):
-        tags = cast(Tagged, e).tags
+        tags = cast(TaggingExample, e).tags
         if tags:
             gold.append(list(tags))
             given.append([labels[int(k)] for k in logits.argmax(-1)])
@@ -178,12 +188,12 @@ def _tags(
 
 
 def _score_tags(
-    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str]
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> dict[str, float]:
     gold, given = _tags(encoded, outputs, labels)
     if not gold:
         return {}
-    if not are_chunks(labels):
+    if not is_entity_scheme(labels):
         return _score_classes(*_classes(encoded, outputs, labels), len(labels))
     from seqeval import metrics
 
@@ -209,15 +219,15 @@ def _as_bioes(sentences: list[list[str]]) -> list[list[str]]:
 
 
 def _score_questions(
-    encoded: Encoded, outputs: Sequence[Any], labels: Sequence[str], threshold: float
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str], threshold: float
 ) -> dict[str, float]:
     known = [
         (question, decoded)
-        for question, decoded in answers.decode(encoded, outputs)
+        for question, decoded in answers.decode_answers(encoded, outputs)
         if question.impossible or question.answers
     ]
     if not known:
         return {}
-    given = [answers.text_of(*pair) for pair in known]
-    nulls = [decoded.null for _, decoded in known] if labels else None
+    given = [answers.best_answer_text(*pair) for pair in known]
+    nulls = [decoded.null_score for _, decoded in known] if labels else None
     return squad_metrics.squad_scores([e for e, _ in known], given, nulls, threshold)

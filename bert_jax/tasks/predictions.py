@@ -10,13 +10,13 @@ from scipy import special
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import answers
-from bert_jax.tasks.examples import Choice, Encoded, Tagged, task_type_of
-from bert_jax.tasks.metrics import chosen, word_logits
+from bert_jax.tasks.examples import ChoiceExample, EncodedExamples, TaggingExample, task_type_of
+from bert_jax.tasks.metrics import chosen_option, word_logits
 
 
-def predictions(
+def decode_predictions(
     task: TaskType | GlueTask,
-    encoded: Encoded,
+    encoded: EncodedExamples,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
     threshold: float = 0.0,
@@ -33,16 +33,16 @@ def predictions(
     """
     examples, task_type = encoded.examples, task_type_of(task)
     if task_type == "qa":
-        found = answers.decode(encoded, outputs)
-        return [answers.as_json(e, decoded, bool(labels), threshold) for e, decoded in found]
+        found = answers.decode_answers(encoded, outputs)
+        return [answers.answer_json(e, decoded, bool(labels), threshold) for e, decoded in found]
     if task_type == "tagging":
         both = zip(examples, word_logits(encoded, outputs), strict=True)
-        return [_tagged(cast(Tagged, e), logits, labels) for e, logits in both]
+        return [_tagged(cast(TaggingExample, e), logits, labels) for e, logits in both]
     if task_type == "regression":
         return [{"label": float(out)} for out in outputs]
     if task_type == "choice":
         both = zip(examples, outputs, strict=True)
-        return [_choice(cast(Choice, e), out) for e, out in both]
+        return [_choice(cast(ChoiceExample, e), out) for e, out in both]
     return [_class(out, labels) for out in outputs]
 
 
@@ -53,14 +53,14 @@ def _class(logits: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     return {"label": labels[best], "probability": p[best], "probabilities": named}
 
 
-def _choice(e: Choice, logits: np.ndarray) -> dict[str, Any]:
+def _choice(e: ChoiceExample, logits: np.ndarray) -> dict[str, Any]:
     p = special.softmax(np.asarray(logits, np.float64)[: len(e.options)]).tolist()
-    best = chosen(e, logits)
+    best = chosen_option(e, logits)
     found = {"label": best, "option": e.options[best], "probability": p[best]}
     return found | {"probabilities": p}
 
 
-def _tagged(e: Tagged, logits: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def _tagged(e: TaggingExample, logits: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     if not e.tokens:
         return {"tokens": [], "tags": [], "probabilities": []}
     p = special.softmax(logits.astype(np.float64), axis=-1)

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.tasks.examples import Encoded, Question, Window
-from bert_jax.tasks.windows import best_windows, windows
+from bert_jax.tasks.examples import ContextWindow, EncodedExamples, QuestionExample
+from bert_jax.tasks.windows import max_context_windows, sliding_windows
 
-MOST_ASKED = 64  # pieces of a question (bert, run_squad.py)
-CUT = f"questions longer than {MOST_ASKED} pieces, cut"
+MAX_QUESTION_PIECES = 64  # pieces of a question (bert, run_squad.py)
+TRUNCATED = f"questions longer than {MAX_QUESTION_PIECES} pieces, cut"
 UNTRAINED = "questions without an answer that could be found, not trained on"
 
 
-def encode(
-    examples: Sequence[Question], tokenizer: Tokenizer, length: int, stride: int, train: bool
-) -> Encoded:
+def encode_questions(
+    examples: Sequence[QuestionExample], tokenizer: Tokenizer, length: int, stride: int, train: bool
+) -> EncodedExamples:
     """Rows of all windows of all questions. A window that does not hold the whole answer has
     start and end 0, as impossible questions have (bert, run_squad.py keeps them too).
 
@@ -36,7 +36,7 @@ def encode(
         raise ValueError(f"stride {stride}: expected at least 1")
     rows: list[dict[str, Any]] = []
     owner: list[int] = []
-    places: list[Window] = []
+    places: list[ContextWindow] = []
     contexts: dict[str, tuple[list[int], np.ndarray]] = {}
     asked = tokenizer.encode_batch([e.question for e in examples])
     left_out = 0
@@ -48,16 +48,18 @@ def encode(
         if train and answer is None and not e.impossible:
             left_out += 1
             continue
-        for row, place in _windows(asked[i][:MOST_ASKED], ids, spans, tokenizer, length, stride):
+        for row, place in _windows(
+            asked[i][:MAX_QUESTION_PIECES], ids, spans, tokenizer, length, stride
+        ):
             start, end = _labels(answer, place)
             row |= {"start": np.int32(start), "end": np.int32(end)}
             row |= {"impossible": np.int32(e.impossible), "row": np.int32(len(rows))}
             rows.append(row)
             owner.append(i)
             places.append(place)
-    cut = sum(len(ids) > MOST_ASKED for ids in asked)
-    notes = [f"{what}: {n}" for what, n in ((UNTRAINED, left_out), (CUT, cut)) if n]
-    return Encoded("qa", rows, owner, examples, places, cut=cut, notes=notes)
+    cut = sum(len(ids) > MAX_QUESTION_PIECES for ids in asked)
+    notes = [f"{what}: {n}" for what, n in ((UNTRAINED, left_out), (TRUNCATED, cut)) if n]
+    return EncodedExamples("qa", rows, owner, examples, places, num_truncated=cut, notes=notes)
 
 
 def _windows(
@@ -67,14 +69,14 @@ def _windows(
     tokenizer: Tokenizer,
     length: int,
     stride: int,
-) -> list[tuple[dict[str, Any], Window]]:
+) -> list[tuple[dict[str, Any], ContextWindow]]:
     room = tokenizer.special_tokens.text_capacity(length, 2) - len(asked)
     if room < 1:
         raise ValueError(
             f"length {length} leaves no room behind a question of {len(asked)} pieces: give more"
         )
-    found = windows(len(ids), room, stride)
-    best = best_windows(len(ids), found)
+    found = sliding_windows(len(ids), room, stride)
+    best = max_context_windows(len(ids), found)
     made = []
     for number, (begin, size) in enumerate(found):
         tokens, first = tokenizer.build_row(asked, ids[begin : begin + size])
@@ -86,21 +88,21 @@ def _windows(
             "context": np.int32(context),
         }
         part = slice(begin, begin + size)
-        made.append((row, Window(begin, context, spans[part], best[part] == number)))
+        made.append((row, ContextWindow(begin, context, spans[part], best[part] == number)))
     return made
 
 
-def _answer(e: Question, spans: np.ndarray) -> tuple[int, int] | None:
+def _answer(e: QuestionExample, spans: np.ndarray) -> tuple[int, int] | None:
     """First and last piece of the first answer that is in the context."""
     for text, start in e.answers:
         begin = start + len(text) - len(text.lstrip())
-        found = covering(spans, begin, start + len(text.rstrip())) if start >= 0 else None
+        found = covering_pieces(spans, begin, start + len(text.rstrip())) if start >= 0 else None
         if found is not None:
             return found
     return None
 
 
-def covering(spans: np.ndarray, begin: int, end: int) -> tuple[int, int] | None:
+def covering_pieces(spans: np.ndarray, begin: int, end: int) -> tuple[int, int] | None:
     """First and last of the fewest pieces that cover these characters; None where there are
     none (the clean-up dropped them)."""
     inside = np.flatnonzero((spans[:, 1] > begin) & (spans[:, 0] < end))
@@ -108,7 +110,7 @@ def covering(spans: np.ndarray, begin: int, end: int) -> tuple[int, int] | None:
     return (int(inside[0]), int(inside[-1])) if len(inside) else None
 
 
-def _labels(answer: tuple[int, int] | None, place: Window) -> tuple[int, int]:
+def _labels(answer: tuple[int, int] | None, place: ContextWindow) -> tuple[int, int]:
     if answer is None:
         return 0, 0
     start, end = answer[0] - place.begin, answer[1] - place.begin

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bert_jax.tasks.records import Oddities, Placed, example, lines
+from bert_jax.tasks.records import IssueCounts, LocatedExample, parse_example, read_lines
 
 LETTERS = {"A": 0, "B": 1, "C": 2, "D": 3}
 
@@ -15,13 +15,13 @@ def is_race(folder: Path) -> bool:
     return not (folder / "train.jsonl").exists() and (folder / "train").is_dir()
 
 
-def read_race(folder: Path, split: str, odd: Oddities) -> list[Placed]:
+def read_race(folder: Path, split: str, odd: IssueCounts) -> list[LocatedExample]:
     """A split's questions; files in the order of their names, `all.txt` (ALBERT's copy of a
     folder, a text a line) in place of what stands beside it.
 
     ValueError: no such folder, no texts in it, one that is not of RACE's shape.
     """
-    found: list[Placed] = []
+    found: list[LocatedExample] = []
     for file in sorted((folder / split).rglob("*.txt")):
         if file.name == "all.txt" or not (file.parent / "all.txt").exists():
             found += _read_file(file, odd)
@@ -30,9 +30,9 @@ def read_race(folder: Path, split: str, odd: Oddities) -> list[Placed]:
     return found
 
 
-def _read_file(file: Path, odd: Oddities) -> list[Placed]:
-    found: list[Placed] = []
-    for place, line in lines(file):
+def _read_file(file: Path, odd: IssueCounts) -> list[LocatedExample]:
+    found: list[LocatedExample] = []
+    for place, line in read_lines(file):
         if not line.strip():
             continue
         try:
@@ -47,5 +47,5 @@ def _read_file(file: Path, odd: Oddities) -> list[Placed]:
             ) from None
         for question, options, label in asked:
             record = {"text": passage, "question": question, "options": options, "label": label}
-            found.append((place, example("choice", record, place, odd, labelled=True)))
+            found.append((place, parse_example("choice", record, place, odd, labelled=True)))
     return found

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.config import TaskType
-from bert_jax.tasks.examples import Answer, Choice, Example, Question, Tagged, Text
+from bert_jax.tasks.examples import (
+    Answer,
+    ChoiceExample,
+    Example,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
+)
 
-Oddities = Counter[tuple[str, str]]  # (file, what is odd there) -> how often
-EMPTY = "rows with an empty text"
-MOVED = "answers that stood elsewhere in their context, found there"
-ABSENT = "answers that are not in their context"
-UNLABELLED = "questions without answers that are not marked impossible, left out of the metrics"
+IssueCounts = Counter[tuple[str, str]]  # (file, what is odd there) -> how often
+EMPTY_TEXT = "rows with an empty text"
+MOVED_ANSWER = "answers that stood elsewhere in their context, found there"
+ABSENT_ANSWER = "answers that are not in their context"
+UNLABELED_QUESTION = (
+    "questions without answers that are not marked impossible, left out of the metrics"
+)
 
 
 class Location(NamedTuple):
@@ -29,10 +38,10 @@ class Location(NamedTuple):
         return f"{self.file}, {self.part}"
 
 
-Placed = tuple[Location, Example]
+LocatedExample = tuple[Location, Example]
 
 
-def lines(file: Path) -> Iterator[tuple[Location, str]]:
+def read_lines(file: Path) -> Iterator[tuple[Location, str]]:
     """The lines of a UTF-8 file, split at newlines only."""
     if not file.is_file():
         raise ValueError(f"{file} does not exist: expected a file; check the path")
@@ -46,9 +55,9 @@ def lines(file: Path) -> Iterator[tuple[Location, str]]:
             yield place, line.removesuffix("\n").removesuffix("\r")
 
 
-def objects(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
+def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
     """The JSON objects of a file, one a line; blank lines are skipped."""
-    for place, line in lines(file):
+    for place, line in read_lines(file):
         if not line.strip():
             continue
         try:
@@ -60,20 +69,25 @@ def objects(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
         yield place, record
 
 
-def read_jsonl(task_type: TaskType, file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
+def read_jsonl_examples(
+    task_type: TaskType, file: Path, odd: IssueCounts, labelled: bool
+) -> list[LocatedExample]:
     """The rows of a file.
 
     ValueError: a file that is missing or empty, a line that is not a JSON object, a field that
     is missing or not what it should be.
     """
-    found = [(place, example(task_type, r, place, odd, labelled)) for place, r in objects(file)]
+    found = [
+        (place, parse_example(task_type, r, place, odd, labelled))
+        for place, r in read_json_lines(file)
+    ]
     if not found:
         raise ValueError(f"{file} is empty: expected one JSON object a line")
     return found
 
 
-def example(
-    task_type: TaskType, record: dict[str, Any], place: Location, odd: Oddities, labelled: bool
+def parse_example(
+    task_type: TaskType, record: dict[str, Any], place: Location, odd: IssueCounts, labelled: bool
 ) -> Example:
     """A record as an example; without a label only where none is needed (not `labelled`)."""
     fields = _Fields(record, place)
@@ -84,17 +98,21 @@ def example(
         made = _choice(fields, labelled)
         empty = not made.text or not all(made.options)
     elif task_type == "qa":
-        made = question(record, fields.text("context"), place, odd, labelled)
+        made = parse_question(record, fields.text("context"), place, odd, labelled)
         empty = not made.context or not made.question
     else:
         pair = fields.text("text_pair") if record.get("text_pair") is not None else None
         label = fields.value("label", labelled)
         if label is not None:
-            label = number(label, place) if task_type == "regression" else name(label, place)
-        made = Text(fields.text("text"), pair, label)
+            label = (
+                parse_number(label, place)
+                if task_type == "regression"
+                else parse_label(label, place)
+            )
+        made = TextExample(fields.text("text"), pair, label)
         empty = not made.text.strip() or (pair is not None and not pair.strip())
     if empty:
-        odd[place.file, EMPTY] += 1
+        odd[place.file, EMPTY_TEXT] += 1
     return made
 
 
@@ -125,31 +143,31 @@ def _string(value: Any, what: str, place: Location) -> str:
     return value.encode(errors="replace").decode()  # half of a surrogate pair is no character
 
 
-def name(label: Any, place: Location) -> str:
+def parse_label(label: Any, place: Location) -> str:
     """A class's name."""
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
         raise ValueError(f"{place}: label {label!r:.40}: expected a string or an integer")
     return str(label).encode(errors="replace").decode()
 
 
-def number(label: Any, place: Location) -> float:
+def parse_number(label: Any, place: Location) -> float:
     """A finite label, to be regressed on."""
     if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
         raise ValueError(f"{place}: label {label!r:.40}: expected a finite number")
     return float(label)
 
 
-def _tagged(fields: _Fields, labelled: bool) -> Tagged:
+def _tagged(fields: _Fields, labelled: bool) -> TaggingExample:
     tokens, tags = fields.texts("tokens"), fields.value("tags", labelled)
     if tags is None:
-        return Tagged(tokens)
+        return TaggingExample(tokens)
     if not isinstance(tags, list) or len(tags) != len(tokens):
         given = f"{len(tags)} tags" if isinstance(tags, list) else "no list of tags"
         raise ValueError(f"{fields.place}: {len(tokens)} tokens and {given}: expected one a token")
-    return Tagged(tokens, tuple(name(tag, fields.place) for tag in tags))
+    return TaggingExample(tokens, tuple(parse_label(tag, fields.place) for tag in tags))
 
 
-def _choice(fields: _Fields, labelled: bool) -> Choice:
+def _choice(fields: _Fields, labelled: bool) -> ChoiceExample:
     options, label = fields.texts("options"), fields.value("label", labelled)
     if len(options) < 2:
         raise ValueError(f"{fields.place}: {len(options)} options: expected at least 2")
@@ -160,15 +178,15 @@ def _choice(fields: _Fields, labelled: bool) -> Choice:
             f"{fields.place}: label {label!r:.40}: expected the number of an option, 0 to "
             f"{len(options) - 1}"
         )
-    return Choice(fields.text("text"), fields.text("question"), options, label)
+    return ChoiceExample(fields.text("text"), fields.text("question"), options, label)
 
 
 # ---- questions
 
 
-def question(
-    record: dict[str, Any], context: str, place: Location, odd: Oddities, labelled: bool
-) -> Question:
+def parse_question(
+    record: dict[str, Any], context: str, place: Location, odd: IssueCounts, labelled: bool
+) -> QuestionExample:
     """SQuAD's `id question answers is_impossible`, from any reader; `id` may be missing."""
     fields = _Fields(record, place)
     impossible = fields.value("is_impossible", required=False) or False
@@ -177,13 +195,13 @@ def question(
     given = fields.value("answers", labelled and not impossible)
     answers = () if impossible else tuple(_answers(given or [], context, place, odd))
     if labelled and not impossible and not answers:
-        odd[place.file, UNLABELLED] += 1
+        odd[place.file, UNLABELED_QUESTION] += 1
     id = record.get("id")
     id = place.part.removeprefix("line ") if id is None else str(id)
-    return Question(id, fields.text("question"), context, answers, impossible)
+    return QuestionExample(id, fields.text("question"), context, answers, impossible)
 
 
-def _answers(given: Any, context: str, place: Location, odd: Oddities) -> Iterator[Answer]:
+def _answers(given: Any, context: str, place: Location, odd: IssueCounts) -> Iterator[Answer]:
     if isinstance(given, dict):  # columns, as Hugging Face and TFDS have them
         texts: Any = given.get("text")
         starts: Any = given.get("answer_start")
@@ -201,12 +219,12 @@ def _answers(given: Any, context: str, place: Location, odd: Oddities) -> Iterat
         yield _located(text, start, context, place, odd)
 
 
-def _located(text: str, start: int, context: str, place: Location, odd: Oddities) -> Answer:
+def _located(text: str, start: int, context: str, place: Location, odd: IssueCounts) -> Answer:
     """The answer where it says it is, else at the nearest place where it is."""
     if text.strip() and start >= 0 and context.startswith(text, start):
         return Answer(text, start)
     places = _occurrences(text, context) if text.strip() else []
-    odd[place.file, MOVED if places else ABSENT] += 1
+    odd[place.file, MOVED_ANSWER if places else ABSENT_ANSWER] += 1
     return Answer(text, min(places, key=lambda at: abs(at - start), default=-1))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from bert_jax.utils import io
 
-FILE = "results.json"
+RESULTS_FILE = "results.json"
 SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched")
 
 Results = dict[str, Any]
@@ -30,7 +30,7 @@ Results = dict[str, Any]
 
 def read_results(folder: Path) -> Results | None:
     """The results of a run folder; None where there are none yet."""
-    path = folder / FILE
+    path = folder / RESULTS_FILE
     if not path.is_file():
         return None
     try:
@@ -90,10 +90,10 @@ def write_results(folder: Path, results: Results) -> None:
     # A row of the confusion. No string is taken for one: JSON has no line break within a string.
     counts = re.compile(r"\[\n[\d,\s]+\]")
     text = counts.sub(lambda m: json.dumps(json.loads(m[0])), text)
-    io.write_text(folder / FILE, text + "\n")
+    io.write_text(folder / RESULTS_FILE, text + "\n")
 
 
-def gather_seeds(folder: Path, runs: Sequence[Path]) -> Results:
+def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
     """Write the results of several seeds into the folder above them."""
     each = [read_results(run) or {} for run in runs]
     assert all(each), "every seed has finished"

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.records import EMPTY, Location, Oddities, Placed, question
+from bert_jax.tasks.records import EMPTY_TEXT, IssueCounts, LocatedExample, Location, parse_question
 
 
-def read_squad(file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
+def read_squad(file: Path, odd: IssueCounts, labelled: bool) -> list[LocatedExample]:
     """The questions of a file, in its order.
 
     ValueError: a file that is missing, not JSON, not of SQuAD's shape, or without questions.
@@ -20,7 +20,7 @@ def read_squad(file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{file}: not JSON: {e}; expected a SQuAD file") from None
-    found: list[Placed] = []
+    found: list[LocatedExample] = []
     for i, article in enumerate(_list(content, "data", Location(str(file), "top level"))):
         for j, paragraph in enumerate(
             _list(article, "paragraphs", Location(str(file), f"data {i}"))
@@ -33,8 +33,10 @@ def read_squad(file: Path, odd: Oddities, labelled: bool) -> list[Placed]:
     return found
 
 
-def _paragraph(paragraph: Any, place: Location, odd: Oddities, labelled: bool) -> list[Placed]:
-    found: list[Placed] = []
+def _paragraph(
+    paragraph: Any, place: Location, odd: IssueCounts, labelled: bool
+) -> list[LocatedExample]:
+    found: list[LocatedExample] = []
     for number, asked in enumerate(_list(paragraph, "qas", place)):
         if not isinstance(asked, dict):
             raise ValueError(f"{place}: question {number} is no object")
@@ -44,8 +46,8 @@ def _paragraph(paragraph: Any, place: Location, odd: Oddities, labelled: bool) -
             raise ValueError(f"{place}: no field `context` with a string")
         context = context.encode(errors="replace").decode()
         if not context.strip():
-            odd[place.file, EMPTY] += 1
-        found.append((here, question(asked, context, here, odd, labelled)))
+            odd[place.file, EMPTY_TEXT] += 1
+        found.append((here, parse_question(asked, context, here, odd, labelled)))
     return found
 
 

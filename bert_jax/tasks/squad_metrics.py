@@ -12,24 +12,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bert_jax.tasks.examples import Question
+from bert_jax.tasks.examples import QuestionExample
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def normalised(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """Lower case, no ASCII punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def exact(gold: str, given: str) -> float:
-    return float(normalised(gold) == normalised(given))
+def exact_match(gold: str, given: str) -> float:
+    return float(normalize_answer(gold) == normalize_answer(given))
 
 
-def overlap(gold: str, given: str, both_empty: float = 1.0) -> float:
+def token_f1(gold: str, given: str, both_empty: float = 1.0) -> float:
     """F1 of two bags of words. If both are empty it is 1 in version 2.0, 0 in 1.1."""
-    a, b = normalised(gold).split(), normalised(given).split()
+    a, b = normalize_answer(gold).split(), normalize_answer(given).split()
     if not a and not b:
         return both_empty
     common = (Counter(a) & Counter(b)).total()
@@ -37,7 +37,7 @@ def overlap(gold: str, given: str, both_empty: float = 1.0) -> float:
 
 
 def squad_scores(
-    questions: Sequence[Question],
+    questions: Sequence[QuestionExample],
     given: Sequence[str],
     nulls: Sequence[float] | None = None,
     threshold: float = 0.0,
@@ -54,27 +54,27 @@ def squad_scores(
     if not any(e.impossible for e in questions):
         golds = [[a.text for a in e.answers] for e in questions]
         return {
-            "exact_match": _percent(_best(exact, golds, given)),
-            "f1": _percent(_best(lambda g, t: overlap(g, t, both_empty=0.0), golds, given)),
+            "exact_match": _percent(_best(exact_match, golds, given)),
+            "f1": _percent(_best(lambda g, t: token_f1(g, t, both_empty=0.0), golds, given)),
         }
     # answers that normalise to nothing do not count; where none is left, the empty one does
-    golds = [[a.text for a in e.answers if normalised(a.text)] or [""] for e in questions]
+    golds = [[a.text for a in e.answers if normalize_answer(a.text)] or [""] for e in questions]
     possible = np.array([not e.impossible for e in questions])
     blank = np.array([not text for text in given])
     found: dict[str, float] = {}
-    for name, measure in (("exact_match", exact), ("f1", overlap)):
+    for name, measure in (("exact_match", exact_match), ("f1", token_f1)):
         raw = _best(measure, golds, given)
         scores = raw if nulls is None else np.where(np.array(nulls) > threshold, ~possible, raw)
         found[name] = _percent(scores)
         for part, some in (("answered", possible), ("unanswered", ~possible)):
             found |= {f"{part}_{name}": _percent(scores[some])} if some.any() else {}
         if nulls is not None:
-            best, at = best_threshold(np.array(nulls), raw, possible, blank)
+            best, at = best_null_threshold(np.array(nulls), raw, possible, blank)
             found |= {f"best_{name}": best, "threshold": at}
     return found
 
 
-def best_threshold(
+def best_null_threshold(
     nulls: np.ndarray, raw: np.ndarray, possible: np.ndarray, blank: np.ndarray
 ) -> tuple[float, float]:
     """The best mean score in per cent, and the threshold that gives it: questions whose null

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_jax.config import TaskType
 from bert_jax.data import tfds_folder
-from bert_jax.tasks.records import Location, Oddities, Placed, example
+from bert_jax.tasks.records import IssueCounts, LocatedExample, Location, parse_example
 
 SPLITS = {  # theirs -> ours
     "train": "train",
@@ -21,19 +21,22 @@ SPLITS = {  # theirs -> ours
     "test_matched": "test",
     "test_mismatched": "test_mismatched",
 }
-TEXTS = (  # features that stand for text and text_pair
+TEXT_FEATURES = (  # features that stand for text and text_pair
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question", "sentence"),
     ("question1", "question2"),
     ("sentence", None),
 )
-NAMED: dict[TaskType, str] = {"classification": "label", "tagging": "tags"}  # classes have names
+LABEL_FEATURES: dict[TaskType, str] = {
+    "classification": "label",
+    "tagging": "tags",
+}  # classes have names
 
 
 def read_tfds(
-    task_type: TaskType, source: str, odd: Oddities
-) -> tuple[dict[str, list[Placed]], tuple[str, ...]]:
+    task_type: TaskType, source: str, odd: IssueCounts
+) -> tuple[dict[str, list[LocatedExample]], tuple[str, ...]]:
     """The splits of `tfds:NAME`, and its labels in the order of their numbers where it says so.
     NAME may be a folder that TFDS wrote. Prepares the dataset in ArrayRecord if need be.
 
@@ -41,18 +44,22 @@ def read_tfds(
     """
     builder, splits = _open(source)
     features = builder.info.features
-    found: dict[str, list[Placed]] = {}
+    found: dict[str, list[LocatedExample]] = {}
     for split, rows in splits.items():
         found[split] = []
         for n in range(len(rows)):
             place = Location(f"{source}/{split}", f"example {n}")
-            record = {k: _plain(features[k], v, task_type in NAMED) for k, v in rows[n].items()}
+            record = {
+                k: _plain(features[k], v, task_type in LABEL_FEATURES) for k, v in rows[n].items()
+            }
             record = _named(record, task_type)
             labelled = not split.startswith("test")
-            found[split].append((place, example(task_type, record, place, odd, labelled)))
+            found[split].append((place, parse_example(task_type, record, place, odd, labelled)))
         if not found[split]:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
-    classes = _innermost(features[NAMED[task_type]]) if task_type in NAMED else None
+    classes = (
+        _innermost(features[LABEL_FEATURES[task_type]]) if task_type in LABEL_FEATURES else None
+    )
     return found, tuple(getattr(classes, "names", None) or ())
 
 
@@ -94,7 +101,7 @@ def _named(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
     """The record under the names that `records.example` knows."""
     if "text" in record or task_type not in ("classification", "regression"):
         return record
-    for first, second in TEXTS:
+    for first, second in TEXT_FEATURES:
         if first in record and (second is None or second in record):
             pair = {} if second is None else {"text_pair": record[second]}
             return record | {"text": record[first]} | pair

@@ -9,22 +9,24 @@ from typing import Any
 
 from bert_jax.config import TaskType
 from bert_jax.tasks.examples import Example
-from bert_jax.tasks.records import Location, example, objects
+from bert_jax.tasks.records import Location, parse_example, read_json_lines
 
-LABELS = ("label", "tags", "answers", "is_impossible")
+LABEL_FIELDS = ("label", "tags", "answers", "is_impossible")
 
 
-def stream(task_type: TaskType, file: Path) -> Iterator[Example]:
+def iter_unlabeled_examples(task_type: TaskType, file: Path) -> Iterator[Example]:
     """The rows of a JSONL file as they come; blank lines are skipped.
 
     ValueError: a line that is not a JSON object, a field that is missing or wrong.
     """
-    return (unlabelled(task_type, record, place) for place, record in objects(file))
+    return (
+        parse_unlabeled_example(task_type, record, place) for place, record in read_json_lines(file)
+    )
 
 
-def unlabelled(task_type: TaskType, record: Any, place: Location) -> Example:
+def parse_unlabeled_example(task_type: TaskType, record: Any, place: Location) -> Example:
     """A record as an example. ValueError: as above, named by its place."""
     if not isinstance(record, dict):
         raise ValueError(f"{place}: expected a JSON object, one a line")
-    bare = {k: v for k, v in record.items() if k not in LABELS}
-    return example(task_type, bare, place, Counter(), labelled=False)
+    bare = {k: v for k, v in record.items() if k not in LABEL_FIELDS}
+    return parse_example(task_type, bare, place, Counter(), labelled=False)

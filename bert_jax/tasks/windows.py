@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def windows(size: int, room: int, stride: int) -> list[tuple[int, int]]:
+def sliding_windows(size: int, room: int, stride: int) -> list[tuple[int, int]]:
     """(begin, length) of windows of at most `room` pieces that cover `size` pieces; each begins
     `stride` after the one before (bert, run_squad.py). An empty text has one empty window."""
     found = [(0, min(size, room))]
@@ -15,7 +15,7 @@ def windows(size: int, room: int, stride: int) -> list[tuple[int, int]]:
     return found
 
 
-def best_windows(size: int, found: list[tuple[int, int]]) -> np.ndarray:
+def max_context_windows(size: int, found: list[tuple[int, int]]) -> np.ndarray:
     """int [size]: the window in which each piece has the most context, counted on its poorer
     side plus a hundredth of the window's length; the first of equals (bert, run_squad.py)."""
     at = np.arange(size)

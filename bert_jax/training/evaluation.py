@@ -14,7 +14,7 @@ from bert_jax import tasks
 from bert_jax.config import Experiment, Supervised
 from bert_jax.distributed import sharding
 from bert_jax.objectives import SupervisedObjective
-from bert_jax.tasks import Encoded
+from bert_jax.tasks import EncodedExamples
 from bert_jax.training import step as train
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.utils.types import Batch
@@ -25,7 +25,7 @@ class EvalResult:
     """What parameters answered to a split."""
 
     asked: Supervised
-    encoded: Encoded
+    encoded: EncodedExamples
     outputs: Sequence[Any]  # of every row; see tasks/__init__.py
     loss: float
 
@@ -33,20 +33,24 @@ class EvalResult:
         """The task's metrics and the loss; empty where no example is labelled. `threshold` of no
         answer, for questions."""
         asked = self.asked
-        scores = tasks.score(asked.task, self.encoded, self.outputs, asked.labels, threshold)
+        scores = tasks.compute_metrics(
+            asked.task, self.encoded, self.outputs, asked.labels, threshold
+        )
         return {**scores, "loss": self.loss} if scores else {}
 
     def predictions(self, threshold: float = 0.0) -> list[dict[str, Any]]:
         """One object per example, in their order."""
         asked = self.asked
-        return tasks.predictions(asked.task, self.encoded, self.outputs, asked.labels, threshold)
+        return tasks.decode_predictions(
+            asked.task, self.encoded, self.outputs, asked.labels, threshold
+        )
 
     def confusion(self) -> list[list[int]] | None:
         """How often each label (down) was taken for each (across), of texts or words; None where
         the task has no labels or the split none."""
         if self.asked.task_type not in ("classification", "tagging"):
             return None
-        counts = tasks.confusion(self.encoded, self.outputs, self.asked.labels)
+        counts = tasks.confusion_matrix(self.encoded, self.outputs, self.asked.labels)
         return counts.tolist() if counts.any() else None
 
 

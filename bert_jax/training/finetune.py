@@ -65,7 +65,7 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
         if signal is not None:
             return signal
     if jax.process_index() == 0:
-        results.gather_seeds(
+        results.aggregate_seeds(
             folder, [remote.local_cache_path(experiment.run.dir) for experiment in each]
         )
         if remote.is_remote(asked.run.dir):

@@ -20,7 +20,7 @@ from bert_jax.config import Experiment, Supervised
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.tasks import Dataset, Encoded
+from bert_jax.tasks import Dataset, EncodedExamples
 from bert_jax.training import warm_start
 from bert_jax.utils import remote
 
@@ -91,7 +91,7 @@ class FinetuneTask:
 
     experiment: Experiment
     dataset: Dataset
-    encoded: dict[str, Encoded]
+    encoded: dict[str, EncodedExamples]
     tokenizer: Tokenizer
 
     @staticmethod
@@ -100,15 +100,15 @@ class FinetuneTask:
         assert isinstance(objective, Supervised)
         if asked.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
-        dataset = tasks.read(objective.task, asked.data.path)
+        dataset = tasks.read_dataset(objective.task, asked.data.path)
         tokenizer = _tokenizer(asked)
         length = asked.data.length or min(objective.default_length, asked.encoder.max_length)
         encoded = {}
         for split, examples in dataset.splits.items():
             training = split == "train"
             if training and objective.family == "electra" and objective.task in ("mrpc", "stsb"):
-                examples = tasks.swapped(examples)
-            encoded[split] = tasks.encode(
+                examples = tasks.with_swapped_pairs(examples)
+            encoded[split] = tasks.encode_examples(
                 dataset.task_type,
                 examples,
                 tokenizer,
@@ -123,7 +123,7 @@ class FinetuneTask:
     @property
     def headline(self) -> str:
         """The metric by which checkpoints are compared."""
-        return tasks.headline(self.dataset.task, self.dataset)
+        return tasks.main_metric(self.dataset.task, self.dataset)
 
     def batches(
         self, experiment: Experiment, split: str, parts: Parts = ((0, 1),)
@@ -169,7 +169,7 @@ def _resolve(asked: Experiment, dataset: Dataset, rows: int, length: int) -> Exp
     told = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
     heads: dict[str, Any] = dict(labels=dataset.labels)
     assert isinstance(asked.objective, Supervised)
-    if asked.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE:
+    if asked.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE_LABELS:
         heads["span"] = "linear"  # as published: its joint head is for SQuAD 2.0 alone
     return config.replace(
         asked,

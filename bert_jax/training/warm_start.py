@@ -23,7 +23,7 @@ import numpy as np
 
 from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised
-from bert_jax.convert.hf_config import family_for
+from bert_jax.convert.hf_config import hf_family
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -131,7 +131,7 @@ def load_config(path: str) -> Experiment:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
-        return convert.read_experiment(folder)
+        return convert.read_hf_experiment(folder)
     return config.read_config(folder / "config.json")
 
 
@@ -148,7 +148,7 @@ def model_family(model: Experiment) -> str:
     """bert (SpanBERT too), albert, roberta or electra."""
     if isinstance(model.objective, Supervised):
         return model.objective.family
-    return family_for(model.encoder, model.objective).name
+    return hf_family(model.encoder, model.objective).name
 
 
 def transfer_params(model: Model, like: Any) -> TransferResult:

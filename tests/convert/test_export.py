@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from bert_jax import config, objectives
-from bert_jax.convert.export import export, metrics
+from bert_jax.convert.export import export_model, final_metrics
 from bert_jax.inference import import_model
 from bert_jax.model import AttentionMask
 from tests.helpers import tiny_configs
@@ -27,7 +27,9 @@ from tests.helpers.hf_fixtures import Model, error, hf_folder, imported, network
 def test_import_then_export_gives_back_every_bit(kind: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf", kind)
     assert import_model.import_folder(hf, tmp_path / "ours") == []
-    assert export(imported(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back") == []
+    assert (
+        export_model(imported(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back") == []
+    )
     a, b = (load_file(f / "model.safetensors") for f in (hf, tmp_path / "back"))
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[k], b[k]) for k in a)
@@ -41,11 +43,11 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exists and is not empty"):
         import_model.import_folder(hf, hf)
     with pytest.raises(ValueError, match="exists and is not empty"):
-        export(read(hf), hf, "hf", hf)
+        export_model(read(hf), hf, "hf", hf)
     with pytest.raises(ValueError, match="expected hf, orbax, stablehlo"):
-        export(read(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
+        export_model(read(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="only an ELECTRA with both its towers"):
-        export(read(hf), hf, "hf", tmp_path / "x", part="generator")
+        export_model(read(hf), hf, "hf", tmp_path / "x", part="generator")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
@@ -53,11 +55,11 @@ def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     rows = [{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}]
     (hf / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert metrics(hf) == {"eval_loss": 2.5}
+    assert final_metrics(hf) == {"eval_loss": 2.5}
     results = {"metric": "accuracy", "steps": 4, "best_step": 2, "dev": {"accuracy": 0.75}}
     (hf / "results.json").write_text(json.dumps(results))
-    assert metrics(hf) == {"dev accuracy": 0.75}
-    export(read(hf)._replace(step=40), hf, "hf", tmp_path / "out")
+    assert final_metrics(hf) == {"dev accuracy": 0.75}
+    export_model(read(hf)._replace(step=40), hf, "hf", tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     for part in ("| steps | 40 of 1000000", "| dev accuracy | 0.7500 |", "peak_lr 0.0001"):
         assert part in text
@@ -66,7 +68,7 @@ def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
 def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     model = read(hf)
-    export(model, hf, "orbax", tmp_path / "out")
+    export_model(model, hf, "orbax", tmp_path / "out")
     with ocp.StandardCheckpointer() as checkpointer:
         back = checkpointer.restore((tmp_path / "out/params").absolute())
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, back, model.params)))
@@ -78,7 +80,7 @@ def test_the_tree_of_a_tower_is_that_of_its_config(part: str, tmp_path: Path) ->
     whole, out = tiny_configs.FAMILIES["electra"], tmp_path / "out"
     params = jax.jit(objectives.build(whole).init)(jax.random.key(0))
     hf = hf_folder(tmp_path / "hf")  # for its tokenizer
-    export(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
+    export_model(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((out / "params").absolute())
     of_config = objectives.build(config.read_config(out / "config.json"))
@@ -106,7 +108,7 @@ def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) 
     pytest.importorskip("flatbuffers")
     hf, out = hf_folder(tmp_path / "hf", kind), tmp_path / "out"
     model = read(hf)
-    assert export(model, hf, "stablehlo", out) == []
+    assert export_model(model, hf, "stablehlo", out) == []
     rng, net = np.random.default_rng(0), network(model.config, model.params)
     expected = []
     for i, shape in enumerate([(2, 7), (5, 19)]):
@@ -138,5 +140,5 @@ def test_without_flatbuffers_nothing_is_written(tmp_path: Path, monkeypatch: Any
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
     with pytest.raises(ValueError, match="pip install flatbuffers"):
-        export(read(hf), hf, "stablehlo", tmp_path / "out")
+        export_model(read(hf), hf, "stablehlo", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]

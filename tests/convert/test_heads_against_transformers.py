@@ -20,7 +20,7 @@ T = pytest.importorskip("transformers")
 
 from bert_jax import config, convert, objectives
 from bert_jax.config import Supervised, replace
-from bert_jax.convert.export import export
+from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from tests.helpers import hf_reference
 from tests.helpers.hf_fixtures import Model, hf_folder
@@ -205,7 +205,7 @@ def test_ours_opens_there(family: str, kind: str, tmp_path: Path, caplog: Any) -
     """Also ELECTRA's linear head, which theirs has no class for, and STS-B's scale."""
     changes = dict(span="linear") if kind == "qa" else {}
     model = fine_tuned(family, kind, tmp_path / "hf", **changes)
-    assert export(model, tmp_path / "hf", "hf", tmp_path / "out") == []
+    assert export_model(model, tmp_path / "hf", "hf", tmp_path / "out") == []
     T.logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         reader = getattr(T, f"AutoModelFor{CLASSES[kind]}")

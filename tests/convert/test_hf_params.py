@@ -118,7 +118,7 @@ def test_a_roberta_without_types_is_written_with_a_row_of_zeros() -> None:
 
 def random_params(experiment: Any, heads: tuple[str, ...]) -> Any:
     rng = np.random.default_rng(0)
-    shapes = convert.shapes_of(experiment.encoder, heads)
+    shapes = convert.param_shapes(experiment.encoder, heads)
     return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
 
 
@@ -182,7 +182,7 @@ def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
         tensors[f"{at}.intermediate.dense.bias"] = np.ones(60, np.float32)
         tensors[f"{at}.output.dense.weight"] = np.ones((15, 60), np.float32)
     generator = convert.from_hf(hf, tensors)
-    experiment, params = convert.join(discriminator, generator)
+    experiment, params = convert.join_electra(discriminator, generator)
     assert experiment.objective == ReplacedTokens(generator_size=1.0, tied="all")
     assert set(params) == {"embeddings", "generator", "discriminator"}
     for part, (_, alone) in (("discriminator", discriminator), ("generator", generator)):
@@ -190,7 +190,7 @@ def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
         same = jax.tree.map(np.array_equal, back, alone)
         assert all(jax.tree.leaves(same))
     with pytest.raises(ValueError, match="expected ELECTRA's discriminator"):
-        convert.join(generator, discriminator)
+        convert.join_electra(generator, discriminator)
     with pytest.raises(ValueError, match="only an ELECTRA with both"):
         convert.to_hf(*discriminator, "generator")
 

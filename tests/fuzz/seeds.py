@@ -21,7 +21,7 @@ from bert_jax.data import corpus
 from bert_jax.data.prepare import SplitCounts
 from bert_jax.data.tokenization import backends, tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.tasks.glue import TABLE
+from bert_jax.tasks.glue import GLUE_COLUMNS
 
 TEXT = (
     "A cat sat. It slept, 3 hours.\nSecond line of it.\n\nZoë's café — naïve \u4e2d\u6587 text!\n"
@@ -95,7 +95,7 @@ def race() -> bytes:
 
 
 def glue(task: Any, test: bool) -> bytes:
-    columns = TABLE[task]
+    columns = GLUE_COLUMNS[task]
     at = columns.test if test else columns.texts
     count = max(columns.fields or 0, max(at) + 2, columns.label + 1)
     made = [["column"] * count] if columns.header or test else []
@@ -199,11 +199,11 @@ def model() -> list[bytes]:
 
     h = config.replace(config.BERT.encoder, layers=1, hidden_size=4, heads=2, vocab_size=7)
     small = config.replace(h, max_length=8, mlp_size=4)
-    shapes = convert.shapes_of(small, ("pooler",), None)
+    shapes = convert.param_shapes(small, ("pooler",), None)
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     made = config.Experiment(encoder=small, objective=config.Imported("bert", pooler=True))
     exported = convert.to_hf(made, params)
-    assert hf_config.family_of(exported.config) is rules.BERT
+    assert hf_config.family_from_hf_config(exported.config) is rules.BERT
     return [json.dumps(exported.config).encode(), save(exported.tensors)]
 
 

@@ -21,7 +21,7 @@ from bert_jax.checkpoint import manifest
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.data import corpus, documents
 from bert_jax.data.tokenization import tokenizer as tokenizers
-from bert_jax.tasks.glue import TABLE
+from bert_jax.tasks.glue import GLUE_COLUMNS
 
 from . import seeds
 from .contract import is_told
@@ -79,7 +79,7 @@ def _text(name: str, shape: str, made: Callable[[], bytes], cost: int = 1) -> Ta
 # ---- tasks
 
 
-def _outputs(encoded: tasks.Encoded, labels: Sequence[str], joint: bool) -> list[Any]:
+def _outputs(encoded: tasks.EncodedExamples, labels: Sequence[str], joint: bool) -> list[Any]:
     """What a network might have said of each row."""
     rng = np.random.default_rng(0)
 
@@ -109,27 +109,27 @@ def _outputs(encoded: tasks.Encoded, labels: Sequence[str], joint: bool) -> list
 
 def _task(task: TaskType | GlueTask, folder: Path) -> None:
     """Read, encode, and decode what a network might say, as finetune does."""
-    data = tasks.read(task, folder)
-    tasks.headline(task, data)
+    data = tasks.read_dataset(task, folder)
+    tasks.main_metric(task, data)
     for split, examples in data.splits.items():
         train = split == "train"
-        encoded = tasks.encode(
+        encoded = tasks.encode_examples(
             data.task_type, examples, seeds.wordpiece(), 24, data.labels, train=train, stride=4
         )
         for joint in (False, True) if data.task_type == "qa" else (False,):
             outputs = _outputs(encoded, data.labels, joint)
-            tasks.score(task, encoded, outputs, data.labels)
-            tasks.predictions(task, encoded, outputs, data.labels)
+            tasks.compute_metrics(task, encoded, outputs, data.labels)
+            tasks.decode_predictions(task, encoded, outputs, data.labels)
         if data.task_type in ("classification", "tagging"):
-            tasks.confusion(encoded, outputs, data.labels)
+            tasks.confusion_matrix(encoded, outputs, data.labels)
 
 
 def _jsonl_task(kind: TaskType, folder: Path) -> None:
     rows = folder / "train.jsonl"
     first: list[ValueError] = []
     for use in (
-        lambda: tasks.read_rows(kind, rows),
-        lambda: list(tasks.stream(kind, rows)),
+        lambda: tasks.read_unlabeled_examples(kind, rows),
+        lambda: list(tasks.iter_unlabeled_examples(kind, rows)),
         lambda: None if kind == "qa" else _both(kind, folder),
     ):
         try:
@@ -213,13 +213,13 @@ def _hf_config(folder: Path) -> None:
     from bert_jax import convert
 
     if convert.is_hf_folder(folder):
-        convert.read_experiment(folder)
+        convert.read_hf_experiment(folder)
 
 
 def _hf_folder(folder: Path) -> None:
     from bert_jax import convert
 
-    convert.read_folder(folder)
+    convert.read_hf_folder(folder)
 
 
 def _tensors(folder: Path) -> None:
@@ -255,10 +255,10 @@ def _resume(folder: Path) -> None:
 
 
 def _report(folder: Path) -> None:
-    from bert_jax.convert.export.model_card import metrics
+    from bert_jax.convert.export.model_card import final_metrics
     from bert_jax.training import report
 
-    metrics(folder)
+    final_metrics(folder)
     report.report([folder], folder / "report")
 
 
@@ -295,7 +295,7 @@ TARGETS: dict[str, Target] = {
     "squad": Target(
         (("train.json", "json"),), lambda: [[seeds.squad()]], functools.partial(_both, "qa"), cost=6
     ),
-    **{f"glue_{task}": _glue(task) for task in TABLE},
+    **{f"glue_{task}": _glue(task) for task in GLUE_COLUMNS},
     "tokenizer_json": _saved("wordpiece", ("tokenizer.json", "json"), SETTINGS),
     "tokenizer_bpe": _saved("bpe", ("tokenizer.json", "json"), SETTINGS),
     "vocab_txt": _saved("wordpiece", ("vocab.txt", "lines"), SETTINGS),

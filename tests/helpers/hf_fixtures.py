@@ -69,7 +69,7 @@ def hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any
 
 
 def read(folder: Path) -> Model:
-    experiment, params, beside = convert.read_folder(folder)
+    experiment, params, beside = convert.read_hf_folder(folder)
     return Model(experiment, params, tokenizers.load_tokenizer(beside))
 
 
@@ -77,7 +77,7 @@ def imported(folder: Path) -> Model:
     """An imported folder, read as that of a run is."""
     experiment = config.read_config(folder / "config.json")
     heads = getattr(experiment.objective, "heads", ("mlm", "pooler", "pair"))
-    like = convert.shapes_of(experiment.encoder, heads)
+    like = convert.param_shapes(experiment.encoder, heads)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = manager.abstract(like, jax.tree.map(lambda _: here, like))
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)

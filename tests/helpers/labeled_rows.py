@@ -13,7 +13,7 @@ import numpy as np
 from bert_jax import tasks
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.tasks import Answer, Encoded, Question
+from bert_jax.tasks import Answer, EncodedExamples, QuestionExample
 from tests.helpers.paths import SAMPLE
 
 KINDS = ("bpe", "unigram", "wordpiece")
@@ -46,12 +46,14 @@ def write_squad(file: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Pa
     return file
 
 
-def make_question(context: str, *texts: str, question: str = "What?") -> Question:
+def make_question(context: str, *texts: str, question: str = "What?") -> QuestionExample:
     """A question whose answers are found in the context."""
-    return Question("q", question, context, tuple(Answer(t, context.index(t)) for t in texts))
+    return QuestionExample(
+        "q", question, context, tuple(Answer(t, context.index(t)) for t in texts)
+    )
 
 
-def perfect_outputs(encoded: Encoded, labels: Sequence[str]) -> list[Any]:
+def perfect_outputs(encoded: EncodedExamples, labels: Sequence[str]) -> list[Any]:
     """Outputs that say what the labels say."""
     return [_perfect_output(encoded.task_type, row, len(labels)) for row in encoded.rows]
 
@@ -68,5 +70,5 @@ def _perfect_output(kind: str, row: dict[str, Any], n: int) -> Any:
     return np.eye(size, dtype=np.float32)[row["label"]]
 
 
-def score_perfect(task: Any, encoded: Encoded, labels: Sequence[str]) -> dict[str, float]:
-    return tasks.score(task, encoded, perfect_outputs(encoded, labels), labels)
+def score_perfect(task: Any, encoded: EncodedExamples, labels: Sequence[str]) -> dict[str, float]:
+    return tasks.compute_metrics(task, encoded, perfect_outputs(encoded, labels), labels)

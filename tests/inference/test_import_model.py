@@ -63,16 +63,16 @@ def test_half_precision_becomes_single_without_loss(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     half = {k: v.astype(jnp.bfloat16) for k, v in load_file(hf / "model.safetensors").items()}
     save_file(half, hf / "model.safetensors")
-    word = convert.read_folder(hf)[1]["embeddings"]["word"]
+    word = convert.read_hf_folder(hf)[1]["embeddings"]["word"]
     assert word.dtype == np.float32
     assert np.array_equal(word, half["bert.embeddings.word_embeddings.weight"])
 
 
 def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
-    whole = convert.read_folder(hf)[1]
+    whole = convert.read_hf_folder(hf)[1]
     shard(hf)
-    same = jax.tree.map(np.array_equal, convert.read_folder(hf)[1], whole)
+    same = jax.tree.map(np.array_equal, convert.read_hf_folder(hf)[1], whole)
     assert all(jax.tree.leaves(same))
 
 
@@ -93,10 +93,10 @@ def index(folder: Path, where: Any) -> None:
 @pytest.mark.parametrize("kind", ["bert", "albert", "roberta", "electra", "electra_generator"])
 def test_the_table_of_a_folder_needs_headers_alone(kind: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf", kind)
-    experiment, params, _ = convert.read_folder(hf)
-    assert convert.read_experiment(hf) == experiment
+    experiment, params, _ = convert.read_hf_folder(hf)
+    assert convert.read_hf_experiment(hf) == experiment
     shard(hf)
-    assert convert.read_experiment(hf) == experiment
+    assert convert.read_hf_experiment(hf) == experiment
     table = param_table.parameter_table(experiment)["parameters"]
     assert table["total"] == sum(p.size for p in jax.tree.leaves(params))
 
@@ -239,11 +239,11 @@ def test_a_pickle_is_not_opened_unasked(tmp_path: Path) -> None:
 def test_a_pickle_is_opened_as_tensors_alone(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     hf = hf_folder(tmp_path / "hf")
-    whole = convert.read_folder(hf)[1]
+    whole = convert.read_hf_folder(hf)[1]
     tensors = load_file(hf / "model.safetensors")
     (hf / "model.safetensors").unlink()
     torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, hf / "pytorch_model.bin")
-    same = jax.tree.map(np.array_equal, convert.read_folder(hf, allow_pickle=True)[1], whole)
+    same = jax.tree.map(np.array_equal, convert.read_hf_folder(hf, allow_pickle=True)[1], whole)
     assert all(jax.tree.leaves(same))
 
     class Trap:

@@ -24,7 +24,7 @@ from bert_jax.data import documents
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import features
-from bert_jax.inference.embed import embed
+from bert_jax.inference.embed import embed_file
 from bert_jax.inference.model import Model
 from tests.helpers.paths import SAMPLE
 
@@ -112,7 +112,7 @@ def test_layers_are_counted_from_the_embedding_block(words: tokenizer.Tokenizer)
 def test_pooling_is_over_the_tokens_of_the_text(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     tokens = m.encode(TEXTS[:2], layers=(2,), pool=None)
-    lengths = [len(words.row(words.encode(t))[0]) for t in TEXTS[:2]]
+    lengths = [len(words.build_row(words.encode(t))[0]) for t in TEXTS[:2]]
     assert [t.shape for t in tokens] == [(1, n, 24) for n in lengths]
     for pool, f in (("mean", lambda t: t.mean(1)), ("cls", lambda t: t[:, 0])):
         pooled = m.encode(TEXTS[:2], layers=(2,), pool=pool)  # type: ignore[arg-type]
@@ -144,7 +144,10 @@ def test_every_word_has_a_vector(words: tokenizer.Tokenizer) -> None:
 
 def test_the_word_table_is_a_layer_with_every_pool(words: tokenizer.Tokenizer) -> None:
     m = model(words)
-    table, ids = np.asarray(m.params["embeddings"]["word"]), words.row(words.encode("peace"))[0]
+    table, ids = (
+        np.asarray(m.params["embeddings"]["word"]),
+        words.build_row(words.encode("peace"))[0],
+    )
     assert np.allclose(m.encode(["peace"], "words")[0, 0], table[ids].mean(0), atol=1e-6)
     assert np.array_equal(m.encode(["peace"], "words", "cls")[0, 0], table[ids[0]])
     assert np.array_equal(m.encode(["peace"], "words", None)[0][0], table[ids])
@@ -156,9 +159,9 @@ def test_a_shape_follows_from_the_row_alone(most: int) -> None:
     lengths = [features.padded_length(n, most) for n in sizes]
     assert all(n <= length <= max(16, n * 3 / 2) for n, length in zip(sizes, lengths, strict=True))
     assert len(set(lengths)) <= 13
-    found = list(features.batches([5, 30, 5, 12, 31], most))
+    found = list(features.length_batches([5, 30, 5, 12, 31], most))
     assert [sorted(some) for some, *_ in found] == [[0, 2, 3], [1, 4]]
-    assert all(rows == features.TOKENS["cpu"] // length for _, length, rows in found)
+    assert all(rows == features.TOKENS_PER_BATCH["cpu"] // length for _, length, rows in found)
 
 
 @pytest.mark.parametrize("base", [BERT, ELECTRA])
@@ -217,10 +220,10 @@ def test_a_model_without_a_masked_word_head_says_so(
 def test_a_file_is_embedded_in_chunks(
     pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_jax.inference.embed.CHUNK", 3)
+    monkeypatch.setattr("bert_jax.inference.embed.TEXTS_PER_CHUNK", 3)
     m, out = model(words), tmp_path / "new" / "x.npz"
     (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
-    assert embed(m, tmp_path / "texts", out, (0, 2), pool) == 8
+    assert embed_file(m, tmp_path / "texts", out, (0, 2), pool) == 8
     whole, found = m.encode(TEXTS[:8], (0, 2), pool), np.load(out)
     if pool in ("mean", "cls"):
         assert np.array_equal(found["features"], whole)
@@ -241,7 +244,7 @@ def test_nothing_is_computed_before_the_file_was_looked_through(
     ):
         file.write_bytes(text)
         with pytest.raises(ValueError, match=message):
-            embed(m, file, out)
+            embed_file(m, file, out)
     out.touch()
     with pytest.raises(ValueError, match="expected the name of a new"):
-        embed(m, file, out)
+        embed_file(m, file, out)

@@ -41,10 +41,10 @@ def close(a: object, b: object) -> bool:
 def test_predictions_are_those_of_the_evaluation(
     kind: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "PART", 5)  # in parts or at once, all the same
+    monkeypatch.setattr(predict, "ROWS_PER_CHUNK", 5)  # in parts or at once, all the same
     file = home / "data" / kind / ("test.json" if kind == "qa" else "test.jsonl")
     out = tmp_path / "out.jsonl"
-    assert predict.apply(load(home / kind), file, out) == (19, 0)
+    assert predict.predict_file(load(home / kind), file, out) == (19, 0)
     assert close(read(out), read(home / kind / "predictions_test.jsonl"))
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
@@ -52,7 +52,7 @@ def test_predictions_are_those_of_the_evaluation(
 @pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
 def test_an_exported_model_says_the_same(kind: str, home: Path, tmp_path: Path) -> None:
     model = load(home / kind)
-    export.export(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
+    export.export_model(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
     rows = toy_tasks.rows(kind, 5, 3)
     assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
 
@@ -69,7 +69,7 @@ def test_rows_are_predicted_one_by_one_or_together(home: Path) -> None:
 def test_long_texts_are_cut_and_counted(home: Path, tmp_path: Path) -> None:
     rows = [{"text": "red " * n} for n in (3, 46, 47, 200)]  # 48 with [CLS] and [SEP]
     file = toy_tasks.write(tmp_path / "in.jsonl", rows)
-    assert predict.apply(load(home / "classification"), file, tmp_path / "out") == (4, 2)
+    assert predict.predict_file(load(home / "classification"), file, tmp_path / "out") == (4, 2)
 
 
 def test_long_contexts_and_sentences_go_by_windows(home: Path) -> None:
@@ -120,7 +120,7 @@ def test_bad_input_is_said_and_nothing_is_written(
 def test_a_file_is_not_written_over(home: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="is there: expected the name of a new file"):
-        predict.apply(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")
+        predict.predict_file(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")
 
 
 def _files(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from bert_jax import load
 from bert_jax.cli import main as cli
 from bert_jax.inference import probe as room
 from bert_jax.inference.model import Model
-from bert_jax.inference.probe import probe, render_probe
+from bert_jax.inference.probe import probe_layers, render_probe
 from tests.helpers import hf_fixtures
 
 LETTERS = "abcdefgh"
@@ -58,14 +58,14 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "classes", make)
 
 
-def by_layer(found: room.Probe, pool: str) -> dict[Any, dict[str, float]]:
+def by_layer(found: room.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
     return {s.layer: s.metrics for s in found.scores if s.pool == pool}
 
 
 def test_what_a_word_alone_decides_is_read_off_the_word_table(
     model: Model, tagged: Path, tmp_path: Path
 ) -> None:
-    found = probe(model, "tagging", tagged, tmp_path / "out", name="a model")
+    found = probe_layers(model, "tagging", tagged, tmp_path / "out", name="a model")
     first = by_layer(found, "first")
     assert list(first) == ["words", *range(model.config.encoder.layers + 1)]
     assert list(by_layer(found, "mean")) == list(first)
@@ -82,7 +82,7 @@ def test_what_a_word_alone_decides_is_read_off_the_word_table(
 def test_the_first_token_of_the_word_table_says_nothing(
     model: Model, classes: Path, tmp_path: Path
 ) -> None:
-    found = probe(model, "classification", classes, tmp_path / "out", layers=["words", -1])
+    found = probe_layers(model, "classification", classes, tmp_path / "out", layers=["words", -1])
     assert by_layer(found, "cls")["words"] == found.majority
     assert by_layer(found, "mean")["words"]["accuracy"] > found.majority["accuracy"] + 0.2
     assert {s.layer for s in found.scores} == {"words", model.config.encoder.layers}
@@ -92,7 +92,7 @@ def test_the_folder_holds_the_numbers_and_a_picture(
     model: Model, classes: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    found = probe(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
+    found = probe_layers(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
     said = json.loads((out / "probe.json").read_text())
     assert said["best"]["layer"] == found.best.layer
     assert [s["metrics"] for s in said["scores"]] == [s.metrics for s in found.scores]
@@ -102,16 +102,16 @@ def test_the_folder_holds_the_numbers_and_a_picture(
 def test_layers_in_groups_are_layers_at_once(
     model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = probe(model, "tagging", tagged, tmp_path / "a", pools=["mean"], rows=30)
-    monkeypatch.setattr(room, "HELD", 1)
-    assert probe(model, "tagging", tagged, tmp_path / "b", pools=["mean"], rows=30) == once
+    once = probe_layers(model, "tagging", tagged, tmp_path / "a", pools=["mean"], rows=30)
+    monkeypatch.setattr(room, "MAX_FEATURE_BYTES", 1)
+    assert probe_layers(model, "tagging", tagged, tmp_path / "b", pools=["mean"], rows=30) == once
     assert once.rows == {"train": 30, "dev": 30}
 
 
 def test_a_word_has_the_vector_that_encode_gives_it(
     model: Model, tagged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = room.tasks.read("tagging", tagged)
+    data = room.tasks.read_dataset("tagging", tagged)
     part = room._layer_split(model, data, "dev", 0, 0)
     texts = [" ".join(e.tokens) for e in data.splits["dev"]]  # type: ignore[union-attr]
     for layer in ("words", 1):
@@ -124,7 +124,7 @@ def test_every_word_of_a_text_in_windows_has_one_vector(model: Model, tmp_path: 
     most = model.config.encoder.max_length
     tokens = ["a1", "b", "c"] * most
     data = write(tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * most})
-    part = room._layer_split(model, room.tasks.read("tagging", data), "dev", 1, 0)
+    part = room._layer_split(model, room.tasks.read_dataset("tagging", data), "dev", 1, 0)
     assert len(part.rows) > 1
     features = room._features(model, part, ["words"], "mean")[0]
     alone = model.encode(["a1 b c"], "words", pool="words")[0][0]
@@ -150,7 +150,7 @@ def test_what_cannot_be_probed_is_an_error(
 ) -> None:
     usual = dict(task="classification", data=classes, out=tmp_path / "out")
     with pytest.raises(ValueError, match=message):
-        probe(model, **(usual | changes))
+        probe_layers(model, **(usual | changes))
     assert not (tmp_path / "out").exists()
 
 

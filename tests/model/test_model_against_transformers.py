@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 from bert_jax import convert, objectives
 from bert_jax.config import Encoder, Imported
-from bert_jax.convert.rules import FAMILIES, rules
+from bert_jax.convert.rules import FAMILIES, param_rules
 from bert_jax.model import AttentionMask, Inputs
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import Embeddings
@@ -109,7 +109,7 @@ class Module:
 
     def __init__(self, kind: str, seed: int, *prefixes: str) -> None:
         self.made = hf_reference.model(kind, hf_reference.odd_config(kind, seed), seed)
-        self.body = getattr(self.made, self.made.base_model_prefix)
+        self.encoder_table = getattr(self.made, self.made.base_model_prefix)
         self.config: Encoder = hf_reference.imported(self.made)[0].encoder
         self.one = hf_reference.batch(self.made.config, seed)
         self.keep = hf_reference.real(self.one)
@@ -117,14 +117,14 @@ class Module:
         self.x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
         family = FAMILIES[self.made.config.model_type]
         self.rules = {
-            r.theirs.replace("{i}", "0"): r
-            for r in rules(family, family.table_of(family.heads), True)
+            r.hf.replace("{i}", "0"): r
+            for r in param_rules(family, family.head_table(family.heads), True)
         }
-        self.names = [n for n in self.rules if n.startswith(prefixes)]
+        self.hf_names = [n for n in self.rules if n.startswith(prefixes)]
 
     def tree(self, p: dict[str, Any]) -> Any:
         return convert.nest(
-            {self.rules[n].ours: x.T if self.rules[n].transpose else x for n, x in p.items()}
+            {self.rules[n].native: x.T if self.rules[n].transpose else x for n, x in p.items()}
         )
 
     def error(self, ours: Any, theirs: Any, x: np.ndarray | None, keep: np.ndarray) -> float:
@@ -143,13 +143,13 @@ class Module:
             y = ours(self.tree(p), x)
             return (y * direction).sum(), y
 
-        params = {n: jnp.asarray(named[n].detach().numpy()) for n in self.names}
+        params = {n: jnp.asarray(named[n].detach().numpy()) for n in self.hf_names}
         (_, got), (grads, back) = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
             params, jnp.zeros(()) if x is None else x
         )
         worst = [hf_reference.error(got[keep], expected.detach().numpy()[keep])]
         worst += [hf_reference.error(back, seen.grad.numpy())] if seen is not None else []  # type: ignore[union-attr]
-        theirs_by_name = {n: named[n].grad.numpy() for n in self.names}
+        theirs_by_name = {n: named[n].grad.numpy() for n in self.hf_names}
         ours_by_name = {n: np.asarray(g) for n, g in grads.items()}
         return max([*worst, *hf_reference.errors(ours_by_name, theirs_by_name).values()])
 
@@ -170,7 +170,7 @@ def test_embeddings(kind: str, seed: int) -> None:
     def ours(tree: Any, _: Any) -> Any:
         return Embeddings(m.config).apply({"params": tree["embeddings"]}, x)
 
-    theirs = lambda _: m.body.embeddings(input_ids=ids, token_type_ids=types)  # noqa: E731
+    theirs = lambda _: m.encoder_table.embeddings(input_ids=ids, token_type_ids=types)  # noqa: E731
     assert m.error(ours, theirs, None, m.keep) <= MODULE
 
 
@@ -186,8 +186,8 @@ def first_layer(kind: str, body: Any) -> tuple[Any, str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_layer(kind: str, seed: int) -> None:
     m = Module(kind, seed)
-    layer, prefix = first_layer(kind, m.body)
-    m.names = [n for n in m.rules if n.startswith(f"{prefix}attention.")]
+    layer, prefix = first_layer(kind, m.encoder_table)
+    m.hf_names = [n for n in m.rules if n.startswith(f"{prefix}attention.")]
     hidden = torch.from_numpy(np.where(m.keep, 0.0, -1e9).astype(np.float32))[:, None, None]
 
     def ours(tree: Any, x: Any) -> Any:
@@ -202,8 +202,8 @@ def test_attention_layer(kind: str, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mlp(kind: str, seed: int) -> None:
     m = Module(kind, seed)
-    layer, prefix = first_layer(kind, m.body)
-    m.names = [n for n in m.rules if n.startswith(prefix) and ".attention." not in n]
+    layer, prefix = first_layer(kind, m.encoder_table)
+    m.hf_names = [n for n in m.rules if n.startswith(prefix) and ".attention." not in n]
     if kind == "albert":
         theirs = lambda x: layer.full_layer_layer_norm(layer.ff_chunk(x) + x)  # noqa: E731
     else:

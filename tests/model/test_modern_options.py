@@ -11,7 +11,7 @@ import pytest
 
 from bert_jax import convert, objectives
 from bert_jax.config import ELECTRA, Encoder, from_python_file, replace
-from bert_jax.convert.export import lowered
+from bert_jax.convert.export import export_network
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import global_layers
@@ -281,7 +281,7 @@ def test_a_portable_function_holds_all_options() -> None:
     flat = pytree.flatten_with_names(params)
     one = padded()
     mask = (jnp.arange(12) < one["size"][:, None]).astype(jnp.int32)
-    exported = lowered(TINY, {}, {k: np.asarray(v) for k, v in flat.items()})
+    exported = export_network(TINY, {}, {k: np.asarray(v) for k, v in flat.items()})
     out = exported.call(flat, one["tokens"], mask, jnp.zeros_like(mask))["hidden"]
     real = np.asarray(mask, bool)
     close(out[real], hidden(network, params, one)[real], 1e-5)

@@ -11,7 +11,7 @@ import pytest
 
 from bert_jax.data import documents
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.tasks import read as read_task
+from bert_jax.tasks import read_dataset as read_task
 from study import datasets as materials
 from study import evaluate as exam
 from study import jobs as plan

@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax import tasks
-from bert_jax.tasks import Choice, Dataset, Encoded, Question, Tagged, Text
-from bert_jax.tasks.encode import truncated
-from bert_jax.tasks.windows import best_windows, windows
+from bert_jax.tasks import (
+    ChoiceExample,
+    Dataset,
+    EncodedExamples,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
+)
+from bert_jax.tasks.encode import truncate_pair
+from bert_jax.tasks.windows import max_context_windows, sliding_windows
 from tests.helpers.labeled_rows import (
     KINDS,
     WORDS,
@@ -22,25 +29,35 @@ from tests.helpers.labeled_rows import (
 
 LONG = " ".join(WORDS * 5)
 EXAMPLES: dict[str, list[Any]] = {
-    "classification": [Text("", None, "b"), Text(LONG, LONG, "a"), Text("the cat", "", "c")],
-    "regression": [Text(LONG, None, -1.5), Text("a", "b", 2.0), Text("the cat", "sat", 0.0)],
+    "classification": [
+        TextExample("", None, "b"),
+        TextExample(LONG, LONG, "a"),
+        TextExample("the cat", "", "c"),
+    ],
+    "regression": [
+        TextExample(LONG, None, -1.5),
+        TextExample("a", "b", 2.0),
+        TextExample("the cat", "sat", 0.0),
+    ],
     "tagging": [
-        Tagged(tuple(WORDS * 5), tuple("abcde"[i % 5] for i in range(len(WORDS) * 5))),
-        Tagged(("the",), ("b",)),
-        Tagged((), ()),
+        TaggingExample(tuple(WORDS * 5), tuple("abcde"[i % 5] for i in range(len(WORDS) * 5))),
+        TaggingExample(("the",), ("b",)),
+        TaggingExample((), ()),
     ],
     "choice": [
-        Choice(LONG, "where _ sat?", ("the cat", LONG), 1),
-        Choice("the cat", "who?", ("a", "b", "c"), 2),
+        ChoiceExample(LONG, "where _ sat?", ("the cat", LONG), 1),
+        ChoiceExample("the cat", "who?", ("a", "b", "c"), 2),
     ],
 }
 LABELS = ("a", "b", "c", "d", "e")
 CASES = [(task, kind) for task in sorted(EXAMPLES) for kind in KINDS]
 
 
-def encode(task: Any, kind: str, examples: Any = None, length: int = 24, **more: Any) -> Encoded:
+def encode(
+    task: Any, kind: str, examples: Any = None, length: int = 24, **more: Any
+) -> EncodedExamples:
     examples = EXAMPLES[task] if examples is None else examples
-    return tasks.encode(task, examples, trained_tokenizer(kind), length, LABELS, **more)
+    return tasks.encode_examples(task, examples, trained_tokenizer(kind), length, LABELS, **more)
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
@@ -69,7 +86,7 @@ def test_outputs_that_say_the_labels_score_best(task: Any, kind: str) -> None:
     scores = score_perfect(task, encoded, LABELS)
     assert scores
     assert all(value == pytest.approx(1) for value in scores.values())
-    found = tasks.predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
+    found = tasks.decode_predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     field = "tags" if task == "tagging" else "label"
     right = [getattr(e, field) for e in EXAMPLES[task]]
@@ -83,29 +100,31 @@ def test_pairs_are_cut_piece_by_piece_from_the_longer(a: int, b: int, room: int)
     first, second = list(range(a)), list(range(b))
     while len(first) + len(second) > room:
         (first if len(first) > len(second) else second).pop()
-    assert truncated(list(range(a)), list(range(b)), room) == (first, second)
+    assert truncate_pair(list(range(a)), list(range(b)), room) == (first, second)
 
 
 def test_unknown_labels_are_refused_and_missing_ones_marked() -> None:
     with pytest.raises(ValueError, match="unknown label 'z': expected one of a, b"):
-        encode("classification", "bpe", [Text("a", None, "z")])
-    encoded = encode("classification", "bpe", [Text("a")])
+        encode("classification", "bpe", [TextExample("a", None, "z")])
+    encoded = encode("classification", "bpe", [TextExample("a")])
     assert encoded.rows[0]["label"] == -1
-    assert encode("tagging", "bpe", [Tagged(("a",))]).rows[0]["tags"].tolist() == [-1] * 3
-    assert not np.isnan(encode("regression", "bpe", [Text("a")]).rows[0]["label"])
+    assert encode("tagging", "bpe", [TaggingExample(("a",))]).rows[0]["tags"].tolist() == [-1] * 3
+    assert not np.isnan(encode("regression", "bpe", [TextExample("a")]).rows[0]["label"])
 
 
 def test_texts_that_are_cut_are_counted() -> None:
-    fits, long = Text("the cat", "sat"), Text(LONG, "the")
-    encoded = encode("classification", "bpe", [fits, long, Text("a", LONG), Text(LONG)])
-    assert encoded.cut == 3
+    fits, long = TextExample("the cat", "sat"), TextExample(LONG, "the")
+    encoded = encode(
+        "classification", "bpe", [fits, long, TextExample("a", LONG), TextExample(LONG)]
+    )
+    assert encoded.num_truncated == 3
     assert encoded.notes == ["examples longer than 24 tokens, cut: 3"]
     encoded = encode("choice", "bpe")
-    assert encoded.cut == 1
+    assert encoded.num_truncated == 1
     assert encode("classification", "bpe", [fits]).notes == []
-    assert encode("tagging", "bpe").cut == 0  # long ones have windows
-    asked = Question("a", LONG * 3, "the cat"), Question("b", "the", LONG)
-    assert tasks.encode("qa", asked, trained_tokenizer("bpe"), 100).cut == 1
+    assert encode("tagging", "bpe").num_truncated == 0  # long ones have windows
+    asked = QuestionExample("a", LONG * 3, "the cat"), QuestionExample("b", "the", LONG)
+    assert tasks.encode_examples("qa", asked, trained_tokenizer("bpe"), 100).num_truncated == 1
 
 
 def test_a_length_without_room_is_refused() -> None:
@@ -114,8 +133,8 @@ def test_a_length_without_room_is_refused() -> None:
 
 
 def test_swapping_adds_each_pair_once_more() -> None:
-    pair, single = Text("a", "b", 1.0), Text("a", None, 0.0)
-    assert tasks.swapped([pair, single]) == [pair, single, Text("b", "a", 1.0)]
+    pair, single = TextExample("a", "b", 1.0), TextExample("a", None, 0.0)
+    assert tasks.with_swapped_pairs([pair, single]) == [pair, single, TextExample("b", "a", 1.0)]
 
 
 # ---- words
@@ -128,9 +147,9 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
     words = ("the", "\u200b", "Zürich", "a", "") * 4
     tags = tuple(LABELS[i % 5] for i in range(len(words)))
     tokenizer = trained_tokenizer(kind)
-    encoded = encode("tagging", kind, [Tagged(words, tags)], length)
+    encoded = encode("tagging", kind, [TaggingExample(words, tags)], length)
     seen = []
-    for row, place in zip(encoded.rows, encoded.places, strict=True):
+    for row, place in zip(encoded.rows, encoded.alignments, strict=True):
         assert place is not None
         tagged = np.flatnonzero(row["tags"] >= 0)
         assert tagged.tolist() == place[1].tolist()
@@ -145,11 +164,11 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 20))
 def test_windows_cover_every_piece_and_each_has_one_best(size: int, room: int, stride: int) -> None:
-    found = windows(size, room, stride)
+    found = sliding_windows(size, room, stride)
     assert all(length <= room for _, length in found)
     begins = [begin for begin, _ in found]
     assert begins == [k * min(room, stride) for k in range(len(found))]
-    best = best_windows(size, found)
+    best = max_context_windows(size, found)
     for piece in range(size):
         scores = [
             min(piece - b, b + n - 1 - piece) + 0.01 * n if b <= piece < b + n else -1
@@ -166,7 +185,7 @@ def test_the_two_ways_of_asking_about_a_passage() -> None:
     """ALBERT: passage, then question and option, of which the last pieces stay; RoBERTa: the
     other way round, and the first."""
     tok = trained_tokenizer("wordpiece")
-    e = Choice("the cat sat", "a _ mat", ("in", " ".join(["the"] * 140)))
+    e = ChoiceExample("the cat sat", "a _ mat", ("in", " ".join(["the"] * 140)))
     passage, asked = tok.encode(e.text), tok.encode("a in mat")
     row = encode("choice", "wordpiece", [e], 200).rows[0]
     assert row["tokens"][0].tolist() == tok.build_row(passage, asked)[0]
@@ -175,7 +194,7 @@ def test_the_two_ways_of_asking_about_a_passage() -> None:
     row = encode("choice", "wordpiece", [e], 200, family="roberta").rows[0]
     assert row["tokens"][0].tolist() == tok.build_row(asked, passage)[0]
     assert row["tokens"][1].tolist() == tok.build_row(long[:128], passage)[0]
-    plain = Choice("the cat", "on?", ("a", "in"))
+    plain = ChoiceExample("the cat", "on?", ("a", "in"))
     row = encode("choice", "wordpiece", [plain]).rows[0]
     assert (
         row["tokens"][1].tolist() == tok.build_row(tok.encode("the cat"), tok.encode("on? in"))[0]
@@ -187,7 +206,7 @@ def test_options_that_are_not_there_have_no_tokens() -> None:
     assert [len(row["tokens"]) for row in rows] == [3, 3]
     assert rows[0]["size"][2] == rows[0]["first"][2] == len(rows[0]["tokens"][2]) == 0
     logits = [np.array([0, 1, 9], np.float32)] * 2  # that of a missing option is not looked at
-    found = tasks.predictions("choice", encode("choice", "wordpiece"), logits)
+    found = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
     assert [f["label"] for f in found] == [1, 2]
     assert len(found[0]["probabilities"]) == 2
 
@@ -198,9 +217,11 @@ def test_options_that_are_not_there_have_no_tokens() -> None:
 def scores(task: Any, gold: list[Any], outputs: list[Any], labels: tuple[str, ...]) -> Any:
     kind = tasks.task_type_of(task)
     words = kind == "tagging"
-    some = [Tagged(("a",) * len(g), g) if words else Text("a", None, g) for g in gold]
-    encoded = tasks.encode(kind, some, trained_tokenizer("wordpiece"), 24, labels)
-    return tasks.score(task, encoded, outputs, labels)
+    some = [
+        TaggingExample(("a",) * len(g), g) if words else TextExample("a", None, g) for g in gold
+    ]
+    encoded = tasks.encode_examples(kind, some, trained_tokenizer("wordpiece"), 24, labels)
+    return tasks.compute_metrics(task, encoded, outputs, labels)
 
 
 def hot(label: int, n: int) -> np.ndarray:
@@ -241,8 +262,8 @@ def test_a_constant_correlates_with_nothing() -> None:
 def test_examples_without_a_label_count_nowhere() -> None:
     assert scores("classification", ["1", None], [hot(1, 2)] * 2, ("0", "1"))["accuracy"] == 1
     assert scores("classification", [None], [hot(1, 2)], ("0", "1")) == {}
-    encoded = encode("tagging", "bpe", [Tagged(("a",))])
-    assert tasks.score("tagging", encoded, [np.zeros((3, 5), np.float32)], LABELS) == {}
+    encoded = encode("tagging", "bpe", [TaggingExample(("a",))])
+    assert tasks.compute_metrics("tagging", encoded, [np.zeros((3, 5), np.float32)], LABELS) == {}
 
 
 CHUNKS = ("B-X", "B-Y", "E-X", "I-X", "L-X", "O", "S-Y", "U-Y")
@@ -271,13 +292,13 @@ def test_tags_that_are_no_chunks_count_by_word() -> None:
 
 
 def test_confusion_counts_gold_by_prediction() -> None:
-    encoded = encode("classification", "bpe", [Text("a", None, x) for x in "aab"])
+    encoded = encode("classification", "bpe", [TextExample("a", None, x) for x in "aab"])
     given = [hot(0, 5), hot(1, 5), hot(1, 5)]
-    counts = tasks.confusion(encoded, given, LABELS)
+    counts = tasks.confusion_matrix(encoded, given, LABELS)
     assert counts[:2, :2].tolist() == [[1, 1], [0, 1]]
     assert counts.sum() == 3
-    unlabelled = encode("classification", "bpe", [Text("a")])
-    assert not tasks.confusion(unlabelled, given[:1], LABELS).any()
+    unlabelled = encode("classification", "bpe", [TextExample("a")])
+    assert not tasks.confusion_matrix(unlabelled, given[:1], LABELS).any()
 
 
 @pytest.mark.parametrize(
@@ -296,4 +317,4 @@ def test_confusion_counts_gold_by_prediction() -> None:
 )
 def test_the_headline_of_a_task(task: Any, labels: tuple[str, ...], metric: str) -> None:
     read = Dataset(task, tasks.task_type_of(task), labels, {"train": [], "dev": []})
-    assert tasks.headline(task, read) == metric
+    assert tasks.main_metric(task, read) == metric

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bert_jax import tasks
-from bert_jax.tasks import Text
+from bert_jax.tasks import TextExample
 
 LINES = {  # a line of train or dev, and of test; the columns not in use hold other things
     "cola": ("id\tL\t*\tA", "0\tA"),
@@ -46,13 +46,13 @@ def glue(path: Path, task: str, labels: list[str], end: str = "\n") -> Path:
 @pytest.mark.parametrize("task", sorted(LINES))
 def test_glue_is_read_by_its_columns(task: Any, end: str, tmp_path: Path) -> None:
     labels = list(LABELS[task]) or ["3.8", "0"]
-    read = tasks.read(task, glue(tmp_path, task, labels, end))
+    read = tasks.read_dataset(task, glue(tmp_path, task, labels, end))
     pair = B if task in PAIRS else None
     values = [float(x) for x in labels] if task == "stsb" else labels
-    right = [Text(A, pair, value) for value in values]
+    right = [TextExample(A, pair, value) for value in values]
     assert read.labels == LABELS[task]
     assert read.task_type == ("regression" if task == "stsb" else "classification")
-    assert read.splits.pop("test") == [Text(A, pair)]
+    assert read.splits.pop("test") == [TextExample(A, pair)]
     assert set(read.splits) == {"train", "dev"} | ({"dev_mismatched"} if task == "mnli" else set())
     assert all(examples == right for examples in read.splits.values())
     assert read.notes == []
@@ -60,16 +60,16 @@ def test_glue_is_read_by_its_columns(task: Any, end: str, tmp_path: Path) -> Non
 
 def test_the_folder_of_all_nine_will_do(tmp_path: Path) -> None:
     glue(tmp_path / "CoLA", "cola", ["0", "1"])
-    assert len(tasks.read("cola", tmp_path).splits["train"]) == 2
+    assert len(tasks.read_dataset("cola", tmp_path).splits["train"]) == 2
     with pytest.raises(ValueError, match=r"has no train\.tsv: expected GLUE's train\.tsv"):
-        tasks.read("rte", tmp_path)
+        tasks.read_dataset("rte", tmp_path)
 
 
 def test_broken_lines_of_qqp_are_counted_and_those_of_others_refused(tmp_path: Path) -> None:
     path = glue(tmp_path / "a", "qqp", ["0", "1"])
     with (path / "train.tsv").open("a") as f:
         f.write("0\t1\t2\ta\tb\n0\t1\t2\ta\tb\tc\t1\n")
-    read = tasks.read("qqp", path)
+    read = tasks.read_dataset("qqp", path)
     assert len(read.splits["train"]) == 2
     note = "lines that have not the 6 columns of their task, skipped: 2"
     assert read.notes == [f"{path / 'train.tsv'}: {note}"]
@@ -77,10 +77,10 @@ def test_broken_lines_of_qqp_are_counted_and_those_of_others_refused(tmp_path: P
     with (path / "dev.tsv").open("a") as f:
         f.write("1\ta\tentailment\n")
     with pytest.raises(ValueError, match=r"dev\.tsv, line 3: 3 columns, expected at least 4"):
-        tasks.read("rte", path)
+        tasks.read_dataset("rte", path)
 
 
 @pytest.mark.parametrize(("task", "label"), [("cola", "2"), ("mnli", "-"), ("stsb", "nan")])
 def test_a_label_that_glue_does_not_have_is_refused(task: Any, label: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"train\.tsv, line \d: .*label '{label}'"):
-        tasks.read(task, glue(tmp_path, task, [label]))
+        tasks.read_dataset(task, glue(tmp_path, task, [label]))

@@ -11,4 +11,4 @@ def test_counts_stand_in_rows_and_every_string_is_as_it_was(tmp_path: Path) -> N
     said |= dict(confusion=dict(labels=["[1,2]", "3, 4]"], dev=[[1, 0], [12, 3]]))
     results.write_results(tmp_path, said)
     assert results.read_results(tmp_path) == said
-    assert "[12, 3]" in (tmp_path / results.FILE).read_text()
+    assert "[12, 3]" in (tmp_path / results.RESULTS_FILE).read_text()

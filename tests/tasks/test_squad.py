@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax import tasks
-from bert_jax.tasks import Answer, Encoded, Question, Window
-from bert_jax.tasks.answers import decode
-from bert_jax.tasks.qa_windows import covering
+from bert_jax.tasks import Answer, ContextWindow, EncodedExamples, QuestionExample
+from bert_jax.tasks.answers import decode_answers
+from bert_jax.tasks.qa_windows import covering_pieces
 from tests.helpers.labeled_rows import (
     KINDS,
     SAMPLE,
@@ -45,12 +45,14 @@ ASKED = [
 ]
 
 
-def encode(kind: str, examples: Any = ASKED, length: int = 100, **more: Any) -> Encoded:
-    return tasks.encode("qa", examples, trained_tokenizer(kind), length, **{"stride": 16} | more)
+def encode(kind: str, examples: Any = ASKED, length: int = 100, **more: Any) -> EncodedExamples:
+    return tasks.encode_examples(
+        "qa", examples, trained_tokenizer(kind), length, **{"stride": 16} | more
+    )
 
 
-def window(place: Any) -> Window:
-    assert isinstance(place, Window)
+def window(place: Any) -> ContextWindow:
+    assert isinstance(place, ContextWindow)
     return place
 
 
@@ -65,8 +67,8 @@ def test_rows_are_a_question_and_a_part_of_its_context(kind: str) -> None:
         ids, spans = tokenizer.encode_with_offsets(e.context)
         question = tokenizer.encode(e.question)[:64]
         seen, best = set(), np.zeros(len(ids), int)
-        for j in (j for j, owner in enumerate(encoded.owner) if owner == i):
-            row, place = encoded.rows[j], window(encoded.places[j])
+        for j in (j for j, owner in enumerate(encoded.example_indices) if owner == i):
+            row, place = encoded.rows[j], window(encoded.alignments[j])
             part = slice(place.begin, place.begin + len(place.spans))
             assert row["tokens"].tolist() == tokenizer.build_row(question, ids[part])[0]
             assert row["first"] == len(question) + 2
@@ -85,7 +87,9 @@ def test_gold_spans_decode_to_the_gold_text(kind: str) -> None:
     """Emoji, CJK, accents, ligatures, joiners; every window that holds the answer."""
     encoded = encode(kind)
     found = set()
-    for row, place, i in zip(encoded.rows, encoded.places, encoded.owner, strict=True):
+    for row, place, i in zip(
+        encoded.rows, encoded.alignments, encoded.example_indices, strict=True
+    ):
         if row["start"] > 0:
             spans = window(place).spans[row["start"] - row["context"] : row["end"] + 1]
             end = window(place).spans[row["end"] - row["context"], 1]
@@ -99,12 +103,12 @@ def test_gold_spans_decode_to_the_gold_text(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_that_say_the_answer_give_it_back(kind: str) -> None:
     encoded = encode(kind)
-    answers = tasks.predictions("qa", encoded, perfect_outputs(encoded, ()))
+    answers = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
     assert json.loads(json.dumps(answers, allow_nan=False)) == answers
     assert [a["answer"] for a in answers] == [e.answers[0].text for e in ASKED]
     parts = [e.context[a["start"] : a["end"]] for a, e in zip(answers, ASKED, strict=True)]
     assert parts == [a["answer"] for a in answers]
-    assert tasks.score("qa", encoded, perfect_outputs(encoded, ())) == {
+    assert tasks.compute_metrics("qa", encoded, perfect_outputs(encoded, ())) == {
         "exact_match": 100,
         "f1": 100,
     }
@@ -112,35 +116,35 @@ def test_outputs_that_say_the_answer_give_it_back(kind: str) -> None:
 
 def test_an_answer_inside_a_word_takes_the_fewest_pieces_around_it() -> None:
     spans = np.array([[0, 3], [3, 3], [3, 8], [9, 12]], np.int32)
-    assert covering(spans, 0, 3) == (0, 0)
-    assert covering(spans, 4, 10) == (2, 3)
-    assert covering(spans, 2, 4) == (0, 2)
-    assert covering(spans, 8, 9) is None
+    assert covering_pieces(spans, 0, 3) == (0, 0)
+    assert covering_pieces(spans, 4, 10) == (2, 3)
+    assert covering_pieces(spans, 2, 4) == (0, 2)
+    assert covering_pieces(spans, 8, 9) is None
 
 
 def test_training_leaves_out_questions_without_an_answer_and_counts_them() -> None:
     examples = [
         ASKED[0],
-        Question("a", "q", "the cat"),
-        Question("b", "q", "the cat", (Answer("dog", -1),)),
-        Question("c", "q", "the cat", (), True),
-        Question("d", "q", "the cat", (Answer("dog", -1), Answer("cat", 4))),
+        QuestionExample("a", "q", "the cat"),
+        QuestionExample("b", "q", "the cat", (Answer("dog", -1),)),
+        QuestionExample("c", "q", "the cat", (), True),
+        QuestionExample("d", "q", "the cat", (Answer("dog", -1), Answer("cat", 4))),
     ]
     encoded = encode("wordpiece", examples, train=True)
-    assert encoded.owner == [0, 3, 4]
+    assert encoded.example_indices == [0, 3, 4]
     assert [int(row["impossible"]) for row in encoded.rows] == [0, 1, 0]
     assert encoded.rows[1]["start"] == 0 < encoded.rows[2]["start"]
     note = "questions without an answer that could be found, not trained on: 2"
     assert encoded.notes == [note]
     asked = encode("wordpiece", examples)
-    assert asked.owner == [0, 1, 2, 3, 4]
-    answers = tasks.predictions("qa", asked, perfect_outputs(asked, ()))
+    assert asked.example_indices == [0, 1, 2, 3, 4]
+    answers = tasks.decode_predictions("qa", asked, perfect_outputs(asked, ()))
     assert all(answer["answer"] for answer in answers)
 
 
 def test_an_empty_context_has_an_empty_answer() -> None:
-    encoded = encode("wordpiece", [Question("a", "q", " ")])
-    (answer,) = tasks.predictions("qa", encoded, perfect_outputs(encoded, ()))
+    encoded = encode("wordpiece", [QuestionExample("a", "q", " ")])
+    (answer,) = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
     assert (answer["answer"], answer["start"], answer["candidates"]) == ("", None, [])
 
 
@@ -154,12 +158,12 @@ def test_windows_need_room_and_a_stride() -> None:
 # ---- answers
 
 
-def random_outputs(encoded: Encoded, rng: np.random.Generator) -> list[Any]:
+def random_outputs(encoded: EncodedExamples, rng: np.random.Generator) -> list[Any]:
     sizes = [int(row["size"]) for row in encoded.rows]
     return [{k: rng.normal(size=n).astype(np.float32) for k in ("start", "end")} for n in sizes]
 
 
-def allowed(place: Window, first: int, last: int) -> bool:
+def allowed(place: ContextWindow, first: int, last: int) -> bool:
     """Begins at its best window, ends inside, has 1 to 30 pieces, stands for something."""
     n = len(place.spans)
     if not (0 <= first <= last < n and last - first < 30 and place.best[first]):
@@ -174,7 +178,7 @@ def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
     outputs = random_outputs(encoded, np.random.default_rng(seed))
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     for row, place, i, out in zip(
-        encoded.rows, map(window, encoded.places), encoded.owner, outputs, strict=True
+        encoded.rows, map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
     ):
         c = int(row["context"])
         for first in range(len(place.spans)):
@@ -183,9 +187,9 @@ def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
                 if allowed(place, first, last) and score > best[i][0]:
                     begin, end = place.spans[first, 0], place.spans[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:end])  # type: ignore[union-attr]
-    answers = tasks.predictions("qa", encoded, outputs)
+    answers = tasks.decode_predictions("qa", encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
-    for answer, (question, decoded) in zip(answers, decode(encoded, outputs), strict=True):
+    for answer, (question, decoded) in zip(answers, decode_answers(encoded, outputs), strict=True):
         texts = [question.context[s.begin : s.end] for s in decoded.spans]
         assert len(set(texts)) == len(texts) == 20
         assert decoded.spans == sorted(decoded.spans, key=lambda s: -s.score)
@@ -233,12 +237,14 @@ def test_no_answer_competes_by_the_least_null_score_of_the_windows() -> None:
     outputs = perfect_outputs(encoded, ())
     for k, out in enumerate(outputs):
         out["start"][0] = out["end"][0] = 9 + k  # the best span has 20
-    ((_, decoded),) = decode(encoded, outputs)
-    assert decoded.null == pytest.approx(18 - 20)
-    assert tasks.predictions("qa", encoded, outputs)[0]["answer"] == "cat number 23"
+    ((_, decoded),) = decode_answers(encoded, outputs)
+    assert decoded.null_score == pytest.approx(18 - 20)
+    assert tasks.decode_predictions("qa", encoded, outputs)[0]["answer"] == "cat number 23"
 
     def answer(threshold: float) -> dict[str, Any]:
-        return tasks.predictions("qa", encoded, outputs, tasks.ANSWERABLE, threshold)[0]
+        return tasks.decode_predictions("qa", encoded, outputs, tasks.ANSWERABLE_LABELS, threshold)[
+            0
+        ]
 
     assert answer(0)["answer"] == answer(-2)["answer"] == "cat number 23"
     none = answer(-2.1)
@@ -248,7 +254,7 @@ def test_no_answer_competes_by_the_least_null_score_of_the_windows() -> None:
     assert total == pytest.approx(1, abs=1e-3)
 
 
-def joint(encoded: Encoded, seed: int, k: int = 6, m: int = 4) -> list[Any]:
+def joint(encoded: EncodedExamples, seed: int, k: int = 6, m: int = 4) -> list[Any]:
     """Beams over any positions of a row, as a network would give them."""
     rng, outputs = np.random.default_rng(seed), []
     for row in encoded.rows:
@@ -276,7 +282,9 @@ def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int)
     outputs = joint(encoded, seed, k=30, m=30)
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     nulls = [np.inf] * 2
-    for place, i, out in zip(map(window, encoded.places), encoded.owner, outputs, strict=True):
+    for place, i, out in zip(
+        map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
+    ):
         nulls[i] = min(nulls[i], float(out["answerable"]))
         for k, first in enumerate(out["start_at"] - place.context):
             for last, end in zip(out["end_at"][k] - place.context, out["end"][k], strict=True):
@@ -284,11 +292,13 @@ def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int)
                 if allowed(place, int(first), int(last)) and score > best[i][0]:
                     begin, stop = place.spans[first, 0], place.spans[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:stop])  # type: ignore[union-attr]
-    found = decode(encoded, outputs)
-    assert [d.null for _, d in found] == nulls
-    answers = tasks.predictions("qa", encoded, outputs)
+    found = decode_answers(encoded, outputs)
+    assert [d.null_score for _, d in found] == nulls
+    answers = tasks.decode_predictions("qa", encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
-    answers = tasks.predictions("qa", encoded, outputs, tasks.ANSWERABLE, threshold=0.0)
+    answers = tasks.decode_predictions(
+        "qa", encoded, outputs, tasks.ANSWERABLE_LABELS, threshold=0.0
+    )
     right = [text if null <= 0 else "" for (_, text), null in zip(best, nulls, strict=True)]
     assert [a["answer"] for a in answers] == right
 
@@ -297,7 +307,7 @@ def test_a_beam_without_any_span_has_an_empty_answer() -> None:
     encoded = encode("wordpiece", [make_question("the cat", "cat")])
     (out,) = joint(encoded, 0, k=1, m=1)
     out["start_at"][:] = 0
-    (answer,) = tasks.predictions("qa", encoded, [out])
+    (answer,) = tasks.decode_predictions("qa", encoded, [out])
     assert answer["answer"] == ""
 
 
@@ -307,11 +317,13 @@ def test_a_beam_without_any_span_has_an_empty_answer() -> None:
 @pytest.mark.skipif(REAL is None, reason="BERT_JAX_TASKS names no folder of task data")
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_answers_come_back_wherever_pieces_begin_and_end_with_them(kind: str) -> None:
-    read = tasks.read("qa", Path(str(REAL)) / "qa")
+    read = tasks.read_dataset("qa", Path(str(REAL)) / "qa")
     examples: Any = [e for split in read.splits.values() for e in split]
     encoded = encode(kind, examples, 384, stride=128, train=True)
     exact, found = 0, set()
-    for row, place, i in zip(encoded.rows, encoded.places, encoded.owner, strict=True):
+    for row, place, i in zip(
+        encoded.rows, encoded.alignments, encoded.example_indices, strict=True
+    ):
         if row["start"] and i not in found:
             spans, answer = window(place).spans, examples[i].answers[0]
             begin = spans[row["start"] - row["context"], 0]

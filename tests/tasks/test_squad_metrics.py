@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bert_jax import tasks
-from bert_jax.tasks import Answer, Encoded, Question
+from bert_jax.tasks import Answer, EncodedExamples, QuestionExample
 from bert_jax.tasks.squad_metrics import squad_scores
 from tests.helpers.labeled_rows import make_question, perfect_outputs, trained_tokenizer
 from tests.helpers.paths import FIXTURES
@@ -14,13 +14,13 @@ from tests.helpers.paths import FIXTURES
 CASES = FIXTURES / "squad_scores.json"
 
 
-def encode(examples: Any) -> Encoded:
-    return tasks.encode("qa", examples, trained_tokenizer("wordpiece"), 100)
+def encode(examples: Any) -> EncodedExamples:
+    return tasks.encode_examples("qa", examples, trained_tokenizer("wordpiece"), 100)
 
 
-def questions(rows: list[dict[str, Any]]) -> list[Question]:
+def questions(rows: list[dict[str, Any]]) -> list[QuestionExample]:
     answers = [tuple(Answer(text, 0) for text in row["gold"]) for row in rows]
-    return [Question("", "", "", some, not some) for some in answers]
+    return [QuestionExample("", "", "", some, not some) for some in answers]
 
 
 @pytest.mark.parametrize("case", json.loads(CASES.read_text(encoding="utf-8")))
@@ -52,18 +52,18 @@ def test_the_threshold_is_where_answering_pays_most() -> None:
 
 
 def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> None:
-    examples = [make_question("a cat", "cat"), Question("b", "q", "cat sat", (), True)]
+    examples = [make_question("a cat", "cat"), QuestionExample("b", "q", "cat sat", (), True)]
     encoded = encode(examples)
     outputs = perfect_outputs(encoded, ())
-    found = tasks.score("qa", encoded, outputs)
+    found = tasks.compute_metrics("qa", encoded, outputs)
     assert (found["f1"], found["unanswered_f1"]) == (50, 0)
     assert "threshold" not in found
-    found = tasks.score("qa", encoded, outputs, tasks.ANSWERABLE)
+    found = tasks.compute_metrics("qa", encoded, outputs, tasks.ANSWERABLE_LABELS)
     assert (found["f1"], found["best_f1"]) == (100, 100)
-    read = tasks.Dataset("qa", "qa", tasks.ANSWERABLE, {"dev": list(examples)})
-    assert tasks.headline("qa", read) == "best_f1"
+    read = tasks.Dataset("qa", "qa", tasks.ANSWERABLE_LABELS, {"dev": list(examples)})
+    assert tasks.main_metric("qa", read) == "best_f1"
 
 
 def test_questions_without_known_answers_are_not_scored() -> None:
-    encoded = encode([Question("a", "q", "the cat")])
-    assert tasks.score("qa", encoded, perfect_outputs(encoded, ())) == {}
+    encoded = encode([QuestionExample("a", "q", "the cat")])
+    assert tasks.compute_metrics("qa", encoded, perfect_outputs(encoded, ())) == {}

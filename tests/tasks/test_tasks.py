@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bert_jax import tasks
-from bert_jax.tasks import Answer, Choice, Question, Tagged, Text
+from bert_jax.tasks import Answer, ChoiceExample, QuestionExample, TaggingExample, TextExample
 from tests.helpers.labeled_rows import write_jsonl, write_squad, write_task_dir
 
 TEXT = {"text": "a", "label": "x"}
@@ -17,14 +17,14 @@ ASKED = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2
 
 def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
     rows = [TEXT, {"text": "b", "text_pair": "c", "label": "y"}]
-    read = tasks.read("classification", write_task_dir(tmp_path / "a", rows))
-    assert read.splits["train"] == [Text("a", None, "x"), Text("b", "c", "y")]
-    read = tasks.read("regression", write_task_dir(tmp_path / "b", [TEXT | {"label": -1}]))
-    assert read.splits["dev"] == [Text("a", None, -1.0)]
-    read = tasks.read("tagging", write_task_dir(tmp_path / "c", [TAGGED]))
-    assert read.splits["dev"] == [Tagged(("a", "b"), ("O", "B-X"))]
-    read = tasks.read("choice", write_task_dir(tmp_path / "d", [CHOICE]))
-    assert read.splits["dev"] == [Choice("t", "q", ("a", "b"), 1)]
+    read = tasks.read_dataset("classification", write_task_dir(tmp_path / "a", rows))
+    assert read.splits["train"] == [TextExample("a", None, "x"), TextExample("b", "c", "y")]
+    read = tasks.read_dataset("regression", write_task_dir(tmp_path / "b", [TEXT | {"label": -1}]))
+    assert read.splits["dev"] == [TextExample("a", None, -1.0)]
+    read = tasks.read_dataset("tagging", write_task_dir(tmp_path / "c", [TAGGED]))
+    assert read.splits["dev"] == [TaggingExample(("a", "b"), ("O", "B-X"))]
+    read = tasks.read_dataset("choice", write_task_dir(tmp_path / "d", [CHOICE]))
+    assert read.splits["dev"] == [ChoiceExample("t", "q", ("a", "b"), 1)]
     assert read.labels == ()
     assert read.notes == []
 
@@ -32,7 +32,7 @@ def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
 def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> None:
     def labels(name: str, *some: Any) -> tuple[str, ...]:
         path = write_task_dir(tmp_path / name, [{"text": "a", "label": label} for label in some])
-        return tasks.read("classification", path).labels
+        return tasks.read_dataset("classification", path).labels
 
     assert labels("a", "b", "a", "b") == ("a", "b")
     assert labels("b", 10, 9, -1) == ("-1", "9", "10")
@@ -43,7 +43,7 @@ def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> Non
 def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
     path = write_task_dir(tmp_path, [TEXT, TEXT | {"label": "y"}])
     write_jsonl(path / "test.jsonl", [{"text": "a"}, {"text": "b", "label": None}, TEXT])
-    read = tasks.read("classification", path)
+    read = tasks.read_dataset("classification", path)
     assert [e.label for e in read.splits["test"]] == [None, None, "x"]  # type: ignore[union-attr]
 
 
@@ -79,71 +79,77 @@ def test_a_wrong_row_is_named_by_file_and_line(name: str, tmp_path: Path) -> Non
     good: Any = GOOD[kind]
     path = write_task_dir(tmp_path, good, [good[0], row])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 2") as e:
-        tasks.read(kind, path)  # type: ignore[arg-type]
+        tasks.read_dataset(kind, path)  # type: ignore[arg-type]
     assert message in str(e.value)
 
 
 def test_a_label_that_train_does_not_have_is_named_with_its_line(tmp_path: Path) -> None:
     path = write_task_dir(tmp_path / "a", GOOD["classification"], [TEXT, TEXT | {"label": "z"}])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 2: unknown label 'z': .* x, y"):
-        tasks.read("classification", path)
+        tasks.read_dataset("classification", path)
     path = write_task_dir(tmp_path / "b", [TAGGED], [TAGGED | {"tags": ["O", "I-X"]}])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: unknown label 'I-X'"):
-        tasks.read("tagging", path)
+        tasks.read_dataset("tagging", path)
 
 
 def test_one_class_only_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.jsonl: one class only \(x\)"):
-        tasks.read("classification", write_task_dir(tmp_path, [TEXT, TEXT]))
+        tasks.read_dataset("classification", write_task_dir(tmp_path, [TEXT, TEXT]))
 
 
 def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
-        tasks.read("classification", tmp_path / "nowhere")
+        tasks.read_dataset("classification", tmp_path / "nowhere")
     write_jsonl(tmp_path / "train.jsonl", [TEXT])
     with pytest.raises(ValueError, match=r"has no dev\.jsonl: expected train\.jsonl, dev\.jsonl"):
-        tasks.read("classification", tmp_path)
+        tasks.read_dataset("classification", tmp_path)
     write_jsonl(tmp_path / "dev.jsonl", [])
     with pytest.raises(ValueError, match=r"dev\.jsonl is empty"):
-        tasks.read("classification", tmp_path)
+        tasks.read_dataset("classification", tmp_path)
     (tmp_path / "dev.jsonl").write_bytes(b'{"text": "\xff"}\n')
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: not UTF-8"):
-        tasks.read("classification", tmp_path)
+        tasks.read_dataset("classification", tmp_path)
     for name in ("train.json", "dev.json"):
         with pytest.raises(ValueError, match=rf"has no {name}"):
-            tasks.read("qa", tmp_path)
+            tasks.read_dataset("qa", tmp_path)
         write_squad(tmp_path / name, ("a b", [ASKED]))
 
 
 def test_an_empty_text_stays_a_row_and_is_counted(tmp_path: Path) -> None:
     rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
-    read = tasks.read("classification", write_task_dir(tmp_path, rows, [TEXT]))
+    read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows, [TEXT]))
     assert len(read.splits["train"]) == 3
     assert read.notes == [f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"]
 
 
 def test_half_a_character_is_replaced(tmp_path: Path) -> None:
     rows = [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}]
-    read = tasks.read("classification", write_task_dir(tmp_path, rows))
-    assert read.splits["train"][0] == Text("a?", None, "x")
+    read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows))
+    assert read.splits["train"][0] == TextExample("a?", None, "x")
 
 
 def test_new_rows_need_no_label(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
     with pytest.raises(ValueError, match="line 3: no field `text`"):
-        tasks.read_rows("classification", file)
+        tasks.read_unlabeled_examples("classification", file)
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT])
-    assert tasks.read_rows("classification", file) == [Text("a"), Text("a", None, "x")]
+    assert tasks.read_unlabeled_examples("classification", file) == [
+        TextExample("a"),
+        TextExample("a", None, "x"),
+    ]
     with pytest.raises(ValueError, match="does not exist"):
-        tasks.read_rows("classification", tmp_path / "nowhere.jsonl")
+        tasks.read_unlabeled_examples("classification", tmp_path / "nowhere.jsonl")
 
 
 def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a", "label": []}, "", {"text": "b"}])
-    assert list(tasks.stream("classification", file)) == [Text("a"), Text("b")]
+    assert list(tasks.iter_unlabeled_examples("classification", file)) == [
+        TextExample("a"),
+        TextExample("b"),
+    ]
     file = write_jsonl(tmp_path / "new.jsonl", [{"tokens": ["a"], "tags": 1}, {"label": 1}])
-    rows = tasks.stream("tagging", file)
-    assert next(rows) == Tagged(("a",))
+    rows = tasks.iter_unlabeled_examples("tagging", file)
+    assert next(rows) == TaggingExample(("a",))
     with pytest.raises(ValueError, match=r"new\.jsonl, line 2: no field `tokens`"):
         next(rows)
 
@@ -157,12 +163,12 @@ def test_questions_are_read_from_either_version(tmp_path: Path) -> None:
         tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}])
     )
     write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
-    read = tasks.read("qa", tmp_path)
-    right = Question("1", "q", "a b", (Answer("b", 2),))
-    assert read.splits["train"] == [right, Question("7", "r", "c", (), True)]
-    assert read.labels == tasks.ANSWERABLE
+    read = tasks.read_dataset("qa", tmp_path)
+    right = QuestionExample("1", "q", "a b", (Answer("b", 2),))
+    assert read.splits["train"] == [right, QuestionExample("7", "r", "c", (), True)]
+    assert read.labels == tasks.ANSWERABLE_LABELS
     write_squad(tmp_path / "train.json", ("a b", [ASKED]))
-    assert tasks.read("qa", tmp_path).labels == ()
+    assert tasks.read_dataset("qa", tmp_path).labels == ()
 
 
 def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
@@ -172,7 +178,7 @@ def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
     asked = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
     write_squad(tmp_path / "train.json", ("a b a c a", asked))
     write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
-    read = tasks.read("qa", tmp_path)
+    read = tasks.read_dataset("qa", tmp_path)
     found = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
     assert found == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
     notes = [note.removeprefix(f"{tmp_path / 'train.json'}: ") for note in read.notes]
@@ -187,11 +193,11 @@ def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
     row = {"question": "q", "context": "a b"}
     columns = {"answers": {"text": ["b"], "answer_start": [2]}}
     file = write_jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
-    first, second = tasks.read_rows("qa", file)
-    assert first == Question("1", "q", "a b")
-    assert second == Question("x", "q", "a b", (Answer("b", 2),))
+    first, second = tasks.read_unlabeled_examples("qa", file)
+    assert first == QuestionExample("1", "q", "a b")
+    assert second == QuestionExample("x", "q", "a b", (Answer("b", 2),))
     file = write_squad(tmp_path / "new.json", ("a b", [{"id": "x", "question": "q"}]))
-    assert tasks.read_rows("qa", file) == [Question("x", "q", "a b")]
+    assert tasks.read_unlabeled_examples("qa", file) == [QuestionExample("x", "q", "a b")]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +214,7 @@ def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
 def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(content)
     with pytest.raises(ValueError, match=r"new\.json") as e:
-        tasks.read_rows("qa", tmp_path / "new.json")
+        tasks.read_unlabeled_examples("qa", tmp_path / "new.json")
     assert message in str(e.value)
 
 
@@ -226,7 +232,7 @@ def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path
 def test_a_wrong_question_is_named_by_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
     file = write_squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
     with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
-        tasks.read_rows("qa", file)
+        tasks.read_unlabeled_examples("qa", file)
     assert message in str(e.value)
 
 
@@ -238,12 +244,15 @@ def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
     text |= {"options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]]}
     for name in ("train/high/1.txt", "train/middle/all.txt", "train/middle/2.txt", "dev/1.txt"):
         write_jsonl(tmp_path / name, [text])
-    read = tasks.read("choice", tmp_path)
-    once = [Choice("p", "q _", ("a", "b", "c", "d"), 1), Choice("p", "r", ("e", "f", "g", "h"), 0)]
+    read = tasks.read_dataset("choice", tmp_path)
+    once = [
+        ChoiceExample("p", "q _", ("a", "b", "c", "d"), 1),
+        ChoiceExample("p", "r", ("e", "f", "g", "h"), 0),
+    ]
     assert read.splits == {"train": once * 2, "dev": once}
     write_jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
     with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a text of RACE"):
-        tasks.read("choice", tmp_path)
+        tasks.read_dataset("choice", tmp_path)
 
 
 def test_a_tfds_dataset_has_classes_with_names(tmp_path: Path) -> None:
@@ -269,18 +278,22 @@ def test_a_tfds_dataset_has_classes_with_names(tmp_path: Path) -> None:
     rows = [{"sentence1": "é", "sentence2": "b", "label": 1}]
     splits = ["train", "validation", "test"]
     source = write(tmp_path / "a", splits, features | {"label": named}, rows)
-    read = tasks.read("classification", source)
+    read = tasks.read_dataset("classification", source)
     assert read.labels == ("y", "x")
-    assert read.splits == {split: [Text("é", "b", "x")] for split in ("train", "dev", "test")}
+    assert read.splits == {
+        split: [TextExample("é", "b", "x")] for split in ("train", "dev", "test")
+    }
     features = {"tokens": tfds.features.Sequence(tfds.features.Text())}
     features |= {"tags": tfds.features.Sequence(named)}
     rows = [{"tokens": ["a", "b"], "tags": [1, 0]}]
     source = write(tmp_path / "b", ["train", "dev"], features, rows)
-    assert tasks.read("tagging", source).splits["dev"] == [Tagged(("a", "b"), ("x", "y"))]
+    assert tasks.read_dataset("tagging", source).splits["dev"] == [
+        TaggingExample(("a", "b"), ("x", "y"))
+    ]
     with pytest.raises(ValueError, match=r"train, example 0: no field `label`"):
-        tasks.read("classification", source)
+        tasks.read_dataset("classification", source)
     source = write(tmp_path / "c", ["train"], features, rows)
     with pytest.raises(ValueError, match="has the splits train: expected train, and validation"):
-        tasks.read("tagging", source)
+        tasks.read_dataset("tagging", source)
     with pytest.raises(ValueError, match=r"tfds:no_such_set cannot be opened"):
-        tasks.read("tagging", "tfds:no_such_set")
+        tasks.read_dataset("tagging", "tfds:no_such_set")

@@ -103,7 +103,7 @@ def test_the_best_checkpoint_counts_and_is_loaded(
 ) -> None:
     """Of equals the latest; it is kept although newer ones came."""
     made = iter([0.2, 0.9, 0.9, 0.8, 0.3, 0.5])
-    monkeypatch.setattr("bert_jax.tasks.score", lambda *_: {"accuracy": next(made, 0.7)})
+    monkeypatch.setattr("bert_jax.tasks.compute_metrics", lambda *_: {"accuracy": next(made, 0.7)})
     tune(home, tmp_path / "run", run=dict(steps=12, eval_every=2))
     assert written(tmp_path / "run")["best_step"] == 6 == load(tmp_path / "run").step
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as kept:
@@ -121,7 +121,9 @@ def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
     results.write_results(tmp_path / "run", found | {"best_step": other})
     assert load(tmp_path / "run").step == other
     shutil.rmtree(tmp_path / "run/checkpoints" / str(other))
-    with pytest.raises(ValueError, match=rf"of checkpoint {other}, and there are \d: bring it"):
+    with pytest.raises(
+        ValueError, match=rf"checkpoint {other}, which is missing \(found \d\): restore"
+    ):
         load(tmp_path / "run")
 
 
@@ -162,7 +164,7 @@ def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> 
         counts = dict(labels=["a", "b"], test=[[1, 0], [2, i]])
         scores = dict(dev=dict(accuracy=x), test=dict(accuracy=1 - x, loss=x), confusion=counts)
         results.write_results(runs[-1], dict(**said, seed=i, best_step=3, **scores))
-    found = results.gather_seeds(tmp_path, runs)
+    found = results.aggregate_seeds(tmp_path, runs)
     assert found == results.read_results(tmp_path)
     assert found["dev"] == {"accuracy": 0.6}
     assert found["test"] == {"accuracy": 0.4, "loss": 0.6}

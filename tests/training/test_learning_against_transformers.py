@@ -140,7 +140,9 @@ def test_electra() -> None:
     disc.electra.embeddings.word_embeddings.padding_idx = None
     gen.electra.embeddings = disc.electra.embeddings
     gen.generator_lm_head.weight = disc.electra.embeddings.word_embeddings.weight
-    experiment, params = convert.join(hf_reference.imported(disc), hf_reference.imported(gen))
+    experiment, params = convert.join_electra(
+        hf_reference.imported(disc), hf_reference.imported(gen)
+    )
     assert experiment.objective.tied == "all"  # type: ignore[union-attr]
     built = objectives.build(experiment)
     tuned = dataclasses.replace(ELECTRA.optim, **QUICK)

@@ -14,7 +14,7 @@ import pytest
 from bert_jax import config, convert, load, objectives
 from bert_jax.cli import main as cli
 from bert_jax.config import ELECTRA, Experiment, Imported, replace
-from bert_jax.convert.export import export
+from bert_jax.convert.export import export_model
 from bert_jax.data import corpus
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -152,7 +152,7 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
     params = objectives.build(experiment).init(jax.random.key(1))
     first = inference_model.Model(experiment, params, words)
     for part in ("discriminator", "generator"):
-        export(first, made / "tok", "hf", tmp_path / part, part)
+        export_model(first, made / "tok", "hf", tmp_path / part, part)
     import_model.import_folder(
         tmp_path / "discriminator", tmp_path / "joint", generator=tmp_path / "generator"
     )
@@ -185,7 +185,7 @@ def test_the_encoder_cannot_be_asked_for_twice(made: Path, tmp_path: Path, capsy
 def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
     torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
     model = load(made / "first")
-    export(model, made / "first", "hf", tmp_path / "hf")
+    export_model(model, made / "first", "hf", tmp_path / "hf")
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     text = "The [MASK] of the war and the [MASK]."

@@ -16,7 +16,7 @@ def predict(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import load
     from bert_jax.inference import predict
 
-    rows, cut = predict.apply(load(args.model), Path(args.input), Path(args.out))
+    rows, cut = predict.predict_file(load(args.model), Path(args.input), Path(args.out))
     if cut:
         logger.warning("%d of %d texts were longer than the model and cut", cut, rows)
     print(f"predictions for {rows} rows in {args.out}")
@@ -33,22 +33,22 @@ def fill(args: argparse.Namespace, rest: list[str]) -> int:
 
 def embed(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import load
-    from bert_jax.inference.embed import embed
+    from bert_jax.inference.embed import embed_file
 
     layers = "words" if args.layers == "words" else _numbers(args.layers)
     pool = None if args.pool == "none" else args.pool
     out = Path(args.out)
-    texts = embed(load(args.model), Path(args.file), out, layers, pool, args.truncate)
+    texts = embed_file(load(args.model), Path(args.file), out, layers, pool, args.truncate)
     print(f"features of {texts} texts in {out}")
     return 0
 
 
 def probe(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import load
-    from bert_jax.inference.probe import probe, render_probe
+    from bert_jax.inference.probe import probe_layers, render_probe
 
     names = args.layers.split(",") if args.layers else ()
-    found = probe(
+    found = probe_layers(
         load(args.model),
         args.task,
         args.data,
@@ -89,7 +89,7 @@ def export(args: argparse.Namespace, rest: list[str]) -> int:
     from bert_jax import load
     from bert_jax.convert import export
 
-    left_out = export.export(load(args.model), args.model, args.format, args.out, args.part)
+    left_out = export.export_model(load(args.model), args.model, args.format, args.out, args.part)
     for name in left_out:
         print(f"has no place there: {name}")
     print(f"{args.format}: {args.out}")

@@ -14,18 +14,29 @@ from typing import Literal
 import orbax.checkpoint as ocp
 
 from bert_jax import config, convert
-from bert_jax.convert.export.files import Model, copy_tokenizer, write_json, write_tensors
-from bert_jax.convert.export.model_card import card, metrics
-from bert_jax.convert.export.stablehlo import lowered, stablehlo
+from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
+from bert_jax.convert.export.model_card import final_metrics, model_card
+from bert_jax.convert.export.stablehlo import export_network, export_stablehlo
 from bert_jax.utils import io
 
-__all__ = ["FORMATS", "Format", "Model", "export", "lowered", "metrics"]
+__all__ = [
+    "EXPORTERS",
+    "ExportableModel",
+    "Format",
+    "export_model",
+    "export_network",
+    "final_metrics",
+]
 
 Format = Literal["hf", "orbax", "stablehlo"]
 
 
-def export(
-    model: Model, folder: str | Path, format: Format, out: str | Path, part: str | None = None
+def export_model(
+    model: ExportableModel,
+    folder: str | Path,
+    format: Format,
+    out: str | Path,
+    part: str | None = None,
 ) -> list[str]:
     """Write `model`, which was loaded from `folder`, to `out`; returns the names of parameters
     that the format has no place for.
@@ -35,23 +46,25 @@ def export(
     format, or a model that the format cannot hold.
     """
     out = Path(out)
-    if format not in FORMATS:
-        raise ValueError(f"format is {format!r}: expected {', '.join(FORMATS)}")
+    if format not in EXPORTERS:
+        raise ValueError(f"format is {format!r}: expected {', '.join(EXPORTERS)}")
     with io.atomic_dir(out) as new:
-        return FORMATS[format](model, Path(folder), new, part)
+        return EXPORTERS[format](model, Path(folder), new, part)
 
 
 # ---- Hugging Face
 
 
-def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
+def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
     written, tensors, left_out = convert.to_hf(model.config, model.params, part)
     if written["model_type"] in ("roberta", "albert"):
         written |= {"bos_token_id": model.tokenizer.cls_id, "eos_token_id": model.tokenizer.sep_id}
     write_json(out / "config.json", written)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder.max_length)
-    text = card(model, folder, written, left_out)  # half a surrogate pair in a label is no UTF-8
+    text = model_card(
+        model, folder, written, left_out
+    )  # half a surrogate pair in a label is no UTF-8
     (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
     return left_out
 
@@ -59,11 +72,11 @@ def _hf(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
 # ---- Orbax
 
 
-def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
+def _orbax(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
     experiment, params = model.config, model.params
     if part is not None:
         # One tower is an encoder with its head: its config is that of such a folder, imported.
-        encoder, heads, params = convert.part_of(experiment, params, part)
+        encoder, heads, params = convert.select_network(experiment, params, part)
         alone = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
         experiment = config.replace(experiment, encoder=encoder, objective=alone)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -73,8 +86,8 @@ def _orbax(model: Model, folder: Path, out: Path, part: str | None) -> list[str]
     return []
 
 
-FORMATS: dict[str, Callable[[Model, Path, Path, str | None], list[str]]] = {
+EXPORTERS: dict[str, Callable[[ExportableModel, Path, Path, str | None], list[str]]] = {
     "hf": _hf,
     "orbax": _orbax,
-    "stablehlo": stablehlo,
+    "stablehlo": export_stablehlo,
 }

@@ -14,7 +14,7 @@ from bert_jax import convert
 from bert_jax.config import Experiment
 
 
-class Model(Protocol):
+class ExportableModel(Protocol):
     """What `bert_jax.load` returns, as far as an export goes."""
 
     @property

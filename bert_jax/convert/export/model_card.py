@@ -7,11 +7,11 @@ from typing import Any
 
 from bert_jax import config
 from bert_jax.config import Supervised
-from bert_jax.convert.export.files import Model
+from bert_jax.convert.export.files import ExportableModel
 from bert_jax.tasks import results
 from bert_jax.utils import metrics_log
 
-READERS = {  # end of a class's name -> what opens it
+AUTO_CLASSES = {  # end of a class's name -> what opens it
     "MaskedLM": "AutoModelForMaskedLM",
     "PreTraining": "AutoModelForPreTraining",
     "SequenceClassification": "AutoModelForSequenceClassification",
@@ -21,10 +21,12 @@ READERS = {  # end of a class's name -> what opens it
 }
 
 
-def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str]) -> str:
+def model_card(
+    model: ExportableModel, folder: Path, written: dict[str, Any], left_out: list[str]
+) -> str:
     """The model card: recipe, data, steps and metrics, as far as the folder knows them."""
     c, kind = model.config, written["architectures"][0]
-    reader = next((r for end, r in READERS.items() if kind.endswith(end)), "AutoModel")
+    reader = next((r for end, r in AUTO_CLASSES.items() if kind.endswith(end)), "AutoModel")
     size = f"{written['num_hidden_layers']} layers of width {written['hidden_size']}"
     rows = [("architecture", f"{kind}, {size}"), ("vocabulary", f"{written['vocab_size']} pieces")]
     if c.run.init is not None:
@@ -45,7 +47,7 @@ def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str
             *([("masking", _listed(masking))] if masking else []),
             ("optimiser", _listed(config.to_dict(c.optim))),
         ]
-    rows += [(name, f"{value:.4f}") for name, value in metrics(folder).items()]
+    rows += [(name, f"{value:.4f}") for name, value in final_metrics(folder).items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
     return (
@@ -59,7 +61,7 @@ def card(model: Model, folder: Path, written: dict[str, Any], left_out: list[str
     )
 
 
-def metrics(folder: Path) -> dict[str, float]:
+def final_metrics(folder: Path) -> dict[str, float]:
     """What a fine-tuning came to on each split, or else the last evaluation of a run."""
     found: dict[str, Any] = {}
     if (folder / "results.json").is_file():

@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_jax import convert
 from bert_jax.config import Encoder, Supervised
-from bert_jax.convert.export.files import Model, copy_tokenizer, write_json, write_tensors
+from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.task_heads import beam_of
@@ -20,16 +20,18 @@ from bert_jax.objectives import losses
 from bert_jax.utils.pytree import flatten_with_names
 
 
-def stablehlo(model: Model, folder: Path, out: Path, part: str | None) -> list[str]:
-    encoder, heads, params = convert.part_of(model.config, model.params, part)
+def export_stablehlo(
+    model: ExportableModel, folder: Path, out: Path, part: str | None
+) -> list[str]:
+    encoder, heads, params = convert.select_network(model.config, model.params, part)
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
     if task is not None and "label" in params:
-        params = {**params, "label": convert.scaled(params["label"], task)}
-    made, shortest = convert.modules(heads, task), beam_of(task) if task is not None else 0
+        params = {**params, "label": convert.rescale_label_head(params["label"], task)}
+    made, shortest = convert.head_modules(heads, task), beam_of(task) if task is not None else 0
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
     left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *made}]
     weights = {k: v for k, v in weights.items() if k not in left_out}
-    exported = lowered(encoder, made, weights, shortest)
+    exported = export_network(encoder, made, weights, shortest)
     try:
         (out / "model.stablehlo").write_bytes(exported.serialize())
     except ImportError:
@@ -40,11 +42,11 @@ def stablehlo(model: Model, folder: Path, out: Path, part: str | None) -> list[s
     write_tensors(out / "model.safetensors", weights)
     write_json(out / "signature.json", _signature(encoder, exported, shortest))
     copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
-    (out / "README.md").write_text(PORTABLE, encoding="utf-8")
+    (out / "README.md").write_text(README, encoding="utf-8")
     return left_out
 
 
-def lowered(
+def export_network(
     encoder: Encoder,
     heads: Mapping[str, Head],
     weights: dict[str, np.ndarray],
@@ -100,7 +102,7 @@ def _signature(encoder: Encoder, exported: Any, shortest: int) -> dict[str, Any]
     }
 
 
-PORTABLE = """# A compiled encoder
+README = """# A compiled encoder
 
 `model.stablehlo` is a function of weights and token ids, of any batch size and length;
 `model.safetensors` holds the weights. jax and safetensors are all that it needs:

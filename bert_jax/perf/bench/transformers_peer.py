@@ -84,7 +84,7 @@ def family_of(experiment: Experiment) -> str:
     narrow = encoder.embedding_width != encoder.hidden_size and encoder.groups is None
     if isinstance(experiment.objective, ReplacedTokens) or narrow:
         return "electra"
-    return hf_config.family_for(encoder, Masked(sentence_pair=False)).name
+    return hf_config.hf_family(encoder, Masked(sentence_pair=False)).name
 
 
 def network(family: str, encoder: Encoder) -> Any:
@@ -95,7 +95,7 @@ def network(family: str, encoder: Encoder) -> Any:
     else:
         of = rules.FAMILIES[family]
         name = next(name for name in of.classes if name.endswith("ForMaskedLM"))
-        fields = hf_config.write(of, encoder, name, ("mlm",))
+        fields = hf_config.encoder_to_hf_config(of, encoder, name, ("mlm",))
     kind = getattr(transformers, f"{name.removesuffix('ForMaskedLM')}Config")
     for key in ("architectures", "model_type", "dtype"):
         fields.pop(key, None)
