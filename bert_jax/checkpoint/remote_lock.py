@@ -1,117 +1,130 @@
-"""One run at a time in a folder on a bucket, where no lock dies with its owner.
+"""One run at a time in a run directory on a bucket: an object `.lock` with owner and time.
 
-An object that is made only where it is not there says who has the folder; its owner changes it
-every `BEAT` seconds. Who finds it waits: where it changes it is in use, where it does not for
-`LONG` seconds its owner was killed. Clocks are not compared.
+No lock on a bucket ends with its owner. The owner renews the object while it trains; a lock that
+is older than `run.lock_timeout` was left by a killed run, and the next run takes it over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-import os
-import socket
-import threading
+import math
 import time
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from bert_jax.checkpoint.lock import NAME, owner_name
 from bert_jax.utils import remote
 from bert_jax.utils.errors import RunError
 
 logger = logging.getLogger(__name__)
 
-NAME = ".lock"
-BEAT = 20.0  # seconds
-LONG = 90.0  # without a beat the owner is taken for dead
+POLL = 5.0  # seconds between looks at another run's lock
+RENEWALS = 10  # within run.lock_timeout
 
 
-class Lease:
-    """A folder of one's own, for as long as nobody took this run for dead."""
+class LockInfo(NamedTuple):
+    """Content of a lock object."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder, self._path = folder, f"{folder}/{NAME}"
-        self._me = f"process {os.getpid()} on {socket.gethostname()} ({uuid.uuid4().hex[:8]})"
-        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
-        self._ending, self._lost = threading.Event(), ""
+    id: str  # of one run's lock
+    owner: str
+    time: float  # seconds since 1970, by the owner's clock; inf: unknown
 
-    def check(self) -> None:
-        """Failure: another run has the folder now."""
-        if self._lost:
-            raise RunError(
-                f"run.dir {self._folder} was taken over by {self._lost}, which took this run for "
-                "dead: end one of them"
-            )
 
-    def begin(self) -> None:
-        """Take the folder, and give signs of life until the end. ValueError: another run has it,
-        or it cannot be written."""
+class RemoteLock:
+    """Lock of a run directory. The training loop calls `refresh`; the lock has no thread."""
+
+    def __init__(self, folder: str, timeout: float) -> None:
+        self._folder, self._timeout = folder.rstrip("/"), timeout
+        self._path = remote.storage_path(folder) / NAME
+        self._id, self._renewed = uuid.uuid4().hex, 0.0
+
+    @contextlib.contextmanager
+    def hold(self, take_over: bool = False) -> Iterator[None]:
+        """Keep other runs out until the block ends. Waits until another run's lock is older than
+        the timeout; with `take_over` it is taken at once. ValueError: another run renews its lock,
+        or the folder cannot be written."""
         try:
-            self._take()
+            self._acquire(take_over)
         except ValueError:
             raise
-        except Exception as e:  # of the client's three libraries
+        except Exception as e:  # of gcsfs, aiohttp or google-auth
             raise ValueError(
                 f"run.dir {self._folder} cannot be written ({type(e).__name__}: {e}): choose "
-                "another folder"
+                "another --run.dir"
             ) from e
-        self._beating.start()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Exception):  # else it expires
+                lock = self._read()
+                if lock is not None and lock.id == self._id:
+                    self._path.unlink()
 
-    def _take(self) -> None:
-        seen, since = "", time.monotonic()
-        while not remote.create_exclusive(self._path, f"{self._me} 0"):
-            now = remote.read(self._path)
-            if now is None:
-                continue  # its owner ended just now
-            if seen and now != seen:
+    def check(self) -> None:
+        """RunError: another run has taken the lock over."""
+        lock = self._read()
+        if lock is not None and lock.id != self._id:
+            raise RunError(
+                f"run.dir {self._folder} was taken over by {lock.owner}: this run saves no more. "
+                "Stop one of the two runs; if this one paused too long, raise --run.lock_timeout"
+            )
+
+    def refresh(self) -> None:
+        """Renew the lock if a tenth of the timeout has passed. RunError: as `check`."""
+        if time.monotonic() - self._renewed < self._timeout / RENEWALS:
+            return
+        try:
+            self.check()
+            self._path.write_text(self._content())
+            self._renewed = time.monotonic()
+        except RunError:
+            raise
+        except Exception as e:  # the next attempt may succeed
+            logger.warning("%s was not renewed (%s: %s)", self._path, type(e).__name__, e)
+
+    def _acquire(self, take_over: bool) -> None:
+        first, start = None, time.monotonic()
+        while not remote.create_exclusive(self._path, self._content()):
+            lock = self._read()
+            if lock is None:
+                continue  # released a moment ago
+            if first is not None and lock != first:
                 raise ValueError(
-                    f"run.dir {self._folder} is in use by {_owner(now)}: wait until it ends, or "
+                    f"run.dir {self._folder} is in use by {lock.owner}: wait until it ends, or "
                     "choose another --run.dir"
                 )
-            if not seen:
-                said = f"run.dir {self._folder} was left or is in use by {_owner(now)}"
-                logger.info("%s: looking for a sign of life, %g seconds", said, LONG)
-            seen = now
-            if time.monotonic() - since > LONG:
-                logger.warning("%s gives none: the folder is taken over", _owner(now))
-                remote.remove(self._path)
-            else:
-                time.sleep(BEAT / 4)
+            # The two clocks may differ, so a lock that stays the same for the timeout expires too.
+            age = max(time.time() - lock.time, time.monotonic() - start)
+            locked = f"run.dir {self._folder} is locked by {lock.owner}, renewed {age:.0f} s ago"
+            if take_over or age > self._timeout:
+                logger.warning("%s: taking over the lock", locked)
+                self._path.unlink(missing_ok=True)
+                first = None
+                continue
+            if first is None:
+                logger.warning(
+                    "%s: waiting up to %.0f s until it expires (run.lock_timeout); --take-over "
+                    "takes it at once",
+                    *(locked, self._timeout - age),
+                )
+            first = lock
+            time.sleep(min(POLL, self._timeout / RENEWALS))
+        self._renewed = time.monotonic()
 
-    def _beat(self) -> None:
-        beats = 0
-        while not self._ending.wait(BEAT):
-            with contextlib.suppress(Exception):  # the next one may arrive
-                now = remote.read(self._path)
-                if now is not None and not now.startswith(self._me):
-                    self._lost = _owner(now)
-                    logger.error("run.dir %s was taken over by %s", self._folder, now)
-                    return
-                beats += 1
-                remote.write(self._path, f"{self._me} {beats}")
+    def _content(self) -> str:
+        return json.dumps(LockInfo(self._id, owner_name(), time.time())._asdict())
 
-    def end(self) -> None:
-        self._ending.set()
-        self._beating.join()
-        with contextlib.suppress(Exception):  # it is taken over after a while
-            if (remote.read(self._path) or "").startswith(self._me):
-                remote.remove(self._path)
-
-
-def _owner(text: str) -> str:
-    return text.partition(" (")[0][:200]
-
-
-@contextlib.contextmanager
-def hold(folder: str, mine: bool = True) -> Iterator[Lease]:
-    """Keep other runs out of a folder on a bucket; with `mine` False another process of this run
-    does. ValueError: another run has it, or it cannot be written."""
-    lease = Lease(folder.rstrip("/"))
-    if not mine:
-        yield lease
-        return
-    lease.begin()
-    try:
-        yield lease
-    finally:
-        lease.end()
+    def _read(self) -> LockInfo | None:
+        """None: there is no lock."""
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            fields = json.loads(text)
+            return LockInfo(str(fields["id"]), str(fields["owner"])[:200], float(fields["time"]))
+        except (ValueError, TypeError, KeyError):
+            return LockInfo(text, "an unknown run", math.inf)

@@ -1,4 +1,4 @@
-"""The folder of a run, whichever command makes it: begun, or found as it was left."""
+"""The run directory of a training command: create it, or check and resume it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from bert_jax import config
-from bert_jax.checkpoint import lock, remote_lock
+from bert_jax.checkpoint import lock
 from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.checkpoint.remote_lock import RemoteLock
 from bert_jax.config import Experiment
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import initialize
 from bert_jax.utils import io, remote
 
-# What may differ when a run goes on: how far and how often, and the machine, not the result.
+# Fields that may change when a run resumes: its length, its intervals and the hardware.
 RESUMABLE_FIELDS = (
     "run.steps",
     "run.log_every",
@@ -28,6 +28,7 @@ RESUMABLE_FIELDS = (
     "run.epochs",
     "run.evals_per_epoch",
     "run.dir",
+    "run.lock_timeout",
     "run.remat",
     "run.loss_chunks",
     "mesh.data",
@@ -42,69 +43,86 @@ RESUMABLE_FIELDS = (
 
 @contextlib.contextmanager
 def locked_run_dir(
-    experiment: Experiment, tokenizer: Path | Tokenizer, best: str = "-eval_loss"
+    experiment: Experiment,
+    tokenizer: Path | Tokenizer,
+    best: str = "-eval_loss",
+    take_over: bool = False,
 ) -> Iterator[Checkpoints]:
-    """The checkpoints of a run, whose folder is this run's own until the block ends; `best` as
-    there. With several processes all enter. What lies in `bucket.here(run.dir)` is laid on the
-    bucket, where the folder is on one, with every checkpoint and when the block ends.
+    """Lock the run directory until the block ends, create it or check that it can be resumed, and
+    return its checkpoints; `best` as in `Checkpoints`. All processes of a run enter together.
 
-    ValueError: another run is in it, made it, or made more steps than are asked for.
+    The small files of a remote run directory, in `remote.local_cache_path(run.dir)`, are uploaded
+    with every checkpoint and at the end. `take_over` does not wait for a remote lock to expire.
+    ValueError: another run is in the directory or made it, or is past `run.steps`.
     """
-    run, main = experiment.run, jax.process_index() == 0
+    run, is_main = experiment.run, jax.process_index() == 0
     folder = remote.local_cache_path(run.dir)
-    known = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load_tokenizer(tokenizer)
+    loaded = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load_tokenizer(tokenizer)
     initialize.barrier("checked")
-    with _own(run.dir, main) as lay:
-        if main:
-            check_run_dir(folder, experiment, known)  # nobody came in between
+    with _locked(run.dir, run.lock_timeout, is_main, take_over) as (upload, refresh_lock):
+        if is_main:
+            check_run_dir(folder, experiment, loaded)  # again: now no other run can change it
             if not (folder / "config.json").exists():
-                begin(folder, experiment, tokenizer)
-                lay()
-        initialize.barrier("begun")
-        there = remote.remote_path(run.dir)
-        _check_shared(there)
+                write_run_dir(folder, experiment, tokenizer)
+                upload()
+        initialize.barrier("created")
+        storage = remote.storage_path(run.dir)
+        if not (storage / "config.json").exists():
+            raise ValueError(
+                f"run.dir {storage} is not that of the first process: expected a folder that all "
+                "processes share"
+            )
         with Checkpoints(
-            there / "checkpoints", run.max_to_keep, best=best, beside=lay
+            storage / "checkpoints",
+            run.max_to_keep,
+            best=best,
+            upload=upload,
+            refresh_lock=refresh_lock,
         ) as checkpoints:
             if (checkpoints.newest() or 0) > run.steps:
-                more = "steps" if run.epochs is None else "steps or epochs"
+                longer = "--run.steps" if run.epochs is None else "--run.steps or --run.epochs"
                 raise ValueError(
-                    f"the run in {run.dir} is at step {checkpoints.newest()}, run.steps is "
-                    f"{run.steps}: ask for more {more}, or choose another --run.dir"
+                    f"the run in {run.dir} is at step {checkpoints.newest()}, but run.steps is "
+                    f"{run.steps}: raise {longer}, or choose another --run.dir"
                 )
-            if main:  # a run that goes on records what may differ, now that nothing refuses it
-                begin(folder, experiment, tokenizer)
+            if is_main:  # a resumed run records the fields that changed, now that it may resume
+                write_run_dir(folder, experiment, tokenizer)
             yield checkpoints
 
 
 @contextlib.contextmanager
-def _own(path: str, main: bool) -> Iterator[Callable[[], None]]:
-    """Keep other runs out of a run folder; what lays its small files where they belong."""
+def _locked(
+    path: str, timeout: float, is_main: bool, take_over: bool
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """Lock a run directory. Returns two functions: upload its small files, and refresh the lock;
+    they do nothing for a local directory, or in processes other than the first."""
     if not remote.is_remote(path):
-        with lock.run_lock(Path(path), main):
-            yield lambda: None
+        with lock.run_lock(Path(path), is_main):
+            yield lambda: None, lambda: None
         return
-    with remote_lock.hold(path, main) as mine:
+    if not is_main:
+        yield lambda: None, lambda: None
+        return
+    remote_lock = RemoteLock(path, timeout)
 
-        def lay() -> None:
-            if main:
-                mine.check()
-                remote.upload(path)
+    def upload() -> None:
+        remote_lock.check()
+        remote.upload(path)
 
-        if main:
-            remote.download(path)
+    with remote_lock.hold(take_over):
+        remote.download(path)
         try:
-            yield lay
+            yield upload, remote_lock.refresh
         except BaseException:
-            with contextlib.suppress(Exception):  # the error is what matters
-                lay()
+            with contextlib.suppress(Exception):  # the first error matters more
+                upload()
             raise
-        lay()
+        upload()
 
 
-def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
-    """Write the config and the tokenizer, each at once and in this order, so that a run that
-    is killed in between begins again with the same command."""
+def write_run_dir(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> None:
+    """Write the config and the tokenizer, each atomically and in this order, so that the same
+    command can resume a run that was killed in between."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save_config(experiment, folder / "config.json")
     if not (folder / "tokenizer").exists():
@@ -115,38 +133,35 @@ def begin(folder: Path, experiment: Experiment, tokenizer: Path | Tokenizer) -> 
                 shutil.copytree(tokenizer, new, dirs_exist_ok=True)
 
 
-def _check_shared(folder: Path | Any) -> None:
-    """ValueError: the folder that the first process began cannot be seen here."""
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"run.dir {folder} is not the first process's: expected a folder that all processes "
-            "share"
-        )
-
-
 def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
-    """A run folder is new, or was made by the same config but for `FREE`, and tokenizer."""
-    name = experiment.run.dir  # which may be that of a folder on a bucket
+    """ValueError unless the run directory is new, or was made with the same tokenizer and config;
+    the `RESUMABLE_FIELDS` may differ. `folder` holds the small files of `run.dir`."""
+    name = experiment.run.dir
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ValueError(f"run.dir {name} is a file: expected a folder")
     if not (folder / "config.json").exists():
         if any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise ValueError(f"run.dir {name} is not empty and no run: choose another folder")
+            raise ValueError(
+                f"run.dir {name} is not empty and is not a run directory: choose another --run.dir"
+            )
         return
-    before = config.read_config(folder / "config.json")
-    changed = config.differences(before, experiment)
-    refused = {name: values for name, values in changed.items() if name not in RESUMABLE_FIELDS}
+    saved = config.read_config(folder / "config.json")
+    changed = config.differences(saved, experiment)
+    refused = {field: values for field, values in changed.items() if field not in RESUMABLE_FIELDS}
     if refused:
-        listed = "; ".join(f"{n} was {a!r}, now {b!r}" for n, (a, b) in refused.items())
+        listed = "; ".join(f"{field} was {a!r}, now {b!r}" for field, (a, b) in refused.items())
         raise ValueError(
             f"run.dir {name} was made by another config: {listed}. "
-            "Choose another --run.dir, or ask for what it was"
+            "Choose another --run.dir, or restore the original values"
         )
-    own = folder / "tokenizer"  # missing where the run was killed as it began
-    if own.exists() and tokenizers.load_tokenizer(own).fingerprint != tokenizer.fingerprint:
+    saved_tokenizer = folder / "tokenizer"  # missing if the run was killed while it was created
+    if (
+        saved_tokenizer.exists()
+        and tokenizers.load_tokenizer(saved_tokenizer).fingerprint != tokenizer.fingerprint
+    ):
         raise ValueError(
             f"the tokenizer in {name} is not that of the corpus {experiment.data.path}: "
-            "go on with the corpus that the run began with"
+            "resume with the corpus of the first start"
         )

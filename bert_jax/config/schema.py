@@ -150,6 +150,8 @@ class Run:
     remat: Literal["none", "dots", "full"] = "none"
     # Number of chunks of the batch in which vocabulary logits are computed, to save memory.
     loss_chunks: int = 1
+    # Age in seconds at which the lock of a run directory on gs:// is taken over.
+    lock_timeout: float = 600.0
     # Model to start from; its encoder and parameters are used.
     init: str | None = None
 
@@ -161,6 +163,7 @@ class Run:
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
             "evals_per_epoch": (evals is None or evals > 0, "above 0"),
             "seed": (self.seed >= 0, "at least 0"),
+            "lock_timeout": (self.lock_timeout > 0, "above 0"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
         }
         check_ranges("run", self, checks)

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_jax.config import Data, Encoder, Experiment, Masked, Stage, replace
-from bert_jax.data import loader
+from bert_jax.data import corpus_cache, loader
 from bert_jax.data.corpus import Corpus, open_corpus
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.utils import remote
 
 
 class StageData(NamedTuple):
@@ -81,7 +80,7 @@ def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
             "make a corpus with `bert-jax prepare`"
         )
     if asked.path is not None:
-        return [open_corpus(remote.cached_download(asked.path))], None
+        return [open_corpus(corpus_cache.cached_download(asked.path))], None
     corpora, weights = [], []
     for part in str(asked.mix).split(","):
         path, _, weight = part.rpartition("=")
@@ -91,7 +90,7 @@ def open_corpora(asked: Data) -> tuple[list[Corpus], list[float] | None]:
             weights.append(0.0)
         if not path or not 0 < weights[-1] < float("inf"):
             raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, the weight above 0")
-        corpora.append(open_corpus(remote.cached_download(path)))
+        corpora.append(open_corpus(corpus_cache.cached_download(path)))
     return corpora, weights
 
 

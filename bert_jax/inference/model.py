@@ -22,6 +22,7 @@ from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.objectives.losses import project
 from bert_jax.tasks import results
+from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
 
 PREDICT_BATCH_SIZE = 32  # computed together by `predict`
@@ -57,7 +58,7 @@ def load(path: str | Path) -> Model:
         step = _best_step(folder, found, checkpoints.steps())
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = manager.abstract(like, jax.tree.map(lambda _: here, like))
+    shapes = pytree.abstract(like, jax.tree.map(lambda _: here, like))
     params = checkpoints.restore_params(step, shapes)
     threshold = 0.0 if found is None else found.get("threshold", 0.0)
     return Model(experiment, params, tokenizer, step, threshold)

@@ -32,7 +32,7 @@ from bert_jax.utils import io, remote
 logger = logging.getLogger(__name__)
 
 
-def finetune(asked: Experiment, seeds: int = 1) -> int | None:
+def finetune(asked: Experiment, seeds: int = 1, take_over: bool = False) -> int | None:
     """Train `asked` (see `recipe.for_model`) to its last step, once or with several seeds, and
     write the results; returns the signal that stopped it before, if one did. What is finished
     already is left as it is.
@@ -54,22 +54,21 @@ def finetune(asked: Experiment, seeds: int = 1) -> int | None:
     for note in task.notes:
         logger.info(note)
     if seeds == 1:
-        return train_one_seed(task, task.experiment)
+        return train_one_seed(task, task.experiment, take_over)
     each = [config_of_seed(task.experiment, i) for i in range(seeds)]
     for experiment in each:
         run_dir.check_run_dir(
             remote.local_cache_path(experiment.run.dir), experiment, task.tokenizer
         )
     for experiment in each:
-        signal = train_one_seed(task, experiment)
+        signal = train_one_seed(task, experiment, take_over)
         if signal is not None:
             return signal
     if jax.process_index() == 0:
         results.aggregate_seeds(
             folder, [remote.local_cache_path(experiment.run.dir) for experiment in each]
         )
-        if remote.is_remote(asked.run.dir):
-            remote.upload(asked.run.dir)
+        remote.upload(asked.run.dir)
     return None
 
 
@@ -78,7 +77,9 @@ def config_of_seed(experiment: Experiment, i: int) -> Experiment:
     return config.replace(experiment, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
 
 
-def train_one_seed(task: FinetuneTask, experiment: Experiment) -> int | None:
+def train_one_seed(
+    task: FinetuneTask, experiment: Experiment, take_over: bool = False
+) -> int | None:
     """One run: to its last step, then the results of its best checkpoint."""
     folder, run = remote.local_cache_path(experiment.run.dir), experiment.run
     run_dir.check_run_dir(folder, experiment, task.tokenizer)
@@ -99,7 +100,7 @@ def train_one_seed(task: FinetuneTask, experiment: Experiment) -> int | None:
     rows = task.batches(experiment, "train", sharding.process_slices(mesh))
     best = f"eval_{task.headline}"
     with (
-        run_dir.locked_run_dir(experiment, task.tokenizer, best) as checkpoints,
+        run_dir.locked_run_dir(experiment, task.tokenizer, best, take_over) as checkpoints,
         PreemptionHandler() as stop,
     ):
         train.fit(

@@ -16,9 +16,9 @@ from bert_jax.training.guard import PreemptionHandler
 from bert_jax.utils import remote
 
 
-def pretrain(asked: Experiment, profile: int = 0) -> int | None:
+def pretrain(asked: Experiment, profile: int = 0, take_over: bool = False) -> int | None:
     """Train `asked` to its last step; returns the signal that stopped it before, if one did.
-    `profile` steps leave a trace (profile.py).
+    `profile` steps leave a trace (profile.py); `take_over` as in `locked_run_dir`.
 
     Everything that can be wrong with the request is found before the run folder is made.
     ValueError: a folder that is no corpus, corpora of different tokenizers, rows longer than
@@ -45,7 +45,9 @@ def pretrain(asked: Experiment, profile: int = 0) -> int | None:
         return train.evaluate(steps, objective, params, held_out.one_pass(most))
 
     with (
-        run_dir.locked_run_dir(experiment, opened[0].path / "tokenizer") as checkpoints,
+        run_dir.locked_run_dir(
+            experiment, opened[0].path / "tokenizer", take_over=take_over
+        ) as checkpoints,
         PreemptionHandler() as stop,
     ):
         train.fit(

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from bert_jax import optim
-from bert_jax.checkpoint.manager import Checkpoints, abstract
+from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.distributed import constraints, sharding
 from bert_jax.objectives import Objective, total
@@ -29,6 +29,7 @@ from bert_jax.training import guard
 from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
 from bert_jax.training.metrics_writer import MetricsWriter
 from bert_jax.training.profiler import Profiler
+from bert_jax.utils import pytree
 from bert_jax.utils.errors import RunError
 from bert_jax.utils.types import Batch
 
@@ -114,7 +115,7 @@ def build_steps(config: Experiment, objective: Objective, mesh: jax.sharding.Mes
         out_shardings=whole,
     )
     return CompiledSteps(
-        like=abstract(shapes, where),
+        like=pytree.abstract(shapes, where),
         init=BoundSeed(jax.jit(once, in_shardings=whole, out_shardings=where), seed),
         train=BoundSeed(train, seed),
         evaluate=BoundSeed(evaluate, seed),
@@ -291,6 +292,7 @@ def fit(
             # The step before is fetched while this one runs: the device never waits for the
             # host, and the host is never more than one step ahead.
             log.flush()
+            checkpoints.refresh_lock()
             tally.update(step, metrics)
             last = stop.should_stop() or step == run.steps
             scoring = step % run.eval_every == 0 or step == run.steps

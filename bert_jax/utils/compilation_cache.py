@@ -1,4 +1,4 @@
-"""JAX's compile cache on disk: where it is, and without it."""
+"""Enable or temporarily disable JAX's persistent compilation cache."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from bert_jax.utils import io
 
 
 def enable() -> None:
-    """For this process and those it starts, before JAX is imported: programs are kept in
-    JAX_COMPILATION_CACHE_DIR (empty: nowhere), else in our own cache."""
+    """Enable the cache for this process and its children; call it enabled JAX is imported. The
+    folder is JAX_COMPILATION_CACHE_DIR (empty: no cache), or `compiled` in `io.cache_dir()`."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(io.cache_dir() / "compiled"))
 
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """Everything is compiled anew: where the time of compiling is asked for, and for devices
-    that are not there, whose programs no cache can load."""
+    """Compile everything anew: to measure compile time, and for the programs of absent devices,
+    which no cache can load."""
     import jax
 
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
+        jax.config.update("jax_enable_compilation_cache", enabled)

@@ -1,11 +1,11 @@
-"""What ends a command with status 1 and a message."""
+"""The error that ends a command with status 1 and a message."""
 
 import errno
 
 
 class RunError(RuntimeError):
-    """Neither the user's input nor a defect: a disk that stays full, numbers that stay bad.
-    Says what happened, what is safe, and what to do."""
+    """A run cannot continue, by neither the user's input nor a bug: the disk is full, or updates
+    stay non-finite. The message says what happened, what is safe and what to do."""
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of an OSError that is no defect either
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError that is no bug either

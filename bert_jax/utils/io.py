@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and never written over in silence."""
+"""Files and folders that are written atomically, and never overwritten by mistake."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CACHE = "BERT_JAX_CACHE"  # the variable: where what can be made again is kept
+CACHE = "BERT_JAX_CACHE"  # environment variable with the cache folder
 
 
 def cache_dir() -> Path:
-    """Compiled programs and copied corpora: in `BERT_JAX_CACHE`, else with the user's other
-    caches."""
+    """Folder for compiled programs and downloaded corpora: `BERT_JAX_CACHE`, or `bert_jax` in
+    the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(os.environ.get(CACHE) or os.path.join(home, "bert_jax"))
 
@@ -30,8 +31,8 @@ def require_new(out: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
-    """A hidden sibling of `out` that becomes `out` when the block ends well, and goes away
-    otherwise, Ctrl-C and SIGTERM included. ValueError: `out` is there and not empty."""
+    """A hidden sibling of `out` that is renamed to `out` at the end of the block, or removed after
+    an error, Ctrl-C or SIGTERM. ValueError: `out` exists and is not empty."""
     require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -47,12 +48,12 @@ def atomic_dir(out: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path | Any, text: str) -> None:
-    """Replace a file at once: a reader, or a restart after a kill, sees the old or the new.
-    OSError: it cannot be written, and the old one is still there. A path of etils is an object
-    on a bucket."""
-    if not isinstance(path, Path):
-        path.write_text(text)  # whole or not at all, as objects are
+    """Replace a file atomically: a reader, or a restart after a kill, sees the old or the new text.
+    `path` may be an `epath.Path`. OSError: it cannot be written, and the old file is unchanged."""
+    if "://" in str(path):
+        path.write_text(text)  # objects on a bucket are always replaced atomically
         return
+    path = Path(path)
     new = path.with_name(f".{path.name}.new")
     try:
         with new.open("w", encoding="utf-8") as f:
@@ -62,25 +63,36 @@ def write_text(path: Path | Any, text: str) -> None:
         new.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            new.unlink()  # what is left of it takes room on a full disk
+            new.unlink()  # it takes space on a full disk
         raise
+
+
+def free_bytes(folder: Path | Any) -> int | None:
+    """Free bytes on the disk of `folder`, None if the folder is missing. A bucket has no limit,
+    and its folders need not exist."""
+    if "://" in str(folder):
+        return sys.maxsize
+    if not folder.is_dir():
+        return None
+    disk = shutil.disk_usage(folder)
+    return disk.free if disk.total else sys.maxsize  # some network file systems report zeros
 
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM as an exception, unless somebody else handles it already."""
+    """Turn SIGTERM into SystemExit, unless it has another handler."""
 
     def stop(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
-    mine = (
+    install = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     )
-    if mine:
+    if install:
         signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        if mine:
+        if install:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

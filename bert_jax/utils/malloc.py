@@ -1,4 +1,4 @@
-"""The process's memory on a CPU."""
+"""Settings of glibc's malloc for training on a CPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ctypes
 import os
 from glob import glob
 
-# Numbers of malloc.h, and what they are set to.
+# Option of malloc.h: (number, value).
 SETTINGS = {
-    "M_ARENA_MAX": (-8, 1),  # threads share one heap; another one's blocks end at 64 MiB
+    "M_ARENA_MAX": (-8, 1),  # threads share one heap; blocks of other heaps end at 64 MiB
     "M_MMAP_MAX": (-4, 0),  # large blocks come from the heap too ...
-    "M_TRIM_THRESHOLD": (-1, -1),  # ... which is never given back
-    "M_TOP_PAD": (-2, 1 << 28),  # and grows in large steps
+    "M_TRIM_THRESHOLD": (-1, -1),  # ... which is never returned to the kernel ...
+    "M_TOP_PAD": (-2, 1 << 28),  # ... and grows in large steps
 }
 
 
@@ -19,11 +19,11 @@ ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/kf
 
 
 def tune() -> None:
-    """Keeps what is freed for the next step, where a CPU computes and the C library is GNU's.
+    """Keep freed memory for the next training step, if the CPU computes and the C library is GNU's.
 
-    XLA asks for a step's buffers anew each time, and GNU's allocator returns large ones to the
-    kernel, which hands out every page cleared: a fifth of a BERT-small step on a CPU. For a
-    process that trains; before jax starts its threads, each of which would have its own heap.
+    XLA allocates a step's buffers anew each time. By default glibc returns large ones to the
+    kernel, which clears every page that it hands out: a fifth of a BERT-small step on a CPU. Call
+    this before jax starts its threads, each of which would have its own heap.
     """
     if os.environ.get("JAX_PLATFORMS") != "cpu" and any(glob(path) for path in ACCELERATORS):
         return

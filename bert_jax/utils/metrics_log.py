@@ -1,4 +1,4 @@
-"""Reading what a run wrote about itself: `metrics.jsonl` and `timing.jsonl`."""
+"""Read a run's `metrics.jsonl` and `timing.jsonl`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; a last line that was cut by a kill is left out, and
-    NaN stands for a number that was not finite."""
+    """The lines of a run's `metrics.jsonl`, with NaN for numbers that were not finite. A last line
+    that a kill cut short is left out. ValueError: no such file, or not written by a run."""
     if not (folder / "metrics.jsonl").is_file():
         raise ValueError(f"{folder} holds no metrics.jsonl: expected a run folder")
     lines = metric_lines(folder / "metrics.jsonl")
@@ -22,7 +22,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def metric_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines that were ended. ValueError: one that no run wrote."""
+    """The complete lines of `metrics.jsonl`. ValueError: one is not an object of numbers."""
     lines = []
     for number, raw in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
@@ -33,26 +33,26 @@ def metric_lines(path: Path) -> list[dict[str, Any]]:
         if not numbers or not isinstance(line.get("step"), int):
             raise ValueError(
                 f"{path} line {number}: expected a JSON object of numbers with a step; "
-                "mend or remove the line"
+                "fix or remove the line"
             )
         lines.append(line)
     return lines
 
 
 def _is_number(value: Any) -> bool:
-    """NaN is one; an integer that no float can hold is not."""
+    """Whether a JSON value is a number: NaN is one, an integer of more than 64 bits is not."""
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     return whole or isinstance(value, float)
 
 
 def goodput(folder: Path) -> dict[str, float]:
-    """Seconds of a run by what they went to, over all its restarts, from `timing.jsonl`.
+    """Seconds of a run by activity, over all its restarts, from `timing.jsonl`.
 
     steps     dispatching and computing steps that count
-    lost      steps that were done again after a kill
-    wait      for data, within steps of both kinds
-    and init, restore, compile, evaluate, save: the host's time in each. What a kill cut off
-    since the last line, and the time before the loop, are in none of them.
+    lost      steps that were repeated after a kill
+    wait      for data, within both kinds of steps
+    and init, restore, compile, evaluate, save: the host's time in each. Time before the loop, and
+    time between the last line and a kill, is not counted.
     """
     spent: dict[str, float] = {"steps": 0.0, "lost": 0.0, "wait": 0.0}
     parts: list[tuple[int, int, float]] = []  # after a step, up to a step, seconds
@@ -73,7 +73,7 @@ def goodput(folder: Path) -> dict[str, float]:
 
 
 def _timings(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of the file; a kill may have cut some."""
+    """The complete lines of the file; a kill may have cut some short."""
     lines = []
     for raw in path.read_bytes().split(b"\n") if path.exists() else ():
         with contextlib.suppress(ValueError, RecursionError):
@@ -83,7 +83,7 @@ def _timings(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_time(line: Any) -> bool:
-    """Whether a line of `timing.jsonl` is as `RunLog` writes it."""
+    """Whether a line of `timing.jsonl` has the form that `MetricsWriter` writes."""
     if not isinstance(line, dict) or not isinstance(line.get("what"), str):
         return False
     steps = line["what"] == "steps"

@@ -1,6 +1,6 @@
-"""Named leaves of a pytree, and rules over their names that must cover every leaf.
+"""Names of pytree leaves, and rules over names that must cover every leaf.
 
-A leaf's name is its path joined by slashes, `encoder/layers/attention/query/kernel`.
+A leaf's name is its path joined by slashes: `encoder/layers/attention/query/kernel`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ Tree = Any  # a nested dict of arrays
 
 
 def path_str(path: tuple[Any, ...]) -> str:
+    """The name of a leaf, from its jax key path."""
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def flatten_with_names(tree: Tree) -> dict[str, Any]:
-    """Name -> leaf, in the order of the tree."""
+    """Name -> leaf, in tree order."""
     return {path_str(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def map_with_names(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """`jax.tree.map` whose function is handed the leaf's name first."""
+    """`jax.tree.map` of a function that takes the leaf's name as its first argument."""
     return jax.tree_util.tree_map_with_path(lambda p, *xs: f(path_str(p), *xs), tree, *rest)
 
 
 def first_match(rules: Sequence[tuple[str, T]], name: str) -> T:
-    """The value of the first rule whose pattern is found in the name; a rule must exist."""
+    """The value of the first rule whose pattern occurs in the name. ValueError: no rule does."""
     for pattern, value in rules:
         if re.search(pattern, name):
             return value
@@ -38,15 +39,22 @@ def first_match(rules: Sequence[tuple[str, T]], name: str) -> T:
 
 
 def is_stacked(name: str) -> bool:
-    """Whether axis 0 of the leaf counts groups of layers (the encoder's stack)."""
+    """Whether axis 0 of the leaf is the parameter group (the encoder's stacked layers)."""
     return "/layers/" in f"/{name}"
 
 
 def is_embedding_table(name: str) -> bool:
-    """Whether axis 0 of the leaf counts tokens of the vocabulary."""
+    """Whether axis 0 of the leaf is the vocabulary."""
     return re.search(r"(embeddings/word|(mlm|sbo)/bias)$", name) is not None
 
 
+def abstract(tree: Tree, shardings: Tree) -> Tree:
+    """A tree of `jax.ShapeDtypeStruct`: shapes and types of `tree`, with `shardings`."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
 def count(tree: Tree) -> int:
-    """Number of scalars in all leaves."""
+    """Total number of elements in all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

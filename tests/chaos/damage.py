@@ -1,5 +1,5 @@
-"""Random damage to the newest checkpoint: it is noticed and the one before used, or it is
-harmless; never another number, never a beginning at step 0.
+"""Damage the newest checkpoint at random: either the damage is detected and the checkpoint before
+it is used, or it is harmless. No run may resume with other numbers or start again at step 0.
 
     python tests/chaos/damage.py [--cases 200] [--seed 0]
 """
@@ -31,7 +31,7 @@ Random = random.Random
 
 
 def state(step: int) -> dict[str, Any]:
-    """A small state as that of a run: parameters, moments, counts."""
+    """A small training state: parameters, moments, counts."""
     rng = np.random.default_rng(step)
     shapes = {"word": (50, 8), "kernel": (2, 8, 8), "bias": (2, 8)}
 
@@ -42,40 +42,40 @@ def state(step: int) -> dict[str, Any]:
     return {"step": jnp.int32(step), "params": draw(), "opt": opt}
 
 
-def begin(folder: Path) -> Path:
-    """The checkpoints of a run of three saves."""
+def save_run(folder: Path) -> Path:
+    """Save three steps; returns the checkpoints folder."""
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step in STEPS:
             checkpoints.save(step, state(step), config.BERT, {"eval_loss": 9.0 - step / 10})
     return folder / "checkpoints"
 
 
-def _files(checkpoints: Path, rng: Random) -> Path:
-    """One file of the newest step."""
+def _random_file(checkpoints: Path, rng: Random) -> Path:
+    """A random file of the newest step."""
     files = sorted(p for p in (checkpoints / str(STEPS[-1])).rglob("*") if p.is_file())
     return rng.choice(files)
 
 
 def truncate(checkpoints: Path, rng: Random) -> Path:
-    file = _files(checkpoints, rng)
+    file = _random_file(checkpoints, rng)
     file.write_bytes(file.read_bytes()[: rng.randrange(max(file.stat().st_size, 1))])
     return file
 
 
 def empty(checkpoints: Path, rng: Random) -> Path:
-    file = _files(checkpoints, rng)
+    file = _random_file(checkpoints, rng)
     file.write_bytes(b"")
     return file
 
 
 def remove(checkpoints: Path, rng: Random) -> Path:
-    file = _files(checkpoints, rng)
+    file = _random_file(checkpoints, rng)
     file.unlink()
     return file
 
 
 def flip(checkpoints: Path, rng: Random) -> Path:
-    file = _files(checkpoints, rng)
+    file = _random_file(checkpoints, rng)
     content = bytearray(file.read_bytes())
     if content:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -84,8 +84,8 @@ def flip(checkpoints: Path, rng: Random) -> Path:
 
 
 def swap(checkpoints: Path, rng: Random) -> Path:
-    """A file of an older step in place of the newest's of its name, or of any other."""
-    file = _files(checkpoints, rng)
+    """Overwrite a file of the newest step by one of an older step: of the same name, or any."""
+    file = _random_file(checkpoints, rng)
     older = checkpoints / str(rng.choice(STEPS[:-1]))
     same = older / file.relative_to(checkpoints / str(STEPS[-1]))
     others = sorted(p for p in older.rglob("*") if p.is_file())
@@ -94,7 +94,7 @@ def swap(checkpoints: Path, rng: Random) -> Path:
 
 
 def swap_step(checkpoints: Path, rng: Random) -> Path:
-    """A whole older step under the newest's name."""
+    """Replace the newest step by an older one."""
     newest = checkpoints / str(STEPS[-1])
     shutil.rmtree(newest)
     shutil.copytree(checkpoints / str(rng.choice(STEPS[:-1])), newest)
@@ -119,9 +119,9 @@ def same(a: Any, b: Any) -> bool:
     )
 
 
-def case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
-    """Damage a copy, open it as a run that goes on does -> what happened, which file.
-    AssertionError: other numbers than were saved, or none."""
+def run_case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
+    """Damage a copy and resume from it; returns "detected" or "harmless", and the damaged file.
+    AssertionError: the restored numbers are not the saved ones."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(shutil.copytree(clean, Path(folder) / "checkpoints"))
         file = str(DAMAGES[damage](checkpoints, rng).relative_to(checkpoints))
@@ -130,14 +130,14 @@ def case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
         logging.getLogger("bert_jax").addHandler(handler)
         with Checkpoints(checkpoints) as opened:
             step = opened.newest()
-            assert step in STEPS[1:], f"{file} {damage}: goes on from {step}"
-            found = opened.restore(step, jax.eval_shape(lambda: state(step)))
+            assert step in STEPS[1:], f"{file} {damage}: resumed from {step}"
+            restored = opened.restore(step, jax.eval_shape(lambda: state(step)))
         logging.getLogger("bert_jax").removeHandler(handler)
-        assert same(found, state(step)), f"{file} {damage}: other numbers"
+        assert same(restored, state(step)), f"{file} {damage}: other numbers"
         if step == STEPS[-1]:
             return "harmless", file
-        assert f"checkpoints/{STEPS[-1]} is" in log.getvalue(), f"{file} {damage}: not named"
-        return "noticed", file
+        assert f"checkpoints/{STEPS[-1]} is" in log.getvalue(), f"{file} {damage}: not reported"
+        return "detected", file
 
 
 def main() -> None:
@@ -149,17 +149,17 @@ def main() -> None:
     rng = Random(args.seed)
     counts: dict[str, collections.Counter[str]] = {d: collections.Counter() for d in DAMAGES}
     with tempfile.TemporaryDirectory() as folder:
-        clean = begin(Path(folder))
+        clean = save_run(Path(folder))
         for i in range(args.cases):
             damage = list(DAMAGES)[i % len(DAMAGES)]
             try:
-                result, _ = case(clean, damage, rng)
+                result, _ = run_case(clean, damage, rng)
             except AssertionError as e:
                 sys.exit(f"case {i}: {e}")
             counts[damage][result] += 1
-    print(f"{'damage':36} noticed harmless")
+    print(f"{'damage':36} detected harmless")
     for damage, count in counts.items():
-        print(f"{damage:36} {count['noticed']:7} {count['harmless']:8}")
+        print(f"{damage:36} {count['detected']:8} {count['harmless']:8}")
 
 
 if __name__ == "__main__":

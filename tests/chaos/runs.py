@@ -1,4 +1,4 @@
-"""Tiny runs of the five families as processes of their own, and what they leave."""
+"""Tiny pre-training runs of the five families in their own processes, and their results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax, when a state is read to compare
 ROOT = Path(__file__).parents[2]
-FAMILIES = {  # family: kind of tokenizer, segments
+FAMILIES = {  # family: (tokenizer kind, segments)
     "bert": ("wordpiece", "nsp"),
     "albert": ("unigram", "sop"),
     "roberta": ("bpe", "full"),
@@ -39,18 +39,18 @@ def bert_jax(*args: object) -> list[str]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """A compile cache makes a start cheap; one device, whatever the caller has."""
+    """Environment variables: a compilation cache for cheap starts, and one CPU device."""
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(root / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return kept | cache | {"JAX_PLATFORMS": "cpu"}
+    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return inherited | cache | {"JAX_PLATFORMS": "cpu"}
 
 
 def prepare(root: Path, family: str) -> Path:
-    """A small corpus of the sample text."""
+    """Prepare a small corpus from the sample text; returns its folder."""
     kind, segments = FAMILIES[family]
     text, tokenizer, out = root / "text.txt", root / f"tok-{family}", root / f"corpus-{family}"
     if not text.exists():
@@ -67,29 +67,29 @@ def prepare(root: Path, family: str) -> Path:
 
 
 def pretrain(family: str, corpus: Path, run: Path, processes: int = 1) -> list[list[str]]:
-    """The command of each process."""
-    often = ("--run.log-every", 1, "--run.save-every", SAVE_EVERY, "--run.seed", 3)
+    """The command line of each process."""
+    intervals = ("--run.log-every", 1, "--run.save-every", SAVE_EVERY, "--run.seed", 3)
     config = ROOT / f"configs/tiny_{family}.py"
-    where = ("--data.path", corpus, "--run.dir", run, "--run.steps", STEPS)
-    one = bert_jax("pretrain", config, *where, *often)
+    paths = ("--data.path", corpus, "--run.dir", run, "--run.steps", STEPS)
+    command = bert_jax("pretrain", config, *paths, *intervals)
     if processes == 1:
-        return [one]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        at = f"localhost:{free.getsockname()[1]}"
-    several = ["--coordinator", at, "--processes", str(processes), "--process"]
-    return [[*one, *several, str(i)] for i in range(processes)]
+        return [command]
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        address = f"localhost:{s.getsockname()[1]}"
+    several = ["--coordinator", address, "--processes", str(processes), "--process"]
+    return [[*command, *several, str(i)] for i in range(processes)]
 
 
 class Process:
-    """One start of a run, by one process or several, and where it is as seen from its folder."""
+    """One start of a run in one or several processes; its phase is read from its run directory."""
 
     def __init__(self, commands: list[list[str]], run: Path, env: dict[str, str]) -> None:
-        self.run, self.begun = run, time.monotonic()
+        self.run, self.started = run, time.monotonic()
         self._lines = len(self._timing())
-        self.newest = max((s for s in self._steps() if self._vouched(s)), default=0)
-        self._stderr = run.with_suffix(".stderr")
-        with self._stderr.open("w") as stderr:
+        self.newest = max((s for s in self._steps() if self._has_manifest(s)), default=0)
+        self._stderr_file = run.with_suffix(".stderr")
+        with self._stderr_file.open("w") as stderr:
             self._popen, *self._others = (
                 subprocess.Popen(
                     command,
@@ -102,14 +102,14 @@ class Process:
                 for command in commands
             )
 
-    def wait_for(self, seen: Callable[[], bool], then: float = 0.0) -> bool:
-        """Until something is seen and some seconds more; False: the process ended before."""
-        while not seen():
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 0.0) -> bool:
+        """Wait until `condition` holds and `seconds` more; False: the process ended first."""
+        while not condition():
             if self._popen.poll() is not None:
                 return False
             time.sleep(POLL)
         try:
-            self._popen.wait(then)
+            self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return True
         return False
@@ -118,23 +118,23 @@ class Process:
         os.kill(self._popen.pid, signal)
 
     def kill(self, rng: random.Random) -> bool:
-        """SIGKILL one; the others end by themselves. Whether all ended badly, as they must."""
-        hit = rng.choice([self._popen, *self._others])
-        hit.kill()
-        others = [p.wait(200) for p in (self._popen, *self._others) if p is not hit]
-        return hit.wait() == -SIGKILL and 0 not in others
+        """Send SIGKILL to one process; the others end by themselves. True if none ended with 0."""
+        victim = rng.choice([self._popen, *self._others])
+        victim.kill()
+        others = [p.wait(200) for p in (self._popen, *self._others) if p is not victim]
+        return victim.wait() == -SIGKILL and 0 not in others
 
     def status(self) -> int:
         return max((p.wait(600) for p in (self._popen, *self._others)), key=abs)
 
-    def said(self) -> str:
-        return self._stderr.read_text()[-1500:]
+    def stderr(self) -> str:
+        return self._stderr_file.read_text()[-1500:]
 
     @property
     def alone(self) -> bool:
         return not self._others
 
-    def holds_the_folder(self) -> bool:
+    def has_lock(self) -> bool:
         lock = self.run / ".lock"
         try:
             return f"process {self._popen.pid} " in lock.read_text()
@@ -142,47 +142,47 @@ class Process:
             return False
 
     def logged(self, step: int) -> bool:
-        return self.holds_the_folder() and last_step(self.run) >= step
+        return self.has_lock() and last_step(self.run) >= step
 
     def opened(self) -> bool:
-        """What the process before left is cleared away, and the state is there."""
-        return self.holds_the_folder() and bool({"restore", "init"} & self._did())
+        """The checkpoints are open, and the state is restored or initialized."""
+        return self.has_lock() and bool({"restore", "init"} & self._activities())
 
-    def saves(self) -> bool:
-        """A step is being written."""
+    def is_saving(self) -> bool:
+        """Orbax is writing a step."""
         return self.opened() and bool(self._folders(TEMPORARY))
 
     def committed(self) -> bool:
-        """A step is written, and nobody vouches for it yet."""
-        return self.opened() and not all(map(self._vouched, self._steps()))
+        """A step is committed and has no manifest yet."""
+        return self.opened() and not all(map(self._has_manifest, self._steps()))
 
-    def place(self) -> str:
-        """Where the process is, or was when it was killed."""
-        if not self.holds_the_folder():
+    def phase(self) -> str:
+        """The phase of the process, or the one in which it was killed."""
+        if not self.has_lock():
             return "start-up"
         if not self.opened():
             return "restore"
-        if self.saves():
+        if self.is_saving():
             return "save"
         if self.committed():
             return "manifest"
-        return "steps" if "compile" in self._did() else "compile"
+        return "steps" if "compile" in self._activities() else "compile"
 
-    def began_anew(self) -> bool:
-        return "init" in self._did()
+    def started_anew(self) -> bool:
+        return "init" in self._activities()
 
-    def _did(self) -> set[str]:
-        """What this start has noted so far."""
+    def _activities(self) -> set[str]:
+        """The activities that this start has written to timing.jsonl."""
         return set(re.findall(r'"what": "(\w+)"', " ".join(self._timing()[self._lines :])))
 
     def _folders(self, pattern: str = "*") -> list[Path]:
-        """Those that are still there when they are looked at."""
+        """Matching folders, without those that vanish meanwhile."""
         return [p for p in (self.run / "checkpoints").glob(pattern) if p.exists()]
 
     def _steps(self) -> Iterator[int]:
         return (int(p.name) for p in self._folders() if p.name.isdigit())
 
-    def _vouched(self, step: int) -> bool:
+    def _has_manifest(self, step: int) -> bool:
         return (self.run / "checkpoints" / str(step) / "manifest.json").exists()
 
     def _timing(self) -> list[str]:
@@ -192,20 +192,20 @@ class Process:
 
 def last_step(run: Path) -> int:
     try:
-        found = re.findall(r'^\{"step": (\d+),.*\}$', (run / "metrics.jsonl").read_text(), re.M)
+        steps = re.findall(r'^\{"step": (\d+),.*\}$', (run / "metrics.jsonl").read_text(), re.M)
     except FileNotFoundError:
         return 0
-    return int(found[-1]) if found else 0
+    return int(steps[-1]) if steps else 0
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """All lines, without the one number that depends on time."""
+    """All lines of metrics.jsonl without the throughput, which depends on time."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
 def state(run: Path) -> dict[str, tuple[Any, ...]]:
-    """The final parameters, moments and guard: name -> (dtype, shape, bytes)."""
+    """Name -> (dtype, shape, bytes) of the final parameters, moments and guard."""
     path = run / "checkpoints" / str(STEPS) / "state"
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         shapes = checkpointer.metadata(path).item_metadata.tree
@@ -226,29 +226,29 @@ def state(run: Path) -> dict[str, tuple[Any, ...]]:
     return named
 
 
-def differences(run: Path, calm: Path) -> list[str]:
-    """What is not as in an undisturbed run, bit by bit."""
-    found, expected = state(run), state(calm)
-    names = sorted(k for k in found | expected if found.get(k) != expected.get(k))
-    if metrics(run) != metrics(calm):
+def differences(run: Path, undisturbed: Path) -> list[str]:
+    """Names of the arrays, and `metrics.jsonl`, that differ from an undisturbed run."""
+    actual, expected = state(run), state(undisturbed)
+    names = sorted(k for k in actual | expected if actual.get(k) != expected.get(k))
+    if metrics(run) != metrics(undisturbed):
         names.append("metrics.jsonl")
     return names
 
 
 def moment(rng: random.Random, process: Process, start: float) -> str:
-    """Wait for a random moment, each phase as often as the others; `start` is how many seconds
-    an undisturbed start takes. What was waited for, or "" where the process ended first."""
+    """Wait for a random moment, in each phase equally often; returns the phase, or "" if the
+    process ended first. `start` is the duration of an undisturbed start in seconds."""
     step = process.newest + rng.randint(1, 2 * SAVE_EVERY)
     late = process.newest + 2 * SAVE_EVERY
     moments: dict[str, tuple[Callable[[], bool], float]] = {
-        "restore": (process.holds_the_folder, rng.uniform(0.0, start / 2)),
+        "restore": (process.has_lock, rng.uniform(0.0, start / 2)),
         "steps": (lambda: process.logged(step), rng.uniform(0.0, 0.1)),
-        "save": (process.saves, rng.uniform(0.0, 0.1)),
-        # A moment so short that it may be missed: then some steps later will do.
+        "save": (process.is_saving, rng.uniform(0.0, 0.1)),
+        # This moment is short and may be missed: then wait for a later step.
         "manifest": (lambda: process.committed() or process.logged(late), 0.0),
     }
-    if process.alone:  # of several who come late the others wait for minutes
+    if process.alone:  # with several, the others would wait for minutes
         moments["start-up"] = lambda: True, rng.uniform(0.0, start)
     name = rng.choice(list(moments))
-    seen, then = moments[name]
-    return name if process.wait_for(seen, then) else ""
+    condition, seconds = moments[name]
+    return name if process.wait_for(condition, seconds) else ""

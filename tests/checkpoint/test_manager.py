@@ -1,4 +1,4 @@
-"""A checkpoint is as it was written, or it is not used."""
+"""Only checkpoints that match their checksums are restored; failed saves lose none of them."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.checkpoint.manager import PATIENCE, Checkpoints
+from bert_jax.checkpoint.manager import MAX_FAILED_SAVES, Checkpoints
 from bert_jax.checkpoint.manifest import MANIFEST, verify
 from bert_jax.utils.errors import RunError
 from tests.helpers import tiny_configs
@@ -34,7 +34,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
 
 
-def restored(folder: Path) -> tuple[int | None, np.ndarray]:
+def restore_newest(folder: Path) -> tuple[int | None, np.ndarray]:
     checkpoints = Checkpoints(folder)
     step = checkpoints.newest()
     state = checkpoints.restore(int(step or 0), STATE)
@@ -42,7 +42,7 @@ def restored(folder: Path) -> tuple[int | None, np.ndarray]:
     return step, np.asarray(state["x"])
 
 
-def test_every_step_is_vouched_for(saved: Path) -> None:
+def test_every_saved_step_has_a_valid_manifest(saved: Path) -> None:
     assert [verify(p) for p in saved.iterdir()] == [None] * 3
 
 
@@ -56,58 +56,58 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_is_set_aside_and_the_one_before_used(
+def test_a_damaged_newest_step_is_quarantined_and_the_one_before_used(
     damage: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever file it is."""
+    """Whichever file is damaged."""
     files = [p.relative_to(folder) for p in (folder / "3").rglob("*") if p.is_file()]
     rng = np.random.default_rng(0)
     for file in rng.choice(np.array([str(f) for f in files if (folder / f).stat().st_size]), 4):
         fresh = folder.with_name(f"again-{rng.integers(1 << 40)}") / "checkpoints"
         shutil.copytree(folder, fresh)
         DAMAGES[damage](fresh / file)
-        step, x = restored(fresh)
+        step, x = restore_newest(fresh)
         assert step == 2
         assert np.array_equal(x, 2 * STATE["x"])
-        assert (fresh.parent / "set_aside").is_dir()
+        assert (fresh.parent / "quarantine").is_dir()
         assert "checkpoints/3 is" in caplog.text
         caplog.clear()
 
 
 def test_a_step_without_a_manifest_is_unfinished(folder: Path) -> None:
     (folder / "3" / MANIFEST).unlink()
-    assert restored(folder)[0] == 2
+    assert restore_newest(folder)[0] == 2
 
 
-def test_the_step_that_was_set_aside_can_be_saved_again(folder: Path) -> None:
+def test_a_quarantined_step_can_be_saved_again(folder: Path) -> None:
     (folder / "3" / MANIFEST).unlink()
     checkpoints = Checkpoints(folder)
     checkpoints.save(3, STATE, CONFIG)
     checkpoints.close()
-    assert restored(folder)[0] == 3
+    assert restore_newest(folder)[0] == 3
 
 
-def test_where_none_can_be_trusted_nothing_is_touched(folder: Path) -> None:
+def test_without_a_valid_step_nothing_is_moved(folder: Path) -> None:
     for manifest in folder.rglob(MANIFEST):
         manifest.write_text("{}")
     before = sorted(folder.parent.rglob("*"))
-    with pytest.raises(ValueError, match=r"none of the checkpoints in .* can be trusted"):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is valid"):
         Checkpoints(folder)
     assert sorted(folder.parent.rglob("*")) == before
 
 
-def test_a_run_killed_in_its_first_save_begins_anew(folder: Path) -> None:
+def test_a_run_killed_in_its_first_save_starts_anew(folder: Path) -> None:
     for manifest in folder.rglob(MANIFEST):
         manifest.unlink()
     checkpoints = Checkpoints(folder)
     assert checkpoints.newest() is None
     checkpoints.save(1, STATE, CONFIG)
     checkpoints.close()
-    assert restored(folder)[0] == 1
+    assert restore_newest(folder)[0] == 1
 
 
-def test_an_error_after_a_save_ends_the_process(tmp_path: Path) -> None:
-    """And loses nothing of it."""
+def test_an_error_during_a_save_ends_the_process(tmp_path: Path) -> None:
+    """And the save is complete."""
     code = """
 import sys
 from pathlib import Path
@@ -124,15 +124,15 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
     assert verify(tmp_path / "checkpoints" / "1") is None
 
 
-def test_reading_changes_nothing(folder: Path) -> None:
+def test_read_only_changes_nothing(folder: Path) -> None:
     (folder / "3" / MANIFEST).unlink()
     before = sorted(folder.parent.rglob("*"))
     assert Checkpoints(folder, read_only=True).newest() == 2
     assert sorted(folder.parent.rglob("*")) == before
 
 
-def test_the_best_outlives_a_restart(tmp_path: Path) -> None:
-    """The newest two are kept, and the lowest validation loss, whoever wrote it."""
+def test_retention_keeps_the_best_step_across_a_restart(tmp_path: Path) -> None:
+    """The newest two are kept, and the lowest validation loss, whichever run wrote it."""
     for steps in ((1, 2), (3, 4)):
         checkpoints = Checkpoints(tmp_path, keep=2)
         for step in steps:
@@ -141,7 +141,7 @@ def test_the_best_outlives_a_restart(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, read_only=True).steps() == [1, 3, 4]
 
 
-def saved_well(folder: Path) -> list[int]:
+def valid_steps(folder: Path) -> list[int]:
     return [int(p.name) for p in sorted(folder.iterdir()) if verify(p) is None]
 
 
@@ -149,53 +149,53 @@ def disk_error(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-# Where a save fails: before Orbax, in its call, after it. In its threads: see the full disk.
-PLACES = {
-    "bert_jax.checkpoint.manager._check_room": disk_error,
+# Where a save fails: before, in and after the call of Orbax. In its threads: see the full disk.
+FAILURES = {
+    "bert_jax.checkpoint.manager._check_free_space": disk_error,
     "orbax.checkpoint.AsyncCheckpointer.save": disk_error,
-    "bert_jax.checkpoint.manifest.write": disk_error,
+    "bert_jax.checkpoint.manifest.write_manifest": disk_error,
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("failure", FAILURES)
 def test_a_save_that_fails_is_reported_and_the_next_one_tried(
-    place: str,
+    failure: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with Checkpoints(folder) as checkpoints:
-        monkeypatch.setattr(place, PLACES[place])
+        monkeypatch.setattr(failure, FAILURES[failure])
         checkpoints.save(4, STATE, CONFIG)
         assert checkpoints.newest() == 3
-        said = caplog.text
-        assert "checkpoint 4 was not saved: No space left on device (failure 1 of 3" in said
+        message = caplog.text
+        assert "checkpoint 4 was not saved: No space left on device (failure 1 of 3" in message
         assert {p.name for p in folder.iterdir()} - {"1"} == {"2", "3"}  # nothing is left of 4
         monkeypatch.undo()
         checkpoints.save(5, STATE, CONFIG)
-    assert saved_well(folder) == [2, 3, 5]
+    assert valid_steps(folder) == [2, 3, 5]
 
 
 def test_several_failed_saves_in_a_row_stop_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And leave the checkpoints as they were."""
-    monkeypatch.setattr("bert_jax.checkpoint.manifest.write", disk_error)
+    """And leave earlier checkpoints unchanged."""
+    monkeypatch.setattr("bert_jax.checkpoint.manifest.write_manifest", disk_error)
     checkpoints = Checkpoints(folder)
-    for step in range(4, 4 + PATIENCE):
+    for step in range(4, 4 + MAX_FAILED_SAVES):
         checkpoints.save(step, STATE, CONFIG)
-    with pytest.raises(RunError, match=r"last 3 saves failed: No space left .* the newest is 3"):
+    with pytest.raises(
+        RunError, match=r"last 3 saves failed: No space left .* the newest checkpoint is 3"
+    ):
         checkpoints.save(9, STATE, CONFIG)
     with pytest.raises(RunError):
         checkpoints.close()
-    assert saved_well(folder)[-2:] == [2, 3]
-    assert restored(folder)[0] == 3
+    assert valid_steps(folder)[-2:] == [2, 3]
+    assert restore_newest(folder)[0] == 3
 
 
-def test_a_run_whose_last_save_failed_has_not_ended_well(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bert_jax.checkpoint.manifest.write", disk_error)
+def test_a_failed_last_save_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bert_jax.checkpoint.manifest.write_manifest", disk_error)
     with (
         pytest.raises(RunError, match="the last save failed: No space left"),
         Checkpoints(folder) as checkpoints,
@@ -203,10 +203,10 @@ def test_a_run_whose_last_save_failed_has_not_ended_well(
         checkpoints.save(4, STATE, CONFIG)
 
 
-def test_what_ended_the_run_is_told_rather_than_a_failed_save(
+def test_the_error_of_the_block_hides_a_failed_save(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_jax.checkpoint.manifest.write", disk_error)
+    monkeypatch.setattr("bert_jax.checkpoint.manifest.write_manifest", disk_error)
 
     def run() -> None:
         with Checkpoints(folder) as checkpoints:
@@ -217,7 +217,7 @@ def test_what_ended_the_run_is_told_rather_than_a_failed_save(
         run()
 
 
-def test_a_folder_that_was_removed_is_not_made_anew(
+def test_a_removed_folder_is_not_created_again(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(folder)
@@ -231,7 +231,7 @@ def test_a_folder_that_was_removed_is_not_made_anew(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB of its own."""
+    """A separate disk of 8 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
@@ -246,15 +246,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 LARGE = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(500, 1000)), jnp.float32)}
 
 
-@pytest.mark.parametrize("told", ["before the save", "in the middle of it"])
-def test_a_full_disk_costs_no_checkpoint_and_later_room_is_used(
-    told: str,
+@pytest.mark.parametrize("detected", ["before the save", "during the save"])
+def test_a_full_disk_loses_no_checkpoint_and_a_later_save_succeeds(
+    detected: str,
     small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if told == "in the middle of it":  # who else writes there takes the room meanwhile
-        monkeypatch.setattr("bert_jax.checkpoint.manager._check_room", lambda *_: None)
+    if detected == "during the save":  # another program uses the space meanwhile
+        monkeypatch.setattr("bert_jax.checkpoint.manager._check_free_space", lambda *_: None)
     folder = small_disk / "checkpoints"
     with Checkpoints(folder) as checkpoints:
         for step in (1, 2):
@@ -262,16 +262,18 @@ def test_a_full_disk_costs_no_checkpoint_and_later_room_is_used(
         (small_disk / "other").write_bytes(bytes(3 << 20))
         checkpoints.save(3, LARGE, CONFIG)
         assert checkpoints.newest() == 2
-        said = caplog.text
-        assert "checkpoint 3 was not saved: " in said
-        assert ("are free" if told == "before the save" else "No space left on device") in said
+        message = caplog.text
+        assert "checkpoint 3 was not saved: " in message
+        assert (
+            "bytes are free" if detected == "before the save" else "No space left on device"
+        ) in message
         assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
         (small_disk / "other").unlink()
         checkpoints.save(4, LARGE, CONFIG)
-    assert saved_well(folder) == [1, 2, 4]
+    assert valid_steps(folder) == [1, 2, 4]
 
 
-def test_a_disk_that_becomes_read_only_costs_no_checkpoint(small_disk: Path) -> None:
+def test_a_disk_that_becomes_read_only_loses_no_checkpoint(small_disk: Path) -> None:
     folder = small_disk / "checkpoints"
     checkpoints = Checkpoints(folder)
     checkpoints.save(1, LARGE, CONFIG)
@@ -284,7 +286,7 @@ def test_a_disk_that_becomes_read_only_costs_no_checkpoint(small_disk: Path) -> 
         assert checkpoints.newest() == 1
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+def test_clock_jumps_change_nothing(tmp_path: Path) -> None:
     """The newest is the one of the most steps, not the latest by the clock."""
     code = """
 import time

@@ -403,7 +403,7 @@ def test_a_run_whose_saves_fail_ends_with_status_1_and_says_why(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bert_jax.checkpoint.manager._check_room", full)
+    monkeypatch.setattr("bert_jax.checkpoint.manager._check_free_space", full)
     assert pretrain(made, tmp_path / "run", "--run.steps", 4, "--run.save-every", 1) == 1
     said = capsys.readouterr().err
     assert "checkpoint 1 was not saved: No space left on device" in said

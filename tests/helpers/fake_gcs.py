@@ -1,5 +1,5 @@
-"""A Google Cloud Storage of one's own, in memory: as much of its JSON interface as gcsfs,
-tensorstore and Google's client ask for."""
+"""Fake Google Cloud Storage in memory: the part of its JSON API that gcsfs, TensorStore and
+Google's client use."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ import google_crc32c
 
 
 class Bucket:
-    """`gs://bucket`: objects by name, each with the number of its version."""
+    """`gs://bucket`: name -> (content, generation)."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}
-        self.versions, self.changing = 0, threading.Lock()
+        self.generation, self.lock = 0, threading.Lock()
         self.refuses, self.read_only, self.hangs = False, False, False
         self.downloads: list[str] = []
-        self.uploads: dict[str, bytes] = {}  # under way, in pieces
+        self.uploads: dict[str, bytes] = {}  # resumable uploads in progress
 
-    def put(self, name: str, data: bytes, version: str | None = None) -> bool:
-        """Whether the object's version was the one asked for; 0: there is none."""
-        with self.changing:
-            now = self.objects[name][1] if name in self.objects else 0
-            if version is not None and int(version) != now:
+    def put(self, name: str, data: bytes, if_generation: str | None = None) -> bool:
+        """Write an object; False if its generation is not `if_generation` (0: no such object)."""
+        with self.lock:
+            current = self.objects[name][1] if name in self.objects else 0
+            if if_generation is not None and int(if_generation) != current:
                 return False
-            self.versions += 1
-            self.objects[name] = data, self.versions
+            self.generation += 1
+            self.objects[name] = data, self.generation
             return True
 
     def names(self, prefix: str) -> list[str]:
         return [n.removeprefix(prefix) for n in sorted(self.objects) if n.startswith(prefix)]
 
-    def about(self, name: str) -> dict[str, Any]:
-        data, version = self.objects[name]
+    def metadata(self, name: str) -> dict[str, Any]:
+        data, generation = self.objects[name]
         crc32c = base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
         return {
             "kind": "storage#object", "bucket": "bucket", "name": name, "size": str(len(data)),
-            "generation": str(version), "metageneration": "1", "crc32c": crc32c,
+            "generation": str(generation), "metageneration": "1", "crc32c": crc32c,
             "timeCreated": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z",
         }  # fmt: skip
 
-    def listed(self, asked: dict[str, str]) -> dict[str, Any]:
-        prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
+    def list_objects(self, query: dict[str, str]) -> dict[str, Any]:
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         items, folders = [], set()
         for rest in self.names(prefix):
-            first, found, _ = rest.partition(delimiter) if delimiter else (rest, "", "")
-            after = prefix + rest >= asked.get("startOffset", "")
-            if found:
+            first, separator, _ = rest.partition(delimiter) if delimiter else (rest, "", "")
+            after = prefix + rest >= query.get("startOffset", "")
+            if separator:
                 folders.add(prefix + first + delimiter)
-            elif after and not ("endOffset" in asked and prefix + rest >= asked["endOffset"]):
-                items.append(self.about(prefix + rest))
+            elif after and not ("endOffset" in query and prefix + rest >= query["endOffset"]):
+                items.append(self.metadata(prefix + rest))
         return {"kind": "storage#objects", "items": items, "prefixes": sorted(folders)}
 
 
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def answer(self, status: int, body: Any = b"", **headers: str) -> None:
+    def respond(self, status: int, body: Any = b"", **headers: str) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content_Length": str(len(data)), **headers}.items():
@@ -78,14 +78,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def error(self, status: int, message: str) -> None:
-        self.answer(status, {"error": {"code": status, "message": message}})
+        self.respond(status, {"error": {"code": status, "message": message}})
 
-    def answered(self) -> bool:
-        """Takes in the request: `path`, `asked`, `body` and the `name` of an object that is there.
-        True where the answer is the same whatever was asked."""
+    def read_request(self) -> bool:
+        """Parse the request into `path`, `query`, `body` and the `name` of an existing object.
+        True: the request was refused."""
         url = urlsplit(self.path)
-        self.asked = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
-        self.at = url.path
+        self.query = {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}
+        self.url_path = url.path
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         match = re.search(r"/b/([^/]+)(?:/o/([^/]+))?", url.path)
         assert match is not None, url.path
@@ -101,96 +101,100 @@ class Handler(BaseHTTPRequestHandler):
         return match[1] != "bucket" or refused
 
     def do_GET(self) -> None:
-        if self.answered():
+        if self.read_request():
             return
-        if self.at.endswith("/o"):
-            self.answer(200, self.bucket.listed(self.asked))
-        elif self.at.endswith("/b/bucket"):
-            self.answer(200, {"kind": "storage#bucket", "name": "bucket"})
+        if self.url_path.endswith("/o"):
+            self.respond(200, self.bucket.list_objects(self.query))
+        elif self.url_path.endswith("/b/bucket"):
+            self.respond(200, {"kind": "storage#bucket", "name": "bucket"})
         elif self.name is None:
             self.error(404, "No such object")
-        elif self.asked.get("alt") == "media":
+        elif self.query.get("alt") == "media":
             self.media(*self.bucket.objects[self.name])
         else:
-            self.answer(200, self.bucket.about(self.name))
+            self.respond(200, self.bucket.metadata(self.name))
 
-    def media(self, data: bytes, version: int) -> None:
+    def media(self, data: bytes, generation: int) -> None:
         self.bucket.downloads.append(str(self.name))
-        about = {"X_Goog_Generation": str(version), "ETag": str(version)}
-        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
-        if not asked:
-            return self.answer(200, data, **about)
-        begin = int(asked[1]) if asked[1] else max(len(data) - int(asked[2]), 0)
-        end = min(int(asked[2]) + 1, len(data)) if asked[1] and asked[2] else len(data)
+        headers = {"X_Goog_Generation": str(generation), "ETag": str(generation)}
+        match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
+        if not match:
+            return self.respond(200, data, **headers)
+        begin = int(match[1]) if match[1] else max(len(data) - int(match[2]), 0)
+        end = min(int(match[2]) + 1, len(data)) if match[1] and match[2] else len(data)
         if begin >= len(data):
-            return self.answer(416)
-        where = f"bytes {begin}-{end - 1}/{len(data)}"
-        return self.answer(206, data[begin:end], Content_Range=where, **about)
+            return self.respond(416)
+        content_range = f"bytes {begin}-{end - 1}/{len(data)}"
+        return self.respond(206, data[begin:end], Content_Range=content_range, **headers)
 
     def do_POST(self) -> None:
-        if self.answered():
+        if self.read_request():
             return None
-        kind = self.asked.get("uploadType")
-        if kind == "session":
-            return self.piece()
-        copied = re.search(r"/(rewriteTo|copyTo)/b/bucket/o/(.+)$", self.at)
+        upload_type = self.query.get("uploadType")
+        if upload_type == "session":
+            return self.upload_chunk()
+        copied = re.search(r"/(rewriteTo/b/bucket|copyTo/b/bucket|moveTo)/o/(.+)$", self.url_path)
+        if copied and self.name is None:
+            return self.error(404, "No such object")
         if copied:
             assert self.name is not None
             self.bucket.put(unquote(copied[2]), self.bucket.objects[self.name][0])
-            return self.answer(200, {"done": True})
-        if kind == "multipart":
-            edge = self.body.split(None, 1)[0]
-            _, about, rest = self.body.split(edge, 2)
-            name = json.loads(about[about.index(b"{") :])["name"]
-            data = rest.split(b"\n\n", 1)[1].removesuffix(b"\n" + edge + b"--")
-        elif kind == "media":
-            name, data = self.asked["name"], self.body
+            if copied[1] == "moveTo":
+                self.bucket.objects.pop(self.name)
+            return self.respond(200, {"done": True})
+        if upload_type == "multipart":
+            boundary = self.body.split(None, 1)[0]
+            _, fields, rest = self.body.split(boundary, 2)
+            name = json.loads(fields[fields.index(b"{") :])["name"]
+            data = rest.split(b"\n\n", 1)[1].removesuffix(b"\n" + boundary + b"--")
+        elif upload_type == "media":
+            name, data = self.query["name"], self.body
         else:
-            name = self.asked["name"]
+            name = self.query["name"]
             self.bucket.uploads[name] = b""
-            session = f"http://{self.headers['Host']}{self.at}?uploadType=session&name={name}"
-            return self.answer(200, {}, Location=session)
-        if not self.bucket.put(name, data, self.asked.get("ifGenerationMatch")):
+            session = f"http://{self.headers['Host']}{self.url_path}?uploadType=session&name={name}"
+            return self.respond(200, {}, Location=session)
+        if not self.bucket.put(name, data, self.query.get("ifGenerationMatch")):
             return self.error(412, "conditionNotMet")
-        return self.answer(200, self.bucket.about(name))
+        return self.respond(200, self.bucket.metadata(name))
 
-    def piece(self) -> None:
-        """Of an upload; the last one says how many bytes there are."""
-        name = self.asked["name"]
+    def upload_chunk(self) -> None:
+        """One chunk of a resumable upload; the last one has the total size."""
+        name = self.query["name"]
         self.bucket.uploads[name] += self.body
         if self.headers["Content-Range"].endswith("/*"):
             last = len(self.bucket.uploads[name]) - 1
-            return self.answer(308, Range=f"bytes=0-{last}")
+            return self.respond(308, Range=f"bytes=0-{last}")
         self.bucket.put(name, self.bucket.uploads.pop(name))
-        return self.answer(200, self.bucket.about(name))
+        return self.respond(200, self.bucket.metadata(name))
 
     def do_DELETE(self) -> None:
-        if self.answered():
+        if self.read_request():
             return
         if self.name is None:
             self.error(404, "No such object")
         else:
             self.bucket.objects.pop(self.name, None)
-            self.answer(204)
+            self.respond(204)
 
 
 @contextlib.contextmanager
 def served(bucket: Bucket) -> Iterator[dict[str, str]]:
-    """The environment that leads every client to `bucket`."""
+    """Serve `bucket`; returns the environment variables that point every client at it."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a client that hung up
+            pass  # the client closed the connection
 
-    server = Server(("127.0.0.1", 0), type("Of", (Handler,), {"bucket": bucket}))
+    server = Server(("127.0.0.1", 0), type("BucketHandler", (Handler,), {"bucket": bucket}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    where = f"http://127.0.0.1:{server.server_port}"
+    address = f"http://127.0.0.1:{server.server_port}"
     try:
         yield {
-            "STORAGE_EMULATOR_HOST": where,
-            "TENSORSTORE_GCS_HTTP_URL": where,
+            "STORAGE_EMULATOR_HOST": address,
+            "TENSORSTORE_GCS_HTTP_URL": address,
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            "FSSPEC_GS_TOKEN": "anon",  # gcsfs looks long for credentials
+            "FSSPEC_GS_TOKEN": "anon",  # else gcsfs searches for credentials
         }
     finally:
         server.shutdown()

@@ -15,6 +15,7 @@ from bert_jax import config, convert
 from bert_jax.checkpoint import manager
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.model import Network
+from bert_jax.utils import pytree
 from tests.helpers.paths import FIXTURES
 
 GOLDEN = FIXTURES / "golden"
@@ -79,7 +80,7 @@ def imported(folder: Path) -> Model:
     heads = getattr(experiment.objective, "heads", ("mlm", "pooler", "pair"))
     like = convert.param_shapes(experiment.encoder, heads)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = manager.abstract(like, jax.tree.map(lambda _: here, like))
+    shapes = pytree.abstract(like, jax.tree.map(lambda _: here, like))
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     assert checkpoints.newest() == 0
     params = checkpoints.restore_params(0, shapes)

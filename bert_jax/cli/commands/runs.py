@@ -24,7 +24,7 @@ def pretrain(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"{vain[0]} beside --init: the encoder is the model's but for its dropout")
     from bert_jax.training.pretrain import pretrain
 
-    return _together(args, experiment, lambda: pretrain(experiment, args.profile))
+    return _together(args, experiment, lambda: pretrain(experiment, args.profile, args.take_over))
 
 
 def finetune(args: argparse.Namespace, rest: list[str]) -> int:
@@ -44,7 +44,7 @@ def finetune(args: argparse.Namespace, rest: list[str]) -> int:
 
     def train() -> int | None:
         _check_seeds(args.seeds)
-        return finetune(experiment, args.seeds)
+        return finetune(experiment, args.seeds, args.take_over)
 
     return _together(args, experiment, train)
 

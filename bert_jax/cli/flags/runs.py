@@ -25,6 +25,7 @@ def pretrain(command: Command) -> None:
         help="trace so many steps, but for the first three, into the run folder's profile/, for "
         "XProf or Perfetto",
     )
+    take_over(p)
     processes(p)
 
 
@@ -45,6 +46,7 @@ def finetune(command: Command) -> None:
         "(SQuAD); of a GLUE task's TSV files; or tfds:NAME",
     )
     p.add_argument("--seeds", type=int, default=1, help="runs, each in a folder of its own")
+    take_over(p)
     processes(p)
 
 
@@ -66,6 +68,15 @@ def report(command: Command) -> None:
     )
     p.add_argument("run", nargs="+", help="run folders")
     p.add_argument("--out", required=True)
+
+
+def take_over(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--take-over",
+        action="store_true",
+        help="of a run.dir on a bucket: take over another run's lock at once; without it the lock "
+        "is taken over when it is older than run.lock_timeout",
+    )
 
 
 def processes(p: argparse.ArgumentParser) -> None:
