@@ -22,10 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import sys
-from bert_jax.text import corpus
+from bert_jax.data.prepare import prepare_corpus
 text, tokenizer, segments, length, out, workers = sys.argv[1:]
 if __name__ == "__main__":
-    corpus.prepare([text], tokenizer, segments, int(length), out, int(workers), progress=False)
+    prepare_corpus([text], tokenizer, segments, int(length), out, int(workers), progress=False)
 """
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from bert_jax.config import TaskType
-from bert_jax.data import corpus as corpora
-from bert_jax.data import documents, work_shards
+from bert_jax.data import documents, splits
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.utils import io
 from study import synthetic_tasks as made
@@ -71,7 +71,7 @@ class Datasets:
     def corpus(self, wanted: Corpus) -> Path:
         out = self.folder / "corpora" / wanted.name
         if not out.exists():
-            corpora.prepare(
+            prepare_corpus(
                 list(self.text) if wanted.share == 1 else [str(self.part(wanted.share))],
                 self.tokenizer(wanted.tokenizer),
                 cast(Any, wanted.segments),
@@ -86,9 +86,7 @@ class Datasets:
         out = self.folder / "text" / f"1of{share}.txt"
         if not out.exists():
             read = enumerate(documents.read_documents(self.text))
-            training = (
-                d for i, d in read if work_shards.split_name(i, work_shards.NUM_FOLDS) == "train"
-            )
+            training = (d for i, d in read if splits.split_name(i, splits.NUM_FOLDS) == "train")
             chosen = itertools.islice(training, 0, None, share)
             out.parent.mkdir(parents=True, exist_ok=True)
             io.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")

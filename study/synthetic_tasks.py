@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.data import documents, work_shards
+from bert_jax.data import documents, splits
 
 ROWS = {"train": 4000, "dev": 1000}  # most of each task
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d[\d,.]*\d|\d|[,.;:?!]")
@@ -40,9 +40,7 @@ def write(text: Sequence[str], out: Path) -> None:
     ]
     parts: dict[str, list[list[str]]] = {"train": [], "dev": []}
     for number, told in enumerate(read):
-        held_out = (
-            work_shards.split_name(number, min(work_shards.NUM_FOLDS, len(read))) == "validation"
-        )
+        held_out = splits.split_name(number, min(splits.NUM_FOLDS, len(read))) == "validation"
         parts["dev" if held_out else "train"].append(told)
     for name, make in (("capitals", capitals), ("stops", stops), ("same", same)):
         (out / name).mkdir()

@@ -1,15 +1,15 @@
-"""The two passes of `prepare` as Apache Beam pipelines, on any runner: the same corpus, in the
-same order.
+"""Both passes of `prepare` as Apache Beam pipelines, on any runner: the same rows in the same order
+as the local engine's.
 
 Only text travels through Beam. Results are files in the corpus's unfinished folder, which the
-launcher and all workers must see; each is written beside its place and renamed, so that a
-worker that runs twice does no harm.
+launcher and all workers must share. Each file is written under a temporary name and renamed, so
+that a worker that runs twice does no harm.
 
-    documents/00002-000005.array_record  a block of documents of the source 2 as tokens
+    documents/00002-000005.array_record  block 5 of the documents of source 2, as tokens
     documents/00002-000005.npz           sentences and tokens of each document
     documents/00002.blocks               how many blocks the source has
     documents/00002.error                or why it cannot be read
-    rows/000007.SPLIT                    the rows of consecutive units
+    rows/000007.SPLIT                    the rows of consecutive work shards
     rows/000007.npz                      their counts
 """
 
@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,240 +32,229 @@ from apache_beam.options.pipeline_options import (  # type: ignore[import-not-fo
 from apache_beam.runners.runner import create_runner  # type: ignore[import-not-found]
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import documents, prepare, work_shards
-from bert_jax.data import records as dataset
-from bert_jax.data.documents import Document
-from bert_jax.data.prepare import DocumentStore, PrepareConfig, SplitCounts
-from bert_jax.data.tokenization import tokenizer
-from bert_jax.data.work_shards import SPLITS, PrepareTask, TokenRecord, WorkShard
+from bert_jax.data import documents, prepare, records, shard_rows, token_store
+from bert_jax.data.corpus import SplitCounts
+from bert_jax.data.splits import SPLITS
+from bert_jax.data.token_store import StoreIndex, TokenRecord
+from bert_jax.data.work_shards import PrepareConfig, RowTask, WorkShard, list_work_shards
 
-BLOCK = 16 << 20  # characters: what travels at once and is one file
-# In this process. `DirectRunner` would fetch a program from the network first.
-LOCAL = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+BLOCK_CHARACTERS = 16 << 20  # of a block, which travels at once and is one file
+# Runs in this process. `DirectRunner` would fetch a program from the network first.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
-def options(flags: Sequence[str]) -> PipelineOptions:
-    """Beam's own flags; ValueError: a runner that is not there, or a flag that the local one
-    would leave unread."""
-    asked = PipelineOptions([*flags])
-    if named := asked.view_as(StandardOptions).runner:
+def pipeline_options(flags: Sequence[str]) -> PipelineOptions:
+    """Parse Beam's own flags. ValueError: the runner does not exist, or no runner is named and
+    the local one does not know a flag."""
+    options = PipelineOptions([*flags])
+    if runner := options.view_as(StandardOptions).runner:
         try:
-            create_runner(named)
+            create_runner(runner)
         except (ValueError, ImportError, AttributeError) as e:
-            raise ValueError(f"--runner is {named}: Apache Beam cannot make it: {e}") from e
-        return asked
-    known = asked.get_all_options(retain_unknown_options=False)
-    every = asked.get_all_options(retain_unknown_options=True)
-    if unknown := sorted(set(every) - set(known)):
+            raise ValueError(f"--runner is {runner}: Apache Beam cannot create it: {e}") from e
+        return options
+    known = options.get_all_options(retain_unknown_options=False)
+    parsed = options.get_all_options(retain_unknown_options=True)
+    if unknown := sorted(set(parsed) - set(known)):
         raise ValueError(
             f"unknown flag --{unknown[0]}: neither prepare nor Apache Beam's local runner has it; "
-            "name a runner by --runner=... for flags of its own"
+            "to pass flags to another runner, name it with --runner=..."
         )
-    return PipelineOptions([*flags, f"--runner={LOCAL}"])
+    return PipelineOptions([*flags, f"--runner={LOCAL_RUNNER}"])
 
 
-def _run(flags: Sequence[str], items: Iterable[Any], *steps: Callable[..., Any]) -> None:
+def run(
+    folder: Path, config: PrepareConfig, flags: Sequence[str]
+) -> tuple[StoreIndex, dict[str, SplitCounts]]:
+    """Run both passes, into a folder that holds the tokenizer."""
+    pipeline_options(flags)
+    index = _first_pass(folder, config, flags)
+    task = RowTask(config.rows, index.documents, str(folder / "documents"))
+    counts = _second_pass(folder, task, index, config.duplicates, flags)
+    token_store.close_store()
+    for part in ("documents", "rows"):
+        shutil.rmtree(folder / part)
+    return index, counts
+
+
+def _run_pipeline(flags: Sequence[str], items: Iterable[Any], *steps: Callable[..., Any]) -> None:
     """Each step maps an item to several; before each the items are spread over the workers."""
-    with apache_beam.Pipeline(options=options(flags)) as pipeline:
-        ahead = pipeline | apache_beam.Create(list(items))
+    with apache_beam.Pipeline(options=pipeline_options(flags)) as pipeline:
+        collection = pipeline | apache_beam.Create(list(items))
         for number, step in enumerate(steps):
-            ahead |= f"spread {number}" >> apache_beam.Reshuffle()
-            ahead |= f"step {number}" >> apache_beam.FlatMap(step)
+            collection |= f"spread {number}" >> apache_beam.Reshuffle()
+            collection |= f"step {number}" >> apache_beam.FlatMap(step)
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizer(folder: str) -> tokenizer.Tokenizer:
-    return tokenizer.load_tokenizer(Path(folder) / "tokenizer")
-
-
-def _place(folder: str, part: str) -> Path:
-    place = Path(folder) / part
-    if not place.is_dir():
+def _shared_dir(folder: str, part: str) -> Path:
+    shared = Path(folder) / part
+    if not shared.is_dir():
         raise FileNotFoundError(
-            f"this worker does not see {place}: choose an --out that all workers and the "
+            f"this worker does not see {shared}: choose an --out that all workers and the "
             "launcher share"
         )
-    return place
+    return shared
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is whole or not there, whoever else writes the same one."""
-    new = _unfinished(path)
-    write(new)
-    new.replace(path)
+def _write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that is complete or absent, even if several workers write it."""
+    temporary = _temporary_path(path)
+    write(temporary)
+    temporary.replace(path)
 
 
-def _unfinished(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f"new-{uuid.uuid4().hex}{path.suffix}")
 
 
-def _write_records(path: Path, records: Iterable[bytes]) -> None:
-    writer = ArrayRecordWriter(str(path), dataset.WRITER_OPTIONS)
+def _write_records(path: Path, serialized: Iterable[bytes]) -> None:
+    writer = ArrayRecordWriter(str(path), records.WRITER_OPTIONS)
     try:
-        for data in records:
+        for data in serialized:
             writer.write(data)
     finally:
         writer.close()
 
 
-def run(
-    folder: Path, request: PrepareConfig, flags: Sequence[str]
-) -> tuple[DocumentStore, dict[str, SplitCounts]]:
-    """Both passes, into a folder that holds the tokenizer."""
-    options(flags)
-    stored = first_pass(folder, request.sources, request.strict, request.spaced, flags)
-    job = request.job(stored.documents, folder / "documents")
-    rows = second_pass(folder, job, stored, request.duplicates, flags)
-    work_shards.close_store()
-    for part in ("documents", "rows"):
-        shutil.rmtree(folder / part)
-    return stored, rows
-
-
 # ---- pass 1
 
 
-def first_pass(
-    folder: Path, sources: Sequence[str], strict: bool, spaced: bool, flags: Sequence[str]
-) -> DocumentStore:
-    """As passes.first_pass; the store is the folder `documents`."""
+def _first_pass(folder: Path, config: PrepareConfig, flags: Sequence[str]) -> StoreIndex:
+    """As prepare._first_pass; the store is the folder `documents`."""
     (folder / "documents").mkdir()
-    read = functools.partial(_read, folder=str(folder), strict=strict, size=BLOCK)
-    encode = functools.partial(_encode, folder=str(folder), spaced=spaced)
-    _run(flags, enumerate(sources), read, encode)
-    return _stored(folder / "documents", sources)
+    read = functools.partial(
+        _read_source, folder=str(folder), strict=config.strict, characters=BLOCK_CHARACTERS
+    )
+    encode = functools.partial(
+        _encode_block, folder=str(folder), space_sentences=config.space_sentences
+    )
+    _run_pipeline(flags, enumerate(config.sources), read, encode)
+    return _index_blocks(folder / "documents", len(config.sources))
 
 
-def _read(item, folder, strict, size):  # no hints: Beam would make rows of named tuples
-    """(source, block, documents) of one source."""
+def _read_source(item, folder, strict, characters):  # no hints: Beam would make rows of tuples
+    """Yield (source, block, documents) of one source."""
     number, source = item
-    place, blocks = _place(folder, "documents"), 0
+    shared, blocks = _shared_dir(folder, "documents"), 0
     try:
-        for block in _blocks(documents.read_source(source, strict), size):
+        texts = documents.read_source(source, strict)
+        for block in prepare.batch_documents(texts, characters):
             yield number, blocks, block
             blocks += 1
-    except ValueError as e:  # for the launcher: Beam would bury it
-        says = str(e)
-        _replace(place / f"{number:05d}.error", lambda f: f.write_text(says, encoding="utf-8"))
+    except ValueError as e:  # in a file for the launcher: Beam would bury it in a traceback
+        message = str(e)
+        _write_atomic(
+            shared / f"{number:05d}.error", lambda f: f.write_text(message, encoding="utf-8")
+        )
         return
-    _replace(place / f"{number:05d}.blocks", lambda f: f.write_text(str(blocks)))
+    _write_atomic(shared / f"{number:05d}.blocks", lambda f: f.write_text(str(blocks)))
 
 
-def _blocks(texts: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    block: list[Document] = []
-    room = size
-    for text in texts:
-        block.append(text)
-        room -= sum(map(len, text.paragraphs))
-        if room <= 0:
-            yield block
-            block, room = [], size
-    if block:
-        yield block
-
-
-def _encode(item, folder, spaced):
-    """Writes a block; nothing goes on."""
+def _encode_block(item, folder, space_sentences):
+    """Write a block; yield nothing."""
     source, number, block = item
-    records: list[TokenRecord] = []
-    for batch in _blocks(block, prepare.ENCODE_CHARACTERS):
-        records += work_shards.encode_documents(batch, _tokenizer(folder), spaced)
-    name = _place(folder, "documents") / f"{source:05d}-{number:06d}"
-    counts = np.array([(r.sentences, r.tokens) for r in records], np.int64).reshape(-1, 2)
-    replaced = sum(document.replaced for document in block)
-    if records:
-        path = name.with_suffix(".array_record")
-        _replace(path, lambda f: _write_records(f, (r.data for r in records)))
-    _replace(name.with_suffix(".npz"), lambda f: np.savez(f, counts=counts, replaced=replaced))
+    tokenizer = prepare.cached_tokenizer(Path(folder) / "tokenizer")
+    encoded: list[TokenRecord] = []
+    for batch in prepare.batch_documents(block, prepare.ENCODE_CHARACTERS):
+        encoded += prepare.encode_documents(batch, tokenizer, space_sentences)
+    path = _shared_dir(folder, "documents") / f"{source:05d}-{number:06d}"
+    counts = np.array([(r.sentences, r.tokens) for r in encoded], np.int64).reshape(-1, 2)
+    replaced_bytes = sum(document.replaced_bytes for document in block)
+    if encoded:
+        _write_atomic(
+            path.with_suffix(".array_record"),
+            lambda f: _write_records(f, (r.data for r in encoded)),
+        )
+    _write_atomic(
+        path.with_suffix(".npz"),
+        lambda f: np.savez(f, counts=counts, replaced_bytes=replaced_bytes),
+    )
     return ()
 
 
-def _stored(place: Path, sources: Sequence[str]) -> DocumentStore:
-    """What the blocks say together; writes the numbers of their first documents."""
-    stored, starts = DocumentStore(), []
-    for number in range(len(sources)):
-        error = place / f"{number:05d}.error"
+def _index_blocks(shared: Path, sources: int) -> StoreIndex:
+    """Add up the counts of all blocks; write the number of the first document of each."""
+    index, starts = StoreIndex(), []
+    for number in range(sources):
+        error = shared / f"{number:05d}.error"
         if error.exists():
             raise ValueError(error.read_text(encoding="utf-8"))
-        for block in range(int((place / f"{number:05d}.blocks").read_text())):
-            with np.load(place / f"{number:05d}-{block:06d}.npz") as found:
-                if len(found["counts"]):
-                    starts.append(stored.documents)
-                for sentences, tokens in found["counts"].tolist():
-                    stored.add(TokenRecord(b"", sentences, tokens))
-                stored.replaced += int(found["replaced"])
-    stored.close()
-    np.save(place / "starts.npy", np.array(starts, np.int64))
-    return stored
+        for block in range(int((shared / f"{number:05d}.blocks").read_text())):
+            with np.load(shared / f"{number:05d}-{block:06d}.npz") as saved:
+                if len(saved["counts"]):
+                    starts.append(index.documents)
+                for sentences, tokens in saved["counts"].tolist():
+                    index.add(TokenRecord(b"", sentences, tokens))
+                index.replaced_bytes += int(saved["replaced_bytes"])
+    index.close()
+    np.save(shared / "starts.npy", np.array(starts, np.int64))
+    return index
 
 
 # ---- pass 2
 
 
-def second_pass(
-    folder: Path, job: PrepareTask, stored: DocumentStore, duplicates: int, flags: Sequence[str]
+def _second_pass(
+    folder: Path, task: RowTask, index: StoreIndex, duplicates: int, flags: Sequence[str]
 ) -> dict[str, SplitCounts]:
-    """As passes.second_pass. An item is consecutive units, about a shard of rows."""
-    tok = tokenizer.load_tokenizer(folder / "tokenizer")
-    tasks = prepare.list_work_shards(stored, duplicates)
-    rows = duplicates * stored.tokens / job.row
-    per_item = -(-len(tasks) * dataset.rows_per_shard(rows) // max(1, int(rows)))
-    starts = range(0, len(tasks), per_item)
-    items = [(i, [tuple(u) for u in tasks[s : s + per_item]]) for i, s in enumerate(starts)]
+    """As prepare._second_pass. An item is consecutive work shards, about one file of rows."""
+    shards = list_work_shards(index, duplicates)
+    rows = duplicates * index.tokens / task.config.row_length
+    per_item = -(-len(shards) * records.rows_per_shard(rows) // max(1, int(rows)))
+    starts = range(0, len(shards), per_item)
+    items = [(i, [tuple(s) for s in shards[k : k + per_item]]) for i, k in enumerate(starts)]
     (folder / "rows").mkdir()
-    make = functools.partial(
-        _make, folder=str(folder), job=job, pad_id=tok.pad_id, vocab=tok.vocab_size
-    )
-    _run(flags, items, make)
-    return _collected(folder, len(items), job, tok.vocab_size)
+    _run_pipeline(flags, items, functools.partial(_make_rows, folder=str(folder), task=task))
+    return _collect_rows(folder, len(items), task)
 
 
-def _make(item, folder, job, pad_id, vocab):
-    """Writes the rows of some units; nothing goes on."""
-    number, spans = item
-    place = _place(folder, "rows")
+def _make_rows(item, folder, task):
+    """Write the rows of some work shards; yield nothing."""
+    number, shards = item
+    shared = _shared_dir(folder, "rows")
     counts, sizes = dict.fromkeys(SPLITS, SplitCounts()), dict.fromkeys(SPLITS, 0)
-    unigram = np.zeros(vocab, np.int64)
-    parts = {split: place / f"{number:06d}.{split}" for split in SPLITS}
-    new = {split: _unfinished(path) for split, path in parts.items()}
+    unigram = np.zeros(task.config.vocab_size, np.int64)
+    paths = {split: shared / f"{number:06d}.{split}" for split in SPLITS}
+    temporary = {split: _temporary_path(path) for split, path in paths.items()}
     writers = {
-        split: ArrayRecordWriter(str(new[split]), dataset.WRITER_OPTIONS) for split in SPLITS
+        split: ArrayRecordWriter(str(path), records.WRITER_OPTIONS)
+        for split, path in temporary.items()
     }
-    for span in spans:
-        made = prepare.make_shard(WorkShard(*span), job, pad_id, vocab)
-        for split, part in made.items():
-            for example in part.examples:
+    for shard in shards:
+        results = shard_rows.make_shard(WorkShard(*shard), task)
+        for split, result in results.items():
+            for example in result.examples:
                 writers[split].write(example)
                 sizes[split] += len(example)
-            counts[split] += part.counts
-        unigram += made["train"].unigram
+            counts[split] += result.counts
+        unigram += results["train"].unigram
     for split in SPLITS:
         writers[split].close()
-        new[split].replace(parts[split])
+        temporary[split].replace(paths[split])
     values = [[sizes[split], *dataclasses.astuple(counts[split])] for split in SPLITS]
-    _replace(
-        place / f"{number:06d}.npz",
+    _write_atomic(
+        shared / f"{number:06d}.npz",
         lambda f: np.savez(f, unigram=unigram, counts=np.array(values, np.int64)),
     )
     return ()
 
 
-def _collected(folder: Path, items: int, job: PrepareTask, vocab: int) -> dict[str, SplitCounts]:
-    """Names the shards, adds up the counts, writes the metadata."""
-    place = folder / "rows"
-    writers = {split: dataset.SplitWriter(folder, split) for split in SPLITS}
+def _collect_rows(folder: Path, items: int, task: RowTask) -> dict[str, SplitCounts]:
+    """Name the files of rows, add up the counts, write the metadata."""
+    config = task.config
+    writers = {split: records.SplitWriter(folder, split) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, SplitCounts())
-    unigram = np.zeros(vocab, np.int64)
+    unigram = np.zeros(config.vocab_size, np.int64)
     for number in range(items):
-        with np.load(place / f"{number:06d}.npz") as found:
-            unigram += found["unigram"]
-            for split, (size, *values) in zip(SPLITS, found["counts"].tolist(), strict=True):
+        with np.load(folder / "rows" / f"{number:06d}.npz") as saved:
+            unigram += saved["unigram"]
+            for split, (size, *values) in zip(SPLITS, saved["counts"].tolist(), strict=True):
                 counts = SplitCounts(*values)
                 totals[split] += counts
                 if counts.rows:
-                    writers[split].adopt(place / f"{number:06d}.{split}", counts.rows, size)
-    for writer in writers.values():
-        writer.close()
-    np.save(folder / "unigram.npy", unigram)
-    dataset.write_metadata(folder, writers, job.row, dataset.token_dtype(vocab), job.pack)
+                    path = folder / "rows" / f"{number:06d}.{split}"
+                    writers[split].adopt(path, counts.rows, size)
+    records.finish_dataset(
+        folder, writers, unigram, config.row_length, config.vocab_size, config.max_sequences
+    )
     return totals

@@ -1,4 +1,4 @@
-"""Files to documents to sentences, streaming: memory does not grow with the text.
+"""Stream files to documents to sentences; memory does not grow with the text.
 
     TEXT                       a document is                    its paragraphs are
     plain, .gz .xz .zst        what stands between blank lines  its lines
@@ -6,8 +6,8 @@
     .parquet                   a row's column `text`            the text's lines
     tfds:NAME/SPLIT            an example's feature `text`      the text's lines
 
-A file without blank lines is one document; so that none outgrows memory, a line is cut at
-1 MiB and a document at 4 MiB of text, and goes on as the next one.
+A file without blank lines is one document. To bound memory, a line is split at 1 MiB and a
+document at 4 MiB of text; the rest is the next line or document.
 """
 
 from __future__ import annotations
@@ -33,47 +33,53 @@ MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 
 class Document(NamedTuple):
     paragraphs: tuple[str, ...]
-    replaced: int = 0  # bytes that are not UTF-8; U+FFFD stands for each of them
+    replaced_bytes: int = 0  # bytes that were not UTF-8, each replaced by U+FFFD
     source: str = ""  # the file, or the TFDS name
+
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.paragraphs))
 
 
 class _Line(NamedTuple):
     text: str
-    replaced: int
+    replaced_bytes: int
     number: int  # from 1
 
 
 def read_documents(patterns: Sequence[str | Path], strict: bool = False) -> Iterator[Document]:
-    """Streams the documents of files, globs and TFDS datasets, in the order given; files of a
-    glob in the order of their names. What is missing is an error at once, what is damaged when
-    it is reached. `strict` refuses bytes that are not UTF-8 instead of replacing them."""
-    found = expand_sources(patterns)
-    return itertools.chain.from_iterable(read_source(source, strict) for source in found)
+    """Stream the documents of files, globs and TFDS datasets in this order; the files of a glob
+    are sorted by name. `strict` refuses bytes that are not UTF-8 instead of replacing them.
+    ValueError: a file is missing (raised at once) or damaged (raised when it is reached)."""
+    sources = expand_sources(patterns)
+    return itertools.chain.from_iterable(read_source(source, strict) for source in sources)
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """English sentences, by the rules of `sentencex`; stripped, none empty."""
+    """Split a paragraph of English text by the rules of `sentencex`; sentences are stripped, and
+    none is empty."""
     return [s for s in map(str.strip, segment("en", paragraph)) if s]
 
 
 def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
-    """The files and TFDS datasets that are meant, in order."""
-    found: list[str] = []
+    """The files and TFDS datasets that the patterns name, in order. ValueError: a pattern names
+    no file."""
+    sources: list[str] = []
     for pattern in map(str, patterns):
         if pattern.startswith("tfds:") or Path(pattern).is_file():
-            found.append(pattern)
+            sources.append(pattern)
         elif Path(pattern).is_dir():
             raise ValueError(f"{pattern} is a folder: expected files; give {pattern}/*.txt")
         elif glob.has_magic(pattern):
             files = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
             if not files:
                 raise ValueError(f"no file matches {pattern}: check the pattern")
-            found += files
+            sources += files
         else:
             raise ValueError(f"{pattern} does not exist: expected a text file; check the path")
-    if not found:
+    if not sources:
         raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
-    return found
+    return sources
 
 
 def read_source(source: str, strict: bool = False) -> Iterator[Document]:
@@ -83,7 +89,7 @@ def read_source(source: str, strict: bool = False) -> Iterator[Document]:
         empty = False
         yield document
     if empty:
-        raise ValueError(f"{source} is empty: expected text in it; leave it out")
+        raise ValueError(f"{source} is empty: expected text; remove it from the arguments")
 
 
 def _read_any_format(source: str, strict: bool) -> Iterator[Document]:
@@ -128,11 +134,13 @@ def _read_lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
     except ValueError:
         raise
     except Exception as e:  # each format raises its own kind
-        raise ValueError(f"{file} cannot be read: {e}; is it what its name says?") from e
+        raise ValueError(
+            f"{file} cannot be read: {e}; check that the file's format matches its name"
+        ) from e
 
 
 def _split_long_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
-    """Lines; those beyond the limit in pieces."""
+    """Yield lines; split lines that are longer than the limit."""
     rest = b""
     while raw := f.readline(longest):
         raw, rest = rest + raw, b""
@@ -145,8 +153,8 @@ def _split_long_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
 
 
 def _cut_position(raw: bytes) -> int:
-    """Where to cut: after the last space, or else before the last character, which may be
-    unfinished."""
+    """The position after the last space, or if there is none before the last character, which
+    may be incomplete."""
     if space := raw.rfind(b" ") + 1:
         return space
     first_bytes = (len(raw) - i for i in range(1, 5) if raw[-i] & 0xC0 != 0x80)
@@ -160,40 +168,40 @@ def _decode(raw: bytes, number: int, file: str, strict: bool) -> _Line:
         if strict:
             raise ValueError(
                 f"{file}, line {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
-                "convert the file, or leave out --strict to have such bytes replaced"
+                "convert the file, or remove --strict to replace such bytes"
             ) from e
     text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte
-    kept = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
-    return _Line(kept, sum("\udc80" <= c <= "\udcff" for c in text), number)
+    replaced = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
+    return _Line(replaced, sum("\udc80" <= c <= "\udcff" for c in text), number)
 
 
 # ---- lines and records to documents
 
 
 def _group_lines(lines: Iterable[_Line], source: str) -> Iterator[Document]:
-    """Paragraphs up to a blank line, or up to the longest document."""
+    """Group lines into documents: up to a blank line, or up to the maximum size."""
     paragraphs: list[str] = []
-    size = replaced = 0
-    for text, bad, _ in lines:
+    size = replaced_bytes = 0
+    for text, line_replaced_bytes, _ in lines:
         text = text.strip()
-        replaced += bad
+        replaced_bytes += line_replaced_bytes
         if text:
             paragraphs.append(text)
             size += len(text)
         if paragraphs and (not text or size >= MAX_DOCUMENT_CHARACTERS):
-            yield Document(tuple(paragraphs), replaced, source)
-            paragraphs, size, replaced = [], 0, 0
+            yield Document(tuple(paragraphs), replaced_bytes, source)
+            paragraphs, size, replaced_bytes = [], 0, 0
     if paragraphs:
-        yield Document(tuple(paragraphs), replaced, source)
+        yield Document(tuple(paragraphs), replaced_bytes, source)
 
 
 def _documents_of_texts(texts: Iterable[_Line], source: str) -> Iterator[Document]:
-    """One document per text, however many blank lines it has."""
-    for text, replaced, number in texts:
+    """One document per text; blank lines do not end it."""
+    for text, replaced_bytes, number in texts:
         lines = (_Line(t, 0, number) for t in text.splitlines() if t.strip())
         for document in _group_lines(lines, source):
-            yield document._replace(replaced=replaced)
-            replaced = 0
+            yield document._replace(replaced_bytes=replaced_bytes)
+            replaced_bytes = 0
 
 
 def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
@@ -202,17 +210,17 @@ def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
             continue
         try:
             record = json.loads(line.text)
-        except (ValueError, RecursionError) as e:  # too long a number, too deep a nesting
+        except (ValueError, RecursionError) as e:  # e.g. a number too long, nesting too deep
             raise ValueError(
-                f"{file}, line {line.number}: not JSON: {e}; mend the line, which may "
-                f"have {MAX_JSON_BYTES >> 20} MiB"
+                f"{file}, line {line.number}: not JSON: {e}; fix the line (at most "
+                f"{MAX_JSON_BYTES >> 20} MiB)"
             ) from e
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise ValueError(
                 f"{file}, line {line.number}: no field `text` with a string; rename the field"
             )
-        # JSON may escape half of a surrogate pair, which is no character
+        # JSON can escape half of a surrogate pair, which is not a character
         yield line._replace(text=text.encode(errors="replace").decode())
 
 
@@ -232,12 +240,12 @@ def _parquet_texts(file: str) -> Iterator[_Line]:
                 yield _Line(text or "", 0, number)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0]
-        raise ValueError(f"{file} cannot be read: {reason}; is it a Parquet file?") from e
+        raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 
 def _tfds_texts(source: str) -> Iterator[_Line]:
-    """`tfds:NAME/SPLIT`; NAME may be a folder that TFDS wrote. Prepares the dataset in
-    ArrayRecord if need be."""
+    """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
+    dataset in ArrayRecord if it is not there."""
     name, _, split = source.removeprefix("tfds:").rpartition("/")
     with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
         examples = builder.as_data_source(split=split)

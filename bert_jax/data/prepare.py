@@ -1,258 +1,264 @@
-"""The two passes of `prepare`: units of work mapped over workers, written in order."""
+"""Text to a corpus: documents become tokens (pass 1), then tokens become rows (pass 2).
+
+    text -> documents -> sentences -> tokens -> token_store.py      encode_documents
+    a shard of stored documents -> rows -> tf.Example               shard_rows.make_shard
+
+Both are pure functions, of a batch of documents and of a shard. An engine maps them over the
+text and keeps the order: worker processes of this machine (run_local) or Apache Beam (beam.py).
+So a corpus depends neither on the engine nor on the number of workers.
+
+The corpus is written to a hidden sibling folder, which is renamed when everything is there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import bin_packing, documents, work_shards
-from bert_jax.data import records as dataset
+from bert_jax.data import documents, records, token_store
+from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts, open_corpus
 from bert_jax.data.documents import Document
-from bert_jax.data.segments import TokenRow
-from bert_jax.data.tokenization import tokenizer
-from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.data.work_shards import NUM_FOLDS, SPLITS, PrepareTask, TokenRecord, WorkShard
+from bert_jax.data.shard_rows import make_shard
+from bert_jax.data.splits import SPLITS
+from bert_jax.data.token_store import StoreIndex, TokenRecord
+from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
+from bert_jax.data.work_shards import PrepareConfig, RowConfig, RowTask, list_work_shards
 from bert_jax.data.workers import Progress, Workers
+from bert_jax.utils import io
 
-ENCODE_CHARACTERS = 1 << 19  # characters that a worker encodes at a time
-_STATE: dict[str, tokenizer.Tokenizer] = {}  # of a worker process
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """Of one split. Rows and tokens are over all duplicates."""
-
-    documents: int = 0
-    sentences: int = 0
-    rows: int = 0
-    tokens: int = 0  # real ones, specials included
-    short_rows: int = 0  # with padding
-    random_pairs: int = 0  # label 1: random (NSP), swapped (SOP)
-    sequences: int = 0  # in the rows; as many unless they are packed
-
-    def __add__(self, other: SplitCounts) -> SplitCounts:
-        ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
-        return SplitCounts(*(a + b for a, b in zip(ours, theirs, strict=True)))
+ENCODE_CHARACTERS = 1 << 19  # that a worker encodes at a time
 
 
-@dataclass(frozen=True)
-class PrepareConfig:
-    """What `prepare` is asked for, whatever engine does it."""
+def prepare_corpus(
+    texts: Sequence[str],
+    tokenizer_dir: str | Path,
+    segments: str,
+    length: int,
+    out: str | Path,
+    workers: int = 1,
+    seed: int = 0,
+    duplicates: int = 1,
+    strict: bool = False,
+    engine: str = "local",
+    progress: bool = True,
+    flags: Sequence[str] = (),
+    pack: int | None = 0,
+    row_length: int | None = None,
+) -> Corpus:
+    """Write a corpus to the new folder `out`, and open it.
 
-    sources: list[str]
-    segments: str
-    length: int
-    seed: int
-    duplicates: int
-    special_tokens: SpecialTokens
-    strict: bool
-    spaced: bool  # as in units.records_of
-    pack: int = 0  # as in units.Job
-    row_length: int | None = None
-
-    def job(self, documents: int, store: Path) -> PrepareTask:
-        how = (self.segments, self.length, self.seed, self.special_tokens)
-        return PrepareTask(*how, documents, str(store), self.pack, self.row_length)
-
-
-def run(
-    folder: Path, request: PrepareConfig, workers: int, progress: bool
-) -> tuple[DocumentStore, dict[str, SplitCounts]]:
-    """Both passes on this machine, into a folder that holds the tokenizer."""
-    store = folder / "documents.array_record"
-    texts = itertools.chain.from_iterable(
-        documents.read_source(source, request.strict) for source in request.sources
+    `texts` are files, globs and TFDS datasets (documents.py); `flags` go to Beam's runner. With
+    `pack`, up to so many sequences of `length` tokens share a row of `row_length` tokens; None
+    chooses a number (bin_packing.default_sequences). ValueError: an option is out of range, or
+    the text, the tokenizer or `out` cannot be used."""
+    _check_engine(engine, workers, flags)
+    out = Path(out)
+    io.require_new(out)
+    tokenizer = load_tokenizer(tokenizer_dir)
+    rows = RowConfig(
+        segments,
+        length,
+        seed,
+        tokenizer.special_tokens,
+        tokenizer.pad_id,
+        tokenizer.vocab_size,
+        pack,
+        row_length,
     )
-    with Workers(workers, load_tokenizer, folder / "tokenizer") as pool:
-        stored = first_pass(texts, store, pool, progress, request.spaced)
-        job = request.job(stored.documents, store)
-        rows = second_pass(folder, job, stored, request.duplicates, pool, progress)
-    work_shards.close_store()
+    # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
+    space_sentences = tokenizer.kind == "bpe" and segments not in ("full", "doc")
+    sources = documents.expand_sources(texts)
+    config = PrepareConfig(sources, rows, duplicates, strict, space_sentences)
+    if engine == "beam":
+        run = functools.partial(_import_beam().run, flags=flags)
+    else:
+        run = functools.partial(run_local, workers=workers, progress=progress)
+    with io.atomic_dir(out) as folder:
+        tokenizer.save(folder / "tokenizer")
+        index, counts = run(folder, config)
+        info = _corpus_info(config, tokenizer, index, counts)
+        text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
+        (folder / "corpus.json").write_text(text, encoding="utf-8")
+    if index.replaced_bytes:
+        logger.warning("replaced %d bytes that were not UTF-8 by U+FFFD", index.replaced_bytes)
+    return open_corpus(out)
+
+
+def _corpus_info(
+    config: PrepareConfig, tokenizer: Tokenizer, index: StoreIndex, counts: dict[str, SplitCounts]
+) -> CorpusInfo:
+    rows = config.rows
+    return CorpusInfo(
+        rows.segments,
+        rows.row_length,
+        rows.seed,
+        config.duplicates,
+        tokenizer.kind,
+        tokenizer.fingerprint,
+        rows.vocab_size,
+        rows.pad_id,
+        index.replaced_bytes,
+        train=index.counts("train") + counts["train"],
+        validation=index.counts("validation") + counts["validation"],
+        packed=rows.max_sequences,
+        sequence_length=rows.length if rows.row_length > rows.length else None,
+    )
+
+
+def _check_engine(engine: str, workers: int, flags: Sequence[str]) -> None:
+    if engine not in ("local", "beam"):
+        raise ValueError(f"engine is {engine!r}: expected local or beam")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: expected at least 1")
+    if engine == "beam" and workers > 1:
+        raise ValueError(
+            f"workers is {workers}, but only the local engine has workers: use the flags of "
+            "Beam's runner, e.g. --direct_num_workers=2 --direct_running_mode=multi_processing"
+        )
+    if engine == "local" and flags:
+        raise ValueError(f"{flags[0]} is a flag of Beam's runner: add --engine beam")
+
+
+def _import_beam() -> Any:
+    try:
+        from bert_jax.data import beam
+    except ImportError as e:
+        raise ValueError(
+            f"engine beam needs Apache Beam ({e}): pip install 'apache-beam>=2.77', or use "
+            "--engine local, which makes the same corpus"
+        ) from None
+    return beam
+
+
+# ---- the local engine
+
+
+def run_local(
+    folder: Path, config: PrepareConfig, workers: int, progress: bool
+) -> tuple[StoreIndex, dict[str, SplitCounts]]:
+    """Run both passes on this machine, into a folder that holds the tokenizer."""
+    store = folder / "documents.array_record"
+    with Workers(workers) as pool:
+        index = _first_pass(folder, config, store, pool, progress)
+        task = RowTask(config.rows, index.documents, str(store))
+        counts = _second_pass(folder, task, index, config.duplicates, pool, progress)
+    token_store.close_store()
     store.unlink()
-    return stored, rows
+    return index, counts
 
 
-def load_tokenizer(folder: Path) -> None:
-    """What every worker does first."""
-    _STATE["tokenizer"] = tokenizer.load_tokenizer(folder)
+def _first_pass(
+    folder: Path, config: PrepareConfig, store: Path, pool: Workers, progress: bool
+) -> StoreIndex:
+    """Encode the documents and store them by number."""
+    texts = itertools.chain.from_iterable(
+        documents.read_source(source, config.strict) for source in config.sources
+    )
+    encode = functools.partial(
+        _encode_batch, tokenizer_dir=folder / "tokenizer", space_sentences=config.space_sentences
+    )
+    index = StoreIndex()
+    writer = ArrayRecordWriter(str(store), records.WRITER_OPTIONS)
+    try:
+        with Progress("encoding", "MB", shown=progress) as bar:
+            for batch in pool.map(encode, batch_documents(texts, ENCODE_CHARACTERS)):
+                for record in batch.records:
+                    writer.write(record.data)
+                    index.add(record)
+                index.replaced_bytes += batch.replaced_bytes
+                bar.add(batch.characters / 1e6)
+    finally:
+        writer.close()
+    index.close()
+    return index
+
+
+def _second_pass(
+    folder: Path,
+    task: RowTask,
+    index: StoreIndex,
+    duplicates: int,
+    pool: Workers,
+    progress: bool,
+) -> dict[str, SplitCounts]:
+    """Make the rows; write them, their metadata and the unigram counts."""
+    config = task.config
+    shards = list_work_shards(index, duplicates)
+    per_file = records.rows_per_shard(duplicates * index.tokens / config.row_length)
+    writers = {split: records.SplitWriter(folder, split, per_file) for split in SPLITS}
+    totals = dict.fromkeys(SPLITS, SplitCounts())
+    unigram = np.zeros(config.vocab_size, np.int64)
+    with Progress("making rows", "shards", total=len(shards), shown=progress) as bar:
+        for results in pool.map(functools.partial(make_shard, task=task), shards):
+            for split, result in results.items():
+                writers[split].add(result.examples)
+                totals[split] += result.counts
+            unigram += results["train"].unigram
+            bar.add(1)
+    records.finish_dataset(
+        folder, writers, unigram, config.row_length, config.vocab_size, config.max_sequences
+    )
+    return totals
 
 
 # ---- pass 1: documents to tokens
 
 
-@dataclass
-class DocumentStore:
-    """What pass 1 leaves behind, beside the file of documents."""
-
-    documents: int = 0
-    tokens: int = 0
-    replaced: int = 0
-    units: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    unit_tokens: int = 0  # of the unit that is still open
-    # by document number modulo FOLDS: with fewer documents than that, one number each
-    sentences: list[int] = dataclasses.field(default_factory=lambda: [0] * NUM_FOLDS)
-
-    def add(self, record: TokenRecord) -> None:
-        self.sentences[self.documents % NUM_FOLDS] += record.sentences
-        self.documents += 1
-        self.tokens += record.tokens
-        self.unit_tokens += record.tokens
-        start = self.units[-1][1] if self.units else 0
-        if (
-            self.documents - start >= work_shards.MAX_SHARD_DOCUMENTS
-            or self.unit_tokens >= work_shards.MAX_SHARD_TOKENS
-        ):
-            self.close_unit()
-
-    def close_unit(self) -> None:
-        start = self.units[-1][1] if self.units else 0
-        if start < self.documents:
-            self.units.append((start, self.documents))
-            self.unit_tokens = 0
-
-    def close(self) -> None:
-        """To be called after the last document; ValueError where there are too few."""
-        self.close_unit()
-        if self.documents < 2:
-            raise ValueError(
-                f"the text is {self.documents} document with words in it: expected at least two, "
-                "one for training and one for validation; put blank lines between documents"
-            )
-
-    def counts(self, split: str) -> SplitCounts:
-        folds = min(NUM_FOLDS, self.documents)
-        held_out = self.sentences[folds - 1]
-        sentences = held_out if split == "validation" else sum(self.sentences) - held_out
-        return SplitCounts(work_shards.split_size(split, self.documents, folds), sentences)
-
-
-def first_pass(
-    texts: Iterable[Document], store: Path, pool: Workers, progress: bool, spaced: bool = False
-) -> DocumentStore:
-    """Encodes the documents and stores them by number."""
-    stored = DocumentStore()
-    writer = ArrayRecordWriter(str(store), dataset.WRITER_OPTIONS)
-    try:
-        with Progress("encoding", "MB", shown=progress) as bar:
-            for task in pool.map(functools.partial(_encode, spaced=spaced), _batches(texts)):
-                for record in task.records:
-                    writer.write(record.data)
-                    stored.add(record)
-                stored.replaced += task.replaced
-                bar.add(task.characters / 1e6)
-    finally:
-        writer.close()
-    stored.close()
-    return stored
-
-
-class _Encoded(NamedTuple):
+class _EncodedBatch(NamedTuple):
     records: list[TokenRecord]
     characters: int
-    replaced: int
+    replaced_bytes: int
 
 
-def _batches(texts: Iterable[Document]) -> Iterator[list[Document]]:
+def _encode_batch(
+    batch: list[Document], tokenizer_dir: Path, space_sentences: bool
+) -> _EncodedBatch:
+    encoded = encode_documents(batch, cached_tokenizer(tokenizer_dir), space_sentences)
+    characters = sum(document.characters for document in batch)
+    return _EncodedBatch(encoded, characters, sum(document.replaced_bytes for document in batch))
+
+
+@functools.lru_cache(maxsize=1)
+def cached_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder, loaded once per worker process."""
+    return load_tokenizer(folder)
+
+
+def batch_documents(texts: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """Consecutive documents in lists of at least so many characters."""
     batch: list[Document] = []
     size = 0
     for text in texts:
         batch.append(text)
-        size += sum(map(len, text.paragraphs))
-        if size >= ENCODE_CHARACTERS:
+        size += text.characters
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-def _encode(batch: list[Document], spaced: bool) -> _Encoded:
-    records = work_shards.encode_documents(batch, _STATE["tokenizer"], spaced)
-    characters = sum(len(p) for document in batch for p in document.paragraphs)
-    return _Encoded(records, characters, sum(document.replaced for document in batch))
+def encode_documents(
+    batch: Sequence[Document], tokenizer: Tokenizer, space_sentences: bool = False
+) -> list[TokenRecord]:
+    """Split documents into sentences and encode these; drop documents without a single token.
 
-
-# ---- pass 2: tokens to rows
-
-
-def list_work_shards(stored: DocumentStore, duplicates: int) -> list[WorkShard]:
-    """The units of pass 2, in the order of their rows."""
-    return [WorkShard(d, *span) for d in range(duplicates) for span in stored.units]
-
-
-class ShardResult(NamedTuple):
-    """The rows of a unit, of one split."""
-
-    examples: list[bytes]
-    counts: SplitCounts
-    unigram: np.ndarray  # int64[V]
-
-
-def second_pass(
-    folder: Path,
-    job: PrepareTask,
-    stored: DocumentStore,
-    duplicates: int,
-    pool: Workers,
-    progress: bool,
-) -> dict[str, SplitCounts]:
-    """Makes the rows and writes them, the metadata and the unigram counts."""
-    tok = tokenizer.load_tokenizer(folder / "tokenizer")
-    dtype = dataset.token_dtype(tok.vocab_size)
-    per_shard = dataset.rows_per_shard(duplicates * stored.tokens / job.row)
-    writers = {split: dataset.SplitWriter(folder, split, per_shard) for split in SPLITS}
-    totals = dict.fromkeys(SPLITS, SplitCounts())
-    unigram = np.zeros(tok.vocab_size, np.int64)
-    tasks = list_work_shards(stored, duplicates)
-    task = functools.partial(make_shard, job=job, pad_id=tok.pad_id, vocab=tok.vocab_size)
-    with Progress("making rows", "units", total=len(tasks), shown=progress) as bar:
-        for made in pool.map(task, tasks):
-            for split, part in made.items():
-                writers[split].add(part.examples)
-                totals[split] += part.counts
-            unigram += made["train"].unigram
-            bar.add(1)
-    for writer in writers.values():
-        writer.close()
-    np.save(folder / "unigram.npy", unigram)
-    dataset.write_metadata(folder, writers, job.row, dtype, job.pack)
-    return totals
-
-
-def make_shard(
-    unit: WorkShard, job: PrepareTask, pad_id: int, vocab: int
-) -> dict[str, ShardResult]:
-    """A unit's rows as they are written, and their counts, by split. Sequences are packed with
-    those of their unit: so a packed corpus, too, is the same whatever made it, and what is not
-    full at the end of each is under a hundredth of its rows."""
-    made, dtype = {}, dataset.token_dtype(vocab)
-    for split, rows in work_shards.make_rows(unit, job).items():
-        if job.pack:
-            full = bin_packing.pack_rows(rows, job.row, job.pack)
-            how = (job.row, job.pack, pad_id, dtype)
-            examples = [dataset.serialize_packed_row(pack, *how) for pack in full]
-        else:
-            full = [[row] for row in rows]
-            examples = [dataset.serialize_row(row, job.row, pad_id, dtype) for row in rows]
-        tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
-        unigram = np.bincount(tokens, minlength=vocab)
-        made[split] = ShardResult(examples, _count(full, job.row), unigram)
-    return made
-
-
-def _count(packs: list[list[TokenRow]], length: int) -> SplitCounts:
-    tokens = [sum(len(row.tokens) for row in pack) for pack in packs]
-    return SplitCounts(
-        rows=len(packs),
-        tokens=sum(tokens),
-        short_rows=sum(n < length for n in tokens),
-        random_pairs=sum(row.pair == 1 for pack in packs for row in pack),
-        sequences=sum(map(len, packs)),
-    )
+    `space_sentences` puts back the space before every sentence but a document's first, which
+    byte-level BPE encodes: without it, sentences that follow each other would be glued."""
+    split = [[s for p in d.paragraphs for s in documents.split_sentences(p)] for d in batch]
+    if space_sentences:
+        split = [[*d[:1], *(f" {s}" for s in d[1:])] for d in split]
+    encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
+    tokens = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
+    return [TokenRecord.from_sentences(sentences) for sentences in tokens if sentences]

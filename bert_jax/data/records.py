@@ -1,16 +1,15 @@
 """Rows on disk: a TFDS dataset in ArrayRecord, written without TensorFlow.
 
-A record is a `tf.train.Example` in protocol-buffer wire format. Its shape never changes, so a
-few constants and the lengths are all that there is to write; TFDS reads it as its own.
+A record is a `tf.train.Example` in protocol-buffer wire format, which TFDS reads as its own.
 
     feature   type                             meaning
     tokens    uint16[length] or int32[length]  ids, padded; raw bytes
-    size      int32                            how many of them are real
-    first     int32                            how many of those are segment 0
-    pair      int32                            the pair's label, -1 where there is none
+    size      int32                            number of tokens, padding excluded
+    first     int32                            number of tokens of segment 0
+    pair      int32                            label of the sentence pair, or -1
 
-Rows of a packed corpus hold up to n sequences, one behind the other; the last three are then
-int32[n], of each sequence, raw bytes too: 0 0 -1 where there are fewer.
+A row of a packed corpus holds up to n sequences, one after the other. `size`, `first` and `pair`
+are then int32[n], raw bytes too: one number for each sequence, and 0 0 -1 for missing ones.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from bert_jax.data.segments import TokenRow
 
 DATASET_NAME = "bert_jax_corpus"
-# compression would save 6 % of the space, cost five times the writing and twice the reading
+# compression would save 6 % of the space, and make writing 5 and reading 2 times as slow
 WRITER_OPTIONS = "group_size:1,uncompressed"
-MIN_SHARD_ROWS = 8192  # rows: a writer holds 46 bytes and some waste for each until it closes
-MAX_SHARDS = 256  # roughly: every shard is an open file to its readers
+MIN_SHARD_ROWS = 8192  # a writer holds 46 bytes and some waste for each row until it closes
+MAX_SHARDS = 256  # about: readers keep every shard open
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
@@ -36,7 +35,7 @@ def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
 
 
 def serialize_row(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
-    """A row as the bytes of a `tf.train.Example`."""
+    """Serialize one sequence as a row of `length` tokens: the bytes of a `tf.train.Example`."""
     tokens = np.full(length, pad_id, dtype)
     tokens[: len(row.tokens)] = row.tokens
     features = (
@@ -49,13 +48,13 @@ def serialize_row(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
 
 
 def serialize_packed_row(
-    rows: Sequence[TokenRow], length: int, most: int, pad_id: int, dtype: Any
+    rows: Sequence[TokenRow], length: int, max_sequences: int, pad_id: int, dtype: Any
 ) -> bytes:
-    """Up to `most` sequences in one row, likewise."""
+    """Serialize up to `max_sequences` sequences as one row."""
     tokens = np.full(length, pad_id, dtype)
     joined = np.concatenate([row.tokens for row in rows])
     tokens[: len(joined)] = joined
-    numbers = np.zeros((3, most), np.int32)
+    numbers = np.zeros((3, max_sequences), np.int32)
     numbers[2] = -1
     numbers[:, : len(rows)] = np.array([(len(r.tokens), r.first, r.pair) for r in rows]).T
     features = _feature(b"tokens", _bytes(tokens))
@@ -65,8 +64,8 @@ def serialize_packed_row(
 
 
 class RecordSource:
-    """A split of a corpus, by the number of the row: `tokens` [l], `size` `first` `pair`, which
-    are [n] each where it is packed. TFDS's own decoding takes thirty times as long."""
+    """Random access to the rows of a split: `tokens` [l], `size` `first` `pair`, numbers or, if
+    the corpus is packed, [n] each. TFDS's own decoding takes thirty times as long."""
 
     def __init__(self, records: Any, dtype: Any, packed: bool):
         from tensorflow_datasets.proto import tf_example_pb2
@@ -88,8 +87,8 @@ class RecordSource:
         features = self._parse(record).features.feature
         row: dict[str, Any] = {"tokens": _array(features["tokens"], self._dtype)}
         for name in ("size", "first", "pair"):
-            of = features[name]
-            row[name] = _array(of, np.int32) if self._packed else of.int64_list.value[0]
+            value = features[name]
+            row[name] = _array(value, np.int32) if self._packed else value.int64_list.value[0]
         return row
 
 
@@ -98,22 +97,22 @@ def _array(feature: Any, dtype: Any) -> np.ndarray:
 
 
 def _feature(name: bytes, value: bytes) -> bytes:
-    """An entry of the map of features: key is field 1, value is field 2."""
+    """Encode an entry of the map of features: key is field 1, value is field 2."""
     return _field(1, _field(1, name) + _field(2, value))
 
 
 def _bytes(values: np.ndarray) -> bytes:
-    """A feature that is a list of one array: field 1."""
+    """Encode a feature that is a list of one array: field 1."""
     return _field(1, _field(1, values.tobytes()))
 
 
 def _int64(value: int) -> bytes:
-    """A feature that is a list of one integer: field 3, packed."""
+    """Encode a feature that is a list of one integer: field 3, packed."""
     return _field(3, _field(1, _varint(value & (1 << 64) - 1)))
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
 
 
@@ -127,13 +126,13 @@ def _varint(value: int) -> bytes:
 
 
 def rows_per_shard(rows: float) -> int:
-    """Rows per shard when about so many are coming."""
+    """Rows per shard of a split that will have about `rows` rows."""
     return max(MIN_SHARD_ROWS, int(rows) // MAX_SHARDS)
 
 
 class SplitWriter:
-    """The shards of one split, in the order of the rows. Their final names, which hold their
-    number, are given at the end."""
+    """Writes the shards of one split, in the order of the rows. `close` gives them their final
+    names, which contain the number of shards."""
 
     def __init__(self, folder: Path, split: str, shard_rows: int = MIN_SHARD_ROWS):
         self._folder, self._split, self._shard_rows = folder, split, shard_rows
@@ -144,19 +143,19 @@ class SplitWriter:
     def add(self, examples: Iterable[bytes]) -> None:
         for data in examples:
             if not self.shards or self.shards[-1] >= self._shard_rows:
-                self._next()
+                self._next_shard()
             self._writer.write(data)
             self.bytes += len(data)
             self.shards[-1] += 1
 
     def adopt(self, file: Path, rows: int, size: int) -> None:
-        """The next shard is a file that another process wrote: `size` bytes of examples."""
+        """Take a file that another process wrote as the next shard: `size` bytes of examples."""
         self._close_shard()
         file.rename(self._part(len(self.shards)))
         self.shards.append(rows)
         self.bytes += size
 
-    def _next(self) -> None:
+    def _next_shard(self) -> None:
         self._close_shard()
         self._writer = ArrayRecordWriter(str(self._part(len(self.shards))), WRITER_OPTIONS)
         self.shards.append(0)
@@ -177,17 +176,32 @@ class SplitWriter:
             self._part(i).rename(self._folder / name)
 
 
-def write_metadata(
-    folder: Path, writers: dict[str, SplitWriter], length: int, dtype: Any, packed: int = 0
+def finish_dataset(
+    folder: Path,
+    writers: dict[str, SplitWriter],
+    unigram: np.ndarray,
+    length: int,
+    vocab_size: int,
+    max_sequences: int,
 ) -> None:
-    """What TFDS needs to open the folder by itself; `packed`: sequences of a row at most."""
+    """Close the shards, write the unigram counts and the metadata with which TFDS opens the
+    folder. `max_sequences` of a packed row; 0 if rows are not packed."""
+    for writer in writers.values():
+        writer.close()
+    np.save(folder / "unigram.npy", unigram)
+    _write_tfds_metadata(folder, writers, length, token_dtype(vocab_size), max_sequences)
+
+
+def _write_tfds_metadata(
+    folder: Path, writers: dict[str, SplitWriter], length: int, dtype: Any, max_sequences: int
+) -> None:
     import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import dataset_info, splits
 
     number: Any = tfds.features.Scalar(dtype=np.int32)
-    if packed:
-        number = tfds.features.Tensor(shape=(packed,), dtype=np.int32, encoding="bytes")
+    if max_sequences:
+        number = tfds.features.Tensor(shape=(max_sequences,), dtype=np.int32, encoding="bytes")
     tokens = tfds.features.Tensor(shape=(length,), dtype=dtype, encoding="bytes")
     features = {"tokens": tokens, "size": number, "first": number, "pair": number}
     identity = dataset_info.DatasetIdentity(

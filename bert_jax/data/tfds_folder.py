@@ -1,5 +1,7 @@
-"""Opening what TFDS has, by name or as a folder. A folder is looked at first: `features.json`
-names Python classes, and TFDS imports whatever module they are said to be in."""
+"""Open a TFDS dataset by name or as a folder, safely.
+
+`features.json` of a folder names Python classes, and TFDS imports any module that it names. So
+the names are checked before TFDS opens a folder."""
 
 from __future__ import annotations
 
@@ -10,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 TFDS_FEATURES = "tensorflow_datasets.core.features."
-# where a name of a class may stand: today's files, as protobuf writes or reads them, and old ones
+# keys of class names: in today's files, as protobuf writes or reads them, and in old files
 CLASS_NAME_KEYS = ("pythonClassName", "python_class_name", "type")
-EMBEDDED_JSON_KEYS = ("jsonFeature", "json_feature")  # text in which TFDS may find more names
+EMBEDDED_JSON_KEYS = (
+    "jsonFeature",
+    "json_feature",
+)  # strings of JSON in which TFDS finds more names
 
 
 @contextlib.contextmanager
-def open_builder(source: str, name: str, form: str) -> Iterator[Any]:
-    """The builder of a dataset, or of a folder, called `name` in `source`; prepared in ArrayRecord
-    if need be. ValueError: it cannot be opened, here or in the block; `form` was expected."""
+def open_builder(source: str, name: str, expected: str) -> Iterator[Any]:
+    """The builder of the dataset or folder `name`; a dataset is prepared in ArrayRecord if it is
+    not there. ValueError: it cannot be opened, or the block raises; the message names `source`
+    (what the user gave) and `expected` (its format)."""
     import tensorflow_datasets as tfds
 
     builder: Any  # pyright cannot follow the library's decorators
@@ -30,26 +36,26 @@ def open_builder(source: str, name: str, form: str) -> Iterator[Any]:
             builder = tfds.builder(name, file_format="array_record")
             builder.download_and_prepare()
         yield builder
-    except Exception as e:  # of many kinds, some of which print a page
+    except Exception as e:  # of many types, some with a page of text
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(
-            f"{source} cannot be opened: {reason}; expected {form} of a TFDS dataset"
+            f"{source} cannot be opened: {reason}; expected {expected} of a TFDS dataset"
         ) from e
 
 
 def check_features_json(folder: str | Path) -> None:
-    """Every `features.json` in a folder that TFDS wrote, in any depth. ValueError: one cannot be
-    read, or names a class that is not TFDS's own."""
+    """Check every `features.json` in a folder, at any depth. ValueError: one cannot be read, or
+    names a class that is not TFDS's own."""
     for file in sorted(Path(folder).rglob("features.json")):
         try:
-            named = list(_class_names(json.loads(file.read_text(encoding="utf-8"))))
+            names = list(_class_names(json.loads(file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, RecursionError) as e:
             raise ValueError(f"{file} is not readable JSON: {e}; write the dataset again") from e
-        strange = next((n for n in named if not n.startswith(TFDS_FEATURES)), None)
-        if strange is not None:
+        foreign = next((n for n in names if not n.startswith(TFDS_FEATURES)), None)
+        if foreign is not None:
             raise ValueError(
-                f"{file} names {strange!r:.80}, code that TFDS would run: only features of TFDS "
-                "itself can be read; write the dataset with these"
+                f"{file} names the class {foreign!r:.80}, whose code TFDS would run: expected "
+                "features of TFDS itself; write the dataset with these"
             )
 
 

@@ -1,4 +1,8 @@
-"""An ordered map over worker processes that keeps little in flight, and its progress."""
+"""An ordered map over worker processes with bounded memory, and a progress bar.
+
+joblib.Parallel(return_as="generator") takes 0.8 to 0.97 of the time, but its workers outlive a
+parent that is killed; these do not.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -21,20 +25,17 @@ R = TypeVar("R")
 
 
 class Workers:
-    """`workers` processes, or this one when there is only one; a context manager. Workers are
-    spawned, not forked: the parent may run threads (jax, Rust) that a fork would break."""
+    """A pool of `workers` processes, or this process if it is one; a context manager. Workers
+    are spawned, not forked: a fork would break threads of the parent (jax, Rust)."""
 
-    def __init__(self, workers: int, setup: Callable[..., None], *args: Any):
-        self._count = workers
+    def __init__(self, workers: int):
+        self._workers = workers
         self._pool = None
-        if workers == 1:
-            setup(*args)
-        else:
+        if workers > 1:
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start,
-                initargs=(setup, args),
+                initializer=_init_worker,
             )
 
     def __enter__(self) -> Workers:
@@ -45,28 +46,27 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, f: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """f of each item, in order. Twice as many items as workers are under way at most, so
-        memory does not grow with their number."""
+        """Yield f of each item, in order. At most twice as many items as workers are in flight,
+        so that memory does not grow with the number of items."""
         if self._pool is None:
             yield from map(f, items)
             return
         pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
         for item in items:
             pending.append(self._pool.submit(f, item))
-            if len(pending) >= 2 * self._count:
+            if len(pending) >= 2 * self._workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _start(setup: Callable[..., None], args: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _init_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    setup(*args)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -74,18 +74,18 @@ def _die_with_parent() -> None:
 
 
 class Progress:
-    """A bar where stderr is a terminal, else a line every ten seconds."""
+    """A progress bar on stderr if that is a terminal, else a line every ten seconds."""
 
-    def __init__(self, what: str, unit: str, total: int | None = None, shown: bool = True):
-        self._what, self._unit, self._total = what, unit, total
+    def __init__(self, label: str, unit: str, total: int | None = None, shown: bool = True):
+        self._label, self._unit, self._total = label, unit, total
         self._done = 0.0
-        self._started = self._spoke = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._shown = shown
         self._bar = None
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=what, unit=unit, unit_scale=True, total=total)
+            self._bar = tqdm(desc=label, unit=unit, unit_scale=True, total=total)
 
     def __enter__(self) -> Progress:
         return self
@@ -94,21 +94,22 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif self._shown and self._done:
-            self._say()
+            self._print_line()
 
     def add(self, amount: float) -> None:
+        """Report that `amount` more units are done."""
         self._done += amount
         if self._bar is not None:
             self._bar.update(amount)
-        elif self._shown and time.monotonic() - self._spoke > 10:
-            self._say()
+        elif self._shown and time.monotonic() - self._last_line > 10:
+            self._print_line()
 
-    def _say(self) -> None:
-        self._spoke = time.monotonic()
-        seconds = self._spoke - self._started
-        of = f" of {self._total:,}" if self._total is not None else ""
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._started
+        total = f" of {self._total:,}" if self._total is not None else ""
         rate = self._done / max(seconds, 1e-9)
         logger.info(
-            f"{self._what}: {self._done:,.1f}{of} {self._unit}, {rate:,.1f} {self._unit}/s, "
+            f"{self._label}: {self._done:,.1f}{total} {self._unit}, {rate:,.1f} {self._unit}/s, "
             f"{seconds:.0f} s"
         )

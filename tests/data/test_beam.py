@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.data import corpus, records, work_shards
-from bert_jax.data.corpus import prepare
+from bert_jax.data import corpus, records, splits, token_store
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
 
@@ -31,13 +31,13 @@ def given(tmp_path_factory) -> Path:
 
 def make(given: Path, out: Path, **options) -> corpus.Corpus:
     asked = {"texts": [str(given / "*.txt")], "segments": "nsp", "length": 32} | options
-    return prepare(tokenizer_dir=given / "tokenizer", out=out, progress=False, **asked)
+    return prepare_corpus(tokenizer_dir=given / "tokenizer", out=out, progress=False, **asked)
 
 
 def rows(made: corpus.Corpus) -> list[str]:
     """A hash of every row, in their order, training rows first."""
     out = []
-    for split in work_shards.SPLITS:
+    for split in splits.SPLITS:
         source = made.source(split)
         for r in source.__getitems__(list(range(len(source)))):
             tail = f"{r['size']} {r['first']} {r['pair']}".encode()
@@ -56,9 +56,9 @@ def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkey
     counts, so the same fingerprint: a run may go on with either."""
     from bert_jax.data import beam
 
-    monkeypatch.setattr(beam, "BLOCK", 10_000)
+    monkeypatch.setattr(beam, "BLOCK_CHARACTERS", 10_000)
     monkeypatch.setattr(records, "MIN_SHARD_ROWS", 100)
-    monkeypatch.setattr(work_shards, "MAX_SHARD_DOCUMENTS", 10)
+    monkeypatch.setattr(token_store, "MAX_SHARD_DOCUMENTS", 10)
     local = make(given, tmp_path / "local", **options)
     beamed = make(given, tmp_path / "beam", engine="beam", **options)
     assert len(list(beamed.path.glob("*train*"))) > 1
@@ -79,7 +79,7 @@ def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkey
         (b"One caf\xe9.\n", {"strict": True}, r"b\.txt, line 1, byte 8: 0xe9 is not UTF-8"),
         (b"A.\n", {"flags": ["--runer=FlinkRunner"]}, "unknown flag --runer"),
         (b"A.\n", {"flags": ["--runner=Sprinter"]}, "--runner is Sprinter: Apache Beam cannot"),
-        (b"A.\n", {"workers": 2}, "they are the local engine's"),
+        (b"A.\n", {"workers": 2}, "only the local engine has workers"),
     ],
 )
 def test_bad_input_is_refused_as_locally_and_leaves_nothing(
@@ -121,7 +121,7 @@ def test_a_worker_that_does_not_share_the_folder_says_so(tmp_path):
     from bert_jax.data import beam
 
     with pytest.raises(FileNotFoundError, match="choose an --out that all workers"):
-        next(beam._read((0, "text"), str(tmp_path), False, 1))
+        next(beam._read_source((0, "text"), str(tmp_path), False, 1))
 
 
 @with_beam
@@ -129,15 +129,15 @@ def test_a_worker_that_runs_twice_changes_nothing(given, tmp_path, monkeypatch):
     """Runners may repeat a piece of work, whole or cut short."""
     from bert_jax.data import beam
 
-    once = beam._encode
+    once = beam._encode_block
 
     def twice(item, **how):
         once(item, **how)
         place = Path(how["folder"]) / "documents" / "0.array_record"
-        beam._unfinished(place).write_bytes(b"cut short")
+        beam._temporary_path(place).write_bytes(b"cut short")
         return once(item, **how)
 
-    monkeypatch.setattr(beam, "_encode", twice)
+    monkeypatch.setattr(beam, "_encode_block", twice)
     assert rows(make(given, tmp_path / "twice", engine="beam")) == rows(
         make(given, tmp_path / "local")
     )
@@ -153,5 +153,5 @@ def test_without_beam_the_message_says_what_to_install(given, tmp_path, monkeypa
 
 
 def test_flags_of_a_runner_need_the_engine(given, tmp_path):
-    with pytest.raises(ValueError, match=r"--runner=FlinkRunner is for .* add --engine beam"):
+    with pytest.raises(ValueError, match=r"--runner=FlinkRunner is a flag of .* add --engine beam"):
         make(given, tmp_path / "corpus", flags=["--runner=FlinkRunner"])

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from bert_jax.data import bin_packing, corpus, segments, work_shards
-from bert_jax.data.corpus import open_corpus, prepare
+from bert_jax.data import bin_packing, corpus, segments, splits
+from bert_jax.data.corpus import open_corpus
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
 
@@ -24,7 +25,7 @@ def given(tmp_path_factory) -> tuple[str, str]:
 
 
 def make(given, out, **options) -> corpus.Corpus:
-    return prepare([given[0]], given[1], "nsp", 64, out, progress=False, **options)
+    return prepare_corpus([given[0]], given[1], "nsp", 64, out, progress=False, **options)
 
 
 def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
@@ -56,7 +57,7 @@ def packed(given, tmp_path_factory) -> corpus.Corpus:
 
 
 def test_a_packed_corpus_holds_every_sequence_once(made, packed):
-    for split in work_shards.SPLITS:
+    for split in splits.SPLITS:
         assert sequences(packed, split) == sequences(made, split)
         counts, alone = packed.info.counts(split), made.info.counts(split)
         assert counts.sequences == alone.sequences == alone.rows >= counts.rows
@@ -106,7 +107,7 @@ def test_a_corpus_from_before_packing_opens(made, tmp_path):
     values = json.loads((path / "corpus.json").read_text())
     for name in ("packed", "sequence_length"):
         del values[name]
-    for split in work_shards.SPLITS:
+    for split in splits.SPLITS:
         del values[split]["sequences"]
     (path / "corpus.json").write_text(json.dumps(values))
     assert open_corpus(path).info == made.info
@@ -117,7 +118,7 @@ def test_a_description_of_other_rows_is_refused(packed, tmp_path):
     values = json.loads((path / "corpus.json").read_text())
     for wrong in (0, 4, "3"):
         (path / "corpus.json").write_text(json.dumps(values | {"packed": wrong}))
-        with pytest.raises(ValueError, match=r"corpus\.json is not of its rows: prepare it again"):
+        with pytest.raises(ValueError, match=r"corpus\.json does not match its rows: prepare"):
             open_corpus(path).source("train")
 
 

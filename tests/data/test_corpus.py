@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.data import corpus, records, segments, work_shards
-from bert_jax.data.corpus import open_corpus, prepare
+from bert_jax.data import corpus, records, segments, splits, work_shards
+from bert_jax.data.corpus import open_corpus
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization import training
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import ROOT, SAMPLE
@@ -30,7 +31,7 @@ def given(tmp_path_factory) -> tuple[str, str]:
 
 
 def make(given, out, kind="nsp", length=64, **options) -> corpus.Corpus:
-    return prepare([given[0]], given[1], kind, length, out, progress=False, **options)
+    return prepare_corpus([given[0]], given[1], kind, length, out, progress=False, **options)
 
 
 def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
@@ -47,9 +48,7 @@ def made(given, tmp_path_factory) -> corpus.Corpus:
 def test_rows_do_not_depend_on_the_number_of_workers(given, made, tmp_path, monkeypatch):
     again = make(given, tmp_path / "two", workers=2)
     assert again.info == made.info
-    assert [rows(again, s) for s in work_shards.SPLITS] == [
-        rows(made, s) for s in work_shards.SPLITS
-    ]
+    assert [rows(again, s) for s in splits.SPLITS] == [rows(made, s) for s in splits.SPLITS]
 
 
 def test_full_sentences_do_not_depend_on_workers_either(given, tmp_path):
@@ -71,7 +70,7 @@ def test_duplicates_are_other_rows_of_the_same_text(given, made, tmp_path):
 
 
 def test_the_counts_are_those_of_the_rows(made):
-    for split in work_shards.SPLITS:
+    for split in splits.SPLITS:
         read, counts = rows(made, split), made.info.counts(split)
         assert counts.rows == len(read)
         assert counts.tokens == sum(size for _, size, _, _ in read)
@@ -85,10 +84,10 @@ def test_the_counts_are_those_of_the_rows(made):
 def test_every_20th_document_is_held_out(made):
     assert (made.info.train.documents, made.info.validation.documents) == (145, 7)
     for folds, total in [(20, 152), (20, 39), (2, 2), (3, 3), (7, 7)]:
-        for split in work_shards.SPLITS:
-            mine = [i for i in range(total) if work_shards.split_name(i, folds) == split]
-            count = work_shards.split_size(split, total, folds)
-            assert [work_shards.nth_in_split(split, n, folds) for n in range(count)] == mine
+        for split in splits.SPLITS:
+            mine = [i for i in range(total) if splits.split_name(i, folds) == split]
+            count = splits.split_size(split, total, folds)
+            assert [splits.nth_in_split(split, n, folds) for n in range(count)] == mine
 
 
 def test_random_pairs_are_about_as_many_as_next_ones(made):
@@ -142,7 +141,9 @@ def test_every_kind_of_rows_can_be_prepared(kind, given, tmp_path):
 
 def test_two_documents_are_enough(given, tmp_path):
     (tmp_path / "two.txt").write_text("One. Two. Three.\n\nFour. Five. Six.\n")
-    made = prepare([str(tmp_path / "two.txt")], given[1], "nsp", 16, tmp_path / "c", progress=False)
+    made = prepare_corpus(
+        [str(tmp_path / "two.txt")], given[1], "nsp", 16, tmp_path / "c", progress=False
+    )
     assert (made.info.train.documents, made.info.validation.documents) == (1, 1)
 
 
@@ -156,9 +157,11 @@ def test_several_shards_are_in_order(given, made, tmp_path, monkeypatch):
 
 def test_replaced_bytes_are_counted(given, tmp_path, caplog):
     (tmp_path / "bad.txt").write_bytes(b"One caf\xe9.\n\nTwo \xff.\n")
-    made = prepare([str(tmp_path / "bad.txt")], given[1], "doc", 16, tmp_path / "c", progress=False)
+    made = prepare_corpus(
+        [str(tmp_path / "bad.txt")], given[1], "doc", 16, tmp_path / "c", progress=False
+    )
     assert made.info.replaced_bytes == 2
-    assert "2 bytes were not UTF-8" in caplog.text
+    assert "replaced 2 bytes that were not UTF-8" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_bad_input_is_refused_and_leaves_nothing(text, options, message, given, 
     file.write_bytes(text)
     usual = {"texts": [str(file)], "tokenizer_dir": given[1], "segments": "nsp", "length": 16}
     with pytest.raises(ValueError, match=message) as caught:
-        prepare(**usual | options, out=place / "corpus", progress=False)
+        prepare_corpus(**usual | options, out=place / "corpus", progress=False)
     assert "\n" not in str(caught.value)
     assert not place.exists() or not list(place.iterdir())
 
@@ -204,12 +207,12 @@ def test_an_output_folder_with_something_in_it_is_not_touched(given, tmp_path):
 def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "import signal, sys\nfrom bert_jax.data.corpus import prepare\n"
+        "import signal, sys\nfrom bert_jax.data.prepare import prepare_corpus\n"
         "if __name__ == '__main__':\n"
         # what a script starts in the background ignores Ctrl-C, and so do its children
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    text, tokenizer, out = sys.argv[1:]\n"
-        "    prepare([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
+        "    prepare_corpus([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
     )
     place = tmp_path / "place"
     command = [sys.executable, str(script), str(SAMPLE), given[1], str(place / "corpus")]
@@ -266,7 +269,7 @@ def test_another_format_or_tokenizer_is_refused(made, tmp_path, given):
     with pytest.raises(ValueError, match="has format 99, expected 1"):
         open_corpus(path)
     (path / "corpus.json").write_text(json.dumps(values | {"tokenizer_fingerprint": "else"}))
-    with pytest.raises(ValueError, match="tokenizer is not the corpus's own"):
+    with pytest.raises(ValueError, match="is not the tokenizer that the corpus was prepared with"):
         _ = open_corpus(path).tokenizer
     with pytest.raises(ValueError, match="'test': expected train or validation"):
         made.source("test")
@@ -277,7 +280,7 @@ def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
     lines = ["The cat sat here. A dog ran. It is late."] * 40
     text.write_text("\n".join(lines) + "\n\n" + "\n".join(lines) + "\n")
     train_tokenizer(lines, "bpe", 280).save(tmp_path / "tok")
-    made = corpus.prepare([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
+    made = prepare_corpus([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
     ids, size, *_ = rows(made)[0]
     assert "here. A dog ran. It is" in made.tokenizer.decode(ids[1 : size - 1])
 

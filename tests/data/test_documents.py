@@ -83,7 +83,7 @@ def test_bytes_that_are_not_utf8_are_counted_and_replaced(file):
     path = file("bad.txt", b"caf\xe9 \xff\xfe ok\n\nfine\n")
     first, second = read_documents([path])
     assert first == Document(("caf\ufffd \ufffd\ufffd ok",), 3, str(path))
-    assert second.replaced == 0
+    assert second.replaced_bytes == 0
 
 
 def test_strict_refuses_them_and_says_where(file):

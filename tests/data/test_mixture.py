@@ -9,8 +9,8 @@ import pytest
 
 from bert_jax.config import BERT, Experiment, Stage, from_dict, replace, to_dict
 from bert_jax.data import mixture as corpora
-from bert_jax.data.corpus import prepare
 from bert_jax.data.loader import Loader, StagedLoader
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.training.pretrain import pretrain
 from tests.helpers import tiny_configs
@@ -89,7 +89,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for length in (16, 32):
             out = folder / name / str(length)
             made = ([str(folder / "text.txt")], folder / f"{name}-tokenizer", "nsp", length, out)
-            prepare(*made, progress=False)
+            prepare_corpus(*made, progress=False)
     return folder
 
 

@@ -12,6 +12,7 @@ import pytest
 from bert_jax.config import ALBERT, BERT, ROBERTA, SPANBERT, Masking, replace
 from bert_jax.data import corpus, documents, mixture
 from bert_jax.data.loader import Loader
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import (
@@ -63,7 +64,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
             lines = [p for d in documents.read_documents([SAMPLE]) for p in d.paragraphs]
             train_tokenizer(lines, kind, 4000).save(folder)
         if not out.exists():
-            corpus.prepare([str(SAMPLE)], folder, segments, 64, out, progress=False)
+            prepare_corpus([str(SAMPLE)], folder, segments, 64, out, progress=False)
         opened = corpus.open_corpus(out)
         vocabulary = mixture.corpus_vocabulary(mixture.StageData(BERT.stages[0], [opened], None))
         batch = Loader([opened.source("train")], ROWS, 64, opened.info.pad_id)[0]

@@ -18,7 +18,7 @@ import zstandard
 
 from bert_jax import config
 from bert_jax.data import corpus
-from bert_jax.data.prepare import SplitCounts
+from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.tokenization import backends, tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.tasks.glue import GLUE_COLUMNS

@@ -157,8 +157,8 @@ def test_tfds_imports_no_module_that_a_data_set_names(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/features.json").write_text(json.dumps(features))
-    with pytest.raises(ValueError, match="code that TFDS would run"):
+    with pytest.raises(ValueError, match="whose code TFDS would run"):
         list(documents.read_documents([f"tfds:{tmp_path / 'data'}/train"]))
-    with pytest.raises(ValueError, match="code that TFDS would run"):
+    with pytest.raises(ValueError, match="whose code TFDS would run"):
         tfds._open(f"tfds:{tmp_path / 'data'}")
     assert "stranger" not in sys.modules

@@ -15,7 +15,8 @@ import pytest
 from bert_jax import objectives
 from bert_jax.cli import main as cli
 from bert_jax.config import Experiment, Masking, replace
-from bert_jax.data.corpus import open_corpus, prepare
+from bert_jax.data.corpus import open_corpus
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.model import Network
 from bert_jax.objectives import packing
@@ -274,7 +275,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer(text, "wordpiece", 400).save(folder / "tokenizer")
     for name, length, pack in (("corpora", 16, 4), ("corpora", 32, 3), ("plain", 32, 0)):
         made = [str(folder / "text.txt")], folder / "tokenizer", "sop", length
-        prepare(*made, folder / name / str(length), progress=False, pack=pack)
+        prepare_corpus(*made, folder / name / str(length), progress=False, pack=pack)
     return folder
 
 

@@ -18,7 +18,7 @@ import pytest
 from bert_jax import config, objectives
 from bert_jax.cli import main as cli
 from bert_jax.config import ELECTRA, Experiment, Masked, Supervised, replace
-from bert_jax.data.corpus import prepare
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.perf import bench, flops
 from bert_jax.perf.bench import BenchOptions, batch_size, device, inputs, timer, transformers_peer
@@ -297,7 +297,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, pieces, pack in (("plain", 400, 0), ("packed", 400, 2), ("other", 300, 0)):
         train_tokenizer(text, "wordpiece", pieces).save(folder / str(pieces))
         made = [str(folder / "text")], folder / str(pieces), "full", tiny_configs.LENGTH
-        prepare(*made, folder / name, progress=False, pack=pack)
+        prepare_corpus(*made, folder / name, progress=False, pack=pack)
     return folder
 
 

@@ -15,7 +15,7 @@ from bert_jax import config, convert, load, objectives
 from bert_jax.cli import main as cli
 from bert_jax.config import ELECTRA, Experiment, Imported, replace
 from bert_jax.convert.export import export_model
-from bert_jax.data import corpus
+from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.distributed import sharding
@@ -96,7 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "text.txt").write_text("\n\n".join(lines) + "\n")
     train_tokenizer(lines, "wordpiece", 300).save(root / "tok")
     texts = [str(root / "text.txt")]
-    corpus.prepare(texts, root / "tok", "nsp", 32, root / "nsp", progress=False)
+    prepare_corpus(texts, root / "tok", "nsp", 32, root / "nsp", progress=False)
     assert pretrain(asked(root, "bert", "first")) is None
     return root
 
@@ -218,7 +218,7 @@ def test_more_words_and_positions(made: Path, tmp_path: Path, capsys: Any) -> No
     assert np.array_equal(b["embeddings/position"], np.tile(position, (3, 1))[:70])
     assert np.array_equal(old.encode(["of the war"]), new.encode(["of the war"]))
 
-    corpus.prepare(
+    prepare_corpus(
         [str(made / "text.txt")], out / "tokenizer", "nsp", 64, tmp_path / "long", progress=False
     )
     run = asked(made, "bert", str(tmp_path / "run"), init=str(out), steps=1)

@@ -21,7 +21,7 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
     def lines() -> Iterator[str]:
         nonlocal replaced
         for document in documents.read_documents(args.text, strict=args.strict):
-            replaced += document.replaced
+            replaced += document.replaced_bytes
             yield from document.paragraphs
 
     io.require_new(Path(args.out))
@@ -36,9 +36,9 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def prepare(args: argparse.Namespace, rest: list[str]) -> int:
-    from bert_jax.data import corpus
+    from bert_jax.data.prepare import prepare_corpus
 
-    made = corpus.prepare(
+    corpus = prepare_corpus(
         args.text,
         args.tokenizer,
         args.segments,
@@ -54,11 +54,11 @@ def prepare(args: argparse.Namespace, rest: list[str]) -> int:
         row_length=args.row_length,
     )
     for split in ("train", "validation"):
-        counts = getattr(made.info, split)
-        packed = f" of {counts.sequences} sequences" if made.info.packed else ""
+        counts = getattr(corpus.info, split)
+        packed = f" of {counts.sequences} sequences" if corpus.info.packed else ""
         print(
             f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
-            f"{counts.tokens} tokens, {made.info.padding(split):.1%} padding"
+            f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding"
         )
     print(f"corpus: {args.out}")
     return 0

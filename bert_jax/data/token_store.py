@@ -1,0 +1,138 @@
+"""Tokenized documents on disk: pass 1 of `prepare` writes them, pass 2 reads them by number.
+
+a store    one ArrayRecord file, or a folder of them with starts.npy (BlockReader)
+a record   uint32: number of sentences, length of each, tokens of all
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from bert_jax.data.corpus import SplitCounts
+from bert_jax.data.segments import Sentences
+from bert_jax.data.splits import NUM_FOLDS, split_size
+
+# A shard of work ends after so many documents or tokens, whichever comes first.
+MAX_SHARD_DOCUMENTS = 1024
+MAX_SHARD_TOKENS = 1 << 18
+
+
+class TokenRecord(NamedTuple):
+    """One tokenized document, serialized."""
+
+    data: bytes
+    sentences: int
+    tokens: int
+
+    @classmethod
+    def from_sentences(cls, sentences: Sequence[Sequence[int]]) -> TokenRecord:
+        lengths = np.array([len(s) for s in sentences], np.uint32)
+        tokens = np.array([i for s in sentences for i in s], np.uint32)
+        count = np.array([len(sentences)], np.uint32)
+        data = count.tobytes() + lengths.tobytes() + tokens.tobytes()
+        return cls(data, len(lengths), len(tokens))
+
+
+def _parse(data: bytes) -> Sentences:
+    values = np.frombuffer(data, np.uint32)
+    count = int(values[0])
+    return Sentences(values[1 + count :].astype(np.int32), values[1 : 1 + count])
+
+
+@dataclass
+class StoreIndex:
+    """The totals of a store, and the ranges of documents that are one shard of work each."""
+
+    documents: int = 0
+    tokens: int = 0
+    replaced_bytes: int = 0
+    shards: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    open_shard_tokens: int = 0
+    # by document number modulo NUM_FOLDS: with fewer documents than that, one number each
+    sentences: list[int] = dataclasses.field(default_factory=lambda: [0] * NUM_FOLDS)
+
+    @property
+    def open_shard_start(self) -> int:
+        return self.shards[-1][1] if self.shards else 0
+
+    def add(self, record: TokenRecord) -> None:
+        """Count the next document; close the open shard if it is full."""
+        self.sentences[self.documents % NUM_FOLDS] += record.sentences
+        self.documents += 1
+        self.tokens += record.tokens
+        self.open_shard_tokens += record.tokens
+        if (
+            self.documents - self.open_shard_start >= MAX_SHARD_DOCUMENTS
+            or self.open_shard_tokens >= MAX_SHARD_TOKENS
+        ):
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self.open_shard_start < self.documents:
+            self.shards.append((self.open_shard_start, self.documents))
+            self.open_shard_tokens = 0
+
+    def close(self) -> None:
+        """Close the last shard. Raise ValueError if there are fewer than two documents."""
+        self._close_shard()
+        if self.documents < 2:
+            raise ValueError(
+                f"the text is {self.documents} document with words in it: expected at least two, "
+                "one for training and one for validation; put blank lines between documents"
+            )
+
+    def counts(self, split: str) -> SplitCounts:
+        """The documents and sentences of a split."""
+        folds = min(NUM_FOLDS, self.documents)
+        held_out = self.sentences[folds - 1]
+        sentences = held_out if split == "validation" else sum(self.sentences) - held_out
+        return SplitCounts(split_size(split, self.documents, folds), sentences)
+
+
+# ---- reading
+
+
+@functools.lru_cache(maxsize=8)
+def read_document(store: str, number: int) -> Sentences:
+    """The document with this number."""
+    return _parse(_reader(store).read([number])[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(store: str) -> ArrayRecordReader | BlockReader:
+    return BlockReader(store) if Path(store).is_dir() else _open(store)
+
+
+def _open(file: str) -> ArrayRecordReader:
+    return ArrayRecordReader(file, "readahead_buffer_size:0")
+
+
+class BlockReader:
+    """Reads a folder of ArrayRecord files as one; `starts.npy` holds the number of the first
+    document of each file, in the order of the files' names."""
+
+    def __init__(self, folder: str):
+        self._files = sorted(map(str, Path(folder).glob("[0-9]*.array_record")))
+        self._starts = np.load(Path(folder) / "starts.npy")
+        self._opened = functools.lru_cache(maxsize=64)(_open)
+
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
+        return [self._read(number) for number in numbers]
+
+    def _read(self, number: int) -> bytes:
+        block = int(np.searchsorted(self._starts, number, "right")) - 1
+        return self._opened(self._files[block]).read([number - int(self._starts[block])])[0]
+
+
+def close_store() -> None:
+    """Close the open store, so that its files can be deleted."""
+    read_document.cache_clear()
+    _reader.cache_clear()
