@@ -1,6 +1,6 @@
-"""The labelled rows of a task -> batches, where the batch of a step is a pure look-up.
+"""The data loader of fine-tuning: labeled rows in memory -> batches, a pure look-up by step.
 
-Rows are held in memory. An epoch's order is an index permutation, another one each time.
+Each epoch is shuffled by an index permutation of its own.
 """
 
 from __future__ import annotations
@@ -45,77 +45,78 @@ class LabeledBatches:
                 "multiple"
             )
         if not self.rows:
-            raise ValueError("there are no labelled rows: expected at least one")
+            raise ValueError("there are no labeled rows: expected at least one")
 
     def __getitem__(self, step: int) -> Batch:
-        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         n, order = len(self.rows), self._order
-        return self._stack([int(order[i] or 0) for i in places], [i // n for i in places])
+        return self._stack([int(order[i] or 0) for i in positions], [i // n for i in positions])
 
     def iterate(self, step: int = 0) -> Iterator[Batch]:
-        """The batches from a step on, without end."""
+        """The batches from `step` on, without end."""
         return (self[i] for i in itertools.count(step))
 
     def one_pass(self) -> Iterator[Batch]:
-        """Every row once, short ones first; rows that are missing at the end have size 0 and
-        the number -1. For evaluation."""
+        """Every row once, short ones first. If rows do not fill the last batch, the missing ones
+        have size 0 and number -1. For evaluation."""
         order = sorted(range(len(self.rows)), key=lambda i: (_row_length(self.rows[i]), i))
         for begin in range(0, len(order), self.batch_size):
-            some = order[begin : begin + self.batch_size]
-            some += [-1] * (self.batch_size - len(some))
-            yield self._stack(some, [0] * len(some))
+            numbers = order[begin : begin + self.batch_size]
+            numbers += [-1] * (self.batch_size - len(numbers))
+            yield self._stack(numbers, [0] * len(numbers))
 
-    def predict_all(self, apply: Callable[[Batch], tuple[Any, Any]], by_token: bool) -> list[Any]:
-        """What `apply` makes of the rows, one per row and in their order.
+    def predict_all(self, apply: Callable[[Batch], tuple[Any, Any]], per_token: bool) -> list[Any]:
+        """The output of `apply` for each row, in the order of the rows.
 
-        `apply` turns a batch into the whole batch's row numbers and outputs: [b ...], or a dict
-        of such. With `by_token` an output's first axis is the row's length, and is cut to its
-        size."""
-        made: list[Any] = [None] * len(self.rows)
+        `apply` maps a batch to the row numbers and the outputs of the whole global batch: [b ...],
+        or a dict of such arrays. With `per_token` the first axis of a row's output is the padded
+        length, and is cut to the size of the row."""
+        predictions: list[Any] = [None] * len(self.rows)
         for batch in self.one_pass():
             numbers, outputs = apply(batch)
             for j, number in enumerate(numbers):
                 if number >= 0:
-                    cut = slice(_row_length(self.rows[number]) if by_token else None)
-                    made[number] = _select_row(outputs, j, cut)
-        return made
+                    tokens = slice(_row_length(self.rows[number]) if per_token else None)
+                    predictions[number] = _select_row(outputs, j, tokens)
+        return predictions
 
     @functools.cached_property
     def _order(self) -> grain.MapDataset:
-        """Position -> number of a row; each epoch in an order of its own."""
+        """Position -> row number; each epoch is shuffled anew."""
         return grain.MapDataset.range(len(self.rows)).seed(self.seed).shuffle().repeat()
 
     def _stack(self, numbers: Sequence[int], epochs: Sequence[int]) -> Batch:
-        """This process's part of a batch; the length is that of the whole batch."""
-        longest = max(_row_length(self.rows[i]) for i in numbers if i >= 0)
-        length = next((n for n in PADDED_LENGTHS if n >= longest), -(-longest // 512) * 512)
+        """This process's part of a batch, padded to the length of the whole batch."""
+        max_size = max(_row_length(self.rows[i]) for i in numbers if i >= 0)
+        length = next((n for n in PADDED_LENGTHS if n >= max_size), -(-max_size // 512) * 512)
         part = len(numbers) // self.parts[0][1]
         mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
-        made = [self._padded(numbers[j], length) for j in mine]
-        batch = {k: np.stack([r[k] for r in made]) for k in made[0]}
+        rows = [self._padded_row(numbers[j], length) for j in mine]
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         batch["row"] = np.array([numbers[j] for j in mine], np.int32)
         batch["epoch"] = np.array([epochs[j] for j in mine], np.int32)
         return batch
 
-    def _padded(self, number: int, length: int) -> dict[str, Any]:
+    def _padded_row(self, number: int, length: int) -> dict[str, Any]:
         row = self.rows[max(number, 0)]
-        options = np.ndim(row["size"]) > 0
-        made: dict[str, np.ndarray] = {}
+        multiple_choice = np.ndim(row["size"]) > 0
+        padded: dict[str, np.ndarray] = {}
         for name, value in row.items():
             pad = self.pad_id if name == "tokens" else -1
-            if options and name == "tokens":
-                made[name] = np.stack([_pad(part, length, pad) for part in value])
+            if multiple_choice and name == "tokens":
+                padded[name] = np.stack([_pad(option, length, pad) for option in value])
+            elif multiple_choice or not np.ndim(value):
+                padded[name] = _to_int32_or_float32(value)
             else:
-                value = _to_int32_or_float32(value)
-                made[name] = value if options or not value.ndim else _pad(value, length, pad)
-        return made if number >= 0 else {**made, "size": np.zeros_like(made["size"])}
+                padded[name] = _pad(value, length, pad)
+        return padded if number >= 0 else {**padded, "size": np.zeros_like(padded["size"])}
 
 
-def _select_row(outputs: Any, j: int, cut: slice) -> Any:
+def _select_row(outputs: Any, j: int, tokens: slice) -> Any:
     if isinstance(outputs, dict):
-        return {k: _select_row(v, j, cut) for k, v in outputs.items()}
-    one = np.asarray(outputs[j], np.float32 if outputs.dtype.kind == "f" else None)
-    return one[cut] if one.ndim else one
+        return {name: _select_row(output, j, tokens) for name, output in outputs.items()}
+    row = np.asarray(outputs[j], np.float32 if outputs.dtype.kind == "f" else None)
+    return row[tokens] if row.ndim else row
 
 
 def _row_length(row: dict[str, Any]) -> int:

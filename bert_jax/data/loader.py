@@ -1,9 +1,9 @@
-"""Prepared corpora -> batches, where the batch of a step is a pure look-up.
+"""The data loader of pre-training: prepared corpora -> batches, a pure look-up by step.
 
-`Batches[step]` depends on (corpora, seed, step) and nothing else: no position to save, no rows
-to skip after a restart. Rows are shuffled anew each epoch by an index permutation, so memory
-does not grow with the corpus. Process i of n reads the i-th of n equal parts of every batch,
-so the global batch does not depend on how many processes there are.
+`loader[step]` depends on (corpora, seed, step) and nothing else: a resumed run has no position to
+restore and no rows to skip. Each epoch is shuffled by an index permutation, so memory does not
+grow with the corpus. Process i of n reads the i-th of n equal parts of every batch, so the global
+batch does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
 
 from bert_jax.utils.types import Batch
 
-RowRef = tuple[int, int, int]  # of a row: its source, its place there (-1: none), its epoch
+
+class RowRef(NamedTuple):
+    """Which row to read."""
+
+    source: int
+    row: int  # in the source; -1: no row, it will have size 0
+    epoch: int = 0
 
 
 class Source(Protocol):
-    """Random access to prepared rows: `tokens` [l], and `size` `first` `pair`, numbers, or [n]
-    where it is packed."""
+    """Random access to prepared rows: `tokens` [l], and `size` `first` `pair`, which are numbers,
+    or [n] if rows are packed."""
 
     def __len__(self) -> int: ...
     def __getitems__(self, numbers: Sequence[int]) -> Sequence[dict[str, Any]]: ...
@@ -31,28 +37,29 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of `batch_size` rows of `length` tokens.
+    """Batches of `batch_size` rows of `length` tokens, shuffled by `seed`.
 
-    tokens [b l]   padded with pad_id      size [b]   tokens that are real
-    first  [b]     tokens of segment 0     pair [b]   its label, -1 where there is none
-    row    [b]     number of the row       epoch [b]  how often it was seen before
+    tokens [b l]   padded with pad_id      size [b]   number of tokens, padding excluded
+    first  [b]     tokens of segment 0     pair [b]   label of the sentence pair, or -1
+    row    [b]     number of the row       epoch [b]  how often the row was seen before
 
-    A row's number is modulo 2^32, as its key is. Packed rows hold up to n sequences one behind
-    the other, and `size` `first` `pair` are [b n]: 0 0 -1 where there are fewer.
+    Row numbers are modulo 2^32, as the keys made of them are. Packed rows hold up to n sequences
+    one after the other; `size` `first` `pair` are then [b n], and 0 0 -1 for missing sequences.
+    ValueError: a source has no rows, or the batch does not divide over the processes.
     """
 
     sources: Sequence[Source]
-    batch_size: int
+    batch_size: int  # rows of the global batch
     length: int
     pad_id: int
     seed: int = 0
-    weights: Sequence[float] | None = None  # of the sources; None: one source
-    process: tuple[int, int] = (0, 1)
-    threads: int = 8
-    packed: int = 0  # n of packed rows
+    weights: Sequence[float] | None = None  # of the sources in the mix; None: one source
+    process: tuple[int, int] = (0, 1)  # (i, n): read the i-th of n equal parts
+    threads: int = 8  # that read ahead
+    packed: int = 0  # max sequences of a packed row; 0: rows are not packed
 
     def __post_init__(self) -> None:
-        n = self.process[1]
+        _, n = self.process
         if self.batch_size % n:
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not divide over {n} processes: "
@@ -69,93 +76,91 @@ class Loader:
         return batch
 
     def iterate(self, step: int = 0) -> Iterator[Batch]:
-        """The batches from a step on, read ahead by threads."""
+        """The batches from `step` on, without end; threads read ahead."""
         i, n = self.process
-        ahead = grain.ReadOptions(self.threads, prefetch_buffer_size=self.threads)
-        return iter(self._dataset()[step * n + i :: n].to_iter_dataset(ahead))
+        options = grain.ReadOptions(self.threads, prefetch_buffer_size=self.threads)
+        return iter(self._dataset()[step * n + i :: n].to_iter_dataset(options))
 
-    def one_pass(self, most: int) -> Iterator[Batch]:
-        """Up to `most` batches over all sources, in one fixed order, each row once; rows that
-        are missing at the end have size 0 and count nowhere. For evaluation."""
+    def one_pass(self, max_batches: int) -> Iterator[Batch]:
+        """Up to `max_batches` batches over all sources, in one fixed order, each row once. If rows
+        do not fill the last batch, the missing ones have size 0. For evaluation."""
         i, n = self.process
-        counts = [len(source) for source in self.sources]
-        rows = grain.MapDataset.range(sum(counts)).seed(0).shuffle()
+        order = grain.MapDataset.range(sum(map(len, self.sources))).seed(0).shuffle()
         part = self.batch_size // n
-        for begin in range(0, min(len(rows), most * self.batch_size), self.batch_size):
-            end = min(begin + self.batch_size, len(rows))
-            numbers = [self._place(int(rows[j] or 0)) for j in range(begin, end)]
-            numbers += [(0, -1)] * (self.batch_size - len(numbers))
-            mine = numbers[i * part : (i + 1) * part]
-            yield self._read([(k, row, 0) for k, row in mine])
+        total = min(len(order), max_batches * self.batch_size)
+        for begin in range(0, total, self.batch_size):
+            end = min(begin + self.batch_size, len(order))
+            refs = [self._find_row(int(order[j] or 0)) for j in range(begin, end)]
+            refs += [RowRef(0, -1)] * (self.batch_size - len(refs))
+            yield self._read(refs[i * part : (i + 1) * part])
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """Source and row of a row's number over all sources."""
+    def _find_row(self, number: int) -> RowRef:
+        """The row with this number over all sources."""
         for k, source in enumerate(self.sources):
             if number < len(source):
-                return k, number
+                return RowRef(k, number)
             number -= len(source)
         raise AssertionError(number)
 
     def _dataset(self) -> grain.MapDataset:
-        """The number of every position, then this process's batches."""
-        numbers = [self._numbers(k, source) for k, source in enumerate(self.sources)]
-        if len(numbers) == 1:
-            mixed = numbers[0]
+        """All parts of all batches, in order: those of process i are i, i + n, i + 2n, ..."""
+        shuffled = [self._shuffled_refs(k, source) for k, source in enumerate(self.sources)]
+        if len(shuffled) == 1:
+            mixed = shuffled[0]
         else:
-            mixed = grain.MapDataset.mix(numbers, weights=self.weights)
+            mixed = grain.MapDataset.mix(shuffled, weights=self.weights)
         return mixed.batch(self.batch_size // self.process[1], batch_fn=self._read)
 
-    def _numbers(self, k: int, source: Source) -> grain.MapDataset:
+    def _shuffled_refs(self, k: int, source: Source) -> grain.MapDataset:
         n = len(source)
         shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat()
-        return shuffled.map_with_index(lambda i, row: (k, row, i // n))
+        return shuffled.map_with_index(lambda i, row: RowRef(k, row, i // n))
 
-    def _read(self, numbers: Sequence[RowRef]) -> Batch:
-        """The rows of these numbers, one batch of them."""
-        n = max(self.packed, 1)
-        tokens = np.full((len(numbers), self.length), self.pad_id, np.int32)
-        of_each = np.zeros((3, len(numbers), n), np.int32)  # size first pair
-        of_each[2] = -1
+    def _read(self, refs: Sequence[RowRef]) -> Batch:
+        """Read rows and stack them to a batch."""
+        tokens = np.full((len(refs), self.length), self.pad_id, np.int32)
+        fields = np.zeros((3, len(refs), max(self.packed, 1)), np.int32)  # size first pair
+        fields[2] = -1
         for k, source in enumerate(self.sources):
-            at = [i for i, (of, row, _) in enumerate(numbers) if of == k and row >= 0]
-            rows = source.__getitems__([numbers[i][1] for i in at]) if at else []
-            for i, row in zip(at, rows, strict=True):
+            places = [i for i, ref in enumerate(refs) if ref.source == k and ref.row >= 0]
+            rows = source.__getitems__([refs[i].row for i in places]) if places else []
+            for i, row in zip(places, rows, strict=True):
                 size, first, pair = row["size"], row["first"], row["pair"]
-                real = int(np.sum(size))
-                tokens[i, :real] = row["tokens"][:real]
-                of_each[:, i, : np.size(size)] = np.reshape((size, first, pair), (3, -1))
-        size, first, pair = of_each if self.packed else of_each[..., 0]
-        before = np.cumsum([0, *(len(s) for s in self.sources)])
-        row = np.array([before[k] + row for k, row, _ in numbers], np.int64).astype(np.int32)
-        epoch = np.array([epoch for *_, epoch in numbers], np.int32)
+                total = int(np.sum(size))
+                tokens[i, :total] = row["tokens"][:total]
+                fields[:, i, : np.size(size)] = np.reshape((size, first, pair), (3, -1))
+        size, first, pair = fields if self.packed else fields[..., 0]
+        offsets = np.cumsum([0, *map(len, self.sources)])
+        row = np.array([offsets[r.source] + r.row for r in refs], np.int64).astype(np.int32)
+        epoch = np.array([ref.epoch for ref in refs], np.int32)
         return dict(tokens=tokens, size=size, first=first, pair=pair, row=row, epoch=epoch)
 
 
 @dataclass(frozen=True)
 class StagedLoader:
-    """Batches of one shape after another: (the step before its first, the batches) each, the
-    first from 0 on; the last go on for ever."""
+    """Batches of one shape after another. `stages` are pairs of the first step of a stage and its
+    loader; the first stage starts at 0, the last one has no end."""
 
     stages: Sequence[tuple[int, Loader | ConcatLoader]]
 
     def __getitem__(self, step: int) -> Batch:
-        begin, batches = [s for s in self.stages if s[0] <= step][-1]
-        return batches[step - begin]
+        start, loader = [stage for stage in self.stages if stage[0] <= step][-1]
+        return loader[step - start]
 
     def iterate(self, step: int = 0) -> Iterator[Batch]:
-        """The batches from a step on, read ahead by threads."""
-        ends = [*(begin for begin, _ in self.stages[1:]), None]
-        for (begin, batches), end in zip(self.stages, ends, strict=True):
-            place = max(step, begin)
-            if end is None or place < end:
-                count = None if end is None else end - place
-                yield from itertools.islice(batches.iterate(place - begin), count)
+        """The batches from `step` on, without end; threads read ahead."""
+        ends = [*(start for start, _ in self.stages[1:]), None]
+        for (start, loader), end in zip(self.stages, ends, strict=True):
+            first = max(step, start)
+            if end is None or first < end:
+                count = None if end is None else end - first
+                yield from itertools.islice(loader.iterate(first - start), count)
 
 
 @dataclass(frozen=True)
 class ConcatLoader:
-    """Several parts of the same batches, one behind the other: those of a process whose devices
-    hold rows that are not next to each other."""
+    """Several parts of the same batches, concatenated: for a process whose devices hold rows that
+    are not next to each other."""
 
     parts: Sequence[Loader]
 
@@ -163,10 +168,13 @@ class ConcatLoader:
         return _concatenate([part[step] for part in self.parts])
 
     def iterate(self, step: int = 0) -> Iterator[Batch]:
+        """The batches from `step` on, without end; threads read ahead."""
         return map(_concatenate, zip(*(part.iterate(step) for part in self.parts), strict=True))
 
-    def one_pass(self, most: int) -> Iterator[Batch]:
-        return map(_concatenate, zip(*(part.one_pass(most) for part in self.parts), strict=True))
+    def one_pass(self, max_batches: int) -> Iterator[Batch]:
+        """As `Loader.one_pass`."""
+        passes = (part.one_pass(max_batches) for part in self.parts)
+        return map(_concatenate, zip(*passes, strict=True))
 
 
 def _concatenate(batches: Sequence[Batch]) -> Batch:

@@ -1,20 +1,20 @@
-"""Documents of tokenised sentences to rows, one pure function per way of pre-training.
+"""Documents of tokenized sentences to rows, one pure function per way of pre-training.
 
-    name       rows                                                        source
-    nsp        two segments, the second next or random (BERT)              bert.md, section 2
-    sop        two segments, in order or swapped (ALBERT)                  albert.md, section 2
-    electra    two segments, no label                                      electra.md, section 2
-    full       whole sentences, across documents (RoBERTa)                 roberta.md, section 2
-    doc        whole sentences, within a document (RoBERTa)
-    single     one segment of whole sentences, within a document (SpanBERT) spanbert.md, section 2
+    --segments  function              rows                                            paper
+    nsp         next_sentence_pairs   two segments, the second next or random         BERT
+    sop         sentence_order_pairs  two segments, in order or swapped               ALBERT
+    electra     electra_segments      two segments, no label                          ELECTRA
+    full        full_sentences        FULL-SENTENCES: across documents                RoBERTa
+    doc         doc_sentences         DOC-SENTENCES: within a document                RoBERTa
+    single      single_segments       one segment of sentences, within a document     SpanBERT
 
 The sources are the originals' create_pretraining_data.py (bert, albert),
 build_pretraining_dataset.py (electra), token_block_utils_fast.pyx (fairseq) and
-no_nsp_span_bert_dataset.py (SpanBERT). Masks come later, on the device.
+no_nsp_span_bert_dataset.py (SpanBERT). Masks are drawn later, on the device.
 
-A sentence longer than a row is cut by truncation in `nsp`, `sop` and `electra`, as in the
-originals; `full`, `doc` and `single` split it into pieces that fit and lose nothing, where
-fairseq keeps it over-long and SpanBERT drops it.
+The first three truncate a sentence that is longer than a row, as the originals do. The last three
+split it into chunks that fit and lose nothing; there fairseq keeps an over-long row, and
+SpanBERT drops the sentence.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ import numpy as np
 
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
-SHORT_PAIR_PROB = (
-    0.1  # share of documents with a shorter target: BERT's and ALBERT's short_seq_prob
-)
-SHORT_ELECTRA_PROB = 0.05  # share of examples
-ONE_SEGMENT_PROB = 0.1  # share of ELECTRA's examples without a second segment
+SHORT_PAIR_PROB = 0.1  # of a document to have shorter rows: BERT's and ALBERT's short_seq_prob
+SHORT_ELECTRA_PROB = 0.05  # of an ELECTRA example to be shorter
+ONE_SEGMENT_PROB = 0.1  # of an ELECTRA example to have no second segment
 
 
 class TokenRow(NamedTuple):
-    tokens: np.ndarray  # int32[size], specials included
+    tokens: np.ndarray  # int32[size], special tokens included
     first: int  # tokens of segment 0
-    pair: int = -1  # NSP: 1 is random, SOP: 1 is swapped (or random); -1: no label
+    pair: int = -1  # label: 1 is random (NSP) or swapped (SOP), 0 is not; -1: no label
 
 
 class Sentences:
@@ -47,17 +45,8 @@ class Sentences:
         self.tokens = tokens
         self.bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).tolist()
 
-    @classmethod
-    def of(cls, sentences: Iterable[list[int]]) -> Sentences:
-        kept = [s for s in sentences if len(s)]
-        flat = [i for s in kept for i in s]
-        return cls(np.array(flat, np.int32), np.array([len(s) for s in kept], np.int64))
-
     def __len__(self) -> int:
         return len(self.bounds) - 1
-
-    def size(self, start: int, stop: int) -> int:
-        return self.bounds[stop] - self.bounds[start]
 
     def slice(self, start: int, stop: int) -> np.ndarray:
         """The tokens of sentences start to stop."""
@@ -69,7 +58,7 @@ class Sentences:
         return min(max(stop, start + 1), len(self))
 
 
-DrawDocument = Callable[[np.random.Generator], Sentences]  # draws a random document
+DrawDocument = Callable[[np.random.Generator], Sentences]  # draws another document
 
 
 # ---- two segments: BERT and ALBERT
@@ -80,10 +69,10 @@ def next_sentence_pairs(
     length: int,
     special_tokens: SpecialTokens,
     rng: np.random.Generator,
-    other: DrawDocument,
+    draw_other: DrawDocument,
 ) -> Iterator[TokenRow]:
-    """Next sentence prediction: in half of the rows, and whenever one sentence fills the row,
-    segment B comes from another document, and its place here is used again."""
+    """BERT's next sentence prediction: in half of the rows, and whenever one sentence fills the
+    row, segment B comes from another document, and the next row continues after segment A."""
     room = special_tokens.text_capacity(length, 2)
     target = pair_target(room, rng)
     start = 0
@@ -92,7 +81,7 @@ def next_sentence_pairs(
         middle = start + _split_point(stop - start, rng)
         a = document.slice(start, middle)
         if middle == stop or rng.random() < 0.5:
-            b, pair = _random_segment(other(rng), target - len(a), rng), 1
+            b, pair = _random_segment(draw_other(rng), target - len(a), rng), 1
             start = middle
         else:
             b, pair = document.slice(middle, stop), 0
@@ -105,10 +94,10 @@ def sentence_order_pairs(
     length: int,
     special_tokens: SpecialTokens,
     rng: np.random.Generator,
-    other: DrawDocument,
+    draw_other: DrawDocument,
 ) -> Iterator[TokenRow]:
-    """Sentence order prediction: half of the rows swapped. A row that one sentence fills has
-    nothing to swap with: there ALBERT falls back to a random segment, with the same label."""
+    """ALBERT's sentence order prediction: the segments of half of the rows are swapped. If one
+    sentence fills the row, segment B is random, with the label of a swap, as in ALBERT's code."""
     room = special_tokens.text_capacity(length, 2)
     target = pair_target(room, rng)
     start = 0
@@ -118,7 +107,7 @@ def sentence_order_pairs(
         a, b = document.slice(start, middle), document.slice(middle, stop)
         pair = 0
         if middle == stop:
-            b, pair = _random_segment(other(rng), target - len(a), rng), 1
+            b, pair = _random_segment(draw_other(rng), target - len(a), rng), 1
         elif rng.random() < 0.5:
             a, b, pair = b, a, 1
         start = stop
@@ -126,12 +115,12 @@ def sentence_order_pairs(
 
 
 def pair_target(room: int, rng: np.random.Generator) -> int:
-    """Tokens to aim at, drawn once per document: all that fit, seldom fewer."""
+    """The target number of tokens per row, drawn once per document: usually all that fit."""
     return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR_PROB else room
 
 
 def _split_point(sentences: int, rng: np.random.Generator) -> int:
-    """How many of a chunk's sentences make segment A."""
+    """Draw how many of a chunk's sentences make segment A."""
     return int(rng.integers(1, sentences)) if sentences > 1 else 1
 
 
@@ -149,18 +138,18 @@ def _pair_row(
     rng: np.random.Generator,
 ) -> TokenRow:
     a, b = truncate_pair(a, b, room, rng)
-    ids, boundary = special_tokens.build_row(a.tolist(), b.tolist())
-    return TokenRow(np.array(ids, np.int32), boundary, pair)
+    ids, first_size = special_tokens.build_row(a.tolist(), b.tolist())
+    return TokenRow(np.array(ids, np.int32), first_size, pair)
 
 
 def truncate_pair(
     a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes one token after the other from the longer segment (B when equal), from its front
-    or back by a coin each. Which segment loses how many follows from the lengths alone, so the
-    coins of one segment add up to a binomial number."""
-    keep_a, keep_b = _truncated_sizes(len(a), len(b), room)
-    return _trim_both_ends(a, keep_a, rng), _trim_both_ends(b, keep_b, rng)
+    """Remove tokens one by one from the longer segment (B when equal), each from its front or its
+    back at random. How many each segment loses follows from the lengths alone, so the number
+    that is removed from the front is binomial."""
+    size_a, size_b = _truncated_sizes(len(a), len(b), room)
+    return _trim_both_ends(a, size_a, rng), _trim_both_ends(b, size_b, rng)
 
 
 def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
@@ -173,9 +162,9 @@ def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
     return room - room // 2, room // 2
 
 
-def _trim_both_ends(x: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
-    front = int(rng.binomial(len(x) - keep, 0.5))
-    return x[front : front + keep]
+def _trim_both_ends(x: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    front = int(rng.binomial(len(x) - size, 0.5))
+    return x[front : front + size]
 
 
 # ---- two segments: ELECTRA
@@ -188,35 +177,40 @@ def electra_segments(
     rng: np.random.Generator,
     scramble: bool = False,
 ) -> Iterator[TokenRow]:
-    """ELECTRA's two segments; what does not fit is thrown away. `scramble` keeps a quirk of the
-    original: a short late sentence may still join segment 1 after segment 2 has begun.
+    """ELECTRA's two segments; tokens that do not fit are dropped. `scramble` keeps a quirk of the
+    original: a short late sentence can still join segment 1 after segment 2 has begun.
 
-    The original carries the target on from one document to the next; here each example draws
-    its own, from the same law, so that documents do not depend on each other.
+    The original carries the target length over to the next document; here each example draws its
+    own from the same distribution, so that documents do not depend on each other.
     """
     start = 0
     while start < len(document):
         target = int(rng.integers(5, length + 1)) if rng.random() < SHORT_ELECTRA_PROB else length
         stop = document.fill(start, target)
-        goal = 100_000 if rng.random() < ONE_SEGMENT_PROB else (target - 3) // 2
-        first, second = _two_segments(document, start, stop, goal, rng, scramble)
+        first_target = 100_000 if rng.random() < ONE_SEGMENT_PROB else (target - 3) // 2
+        first, second = _two_segments(document, start, stop, first_target, rng, scramble)
         start = stop
         first = first[: special_tokens.text_capacity(length, 1)]
         second = second[: max(0, special_tokens.text_capacity(length, 2) - len(first))]
-        ids, boundary = special_tokens.build_row(first, second or None)
-        yield TokenRow(np.array(ids, np.int32), boundary)
+        ids, first_size = special_tokens.build_row(first, second or None)
+        yield TokenRow(np.array(ids, np.int32), first_size)
 
 
 def _two_segments(
-    document: Sentences, start: int, stop: int, goal: int, rng: np.random.Generator, scramble: bool
+    document: Sentences,
+    start: int,
+    stop: int,
+    first_target: int,
+    rng: np.random.Generator,
+    scramble: bool,
 ) -> tuple[list[int], list[int]]:
     first: list[int] = []
     second: list[int] = []
     for i in range(start, stop):
         sentence = document.slice(i, i + 1).tolist()
-        fits = len(first) + len(sentence) < goal and (scramble or not second)
-        # the sentence across the goal goes to either side
-        crosses = not second and len(first) < goal
+        fits = len(first) + len(sentence) < first_target and (scramble or not second)
+        # the sentence that crosses the target joins either segment
+        crosses = not second and len(first) < first_target
         if not first or fits or (crosses and rng.random() < 0.5):
             first += sentence
         else:
@@ -230,8 +224,8 @@ def _two_segments(
 def full_sentences(
     documents: Iterable[Sentences], length: int, special_tokens: SpecialTokens
 ) -> Iterator[TokenRow]:
-    """FULL-SENTENCES: sentences, each closed by a separator, fill the row and may go on in the
-    next document, which one more separator announces.
+    """RoBERTa's FULL-SENTENCES: sentences, each followed by a separator, fill the row, across
+    documents; one more separator marks the start of a document.
 
         <s> s1 </s> s2 </s> </s> s1' </s>
     """
@@ -241,23 +235,23 @@ def full_sentences(
 def doc_sentences(
     document: Sentences, length: int, special_tokens: SpecialTokens
 ) -> Iterator[TokenRow]:
-    """DOC-SENTENCES: as `full`, but a document's end is the row's end."""
+    """RoBERTa's DOC-SENTENCES: as `full_sentences`, but the row ends with the document."""
     return _fill_rows(_split_into_lines([document], length - 2), length, special_tokens)
 
 
-def _split_into_lines(documents: Iterable[Sentences], longest: int) -> Iterator[list[int]]:
+def _split_into_lines(documents: Iterable[Sentences], max_size: int) -> Iterator[list[int]]:
     for number, document in enumerate(documents):
         if number:
             yield []
-        for start, stop in _sentence_spans(document, longest):
+        for start, stop in _sentence_spans(document, max_size):
             yield document.tokens[start:stop].tolist()
 
 
 def _fill_rows(
     lines: Iterable[list[int]], length: int, special_tokens: SpecialTokens
 ) -> Iterator[TokenRow]:
-    """Greedy: a line joins the row if it fits with its separator. An empty line is a separator
-    alone, and a row of nothing else is left out."""
+    """Fill rows greedily: a line joins the row if it fits with its separator. An empty line is a
+    separator alone; rows without any token of text are dropped."""
     ids = [special_tokens.cls]
     for line in lines:
         if len(ids) + len(line) + 1 > length:
@@ -272,20 +266,20 @@ def _fill_rows(
 def single_segments(
     document: Sentences, length: int, special_tokens: SpecialTokens
 ) -> Iterator[TokenRow]:
-    """One segment of whole sentences of one document."""
+    """SpanBERT's single segment: whole sentences of one document."""
     room = special_tokens.text_capacity(length, 1)
     begin = end = 0
     for start, stop in [*_sentence_spans(document, room), (len(document.tokens), -1)]:
         if stop < 0 or stop - begin > room:
-            ids, boundary = special_tokens.build_row(document.tokens[begin:end].tolist())
-            yield TokenRow(np.array(ids, np.int32), boundary)
+            ids, first_size = special_tokens.build_row(document.tokens[begin:end].tolist())
+            yield TokenRow(np.array(ids, np.int32), first_size)
             begin = start
         end = stop
 
 
-def _sentence_spans(document: Sentences, longest: int) -> Iterator[tuple[int, int]]:
-    """Where sentences start and stop among the tokens; over-long ones in pieces."""
+def _sentence_spans(document: Sentences, max_size: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of each sentence among the tokens; over-long ones are split."""
     for i in range(len(document)):
         start, stop = document.bounds[i], document.bounds[i + 1]
-        for piece in range(start, stop, longest):
-            yield piece, min(piece + longest, stop)
+        for begin in range(start, stop, max_size):
+            yield begin, min(begin + max_size, stop)

@@ -64,7 +64,7 @@ def test_evaluation_sees_every_labelled_row_once_and_gives_them_back_in_order() 
     numbers = np.concatenate([b["row"] for b in rows.one_pass()])
     assert sorted(numbers) == [-1] * 4 + list(range(20))
     assert all((b["size"] == 0).tolist() == (b["row"] < 0).tolist() for b in rows.one_pass())
-    given = rows.predict_all(lambda b: (b["row"], {"x": b["tokens"] * 1.0}), by_token=True)
+    given = rows.predict_all(lambda b: (b["row"], {"x": b["tokens"] * 1.0}), per_token=True)
     assert [len(g["x"]) for g in given] == [r["size"] for r in rows.rows]
-    given = rows.predict_all(lambda b: (b["row"], b["row"] * 2), by_token=False)
+    given = rows.predict_all(lambda b: (b["row"], b["row"] * 2), per_token=False)
     assert [int(g) for g in given] == [2 * i for i in range(20)]
