@@ -1,18 +1,20 @@
-"""Downstream tasks: files to examples to rows, and outputs to predictions and metrics.
+"""Downstream tasks: read datasets, encode examples as rows, decode outputs, compute metrics.
 
-    read      folder -> Dataset          encode       examples -> rows
-    score     outputs -> metrics         predictions  outputs -> one object per example
-    confusion outputs -> counts
+    read_dataset     folder -> Dataset           encode_examples     examples -> rows
+    compute_metrics  outputs -> metrics          decode_predictions  outputs -> one object each
+    confusion_matrix outputs -> counts
 
-Nothing here imports jax. Outputs are NumPy float32, one per row, cut to the row's own size:
+Nothing here imports jax. Model outputs are NumPy float32, one per row, without padding:
 
     classification  [n] logits          regression  a number
     tagging         [l n] logits        choice      [c] logits
     qa, linear      {"start": [l], "end": [l]} logits
     qa, joint       {"start": [k], "start_at": [k], "end": [k m], "end_at": [k m],
-                     "answerable": logit, above 0 where there is no answer}, log-probabilities
+                     "answerable": logit, above 0 if there is no answer}, log-probabilities
 """
 
+from bert_jax.tasks.dataset import read_dataset, read_unlabeled_examples
+from bert_jax.tasks.decode import decode_predictions
 from bert_jax.tasks.encode import encode_examples, with_swapped_pairs
 from bert_jax.tasks.examples import (
     ANSWERABLE_LABELS,
@@ -28,11 +30,12 @@ from bert_jax.tasks.examples import (
     WordPositions,
     task_type_of,
 )
-from bert_jax.tasks.folder import read_dataset, read_unlabeled_examples
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
-from bert_jax.tasks.predictions import decode_predictions
-from bert_jax.tasks.records import Location
-from bert_jax.tasks.unlabelled import iter_unlabeled_examples, parse_unlabeled_example
+from bert_jax.tasks.records import (
+    Location,
+    iter_unlabeled_examples,
+    parse_unlabeled_example,
+)
 
 __all__ = [
     "ANSWERABLE_LABELS",

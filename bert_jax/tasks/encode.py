@@ -1,13 +1,13 @@
-"""Examples to rows of tokens; see `Encoded` for what is in them.
+"""Examples to rows of tokens; `EncodedExamples` lists the fields of a row.
 
-classification regression   [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], cut from the end of
-                            the longer one
-tagging                     [CLS] words [SEP]; long ones in windows that overlap by half,
-                            each word tagged where it has the most context
-choice    roberta           <s> question option </s> </s> passage </s>: the first 128
-                            pieces of the question with its option, passage cut to the rest
-          others            [CLS] passage [SEP] question option [SEP]: the last 128 of them
-qa                          [CLS] question [SEP] context [SEP] (questions.py)
+classification regression   [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], truncated at the end of
+                            the longer text
+tagging                     [CLS] words [SEP]; long examples in windows that overlap by half,
+                            each word tagged in the window where it has the most context
+choice    roberta           <s> question option </s> </s> passage </s>: the first 128 pieces
+                            of question and option, passage truncated to the rest
+          others            [CLS] passage [SEP] question option [SEP]: the last 128 pieces
+qa                          [CLS] question [SEP] context [SEP] (qa_windows.py)
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ import numpy as np
 
 from bert_jax.config import TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.tasks import qa_windows
 from bert_jax.tasks.examples import (
     ChoiceExample,
     EncodedExamples,
     Example,
+    QuestionExample,
     TaggingExample,
     TextExample,
     WordPositions,
 )
-from bert_jax.tasks.windows import max_context_windows, sliding_windows
+from bert_jax.tasks.qa_windows import encode_questions, max_context_windows, sliding_windows
 
 Family = Literal["bert", "albert", "roberta", "electra"]
-MAX_QUESTION_PIECES = (
-    128  # pieces of a question with its option (albert, race_utils.py; fairseq, RACE)
-)
+MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
 
 
 def with_swapped_pairs(examples: Sequence[Example]) -> list[Example]:
-    """The examples, and behind them each pair once more in the other order: ELECTRA trains so
-    on mrpc and stsb (configure_finetuning.py, double_unordered)."""
+    """The examples, followed by each pair in the other order. ELECTRA trains so on MRPC and STS-B
+    (configure_finetuning.py, double_unordered)."""
     pairs = [e for e in examples if isinstance(e, TextExample) and e.text_pair is not None]
-    again = [TextExample(cast(str, e.text_pair), e.text, e.label) for e in pairs]
-    return [*examples, *again]
+    swapped = [TextExample(cast(str, e.text_pair), e.text, e.label) for e in pairs]
+    return [*examples, *swapped]
 
 
 def encode_examples(
@@ -55,31 +53,32 @@ def encode_examples(
     family: Family = "bert",
     stride: int = 128,
 ) -> EncodedExamples:
-    """Rows of at most `length` tokens. Each example has one row, but for tagging and qa, where
-    long ones have several; in training (`train`) questions whose answer is not known have none.
+    """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
+    several. With `train`, questions without a known answer have none.
 
     `stride` counts pieces from one window of a context to the next.
 
-    ValueError: a length that leaves no room for text, a label that is none of `labels`.
+    ValueError: a length that leaves no room for text, a label that is not among `labels`.
     """
-    room = tokenizer.special_tokens.text_capacity(length, 1 if task_type == "tagging" else 2)
-    if room < 1:
-        raise ValueError(f"length {length} leaves no room for text: give at least 8")
+    capacity = tokenizer.special_tokens.text_capacity(length, 1 if task_type == "tagging" else 2)
+    if capacity < 1:
+        raise ValueError(f"length is {length}, which leaves no room for text: expected at least 8")
+    numbers = {label: i for i, label in enumerate(labels)}
     if task_type == "qa":
-        asked = cast("Sequence[Question]", examples)
-        return qa_windows.encode_questions(asked, tokenizer, length, stride, train)
+        questions = cast("Sequence[QuestionExample]", examples)
+        return encode_questions(questions, tokenizer, length, stride, train)
     if task_type == "tagging":
-        return _tagged(cast("Sequence[Tagged]", examples), tokenizer, room, _numbers(labels))
+        return _encode_tagging(
+            cast("Sequence[TaggingExample]", examples), tokenizer, capacity, numbers
+        )
     if task_type == "choice":
-        return _choices(cast("Sequence[Choice]", examples), tokenizer, length, family == "roberta")
-    return _texts(task_type, cast("Sequence[Text]", examples), tokenizer, length, _numbers(labels))
+        choices = cast("Sequence[ChoiceExample]", examples)
+        return _encode_choices(choices, tokenizer, length, family == "roberta")
+    texts = cast("Sequence[TextExample]", examples)
+    return _encode_texts(task_type, texts, tokenizer, length, numbers)
 
 
-def _numbers(labels: Sequence[str]) -> dict[str, int]:
-    return {label: i for i, label in enumerate(labels)}
-
-
-def _number(label: str, numbers: dict[str, int]) -> int:
+def _label_number(label: str, numbers: dict[str, int]) -> int:
     if label not in numbers:
         raise ValueError(f"unknown label {label!r:.60}: expected one of {', '.join(numbers)}")
     return numbers[label]
@@ -94,7 +93,7 @@ def _row(tokens: Sequence[int], first: int, number: int) -> dict[str, Any]:
 # ---- texts and pairs
 
 
-def _texts(
+def _encode_texts(
     task_type: TaskType,
     examples: Sequence[TextExample],
     tokenizer: Tokenizer,
@@ -103,97 +102,106 @@ def _texts(
 ) -> EncodedExamples:
     first = tokenizer.encode_batch([e.text for e in examples])
     second = tokenizer.encode_batch([e.text_pair or "" for e in examples])
-    rows, cut = [], 0
+    rows, truncated = [], 0
     for i, e in enumerate(examples):
-        b = None if e.text_pair is None else second[i]
-        room = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
-        cut += len(first[i]) + len(b or []) > room
-        row = _row(*tokenizer.build_row(*truncate_pair(first[i], b, room)), i)
+        a, b = first[i], None if e.text_pair is None else second[i]
+        capacity = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
+        truncated += len(a) + len(b or []) > capacity
+        row = _row(*tokenizer.build_row(*truncate_pair(a, b, capacity)), i)
         if task_type == "regression":
             row["label"] = np.float32(0 if e.label is None else e.label)
         else:
-            row["label"] = np.int32(-1 if e.label is None else _number(str(e.label), numbers))
+            row["label"] = np.int32(-1 if e.label is None else _label_number(str(e.label), numbers))
         rows.append(row)
-    owner = list(range(len(rows)))
-    return EncodedExamples(
-        task_type, rows, owner, examples, num_truncated=cut, notes=_notes(cut, length)
-    )
+    return _one_row_each(task_type, rows, examples, truncated, length)
 
 
-def _notes(cut: int, length: int) -> list[str]:
-    return [f"examples longer than {length} tokens, cut: {cut}"] if cut else []
+def _one_row_each(
+    task_type: TaskType,
+    rows: list[dict[str, Any]],
+    examples: Sequence[Example],
+    truncated: int,
+    length: int,
+) -> EncodedExamples:
+    notes = [f"examples longer than {length} tokens, truncated: {truncated}"] if truncated else []
+    indices = list(range(len(rows)))
+    return EncodedExamples(task_type, rows, indices, examples, num_truncated=truncated, notes=notes)
 
 
 def truncate_pair(
-    a: list[int], b: list[int] | None, room: int
+    a: list[int], b: list[int] | None, capacity: int
 ) -> tuple[list[int], list[int] | None]:
-    """Both within `room` together: pieces go one by one from the end of the longer, of equals
-    from the second (bert, run_classifier.py)."""
+    """Truncate both to `capacity` pieces together: pieces are removed one by one from the end of
+    the longer text, from the second if both are equally long (bert, run_classifier.py)."""
     if b is None:
-        return a[:room], None
-    over = max(0, len(a) + len(b) - room)
+        return a[:capacity], None
+    excess = max(0, len(a) + len(b) - capacity)
     gap = len(a) - len(b)
-    level = min(over, abs(gap))  # taken before both are equally long
-    rest = over - level
+    from_longer = min(excess, abs(gap))  # removed before both are equally long
+    rest = excess - from_longer
     from_a, from_b = rest // 2, rest - rest // 2
     if gap > 0:
-        from_a += level
+        from_a += from_longer
     else:
-        from_b += level
+        from_b += from_longer
     return a[: len(a) - from_a], b[: len(b) - from_b]
 
 
-# ---- words
+# ---- tagging
 
 
-def _tagged(
-    examples: Sequence[TaggingExample], tokenizer: Tokenizer, room: int, numbers: dict[str, int]
+def _encode_tagging(
+    examples: Sequence[TaggingExample],
+    tokenizer: Tokenizer,
+    capacity: int,
+    numbers: dict[str, int],
 ) -> EncodedExamples:
     rows: list[dict[str, Any]] = []
-    owner: list[int] = []
-    places: list[WordPositions] = []
+    example_indices: list[int] = []
+    alignments: list[WordPositions] = []
     for i, e in enumerate(examples):
         words = _word_pieces(e.tokens, tokenizer)
         pieces = [id for word in words for id in word]
-        firsts = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
-        found = sliding_windows(len(pieces), room, max(1, room // 2))
-        best = max_context_windows(len(pieces), found)[firsts]
-        for number, (begin, size) in enumerate(found):
+        first_pieces = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
+        windows = sliding_windows(len(pieces), capacity, max(1, capacity // 2))
+        best = max_context_windows(len(pieces), windows)[first_pieces]
+        for number, (begin, size) in enumerate(windows):
             row = _row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
-            mine = np.flatnonzero(best == number)
-            at = firsts[mine] - begin + 1  # behind [CLS]
+            tagged = np.flatnonzero(best == number)
+            positions = first_pieces[tagged] - begin + 1  # after [CLS]
             row["tags"] = np.full(row["size"], -1, np.int32)
             if e.tags is not None:
-                row["tags"][at] = [_number(e.tags[w], numbers) for w in mine]
+                row["tags"][positions] = [_label_number(e.tags[w], numbers) for w in tagged]
             rows.append(row)
-            owner.append(i)
-            places.append(WordPositions(mine, at))
-    return EncodedExamples("tagging", rows, owner, examples, places)
+            example_indices.append(i)
+            alignments.append(WordPositions(tagged, positions))
+    return EncodedExamples("tagging", rows, example_indices, examples, alignments)
 
 
 def _word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The pieces of each word; a word that has none (a zero-width character) is unknown, so
-    that words and tags stay together. Byte-level BPE sees the space before a word."""
+    """The pieces of each word. A word without pieces (a zero-width character) becomes the unknown
+    token, so that words and tags stay aligned. Byte-level BPE needs the space before a word."""
     space = " " if tokenizer.kind == "bpe" else ""
     texts = [(space if i else "") + word for i, word in enumerate(words)]
     return [ids or [tokenizer.unk_id] for ids in tokenizer.encode_batch(texts)]
 
 
-# ---- options
+# ---- multiple choice
 
 
-def _choices(
+def _encode_choices(
     examples: Sequence[ChoiceExample], tokenizer: Tokenizer, length: int, roberta: bool
 ) -> EncodedExamples:
-    most = max((len(e.options) for e in examples), default=0)
+    max_options = max((len(e.options) for e in examples), default=0)
     passages = tokenizer.encode_batch([e.text for e in examples])
-    rows, cut = [], 0
+    rows, truncated = [], 0
     for i, (e, passage) in enumerate(zip(examples, passages, strict=True)):
-        asked = tokenizer.encode_batch([_asked(e.question, option) for option in e.options])
-        options = [_option(passage, a, tokenizer, length, roberta) for a in asked]
-        whole = [len(tokenizer.build_row(passage, a)[0]) for a in asked]
-        cut += any(len(ids) < n for (ids, _), n in zip(options, whole, strict=True))
-        options += [([], 0)] * (most - len(options))
+        texts = [_question_with_option(e.question, option) for option in e.options]
+        queries = tokenizer.encode_batch(texts)
+        options = [_option_row(passage, q, tokenizer, length, roberta) for q in queries]
+        full_sizes = [len(tokenizer.build_row(passage, q)[0]) for q in queries]
+        truncated += any(len(ids) < n for (ids, _), n in zip(options, full_sizes, strict=True))
+        options += [([], 0)] * (max_options - len(options))
         rows.append(
             {
                 "tokens": [np.array(ids, np.int32) for ids, _ in options],
@@ -203,24 +211,21 @@ def _choices(
                 "label": np.int32(-1 if e.label is None else e.label),
             }
         )
-    owner = list(range(len(rows)))
-    return EncodedExamples(
-        "choice", rows, owner, examples, num_truncated=cut, notes=_notes(cut, length)
-    )
+    return _one_row_each("choice", rows, examples, truncated, length)
 
 
-def _asked(question: str, option: str) -> str:
-    """The option fills the question's blank, or follows it."""
+def _question_with_option(question: str, option: str) -> str:
+    """The option fills the question's blank, or follows the question."""
     return question.replace("_", option) if "_" in question else f"{question} {option}"
 
 
-def _option(
-    passage: list[int], asked: list[int], tokenizer: Tokenizer, length: int, roberta: bool
+def _option_row(
+    passage: list[int], query: list[int], tokenizer: Tokenizer, length: int, roberta: bool
 ) -> tuple[list[int], int]:
-    room = tokenizer.special_tokens.text_capacity(length, 2)
-    most = min(MAX_QUESTION_PIECES, room)
+    capacity = tokenizer.special_tokens.text_capacity(length, 2)
+    max_query = min(MAX_OPTION_PIECES, capacity)
     if roberta:
-        asked = asked[:most]
-        return tokenizer.build_row(asked, passage[: room - len(asked)])
-    asked = asked[-most:]
-    return tokenizer.build_row(passage[: room - len(asked)], asked)
+        query = query[:max_query]
+        return tokenizer.build_row(query, passage[: capacity - len(query)])
+    query = query[-max_query:]
+    return tokenizer.build_row(passage[: capacity - len(query)], query)

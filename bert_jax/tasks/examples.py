@@ -1,4 +1,4 @@
-"""What a task is made of: examples as people wrote them, and the rows a network reads."""
+"""Types of the tasks: examples as they are in the files, and the rows that a network reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bert_jax.config import GlueTask, Supervised, TaskType
 
 
 class TextExample(NamedTuple):
-    """A text or a pair of them, and a label or a number."""
+    """A text or a pair of texts, with a class or a number as label."""
 
     text: str
     text_pair: str | None = None
@@ -27,7 +27,7 @@ class TaggingExample(NamedTuple):
 
 
 class ChoiceExample(NamedTuple):
-    """A passage, a question about it, and which of the options is right (from 0)."""
+    """A passage, a question about it, and the number of the right option (from 0)."""
 
     text: str
     question: str
@@ -37,12 +37,12 @@ class ChoiceExample(NamedTuple):
 
 class Answer(NamedTuple):
     text: str
-    start: int  # its first character in the context; -1: it is not there
+    start: int  # its first character in the context; -1 if the context does not contain it
 
 
 class QuestionExample(NamedTuple):
-    """A question whose answers are spans of the context; without any it is unlabelled, unless
-    it is `impossible`: known to have none (SQuAD 2.0)."""
+    """A question whose answers are spans of the context. One without answers is unlabeled, unless
+    it is `impossible`: known to have no answer (SQuAD 2.0)."""
 
     id: str
     question: str
@@ -53,20 +53,23 @@ class QuestionExample(NamedTuple):
 
 Example = TextExample | TaggingExample | ChoiceExample | QuestionExample
 
+ANSWERABLE_LABELS = ("answerable", "impossible")
+
 
 def task_type_of(task: TaskType | GlueTask) -> TaskType:
-    """What a task asks for: `stsb` is a regression, the other GLUE names classifications."""
+    """The type of a task: `stsb` is a regression, the other GLUE tasks are classifications."""
     return Supervised(task=task).task_type
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder that was read.
+    """The examples of a folder or a TFDS dataset.
 
-    `labels` are in the order of the logits: classes or tags; for questions `ANSWERABLE` where
-    some of the training questions have no answer, else none. `splits` has `train` and `dev`,
-    perhaps `test`, for mnli also `dev_mismatched` and `test_mismatched`. `notes` say in words
-    what was odd but no error, counted.
+    labels   classes or tags in the order of the logits; for questions `ANSWERABLE_LABELS` if
+             some training questions have no answer, else ()
+    splits   `train` and `dev`, optionally `test`; for mnli also `dev_mismatched` and
+             `test_mismatched`
+    notes    messages about irregular rows that are not errors, with counts
     """
 
     task: TaskType | GlueTask
@@ -76,40 +79,38 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
 
 
-ANSWERABLE_LABELS = ("answerable", "impossible")
-
-
 class WordPositions(NamedTuple):
-    """Which words get their tag from a row, and where their first pieces stand in it."""
+    """The words that get their tag from a row, and the positions of their first pieces in it."""
 
     words: np.ndarray  # int [w]
-    at: np.ndarray  # int [w]
+    positions: np.ndarray  # int [w]
 
 
 class ContextWindow(NamedTuple):
     """The part of a context that a row holds."""
 
     begin: int  # its first piece, counted in the context
-    context: int  # position of its first piece in the row
-    spans: np.ndarray  # int [n 2]: the characters of the context that each piece stands for
-    best: np.ndarray  # bool [n]: no other window shows more around this piece
+    context_start: int  # position of its first piece in the row
+    offsets: np.ndarray  # int [n 2]: first and last character (exclusive) of each piece
+    max_context: np.ndarray  # bool [n]: whether this window has the most context for the piece
 
 
 @dataclass(frozen=True)
 class EncodedExamples:
     """Examples as rows.
 
-    row          always: tokens [l] (int32, unpadded)  size  first (tokens of segment 0)  row
-    + task_type       classification: label (-1: unknown)   regression: label (float32)
-                 tagging: tags [l], at the first piece of a word, -1 elsewhere
-                 choice: tokens a list of [l_i], size [c], first [c], label; an option that is
-                 not there has size 0
-                 qa: start, end (positions in the row, 0 0: not in it), impossible (of the
-                 question), context (position of the first piece of the context)
-    `owner`      of each row: its example
-    `places`     of each row: where its predictions belong (tagging, qa), else None
-    `cut`        how many examples did not fit and lost a part of their texts (choice: of any
-                 option's; qa: of the question)
+    rows             always: tokens [l] (int32, without padding)  size  first (tokens of segment
+                     0)  row
+    + by task type   classification: label (-1: unknown)   regression: label (float32)
+                     tagging: tags [l], at the first piece of a word, -1 elsewhere
+                     choice: tokens a list of [l_i], size [c], first [c], label; a missing option
+                     has size 0
+                     qa: start, end (positions in the row; 0 0 if the answer is outside it),
+                     impossible (of the question), context (position of the context's first piece)
+    example_indices  of each row: its example
+    alignments       of each row: where its predictions belong (tagging, qa), else None
+    num_truncated    number of examples that were too long and lost a part of their texts (choice:
+                     of any option's; qa: of the question)
     """
 
     task_type: TaskType

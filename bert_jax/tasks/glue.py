@@ -19,16 +19,16 @@ from bert_jax.tasks.records import (
 
 
 class GlueColumns(NamedTuple):
-    """Where things stand in a line, from 0 (the originals' readers: bert run_classifier.py,
-    albert classifier_utils.py, electra classification_tasks.py)."""
+    """The columns of a task's files, counted from 0 (bert run_classifier.py, albert
+    classifier_utils.py, electra classification_tasks.py)."""
 
-    folder: str  # as it is published
-    texts: tuple[int, ...]
-    label: int  # -1: the last one
-    test: tuple[int, ...]
+    folder: str  # the official folder name
+    texts: tuple[int, ...]  # columns of the texts in train and dev
+    label: int  # column of the label; -1: the last one
+    test: tuple[int, ...]  # columns of the texts in test
     labels: tuple[str, ...] = ("0", "1")
-    header: bool = True  # of train and dev; test always has one
-    fields: int | None = None  # train and dev: lines of another number are skipped
+    header: bool = True  # whether train and dev have a header line; test always has one
+    fields: int | None = None  # number of columns of train and dev; other lines are skipped
 
 
 ENTAILMENT_LABELS = ("entailment", "not_entailment")
@@ -51,68 +51,70 @@ MNLI_SPLITS = {
     "test": "test_matched",
     "test_mismatched": "test_mismatched",
 }
-SKIPPED_LINES = "lines that have not the {} columns of their task, skipped"
+SKIPPED_LINES = "lines that do not have the {} columns of their task, skipped"
 
 
-def read_glue(task: GlueTask, folder: Path, odd: IssueCounts) -> dict[str, list[LocatedExample]]:
-    """All splits; `folder` is the task's own or the one that holds all nine.
+def read_glue(task: GlueTask, folder: Path, issues: IssueCounts) -> dict[str, list[LocatedExample]]:
+    """All splits. `folder` is the task's own or the one that holds all nine.
 
-    ValueError: no train or dev file, an empty one, a line with too few columns, a label that
-    the task does not have.
+    ValueError: a missing or empty train or dev file, a line with too few columns, an invalid
+    label.
     """
     columns = GLUE_COLUMNS[task]
     if not (folder / "train.tsv").exists() and (folder / columns.folder).is_dir():
         folder = folder / columns.folder
     names = MNLI_SPLITS if task == "mnli" else SPLITS
-    found: dict[str, list[LocatedExample]] = {}
+    splits: dict[str, list[LocatedExample]] = {}
     for split, stem in names.items():
         file = folder / f"{stem}.tsv"
         if file.exists():
-            found[split] = _read_file(columns, file, odd, test=split.startswith("test"))
+            splits[split] = _read_file(columns, file, issues, test=split.startswith("test"))
         elif not split.startswith("test"):
             files = ", ".join(f"{s}.tsv" for k, s in names.items() if not k.startswith("test"))
             raise ValueError(f"{folder} has no {file.name}: expected GLUE's {files} in it")
-    return found
+    return splits
 
 
 def _read_file(
-    columns: GlueColumns, file: Path, odd: IssueCounts, test: bool
+    columns: GlueColumns, file: Path, issues: IssueCounts, test: bool
 ) -> list[LocatedExample]:
-    found: list[LocatedExample] = []
+    examples: list[LocatedExample] = []
     skip = columns.header or test
-    for n, (place, line) in enumerate(read_lines(file)):
+    for n, (location, line) in enumerate(read_lines(file)):
         if not line or (skip and n == 0):
             continue
-        fields = line.split("\t")  # nothing is quoted: a quotation mark is text
+        fields = line.split("\t")  # fields are never quoted: quotation marks are text
         if columns.fields and not test and len(fields) != columns.fields:
-            odd[str(file), SKIPPED_LINES.format(columns.fields)] += 1
+            issues[str(file), SKIPPED_LINES.format(columns.fields)] += 1
             continue
-        example = _example(columns, fields, place, test)
-        found.append((place, example))
-        odd[str(file), EMPTY_TEXT] += not all(t.strip() for t in example[:2] if t is not None)
-    if not found:
+        example = _parse_line(columns, fields, location, test)
+        examples.append((location, example))
+        issues[str(file), EMPTY_TEXT] += not all(t.strip() for t in example[:2] if t is not None)
+    if not examples:
         raise ValueError(f"{file} is empty: expected tab-separated rows")
-    return found
+    return examples
 
 
-def _example(columns: GlueColumns, fields: list[str], place: Location, test: bool) -> TextExample:
-    at = columns.test if test else columns.texts
-    last = max(at) if test else max(*at, columns.label if columns.label >= 0 else max(at) + 1)
-    needed = last + 1
-    if len(fields) < needed:
+def _parse_line(
+    columns: GlueColumns, fields: list[str], location: Location, test: bool
+) -> TextExample:
+    texts = columns.test if test else columns.texts
+    label_column = columns.label if columns.label >= 0 else max(texts) + 1
+    num_columns = 1 + (max(texts) if test else max(*texts, label_column))
+    if len(fields) < num_columns:
         raise ValueError(
-            f"{place}: {len(fields)} columns, expected at least {needed}, with tabs between them "
-            "and no quotes"
+            f"{location}: {len(fields)} columns: expected at least {num_columns}, separated by "
+            "tabs and without quotes"
         )
-    text, *pair = (fields[i] for i in at)
+    text, *pair = (fields[i] for i in texts)
     if test:
         return TextExample(text, *pair)
     raw = fields[columns.label]
     if columns.labels:
-        label: str | float = parse_label(raw, place)
+        label: str | float = parse_label(raw, location)
     else:
         try:
-            label = parse_number(float(raw), place)
+            label = parse_number(float(raw), location)
         except ValueError:
-            raise ValueError(f"{place}: label {raw!r:.40}: expected a finite number") from None
+            raise ValueError(f"{location}: label {raw!r:.40}: expected a finite number") from None
     return TextExample(text, pair[0] if pair else None, label)

@@ -1,12 +1,12 @@
-"""Outputs to metrics.
+"""Metrics of a task.
 
-classification  accuracy  f1 precision recall (two classes: of the second; more: the mean
-                over classes)  matthews; of GLUE's tasks the published ones
+classification  accuracy  f1 precision recall (two classes: of the second; more: macro average)
+                matthews; for GLUE tasks only the published metrics
 regression      pearson spearman
-tagging         f1 precision recall of entities and accuracy of tags where tags are chunks
-                (BIO, BIOES, BILOU), else as classification, over words
+tagging         f1 precision recall of entities and accuracy of tags if the tags are an entity
+                scheme (BIO, BIOES, BILOU), else as classification, over words
 choice          accuracy
-qa              exact_match f1, in per cent (squad_score.py)
+qa              exact_match f1, in percent (squad_metrics.py)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from bert_jax.config import GlueTask, TaskType
-from bert_jax.tasks import answers, squad_metrics
+from bert_jax.tasks import decode, squad_metrics
 from bert_jax.tasks.examples import (
     ChoiceExample,
     Dataset,
@@ -26,7 +26,6 @@ from bert_jax.tasks.examples import (
     QuestionExample,
     TaggingExample,
     TextExample,
-    WordPositions,
 )
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
@@ -38,8 +37,8 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
 
 
 def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
-    """The metric by which the best checkpoint is chosen: GLUE's own, else the usual one. For
-    SQuAD 2.0 it is the F1 of the best threshold."""
+    """Name of the metric that selects the best checkpoint: GLUE's own, else the usual one. For
+    SQuAD 2.0 it is the F1 at the best threshold."""
     if task == "cola":
         return "matthews"
     if task == "stsb":
@@ -53,7 +52,8 @@ def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
 
 
 def is_entity_scheme(labels: Sequence[str]) -> bool:
-    """Whether tags say where entities begin and go on: B-PER I-PER O, perhaps E- S- or L- U-."""
+    """Whether tags mark the beginning and inside of entities: B-PER I-PER O, optionally E- S- or
+    L- U-."""
     parts = [label.partition("-") for label in labels if label != "O"]
     return bool(parts) and all(first in set("BIESLU") and rest for first, _, rest in parts)
 
@@ -65,42 +65,42 @@ def compute_metrics(
     labels: Sequence[str] = (),
     threshold: float = 0.0,
 ) -> dict[str, float]:
-    """Metrics over the examples with a label, {} where none has one; see the head of the file.
+    """The metrics of the labeled examples (see the top of this file); {} if none is labeled.
 
-    outputs   per row, in the order of `encoded.rows` (tasks/__init__.py)
-    threshold of no answer, for questions (answers.Decoded)
+    outputs    one per row of `encoded.rows` (tasks/__init__.py)
+    threshold  of no answer, for questions (decode.DecodedQuestion)
     """
     if encoded.task_type == "qa":
-        return _score_questions(encoded, outputs, labels, threshold)
+        return _question_metrics(encoded, outputs, labels, threshold)
     if encoded.task_type == "regression":
-        pairs = [(e.label, float(out)) for e, out in _known(encoded, outputs)]
+        pairs = [(e.label, float(out)) for e, out in _labeled(encoded, outputs)]
         return _correlations(np.array(pairs, np.float64)) if pairs else {}
     if encoded.task_type == "tagging":
-        return _score_tags(encoded, outputs, labels)
-    gold, given = _classes(encoded, outputs, labels)
+        return _tagging_metrics(encoded, outputs, labels)
+    gold, predicted = _classes(encoded, outputs, labels)
     if not len(gold):
         return {}
     if encoded.task_type == "choice":
-        return {"accuracy": float(np.mean(gold == given))}
-    found = _score_classes(gold, given, len(labels))
-    return {name: found[name] for name in GLUE_METRICS.get(task, found)}
+        return {"accuracy": float(np.mean(gold == predicted))}
+    metrics = _classification_metrics(gold, predicted, len(labels))
+    return {name: metrics[name] for name in GLUE_METRICS.get(task, metrics)}
 
 
 def confusion_matrix(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> np.ndarray:
-    """int [n n]: how often each class (row) was taken for each (column); classification, and
-    tagging by word."""
+    """int [n n]: number of predictions of each class (column) for each true class (row); for
+    classification, and for tagging per word."""
     from sklearn import metrics
 
-    gold, given = _classes(encoded, outputs, labels)
+    gold, predicted = _classes(encoded, outputs, labels)
     if not len(gold):
         return np.zeros((len(labels), len(labels)), np.int64)
-    return metrics.confusion_matrix(gold, given, labels=range(len(labels)))
+    return metrics.confusion_matrix(gold, predicted, labels=range(len(labels)))
 
 
-def _known(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Examples that have a label, and their outputs; one row an example."""
+def _labeled(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """The labeled examples and their outputs, for tasks with one row per example."""
     for i, out in zip(encoded.example_indices, outputs, strict=True):
         e = cast(TextExample | ChoiceExample, encoded.examples[i])
         if e.label is not None:
@@ -110,40 +110,38 @@ def _known(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple[A
 def _classes(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gold and predicted classes as numbers, of words for tagging."""
+    """True and predicted classes as numbers; for tagging, of words."""
     numbers = {label: i for i, label in enumerate(labels)}
     if encoded.task_type == "tagging":
-        gold, given = _tags(encoded, outputs, labels)
+        gold, predicted = _tags(encoded, outputs, labels)
         pairs = [
             (numbers[a], numbers[b])
-            for g, t in zip(gold, given, strict=True)
+            for g, t in zip(gold, predicted, strict=True)
             for a, b in zip(g, t, strict=True)
         ]
     elif encoded.task_type == "choice":
-        pairs = [(e.label, chosen_option(e, out)) for e, out in _known(encoded, outputs)]
+        pairs = [(e.label, decode.chosen_option(e, out)) for e, out in _labeled(encoded, outputs)]
     else:
         pairs = [
-            (numbers[str(e.label)], int(np.argmax(out))) for e, out in _known(encoded, outputs)
+            (numbers[str(e.label)], int(np.argmax(out))) for e, out in _labeled(encoded, outputs)
         ]
     both = np.array(pairs, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
-def chosen_option(e: ChoiceExample, out: np.ndarray) -> int:
-    return int(np.argmax(out[: len(e.options)]))
-
-
-def _score_classes(gold: np.ndarray, given: np.ndarray, classes: int) -> dict[str, float]:
+def _classification_metrics(
+    gold: np.ndarray, predicted: np.ndarray, classes: int
+) -> dict[str, float]:
     from sklearn import metrics
 
-    support: Any = metrics.precision_recall_fscore_support  # its annotations forbid what it asks
+    support: Any = metrics.precision_recall_fscore_support  # its type annotations are too narrow
     average = "binary" if classes == 2 else "macro"
-    precision, recall, f1, _ = support(gold, given, average=average, zero_division=0)
+    precision, recall, f1, _ = support(gold, predicted, average=average, zero_division=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one class only: 0, which is what we want of it
-        matthews = metrics.matthews_corrcoef(gold, given)
+        warnings.simplefilter("ignore")  # with one class only it is 0, as intended
+        matthews = metrics.matthews_corrcoef(gold, predicted)
     return {
-        "accuracy": float(metrics.accuracy_score(gold, given)),
+        "accuracy": float(metrics.accuracy_score(gold, predicted)),
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),
@@ -152,52 +150,46 @@ def _score_classes(gold: np.ndarray, given: np.ndarray, classes: int) -> dict[st
 
 
 def _correlations(pairs: np.ndarray) -> dict[str, float]:
-    """0 where one side is constant, which has no correlation."""
+    """Pearson and Spearman correlation; 0 if one side is constant."""
     from scipy import stats
 
-    gold, given = pairs.T
-    if len(pairs) < 2 or np.ptp(gold) == 0 or np.ptp(given) == 0:
+    gold, predicted = pairs.T
+    if len(pairs) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
-    found = {"pearson": stats.pearsonr(gold, given), "spearman": stats.spearmanr(gold, given)}
-    return {name: float(cast(Any, value).statistic) for name, value in found.items()}
+    results = {
+        "pearson": stats.pearsonr(gold, predicted),
+        "spearman": stats.spearmanr(gold, predicted),
+    }
+    return {name: float(cast(Any, value).statistic) for name, value in results.items()}
 
 
 # ---- tags
 
 
-def word_logits(encoded: EncodedExamples, outputs: Sequence[Any]) -> list[np.ndarray]:
-    """Per example, the logits of its words [w n], from whichever rows they come."""
-    found: list[list[tuple[int, np.ndarray]]] = [[] for _ in encoded.examples]
-    for i, place, out in zip(encoded.example_indices, encoded.alignments, outputs, strict=True):
-        words, at = cast(WordPositions, place)
-        found[i] += zip(words.tolist(), np.asarray(out)[at], strict=True)
-    return [np.array([x for _, x in sorted(some, key=lambda p: p[0])]) for some in found]
-
-
 def _tags(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Gold and predicted tags of the sentences that have some."""
-    gold, given = [], []
-    for e, logits in zip(encoded.examples, word_logits(encoded, outputs), strict=True):
+    """True and predicted tags of the labeled sentences."""
+    gold, predicted = [], []
+    for e, logits in zip(encoded.examples, decode.word_logits(encoded, outputs), strict=True):
         tags = cast(TaggingExample, e).tags
         if tags:
             gold.append(list(tags))
-            given.append([labels[int(k)] for k in logits.argmax(-1)])
-    return gold, given
+            predicted.append([labels[int(k)] for k in logits.argmax(-1)])
+    return gold, predicted
 
 
-def _score_tags(
+def _tagging_metrics(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> dict[str, float]:
-    gold, given = _tags(encoded, outputs, labels)
+    gold, predicted = _tags(encoded, outputs, labels)
     if not gold:
         return {}
     if not is_entity_scheme(labels):
-        return _score_classes(*_classes(encoded, outputs, labels), len(labels))
+        return _classification_metrics(*_classes(encoded, outputs, labels), len(labels))
     from seqeval import metrics
 
-    sides: Any = (_as_bioes(gold), _as_bioes(given))
+    sides: Any = (_as_bioes(gold), _as_bioes(predicted))
     measures: dict[str, Any] = {
         "f1": metrics.f1_score,
         "precision": metrics.precision_score,
@@ -205,12 +197,12 @@ def _score_tags(
         "accuracy": metrics.accuracy_score,
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no entity found: 0
+        warnings.simplefilter("ignore")  # without entities they are 0
         return {name: float(measure(*sides)) for name, measure in measures.items()}
 
 
 def _as_bioes(sentences: list[list[str]]) -> list[list[str]]:
-    """BILOU's letters in BIOES, which seqeval reads beside BIO."""
+    """BILOU tags as BIOES, which seqeval reads in addition to BIO."""
     last = {"L": "E", "U": "S"}
     return [[last.get(tag[0], tag[0]) + tag[1:] for tag in tags] for tags in sentences]
 
@@ -218,16 +210,16 @@ def _as_bioes(sentences: list[list[str]]) -> list[list[str]]:
 # ---- questions
 
 
-def _score_questions(
+def _question_metrics(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str], threshold: float
 ) -> dict[str, float]:
-    known = [
+    labeled = [
         (question, decoded)
-        for question, decoded in answers.decode_answers(encoded, outputs)
+        for question, decoded in decode.decode_answers(encoded, outputs)
         if question.impossible or question.answers
     ]
-    if not known:
+    if not labeled:
         return {}
-    given = [answers.best_answer_text(*pair) for pair in known]
-    nulls = [decoded.null_score for _, decoded in known] if labels else None
-    return squad_metrics.squad_scores([e for e, _ in known], given, nulls, threshold)
+    predicted = [decode.best_answer_text(*pair) for pair in labeled]
+    nulls = [decoded.null_score for _, decoded in labeled] if labels else None
+    return squad_metrics.squad_scores([e for e, _ in labeled], predicted, nulls, threshold)

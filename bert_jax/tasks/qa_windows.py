@@ -1,11 +1,11 @@
-"""Questions to rows: the context in windows, answers as pieces of it.
+"""SQuAD windows: questions as rows, with long contexts in overlapping windows.
 
     [CLS] question [SEP] part of the context [SEP]
 
-Where pieces stand in the context comes from the tokenizer (text/spans.py), so no alignment is
-guessed and nothing depends on the kind of tokenizer. The originals go from white-space words to
-pieces and back by comparing strings (BERT's get_final_text, ALBERT's longest common
-subsequence), and take the whole word, or drop the question, where that fails.
+The tokenizer gives the character offsets of each piece (data/tokenization/offsets.py), so answers
+are aligned exactly with every kind of tokenizer. The original codes go from white-space words to
+pieces and back by comparing strings (BERT's get_final_text, ALBERT's longest common subsequence);
+where that fails they take the whole word or drop the question.
 """
 
 from __future__ import annotations
@@ -17,103 +17,137 @@ import numpy as np
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.examples import ContextWindow, EncodedExamples, QuestionExample
-from bert_jax.tasks.windows import max_context_windows, sliding_windows
 
-MAX_QUESTION_PIECES = 64  # pieces of a question (bert, run_squad.py)
-TRUNCATED = f"questions longer than {MAX_QUESTION_PIECES} pieces, cut"
-UNTRAINED = "questions without an answer that could be found, not trained on"
+MAX_QUESTION_PIECES = 64  # bert, run_squad.py
+TRUNCATED = f"questions longer than {MAX_QUESTION_PIECES} pieces, truncated"
+SKIPPED = "questions whose answer was not found in the context, not trained on"
+
+
+def sliding_windows(size: int, capacity: int, stride: int) -> list[tuple[int, int]]:
+    """(begin, length) of windows of at most `capacity` pieces that cover `size` pieces. Each
+    begins `stride` after the one before (bert, run_squad.py). An empty text has one empty
+    window."""
+    windows = [(0, min(size, capacity))]
+    while sum(windows[-1]) < size:
+        begin = windows[-1][0] + min(windows[-1][1], stride)
+        windows.append((begin, min(capacity, size - begin)))
+    return windows
+
+
+def max_context_windows(size: int, windows: list[tuple[int, int]]) -> np.ndarray:
+    """int [size]: the window in which each piece has the most context. A piece's context is the
+    smaller number of pieces on either side plus a hundredth of the window's length; ties go to
+    the first window (bert, run_squad.py)."""
+    pieces = np.arange(size)
+    best = np.zeros(size, np.int32)
+    max_context = np.full(size, -np.inf)
+    for number, (begin, length) in enumerate(windows):
+        inside = (pieces >= begin) & (pieces < begin + length)
+        context = np.minimum(pieces - begin, begin + length - 1 - pieces) + 0.01 * length
+        better = inside & (context > max_context)
+        best[better], max_context[better] = number, context[better]
+    return best
 
 
 def encode_questions(
-    examples: Sequence[QuestionExample], tokenizer: Tokenizer, length: int, stride: int, train: bool
+    examples: Sequence[QuestionExample],
+    tokenizer: Tokenizer,
+    length: int,
+    stride: int,
+    train: bool,
 ) -> EncodedExamples:
-    """Rows of all windows of all questions. A window that does not hold the whole answer has
-    start and end 0, as impossible questions have (bert, run_squad.py keeps them too).
+    """The rows of all windows of all questions. A window that does not hold the whole answer has
+    start and end 0, like impossible questions (bert, run_squad.py keeps both).
 
     ValueError: a length or a stride that leaves no room for the context.
     """
     if stride < 1:
-        raise ValueError(f"stride {stride}: expected at least 1")
+        raise ValueError(f"stride is {stride}: expected at least 1")
     rows: list[dict[str, Any]] = []
-    owner: list[int] = []
-    places: list[ContextWindow] = []
+    example_indices: list[int] = []
+    alignments: list[ContextWindow] = []
     contexts: dict[str, tuple[list[int], np.ndarray]] = {}
-    asked = tokenizer.encode_batch([e.question for e in examples])
-    left_out = 0
-    for i, e in enumerate(examples):
+    questions = tokenizer.encode_batch([e.question for e in examples])
+    skipped = 0
+    for i, (e, question) in enumerate(zip(examples, questions, strict=True)):
         if e.context not in contexts:
             contexts[e.context] = tokenizer.encode_with_offsets(e.context)
-        ids, spans = contexts[e.context]
-        answer = _answer(e, spans)
+        ids, offsets = contexts[e.context]
+        answer = _answer_pieces(e, offsets)
         if train and answer is None and not e.impossible:
-            left_out += 1
+            skipped += 1
             continue
-        for row, place in _windows(
-            asked[i][:MAX_QUESTION_PIECES], ids, spans, tokenizer, length, stride
-        ):
-            start, end = _labels(answer, place)
+        question = question[:MAX_QUESTION_PIECES]
+        for row, window in _window_rows(question, ids, offsets, tokenizer, length, stride):
+            start, end = _answer_positions(answer, window)
             row |= {"start": np.int32(start), "end": np.int32(end)}
             row |= {"impossible": np.int32(e.impossible), "row": np.int32(len(rows))}
             rows.append(row)
-            owner.append(i)
-            places.append(place)
-    cut = sum(len(ids) > MAX_QUESTION_PIECES for ids in asked)
-    notes = [f"{what}: {n}" for what, n in ((UNTRAINED, left_out), (TRUNCATED, cut)) if n]
-    return EncodedExamples("qa", rows, owner, examples, places, num_truncated=cut, notes=notes)
+            example_indices.append(i)
+            alignments.append(window)
+    truncated = sum(len(ids) > MAX_QUESTION_PIECES for ids in questions)
+    notes = [f"{what}: {n}" for what, n in ((SKIPPED, skipped), (TRUNCATED, truncated)) if n]
+    return EncodedExamples(
+        "qa", rows, example_indices, examples, alignments, num_truncated=truncated, notes=notes
+    )
 
 
-def _windows(
-    asked: list[int],
+def _window_rows(
+    question: list[int],
     ids: list[int],
-    spans: np.ndarray,
+    offsets: np.ndarray,
     tokenizer: Tokenizer,
     length: int,
     stride: int,
 ) -> list[tuple[dict[str, Any], ContextWindow]]:
-    room = tokenizer.special_tokens.text_capacity(length, 2) - len(asked)
-    if room < 1:
+    capacity = tokenizer.special_tokens.text_capacity(length, 2) - len(question)
+    if capacity < 1:
         raise ValueError(
-            f"length {length} leaves no room behind a question of {len(asked)} pieces: give more"
+            f"length is {length}, which leaves no room for the context after a question of "
+            f"{len(question)} pieces: choose a larger length"
         )
-    found = sliding_windows(len(ids), room, stride)
-    best = max_context_windows(len(ids), found)
-    made = []
-    for number, (begin, size) in enumerate(found):
-        tokens, first = tokenizer.build_row(asked, ids[begin : begin + size])
-        context = len(tokens) - 1 - size
+    windows = sliding_windows(len(ids), capacity, stride)
+    best = max_context_windows(len(ids), windows)
+    rows = []
+    for number, (begin, size) in enumerate(windows):
+        tokens, first = tokenizer.build_row(question, ids[begin : begin + size])
+        context_start = len(tokens) - 1 - size
         row = {
             "tokens": np.array(tokens, np.int32),
             "size": np.int32(len(tokens)),
             "first": np.int32(first),
-            "context": np.int32(context),
+            "context": np.int32(context_start),
         }
         part = slice(begin, begin + size)
-        made.append((row, ContextWindow(begin, context, spans[part], best[part] == number)))
-    return made
+        window = ContextWindow(begin, context_start, offsets[part], best[part] == number)
+        rows.append((row, window))
+    return rows
 
 
-def _answer(e: QuestionExample, spans: np.ndarray) -> tuple[int, int] | None:
+def _answer_pieces(e: QuestionExample, offsets: np.ndarray) -> tuple[int, int] | None:
     """First and last piece of the first answer that is in the context."""
     for text, start in e.answers:
         begin = start + len(text) - len(text.lstrip())
-        found = covering_pieces(spans, begin, start + len(text.rstrip())) if start >= 0 else None
-        if found is not None:
-            return found
+        end = start + len(text.rstrip())
+        pieces = covering_pieces(offsets, begin, end) if start >= 0 else None
+        if pieces is not None:
+            return pieces
     return None
 
 
-def covering_pieces(spans: np.ndarray, begin: int, end: int) -> tuple[int, int] | None:
-    """First and last of the fewest pieces that cover these characters; None where there are
-    none (the clean-up dropped them)."""
-    inside = np.flatnonzero((spans[:, 1] > begin) & (spans[:, 0] < end))
-    inside = inside[spans[inside, 0] < spans[inside, 1]]
+def covering_pieces(offsets: np.ndarray, begin: int, end: int) -> tuple[int, int] | None:
+    """First and last of the fewest pieces that cover the characters from `begin` to `end`; None
+    if there are none because the tokenizer's clean-up dropped the characters."""
+    inside = np.flatnonzero((offsets[:, 1] > begin) & (offsets[:, 0] < end))
+    inside = inside[offsets[inside, 0] < offsets[inside, 1]]
     return (int(inside[0]), int(inside[-1])) if len(inside) else None
 
 
-def _labels(answer: tuple[int, int] | None, place: ContextWindow) -> tuple[int, int]:
+def _answer_positions(answer: tuple[int, int] | None, window: ContextWindow) -> tuple[int, int]:
+    """Start and end of the answer in the row; 0, 0 if the window does not hold all of it."""
     if answer is None:
         return 0, 0
-    start, end = answer[0] - place.begin, answer[1] - place.begin
-    if start < 0 or end >= len(place.spans):
+    start, end = answer[0] - window.begin, answer[1] - window.begin
+    if start < 0 or end >= len(window.offsets):
         return 0, 0
-    return place.context + start, place.context + end
+    return window.context_start + start, window.context_start + end

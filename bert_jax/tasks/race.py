@@ -1,5 +1,5 @@
-"""RACE's own folders: train, dev and test, each with texts in any depth below it, a text and
-its questions per JSON object."""
+"""RACE's own folders: train, dev and test, each with text files at any depth. A file holds JSON
+objects, each a passage with its questions."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ def is_race(folder: Path) -> bool:
     return not (folder / "train.jsonl").exists() and (folder / "train").is_dir()
 
 
-def read_race(folder: Path, split: str, odd: IssueCounts) -> list[LocatedExample]:
-    """A split's questions; files in the order of their names, `all.txt` (ALBERT's copy of a
-    folder, a text a line) in place of what stands beside it.
+def read_race(folder: Path, split: str, issues: IssueCounts) -> list[LocatedExample]:
+    """The questions of a split, file by file in the order of their names. An `all.txt` (ALBERT's
+    copy of a folder, one passage per line) replaces the other files of its folder.
 
-    ValueError: no such folder, no texts in it, one that is not of RACE's shape.
+    ValueError: no such folder, no text files in it, a file that does not have RACE's format.
     """
-    found: list[LocatedExample] = []
+    examples: list[LocatedExample] = []
     for file in sorted((folder / split).rglob("*.txt")):
         if file.name == "all.txt" or not (file.parent / "all.txt").exists():
-            found += _read_file(file, odd)
-    if not found:
+            examples += _read_file(file, issues)
+    if not examples:
         raise ValueError(f"{folder / split} has no texts: expected RACE's .txt files in it")
-    return found
+    return examples
 
 
-def _read_file(file: Path, odd: IssueCounts) -> list[LocatedExample]:
-    found: list[LocatedExample] = []
-    for place, line in read_lines(file):
+def _read_file(file: Path, issues: IssueCounts) -> list[LocatedExample]:
+    examples: list[LocatedExample] = []
+    for location, line in read_lines(file):
         if not line.strip():
             continue
         try:
-            text = json.loads(line)
-            fields = [text[field] for field in ("questions", "options", "answers")]
-            asked = [(q, options, LETTERS[a]) for q, options, a in zip(*fields, strict=True)]
-            passage = text["article"]
+            passage = json.loads(line)
+            columns = [passage[field] for field in ("questions", "options", "answers")]
+            questions = [(q, options, LETTERS[a]) for q, options, a in zip(*columns, strict=True)]
+            text = passage["article"]
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise ValueError(
-                f"{place}: not a text of RACE ({e}): expected JSON with article, questions, "
+                f"{location}: not a RACE passage ({e}): expected JSON with article, questions, "
                 "options, answers"
             ) from None
-        for question, options, label in asked:
-            record = {"text": passage, "question": question, "options": options, "label": label}
-            found.append((place, parse_example("choice", record, place, odd, labelled=True)))
-    return found
+        for question, options, label in questions:
+            record = {"text": text, "question": question, "options": options, "label": label}
+            example = parse_example("choice", record, location, issues, labeled=True)
+            examples.append((location, example))
+    return examples

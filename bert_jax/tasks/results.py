@@ -1,12 +1,12 @@
-"""`results.json`: what fine-tuning came to, once or over several seeds.
+"""`results.json`: the results of fine-tuning with one seed or several.
 
     {"task": "rte", "task_type": "classification", "model": "...", "metric": "accuracy",
      "steps": 390, "best_step": 312,
      "dev": {"accuracy": .71, "loss": .62}, "test": {...}, ...}
 
-Over seeds `dev`, `test`, ... hold medians, `seeds` what each came to, and `spread` the standard
-deviation, the smallest and the largest value of every metric. `confusion` counts how often each
-label (down) was taken for each (across), over all seeds together.
+With several seeds, `dev`, `test`, ... hold medians, `seeds` the results of each seed, and `spread`
+the standard deviation, minimum and maximum of every metric. `confusion` has the confusion matrices
+(true labels down, predicted labels across), summed over seeds.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Results = dict[str, Any]
 
 
 def read_results(folder: Path) -> Results | None:
-    """The results of a run folder; None where there are none yet."""
+    """The results of a run folder; None if there are none yet. ValueError: an invalid file."""
     path = folder / RESULTS_FILE
     if not path.is_file():
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not JSON: {e}; remove it to have it made again") from e
-    if not isinstance(values, dict) or not _is_sound(values):
-        raise ValueError(f"{path} holds no results: remove it to have it made again")
+        raise ValueError(f"{path} is not JSON: {e}; remove it and run finetune again") from e
+    if not isinstance(values, dict) or not _is_valid(values):
+        raise ValueError(f"{path} has no valid results: remove it and run finetune again")
     return values
 
 
-def _is_sound(values: Results) -> bool:
-    """Whether what is shown of results is there, and is what it should be."""
+def _is_valid(values: Results) -> bool:
+    """Whether everything that is displayed exists and has the right type."""
     splits = [s for s in SPLITS if s in values]
     of_seeds = isinstance(values.get("seeds"), list) and isinstance(values.get("spread"), dict)
     try:
@@ -60,64 +60,66 @@ def _is_sound(values: Results) -> bool:
             )
             and ("confusion" not in values or _is_confusion(values["confusion"]))
         )
-    except (KeyError, TypeError, AttributeError):  # an object is missing, or is something else
+    except (KeyError, TypeError, AttributeError):  # a missing value or one of another type
         return False
 
 
-def _is_confusion(found: Any) -> bool:
-    labels = found["labels"]
+def _is_confusion(confusion: Any) -> bool:
+    labels = confusion["labels"]
     n = len(labels)
     return (
         n > 0
         and all(isinstance(label, str) for label in labels)
-        and ("dev" in found or "test" in found)
+        and ("dev" in confusion or "test" in confusion)
         and all(
             len(counts) == n and all(len(row) == n and all(map(_is_number, row)) for row in counts)
-            for split, counts in found.items()
+            for split, counts in confusion.items()
             if split in SPLITS
         )
     )
 
 
 def _is_number(value: Any) -> bool:
-    """NaN is one; an integer that no float can hold is not."""
+    """Whether the value is a number; NaN is, an integer that is too large for a float is not."""
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     return whole or isinstance(value, float)
 
 
 def write_results(folder: Path, results: Results) -> None:
+    """Write `results.json`, with each row of the confusion matrices on one line."""
     text = json.dumps(results, indent=2)
-    # A row of the confusion. No string is taken for one: JSON has no line break within a string.
-    counts = re.compile(r"\[\n[\d,\s]+\]")
-    text = counts.sub(lambda m: json.dumps(json.loads(m[0])), text)
+    # Strings do not match, because JSON strings contain no line breaks.
+    row = re.compile(r"\[\n[\d,\s]+\]")
+    text = row.sub(lambda m: json.dumps(json.loads(m[0])), text)
     io.write_text(folder / RESULTS_FILE, text + "\n")
 
 
 def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
-    """Write the results of several seeds into the folder above them."""
-    each = [read_results(run) or {} for run in runs]
-    assert all(each), "every seed has finished"
-    gathered: Results = {k: each[0][k] for k in ("task", "task_type", "model", "metric", "steps")}
+    """Write the combined results of several seeds to `folder`, and return them."""
+    per_seed = [read_results(run) or {} for run in runs]
+    assert all(per_seed), "every seed has finished"
+    first = per_seed[0]
+    combined: Results = {k: first[k] for k in ("task", "task_type", "model", "metric", "steps")}
     spread: Results = {}
-    for split in (s for s in SPLITS if s in each[0]):
-        values = {m: [one[split][m] for one in each] for m in each[0][split]}
-        gathered[split] = {m: statistics.median(v) for m, v in values.items()}
+    splits = [s for s in SPLITS if s in first]
+    for split in splits:
+        values = {m: [results[split][m] for results in per_seed] for m in first[split]}
+        combined[split] = {m: statistics.median(v) for m, v in values.items()}
         spread[split] = {m: _spread(v) for m, v in values.items()}
-    kept = ("best_step", *(s for s in SPLITS if s in each[0]))
-    gathered["spread"] = spread
-    gathered["seeds"] = [
-        {"run": run.name, "seed": one["seed"], **{k: one[k] for k in kept}}
-        for run, one in zip(runs, each, strict=True)
+    combined["spread"] = spread
+    combined["seeds"] = [
+        {"run": run.name} | {k: results[k] for k in ("seed", "best_step", *splits)}
+        for run, results in zip(runs, per_seed, strict=True)
     ]
-    if "confusion" in each[0]:
-        counts = [one["confusion"] for one in each]
-        gathered["confusion"] = {"labels": counts[0]["labels"]} | {
+    if "confusion" in first:
+        counts = [results["confusion"] for results in per_seed]
+        combined["confusion"] = {"labels": counts[0]["labels"]} | {
             split: np.sum([c[split] for c in counts], axis=0).tolist()
             for split in SPLITS
             if split in counts[0]
         }
-    write_results(folder, gathered)
-    return gathered
+    write_results(folder, combined)
+    return combined
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -126,7 +128,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def render_results(results: Results) -> str:
-    """Splits down, metrics across; of several seeds the median, and the standard deviation."""
+    """A table of splits (down) and metrics (across). With several seeds it shows medians and
+    standard deviations."""
     splits = [s for s in SPLITS if s in results]
     metrics = list(dict.fromkeys(m for s in splits for m in results[s]))
     cells = [["", *metrics]] + [[s, *(_cell(results, s, m) for m in metrics)] for s in splits]
@@ -134,12 +137,13 @@ def render_results(results: Results) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in cells]
     metric = results["metric"]
     if "seeds" in results:
-        lines.append(f"median ± standard deviation of {len(results['seeds'])} seeds, each by its")
-        lines[-1] += f" best checkpoint ({metric} on dev)"
+        lines.append(
+            f"median ± standard deviation of {len(results['seeds'])} seeds, each at its best "
+            f"checkpoint ({metric} on dev)"
+        )
     else:
         lines.append(
-            f"by the best checkpoint ({metric} on dev), step {results['best_step']} of "
-            f"{results['steps']}"
+            f"best checkpoint ({metric} on dev): step {results['best_step']} of {results['steps']}"
         )
     return "\n".join(lines)
 

@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.records import EMPTY_TEXT, IssueCounts, LocatedExample, Location, parse_question
+from bert_jax.tasks.records import (
+    EMPTY_TEXT,
+    IssueCounts,
+    LocatedExample,
+    Location,
+    parse_question,
+)
 
 
-def read_squad(file: Path, odd: IssueCounts, labelled: bool) -> list[LocatedExample]:
+def read_squad(file: Path, issues: IssueCounts, labeled: bool) -> list[LocatedExample]:
     """The questions of a file, in its order.
 
-    ValueError: a file that is missing, not JSON, not of SQuAD's shape, or without questions.
+    ValueError: a file that is missing, not JSON, not in SQuAD's format, or without questions.
     """
     if not file.is_file():
         raise ValueError(f"{file} does not exist: expected a SQuAD file; check the path")
@@ -20,41 +26,41 @@ def read_squad(file: Path, odd: IssueCounts, labelled: bool) -> list[LocatedExam
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{file}: not JSON: {e}; expected a SQuAD file") from None
-    found: list[LocatedExample] = []
+    examples: list[LocatedExample] = []
     for i, article in enumerate(_list(content, "data", Location(str(file), "top level"))):
-        for j, paragraph in enumerate(
-            _list(article, "paragraphs", Location(str(file), f"data {i}"))
-        ):
-            found += _paragraph(
-                paragraph, Location(str(file), f"data {i}, paragraph {j}"), odd, labelled
-            )
-    if not found:
+        paragraphs = _list(article, "paragraphs", Location(str(file), f"data {i}"))
+        for j, paragraph in enumerate(paragraphs):
+            location = Location(str(file), f"data {i}, paragraph {j}")
+            examples += _read_paragraph(paragraph, location, issues, labeled)
+    if not examples:
         raise ValueError(f"{file} is empty: expected questions in it")
-    return found
+    return examples
 
 
-def _paragraph(
-    paragraph: Any, place: Location, odd: IssueCounts, labelled: bool
+def _read_paragraph(
+    paragraph: Any, location: Location, issues: IssueCounts, labeled: bool
 ) -> list[LocatedExample]:
-    found: list[LocatedExample] = []
-    for number, asked in enumerate(_list(paragraph, "qas", place)):
-        if not isinstance(asked, dict):
-            raise ValueError(f"{place}: question {number} is no object")
-        here = Location(place.file, f"question {asked['id']!r}") if "id" in asked else place
+    examples: list[LocatedExample] = []
+    for number, record in enumerate(_list(paragraph, "qas", location)):
+        if not isinstance(record, dict):
+            raise ValueError(f"{location}: question {number} is not an object")
+        where = (
+            Location(location.file, f"question {record['id']!r}") if "id" in record else location
+        )
         context = paragraph.get("context")
         if not isinstance(context, str):
-            raise ValueError(f"{place}: no field `context` with a string")
+            raise ValueError(f"{location}: no field `context` with a string")
         context = context.encode(errors="replace").decode()
         if not context.strip():
-            odd[place.file, EMPTY_TEXT] += 1
-        found.append((here, parse_question(asked, context, here, odd, labelled)))
-    return found
+            issues[location.file, EMPTY_TEXT] += 1
+        examples.append((where, parse_question(record, context, where, issues, labeled)))
+    return examples
 
 
-def _list(value: Any, field: str, place: Location) -> list[Any]:
-    found = value.get(field) if isinstance(value, dict) else None
-    if not isinstance(found, list):
+def _list(value: Any, field: str, location: Location) -> list[Any]:
+    values = value.get(field) if isinstance(value, dict) else None
+    if not isinstance(values, list):
         raise ValueError(
-            f"{place}: no list `{field}`: expected data > paragraphs > qas, as SQuAD has"
+            f"{location}: no list `{field}`: expected SQuAD's format, data > paragraphs > qas"
         )
-    return found
+    return values

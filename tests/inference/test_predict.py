@@ -99,7 +99,7 @@ def test_the_command_says_how_many(
 BAD = {
     "a model without a head": ("model", '{"text": "red"}', "fine-tune it first"),
     "a row without its field": ("classification", '{"words": "red"}', "line 1: no field `text`"),
-    "a line that is no object": ("classification", '"red"', "expected a JSON object"),
+    "a line that is no object": ("classification", '"red"', "expected one JSON object per line"),
     "an empty file": ("classification", "", "is empty"),
 }
 

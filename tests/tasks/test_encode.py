@@ -18,7 +18,7 @@ from bert_jax.tasks import (
     TextExample,
 )
 from bert_jax.tasks.encode import truncate_pair
-from bert_jax.tasks.windows import max_context_windows, sliding_windows
+from bert_jax.tasks.qa_windows import max_context_windows, sliding_windows
 from tests.helpers.labeled_rows import (
     KINDS,
     WORDS,
@@ -118,7 +118,7 @@ def test_texts_that_are_cut_are_counted() -> None:
         "classification", "bpe", [fits, long, TextExample("a", LONG), TextExample(LONG)]
     )
     assert encoded.num_truncated == 3
-    assert encoded.notes == ["examples longer than 24 tokens, cut: 3"]
+    assert encoded.notes == ["examples longer than 24 tokens, truncated: 3"]
     encoded = encode("choice", "bpe")
     assert encoded.num_truncated == 1
     assert encode("classification", "bpe", [fits]).notes == []
@@ -128,7 +128,7 @@ def test_texts_that_are_cut_are_counted() -> None:
 
 
 def test_a_length_without_room_is_refused() -> None:
-    with pytest.raises(ValueError, match="length 3 leaves no room"):
+    with pytest.raises(ValueError, match="length is 3, which leaves no room"):
         encode("classification", "wordpiece", length=3)
 
 

@@ -71,12 +71,12 @@ def test_broken_lines_of_qqp_are_counted_and_those_of_others_refused(tmp_path: P
         f.write("0\t1\t2\ta\tb\n0\t1\t2\ta\tb\tc\t1\n")
     read = tasks.read_dataset("qqp", path)
     assert len(read.splits["train"]) == 2
-    note = "lines that have not the 6 columns of their task, skipped: 2"
+    note = "lines that do not have the 6 columns of their task, skipped: 2"
     assert read.notes == [f"{path / 'train.tsv'}: {note}"]
     path = glue(tmp_path / "b", "rte", ["entailment"])
     with (path / "dev.tsv").open("a") as f:
         f.write("1\ta\tentailment\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv, line 3: 3 columns, expected at least 4"):
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 3: 3 columns: expected at least 4"):
         tasks.read_dataset("rte", path)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bert_jax import tasks
 from bert_jax.tasks import Answer, ContextWindow, EncodedExamples, QuestionExample
-from bert_jax.tasks.answers import decode_answers
+from bert_jax.tasks.decode import decode_answers
 from bert_jax.tasks.qa_windows import covering_pieces
 from tests.helpers.labeled_rows import (
     KINDS,
@@ -69,14 +69,14 @@ def test_rows_are_a_question_and_a_part_of_its_context(kind: str) -> None:
         seen, best = set(), np.zeros(len(ids), int)
         for j in (j for j, owner in enumerate(encoded.example_indices) if owner == i):
             row, place = encoded.rows[j], window(encoded.alignments[j])
-            part = slice(place.begin, place.begin + len(place.spans))
+            part = slice(place.begin, place.begin + len(place.offsets))
             assert row["tokens"].tolist() == tokenizer.build_row(question, ids[part])[0]
             assert row["first"] == len(question) + 2
             assert row["tokens"][row["context"] : -1].tolist() == ids[part]
             assert len(row["tokens"]) <= 100
-            assert row["context"] == place.context
-            assert (place.spans == spans[part]).all()
-            best[part] += place.best
+            assert row["context"] == place.context_start
+            assert (place.offsets == spans[part]).all()
+            best[part] += place.max_context
             seen |= set(range(len(ids))[part])
         assert seen == set(range(len(ids)))
         assert (best == 1).all()
@@ -91,8 +91,8 @@ def test_gold_spans_decode_to_the_gold_text(kind: str) -> None:
         encoded.rows, encoded.alignments, encoded.example_indices, strict=True
     ):
         if row["start"] > 0:
-            spans = window(place).spans[row["start"] - row["context"] : row["end"] + 1]
-            end = window(place).spans[row["end"] - row["context"], 1]
+            spans = window(place).offsets[row["start"] - row["context"] : row["end"] + 1]
+            end = window(place).offsets[row["end"] - row["context"], 1]
             assert ASKED[i].context[spans[0, 0] : end] == ASKED[i].answers[0].text
             found.add(i)
         else:
@@ -134,7 +134,7 @@ def test_training_leaves_out_questions_without_an_answer_and_counts_them() -> No
     assert encoded.example_indices == [0, 3, 4]
     assert [int(row["impossible"]) for row in encoded.rows] == [0, 1, 0]
     assert encoded.rows[1]["start"] == 0 < encoded.rows[2]["start"]
-    note = "questions without an answer that could be found, not trained on: 2"
+    note = "questions whose answer was not found in the context, not trained on: 2"
     assert encoded.notes == [note]
     asked = encode("wordpiece", examples)
     assert asked.example_indices == [0, 1, 2, 3, 4]
@@ -149,9 +149,11 @@ def test_an_empty_context_has_an_empty_answer() -> None:
 
 
 def test_windows_need_room_and_a_stride() -> None:
-    with pytest.raises(ValueError, match="length 12 leaves no room behind a question of"):
+    with pytest.raises(
+        ValueError, match="length is 12, which leaves no room for the context after a question"
+    ):
         encode("wordpiece", [make_question("a", "a", question="the cat " * 9)], length=12)
-    with pytest.raises(ValueError, match="stride 0: expected at least 1"):
+    with pytest.raises(ValueError, match="stride is 0: expected at least 1"):
         encode("wordpiece", stride=0)
 
 
@@ -165,10 +167,10 @@ def random_outputs(encoded: EncodedExamples, rng: np.random.Generator) -> list[A
 
 def allowed(place: ContextWindow, first: int, last: int) -> bool:
     """Begins at its best window, ends inside, has 1 to 30 pieces, stands for something."""
-    n = len(place.spans)
-    if not (0 <= first <= last < n and last - first < 30 and place.best[first]):
+    n = len(place.offsets)
+    if not (0 <= first <= last < n and last - first < 30 and place.max_context[first]):
         return False
-    return all(place.spans[at, 0] < place.spans[at, 1] for at in (first, last))
+    return all(place.offsets[at, 0] < place.offsets[at, 1] for at in (first, last))
 
 
 @settings(max_examples=20, deadline=None)
@@ -181,11 +183,11 @@ def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
         encoded.rows, map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
     ):
         c = int(row["context"])
-        for first in range(len(place.spans)):
-            for last in range(first, len(place.spans)):
+        for first in range(len(place.offsets)):
+            for last in range(first, len(place.offsets)):
                 score = float(out["start"][c + first]) + float(out["end"][c + last])
                 if allowed(place, first, last) and score > best[i][0]:
-                    begin, end = place.spans[first, 0], place.spans[last, 1]
+                    begin, end = place.offsets[first, 0], place.offsets[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:end])  # type: ignore[union-attr]
     answers = tasks.decode_predictions("qa", encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
@@ -286,11 +288,13 @@ def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int)
         map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
     ):
         nulls[i] = min(nulls[i], float(out["answerable"]))
-        for k, first in enumerate(out["start_at"] - place.context):
-            for last, end in zip(out["end_at"][k] - place.context, out["end"][k], strict=True):
+        for k, first in enumerate(out["start_at"] - place.context_start):
+            for last, end in zip(
+                out["end_at"][k] - place.context_start, out["end"][k], strict=True
+            ):
                 score = float(out["start"][k]) + float(end)
                 if allowed(place, int(first), int(last)) and score > best[i][0]:
-                    begin, stop = place.spans[first, 0], place.spans[last, 1]
+                    begin, stop = place.offsets[first, 0], place.offsets[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:stop])  # type: ignore[union-attr]
     found = decode_answers(encoded, outputs)
     assert [d.null_score for _, d in found] == nulls
@@ -325,7 +329,7 @@ def test_real_answers_come_back_wherever_pieces_begin_and_end_with_them(kind: st
         encoded.rows, encoded.alignments, encoded.example_indices, strict=True
     ):
         if row["start"] and i not in found:
-            spans, answer = window(place).spans, examples[i].answers[0]
+            spans, answer = window(place).offsets, examples[i].answers[0]
             begin = spans[row["start"] - row["context"], 0]
             end = spans[row["end"] - row["context"], 1]
             text = examples[i].context[begin:end]

@@ -48,13 +48,13 @@ def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[str, Any, str]] = {
-    "no text": ("classification", {"label": "x"}, "line 2: no field `text`; it has: label"),
-    "no label": ("classification", {"text": "a"}, "line 2: no field `label`; it has: text"),
+    "no text": ("classification", {"label": "x"}, "line 2: no field `text`; its fields are: label"),
+    "no label": ("classification", {"text": "a"}, "line 2: no field `label`; its fields are: text"),
     "text is no string": ("classification", TEXT | {"text": 1}, "`text` is 1: expected a string"),
     "label is a list": ("classification", TEXT | {"label": []}, "expected a string or an integer"),
     "label is true": ("classification", TEXT | {"label": True}, "expected a string or an integer"),
     "not JSON": ("classification", "{", "line 2: not JSON"),
-    "no object": ("classification", "[]", "line 2: expected a JSON object"),
+    "no object": ("classification", "[]", "line 2: expected one JSON object per line"),
     "NaN": ("regression", '{"text": "a", "label": NaN}', "line 2: label nan: expected a finite"),
     "infinite": ("regression", '{"text": "a", "label": 1e999}', "line 2: label inf"),
     "no number": ("regression", TEXT, "label 'x': expected a finite number"),
@@ -101,7 +101,9 @@ def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
         tasks.read_dataset("classification", tmp_path / "nowhere")
     write_jsonl(tmp_path / "train.jsonl", [TEXT])
-    with pytest.raises(ValueError, match=r"has no dev\.jsonl: expected train\.jsonl, dev\.jsonl"):
+    with pytest.raises(
+        ValueError, match=r"has no dev\.jsonl: expected train\.jsonl and dev\.jsonl"
+    ):
         tasks.read_dataset("classification", tmp_path)
     write_jsonl(tmp_path / "dev.jsonl", [])
     with pytest.raises(ValueError, match=r"dev\.jsonl is empty"):
@@ -183,7 +185,7 @@ def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
     assert found == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
     notes = [note.removeprefix(f"{tmp_path / 'train.json'}: ") for note in read.notes]
     assert notes == [
-        "answers that stood elsewhere in their context, found there: 1",
+        "answers that are elsewhere in their context than `answer_start` says: 1",
         "answers that are not in their context: 2",
         "questions without answers that are not marked impossible, left out of the metrics: 1",
     ]
@@ -251,7 +253,7 @@ def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
     ]
     assert read.splits == {"train": once * 2, "dev": once}
     write_jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
-    with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a text of RACE"):
+    with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a RACE passage"):
         tasks.read_dataset("choice", tmp_path)
 
 
