@@ -45,7 +45,7 @@ def test_a_config_with_stages_survives_json() -> None:
             "", "128", "128=", "128=0", "128=-1", "128=nan", "128x=1", "128x0=1", "4=1", "128=1,x"
         )),
         (dict(data=dict(stages="128=1,600=1")), "600 is beyond the model's encoder.max_length 512"),
-        (dict(data=dict(stages="128=1,512x6=1"), optim=dict(accumulate=4)), "size 6 is not divisible"),
+        (dict(data=dict(stages="128=1,512x6=1"), optim=dict(accumulate=4)), "6 is not divisible"),
         (dict(data=dict(stages="128=1", length=64)), "data.length is 64, but .* leave data.length"),
     ],
 )  # fmt: skip
