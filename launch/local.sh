@@ -4,7 +4,7 @@
 #   launch/local.sh [--dry-run] N COMMAND...
 #   launch/local.sh 2 bert-jax pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/two
 #
-# Each finds its number and the others through the environment (bert_jax/processes.py). PORT
+# Each finds its number and the others through the environment (bert_jax/distributed/initialize.py). PORT
 # chooses the port of the first. Lines are preceded by the number of their process, and what one
 # ends with first is the exit status. On GPUs each process takes the card of its own number.
 set -euo pipefail

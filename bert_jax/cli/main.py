@@ -1,5 +1,6 @@
 """From a command line to an exit status: 0 done; 2 the user's input is wrong; 143 (130) stopped
-by SIGTERM (SIGINT) after saving; 1 anything else."""
+by SIGTERM (SIGINT) after saving; 134 jax ended this process because another one was lost; 1
+anything else."""
 
 from __future__ import annotations
 

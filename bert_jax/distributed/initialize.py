@@ -1,10 +1,8 @@
-"""Several processes that train one model: who belongs to it, and what happens when one is lost.
+"""Several processes that train one model: detect, connect, exit.
 
-`jax.distributed` connects the devices. It waits for a missing process without saying which, and
-ends by an abort when one dies. So before it starts, all processes meet at the coordinator's
-address (`meeting.py`): who never came is named there, and so is what two processes were told
-differently. The connections stay open; when one breaks, the others end with the name of its
-process, and the same command goes on from the last checkpoint.
+Before jax starts, all processes meet at the coordinator's address (`rendezvous.py`). From then on
+jax's own heartbeats watch over them: when a process is lost, jax prints its number in all others
+and aborts them (status 134). The same command resumes the run from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,16 +27,20 @@ from bert_jax import config
 from bert_jax.config import Experiment
 from bert_jax.distributed import rendezvous
 from bert_jax.utils import remote
+from bert_jax.utils.errors import RunError
 
-WAIT = 300.0  # seconds for every process to come
-ENVIRONMENT = {  # field of a Place -> variable
+WAIT = 300.0  # seconds for all processes to come
+HEARTBEAT_TIMEOUT = 100  # seconds without a heartbeat until jax ends the others; jax's default
+GRACE = 5.0  # seconds: jax aborts the others when process 0 ends, and they may fail alike
+VARIABLES = {  # field of a ProcessInfo -> environment variable
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "count": "JAX_NUM_PROCESSES",
-    "number": "JAX_PROCESS_ID",
+    "index": "JAX_PROCESS_ID",
 }
-INDEX = "JOB_COMPLETION_INDEX"  # of a pod of an Indexed Job; Kubernetes sets it
-PORT = 8476  # where its first pod listens
-OWN = ("data.path", "data.mix", "data.threads")  # may differ; what the corpus holds may not
+FLAGS = {"coordinator": "--coordinator", "count": "--processes", "index": "--process"}
+JOB_INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes sets it in each pod of an Indexed Job
+JOB_PORT = 8476  # where the first pod listens
+PER_PROCESS = ("data.path", "data.mix", "data.threads")  # may differ; the corpus itself may not
 
 
 @dataclass(frozen=True)
@@ -45,80 +49,142 @@ class ProcessInfo:
 
     coordinator: str  # host:port of process 0
     count: int
-    number: int
-    devices: tuple[int, ...] | None = None  # local ones that are its own; None: all
+    index: int
+    devices: tuple[int, ...] | None = None  # the local devices that it uses; None: all
 
     def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal():
             raise ValueError(f"--coordinator is {self.coordinator!r}: expected HOST:PORT")
-        if not 0 <= self.number < self.count:
-            raise ValueError(f"--process is {self.number} of {self.count}: expected 0 to count - 1")
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"--process is {self.index} of {self.count}: expected 0 to count - 1")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.coordinator.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 def detect_process(
-    count: int | None = None, number: int | None = None, coordinator: str | None = None
+    count: int | None = None, index: int | None = None, coordinator: str | None = None
 ) -> ProcessInfo | None:
-    """Which process this one is, or None where it is alone: from the arguments; else from
-    `ENVIRONMENT`; what is missing from an Indexed Job of Kubernetes whose count is known, or from
-    Open MPI, SLURM, Cloud TPU or Kubernetes, as jax finds it there. ValueError: some of it is
-    known, not all."""
-    given: dict[str, Any] = {"coordinator": coordinator, "count": count, "number": number}
-    for name, variable in ENVIRONMENT.items():
-        if given[name] is None and os.environ.get(variable):
-            given[name] = os.environ[variable] if name == "coordinator" else _whole(variable)
-    if given["count"] == 1:
+    """Return which process this is, or None if it is the only one.
+
+    The arguments come first, then the environment `VARIABLES`. The rest is read from an Indexed
+    Job of Kubernetes (if the count is known), or by jax from Open MPI, SLURM, Cloud TPU or
+    Kubernetes. Raise ValueError if only a part is known.
+    """
+    values: dict[str, Any] = {"coordinator": coordinator, "count": count, "index": index}
+    for name, variable in VARIABLES.items():
+        if values[name] is None and os.environ.get(variable):
+            values[name] = (
+                os.environ[variable] if name == "coordinator" else _int_variable(variable)
+            )
+    if values["count"] == 1:
         return None
     devices = None
-    if given["count"] is not None and os.environ.get(INDEX):
-        number, coordinator = _of_job()
-        given["number"] = number if given["number"] is None else given["number"]
-        given["coordinator"] = given["coordinator"] or coordinator
-    if None in given.values():
-        given["coordinator"], given["count"], given["number"], devices = _detected(**given)
-    if given["count"] in (None, 1) and given["coordinator"] is given["number"] is None:
+    if values["count"] is not None and os.environ.get(JOB_INDEX):
+        index, coordinator = _read_indexed_job()
+        values["index"] = index if values["index"] is None else values["index"]
+        values["coordinator"] = values["coordinator"] or coordinator
+    if None in values.values():
+        *detected, devices = _read_cluster(**values)
+        values = dict(zip(values, detected, strict=True))
+    if values["count"] == 1 or set(values.values()) == {None}:
         return None
-    if given["count"] == 1:
-        return None
-    missing = [name for name, value in given.items() if value is None]
+    missing = [name for name, value in values.items() if value is None]
     if missing:
-        flags = {"coordinator": "--coordinator", "count": "--processes", "number": "--process"}
-        known = ", ".join(f"{flags[n]} {v}" for n, v in given.items() if v is not None)
+        known = ", ".join(f"{FLAGS[n]} {v}" for n, v in values.items() if v is not None)
         raise ValueError(
-            f"one of several processes ({known}), and no cluster tells the rest: give "
-            + " and ".join(f"{flags[n]} (or {ENVIRONMENT[n]})" for n in missing)
+            f"this is one of several processes ({known}), but no cluster was detected: also give "
+            + " and ".join(f"{FLAGS[n]} (or {VARIABLES[n]})" for n in missing)
         )
-    return ProcessInfo(**given, devices=None if devices is None else tuple(devices))
+    return ProcessInfo(**values, devices=None if devices is None else tuple(devices))
 
 
 @contextlib.contextmanager
-def connect(place: ProcessInfo | None, asked: Experiment, wait: float = WAIT) -> Iterator[None]:
-    """A block in which this process is one of several; with None it is alone.
+def connect(
+    process: ProcessInfo | None,
+    experiment: Experiment,
+    flags: dict[str, Any] | None = None,
+    *,
+    wait: float = WAIT,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+) -> Iterator[None]:
+    """Run a block as one of several processes; do nothing if `process` is None.
 
-    ValueError: the processes were asked for different things. Failure: not all came in `wait`
-    seconds, or one was lost while jax waited for it. One that is lost while this one works ends
-    this one too, with status 1.
+    Raise ValueError if the processes' experiments, or their `flags` ({"--seeds": 3}), differ.
+    Raise RunError if a process does not come in `wait` seconds. When one is lost in the block,
+    jax aborts this one after `heartbeat_timeout` seconds.
     """
-    if place is None:
+    if process is None:
         yield
         return
-    with rendezvous.join(place, config.to_dict(asked), _compare, wait):
-        # Its handler of SIGTERM would take the place of guard's for as long as nobody trains.
-        jax.config.update("jax_enable_preemption_service", False)
+    if heartbeat_timeout < 1:
+        raise ValueError(f"--heartbeat-timeout is {heartbeat_timeout}: expected at least 1 second")
+    flags = {"--heartbeat-timeout": heartbeat_timeout, **(flags or {})}
+    request = {"config": config.to_dict(experiment), "flags": flags}
+    rendezvous.meet(process.address, process.count, process.index, request, _compare, wait)
+    _start_jax(process, wait, heartbeat_timeout)
+    try:
+        yield
+    except Exception as e:
+        if _is_from_jax(e):  # a collective fails at once when a process is lost
+            _print(f"{str(e).splitlines()[0]}. Waiting for jax to name the lost process")
+            jax.distributed.shutdown()  # jax aborts this process, unless all fail alike
+        elif process.index == 0:
+            time.sleep(GRACE)
+        sys.excepthook = _print_and_exit
+        raise
+    jax.distributed.shutdown()  # waits for all
+
+
+def _start_jax(process: ProcessInfo, wait: float, heartbeat_timeout: int) -> None:
+    _print(
+        f"this is process {process.index} of {process.count} on {socket.gethostname()}; "
+        f"process 0 (the leader task in jax's messages) runs on {process.coordinator}"
+    )
+    # jax's handler of SIGTERM would replace the one of training/guard.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
         jax.distributed.initialize(
-            place.coordinator,
-            place.count,
-            place.number,
-            local_device_ids=place.devices,
+            process.coordinator,
+            process.count,
+            process.index,
+            local_device_ids=process.devices,
             cluster_detection_method="deactivate",
             initialization_timeout=max(1, round(wait)),
+            heartbeat_timeout_seconds=heartbeat_timeout,
         )
-        yield
-        jax.distributed.shutdown()  # waits for all
+    except jax.errors.JaxRuntimeError as e:
+        raise RunError(
+            f"a process was lost while jax started ({str(e).splitlines()[0]}): look at the logs "
+            "of the others, then give the same command again"
+        ) from e
+
+
+def _is_from_jax(e: BaseException | None) -> bool:
+    """Whether jax's runtime raised the exception or a cause of it. The type does not tell: it may
+    be a ValueError. But the message begins with a status code: "UNKNOWN: Gloo AllGather failed"."""
+    while e is not None:
+        if re.match("[A-Z_]+: ", str(e)):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
+
+
+def _print(message: str) -> None:
+    print(f"bert-jax: {message}", file=sys.stderr, flush=True)
+
+
+def _print_and_exit(*error: Any) -> None:
+    sys.__excepthook__(*error)
+    exit_process(1)
 
 
 def exit_process(status: int) -> None:
-    """End a process whose others may go on: without waiting for them."""
+    """End a process that failed by itself. jax's exit hook would wait for the others, which wait
+    for this one."""
     if "jax" in sys.modules and jax.distributed.is_initialized():
         remote.clear_cache()
         sys.stdout.flush()
@@ -132,86 +198,93 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def broadcast_from_first(ask: Callable[[], int | None]) -> int | None:
-    """What the first process answers, on all of them; a number that is not negative, or None."""
+def broadcast_from_first(read: Callable[[], int | None]) -> int | None:
+    """Call `read` in process 0 and return its result, a nonnegative number or None, in all."""
     if jax.process_count() == 1:
-        return ask()
-    answer = ask() if jax.process_index() == 0 else None
-    number = np.array([-1 if answer is None else answer], np.int64)
+        return read()
+    value = read() if jax.process_index() == 0 else None
+    number = np.array([-1 if value is None else value], np.int64)
     # As bytes: jax would cut the number to 32 bits, and disks are larger.
-    told = multihost_utils.broadcast_one_to_all(number.view(np.uint8))
-    first = int(np.asarray(told, np.uint8).view(np.int64)[0])
+    received = multihost_utils.broadcast_one_to_all(number.view(np.uint8))
+    first = int(np.asarray(received, np.uint8).view(np.int64)[0])
     return None if first < 0 else first
 
 
 def check_same_config(experiment: Experiment) -> None:
-    """ValueError: the processes resolved what they were asked to different experiments, as they
-    do with different corpora."""
+    """Raise ValueError in all processes if their resolved configs differ, as they do when their
+    corpora differ."""
     if jax.process_count() == 1:
         return
     text = json.dumps(config.to_dict(experiment)).encode()
-    longest = int(multihost_utils.process_allgather(np.int64(len(text))).max())
-    padded = np.frombuffer(text.ljust(longest), np.uint8)
+    max_length = int(multihost_utils.process_allgather(np.int64(len(text))).max())
+    padded = np.frombuffer(text.ljust(max_length), np.uint8)
     texts = multihost_utils.process_allgather(padded)
-    told = {i: json.loads(bytes(row)) for i, row in enumerate(texts)}
-    refused = _compare(told)
-    if refused:
-        raise ValueError(refused)
+    requests = {i: {"config": json.loads(bytes(row)), "flags": {}} for i, row in enumerate(texts)}
+    if message := _compare(requests):
+        raise ValueError(message)
 
 
-def _compare(told: dict[int, dict[str, Any]]) -> str | None:
-    """How the processes' experiments differ, if they do."""
-    first = config.from_dict(Experiment, told[0])
-    found = []
-    for i, values in sorted(told.items()):
-        changed = config.differences(first, config.from_dict(Experiment, values))
-        found += [
+def _compare(requests: dict[int, Any]) -> str | None:
+    """Return how the processes' experiments and flags differ, or None."""
+    experiments = {i: config.from_dict(Experiment, r["config"]) for i, r in requests.items()}
+    differences = []
+    for i in sorted(requests):
+        changes = config.differences(experiments[0], experiments[i])
+        for flag, value in requests[0]["flags"].items():
+            if requests[i]["flags"].get(flag) != value:
+                changes[flag] = value, requests[i]["flags"].get(flag)
+        differences += [
             f"{name} is {a!r} in process 0 and {b!r} in process {i}"
-            for name, (a, b) in changed.items()
-            if name not in OWN
+            for name, (a, b) in changes.items()
+            if name not in PER_PROCESS
         ]
-    if not found:
+    if not differences:
         return None
-    more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+    more = f", and {len(differences) - 5} more" if len(differences) > 5 else ""
     return (
-        f"the processes were started differently: {'; '.join(found[:5])}{more}. "
+        f"the processes were started differently: {'; '.join(differences[:5])}{more}. "
         "Give all of them the same command and the same corpus"
     )
 
 
-def _of_job() -> tuple[int, str | None]:
-    """The number of a pod of an Indexed Job, as in a JobSet, and the first one's address: they are
-    called JOB-0, JOB-1, ... and find each other by a headless service. How many there are no
-    variable says: without it they may as well be alone, each in its own run."""
-    number = _whole(INDEX)
+def _read_indexed_job() -> tuple[int, str | None]:
+    """Return the index of a pod of an Indexed Job, as in a JobSet, and the first pod's address.
+
+    The pods are called JOB-0, JOB-1, ... and find each other by a headless service. No variable
+    holds their count: without it each may be a run of its own.
+    """
+    index = _int_variable(JOB_INDEX)
     pod, _, domain = socket.getfqdn().partition(".")
-    job = pod.removesuffix(f"-{number}")
-    return number, f"{job}-0.{domain}:{PORT}" if domain and job != pod else None
+    job = pod.removesuffix(f"-{index}")
+    return index, f"{job}-0.{domain}:{JOB_PORT}" if domain and job != pod else None
 
 
-def _detected(coordinator: Any, count: Any, number: Any) -> tuple[Any, Any, Any, Any]:
-    """jax's own reading of the cluster, which it offers only as part of `initialize`. ValueError:
-    there is one, and jax cannot read it."""
+def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, Any, Any, Any]:
+    """Return coordinator, count, index and devices as jax detects them.
+
+    jax offers this only as a part of `initialize`. Raise ValueError if there is a cluster that jax
+    cannot read.
+    """
     try:
         from jax._src.clusters import ClusterEnv
 
         detect = ClusterEnv.auto_detect_unset_distributed_params
     except (ImportError, AttributeError):
-        return coordinator, count, number, None
+        return coordinator, count, index, None
     try:
         with warnings.catch_warnings():
-            # Without the package `kubernetes` it says so in every pod, alone or not.
+            # Without the package `kubernetes` jax warns in every pod, alone or not.
             warnings.filterwarnings("ignore", "Kubernetes environment detected")
-            return detect(coordinator, count, number, None, None, round(WAIT))
-    except Exception as e:  # of a cluster's own interface, which may be closed to us
-        said = (str(e).splitlines() or [type(e).__name__])[0]
+            return detect(coordinator, count, index, None, None, round(WAIT))
+    except Exception as e:  # from the cluster's own interface, which may be closed to us
+        message = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
-            f"jax finds a cluster and cannot read it ({said}): give --processes 1 for a run that "
-            "is alone, or --processes, --process and --coordinator"
+            f"jax finds a cluster and cannot read it ({message}): give --processes 1 for a run "
+            "that is alone, or --processes, --process and --coordinator"
         ) from e
 
 
-def _whole(variable: str) -> int:
+def _int_variable(variable: str) -> int:
     value = os.environ[variable]
     if not value.isdecimal():
         raise ValueError(f"{variable} is {value!r}: expected a whole number")

@@ -1,318 +1,152 @@
-"""Where processes meet before they work together, and the lines that tell when one is lost.
+"""A short rendezvous before jax starts. It names missing processes and differing configs.
 
-Each connects to process 0 and says who it is and what it was asked; when all have come and agree,
-all go on. The connections stay open:
+Without it jax reports a missing process as DEADLINE_EXCEEDED and does not say which one. Each
+process connects to process 0 at the coordinator's address. A message is one line of JSON:
 
-    process i -> 0 -> all     {"error": i, "text": ...}   i ends by itself, and why
-                              {"lost": i}                 i's connection broke, or fell silent
-                              {"bye": i}                  i is done, as all are
-                              {}                          still here
+    process i -> process 0    {"process": i, "count": n, "config": ...}
+    process 0 -> process i    {"error": null} or {"error": "...", "timeout": true | false}
 
-Standard library only: a message is a line of JSON.
+Process 0 answers when all processes have come, or the time is up. By then it has closed the port,
+so that jax's coordinator can listen there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import os
-import selectors
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from bert_jax.distributed.witness import Witness
 from bert_jax.utils.errors import RunError
 
-PING = 5.0  # seconds between signs of life
-SILENT = 90.0  # after so many without one a process is lost
-LONGEST = 1 << 20  # bytes of a message; a config has some thousands
-GRACE = 3.0  # for a process to say its own error before it is ended for another's
-AGAIN = "Start all of them again: the run goes on from its last checkpoint"
+IDENTIFY_TIMEOUT = 10.0  # seconds for a peer to say who it is
+MAX_MESSAGE = 1 << 20  # bytes; a config has some thousands
+RETRY = 0.2  # seconds between attempts to reach process 0
+
+Address = tuple[str, int]
+Compare = Callable[[dict[int, Any]], str | None]  # {process: config} -> how they differ
 
 
-class Place(Protocol):
-    @property
-    def coordinator(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def number(self) -> int: ...
+def meet(
+    address: Address, count: int, index: int, config: Any, compare: Compare, wait: float
+) -> None:
+    """Return when all `count` processes have come and `compare` finds no difference.
+
+    Raise ValueError with the difference, or RunError after `wait` seconds with the missing
+    processes. All processes that came raise the same error.
+    """
+    if index == 0:
+        answer = asyncio.run(_serve(_listen(address), count, config, compare, wait))
+    else:
+        answer = _visit(address, {"process": index, "count": count, "config": config}, wait)
+    if answer["error"]:
+        raise (RunError if answer["timeout"] else ValueError)(answer["error"])
 
 
-Told = dict[int, Any]  # process -> what it was asked
-
-
-@contextlib.contextmanager
-def join(
-    place: Place, asked: Any, compare: Callable[[Told], str | None], wait: float
-) -> Iterator[None]:
-    """Meet, and watch over the block. ValueError: what `compare` finds wrong. Failure: somebody
-    did not come in `wait` seconds, or was lost while the block failed."""
-    meet = _host if place.number == 0 else _visit
-    lines = Lines(place, meet(place, asked, compare, time.monotonic() + wait, wait))
-    try:
-        yield
-    except BaseException as e:
-        why = lines.end(e)
-        if why is not None and isinstance(e, Exception):
-            raise RunError(why) from e
-        raise
-    lines.end(None)
-
-
-# ---- before
-
-
-def _host(
-    place: Place, asked: Any, compare: Callable[[Told], str | None], until: float, wait: float
-) -> dict[int, Line]:
-    """Process 0: wait for the others, compare, let them go on or tell them why not."""
-    told, lines = {0: asked}, {}
-    with _listen(place) as server:
-        while len(told) < place.count:
-            server.settimeout(max(until - time.monotonic(), 0.01))
-            came = _accept(server)
-            if time.monotonic() > until:
-                _refuse(lines.values(), _absent(place, told, wait), late=True)
-            if came is None:
-                continue
-            line, number, count, theirs = came
-            if count != place.count or number in told:
-                again = ", for the second time" if number in told else ""
-                why = f"process {number} of {count} came{again} where {place.count} were expected"
-                _refuse([*lines.values(), line], why)
-            lines[number], told[number] = line, theirs
-    wrong = compare(told)
-    if wrong:
-        _refuse(lines.values(), wrong)
-    for line in lines.values():
-        with contextlib.suppress(OSError):  # of one that died: `Lines` hears it, and tells all
-            line.send({"go": True})
-    return lines
-
-
-def _accept(server: socket.socket) -> tuple[Line, int, int, Any] | None:
-    """Who connects: number, of how many, and what it was asked. None: nobody in time, one who hung
-    up, or no process of ours, since anybody may find the port."""
-    try:
-        line = Line(server.accept()[0])
-        line.socket.settimeout(10)  # who connects says who he is at once
-        said = line.receive() or {}
-    except OSError:
-        return None
-    i, n = said.get("process"), said.get("count")
-    if type(i) is int and type(n) is int and 0 < i < n and "asked" in said:
-        return line, i, n, said["asked"]
-    return None
-
-
-def _visit(
-    place: Place, asked: Any, compare: Callable[[Told], str | None], until: float, wait: float
-) -> dict[int, Line]:
-    """Another process: find process 0, and hear what it says."""
-    host, _, port = place.coordinator.rpartition(":")
-    while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise RunError(
-                f"process 0 was not found at {place.coordinator} in {wait:g} seconds: start it, "
-                "or look whether its address is right and can be reached"
-            )
-        try:
-            line = Line(socket.create_connection((host.strip("[]"), int(port)), timeout=left))
-            line.send({"process": place.number, "count": place.count, "asked": asked})
-            line.socket.settimeout(left + 5)  # process 0 names who is missing
-            said = line.receive() or {}
-            if said.get("go"):
-                return {0: line}
-        except OSError:  # not there yet
-            said = {}
-        if "refused" in said:
-            raise (RunError if said.get("late") else ValueError)(said["refused"])
-        time.sleep(min(0.2, left))
-
-
-def _listen(place: Place) -> socket.socket:
-    port = int(place.coordinator.rpartition(":")[2])
+def _listen(address: Address) -> socket.socket:
+    everywhere = ("", address[1])
     try:
         if socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
-            )
-        return socket.create_server(("", port), backlog=1024)
+            return socket.create_server(everywhere, family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(everywhere)
     except OSError as e:
         raise ValueError(
-            f"process 0 cannot listen at {place.coordinator} ({e.strerror}): "
+            f"process 0 cannot listen at port {address[1]} ({e.strerror}): "
             "choose another port for --coordinator"
         ) from e
 
 
-def _absent(place: Place, told: Told, wait: float) -> str:
-    missing = [str(i) for i in range(place.count) if i not in told]
-    some = ", ".join(missing[:20]) + (", ..." if len(missing) > 20 else "")
+async def _serve(
+    listener: socket.socket, count: int, config: Any, compare: Compare, wait: float
+) -> dict[str, Any]:
+    """Process 0: collect the configs of all processes; return the answer that all get."""
+    configs = {0: config}
+    writers: set[asyncio.StreamWriter] = set()
+    complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def register(index: int, peer_count: int, peer_config: Any) -> None:
+        if peer_count != count or index in configs:
+            again = " for the second time" if index in configs else ""
+            error = f"process {index} of {peer_count} came{again}; expected {count} processes"
+            complete.set_exception(ValueError(error))
+            return
+        configs[index] = peer_config
+        if len(configs) == count:
+            complete.set_result(None)
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        index = -1
+        writers.add(writer)
+        with contextlib.suppress(OSError, ValueError):  # a broken connection, or a stranger
+            line = await asyncio.wait_for(reader.readline(), IDENTIFY_TIMEOUT)
+            index, *request = _parse(line)
+            if not complete.done():
+                register(index, *request)
+            await reader.readline()  # until it ends
+        if not complete.done():  # it ended too early, and may come again
+            configs.pop(index, None)
+            writers.discard(writer)
+            writer.close()
+
+    server = await asyncio.start_server(receive, sock=listener, limit=MAX_MESSAGE, backlog=1024)
+    answer = {"error": None, "timeout": False}
+    try:
+        await asyncio.wait_for(complete, wait)
+        answer["error"] = compare(configs)
+    except TimeoutError:
+        answer = {"error": _describe_missing(count, configs, wait), "timeout": True}
+    except ValueError as e:
+        answer["error"] = str(e)
+    server.close()
+    for writer in writers:
+        writer.write(_line(answer))
+        writer.close()
+    await asyncio.gather(*(w.wait_closed() for w in writers), return_exceptions=True)
+    return answer
+
+
+def _visit(address: Address, request: dict[str, Any], wait: float) -> dict[str, Any]:
+    """Another process: find process 0; return its answer."""
+    deadline = time.monotonic() + wait
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # not there, or a stranger
+            with socket.create_connection(address, timeout=left) as connection:
+                connection.sendall(_line(request))
+                connection.settimeout(left + 5)  # process 0 names who is missing
+                answer = json.loads(connection.makefile("rb").readline(MAX_MESSAGE))
+            if isinstance(answer, dict) and "error" in answer:
+                return {"timeout": False, **answer}
+        time.sleep(RETRY)
+    error = (
+        f"process 0 was not found at {address[0]}:{address[1]} in {wait:g} seconds: start it, "
+        "and check that its address is right and can be reached"
+    )
+    return {"error": error, "timeout": True}
+
+
+def _parse(line: bytes) -> tuple[int, int, Any]:
+    """Return index, count and config. Raise ValueError if the line is none of our requests."""
+    try:
+        message = json.loads(line)
+        index, count, config = (message[key] for key in ("process", "count", "config"))
+    except (TypeError, KeyError, RecursionError) as e:
+        raise ValueError("not a request") from e
+    if type(index) is not int or type(count) is not int or not 0 < index < count:
+        raise ValueError("not a process")
+    return index, count, config
+
+
+def _describe_missing(count: int, configs: dict[int, Any], wait: float) -> str:
+    missing = [str(i) for i in range(count) if i not in configs]
+    numbers = ", ".join(missing[:20]) + (", ..." if len(missing) > 20 else "")
     return (
-        f"{len(missing)} of {place.count} processes did not come to {place.coordinator} in "
-        f"{wait:g} seconds: {some}. Look at what these say, or wait longer with --wait"
+        f"{len(missing)} of {count} processes did not come in {wait:g} seconds: {numbers}. "
+        "Look at their logs, or wait longer with --wait"
     )
 
 
-def _refuse(lines: Iterable[Line], why: str, late: bool = False) -> NoReturn:
-    for line in lines:
-        with contextlib.suppress(OSError):
-            line.send({"refused": why, "late": late})
-    raise RunError(why) if late else ValueError(why)
-
-
-# ---- while they work
-
-
-class Line:
-    """A connection that carries lines of JSON."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.heard = time.monotonic()
-        self._rest = b""
-        self._sending = threading.Lock()
-
-    def send(self, message: dict[str, Any]) -> None:
-        with self._sending:
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self) -> dict[str, Any] | None:
-        """The next message; None at the end, or where it is no message of ours."""
-        while b"\n" not in self._rest:
-            got = self.socket.recv(1 << 16)
-            if not got or len(self._rest) > LONGEST:
-                return None
-            self._rest += got
-        first, _, self._rest = self._rest.partition(b"\n")
-        self.heard = time.monotonic()
-        try:
-            said = json.loads(first)
-        except (ValueError, RecursionError):
-            return None
-        return said if isinstance(said, dict) else None
-
-    @property
-    def more(self) -> bool:
-        return b"\n" in self._rest
-
-
-class Lines:
-    """The open lines of one process, and the thread that listens to them."""
-
-    def __init__(self, place: Place, lines: dict[int, Line]) -> None:
-        self._place, self._lines = place, lines
-        self._left: set[int] = set()  # said goodbye
-        self._errors: dict[int, str] = {}
-        self._lost: list[int] = []
-        self._news, self._ending = threading.Event(), threading.Event()
-        self._witness: Witness | None = None
-        for line in lines.values():
-            line.socket.settimeout(PING)
-        if place.number:
-            lost = f"process 0 of {place.count} was lost. {AGAIN}"
-            self._witness = Witness(lines[0].socket, lost)
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def end(self, e: BaseException | None) -> str | None:
-        """Tell the others; returns what happened to one of them, where that is why this one
-        fails: jax names no process."""
-        me = self._place.number
-        if e is None:
-            self._tell({"bye": me})
-            self._ending.set()
-            self._say("")
-            return None
-        with contextlib.suppress(Exception):  # a line may be broken, or the error be cut
-            self._tell({"error": me, "text": (str(e).splitlines() or [""])[0][:300]})
-        self._news.wait(GRACE - 1)
-        self._ending.set()
-        if 0 in self._lost:
-            time.sleep(GRACE)  # in which `_follow` ends this process
-        self._say("")
-        return self._why() if self._lost else None
-
-    def _listen(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for i, line in self._lines.items():
-                selector.register(line.socket, selectors.EVENT_READ, i)
-            spoke = time.monotonic()
-            while selector.get_map():
-                for key, _ in selector.select(PING):
-                    if not self._hear(key.data):
-                        selector.unregister(key.fileobj)
-                now = time.monotonic()
-                if now - spoke > PING:
-                    spoke = now
-                    self._tell({})
-                for key in list(selector.get_map().values()):
-                    if now - self._lines[key.data].heard > SILENT:
-                        selector.unregister(key.fileobj)
-                        self._note({"lost": key.data})
-
-    def _hear(self, i: int) -> bool:
-        """Take in what came on a line; False where it ended."""
-        line = self._lines[i]
-        while True:
-            try:
-                said = line.receive()
-            except OSError:
-                said = None
-            if said is None:
-                if i not in self._left and i not in self._errors:
-                    self._note({"lost": i})
-                return False
-            self._note(said)
-            if not line.more:
-                return True
-
-    def _note(self, said: dict[str, Any]) -> None:
-        if not said:
-            return
-        if self._place.number == 0:
-            self._tell(said)
-        if "bye" in said:
-            self._left.add(said["bye"])
-            return
-        if said.get("error", said.get("lost")) == self._place.number:
-            return  # our own, told back
-        if "error" in said:
-            self._errors[said["error"]] = said["text"]
-        else:
-            self._lost.append(said["lost"])
-        self._say(self._why())
-        if not self._news.is_set():
-            self._news.set()
-            threading.Thread(target=self._follow, daemon=True).start()
-
-    def _follow(self) -> None:
-        """End this process for the loss of another, unless it is ending by itself. Where process
-        0 is lost jax aborts at once, and may be first: then the witness says it."""
-        if 0 in self._lost or not self._ending.wait(GRACE):
-            print(f"bert-jax: {self._why()}", file=sys.stderr, flush=True)
-            self._say("")
-            os._exit(1)
-
-    def _why(self) -> str:
-        count = self._place.count
-        if self._lost:
-            what = f"process {self._lost[0]} of {count} was lost"
-        else:
-            first, text = next(iter(self._errors.items()))
-            what = f"process {first} of {count} ended: {text}"
-        return f"{what}. {AGAIN}"
-
-    def _say(self, last: str) -> None:
-        if self._witness:
-            self._witness.tell(last)
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        for line in self._lines.values():
-            with contextlib.suppress(OSError):
-                line.send(message)
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"

@@ -1,20 +1,17 @@
-"""Processes find each other, whoever else finds the port, and hear why not."""
+"""The rendezvous before jax starts: missing processes, differing configs, strangers on the port."""
 
 import contextlib
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from bert_jax.distributed import rendezvous
-from bert_jax.distributed.initialize import ProcessInfo
 from bert_jax.utils.errors import RunError
-
-HELLO = b'{"process": 1, "count": 3, "asked": {}}\n'
 
 
 @pytest.fixture
@@ -24,28 +21,32 @@ def port() -> int:
         return s.getsockname()[1]
 
 
-def start(port: int, number: int, count: int, wait: float = 20) -> Future:
-    place = ProcessInfo(f"127.0.0.1:{port}", count, number)
-    meet = rendezvous._visit if number else rendezvous._host
-    until = time.monotonic() + wait
-    return ThreadPoolExecutor(1).submit(meet, place, {}, lambda told: None, until, wait)
+def find_difference(configs: dict[int, Any]) -> str | None:
+    values = list(configs.values())
+    return None if values.count(values[0]) == len(values) else f"they differ: {configs}"
 
 
-def connect(port: int, said: bytes) -> socket.socket:
-    """Whoever finds the port, as soon as it is open."""
-    until = time.monotonic() + 20
+def start(port: int, index: int, count: int, wait: float = 20, config: Any = 0) -> Future:
+    """`meet` of one process, in a thread."""
+    arguments = ("127.0.0.1", port), count, index, config, find_difference, wait
+    return ThreadPoolExecutor(1).submit(rendezvous.meet, *arguments)
+
+
+def connect(port: int, message: bytes) -> socket.socket:
+    """A stranger, who connects as soon as the port is open."""
+    deadline = time.monotonic() + 20
     while True:
         try:
-            made = socket.create_connection(("127.0.0.1", port), timeout=20)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=20)
         except ConnectionRefusedError:
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         else:
-            made.sendall(said)
-            return made
+            connection.sendall(message)
+            return connection
 
 
-def swallow(f: Callable[[], None]) -> Callable[[], None]:
+def until_closed(f: Callable[[], None]) -> Callable[[], None]:
     """`f` until its socket is closed."""
 
     def quiet() -> None:
@@ -55,73 +56,116 @@ def swallow(f: Callable[[], None]) -> Callable[[], None]:
     return quiet
 
 
+def test_processes_that_agree_go_on_and_leave_the_port_free(port: int) -> None:
+    for future in [start(port, i, 3) for i in (1, 0, 2)]:
+        assert future.result(30) is None
+    socket.create_server(("127.0.0.1", port)).close()  # where jax's coordinator listens next
+
+
+def test_missing_processes_are_named_within_the_timeout(port: int) -> None:
+    begin = time.monotonic()
+    for future in [start(port, i, 4, wait=2) for i in (0, 2)]:
+        with pytest.raises(RunError, match=r"2 of 4 processes did not come in 2 seconds: 1, 3\."):
+            future.result(30)
+    assert time.monotonic() - begin < 10
+
+
+def test_differing_configs_are_told_to_all(port: int) -> None:
+    for future in [start(port, i, 3, config=i // 2) for i in range(3)]:
+        with pytest.raises(ValueError, match=r"they differ: .*2: 1"):
+            future.result(30)
+
+
+def test_two_processes_of_one_index_are_refused(port: int) -> None:
+    for future in [start(port, i, 3) for i in (0, 1, 1)]:
+        with pytest.raises(ValueError, match="process 1 of 3 came for the second time; expected 3"):
+            future.result(30)
+
+
+def test_another_number_of_processes_is_refused(port: int) -> None:
+    for future in [start(port, 0, 3), start(port, 1, 2)]:
+        with pytest.raises(ValueError, match="process 1 of 2 came; expected 3 processes"):
+            future.result(30)
+
+
+def test_a_port_that_is_taken_is_refused(port: int) -> None:
+    with (
+        socket.create_server(("", port)),
+        pytest.raises(ValueError, match="choose another port for --coordinator"),
+    ):
+        start(port, 0, 2).result(30)
+
+
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
+        b"",
         b"GET / HTTP/1.1\n",
         b"[" * 100_000 + b"\n",
+        b"[]\n",
         b'{"process": 1}\n',
         b'{"process": 1, "count": 2}\n',
-        b'{"process": [1], "count": 2, "asked": {}}\n',
-        b'{"process": true, "count": 2, "asked": {}}\n',
-        b'{"process": 7, "count": 2, "asked": {}}\n',
+        b'{"process": [1], "count": 2, "config": {}}\n',
+        b'{"process": true, "count": 2, "config": {}}\n',
+        b'{"process": 7, "count": 2, "config": {}}\n',
     ],
-    ids=lambda said: said[:30].decode(),
+    ids=lambda message: message[:30].decode() or "silence",
 )
-def test_strangers_are_passed_over(said: bytes, port: int) -> None:
+def test_strangers_are_ignored_and_delay_nobody(message: bytes, port: int) -> None:
     host = start(port, 0, 2)
-    with connect(port, said):
-        assert start(port, 1, 2).result(30).keys() == {0}
-    assert host.result(30).keys() == {1}
+    with connect(port, message):
+        assert start(port, 1, 2).result(5) is None
+        assert host.result(5) is None
 
 
-def test_a_line_that_does_not_end_is_not_read_to_its_end() -> None:
-    ours, theirs = socket.socketpair()
+def test_a_peer_must_identify_itself_in_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "IDENTIFY_TIMEOUT", 0.2)
+    host = start(port, 0, 2)
+    with connect(port, b'{"process": 1, ') as stranger:
+        assert stranger.recv(1) == b""  # closed
+        assert start(port, 1, 2).result(30) is None
+    assert host.result(30) is None
+
+
+def test_a_line_without_an_end_is_not_read_to_its_end(port: int) -> None:
+    host = start(port, 0, 2)
+    stranger = connect(port, b"")
     sent = []
 
     def pour() -> None:
-        with theirs:
-            for _ in range(1024):
-                theirs.sendall(b" " * (1 << 16))
-                sent.append(1 << 16)
-            theirs.sendall(b"{}\n")
+        for _ in range(1024):
+            stranger.sendall(b" " * (1 << 16))
+            sent.append(1 << 16)
 
-    threading.Thread(target=swallow(pour), daemon=True).start()
-    with ours:
-        assert rendezvous.Line(ours).receive() is None
-    assert sum(sent) <= 4 * rendezvous.LONGEST
-
-
-def test_two_of_the_same_number_both_hear_that(port: int) -> None:
-    started = [start(port, i, 3) for i in (0, 1, 1)]
-    for one in started:
-        with pytest.raises(ValueError, match="process 1 of 3 came, for the second time where 3"):
-            one.result(30)
+    with stranger:
+        until_closed(pour)()
+        assert start(port, 1, 2).result(30) is None
+        assert host.result(30) is None
+    assert sum(sent) <= 8 * rendezvous.MAX_MESSAGE
 
 
-def test_who_died_before_all_had_come_does_not_keep_the_others_waiting(port: int) -> None:
-    """Its line is kept, where `Lines` finds it broken."""
+def test_a_process_that_dies_too_early_may_come_again(port: int) -> None:
     host = start(port, 0, 3)
-    dead = connect(port, HELLO)
+    connect(port, b'{"process": 1, "count": 3, "config": 0}\n').close()
+    other = start(port, 2, 3)
     time.sleep(0.5)
-    dead.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    dead.close()  # at once, so that sending to it fails
-    assert start(port, 2, 3).result(30).keys() == {0}
-    assert host.result(30).keys() == {1, 2}
+    assert not host.done()
+    assert start(port, 1, 3).result(30) is None
+    assert [host.result(30), other.result(30)] == [None, None]
 
 
 @pytest.mark.parametrize("answer", [b'{"hello": 1}\n', b"{}\n", b"SSH-2.0\n"], ids=str)
-def test_a_stranger_in_the_place_of_process_0_is_asked_now_and_then(answer: bytes) -> None:
-    asked = []
+def test_a_stranger_in_the_place_of_process_0_is_asked_a_few_times(answer: bytes) -> None:
+    connections = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def reply() -> None:
             while True:
-                line = server.accept()[0]
-                asked.append(line)
-                line.sendall(answer)
+                connection = server.accept()[0]
+                connections.append(connection)
+                connection.sendall(answer)
 
-        threading.Thread(target=swallow(reply), daemon=True).start()
+        threading.Thread(target=until_closed(reply), daemon=True).start()
         with pytest.raises(RunError, match="process 0 was not found"):
             start(server.getsockname()[1], 1, 2, wait=1).result(30)
-    assert 1 <= len(asked) <= 6
+    assert 1 <= len(connections) <= 6

@@ -1,6 +1,6 @@
 """One of several processes that train a small model, for tests/distributed/test_processes.py.
 
-python -m tests.helpers.multiprocess_worker FOLDER STEPS MESH RATE
+python -m tests.helpers.multiprocess_worker FOLDER STEPS SAVE_EVERY MESH RATE
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
@@ -20,40 +21,50 @@ from bert_jax.utils.errors import RunError
 from tests import conftest  # noqa: F401  quick compilation
 from tests.helpers import tiny_configs
 
+BATCH_SIZE = 12  # divides by 2, 3 and 4 devices
+
 
 def fit(config: Experiment, folder: Path) -> int:
-    """Trains; writes the rows that each step read beside the log."""
+    """Train. Write the rows that each step read, and the final parameters, beside the log."""
+    index = jax.process_index()
+    if os.environ.get("FAIL") == str(index):
+        raise KeyError("a defect of this process alone")
     objective = tiny_configs.build(config)
     mesh = sharding.make_mesh(config.mesh)
     steps = train.build_steps(config, objective, mesh)
     (part,) = sharding.process_slices(mesh)
-    rows = Loader(
-        [tiny_configs.Rows(200)], config.data.batch_size, tiny_configs.LENGTH, 0, process=part
-    )
-    held_out = Loader(
-        [tiny_configs.Rows(20)], config.data.batch_size, tiny_configs.LENGTH, 0, process=part
+    rows, held_out = (
+        Loader([tiny_configs.Rows(n)], BATCH_SIZE, tiny_configs.LENGTH, 0, process=part)
+        for n in (200, 30)
     )
 
     def score(params: object) -> dict:
         return train.evaluate(steps, objective, params, held_out.one_pass(2))
 
     read = [rows[i]["row"].tolist() for i in range(3)]
-    (folder / f"rows-{jax.process_index()}.json").write_text(json.dumps(read))
+    (folder / f"rows-{index}.json").write_text(json.dumps(read))
     with Checkpoints(folder / "checkpoints") as checkpoints, PreemptionHandler() as stop:
-        train.fit(config, steps, rows.iterate, score, checkpoints, folder, stop)
+        state = train.fit(config, steps, rows.iterate, score, checkpoints, folder, stop)
+    leaves = [x.addressable_data(0) for x in jax.tree.leaves(state.params)]
+    np.savez(folder / f"params-{index}.npz", *leaves)
     return 0 if stop.signal is None else 128 + stop.signal
 
 
 def main() -> int:
-    folder, steps, mesh, rate = sys.argv[1:]
-    shape = Mesh(*map(int, mesh.split(",")))
-    run = dict(steps=int(steps), save_every=100, eval_every=3)
-    optim = dict(decay_steps=1000, peak_lr=float(rate))
-    config = replace(tiny_configs.FAMILIES["bert"], run=run, optim=optim, mesh=shape)
+    folder, steps, save_every, mesh, rate = sys.argv[1:]
+    config = replace(
+        tiny_configs.FAMILIES["bert"],
+        data=dict(batch_size=BATCH_SIZE),
+        run=dict(steps=int(steps), save_every=int(save_every), eval_every=3),
+        optim=dict(decay_steps=1000, peak_lr=float(rate)),
+        mesh=Mesh(*map(int, mesh.split(","))),
+    )
+    timeouts = {
+        "wait": float(os.environ["WAIT"]),
+        "heartbeat_timeout": int(os.environ["HEARTBEAT_TIMEOUT"]),
+    }
     try:
-        with initialize.connect(
-            initialize.detect_process(), config, wait=float(os.environ["WAIT"])
-        ):
+        with initialize.connect(initialize.detect_process(), config, **timeouts):
             return fit(config, Path(folder))
     except (ValueError, RunError) as e:
         print(e, file=sys.stderr)

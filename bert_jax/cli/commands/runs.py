@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,40 +43,29 @@ def finetune(args: argparse.Namespace, rest: list[str]) -> int:
 
     experiment = for_model(recipe, lambda e: override(e, rest, "finetune"))
 
-    def train() -> int | None:
-        _check_seeds(args.seeds)
-        return finetune(experiment, args.seeds, args.take_over)
-
-    return _together(args, experiment, train)
+    flags = {"--seeds": args.seeds}  # no config holds it, and processes must agree
+    train = partial(finetune, experiment, args.seeds, args.take_over)
+    return _together(args, experiment, train, flags)
 
 
-def _check_seeds(seeds: int) -> None:
-    """ValueError, in all processes: they were asked for different numbers of runs, which no config
-    holds and so `processes.joined` does not compare."""
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    told = multihost_utils.process_allgather(np.int64(seeds)).ravel().tolist()
-    other = next((i for i, n in enumerate(told) if n != told[0]), None)
-    if other is not None:
-        raise ValueError(
-            f"the processes were started differently: --seeds is {told[0]} in process 0 and "
-            f"{told[other]} in process {other}. Give all of them the same command"
-        )
-
-
-def _together(args: argparse.Namespace, experiment: Any, train: Callable[[], int | None]) -> int:
+def _together(
+    args: argparse.Namespace,
+    experiment: Any,
+    train: Callable[[], int | None],
+    flags: dict[str, Any] | None = None,
+) -> int:
     """`train` with the other processes, if there are any; the first says how it ended."""
     from bert_jax.distributed import initialize
 
-    place = initialize.detect_process(args.processes, args.process, args.coordinator)
-    if place is not None and place.number > 0:
+    process = initialize.detect_process(args.processes, args.process, args.coordinator)
+    if process is not None and process.index > 0:
         logs.show_errors_only()
-    with initialize.connect(place, experiment, args.wait):
+    timeouts = {"wait": args.wait, "heartbeat_timeout": args.heartbeat_timeout}
+    with initialize.connect(process, experiment, flags, **timeouts):
         stopped = train()
     if stopped is not None:
         return 128 + stopped
-    if place is None or place.number == 0:
+    if process is None or process.index == 0:
         from bert_jax.training import report
 
         print(report.summary(experiment.run.dir))

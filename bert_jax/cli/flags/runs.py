@@ -86,9 +86,22 @@ def processes(p: argparse.ArgumentParser) -> None:
         "Found by themselves under SLURM, Open MPI, Kubernetes and on Cloud TPU; launch/local.sh "
         "sets them.",
     )
-    several.add_argument("--processes", type=int, metavar="N", help="that train together")
+    several.add_argument("--processes", type=int, metavar="N", help="number of processes")
     several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, a free port")
     several.add_argument(
-        "--wait", type=float, default=300, metavar="SECONDS", help="for all of them to come (300)"
+        "--coordinator", metavar="HOST:PORT", help="of process 0; the port must be free"
+    )
+    several.add_argument(
+        "--wait",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="wait so long for all processes to start (300)",
+    )
+    several.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        default=100,
+        metavar="SECONDS",
+        help="a process is lost when jax has not heard from it for so long; the others end (100)",
     )
