@@ -1,8 +1,9 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
-# make test   lint, types and the whole test suite
-# make slow   the tests that start many processes or lay every family over eight devices
+# make test   lint, types and the test suite: 8 minutes on two cores, half of it from then on
+# make slow   the tests that start many processes or compile every family
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200 SEED=a number; without SEED another one each time)
+# make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
 # make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)
@@ -21,16 +22,30 @@ INPUTS ?= 100000
 SCALE ?= cpu
 SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
 
-.PHONY: demo test slow chaos fuzz study clean
+CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
+	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
+
+.PHONY: demo test lint types suite slow chaos beam fuzz study clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
 
 test: $(VENV)/tested
+	@echo "make test: ruff, then pyright beside pytest in two processes; up to 8 minutes the first" \
+	"time, 4 once compiled. make slow, chaos, beam and fuzz run what takes longer."
+	$(MAKE) lint
+	$(MAKE) -j 2 types suite
+
+lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/tested
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -r s -n 2
+
+suite: $(VENV)/tested
+	$(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/tested
 	$(BIN)/python -m pytest -r s -m slow
@@ -41,6 +56,9 @@ chaos: $(VENV)/tested
 	$(BIN)/python tests/chaos/kill.py --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
 	$(BIN)/python tests/chaos/kill.py --processes 2 --kills 5 --stops 2 --families bert --seed $$seed
 
+beam: .venv-beam/tested
+	.venv-beam/bin/python -m pytest -r s tests/data/test_beam.py
+
 fuzz: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
@@ -49,8 +67,7 @@ study: $(VENV)/installed
 	$(BIN)/python -m study --scale $(SCALE) $(if $(TASKS),--tasks $(TASKS)) $(if $(DOCS),--docs $(DOCS))
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \
-	f"bert_jax needs Python 3.11 or 3.12, $(PYTHON) is {v[0]}.{v[1]}: call make PYTHON=python3.11")'
+	@$(CHECK_PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing requirements.txt into $(VENV) (a minute or two)"
 	$(PIP) install -r requirements.txt
@@ -66,5 +83,13 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	-$(PIP) install --no-deps --only-binary :all: atheris==3.0.0
 	touch $@
 
+# pip chooses versions that Apache Beam takes, within the ranges of pyproject.toml.
+.venv-beam/tested: pyproject.toml
+	@$(CHECK_PYTHON)
+	test -x .venv-beam/bin/python || $(PYTHON) -m venv .venv-beam
+	@echo "installing bert-jax[beam] into .venv-beam"
+	.venv-beam/bin/python -m pip --disable-pip-version-check --quiet install --editable .[beam] pytest beartype
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-beam

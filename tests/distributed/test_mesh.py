@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import tiny_configs
+from tests.helpers import cheap_compiles, tiny_configs
 
 FAMILIES = [
     pytest.param(f, marks=[] if f == "electra" else pytest.mark.slow) for f in tiny_configs.FAMILIES
@@ -23,7 +23,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ,
+        env=os.environ | {"XLA_FLAGS": cheap_compiles.xla_flags(8)},
     )
     assert done.returncode == 0, done.stderr
     return {

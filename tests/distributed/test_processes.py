@@ -18,11 +18,10 @@ from bert_jax.config import BERT, replace
 from bert_jax.distributed import initialize, rendezvous
 from bert_jax.distributed.initialize import ProcessInfo
 from bert_jax.utils.errors import RunError
-from tests.helpers import toy_tasks
+from tests.helpers import cheap_compiles, toy_tasks
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT
 
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 ABORTED = -signal.SIGABRT  # a shell says 134
 
 
@@ -58,7 +57,7 @@ class Processes:
                 "JAX_NUM_PROCESSES": str(count),
                 "JAX_PROCESS_ID": str(i),
                 "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}",
+                "XLA_FLAGS": cheap_compiles.xla_flags(devices),
                 "WAIT": str(wait),
                 "HEARTBEAT_TIMEOUT": "10",
             }

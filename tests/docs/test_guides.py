@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import cheap_compiles
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT
 
@@ -85,8 +86,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert call(*args, *shlex.split(SMALL.get(args[0], ""))) == 0, line
     else:
         with monkeypatch.context() as patched:
-            flags = os.environ["XLA_FLAGS"].split()  # as conftest.py has them, but a device each
-            patched.setenv("XLA_FLAGS", " ".join(f for f in flags if "device_count" not in f))
+            patched.setenv("XLA_FLAGS", cheap_compiles.xla_flags(1))
             done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
 

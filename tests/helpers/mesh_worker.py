@@ -4,14 +4,9 @@ python -m tests.helpers.mesh_worker FAMILY FOLDER
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
 import jax
 import numpy as np
 
@@ -21,7 +16,6 @@ from bert_jax.distributed import sharding
 from bert_jax.perf import collectives, hlo
 from bert_jax.training import step as train
 from bert_jax.utils import pytree
-from tests import conftest  # noqa: F401  quick compilation
 from tests.helpers import tiny_configs
 
 ROWS, STEPS = 16, 5

@@ -18,7 +18,6 @@ from bert_jax.distributed import initialize, sharding
 from bert_jax.training import step as train
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.utils.errors import RunError
-from tests import conftest  # noqa: F401  quick compilation
 from tests.helpers import tiny_configs
 
 BATCH_SIZE = 12  # divides by 2, 3 and 4 devices
