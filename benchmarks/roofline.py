@@ -30,7 +30,7 @@ ATTENTION = {"plain": "xla", "flash": "auto"}  # as the table says it -> run.att
 
 
 def compile_all() -> None:
-    from bert_jax.perf.plan import without_tpu_env
+    from bert_jax.utils.platform import without_tpu_env
 
     without_tpu_env()
     known = steps.read(DATA)

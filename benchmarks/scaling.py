@@ -42,7 +42,7 @@ def cases() -> list[tuple[str, str, int]]:
 
 
 def compile_all() -> None:
-    from bert_jax.perf.plan.topologies import without_tpu_env
+    from bert_jax.utils.platform import without_tpu_env
 
     without_tpu_env()
     known = steps.read(DATA)

@@ -1,25 +1,44 @@
-"""From a command line to an exit status: 0 done; 2 the user's input is wrong; 143 (130) stopped
-by SIGTERM (SIGINT) after saving; 134 jax ended this process because another one was lost; 1
-anything else."""
+"""The command line. Exit status: 0 done; 2 the user's input is wrong; 143 or 130 stopped by
+SIGTERM or SIGINT after saving; 134 jax ended this process because another one was lost; 1 anything
+else."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bert_jax.cli import flags, logs
-from bert_jax.cli.commands import COMMANDS, OPEN
-from bert_jax.cli.overrides import from_config
+from bert_jax.cli import logs, model_commands, perf_commands, run_commands, text_commands
+from bert_jax.cli.command import Command, parse
+from bert_jax.cli.configs import load_config_or_model
 from bert_jax.utils import compilation_cache, remote
 from bert_jax.utils.errors import FULL, RunError
 
+COMMANDS: dict[str, type[Command]] = {  # in the order of the help
+    "tokenizer": text_commands.Tokenizer,
+    "prepare": text_commands.Prepare,
+    "pretrain": run_commands.Pretrain,
+    "finetune": run_commands.Finetune,
+    "predict": model_commands.Predict,
+    "fill": model_commands.Fill,
+    "embed": model_commands.Embed,
+    "probe": model_commands.Probe,
+    "import": model_commands.Import,
+    "export": model_commands.Export,
+    "inspect": model_commands.Inspect,
+    "report": run_commands.Report,
+    "replay": run_commands.Replay,
+    "bench": perf_commands.Bench,
+    "plan": perf_commands.Plan,
+}
+
 PACKAGE = Path(__file__).parents[1]
 
-
-# A path of the user's that cannot be: a file where a folder is needed, no permission.
+# A path that the user gave is wrong: a file where a folder is needed, or no permission.
 PATH_ERRORS = (
     FileExistsError,
     FileNotFoundError,
@@ -30,17 +49,18 @@ PATH_ERRORS = (
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status. `argv` is `sys.argv[1:]` by default."""
     logs.configure()
     compilation_cache.enable()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
     except ValueError as e:
-        # Our own code says ValueError where the input is wrong; from elsewhere it is a defect.
-        if not _raised_here(e):
+        # bert_jax raises ValueError for wrong input; one of another library is a defect.
+        if not raised_by_bert_jax(e):
             raise
         _fail(str(e))
     except PATH_ERRORS as e:
-        if e.filename is None:  # a library's own, which names no path that could be another
+        if e.filename is None:  # a library raised it, and the user has no path to change
             raise
         _fail(f"{e.filename}: {e.strerror}: choose another path")
     except OSError as e:
@@ -51,31 +71,47 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _fail(str(e), status=1)
     except KeyboardInterrupt:
         status = 130
-    _end(status)
+    _exit(status)
 
 
 def _run(argv: list[str]) -> int:
-    if argv[:1] in (["pretrain"], ["finetune"]) and argv[2:] == ["--help"]:
-        from_config(argv[1], ["--help"], argv[0])  # the fields of this config; does not return
-    args, rest = flags.parser().parse_known_args(argv)
-    beam = getattr(args, "engine", None) == "beam"  # whose runners have flags of their own
-    if rest and args.command not in OPEN and not beam:
-        _fail(f"unknown argument {rest[0]!r} (see bert-jax {args.command} --help)")
-    remote.refuse_remote(vars(args))
-    return COMMANDS[args.command](args, rest)
+    name, args = (argv[0], argv[1:]) if argv else ("", [])
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else "see bert-jax --help"
+        given = f"unknown command {name!r}" if name else "no command is given"
+        raise ValueError(f"{given}: {hint}")
+    if COMMANDS[name].extra == "config" and args[1:] in (["-h"], ["--help"]):
+        load_config_or_model(args[0], ["--help"], name)  # prints the fields and exits
+    command, extra = parse(COMMANDS[name], name, args)
+    remote.refuse_remote(vars(command))
+    return command.run(extra)
 
 
-def _raised_here(e: BaseException) -> bool:
+def _help() -> str:
+    """All commands with the first sentence of each."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = ["usage: bert-jax COMMAND ...", "", "Pre-train and use the BERT family in JAX.", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<{width}}{(inspect.getdoc(command) or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "bert-jax COMMAND --help says more, with an example."])
+
+
+def raised_by_bert_jax(e: BaseException) -> bool:
+    """Whether the innermost frame of a traceback is in this package or in a config file."""
     last = traceback.extract_tb(e.__traceback__)[-1].filename
     return last == "<string>" or PACKAGE in Path(last).parents
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:
     print(f"bert-jax: {message}", file=sys.stderr)
-    _end(status)
+    _exit(status)
 
 
-def _end(status: int) -> NoReturn:
+def _exit(status: int) -> NoReturn:
     if "bert_jax.distributed.initialize" in sys.modules:
         from bert_jax.distributed import initialize
 

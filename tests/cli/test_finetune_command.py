@@ -112,7 +112,7 @@ def test_bad_data_is_said_in_one_line_and_nothing_is_written(
 
 
 FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
-    "an encoder of another size": (("--encoder.layers", 3), "the encoder is the model's"),
+    "an encoder of another size": (("--encoder.layers", 3), "the encoder comes from the model"),
     "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
     "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
     "no seeds": (("--seeds", 0), "--seeds is 0"),

@@ -52,7 +52,7 @@ def breach(use: Callable[[bytes], None], data: bytes, bounded: bool = True) -> B
 def is_told(e: BaseException) -> bool:
     """Whether `cli.main` would end with a message."""
     if isinstance(e, ValueError):
-        return cli._raised_here(e)
+        return cli.raised_by_bert_jax(e)
     if isinstance(e, OSError):
         return isinstance(e, cli.PATH_ERRORS) or e.errno in FULL
     return isinstance(e, RunError)

@@ -15,9 +15,9 @@ from bert_jax.perf.collectives import KINDS
 from bert_jax.perf.hardware import Chip
 from bert_jax.perf.plan.aot import StepCost, compile_step, shape
 from bert_jax.perf.plan.render import render_plan
-from bert_jax.perf.plan.topologies import Topology, describe_topology, without_tpu_env
+from bert_jax.perf.plan.topologies import Topology, describe_topology
 
-__all__ = ["plan", "render_plan", "roofline_bound", "without_tpu_env"]
+__all__ = ["plan", "render_plan", "roofline_bound"]
 
 
 def plan(

@@ -11,28 +11,11 @@ from typing import Any, NamedTuple
 
 from bert_jax.perf.hardware import CHIPS, Chip
 
-# libtpu asks a TPU's metadata server who it is, and waits long where there is none.
-ALONE = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # there is no TPU that two processes could fight for
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
-
 
 class Topology(NamedTuple):
     name: str  # v5e:4x4
     chip: Chip
     devices: list[Any]
-
-
-def without_tpu_env() -> None:
-    """Before jax is imported: no TPU is looked for, and libtpu is silent."""
-    os.environ.update(ALONE)
 
 
 def describe_topology(name: str) -> Topology:

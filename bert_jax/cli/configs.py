@@ -1,0 +1,28 @@
+"""The experiment that a command line describes: a config, and the fields that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_jax import config
+from bert_jax.cli.command import change_config
+from bert_jax.config import Experiment
+
+
+def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
+    """The config of a Python file, changed by `overrides`; `name` is that of the command."""
+    return change_config(config.from_python_file(target), overrides, name)
+
+
+def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Experiment:
+    """The same; `target` may also be a run folder, an imported folder or a Hugging Face folder."""
+    if target.endswith(".py"):
+        return load_config(target, overrides, name)
+    from bert_jax import convert
+
+    if not (Path(target) / "config.json").is_file():
+        raise ValueError(f"{target} is neither a config file (*.py) nor a model's folder")
+    if convert.is_hf_folder(Path(target)):
+        return change_config(convert.read_hf_experiment(target), overrides, name)
+    return change_config(config.read_config(Path(target) / "config.json"), overrides, name)

@@ -1,0 +1,256 @@
+"""Commands that use a model: `predict`, `fill`, `embed`, `probe`, `import`, `export`, `inspect`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import MODEL, Command, Extra, optional
+from bert_jax.cli.configs import load_config_or_model
+from bert_jax.config import GlueTask, TaskType
+
+logger = logging.getLogger(__name__)
+
+Model = Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+
+
+@dataclass(frozen=True)
+class Predict(Command):
+    """Apply a fine-tuned model to new rows: JSONL in, JSONL out, in the same order.
+
+    Example: bert-jax predict runs/finetune new.jsonl --out predictions.jsonl
+    """
+
+    # A fine-tuned run folder, or an exported one.
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    # Rows as for finetune, without labels; also SQuAD's .json.
+    input: Annotated[Positional[str], arg(metavar="INPUT")]
+    # New file for the predictions.
+    out: Annotated[str, arg(metavar="FILE")]
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.inference.predict import predict_file
+
+        rows, truncated = predict_file(load(self.model), Path(self.input), Path(self.out))
+        if truncated:
+            logger.warning("%d of %d texts were longer than the model and cut", truncated, rows)
+        print(f"predictions for {rows} rows in {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Fill(Command):
+    """Fill the mask tokens of a text.
+
+    Example: bert-jax fill runs/demo "We will [MASK] our freedom."
+    """
+
+    model: Model
+    # Text with the model's mask token, such as [MASK] or <mask>.
+    text: Annotated[Positional[str], arg(metavar="TEXT")]
+    # Number of tokens to show per mask.
+    top: Annotated[int, arg(metavar="K")] = 5
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+
+        for i, tokens in enumerate(load(self.model).fill(self.text, top=self.top), 1):
+            print(f"mask {i}: " + "  ".join(f"{token} {p:.3f}" for token, p in tokens))
+        return 0
+
+
+@dataclass(frozen=True)
+class Embed(Command):
+    """Write features of every line of a file, from any layer.
+
+    Example: bert-jax embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz
+    """
+
+    model: Model
+    # File with one text per line.
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    # New .npz file for the features.
+    out: Annotated[str, arg(metavar="FILE.npz")]
+    # Layers such as 0,6,12; negative numbers count from the end. `words` is the word table.
+    layers: Annotated[str, arg(metavar="LAYERS")] = "-1"
+    # One vector per text (mean, or cls, the first token), per word, or per token (none).
+    pool: Literal["mean", "cls", "words", "none"] = "mean"
+    # Cut texts that are longer than the model takes.
+    truncate: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.inference.embed import embed_file
+
+        layers = "words" if self.layers == "words" else _layer_numbers(self.layers)
+        pool = None if self.pool == "none" else self.pool
+        out = Path(self.out)
+        count = embed_file(load(self.model), Path(self.file), out, layers, pool, self.truncate)
+        print(f"features of {count} texts in {out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Probe(Command):
+    """Find the layer that suits a task: a linear model on the features of each, scored on dev.
+
+    Example: bert-jax probe runs/demo --task tagging --data ner --out probed
+    """
+
+    model: Model
+    # Type of the task (tagging or classification), or the name of a GLUE task.
+    task: Annotated[TaskType | GlueTask, arg(metavar="KIND")]
+    # Folder of the task's data, as for finetune.
+    data: Annotated[str, arg(metavar="DIR")]
+    # New folder for the scores and their plot.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Layers such as words,0,6,12; the default is all of them.
+    layers: Annotated[str | None, optional("LAYERS")] = None
+    # One way to pool; the default is both ways that suit the task.
+    pool: Literal["mean", "cls", "first"] | None = None
+    # Maximum number of training and of dev rows; 0 takes all.
+    rows: Annotated[int, arg(metavar="N")] = 2000
+    # Seed that draws the rows.
+    seed: Annotated[int, arg(metavar="N")] = 0
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.inference.probe import probe_layers, render_probe
+
+        names = self.layers.split(",") if self.layers else ()
+        result = probe_layers(
+            load(self.model),
+            self.task,
+            self.data,
+            Path(self.out),
+            layers=[n if n == "words" else _layer_numbers(n)[0] for n in names],
+            pools=(self.pool,) if self.pool else (),
+            rows=self.rows,
+            seed=self.seed,
+            name=self.model,
+        )
+        print(render_probe(result))
+        print(f"probe: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Import(Command):
+    """Convert Hugging Face safetensors to our format, optionally with more words and positions.
+
+    Example: bert-jax import HF_FOLDER --out imported --add-tokens words.txt --positions 1024
+    """
+
+    # A Hugging Face folder; also a run folder or an imported folder.
+    folder: Annotated[Positional[str], arg(metavar="HF_DIR")]
+    # New folder for the model.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Folder of ELECTRA's generator; both networks become one model.
+    generator: Annotated[str | None, optional("DIR")] = None
+    # Folder of the tokenizer, if it is not beside the weights.
+    tokenizer: Annotated[str | None, optional("DIR")] = None
+    # Heads among mlm,pooler,pair,rtd; missing ones are initialized at random.
+    heads: Annotated[str | None, optional("HEADS")] = None
+    # Skip the tensors whose names begin with one of these.
+    drop: Annotated[tuple[str, ...], optional("PREFIX...")] = ()
+    # Read a .bin file with PyTorch, which runs no code of the file.
+    allow_pickle: bool = False
+    # Keep upper case, for a bare vocabulary that does not say.
+    cased: bool = False
+    # File of words that the vocabulary gets in addition, one per line.
+    add_tokens: Annotated[str | None, optional("FILE")] = None
+    # Number of positions of the model; learned positions are repeated.
+    positions: Annotated[int | None, optional("N")] = None
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.inference import import_model
+
+        lines = _read_lines(self.add_tokens) if self.add_tokens else ()
+        initialized = import_model.import_folder(
+            self.folder,
+            self.out,
+            generator=self.generator,
+            tokenizer=self.tokenizer,
+            heads=self.heads.split(",") if self.heads else (),
+            drop=self.drop,
+            allow_pickle=self.allow_pickle,
+            cased=self.cased,
+            words=[line.strip() for line in lines if line.strip()],
+            positions=self.positions,
+        )
+        for name in initialized:
+            print(f"initialized at random: {name}")
+        print(f"imported folder: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export(Command):
+    """Convert a model to Hugging Face, to an Orbax tree, or to a portable compiled function.
+
+    Example: bert-jax export runs/demo --format hf --out exported
+    """
+
+    model: Model
+    # Format of the new folder.
+    format: Literal["hf", "orbax", "stablehlo"]
+    # New folder for the exported model.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Network of an ELECTRA to export.
+    part: Literal["discriminator", "generator"] | None = None
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.convert.export import export_model
+
+        left_out = export_model(load(self.model), self.model, self.format, self.out, self.part)
+        for name in left_out:
+            print(f"not exported (no equivalent in this format): {name}")
+        print(f"{self.format}: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Inspect(Command):
+    """Show the parameter table of a config or a model: name, shape, count, sharding.
+
+    Example: bert-jax inspect configs/bert_base.py --json
+    """
+
+    extra: ClassVar[Extra] = "config"
+
+    # A config file, a run folder, an imported folder, or a Hugging Face folder.
+    target: Annotated[Positional[str], arg(metavar="CONFIG|MODEL")]
+    # Print one JSON object.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.perf.param_table import parameter_table, render_table
+
+        table = parameter_table(load_config_or_model(self.target, extra, "inspect"))
+        print(json.dumps(table) if self.json else render_table(table))
+        return 0
+
+
+def _layer_numbers(layers: str) -> list[int]:
+    try:
+        return [int(i) for i in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        # Only \n ends a line: a form feed or U+2028 may be part of a text.
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
+    if lines == [""]:
+        raise ValueError(f"{path} is empty: expected one text per line")
+    return lines

@@ -1,0 +1,113 @@
+"""Commands that measure and predict speed and memory: `bench` and `plan`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from bert_jax.cli.command import Command, Extra, optional
+from bert_jax.cli.configs import load_config
+
+logger = logging.getLogger(__name__)
+
+Config = Annotated[
+    Positional[str],
+    arg(metavar="CONFIG", help="A config file; its fields are changed by --section.field value."),
+]
+
+
+@dataclass(frozen=True)
+class Bench(Command):
+    """Measure how fast a config trains on this machine: step time, tokens/s, utilization, memory.
+
+    Example: bert-jax bench configs/bert_small.py --batch-size 16 --length 128 --against transformers
+    """  # noqa: E501
+
+    extra: ClassVar[Extra] = "config"
+
+    config: Config
+    # Rows per step; the default is the config's.
+    batch_size: Annotated[int | None, optional("N")] = None
+    # Tokens per row; the default is the config's.
+    length: Annotated[int | None, optional("L")] = None
+    # Number of rounds that are timed.
+    steps: Annotated[int, arg(metavar="N")] = 20
+    # Train a masked language model with this encoder here and in PyTorch, in alternating rounds.
+    against: Literal["transformers"] | None = None
+    # Run the PyTorch side without torch.compile.
+    no_compile: bool = False
+    # Also find the largest batch that fits in memory.
+    fit: bool = False
+    # Take the rows of this corpus; the default is full rows of random ids.
+    data: Annotated[str | None, optional("CORPUS")] = None
+    # Also measure the same text packed, on our side alone.
+    packed: Annotated[str | None, optional("CORPUS")] = None
+    # Print one JSON object.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.utils import malloc
+
+        malloc.tune()  # for both sides
+        _refuse_unused_fields(extra, self.against is not None)
+        experiment = load_config(self.config, extra, "bench")
+        from bert_jax.perf.bench import BenchOptions, bench, render
+
+        names = ("batch_size", "length", "steps", "fit", "data", "packed")
+        options = BenchOptions(
+            **{name: getattr(self, name) for name in names},
+            against=self.against is not None,
+            compile=not self.no_compile,
+        )
+        result = bench(experiment, options, logger.info)
+        print(json.dumps(result) if self.json else render(result))
+        return 0
+
+
+def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
+    """ValueError: a field that would change nothing."""
+    for flag in (o.partition("=")[0].replace("_", "-") for o in overrides):
+        if flag in ("--data.path", "--data.mix"):
+            raise ValueError(f"{flag} is not used: give the corpus as --data CORPUS")
+        if against and flag.startswith("--mesh."):
+            raise ValueError(
+                f"{flag} beside --against: both sides train on one device; leave out one of them"
+            )
+
+
+@dataclass(frozen=True)
+class Plan(Command):
+    """Compile the train step for TPU slices without having one: memory, communication, bottleneck.
+
+    Example: bert-jax plan configs/bert_large.py --topology v5e:4x4 --run.dtype bfloat16
+    """
+
+    extra: ClassVar[Extra] = "config"
+
+    config: Config
+    # Slice such as v5e:4x4, v5p:4x4x4, v6e:2x4 or v4:2x2x1; may be given several times.
+    topology: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="SLICE", help_behavior_hint="(required, repeatable)"),
+    ]
+    # Also find, by doubling, a batch that fits while twice as many rows do not.
+    fit: bool = False
+    # Print one JSON object.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        if not self.topology:
+            raise ValueError("--topology is missing: expected a slice such as v5e:4x4")
+        experiment = load_config(self.config, extra, "plan")
+        from bert_jax.utils.platform import without_tpu_env
+
+        without_tpu_env()  # before jax is imported
+        from bert_jax.perf.plan import plan, render_plan
+
+        result = plan(experiment, list(self.topology), self.fit, logger.info)
+        print(json.dumps(result) if self.json else render_plan(result))
+        return 0

@@ -1,0 +1,205 @@
+"""Commands that train, and that look back at runs: `pretrain`, `finetune`, `report`, `replay`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli import logs
+from bert_jax.cli.command import MODEL, Command, Extra, change_config, optional
+from bert_jax.cli.configs import load_config
+from bert_jax.cli.perf_commands import Config
+from bert_jax.config import Experiment, GlueTask, TaskType
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes that train together. SLURM, Open MPI, Kubernetes and Cloud TPU set these
+    values themselves; launch/local.sh passes them."""
+
+    # Number of processes.
+    processes: Annotated[int | None, optional("N")] = None
+    # Number of this process, from 0.
+    process: Annotated[int | None, optional("I")] = None
+    # Address of process 0, with a free port.
+    coordinator: Annotated[str | None, optional("HOST:PORT")] = None
+    # Seconds to wait for all processes.
+    wait: Annotated[float, arg(metavar="SECONDS")] = 300
+
+    # Seconds without a sign of life after which jax takes a process for lost; the others then end.
+    heartbeat_timeout: Annotated[int, arg(metavar="SECONDS")] = 100
+
+    def train(
+        self,
+        experiment: Experiment,
+        fit: Callable[[], int | None],
+        flags: dict[str, Any] | None = None,
+    ) -> int:
+        """Call `fit` together with the other processes, if there are any. Returns the exit
+        status; the first process prints a summary.
+
+        `flags` are values that the config does not hold and that all processes must share.
+        """
+        from bert_jax.distributed import initialize
+
+        process = initialize.detect_process(self.processes, self.process, self.coordinator)
+        is_first = process is None or process.index == 0
+        if not is_first:
+            logs.show_errors_only()
+        timeouts = {"wait": self.wait, "heartbeat_timeout": self.heartbeat_timeout}
+        with initialize.connect(process, experiment, flags, **timeouts):
+            stop_signal = fit()
+        if stop_signal is not None:
+            return 128 + stop_signal
+        if is_first:
+            from bert_jax.training import report
+
+            print(report.summary(experiment.run.dir))
+        return 0
+
+
+TakeOver = Annotated[
+    bool,
+    arg(
+        help="Take over the lock of another run at once, in a run.dir on a bucket. Without it a "
+        "lock is taken over when it is older than run.lock_timeout."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Pretrain(Command):
+    """Pre-train a model, or resume where the run folder stopped.
+
+    CONFIG --help lists the fields of the config.
+
+    Example: bert-jax pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/first
+    """
+
+    extra: ClassVar[Extra] = "config"
+
+    config: Config
+    # Start with the encoder and the parameters of this model.
+    init: Annotated[str | None, optional("MODEL")] = None
+    # Trace so many steps, after the first three, into the run folder's profile/, for XProf or
+    # Perfetto.
+    profile: Annotated[int, arg(metavar="STEPS")] = 0
+    take_over: TakeOver = False
+    distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.utils import malloc
+
+        malloc.tune()
+        init = [] if self.init is None else ["--run.init", self.init]
+        experiment = load_config(self.config, [*extra, *init], "pretrain")
+        if experiment.run.init is not None:
+            _refuse_encoder_fields(extra)
+        from bert_jax.training.pretrain import pretrain
+
+        fit = partial(pretrain, experiment, self.profile, self.take_over)
+        return self.distributed.train(experiment, fit)
+
+
+@dataclass(frozen=True)
+class Finetune(Command):
+    """Fine-tune a model on a task's labeled rows, or resume where the run folder stopped.
+
+    CONFIG --help lists the fields of the config.
+
+    Example: bert-jax finetune configs/finetune.py --init runs/demo --task classification --data sentiment
+    """  # noqa: E501
+
+    extra: ClassVar[Extra] = "config"
+
+    config: Config
+    init: Annotated[str, arg(metavar="MODEL", help=MODEL)]
+    # Type of the task, or the name of a GLUE task.
+    task: TaskType | GlueTask
+    # Folder of train.jsonl, dev.jsonl and perhaps test.jsonl; of train.json and dev.json (SQuAD);
+    # of a GLUE task's TSV files; or tfds:NAME.
+    data: Annotated[str, arg(metavar="DIR")]
+    # Number of runs with different seeds, each in a folder of its own.
+    seeds: Annotated[int, arg(metavar="N")] = 1
+    take_over: TakeOver = False
+    distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import config
+        from bert_jax.utils import malloc
+
+        malloc.tune()
+        recipe = config.from_python_file(self.config)
+        flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
+        _refuse_encoder_fields(extra)
+        from bert_jax.training.finetune import finetune
+        from bert_jax.training.finetune_config import for_model
+
+        experiment = for_model(recipe, lambda e: change_config(e, [*extra, *flags], "finetune"))
+
+        fit = partial(finetune, experiment, self.seeds, self.take_over)
+        return self.distributed.train(experiment, fit, {"--seeds": self.seeds})
+
+
+def _refuse_encoder_fields(overrides: Sequence[str]) -> None:
+    for flag in overrides:
+        if flag.startswith("--encoder.") and "dropout" not in flag:
+            raise ValueError(
+                f"{flag} beside --init: the encoder comes from the model; only "
+                "--encoder.dropout and --encoder.attention-dropout may be set"
+            )
+
+
+@dataclass(frozen=True)
+class Report(Command):
+    """Draw loss curves and compare runs: PNG and one HTML page.
+
+    Example: bert-jax report runs/demo --out runs/demo/report
+    """
+
+    # Run folders.
+    run_dirs: Annotated[
+        Positional[tuple[str, ...]],
+        arg(name="run", metavar="RUN...", help_behavior_hint="(required)"),
+    ]
+    # Folder for the report.
+    out: Annotated[str, arg(metavar="DIR")]
+
+    def run(self, extra: list[str]) -> int:
+        if not self.run_dirs:
+            raise ValueError("no RUN is given: expected run folders")
+        from bert_jax.training import report
+
+        for path in report.report([Path(run) for run in self.run_dirs], Path(self.out)):
+            print(path)
+        return 0
+
+
+@dataclass(frozen=True)
+class Replay(Command):
+    """Repeat one step of a run and show its losses and gradient norms. Nothing is changed.
+
+    Example: bert-jax replay runs/demo 137
+    """
+
+    # Run folder of pre-training or fine-tuning.
+    run_dir: Annotated[Positional[str], arg(metavar="RUN")]
+    # Number of the step.
+    step: Annotated[Positional[int], arg(metavar="STEP")]
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.training.replay import render_replay, replay
+
+        result = replay(Path(self.run_dir), self.step)
+        print(render_replay(result, Path(self.run_dir)))
+        if result.differences:
+            logger.warning("the machine or a version differs from the run's")
+        return 0

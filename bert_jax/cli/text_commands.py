@@ -1,0 +1,143 @@
+"""Commands that read text: `tokenizer` and `prepare`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import Command, Extra, optional
+
+logger = logging.getLogger(__name__)
+
+Text = Annotated[
+    Positional[tuple[str, ...]],
+    arg(
+        metavar="TEXT...",
+        help="Files and globs: plain text with blank lines between documents, .gz, .xz, .zst, "
+        ".jsonl or .parquet (field `text`); or tfds:NAME/SPLIT.",
+        help_behavior_hint="(required)",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Tokenizer(Command):
+    """Train a tokenizer. Its folder also loads in Hugging Face.
+
+    Example: bert-jax tokenizer data/sample.txt --kind wordpiece --vocab-size 4000 --out tok
+    """
+
+    text: Text
+    # Algorithm: WordPiece (BERT), Unigram (ALBERT) or byte-level BPE (RoBERTa).
+    kind: Literal["wordpiece", "unigram", "bpe"]
+    # Number of pieces, special tokens included.
+    vocab_size: Annotated[int, arg(metavar="N")]
+    # New folder for the tokenizer.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Keep upper case and accents.
+    cased: bool = False
+    # Learn from at most this many million characters; of more text, lines are sampled evenly.
+    sample_mb: Annotated[float, arg(metavar="N")] = 200
+    # Refuse bytes that are not UTF-8 instead of replacing them.
+    strict: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.data import documents
+        from bert_jax.data.tokenization import training
+        from bert_jax.utils import io
+
+        replaced = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal replaced
+            for document in documents.read_documents(self.text, strict=self.strict):
+                replaced += document.replaced_bytes
+                yield from document.paragraphs
+
+        _require_text(self.text)
+        io.require_new(Path(self.out))
+        texts = training.sample_texts(lines(), self.sample_mb)
+        tokenizer = training.train_tokenizer(texts, self.kind, self.vocab_size, cased=self.cased)
+        with io.atomic_dir(Path(self.out)) as folder:
+            tokenizer.save(folder)
+        if replaced:
+            logger.warning("%d bytes were not UTF-8 and were replaced by U+FFFD", replaced)
+        print(f"{self.kind} tokenizer of {tokenizer.vocab_size} pieces in {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Prepare(Command):
+    """Turn text into a corpus: a TFDS dataset of rows of token ids.
+
+    Example: bert-jax prepare data/sample.txt --tokenizer tok --segments nsp --length 128 --out corpus
+    """  # noqa: E501
+
+    extra: ClassVar[Extra] = "beam"
+
+    text: Text
+    # Folder of the tokenizer.
+    tokenizer: Annotated[str, arg(metavar="DIR")]
+    # How rows are made of sentences: pairs (BERT's nsp, ALBERT's sop, ELECTRA's), full rows within
+    # or across documents (RoBERTa's doc and full), or one document a row (single).
+    segments: Literal["nsp", "sop", "electra", "electra_original", "full", "doc", "single"]
+    # Tokens per row, or per packed sequence.
+    length: Annotated[int, arg(metavar="L")]
+    # New folder for the corpus.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Number of processes. The rows do not depend on it.
+    workers: Annotated[int, arg(metavar="N")] = 1
+    # Pack up to N sequences into a row; they do not attend to each other. Without N the number is
+    # chosen from the lengths.
+    pack: Annotated[tuple[()] | tuple[int] | None, optional("[N]")] = None
+    # Tokens per packed row; the default is --length. Longer rows hold less padding, and their
+    # attention costs more.
+    row_length: Annotated[int | None, optional("L")] = None
+    # Seed of all random choices.
+    seed: Annotated[int, arg(metavar="N")] = 0
+    # Number of passes over the text; each cuts it anew.
+    duplicates: Annotated[int, arg(metavar="N")] = 1
+    # What runs the work. The corpus does not depend on it. Beam also takes its own options, such
+    # as --runner=FlinkRunner.
+    engine: Literal["local", "beam"] = "local"
+    # Refuse bytes that are not UTF-8 instead of replacing them.
+    strict: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.data.prepare import prepare_corpus
+
+        _require_text(self.text)
+        corpus = prepare_corpus(
+            self.text,
+            self.tokenizer,
+            self.segments,
+            self.length,
+            Path(self.out),
+            workers=self.workers,
+            seed=self.seed,
+            duplicates=self.duplicates,
+            strict=self.strict,
+            engine=self.engine,
+            flags=extra,
+            pack=0 if self.pack is None else next(iter(self.pack), None),
+            row_length=self.row_length,
+        )
+        for split in ("train", "validation"):
+            counts = getattr(corpus.info, split)
+            packed = f" of {counts.sequences} sequences" if corpus.info.packed else ""
+            print(
+                f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
+                f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding"
+            )
+        print(f"corpus: {self.out}")
+        return 0
+
+
+def _require_text(text: tuple[str, ...]) -> None:
+    if not text:
+        raise ValueError("no TEXT is given: expected files, globs or tfds:NAME/SPLIT")
