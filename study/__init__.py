@@ -1,14 +1,12 @@
-"""The papers' claims, measured with one code base.
+"""Measure the papers' claims with one code base.
 
     python -m study --scale cpu --out runs/study [--tasks DIR] [--text FILE...]
 
-claims/      what is claimed, by which table, what would count against it: arms and statements
-claim.py arms.py scales.py compute.py    what a claim, an arm, a scale and a cost are
-plan.py      the runs that claims need, each once
-materials.py made.py    tokenizers, corpora, tasks
-runner.py exam.py deadline.py    does what is not done; stops and goes on at any point
-together.py  several works at a time, a core each
-collect.py   run folders -> docs/study.json
-measures.py judge.py    numbers -> verdicts
-page.py blocks.py svg.py curves.py       docs/study.json -> study.md, study.html, curves/
+hypothesis.py hypotheses/      what is claimed, by which table, and what would refute it
+variants.py presets.py jobs.py the runs that hypotheses need, each once
+datasets.py synthetic_tasks.py tokenizers, corpora, tasks
+runner.py evaluate.py          run what is missing; a stopped study resumes at any step
+worker_pool.py stop_request.py several jobs at a time; signals and the time limit
+results.py metrics.py          run folders -> docs/study.json
+verdict.py page.py plots.py    docs/study.json -> docs/study.md, docs/study/, docs/curves/
 """

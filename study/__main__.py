@@ -1,4 +1,4 @@
-"""`python -m study`: does what is not done of a study, and writes its page."""
+"""`python -m study`: run what is missing in a study, and write its page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from study import jobs as plan
-from study import worker_pool as together
-from study.hypotheses import BY_LETTER, HYPOTHESES, ORDER
+from study import worker_pool
+from study.hypotheses import BY_LETTER, GPU_ORDER, HYPOTHESES
+from study.jobs import format_jobs, list_jobs
 from study.presets import PRESETS
 
 
-def main(args: list[str] | None = None) -> int:
-    asked = _parser().parse_args(args)
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
     try:
-        return _go(asked)
+        return _run(args)
     except ValueError as e:
         print(f"study: {e}", file=sys.stderr)
         return 2
@@ -28,107 +28,96 @@ def main(args: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m study",
-        description="Measures the papers' claims: `--scale cpu` takes up to 90 minutes on two "
-        "cores and can be stopped at any point; the same command goes on.",
+        description="Measure the papers' claims. `--scale cpu` takes up to 90 minutes on two "
+        "cores. A stopped study resumes with the same command.",
     )
-    parser.add_argument("--scale", choices=sorted(PRESETS), default="cpu")
-    parser.add_argument("--out", type=Path, default=None, help="default: runs/study-SCALE")
-    parser.add_argument("--docs", type=Path, default=None, metavar="DIR",
-                        help="where the page goes; default: OUT/page")  # fmt: skip
-    parser.add_argument("--only", default="", metavar="h,i", help="claims, in the order of doing")
-    parser.add_argument("--minutes", type=float, default=None, help="stop after so many")
-    parser.add_argument(
-        "--tasks",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="a folder of labelled tasks; default: tasks made from the text",
-    )
-    parser.add_argument("--text", nargs="+", default=None,
-                        help="default: data/sample.txt, too little for --scale gpu")  # fmt: skip
-    parser.add_argument(
-        "--lean", action="store_true", help="drop the checkpoints that no claim needs any more"
-    )
-    parser.add_argument(
-        "--processes", type=int, default=None, metavar="N",
-        help="that train, each with its share of the cores; default: on a CPU one for each core, "
-        "at most 4, else 1",
-    )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=2, help="that prepare corpora")
-    parser.add_argument("--list", action="store_true", help="runs, FLOPs and a guess at the time")
-    parser.add_argument(
-        "--page", action="store_true", help="only write the page of --docs anew from its study.json"
-    )
+    add = parser.add_argument
+    add("--scale", choices=sorted(PRESETS), default="cpu", help="preset of sizes (default cpu)")
+    add("--out", type=Path, help="folder of the study (default runs/study-SCALE)")
+    add("--docs", type=Path, metavar="DIR", help="folder of the page (default OUT/page)")
+    add("--only", default="", metavar="h,i", help="hypotheses to run, in this order")
+    add("--minutes", type=float, help="time limit")
+    add("--tasks", type=Path, metavar="DIR",
+        help="folder of labeled tasks (default: tasks made from the text)")  # fmt: skip
+    add("--text", nargs="+",
+        help="text files (default data/sample.txt, too small for --scale gpu)")  # fmt: skip
+    add("--prune-checkpoints", action="store_true",
+        help="delete checkpoints that no hypothesis still needs")  # fmt: skip
+    add("--processes", type=int, metavar="N",
+        help="runs at a time, which share the cores (default: on a CPU one per core, at most 4; "
+        "else 1)")  # fmt: skip
+    add("--workers", type=int, default=2, help="processes that prepare corpora (default 2)")
+    add("--list", action="store_true", help="print runs, FLOPs and estimated time, and exit")
+    add("--page", action="store_true", help="only rebuild the page from the study.json in --docs")
     return parser
 
 
-def _go(asked: argparse.Namespace) -> int:
-    scale = PRESETS[asked.scale]
-    out = asked.out or Path("runs") / f"study-{scale.name}"
-    docs = asked.docs or out / "page"
-    if asked.page:
-        return _write(docs, None)
-    letters = [x for x in asked.only.split(",") if x] or (
-        ORDER if scale.name == "gpu" else [c.letter for c in HYPOTHESES]
+def _run(args: argparse.Namespace) -> int:
+    preset = PRESETS[args.scale]
+    out = args.out or Path("runs") / f"study-{preset.name}"
+    docs = args.docs or out / "page"
+    if args.page:
+        return _write_docs(docs, None)
+    letters = [x for x in args.only.split(",") if x] or (
+        GPU_ORDER if preset.name == "gpu" else [*BY_LETTER]
     )
     if unknown := [x for x in letters if x not in BY_LETTER]:
         raise ValueError(f"--only has {unknown[0]!r}: expected letters of {', '.join(BY_LETTER)}")
-    works = plan.work([BY_LETTER[x] for x in letters], scale)
-    processes = _processes(asked.processes, scale.name)
-    if asked.list:
-        print(plan.table(works, scale, processes))
+    jobs = list_jobs([BY_LETTER[x] for x in letters], preset)
+    processes = _processes(args.processes, preset.name)
+    if args.list:
+        print(format_jobs(jobs, preset, processes))
         return 0
-    if asked.minutes is not None and asked.minutes <= 0:
-        raise ValueError(f"--minutes is {asked.minutes}: expected above 0")
-    if asked.tasks is not None and not asked.tasks.is_dir():
-        raise ValueError(
-            f"--tasks {asked.tasks} is not a folder: expected one with a folder a task"
-        )
-    from study import results as collect
+    if args.minutes is not None and args.minutes <= 0:
+        raise ValueError(f"--minutes is {args.minutes}: expected above 0")
+    if args.tasks is not None and not args.tasks.is_dir():
+        raise ValueError(f"--tasks {args.tasks} is not a folder: expected a folder of tasks")
     from study.datasets import Datasets
+    from study.results import collect_results
     from study.runner import Study
 
-    text = tuple(asked.text or scale.text)
-    materials = Datasets(out / "data", scale, text, asked.tasks, asked.workers)
-    study = Study(out, scale, materials, asked.lean)
-    print(plan.table(works, scale, processes), file=sys.stderr)
-    before = len(study.failures())
-    stopped = study.run(works, asked.minutes, processes)
+    text = tuple(args.text or preset.text)
+    datasets = Datasets(out / "data", preset, text, args.tasks, args.workers)
+    study = Study(out, preset, datasets, args.prune_checkpoints)
+    print(format_jobs(jobs, preset, processes), file=sys.stderr)
+    failures_before = len(study.failures())
+    stopped = study.run(jobs, args.minutes, processes)
     if stopped:
         return 128 + stopped
-    everything = plan.work(HYPOTHESES, scale)
-    _write(docs, collect.collect(study, everything, processes))
+    _write_docs(docs, collect_results(study, list_jobs(HYPOTHESES, preset), processes))
     if stopped == 0:
-        print("the minutes are over: the same command goes on")
-    if failed := len(study.failures()) - before:
+        print("the time limit ended: run the same command to resume")
+    if failed := len(study.failures()) - failures_before:
         print(f"study: {failed} steps failed: see {study.out / 'failed.jsonl'}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _processes(asked: int | None, scale: str) -> int:
-    if asked is not None:
-        if asked < 1:
-            raise ValueError(f"--processes is {asked}: expected 1 or more")
-        return asked
-    if scale == "gpu":
+def _processes(processes: int | None, preset: str) -> int:
+    if processes is not None:
+        if processes < 1:
+            raise ValueError(f"--processes is {processes}: expected 1 or more")
+        return processes
+    if preset == "gpu":
         return 1
     import jax
 
-    cores = len(together.cores()) or os.cpu_count() or 1
+    cores = len(worker_pool.available_cores()) or os.cpu_count() or 1
     return min(4, cores) if jax.default_backend() == "cpu" else 1
 
 
-def _write(docs: Path, store: dict | None) -> int:
-    from study import page
-    from study import plots as curves
+def _write_docs(docs: Path, results: dict | None) -> int:
+    """Write the page and the reference curves; None: from the stored results."""
+    from study.page import write_page
+    from study.plots import write_curves
+    from study.results import read_results, write_results
 
     docs.mkdir(parents=True, exist_ok=True)
     file = docs / "study.json"
-    if store is None:
-        store = page.read(file)
+    if results is None:
+        results = read_results(file)
     else:
-        page.dump(store, file)
-    for path in [*page.write(store, docs), *curves.write(store, docs / "curves")]:
+        write_results(results, file)
+    for path in [*write_page(results, docs), *write_curves(results, docs / "curves")]:
         print(path)
     return 0
 

@@ -1,9 +1,9 @@
-"""What runs are made from: tokenizers, corpora and tasks, each made once.
+"""The data of a study: tokenizers, corpora and tasks, each built on first use.
 
 OUT/data/
   tokenizers/KIND/   corpora/NAME/   text/1ofN.txt
-  made/TASK/         tasks made from the text, where none are given
-  tasks/TASK/        {train,dev}.jsonl, of `qa` .json: the rows that the scale takes
+  synthetic/TASK/    tasks made from the text, if the user gives none
+  tasks/TASK/        {train,dev}.jsonl (qa: .json): the rows that the preset takes
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,229 +20,223 @@ from typing import Any, cast
 from bert_jax.config import TaskType
 from bert_jax.data import documents, splits
 from bert_jax.data.prepare import prepare_corpus
-from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
 from bert_jax.utils import io
-from study import synthetic_tasks as made
-from study.jobs import ANSWERS, Job
+from study import synthetic_tasks
+from study.jobs import QA, Job
 from study.presets import Preset
 from study.variants import Corpus
 
-SAMPLE_MB = 20.0  # of text for tokenizers
+TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
 
 
 @dataclass(frozen=True)
 class Datasets:
-    """The study's own data in `folder`, made on first use."""
+    """The study's own data in `folder`."""
 
     folder: Path
-    scale: Preset
+    preset: Preset
     text: tuple[str, ...]
-    tasks: Path | None = None  # of the user; None: tasks made from the text
+    user_tasks: Path | None = None  # None: tasks made from the text
     workers: int = 2
 
-    def ready(self, works: Sequence[Job]) -> None:
-        """Makes all but the corpora that the works need, so that what is wrong with the text or
-        the tasks is told at once, not run by run."""
-        names = self.names() if any(work.tasks for work in works) else []
-        if any(work.answers for work in works):
-            if not (self.given() / ANSWERS / "train.json").is_file():
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Build the tokenizers and tasks of the jobs, so that an error in the text or the tasks
+        is reported at once and not in every run. Corpora follow later."""
+        names = self.task_names() if any(job.tasks for job in jobs) else []
+        if any(job.qa for job in jobs):
+            if not (self.tasks_folder() / QA / "train.json").is_file():
                 raise ValueError(
-                    f"{self.given()} has no {ANSWERS}/train.json and dev.json in SQuAD's format: "
-                    "add them, or leave their claim out with --only"
+                    f"{self.tasks_folder()} has no {QA}/train.json and dev.json in SQuAD's "
+                    "format: add them, or exclude their hypothesis with --only"
                 )
-            names = [*names, ANSWERS]
+            names = [*names, QA]
         for name in names:
-            self.kind(name)
+            self.task_type(name)
             self.task(name)
-        for kind in dict.fromkeys(work.run.corpus.tokenizer for work in works):
+        for kind in dict.fromkeys(job.run.corpus.tokenizer for job in jobs):
             self.tokenizer(kind)
 
     def tokenizer(self, kind: str) -> Path:
         out = self.folder / "tokenizers" / kind
         if not out.exists():
             lines = (p for d in documents.read_documents(self.text) for p in d.paragraphs)
-            from bert_jax.data.tokenization import training
-
-            few = training.sample_texts(lines, SAMPLE_MB)
-            trained = train_tokenizer(few, cast(Any, kind), self.scale.vocab_size)
-            with io.atomic_dir(out) as new:
-                trained.save(new)
+            trained = train_tokenizer(
+                sample_texts(lines, TOKENIZER_MB), cast(Any, kind), self.preset.vocab_size
+            )
+            with io.atomic_dir(out) as folder:
+                trained.save(folder)
         return out
 
-    def corpus(self, wanted: Corpus) -> Path:
-        out = self.folder / "corpora" / wanted.name
+    def corpus(self, corpus: Corpus) -> Path:
+        out = self.folder / "corpora" / corpus.name
         if not out.exists():
+            text = self.text
+            if corpus.subsample > 1:
+                text = (str(self.subsampled_text(corpus.subsample)),)
             prepare_corpus(
-                list(self.text) if wanted.share == 1 else [str(self.part(wanted.share))],
-                self.tokenizer(wanted.tokenizer),
-                cast(Any, wanted.segments),
-                wanted.length,
+                list(text),
+                self.tokenizer(corpus.tokenizer),
+                corpus.segments,
+                corpus.length,
                 out,
                 workers=self.workers,
             )
         return out
 
-    def part(self, share: int) -> Path:
-        """One of so many documents, none of those that the whole text keeps for validation."""
-        out = self.folder / "text" / f"1of{share}.txt"
+    def subsampled_text(self, subsample: int) -> Path:
+        """A file with one of every `subsample` documents, without the validation documents of
+        the whole text."""
+        out = self.folder / "text" / f"1of{subsample}.txt"
         if not out.exists():
-            read = enumerate(documents.read_documents(self.text))
-            training = (d for i, d in read if splits.split_name(i, splits.NUM_FOLDS) == "train")
-            chosen = itertools.islice(training, 0, None, share)
+            folds = splits.NUM_FOLDS
+            training = (
+                document
+                for i, document in enumerate(documents.read_documents(self.text))
+                if splits.split_name(i, folds) == "train"
+            )
+            chosen = itertools.islice(training, 0, None, subsample)
             out.parent.mkdir(parents=True, exist_ok=True)
             io.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")
         return out
 
-    def given(self) -> Path:
-        """The folder with a folder for each task."""
-        if self.tasks is not None:
-            return self.tasks
-        out = self.folder / "made"
+    def tasks_folder(self) -> Path:
+        """The folder that has a folder for each task."""
+        if self.user_tasks is not None:
+            return self.user_tasks
+        out = self.folder / "synthetic"
         if not out.exists():
-            with io.atomic_dir(out) as new:
-                made.write(self.text, new)
+            with io.atomic_dir(out) as folder:
+                synthetic_tasks.write_tasks(self.text, folder)
         return out
 
-    def names(self) -> list[str]:
-        """The tasks whose mean is taken: those of the scale that are given; else all."""
-        there = sorted(
+    def task_names(self) -> list[str]:
+        """The tasks that are averaged: the preset's, as far as they exist; else all."""
+        names = sorted(
             p.name
-            for p in self.given().iterdir()
-            if (p / "train.jsonl").is_file() and p.name != ANSWERS
+            for p in self.tasks_folder().iterdir()
+            if (p / "train.jsonl").is_file() and p.name != QA
         )
-        chosen = [n for n in self.scale.tasks if n in there] or there
-        if not chosen:
+        if not names:
             raise ValueError(
-                f"{self.given()} holds no tasks: expected folders with train.jsonl and dev.jsonl"
+                f"{self.tasks_folder()} has no tasks: expected folders with train.jsonl and "
+                "dev.jsonl"
             )
-        return chosen
+        return [n for n in self.preset.tasks if n in names] or names
 
     def task(self, name: str) -> Path:
-        """A task's rows, as many as the scale takes: `dev` is what is scored, the given test rows
-        where there are some, else the given dev rows."""
+        """The folder of a task's rows, as many as the preset takes. Scores are on `dev`: the
+        given test rows if they have labels, else the given dev rows."""
         out = self.folder / "tasks" / name
         if not out.exists():
-            source = self.given() / name
-            with io.atomic_dir(out) as new:
-                if name == ANSWERS:
-                    questions(source, new, self.scale)
-                else:
-                    rows(source, new, self.scale)
+            write = sample_questions if name == QA else sample_rows
+            with io.atomic_dir(out) as folder:
+                write(self.tasks_folder() / name, folder, self.preset)
         return out
 
-    def kind(self, name: str) -> TaskType:
-        if name == ANSWERS:
+    def task_type(self, name: str) -> TaskType:
+        if name == QA:
             return "qa"
-        first = next(_lines(self.given() / name / "train.jsonl"))
-        if "tokens" in first:
+        row = next(_read_rows(self.tasks_folder() / name / "train.jsonl"))
+        if "tokens" in row:
             return "tagging"
-        if "options" in first:
+        if "options" in row:
             return "choice"
-        return "regression" if isinstance(first["label"], float) else "classification"
+        return "regression" if isinstance(row["label"], float) else "classification"
 
 
-def rows(source: Path, out: Path, scale: Preset) -> None:
-    """Rows that are not too long, drawn by their place, in their order."""
+def sample_rows(source: Path, out: Path, preset: Preset) -> None:
+    """Write a fixed sample of the rows that are not too long, in their order."""
+    max_words = preset.max_words[0]
     test = source / "test.jsonl"
-    files = {"train": source / "train.jsonl", "dev": test if _has_labels(test) else None}
-    files["dev"] = files["dev"] or source / "dev.jsonl"
-    sizes = {"train": scale.train_rows, "dev": scale.test_rows}
-    known: set[Any] = set()
-    for split, file in files.items():
-        short = [r for r in _lines(file) if _words(r) <= scale.lengths[0]]  # type: ignore[arg-type]
-        if split == "dev":  # a label that the drawn training rows do not have cannot be learned
-            short = [r for r in short if _names(r) <= known]
-        kept = sample(short, sizes[split])
-        if not kept:
-            raise ValueError(
-                f"{file} has no row of at most {scale.lengths[0]} words: give shorter ones"
-            )
-        known |= {name for r in kept for name in _names(r)}
-        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept)
+    files = {
+        "train": (source / "train.jsonl", preset.train_rows),
+        "dev": (test if _has_labels(test) else source / "dev.jsonl", preset.test_rows),
+    }
+    train_labels: set[Any] = set()
+    for split, (file, max_rows) in files.items():
+        rows = [r for r in _read_rows(file) if _count_words(r) <= max_words]
+        if split == "dev":  # a label that the sampled training rows lack cannot be learned
+            rows = [r for r in rows if _label_names(r) <= train_labels]
+        rows = sample(rows, max_rows)
+        if not rows:
+            raise ValueError(f"{file} has no row of at most {max_words} words: add shorter rows")
+        train_labels.update(*map(_label_names, rows))
+        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
         (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def questions(source: Path, out: Path, scale: Preset) -> None:
-    """SQuAD files whose contexts are a window of words with the answer in it; where in it is
-    drawn."""
-    sizes = {"train": scale.train_rows, "dev": scale.test_rows}
-    for split, most in sizes.items():
+def sample_questions(source: Path, out: Path, preset: Preset) -> None:
+    """Write SQuAD files whose contexts are cut to a window of words around the answer."""
+    _, context_words, question_words = preset.max_words
+    for split, max_rows in {"train": preset.train_rows, "dev": preset.test_rows}.items():
         data = json.loads((source / f"{split}.json").read_text(encoding="utf-8"))["data"]
-        every = [
+        questions = [
             (article["title"], paragraph["context"], qa)
             for article in data
             for paragraph in article["paragraphs"]
             for qa in paragraph["qas"]
-            if qa["answers"] and len(qa["question"].split()) <= scale.lengths[2]
+            if qa["answers"] and len(qa["question"].split()) <= question_words
         ]
-        if not every:
+        if not questions:
             raise ValueError(
-                f"{source}/{split}.json has no question of at most {scale.lengths[2]} words with "
-                "an answer: give shorter ones"
+                f"{source}/{split}.json has no question of at most {question_words} words with "
+                "an answer: add shorter questions"
             )
-        cut = [
-            {"title": title, "paragraphs": [window(context, qa, scale.lengths[1])]}
-            for title, context, qa in sample(every, most)
+        articles = [
+            {"title": title, "paragraphs": [cut_context(context, qa, context_words)]}
+            for title, context, qa in sample(questions, max_rows)
         ]
-        text = json.dumps({"version": "1.1", "data": cut}, ensure_ascii=False)
+        text = json.dumps({"version": "1.1", "data": articles}, ensure_ascii=False)
         (out / f"{split}.json").write_text(text, encoding="utf-8")
 
 
-def window(context: str, qa: dict[str, Any], words: int) -> dict[str, Any]:
-    """A paragraph of at most so many words around the first answer, its start drawn by the
-    question's id. Of the other answers those inside stay."""
-    bounds = []
-    at = 0
-    for word in context.split():
-        at = context.index(word, at)
-        bounds.append((at, at + len(word)))
-        at += len(word)
+def cut_context(context: str, qa: dict[str, Any], max_words: int) -> dict[str, Any]:
+    """A paragraph of at most `max_words` words around the first answer. The question's id seeds
+    the window's start. Other answers stay if they are inside."""
+    spans = [word.span() for word in re.finditer(r"\S+", context)]
     answer = qa["answers"][0]
     begin, end = answer["answer_start"], answer["answer_start"] + len(answer["text"])
-    inside = [i for i, (a, b) in enumerate(bounds) if b > begin and a < end]
+    inside = [i for i, (a, b) in enumerate(spans) if b > begin and a < end]
     first, last = inside[0], inside[-1]
-    low, high = max(0, last - words + 1), min(first, max(0, len(bounds) - words))
-    start = random.Random(qa["id"]).randint(min(low, high), max(low, high))
-    start = min(start, first)
-    stop = max(last + 1, min(len(bounds), start + words))
-    left, right = bounds[start][0], bounds[stop - 1][1]
-    kept = [
+    low, high = max(0, last - max_words + 1), min(first, max(0, len(spans) - max_words))
+    start = min(first, random.Random(qa["id"]).randint(min(low, high), max(low, high)))
+    stop = max(last + 1, min(len(spans), start + max_words))
+    left, right = spans[start][0], spans[stop - 1][1]
+    answers = [
         {"text": a["text"], "answer_start": a["answer_start"] - left}
         for a in qa["answers"]
         if left <= a["answer_start"] and a["answer_start"] + len(a["text"]) <= right
     ]
-    asked = {"id": qa["id"], "question": qa["question"], "answers": kept}
-    return {"context": context[left:right], "qas": [asked]}
+    cut_qa = {"id": qa["id"], "question": qa["question"], "answers": answers}
+    return {"context": context[left:right], "qas": [cut_qa]}
 
 
-def sample(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, drawn always alike, in their order."""
-    if len(items) <= most:
+def sample(items: Sequence[Any], max_items: int) -> list[Any]:
+    """A fixed sample of at most `max_items`, in order."""
+    if len(items) <= max_items:
         return list(items)
-    chosen = sorted(random.Random(0).sample(range(len(items)), most))
+    chosen = sorted(random.Random(0).sample(range(len(items)), max_items))
     return [items[i] for i in chosen]
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as f:
-        for line in f:
-            yield json.loads(line)
+        yield from map(json.loads, f)
 
 
 def _has_labels(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    first = next(_lines(file), {})
-    return "label" in first or "tags" in first
+    row = next(_read_rows(file), {}) if file.is_file() else {}
+    return "label" in row or "tags" in row
 
 
-def _names(row: dict[str, Any]) -> set[Any]:
-    """The labels of a row that are names, not measurements."""
+def _label_names(row: dict[str, Any]) -> set[Any]:
+    """A row's labels, without the numbers of a regression."""
     label = row.get("tags", row.get("label"))
     return {n for n in (label if isinstance(label, list) else [label]) if isinstance(n, str | int)}
 
 
-def _words(row: dict[str, Any]) -> int:
+def _count_words(row: dict[str, Any]) -> int:
     if "tokens" in row:
         return len(row["tokens"])
     return len(f"{row['text']} {row.get('text_pair') or ''}".split())

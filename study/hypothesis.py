@@ -1,4 +1,4 @@
-"""What a claim is: arms side by side, what is measured, what decides, and the paper's table."""
+"""What a hypothesis is: variants, metrics, the statements that decide it, the paper's numbers."""
 
 from __future__ import annotations
 
@@ -9,53 +9,64 @@ from study.variants import Variant
 
 @dataclass(frozen=True)
 class ResultRow:
-    """An arm in a claim's table, and the paper's cells for it."""
+    """A variant's row in the result table, with the paper's cells for it."""
 
-    arm: Variant
+    variant: Variant
     label: str
     paper: tuple[str, ...] = ()
-    first: bool = False  # run with all seeds before the claim's other arms
-    many: bool = False  # seeds, so that the spread is known of what the claim measures
+    priority: bool = False  # runs with all seeds before the other variants
+    many_seeds: bool = False  # gives the spread of the hypothesis's metrics over seeds
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement: `better` beats `worse` by more than `margin`.
+    """`better` beats `worse` by more than `margin`.
 
-    A number stands for a constant to beat. A margin below zero means at most so much worse.
+    A number instead of a variant is a constant to beat. A negative margin allows `better` to be
+    worse by at most that much.
     """
 
     text: str
-    better: str | float  # name of an arm
+    better: str | float  # name of a variant
     worse: str | float
-    measure: str
+    metric: str  # or A>B: `better` on metric A against `worse` on metric B
     margin: float = 0.0
-    main: bool = True  # else it does not decide the claim
-    most: bool = False  # it is said of most seeds: they are counted, whatever the differences
-    pairs: bool = False  # it is about what sentence pairs teach: both sides must have learned them
+    by_seed_count: bool = False  # decided by the number of seeds in which it holds
+    needs_pairs: bool = False  # both sides must have learned sentence pairs
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Measures of having begun to learn; an arm without one of them need not have."""
-        return ("gain", "pair_gain") if self.pairs else ("gain",)
+    def metrics(self) -> tuple[str, str]:
+        """The metric of each side."""
+        better, _, worse = self.metric.partition(">")
+        return better, worse or better
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(side for side in (self.better, self.worse) if isinstance(side, str))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Metrics that show whether a variant is above its trivial baseline."""
+        return ("delta", "pair_delta") if self.needs_pairs else ("delta",)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     letter: str
     title: str
-    says: str  # the claim, as the papers make it
-    against: str  # what would count against it
+    claim: str  # as the papers state it
+    refuted_by: str  # what would count against it
     rows: tuple[ResultRow, ...]
-    measures: tuple[str, ...]  # of measures.py, one column each
-    statements: tuple[Statement, ...]
-    columns: tuple[str, ...] = ()  # of the paper's table
-    source: str = ""  # of the paper's table
-    note: str = ""  # what a reader must know beside it
-    many: bool = False  # seeds
-    drawn: tuple[str, ...] = ()  # measures, as dots; metrics of metrics.jsonl, as curves
-    layers: tuple[str, ...] = ()  # tasks whose scores are taken from every layer
+    metrics: tuple[str, ...]  # names in metrics.py, one column each
+    statements: tuple[Statement, ...]  # these decide the hypothesis
+    secondary: tuple[Statement, ...] = ()  # these are only reported
+    paper_columns: tuple[str, ...] = ()
+    paper_source: str = ""
+    note: str = ""
+    many_seeds: bool = False
+    plots: tuple[str, ...] = ()  # metrics, as dots; metrics of metrics.jsonl, as curves
+    probes: tuple[str, ...] = ()  # tasks of linear probes on every layer
 
     @property
-    def arms(self) -> tuple[Variant, ...]:
-        return tuple(row.arm for row in self.rows)
+    def variants(self) -> tuple[Variant, ...]:
+        return tuple(row.variant for row in self.rows)

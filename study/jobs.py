@@ -1,17 +1,16 @@
-"""What there is to do: the runs that the claims need, each once, and what is taken from them."""
+"""The jobs of a study: the runs that hypotheses need, each once, and what is measured on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from bert_jax.config import Masked
 from study.hypothesis import Hypothesis
 from study.presets import Preset
 from study.variants import Corpus, Run, run_of
 
-ANSWERS = "qa"
+QA = "qa"  # the question-answering task, outside the mean over tasks
 
 
 @dataclass(frozen=True)
@@ -19,91 +18,92 @@ class Job:
     """A run, and what is measured on it."""
 
     run: Run
-    tasks: bool = False  # fine-tuned to the study's tasks
-    answers: bool = False  # and to question answering
-    held_out: Corpus | None = None  # whose validation rows it is tested on
-    pairs: tuple[Corpus, ...] = ()  # nsp and sop, whose sentence pairs it is asked for
-    layers: bool = False  # linear models on all layers
-    claims: str = ""  # letters
+    tasks: bool = False  # fine-tune to the study's tasks
+    qa: bool = False  # fine-tune to question answering
+    held_out: Corpus | None = None  # test on the validation rows of this corpus
+    pairs: tuple[Corpus, ...] = ()  # test the pair head on these NSP and SOP corpora
+    probes: bool = False  # linear probes on all layers
+    hypotheses: str = ""  # letters
+
+    @property
+    def steps(self) -> int:
+        return self.run.experiment.run.steps
 
 
-class Estimate(NamedTuple):
-    runs: int
-    seconds: float
-    published: float
-    sparse: float
+def list_jobs(hypotheses: Sequence[Hypothesis], preset: Preset) -> list[Job]:
+    """Jobs in the order of execution: by hypothesis, priority variants first, seed by seed."""
+    jobs: dict[str, Job] = {}
+    # Every seed of these variants gets the measurement, whichever hypothesis adds the run:
+    # the spread over seeds needs it.
+    held_out, pairs = (
+        {v.name for h in hypotheses if metric in h.metrics for v in h.variants}
+        for metric in ("mlm", "sop")
+    )
+    for hypothesis in hypotheses:
+        for priority in (True, False):
+            for seed in range(max(preset.many_seeds, preset.few_seeds)):
+                for row in hypothesis.rows:
+                    many = hypothesis.many_seeds or row.many_seeds
+                    seeds = preset.many_seeds if many else preset.few_seeds
+                    if row.priority != priority or seed >= seeds:
+                        continue
+                    run = run_of(row.variant, preset, seed)
+                    jobs[run.name] = _job(
+                        run,
+                        jobs.get(run.name),
+                        hypothesis,
+                        row.variant.name in held_out,
+                        row.variant.name in pairs,
+                    )
+    return list(jobs.values())
 
 
-def work(claims: Sequence[Hypothesis], scale: Preset) -> list[Job]:
-    """In the order of doing: claim by claim, the arms that matter most first, seed by seed."""
-    found: dict[str, Job] = {}
-    # these of every seed that is run, whichever claim asks for it: the spread is theirs
-    tested = {
-        measure: {a.name for c in claims if measure in c.measures for a in c.arms}
-        for measure in ("mlm", "sop")
-    }
-    for claim in claims:
-        for first in (True, False):
-            for seed in range(max(scale.many, scale.few)):
-                for row in claim.rows:
-                    seeds = scale.many if claim.many or row.many else scale.few
-                    if row.first == first and seed < seeds:
-                        asked = {m for m, arms in tested.items() if row.arm.name in arms}
-                        _add(found, claim, run_of(row.arm, scale, seed), asked)
-    return list(found.values())
-
-
-def _add(found: dict[str, Job], claim: Hypothesis, run: Run, tested: set[str]) -> None:
-    """With what one more claim asks of a run."""
-    before = found.get(run.name, Job(run))
-    measured = claim.measures
+def _job(run: Run, known: Job | None, hypothesis: Hypothesis, held_out: bool, pairs: bool) -> Job:
+    """The job of a run, with everything that one more hypothesis needs."""
+    known = known or Job(run)
     objective = run.experiment.objective
-    pair = isinstance(objective, Masked) and objective.sentence_pair
-    whole = run.corpus._replace(share=1)
-    found[run.name] = Job(
+    has_pairs = isinstance(objective, Masked) and objective.sentence_pair
+    corpus = run.corpus._replace(subsample=1)
+    pair_corpora = tuple(corpus._replace(segments=s) for s in ("nsp", "sop"))
+    return Job(
         run,
-        tasks=before.tasks or "tasks" in measured,
-        answers=before.answers or "qa" in measured,
-        held_out=whole if "mlm" in tested else None,
-        pairs=tuple(whole._replace(segments=s) for s in ("nsp", "sop"))
-        if pair and "sop" in tested
-        else (),
-        layers=before.layers or bool(claim.layers),
-        claims="".join(sorted({*before.claims, claim.letter})),
+        tasks=known.tasks or "tasks" in hypothesis.metrics,
+        qa=known.qa or "qa" in hypothesis.metrics,
+        held_out=corpus if held_out else None,
+        pairs=pair_corpora if has_pairs and pairs else (),
+        probes=known.probes or bool(hypothesis.probes),
+        hypotheses="".join(sorted({*known.hypotheses, hypothesis.letter})),
     )
 
 
-def estimate(works: Sequence[Job], scale: Preset, processes: int = 1) -> Estimate:
-    costs = [w.run.cost for w in works]
-    seconds = sum(seconds_of(w, scale) for w in works) / processes
-    return Estimate(
-        len(works), seconds, sum(c.published for c in costs), sum(c.sparse for c in costs)
-    )
+def estimate_seconds(job: Job, preset: Preset) -> float:
+    """A rough estimate of a job's seconds on one process."""
+    # linear probes on every word and layer take as long as five fine-tunings, a test a third
+    tunings = len(preset.tasks) * job.tasks + job.qa + 5 * job.probes
+    tests = (job.held_out is not None) + len(job.pairs)
+    steps = job.run.cost.products / preset.flops_per_second
+    return steps + preset.run_overhead + preset.tune_seconds * (tunings + tests / 3)
 
 
-def seconds_of(one: Job, scale: Preset) -> float:
-    """A guess: products at the scale's speed, and so much beside them."""
-    # linear models on the features of every word and layer take as long as five fine-tunings
-    tunes = len(scale.tasks) * one.tasks + one.answers + 5 * one.layers
-    small = (one.held_out is not None) + len(one.pairs)
-    steps, beside = one.run.cost.products / scale.speed, tunes + small / 3
-    return steps + scale.seconds[0] + scale.seconds[1] * beside
-
-
-def table(works: Sequence[Job], scale: Preset, processes: int = 1) -> str:
+def format_jobs(jobs: Sequence[Job], preset: Preset, processes: int = 1) -> str:
     """A line for each run, and the sum."""
-    head = f"{'run':<36} {'claims':<8} {'rows':<26} {'steps':>6} {'batch':>5} "
-    lines = [head + f"{'FLOPs':>9} {'look-up 0':>9} {'seconds':>7}"]
-    for w in works:
-        cost, run = w.run.cost, w.run.experiment
+    lines = [
+        f"{'run':<36} {'hypotheses':<10} {'corpus':<26} {'steps':>6} {'batch':>5} "
+        f"{'FLOPs':>9} {'sparse':>9} {'seconds':>7}"
+    ]
+    for job in jobs:
+        cost, experiment = job.run.cost, job.run.experiment
         lines.append(
-            f"{w.run.name:<36} {w.claims:<8} {w.run.corpus.name:<26} {run.run.steps:>6} "
-            f"{run.data.batch_size:>5} {cost.published:>9.2e} {cost.sparse:>9.2e} "
-            f"{seconds_of(w, scale):>7.0f}"
+            f"{job.run.name:<36} {job.hypotheses:<10} {job.run.corpus.name:<26} "
+            f"{job.steps:>6} {experiment.data.batch_size:>5} {cost.published:>9.2e} "
+            f"{cost.sparse:>9.2e} {estimate_seconds(job, preset):>7.0f}"
         )
-    total = estimate(works, scale, processes)
+    published, sparse = (
+        sum(getattr(job.run.cost, kind) for job in jobs) for kind in ("published", "sparse")
+    )
+    seconds = sum(estimate_seconds(job, preset) for job in jobs) / processes
     lines.append(
-        f"{total.runs} runs, {total.published:.2e} FLOPs as published ({total.sparse:.2e} with "
-        f"look-ups for nothing), about {total.seconds / 60:.0f} minutes"
+        f"{len(jobs)} runs, {published:.2e} FLOPs as published ({sparse:.2e} with sparse "
+        f"look-ups), about {seconds / 60:.0f} minutes"
     )
     return "\n".join(lines)

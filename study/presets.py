@@ -12,42 +12,44 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that the claims leave open.
+    """Everything that the hypotheses leave open.
 
-    `steps` of `batch_size` rows of `length` tokens are the yardstick: what a masked language
-    model of this size is trained for. Runs at equal tokens see as many that are no padding, runs
-    at equal FLOPs cost as much (compute.py).
+    The reference run is a masked language model of this size, trained for `steps` of
+    `batch_size` rows of `length` tokens. Other runs see as many real tokens or cost as many
+    FLOPs (variants.py).
     """
 
     name: str
     encoder: Fields
-    sizes: dict[str, Fields]  # of the encoders that claims call by name
+    sizes: dict[str, Fields]  # encoder fields that variants refer to by name
     vocab_size: int
     length: int
-    qa_length: int  # of the rows of claims about question answering, which need context
+    qa_length: int  # length of rows for question answering, which need context
     batch_size: int
     steps: int
     optim: Optim
-    dtype: str
-    many: int  # seeds of the claims that ask for many
-    few: int  # seeds of the others
-    tasks: tuple[str, ...]  # those whose mean is taken, where the folder of tasks has them
     train_rows: int  # of each task
     test_rows: int
-    probe_rows: int  # of linear models by layer, which see every word of every layer
-    epochs: float
+    probe_rows: int  # of linear probes, which see every word of every layer
     tune_lr: float
-    eval_batches: int
-    speed: float  # model FLOPs a second, for the estimate alone
-    seconds: tuple[float, float] = (14.0, 7.0)  # a run beside its steps, a fine-tuning with them
-    lengths: tuple[int, int, int] = (40, 50, 16)  # most words: of a text, a context, a question
-    text: tuple[str, ...] = field(default=("data/sample.txt",))
-    # Of a corpus's rows the share that is no padding, by its name. Steps follow from it before
-    # there is a corpus; read off the corpora of `text`. What is not here counts as full.
-    filled: dict[str, float] = field(default_factory=dict)
+    flops_per_second: float  # only for the time estimate
+    many_seeds: int = 3  # of hypotheses that ask for many
+    few_seeds: int = 1  # of the others
+    dtype: str = "float32"
+    # the tasks that are averaged, where the folder of tasks has them
+    tasks: tuple[str, ...] = ("question_type", "entailment", "ner")
+    epochs: float = 3.0  # of fine-tuning
+    eval_batches: int = 64
+    run_overhead: float = 14.0  # seconds of a run outside its steps, for the estimate
+    tune_seconds: float = 7.0  # of one fine-tuning, for the estimate
+    max_words: tuple[int, int, int] = (40, 50, 16)  # of a text, a context, a question
+    text: tuple[str, ...] = ("data/sample.txt",)
+    # Share of a corpus's tokens that are not padding, by the corpus's name, measured on `text`.
+    # Numbers of steps follow from it before a corpus exists. A corpus not listed counts as full.
+    fill_ratios: dict[str, float] = field(default_factory=dict)
 
-    def real(self, corpus: str) -> float:
-        return self.filled.get(corpus, 1.0)
+    def fill_ratio(self, corpus: str) -> float:
+        return self.fill_ratios.get(corpus, 1.0)
 
 
 CPU = Preset(
@@ -63,24 +65,19 @@ CPU = Preset(
     qa_length=128,
     batch_size=8,
     steps=2_400,
-    # Small batches and a long warm-up: with 320 steps of 32 rows, at 3e-3 after a tenth of them, 11
-    # of 40 arms never came .02 nat below the loss of word frequencies.
+    # Small batches and a long warm-up. With 320 steps of 32 rows, at 3e-3 after a tenth of them,
+    # 11 of 40 variants never came 0.02 nat below the unigram baseline.
     optim=Optim(
         name="adamw", schedule="roberta", peak_lr=2e-3, warmup_ratio=0.3, b2=0.98, weight_decay=0.01
     ),
-    dtype="float32",
-    many=3,
-    few=1,
-    tasks=("question_type", "entailment", "ner"),
     train_rows=1500,
     test_rows=1000,
     probe_rows=500,
-    epochs=3.0,
     tune_lr=1e-3,
-    eval_batches=64,
-    speed=4.2e10,
-    seconds=(20.0, 15.0),
-    filled={
+    flops_per_second=4.2e10,
+    run_overhead=20.0,
+    tune_seconds=15.0,
+    fill_ratios={
         "wordpiece-nsp-64": 0.986,
         "wordpiece-sop-64": 0.983,
         "wordpiece-electra-64": 0.985,
@@ -93,8 +90,8 @@ CPU = Preset(
     },
 )
 
-# The first minutes of an ELECTRA-small: its encoder, rows and batch; fewer steps. The sample text
-# is too little for its vocabulary: it wants a --text.
+# The first minutes of an ELECTRA-small: its encoder, rows and batch with fewer steps. The sample
+# text is too small for its vocabulary, so pass --text.
 GPU = Preset(
     name="gpu",
     encoder=dict(
@@ -117,19 +114,16 @@ GPU = Preset(
     steps=4_000,
     optim=Optim(name="bert_adam", schedule="electra", peak_lr=5e-4, warmup_ratio=0.1),
     dtype="bfloat16",
-    many=3,
-    few=3,
-    tasks=("question_type", "entailment", "ner"),
+    few_seeds=3,
     train_rows=5_000,
     test_rows=2_000,
     probe_rows=2_000,
-    epochs=3.0,
     tune_lr=3e-4,
-    eval_batches=64,
-    speed=8e13,
-    seconds=(40.0, 20.0),
-    lengths=(100, 150, 30),
-    filled={  # of the sample text by 24,000 pieces, unigram 13,000: it allows no more
+    flops_per_second=8e13,
+    run_overhead=40.0,
+    tune_seconds=20.0,
+    max_words=(100, 150, 30),
+    fill_ratios={  # of the sample text with 24,000 pieces, unigram 13,000: it allows no more
         "wordpiece-nsp-128": 0.948,
         "wordpiece-sop-128": 0.940,
         "wordpiece-electra-128": 0.971,
@@ -142,7 +136,7 @@ GPU = Preset(
     },
 )
 
-# Whether everything runs: a minute of each kind, for tests and before a long study.
+# Checks that everything runs: for tests, and before a long study.
 SMOKE = Preset(
     name="smoke",
     encoder=dict(layers=2, hidden_size=16, heads=2, dropout=0.0, attention_dropout=0.0),
@@ -157,9 +151,7 @@ SMOKE = Preset(
     batch_size=8,
     steps=8,
     optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-3, warmup_ratio=0.1),
-    dtype="float32",
-    many=2,
-    few=1,
+    many_seeds=2,
     tasks=("question_type", "ner"),
     train_rows=64,
     test_rows=32,
@@ -167,8 +159,8 @@ SMOKE = Preset(
     epochs=1.0,
     tune_lr=1e-3,
     eval_batches=2,
-    speed=1e10,
-    lengths=(12, 12, 20),
+    flops_per_second=1e10,
+    max_words=(12, 12, 20),
 )
 
-PRESETS = {scale.name: scale for scale in (CPU, GPU, SMOKE)}
+PRESETS = {preset.name: preset for preset in (CPU, GPU, SMOKE)}

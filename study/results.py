@@ -1,15 +1,15 @@
-"""Run folders -> the study's store, `study.json`: all that the page is made of, and no more.
+"""Collect the results of a study's run folders in `study.json`: all that the page needs.
 
-made    {scale, date, versions, machine, text, tasks}
-runs    [{name, arm, seed, claims, wanted: [task], steps, rows, tokens, epochs, parameters,
-          flops: {published, sparse}, speed, seconds, last: {eval_metric: value},
-          curve: {metric: [[step, value], ...]},         from metrics.jsonl
-          gain, pair_gain: nat that a loss was, at best, below that of frequencies,
-          tasks: {task: {value, metric, rows, ...}},      from results.json
-          held_out, pairs, layers: {what: [score, ...], what_rows}}, ...]
-failed  [{run, step, error}, ...]                        of runs that still lack something
+metadata  {scale, date, versions, machine, text, tasks, ...}
+runs      [{name, variant, seed, hypotheses, expected_tasks: [task],
+            steps, rows, tokens, epochs, parameters, flops: {published, sparse}, speed, seconds,
+            last: {eval_metric: value}, curves: {metric: [[step, value], ...]},  (metrics.jsonl)
+            delta, pair_delta: nat that a loss was, at best, below its trivial baseline,
+            tasks: {task: {value, metric, rows, ...}},                           (results.json)
+            held_out, pairs, layers: {probe: [score, ...], probe_rows}}, ...]
+failed    [{run, step, error}, ...] of runs that still lack something
 
-`tokens`, and so FLOPs and speed, leave padding out; `rows` of a score are those it is the mean of.
+`tokens`, FLOPs and speed exclude padding. `rows` of a score is the number of scored rows.
 """
 
 from __future__ import annotations
@@ -28,172 +28,183 @@ from typing import Any
 import jax
 
 from bert_jax.perf import param_table
-from bert_jax.tasks import results
+from bert_jax.tasks import results as task_results
 from bert_jax.training import metrics_writer
-from bert_jax.utils import metrics_log
-from study.compute import Cost
+from bert_jax.utils import io, metrics_log
 from study.jobs import Job
 from study.metrics import Record
-from study.runner import Study, finished
+from study.runner import Study
+from study.variants import Cost
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-CURVES = ("mlm_loss", "rtd_loss", "rtd_recall", "pair_loss", "sbo_loss", "loss")
-SCORED = ("eval_mlm_loss", "eval_rtd_loss", "eval_rtd_auc", "eval_mlm_accuracy", "eval_pair_loss")
-HEADS = ("mlm", "pooler", "pair", "sbo", "rtd", "generator")  # of no use to a task
-DIGITS = 6
+EVAL_CURVES = (
+    "eval_mlm_loss", "eval_rtd_loss", "eval_rtd_auc", "eval_mlm_accuracy", "eval_pair_loss",
+)  # fmt: skip
+TRAIN_CURVES = ("mlm_loss", "rtd_loss", "rtd_recall", "pair_loss", "sbo_loss", "loss")
+HEADS = {"mlm", "pooler", "pair", "sbo", "rtd", "generator"}  # not used by a task
+
+Lines = Sequence[dict[str, float]]  # of metrics.jsonl
 
 
-def collect(study: Study, works: Sequence[Job], processes: int = 1) -> dict[str, Any]:
-    """What is there of the works, finished runs alone; so many were done at a time."""
-    found = [record(study, work) for work in works]
-    runs = [r for r in found if r is not None]
-    missing = {work.run.name for work in works if not study.complete(work)}
-    # the last word on each of them: what failed once may have been done since
-    failed = {(f["run"], f["step"]): f["error"] for f in study.failures() if f["run"] in missing}
-    told = [
+def read_results(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"cannot read {file} as the results of a study: {e}") from e
+
+
+def write_results(results: dict[str, Any], file: Path) -> None:
+    """Write one line per run, so that a changed run is a changed line."""
+    runs = ",\n".join(json.dumps(r, sort_keys=True) for r in results["runs"])
+    metadata, failed = (json.dumps(results[key], indent=1) for key in ("metadata", "failed"))
+    io.write_text(file, f'{{"metadata": {metadata},\n"failed": {failed},\n"runs": [\n{runs}\n]}}\n')
+
+
+def collect_results(study: Study, jobs: Sequence[Job], processes: int = 1) -> dict[str, Any]:
+    """The results of all jobs whose run is finished; `processes` ran at a time."""
+    runs = [run_record(study, job) for job in jobs if study.trained(job)]
+    incomplete = {job.run.name for job in jobs if not study.is_complete(job)}
+    # the last error of each step; steps that failed once may have succeeded since
+    errors = {(f["run"], f["step"]): f["error"] for f in study.failures() if f["run"] in incomplete}
+    failed = [
         {"run": run, "step": step, "error": (error.splitlines() or [""])[0][:300]}
-        for (run, step), error in failed.items()
+        for (run, step), error in errors.items()
     ]
-    return {"made": made(study, runs, processes), "failed": told, "runs": runs}
+    return {"metadata": _metadata(study, runs, processes), "failed": failed, "runs": runs}
 
 
-def made(study: Study, runs: Sequence[Record], processes: int) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+def _metadata(study: Study, runs: Sequence[Record], processes: int) -> dict[str, Any]:
     device = jax.devices()[0]
-    on = f"{os.cpu_count()} cores ({platform.machine()})"
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
     if processes > 1:
-        on += f", {processes} runs at a time"
-    given = study.materials.tasks
+        machine += f", {processes} runs at a time"
+    if device.platform != "cpu":
+        machine = f"{device.device_kind}, {machine}"
+    synthetic = study.datasets.user_tasks is None
     return {
-        "scale": study.scale.name,
+        "scale": study.preset.name,
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
-        "versions": versions,
-        "machine": on if device.platform == "cpu" else f"{device.device_kind}, {on}",
-        "text": [Path(name).name for name in study.materials.text],
-        "tasks": study.materials.names() if runs else [],
-        "labelled": "made from the text" if given is None else "labelled by people",
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "machine": machine,
+        "text": [Path(name).name for name in study.datasets.text],
+        "tasks": study.datasets.task_names() if runs else [],
+        "labels": "made from the text" if synthetic else "labeled by people",
     }
 
 
-def record(study: Study, work: Job) -> Record | None:
-    """None: the run is not finished."""
-    folder, run = study.folder(work), work.run
-    steps = run.experiment.run.steps
-    if not finished(folder, steps):
-        return None
+def run_record(study: Study, job: Job) -> Record:
+    folder, run = study.folder(job), job.run
     lines = metrics_log.read_metrics(folder)
-    spent = metrics_log.goodput(folder)
-    corpus = study.materials.folder / "corpora" / run.corpus.name / "corpus.json"
-    prepared = json.loads(corpus.read_text(encoding="utf-8"))["train"]
-    tokens = round(run.rows * prepared["tokens"] / prepared["rows"])
-    cost = Cost.of(run.experiment, run.length, tokens)
-    file = study.out / "measured" / f"{run.name}.json"
-    measured = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    seconds = metrics_log.goodput(folder)
+    corpus = study.datasets.folder / "corpora" / run.corpus.name / "corpus.json"
+    train = json.loads(corpus.read_text(encoding="utf-8"))["train"]
+    tokens = round(run.rows * train["tokens"] / train["rows"])
+    cost = Cost.of(run.experiment, run.corpus.length, tokens)
+    last = next((line for line in reversed(lines) if "eval_loss" in line), {})
+    # training curves only of the five families: they are the reference curves
+    names = (*(TRAIN_CURVES if "i" in job.hypotheses else ()), *EVAL_CURVES)
     return {
         "name": run.name,
-        "arm": run.arm,
+        "variant": run.variant,
         "seed": run.seed,
-        "claims": work.claims,
-        "wanted": study.materials.names() if work.tasks else [],
-        "steps": steps,
+        "hypotheses": job.hypotheses,
+        "expected_tasks": study.datasets.task_names() if job.tasks else [],
+        "steps": job.steps,
         "rows": run.rows,
         "tokens": tokens,
-        "epochs": _short(run.rows / prepared["rows"]),
-        "parameters": parameters(run.experiment),
-        "flops": {"published": _short(cost.published), "sparse": _short(cost.sparse)},
-        "speed": _short(tokens / spent["steps"]) if spent["steps"] else None,
-        "seconds": _short(sum(spent.values()) - spent["wait"]),
-        "last": {k: _short(v) for k, v in _last(lines).items() if k.startswith("eval_")},
-        # of the families all, as a reference; of the others what plots show
-        "curve": {
-            m: c
-            for m in (*(CURVES if "i" in work.claims else ()), *SCORED)
-            if (c := _curve(lines, m))
+        "epochs": _round(run.rows / train["rows"]),
+        "parameters": count_parameters(run.experiment),
+        "flops": {"published": _round(cost.published), "sparse": _round(cost.sparse)},
+        "speed": _round(tokens / seconds["steps"]) if seconds["steps"] else None,
+        "seconds": _round(sum(seconds.values()) - seconds["wait"]),
+        "last": {
+            k: _round(v) for k, v in last.items() if k.startswith("eval_") and math.isfinite(v)
         },
-        "gain": gain(lines),
-        "pair_gain": pair_gain(lines),
-        "tasks": _tasks(study, work),
-        "layers": _layers(study, work),
-        **measured,
+        "curves": {name: curve for name in names if (curve := _curve(lines, name))},
+        "delta": delta(lines),
+        "pair_delta": pair_delta(lines),
+        "tasks": _task_scores(study, job),
+        "layers": _probe_scores(study, job),
+        **study.measured(job),
     }
 
 
-def parameters(experiment: Any) -> int:
-    """Of what a task takes over: embeddings and layers; ELECTRA's discriminator's."""
+def count_parameters(experiment: Any) -> int:
+    """The parameters that fine-tuning uses: embeddings and layers; of ELECTRA, the
+    discriminator's."""
     leaves = param_table.parameter_table(experiment)["parameters"]["leaves"]
-    return sum(leaf["count"] for leaf in leaves if not {*leaf["name"].split("/")} & {*HEADS})
+    return sum(leaf["count"] for leaf in leaves if HEADS.isdisjoint(leaf["name"].split("/")))
 
 
-def gain(lines: Sequence[dict[str, float]]) -> float | None:
-    """By how much the loss fell, at best, below that of answering with frequencies: of words, or
-    of replaced tokens where a discriminator is what tasks take over. On validation text, or in
-    the last tenth of training: masks that never change are learned by heart, and tell little of
-    other text. None: no such losses were logged."""
-    told = [_below(v) for v in lines if "eval_loss" in v]
-    held = [nat for nat in told if nat is not None and math.isfinite(nat)]
-    seen = [v["mlm_loss"] for v in lines if math.isfinite(v.get("mlm_loss", math.nan))]
-    ends = [v for v in lines if "eval_unigram_loss" in v]
-    if ends and seen and not any(f"eval_{x}_loss" in ends[-1] for x in ("rtd", "restored")):
-        late = statistics.mean(seen[-max(1, len(seen) // 10) :])
-        held.append(ends[-1]["eval_unigram_loss"] - late)
-    return _short(max(held)) if held else None
+def delta(lines: Lines) -> float | None:
+    """How far the loss fell, at best, below the trivial baseline (nat).
+
+    The baseline is the unigram loss or, if a discriminator is fine-tuned, the entropy of the
+    share of replaced tokens. The loss is that on validation text or, for masked language models,
+    of the last tenth of training: static masks are memorized and say little about other text.
+    None: no such losses were logged.
+    """
+    deltas = [_eval_delta(line) for line in lines if "eval_loss" in line]
+    deltas = [d for d in deltas if d is not None and math.isfinite(d)]
+    losses = [line["mlm_loss"] for line in lines if math.isfinite(line.get("mlm_loss", math.nan))]
+    evals = [line for line in lines if "eval_unigram_loss" in line]
+    if evals and losses and not {"eval_rtd_loss", "eval_restored_loss"} & set(evals[-1]):
+        last_tenth = losses[-max(1, len(losses) // 10) :]
+        deltas.append(evals[-1]["eval_unigram_loss"] - statistics.mean(last_tenth))
+    return _round(max(deltas)) if deltas else None
 
 
-def pair_gain(lines: Sequence[dict[str, float]]) -> float | None:
-    """The same of sentence pairs, on validation text."""
-    told = [v for v in lines if math.isfinite(v.get("eval_pair_loss", math.nan))]
-    held = [metrics_writer.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in told]
-    return _short(max(held)) if held else None
-
-
-def _below(told: dict[str, float]) -> float | None:
-    """What `gain` is the best of, at one evaluation."""
-    if "eval_rtd_loss" in told:
-        recall, precision = told["eval_rtd_recall"], told["eval_rtd_precision"]
-        # of all errors: replaced tokens that were not found, and originals that were suspected
-        share = (1 - told["eval_rtd_accuracy"]) / (
+def _eval_delta(line: dict[str, float]) -> float | None:
+    """`delta` at one evaluation."""
+    if "eval_rtd_loss" in line:
+        recall, precision = line["eval_rtd_recall"], line["eval_rtd_precision"]
+        # errors are replaced tokens that were missed and originals that were flagged
+        share = (1 - line["eval_rtd_accuracy"]) / (
             1 - recall + (recall * (1 / precision - 1) if precision else 0)
         )
-        return metrics_writer.entropy(share) - told["eval_rtd_loss"]
-    if "eval_unigram_loss" in told:
-        return told["eval_unigram_loss"] - told.get("eval_restored_loss", told["eval_mlm_loss"])
+        return metrics_writer.entropy(share) - line["eval_rtd_loss"]
+    if "eval_unigram_loss" in line:
+        return line["eval_unigram_loss"] - line.get("eval_restored_loss", line["eval_mlm_loss"])
     return None
 
 
-def _last(lines: Sequence[dict[str, float]]) -> dict[str, float]:
-    found = next((line for line in reversed(lines) if "eval_loss" in line), {})
-    return {k: v for k, v in found.items() if math.isfinite(v)}
+def pair_delta(lines: Lines) -> float | None:
+    """`delta` of sentence pairs on validation text; the baseline is the entropy of the classes."""
+    lines = [line for line in lines if math.isfinite(line.get("eval_pair_loss", math.nan))]
+    deltas = [metrics_writer.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in lines]
+    return _round(max(deltas)) if deltas else None
 
 
-def _curve(lines: Sequence[dict[str, float]], metric: str) -> list[list[float]]:
-    held = [line for line in lines if math.isfinite(line.get(metric, math.nan))]
-    return [[int(line["step"]), _short(line[metric])] for line in held]
+def _curve(lines: Lines, metric: str) -> list[list[float]]:
+    lines = [line for line in lines if math.isfinite(line.get(metric, math.nan))]
+    return [[int(line["step"]), _round(line[metric])] for line in lines]
 
 
-def _tasks(study: Study, work: Job) -> dict[str, Any]:
-    found = {}
-    for name in study.tasks_of(work):
-        read = results.read_results(study.tuned(work, name))
-        if read is not None:
-            scores = {k: _short(v) for k, v in read["dev"].items() if k != "loss"}
-            told = (study.tuned(work, name) / "predictions_dev.jsonl").read_bytes()
-            head = {"metric": read["metric"], "value": scores[read["metric"]]}
-            found[name] = {**head, "rows": told.count(b"\n"), **scores}
-    return found
+def _task_scores(study: Study, job: Job) -> dict[str, Any]:
+    scores = {}
+    for name in study.task_names(job):
+        folder = study.tuned_folder(job, name)
+        result = task_results.read_results(folder)
+        if result is not None:
+            dev = {k: _round(v) for k, v in result["dev"].items() if k != "loss"}
+            rows = (folder / "predictions_dev.jsonl").read_bytes().count(b"\n")
+            metric = result["metric"]
+            scores[name] = {"metric": metric, "value": dev[metric], "rows": rows, **dev}
+    return scores
 
 
-def _layers(study: Study, work: Job) -> dict[str, Any]:
-    """What was probed -> its headline metric from the embeddings to the last layer."""
-    found: dict[str, Any] = {}
-    for what, out in study.probed(work).items():
-        if out is not None and (out / "probe.json").exists():
-            told = json.loads((out / "probe.json").read_text(encoding="utf-8"))
-            found[what] = [_short(s["metrics"][told["metric"]]) for s in told["scores"]]
-            found[f"{what}_rows"] = told["rows"]["dev"]
-    return found
+def _probe_scores(study: Study, job: Job) -> dict[str, Any]:
+    """Probe -> the main metric of each layer, embeddings first."""
+    scores: dict[str, Any] = {}
+    for name, folder in study.probe_folders(job).items():
+        if (folder / "probe.json").exists():
+            probe = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+            scores[name] = [_round(s["metrics"][probe["metric"]]) for s in probe["scores"]]
+            scores[f"{name}_rows"] = probe["rows"]["dev"]
+    return scores
 
 
-def _short(value: float) -> float:
-    """As many digits as a page can need, so that the store stays small."""
-    return float(f"{value:.{DIGITS}g}")
+def _round(value: float) -> float:
+    """Six digits are enough for a page and keep the file small."""
+    return float(f"{value:.6g}")

@@ -1,14 +1,13 @@
-"""Does the work, piece by piece: what is done is found in OUT and not done again.
+"""Run a study step by step. Finished steps are found in OUT and not repeated.
 
-OUT/asked.json               the scale and the text: another study wants another folder
-OUT/data/                    see materials.py
-OUT/runs/RUN/                run folders of pretrain
-OUT/tasks/TASK/RUN/          run folders of finetune, with results.json
-OUT/measured/RUN.json        losses on held-out rows, sentence pairs
+OUT/study_config.json        the preset and the text: each study needs its own folder
+OUT/data/                    see datasets.py
+OUT/runs/RUN/                run folders of pre-training
+OUT/tasks/TASK/RUN/          run folders of fine-tuning, with results.json
+OUT/measured/RUN.json        scores on held-out rows and sentence pairs
 OUT/layers/TASK/RUN/         probe.json
-OUT/worker-N.txt             what workers say
-OUT/failed.jsonl             what raised: of a run that cannot be trained nothing else is done, of
-                             others all that can be
+OUT/worker-N.txt             logs of workers
+OUT/failed.jsonl             errors; only a failed pre-training ends the rest of its job
 """
 
 from __future__ import annotations
@@ -37,251 +36,241 @@ from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
 from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import io, metrics_log
-from study import evaluate as exam
-from study import jobs as plan
-from study import worker_pool as together
+from study import evaluate, worker_pool
 from study.datasets import Datasets
 from study.hypotheses import HYPOTHESES
-from study.jobs import ANSWERS, Job
+from study.jobs import QA, Job, list_jobs
 from study.presets import Preset
-from study.stop_request import deadline
+from study.stop_request import StopRequest, stop_request
 
-TRAINING = "training"  # the step that all others need
-PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}
+PRETRAINING = "pre-training"  # the step that all others need
+PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}  # task type, pool
 
 
 class Stopped(Exception):
-    """A signal, or the end of the minutes, came; all is saved."""
+    """A signal arrived or the time limit ended; everything is saved."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A folder, and all that is done in it."""
+    """A study in the folder `out`."""
 
     out: Path
-    scale: Preset
-    materials: Datasets
-    lean: bool = False  # drop the checkpoints of runs that no claim of the scale needs any more
+    preset: Preset
+    datasets: Datasets
+    prune_checkpoints: bool = False  # delete those that no hypothesis of the preset still needs
 
     def run(
-        self, works: Sequence[Job], minutes: float | None = None, processes: int = 1
+        self, jobs: Sequence[Job], minutes: float | None = None, processes: int = 1
     ) -> int | None:
-        """Everything of `works` that is not done, so many at a time; returns the signal that ended
-        it before, 0 where the minutes did. ValueError: the folder is another study's, or in use;
-        text or tasks that nothing can be made of."""
+        """Run all jobs that are not complete, `processes` at a time. Return the signal that
+        stopped the study early, 0 if the time limit did, else None. ValueError: the folder holds
+        another study or is in use; the text or the tasks are unusable."""
         with lock.run_lock(self.out):
-            self._claim()
-            with deadline(minutes) as asked:
-                self.materials.ready(works)
+            self._check_config()
+            with stop_request(minutes) as stop:
+                self.datasets.prepare(jobs)
                 if processes == 1:
-                    self.one_by_one(enumerate(works, 1), len(works), asked)
+                    self.run_jobs(enumerate(jobs, 1), len(jobs), stop)
                 else:
-                    together.run(self, works, processes, asked)
-        return 0 if asked["over"] else asked["signal"] or None
+                    worker_pool.run_workers(self, jobs, processes, stop)
+        return 0 if stop.timed_out else stop.signal or None
 
-    def one_by_one(
-        self, numbered: Iterable[tuple[int, Job]], of: int, asked: dict[str, Any]
-    ) -> None:
-        """Each of the works as it comes, until a signal does."""
-        self._keep_compiled()
-        whole = {work.run.name: work for work in plan.work(HYPOTHESES, self.scale)}
-        for number, work in numbered:
-            self._say(f"{number}/{of} {work.run.name}")
+    def run_jobs(self, jobs: Iterable[tuple[int, Job]], total: int, stop: StopRequest) -> None:
+        """Run (number, job) one by one until a stop request."""
+        self._enable_compilation_cache()
+        all_jobs = {job.run.name: job for job in list_jobs(HYPOTHESES, self.preset)}
+        for number, job in jobs:
+            self._print(f"{number}/{total} {job.run.name}")
             try:
-                if not self.complete(work):
-                    self._work(work, asked)
+                if not self.is_complete(job):
+                    self._run_job(job, stop)
             except Stopped:
                 return
-            # a claim that is asked for later may need more of the run
-            if self.lean and self.complete(whole.get(work.run.name, work)):
-                shutil.rmtree(self.folder(work) / "checkpoints", ignore_errors=True)
+            # hypotheses that were not selected may need more of the run later
+            if self.prune_checkpoints and self.is_complete(all_jobs.get(job.run.name, job)):
+                shutil.rmtree(self.folder(job) / "checkpoints", ignore_errors=True)
 
-    def _keep_compiled(self) -> None:
-        """Seeds and arms share programs, and so do a study and its continuation."""
+    def _enable_compilation_cache(self) -> None:
+        """Seeds, variants and restarts share compiled programs."""
         if jax.config.values["jax_compilation_cache_dir"] is None:
             jax.config.update("jax_compilation_cache_dir", str((self.out / "compiled").resolve()))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-    def _claim(self) -> None:
-        """Every study has a folder of its own."""
-        files = self.materials.text
-        told = hashlib.sha256()
-        for name in documents.expand_sources(files):
-            told.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
-        given = self.materials.tasks
-        sizes = {} if given is None else {p: p.stat().st_size for p in given.glob("*/*.json*")}
-        tasks = sorted(f"{p.parent.name}/{p.name} {size}" for p, size in sizes.items())
-        mine = {
-            "scale": self.scale.name,
-            "text": list(files),
-            "sha256": told.hexdigest(),
-            "tasks": tasks or "made from the text",
+    def _check_config(self) -> None:
+        """Write the study's config, or compare it with the one in the folder."""
+        digest = hashlib.sha256()
+        for name in documents.expand_sources(self.datasets.text):
+            digest.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
+        tasks = self.datasets.user_tasks
+        files = [] if tasks is None else sorted(tasks.glob("*/*.json*"))
+        config = {
+            "scale": self.preset.name,
+            "text": list(self.datasets.text),
+            "sha256": digest.hexdigest(),
+            "tasks": [f"{p.parent.name}/{p.name} {p.stat().st_size}" for p in files],
         }
-        file = self.out / "asked.json"
+        file = self.out / "study_config.json"
         if not file.exists():
-            io.write_text(file, json.dumps(mine, indent=2) + "\n")
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if other := [k for k in ("scale", "sha256", "tasks") if before[k] != mine[k]]:
-            what = {"scale": "scale", "sha256": "text", "tasks": "tasks"}[other[0]]
-            raise ValueError(
-                f"{self.out} holds a study at --scale {before['scale']} of "
-                f"{', '.join(before['text'])} with another --{what}: choose another --out"
-            )
+            io.write_text(file, json.dumps(config, indent=2) + "\n")
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        for key, flag in (("scale", "scale"), ("sha256", "text"), ("tasks", "tasks")):
+            if stored[key] != config[key]:
+                raise ValueError(
+                    f"{self.out} holds a study at --scale {stored['scale']} of "
+                    f"{', '.join(stored['text'])} with another --{flag}: choose another --out"
+                )
 
-    def _work(self, work: Job, asked: dict[str, Any]) -> None:
-        for name, step in self._steps(work):
-            if asked["signal"]:
+    def _run_job(self, job: Job, stop: StopRequest) -> None:
+        for name, step in self._steps(job):
+            if stop.signal:
                 raise Stopped
-            begin, signalled = time.monotonic(), None
+            start, signal = time.monotonic(), None
             try:
-                signalled = step()
-            except (Stopped, KeyboardInterrupt):
-                raise
+                signal = step()
             except Exception as e:
-                self._failed(work, name, e)
-                if name == TRAINING:
+                self._record_failure(job, name, e)
+                if name == PRETRAINING:
                     return
             finally:
-                if time.monotonic() - begin > 1:  # else nothing was compiled
+                if time.monotonic() - start > 1:  # else nothing was compiled
                     jax.clear_caches()
                     gc.collect()
-            if signalled:
-                asked["signal"] = asked["signal"] or signalled
+            if signal:
+                stop.signal = stop.signal or signal
                 raise Stopped
 
-    def complete(self, work: Job) -> bool:
-        """Whether all that is measured on a run is there; its checkpoints may be gone."""
-        found = self.measured(work)
+    def _steps(self, job: Job) -> Iterator[tuple[str, Callable[[], int | None]]]:
+        """(name, function) of the steps that are missing; a function returns a signal or None."""
+        checkpoint = self.folder(job) / "checkpoints" / str(job.steps)
+        if not (self.trained(job) and checkpoint.is_dir()):
+            yield PRETRAINING, lambda: self.pretrain(job)
+        for name in self._missing_measurements(job):
+            yield name, lambda name=name: self.measure(job, name)
+        for name in self.task_names(job):
+            if results.read_results(self.tuned_folder(job, name)) is None:
+                yield name, lambda name=name: self.tune(job, name)
+        for name, out in self.probe_folders(job).items():
+            if not out.exists():
+                yield f"probe: {name}", lambda name=name, out=out: self.probe(job, name, out)
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether all of the job's results exist; its checkpoints may be deleted."""
         return (
-            finished(self.folder(work), work.run.experiment.run.steps)
-            and (work.held_out is None or "held_out" in found)
-            and (not work.pairs or "pairs" in found)
+            self.trained(job)
+            and not self._missing_measurements(job)
             and all(
-                results.read_results(self.tuned(work, n)) is not None for n in self.tasks_of(work)
+                results.read_results(self.tuned_folder(job, name)) is not None
+                for name in self.task_names(job)
             )
-            and all(out is None or out.exists() for out in self.probed(work).values())
+            and all(out.exists() for out in self.probe_folders(job).values())
         )
 
-    def tasks_of(self, work: Job) -> list[str]:
-        return [*(self.materials.names() if work.tasks else []), *([ANSWERS] * work.answers)]
+    def trained(self, job: Job) -> bool:
+        """Whether the run has logged its last step."""
+        if not (self.folder(job) / "metrics.jsonl").is_file():
+            return False
+        lines = metrics_log.read_metrics(self.folder(job))
+        return bool(lines) and lines[-1]["step"] >= job.steps
 
-    def tuned(self, work: Job, name: str) -> Path:
-        return self.out / "tasks" / name / work.run.name
+    def folder(self, job: Job) -> Path:
+        return self.out / "runs" / job.run.name
 
-    def probed(self, work: Job) -> dict[str, Path | None]:
-        """Where the layers' scores go; None: no task is of this kind."""
-        found: dict[str, Path | None] = {}
-        for what, (kind, _) in PROBES.items() if work.layers else ():
-            names = [n for n in self.materials.names() if self.materials.kind(n) == kind]
-            found[what] = self.out / "layers" / names[0] / work.run.name if names else None
-        return found
+    def task_names(self, job: Job) -> list[str]:
+        return [*(self.datasets.task_names() if job.tasks else []), *([QA] * job.qa)]
 
-    def _steps(self, work: Job) -> Iterator[tuple[str, Callable[[], int | None]]]:
-        yield TRAINING, lambda: self.train(work)
-        for name, asked in (("held_out", work.held_out), ("pairs", work.pairs)):
-            if asked:
-                yield name, lambda name=name: self.measure(work, name)
-        for name in self.tasks_of(work):
-            yield name, lambda name=name: self.tune(work, name)
-        for what, out in self.probed(work).items():
-            if out is not None and not out.exists():
-                yield f"layers: {what}", lambda what=what, out=out: self.layers(work, what, out)
+    def tuned_folder(self, job: Job, name: str) -> Path:
+        return self.out / "tasks" / name / job.run.name
 
-    def folder(self, work: Job) -> Path:
-        return self.out / "runs" / work.run.name
+    def probe_folders(self, job: Job) -> dict[str, Path]:
+        """The folders of the probes that have a task of their type."""
+        folders: dict[str, Path] = {}
+        for name, (task_type, _) in PROBES.items() if job.probes else ():
+            for task in self.datasets.task_names():
+                if self.datasets.task_type(task) == task_type:
+                    folders.setdefault(name, self.out / "layers" / task / job.run.name)
+        return folders
 
-    def train(self, work: Job) -> int | None:
-        run = work.run.experiment
-        folder = self.folder(work)
-        done = folder.is_dir() and newest(folder) >= run.run.steps
-        if done:
-            return None
-        path = str(self.materials.corpus(work.run.corpus))
-        return pretrain(replace(run, run=dict(dir=str(folder)), data=dict(path=path)))
+    def pretrain(self, job: Job) -> int | None:
+        path = str(self.datasets.corpus(job.run.corpus))
+        run = dict(dir=str(self.folder(job)))
+        return pretrain(replace(job.run.experiment, run=run, data=dict(path=path)))
 
-    def measured(self, work: Job) -> dict[str, Any]:
-        """What is neither a task nor in the run's own log."""
-        file = self.out / "measured" / f"{work.run.name}.json"
+    def measured(self, job: Job) -> dict[str, Any]:
+        """Scores on held-out rows and sentence pairs."""
+        file = self.out / "measured" / f"{job.run.name}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
-    def measure(self, work: Job, name: str) -> None:
-        if name in (found := self.measured(work)):
-            return
-        run, rows = self.folder(work), 4 * self.scale.eval_batches * self.scale.batch_size
-        if name == "held_out":
-            assert work.held_out is not None
-            found[name] = exam.held_out(run, self.materials.corpus(work.held_out), rows)
-        else:
-            nsp, sop = map(self.materials.corpus, work.pairs)
-            found[name] = exam.pairs(run, nsp, sop, rows)
-        file = self.out / "measured" / f"{work.run.name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        io.write_text(file, json.dumps(found, indent=2) + "\n")
+    def _missing_measurements(self, job: Job) -> list[str]:
+        measured = self.measured(job)
+        return [n for n in ("held_out", "pairs") if getattr(job, n) and n not in measured]
 
-    def tune(self, work: Job, name: str) -> int | None:
-        """One recipe and one head for all models: a dense layer on the first token's features."""
-        folder = self.tuned(work, name)
-        if results.read_results(folder) is not None:
-            return None
-        kind, path = self.materials.kind(name), str(self.materials.task(name))
-        scale = self.scale
-        head = Supervised(task=kind, head="first")
-        plain = replace(
+    def measure(self, job: Job, name: str) -> None:
+        run, measured = self.folder(job), self.measured(job)
+        max_rows = 4 * self.preset.eval_batches * self.preset.batch_size
+        if name == "held_out":
+            assert job.held_out is not None
+            corpus = self.datasets.corpus(job.held_out)
+            measured[name] = evaluate.held_out_scores(run, corpus, max_rows)
+        else:
+            nsp, sop = map(self.datasets.corpus, job.pairs)
+            measured[name] = evaluate.pair_accuracies(run, nsp, sop, max_rows)
+        file = self.out / "measured" / f"{job.run.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        io.write_text(file, json.dumps(measured, indent=2) + "\n")
+
+    def tune(self, job: Job, name: str) -> int | None:
+        """Fine-tune. All models share one recipe and one head: a dense layer on the first
+        token's features."""
+        folder = self.tuned_folder(job, name)
+        task_type, path = self.datasets.task_type(name), str(self.datasets.task(name))
+        config = replace(
             FINETUNE,
-            objective=head,
-            optim=dict(peak_lr=scale.tune_lr),
-            run=dict(epochs=scale.epochs, evals_per_epoch=None, log_every=20, max_to_keep=1),
+            objective=Supervised(task=task_type, head="first"),
+            optim=dict(peak_lr=self.preset.tune_lr),
+            run=dict(epochs=self.preset.epochs, evals_per_epoch=None, log_every=20, max_to_keep=1),
         )
 
-        def change(asked: Experiment) -> Experiment:
+        def fill_in(config: Experiment) -> Experiment:
             run = dict(
-                dir=str(folder), init=str(self.folder(work)), seed=work.run.seed, dtype=scale.dtype
+                dir=str(folder),
+                init=str(self.folder(job)),
+                seed=job.run.seed,
+                dtype=self.preset.dtype,
+                eval_every=1 << 20,
             )
-            changed = replace(asked, data=dict(path=path), run=run | dict(eval_every=1 << 20))
-            return replace(changed, objective=dict(task=kind))
+            return replace(config, data=dict(path=path), run=run, objective=dict(task=task_type))
 
-        stopped = finetune(finetune_config.for_model(plain, change))
-        if stopped is None:  # the score is what is wanted; models take room
+        signal = finetune(finetune_config.for_model(config, fill_in))
+        if signal is None:  # only the score is needed, and checkpoints take space
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return stopped
+        return signal
 
-    def layers(self, work: Job, what: str, out: Path) -> None:
-        """Scores of linear models on the features of every layer."""
-        kind, pool = PROBES[what]
-        model = bert_jax.load(self.folder(work))
-        numbers = list(range(model.config.encoder.layers + 1))
-        path = str(self.materials.task(out.parent.name))
-        most = self.scale.probe_rows
-        probe.probe_layers(model, kind, path, out, numbers, (pool,), most, name=work.run.name)  # type: ignore[arg-type]
+    def probe(self, job: Job, name: str, out: Path) -> None:
+        """Score linear models on the features of every layer."""
+        task_type, pool = PROBES[name]
+        model = bert_jax.load(self.folder(job))
+        layers = list(range(model.config.encoder.layers + 1))
+        path = str(self.datasets.task(out.parent.name))
+        max_rows = self.preset.probe_rows
+        probe.probe_layers(
+            model, task_type, path, out, layers, (pool,), max_rows, name=job.run.name
+        )  # type: ignore[arg-type]
 
     def failures(self) -> list[dict[str, Any]]:
-        """What raised, ever, in the order of time."""
+        """All errors so far, in the order of time."""
         file = self.out / "failed.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [json.loads(line) for line in lines]
 
-    def _failed(self, work: Job, step: str, error: Exception) -> None:
-        """What cannot be done of one run does not end the study; the page names it."""
-        told = f"{type(error).__name__}: {error}"
-        line = {"run": work.run.name, "step": step, "error": told, "at": time.time()}
+    def _record_failure(self, job: Job, step: str, error: Exception) -> None:
+        """A failed step does not end the study; the page lists it."""
+        message = f"{type(error).__name__}: {error}"
+        line = {"run": job.run.name, "step": step, "error": message, "at": time.time()}
         with (self.out / "failed.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
         traceback.print_exception(error)
-        self._say(f"{work.run.name}, {step} was passed over: {told}")
+        self._print(f"{job.run.name}: {step} failed and is skipped: {message}")
 
-    def _say(self, line: str) -> None:
-        print(line, file=sys.__stderr__, flush=True)  # of a worker too, whose own is a file
-
-
-def finished(folder: Path, steps: int) -> bool:
-    """Whether a run has logged its last step."""
-    lines = metrics_log.read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-    return bool(lines) and lines[-1]["step"] >= steps
-
-
-def newest(folder: Path) -> int:
-    """The last step in a run's log whose state was saved; 0: none."""
-    lines = metrics_log.read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-    saved = folder / "checkpoints"
-    steps = [int(p.name) for p in saved.iterdir() if p.name.isdigit()] if saved.is_dir() else []
-    return max((s for s in steps if any(line["step"] == s for line in lines)), default=0)
+    def _print(self, line: str) -> None:
+        print(line, file=sys.__stderr__, flush=True)  # a worker's sys.stderr is its log file

@@ -1,4 +1,4 @@
-"""Signals, and the end of the minutes: remembered, for whoever works to look at."""
+"""Remember SIGTERM, SIGINT and the end of the time limit, so that the study stops cleanly."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass
+class StopRequest:
+    signal: int = 0  # 0: none so far
+    timed_out: bool = False  # the signal is the end of the time limit
+
+
 @contextlib.contextmanager
-def deadline(minutes: float | None) -> Iterator[dict[str, Any]]:
-    """Signals are remembered, and so is the end of the minutes, which comes as SIGTERM: a run
-    that is under way catches it itself and saves."""
-    asked: dict[str, Any] = {"signal": 0, "over": False}
+def stop_request(minutes: float | None = None) -> Iterator[StopRequest]:
+    """Yield a `StopRequest` that signals fill in. The end of the minutes arrives as SIGTERM: a
+    run in progress catches it itself and saves. A second signal raises KeyboardInterrupt."""
+    request = StopRequest()
 
     def remember(number: int, _: Any) -> None:
-        if asked["signal"] and not asked["over"]:
-            raise KeyboardInterrupt  # a second one does not wait
-        asked["signal"] = number
+        if request.signal and not request.timed_out:
+            raise KeyboardInterrupt
+        request.signal = number
 
-    def over(*_: Any) -> None:
-        asked["over"] = True
+    def time_out(*_: Any) -> None:
+        request.timed_out = True
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {s: signal.signal(s, remember) for s in (signal.SIGTERM, signal.SIGINT)}
-    alarm = signal.signal(signal.SIGALRM, over)
+    handlers = {signal.SIGTERM: remember, signal.SIGINT: remember, signal.SIGALRM: time_out}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     if minutes is not None:
         signal.setitimer(signal.ITIMER_REAL, max(1.0, 60 * minutes))
     try:
-        yield asked
+        yield request
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

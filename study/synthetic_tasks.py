@@ -1,13 +1,12 @@
-"""Tasks made from text alone, for a study without labelled data.
+"""Make tasks from plain text, for a study without labeled data.
 
-    capitals     tagging          which words of a sentence in small letters were capitalised
-    stops        tagging          after which words a sentence in words alone had what sign
-    same         classification   whether two sentences stand side by side or are of two documents
-    qa           SQuAD 1.1        a sentence whose name is left out; the text before it, where the
-                                  name is the answer
+    capitals     tagging          which words of a lower-cased sentence were capitalized
+    stops        tagging          which punctuation follows each word of two sentences
+    same         classification   are two sentences neighbors, or from two documents?
+    qa           SQuAD 1.1        find the name that is missing in a sentence, in the text before
 
-They ask for little knowledge and are no stand-in for tasks that people labelled, but tell an
-encoder that has learned something from one that has not.
+They need little knowledge and do not replace human-labeled tasks, but they separate an encoder
+that has learned something from one that has not.
 """
 
 from __future__ import annotations
@@ -21,103 +20,105 @@ from typing import Any
 
 from bert_jax.data import documents, splits
 
-ROWS = {"train": 4000, "dev": 1000}  # most of each task
+MAX_ROWS = {"train": 4000, "dev": 1000}  # of each task
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d[\d,.]*\d|\d|[,.;:?!]")
-SIGNS = {",": "comma", ";": "comma", ":": "comma", ".": "stop", "?": "stop", "!": "stop"}
-NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}")  # within a sentence, not at its head
+PUNCTUATION = {",": "comma", ";": "comma", ":": "comma", ".": "stop", "?": "stop", "!": "stop"}
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}")  # inside a sentence, not at its start
 GAP = "____"
-SHORT, LONG = 6, 40  # words of a sentence
+MIN_WORDS, MAX_WORDS = 6, 40  # of a sentence
 
 Row = dict[str, Any]
+Document = Sequence[str]  # sentences
 
 
-def write(text: Sequence[str], out: Path) -> None:
-    """A folder for each task. The documents of dev are those that no model was trained on:
-    prepare keeps them for validation."""
+def write_tasks(text: Sequence[str], out: Path) -> None:
+    """Write a folder for each task. The dev documents are those that `prepare` keeps for
+    validation, so no model was trained on them."""
     read = [
         [s for p in d.paragraphs for s in documents.split_sentences(p)]
         for d in documents.read_documents(text)
     ]
-    parts: dict[str, list[list[str]]] = {"train": [], "dev": []}
-    for number, told in enumerate(read):
-        held_out = splits.split_name(number, min(splits.NUM_FOLDS, len(read))) == "validation"
-        parts["dev" if held_out else "train"].append(told)
-    for name, make in (("capitals", capitals), ("stops", stops), ("same", same)):
-        (out / name).mkdir()
-        for split, told in parts.items():
-            rows = _drawn(make(told), ROWS[split])
+    docs: dict[str, list[Document]] = {"train": [], "dev": []}
+    for number, document in enumerate(read):
+        split = splits.split_name(number, min(splits.NUM_FOLDS, len(read)))
+        docs["dev" if split == "validation" else "train"].append(document)
+    for split, split_docs in docs.items():
+        max_rows = MAX_ROWS[split]
+        for name, make_rows in (("capitals", capitals), ("stops", stops), ("same", same)):
+            rows = _shuffled(make_rows(split_docs), max_rows)
             lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-            (out / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    (out / "qa").mkdir()
-    for split, told in parts.items():
-        asked = _drawn(gaps(told), ROWS[split])
-        data = {"version": "1.1", "data": [{"title": split, "paragraphs": asked}]}
-        (out / "qa" / f"{split}.json").write_text(
-            json.dumps(data, ensure_ascii=False), encoding="utf-8"
-        )
+            _write(out / name / f"{split}.jsonl", lines)
+        paragraphs = _shuffled(gaps(split_docs), max_rows)
+        data = {"version": "1.1", "data": [{"title": split, "paragraphs": paragraphs}]}
+        _write(out / "qa" / f"{split}.json", json.dumps(data, ensure_ascii=False))
 
 
-def capitals(told: Iterable[Sequence[str]]) -> Iterator[Row]:
-    for words in _sentences(told):
-        words = [w for w in words if w not in SIGNS]
+def capitals(docs: Iterable[Document]) -> Iterator[Row]:
+    for words in _tokenized_sentences(docs):
+        words = [w for w in words if w not in PUNCTUATION]
         tags = ["capital" if w[0].isupper() else "small" for w in words]
         yield {"tokens": [w.lower() for w in words], "tags": tags}
 
 
-def stops(told: Iterable[Sequence[str]]) -> Iterator[Row]:
-    """Two sentences in a row, so that not every stop is the last word's."""
-    for document in told:
+def stops(docs: Iterable[Document]) -> Iterator[Row]:
+    """Two sentences per row, so that not only the last word has a stop."""
+    for document in docs:
         pairs = zip(document[::2], document[1::2], strict=False)
-        for words in _sentences([[f"{a} {b}" for a, b in pairs]]):
+        for words in _tokenized_sentences([[f"{a} {b}" for a, b in pairs]]):
             tokens: list[str] = []
             tags: list[str] = []
             for word in words:
-                if word not in SIGNS:
+                if word not in PUNCTUATION:
                     tokens.append(word.lower())
                     tags.append("none")
                 elif tags:
-                    tags[-1] = SIGNS[word]
+                    tags[-1] = PUNCTUATION[word]
             yield {"tokens": tokens, "tags": tags}
 
 
-def same(told: Sequence[Sequence[str]]) -> Iterator[Row]:
+def same(docs: Sequence[Document]) -> Iterator[Row]:
     rng = random.Random(0)
-    for number, document in enumerate(told):
-        others = [i for i in range(len(told)) if i != number and told[i]]
+    for number, document in enumerate(docs):
+        others = [i for i in range(len(docs)) if i != number and docs[i]]
         for first, second in zip(document[::2], document[1::2], strict=False):
-            beside = not others or rng.random() < 0.5
-            if not beside:
-                second = rng.choice(told[rng.choice(others)])
-            label = "beside" if beside else "apart"
+            neighbors = not others or rng.random() < 0.5
+            if not neighbors:
+                second = rng.choice(docs[rng.choice(others)])
+            label = "beside" if neighbors else "apart"
             yield {"text": first, "text_pair": second, "label": label}
 
 
-def gaps(told: Iterable[Sequence[str]]) -> Iterator[Row]:
-    """Paragraphs of SQuAD, each with one question."""
-    for number, document in enumerate(told):
+def gaps(docs: Iterable[Document]) -> Iterator[Row]:
+    """SQuAD paragraphs, each with one question."""
+    for number, document in enumerate(docs):
         for i in range(3, len(document)):
             context = " ".join(document[i - 3 : i])
-            for found in NAME.finditer(document[i]):
-                at = context.find(f" {found[0]}") + 1
-                if at:
-                    question = document[i][: found.start()] + GAP + document[i][found.end() :]
-                    answer = {"text": found[0], "answer_start": at}
-                    asked = {"id": f"{number}-{i}", "question": question, "answers": [answer]}
-                    yield {"context": context, "qas": [asked]}
+            for name in NAME.finditer(document[i]):
+                start = context.find(f" {name[0]}") + 1
+                if start:
+                    question = document[i][: name.start()] + GAP + document[i][name.end() :]
+                    answers = [{"text": name[0], "answer_start": start}]
+                    qa = {"id": f"{number}-{i}", "question": question, "answers": answers}
+                    yield {"context": context, "qas": [qa]}
                     break
 
 
-def _sentences(told: Iterable[Sequence[str]]) -> Iterator[list[str]]:
-    """The words and signs of sentences that are neither short nor long."""
-    for document in told:
+def _tokenized_sentences(docs: Iterable[Document]) -> Iterator[list[str]]:
+    """Words and punctuation of the sentences that are neither short nor long."""
+    for document in docs:
         for sentence in document:
             words = WORD.findall(sentence)
-            if SHORT <= len(words) <= LONG:
+            if MIN_WORDS <= len(words) <= MAX_WORDS:
                 yield words
 
 
-def _drawn(rows: Iterator[Row], most: int) -> list[Row]:
-    """In an order that is always alike, so that the first rows are of all documents."""
-    every = list(rows)
-    random.Random(0).shuffle(every)
-    return every[:most]
+def _shuffled(rows: Iterator[Row], max_rows: int) -> list[Row]:
+    """The first `max_rows` in a fixed random order, so that they come from all documents."""
+    shuffled = list(rows)
+    random.Random(0).shuffle(shuffled)
+    return shuffled[:max_rows]
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What is compared: a family at the study's scale, and the differences that make an arm of it.
+"""What the study compares: variants of a model family, and the pre-training run of each.
 
-Arms that resolve to one config are one run, whichever claims ask for them.
+Variants that resolve to the same config share one run, whichever hypotheses use them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masked, replace
-from study import compute
+from bert_jax.perf import flops
 from study.presets import PRESETS, Preset
 
-Kind = Literal["wordpiece", "unigram", "bpe"]
+TokenizerKind = Literal["wordpiece", "unigram", "bpe"]
 
 
 class Family(NamedTuple):
     base: Experiment
-    tokenizer: Kind
+    tokenizer: TokenizerKind
     segments: str
 
 
@@ -31,7 +31,7 @@ FAMILIES = {
     "roberta": Family(ROBERTA, "bpe", "full"),
     "electra": Family(ELECTRA, "wordpiece", "electra"),
     "spanbert": Family(SPANBERT, "wordpiece", "single"),
-    # ELECTRA's own baseline: its rows and its masks, all of the model a masked language model
+    # ELECTRA's own baseline: its rows and masks, with the whole model as a masked language model
     # (electra, configure_pretraining.py electra_objective=False)
     "mlm": Family(
         replace(BERT, objective=Masked(masking=ELECTRA.objective.masking, sentence_pair=False)),  # type: ignore[union-attr]
@@ -43,48 +43,68 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One side of a comparison, as a difference from a family."""
+    """One side of a comparison: a family with changes."""
 
-    name: str  # of its runs: letters, digits and underscores
+    name: str  # prefix of its runs: letters, digits and underscores
     family: str
-    changes: dict[str, Any] = field(default_factory=dict)  # laid over the family's config
-    size: str | None = None  # one of the scale's `sizes`
+    changes: dict[str, Any] = field(default_factory=dict)  # applied to the family's config
+    size: str | None = None  # one of the preset's `sizes`
     segments: str | None = None  # None: the family's
-    tokenizer: Kind | None = None
-    share: int = 1  # one of so many documents of the training text
-    long: bool = False  # rows of the scale's `qa_length`
-    batch: float = 1.0  # times the scale's batch; the rate goes with its root
-    equal: Literal["tokens", "flops"] = "tokens"  # to the yardstick
+    tokenizer: TokenizerKind | None = None
+    subsample: int = 1  # train on one of this many documents
+    long_rows: bool = False  # rows of the preset's `qa_length`
+    batch_factor: float = 1.0  # times the preset's batch; the rate scales with its square root
+    equal: Literal["tokens", "flops"] = "tokens"  # what equals the reference run's
 
 
 class Corpus(NamedTuple):
-    """What rows are made of; its name is that of its folder."""
+    """What a prepared corpus is made from; `name` is its folder's."""
 
-    tokenizer: Kind
+    tokenizer: TokenizerKind
     segments: str
     length: int
-    share: int = 1
+    subsample: int = 1
 
     @property
-    def whole(self) -> str:
+    def full_name(self) -> str:
         """The name of the corpus of all documents."""
         return f"{self.tokenizer}-{self.segments}-{self.length}"
 
     @property
     def name(self) -> str:
-        return self.whole + (f"-1of{self.share}" if self.share > 1 else "")
+        return self.full_name + (f"-1of{self.subsample}" if self.subsample > 1 else "")
+
+
+class Cost(NamedTuple):
+    """FLOPs of a whole run, by the formula of ELECTRA's efficiency claims (perf/flops.py).
+
+    `published` and `sparse` count real tokens: padding teaches nothing.
+    """
+
+    published: float  # embedding look-ups counted as matrix products, as in the paper
+    sparse: float  # look-ups cost nothing, as in these models: what is held equal
+    products: float  # matrix products alone, padding included: for time estimates
+
+    @staticmethod
+    def of(experiment: Experiment, length: int, tokens: float) -> Cost:
+        """The cost of rows of `length` that together have `tokens` real tokens."""
+        positions = experiment.run.steps * experiment.data.batch_size * length
+        return Cost(
+            flops.published(experiment, length) * tokens,
+            flops.published(experiment, length, "sparse") * tokens,
+            flops.model(experiment, length) * positions,
+        )
 
 
 class Run(NamedTuple):
-    """A pre-training: its folder's name, what it reads, and its config without paths."""
+    """A pre-training run: its folder's name, its corpus, and its config without paths."""
 
     name: str
-    arm: str
+    variant: str
     seed: int
     corpus: Corpus
     experiment: Experiment
-    length: int
-    filled: float  # share of its rows that is no padding, as the scale expects it
+    fill_ratio: float  # expected share of the corpus's tokens that are not padding
 
     @property
     def rows(self) -> int:
@@ -92,113 +112,107 @@ class Run(NamedTuple):
 
     @property
     def tokens(self) -> float:
-        """That are no padding."""
-        return self.rows * self.length * self.filled
+        """Real tokens, without padding."""
+        return self.rows * self.corpus.length * self.fill_ratio
 
     @property
-    def cost(self) -> compute.Cost:
-        return compute.Cost.of(self.experiment, self.length, self.tokens)
+    def cost(self) -> Cost:
+        return Cost.of(self.experiment, self.corpus.length, self.tokens)
 
 
-def corpus_of(arm: Variant, scale: Preset) -> Corpus:
-    family = FAMILIES[arm.family]
+def corpus_of(variant: Variant, preset: Preset) -> Corpus:
+    family = FAMILIES[variant.family]
     return Corpus(
-        arm.tokenizer or family.tokenizer,
-        arm.segments or family.segments,
-        scale.qa_length if arm.long else scale.length,
-        arm.share,
+        variant.tokenizer or family.tokenizer,
+        variant.segments or family.segments,
+        preset.qa_length if variant.long_rows else preset.length,
+        variant.subsample,
     )
 
 
-def run_of(arm: Variant, scale: Preset, seed: int) -> Run:
-    """The run of an arm with a seed. Its name holds a hash of all that decides its result but
-    the text."""
-    corpus = corpus_of(arm, scale)
-    experiment = _shaped(arm, scale, corpus.length)
-    steps = _steps(arm, scale, experiment)
-    every = max(1, steps // 5)
-    scored = scale.eval_batches * scale.batch_size  # rows of any batch
+def run_of(variant: Variant, preset: Preset, seed: int) -> Run:
+    """The run of a variant with a seed. The name ends in a hash of everything that decides the
+    result, except the text."""
+    corpus = corpus_of(variant, preset)
+    fill_ratio = preset.fill_ratio(corpus.full_name)
+    experiment = _config(variant, preset, corpus.length)
+    batch_size = experiment.data.batch_size
+    if variant.equal == "flops":
+        tokens = reference_flops(preset) / flops.published(experiment, corpus.length, "sparse")
+    else:
+        tokens = _reference_tokens(preset)
+    steps = round(tokens / (batch_size * corpus.length * fill_ratio))
+    eval_every = max(1, steps // 5)
     experiment = replace(
         experiment,
         run=dict(
             steps=steps,
             seed=seed,
             log_every=max(1, steps // 50),
-            eval_every=every,
-            save_every=max(every, 500),
-            eval_batches=max(1, scored // experiment.data.batch_size),
+            eval_every=eval_every,
+            save_every=max(eval_every, 500),
+            # every batch size is evaluated on the same number of rows
+            eval_batches=max(1, preset.eval_batches * preset.batch_size // batch_size),
             max_to_keep=1,
-            dtype=scale.dtype,
+            dtype=preset.dtype,
             dir="",
         ),
     )
-    told = json.dumps([corpus, said(experiment)], sort_keys=True)
-    mark = hashlib.sha256(told.encode()).hexdigest()[:6]
-    name = f"{arm.name}-s{seed}-{mark}"
-    filled = scale.real(corpus.whole)
-    return Run(name, arm.name, seed, corpus, experiment, corpus.length, filled)
+    identity = json.dumps([corpus, non_default_fields(experiment)], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
+    name = f"{variant.name}-s{seed}-{digest}"
+    return Run(name, variant.name, seed, corpus, experiment, fill_ratio)
 
 
-def _steps(arm: Variant, scale: Preset, experiment: Experiment) -> int:
-    """As many as make the yardstick's tokens, or its FLOPs."""
-    corpus = corpus_of(arm, scale)
-    tokens = _tokens(scale)
-    if arm.equal == "flops":
-        tokens = yardstick(scale) / compute.published(experiment, corpus.length)
-    return round(tokens / (experiment.data.batch_size * corpus.length * scale.real(corpus.whole)))
-
-
-def said(fields: Any) -> dict[str, Any]:
-    """What is not the default of its class: fields that come to the project later, and are left
-    at their defaults, change no name."""
-    plain = type(fields)()
-    out: dict[str, Any] = {"kind": type(fields).__name__}
-    for f in dataclasses.fields(fields):
-        value = getattr(fields, f.name)
+def non_default_fields(config: Any) -> dict[str, Any]:
+    """The fields that differ from their class's defaults. A field that is added to the project
+    later and left at its default changes no run's name."""
+    default = type(config)()
+    values: dict[str, Any] = {"kind": type(config).__name__}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            out[f.name] = said(value)
-        elif value != getattr(plain, f.name):
-            out[f.name] = value
-    return out
+            values[f.name] = non_default_fields(value)
+        elif value != getattr(default, f.name):
+            values[f.name] = value
+    return values
 
 
-YARDSTICK = Variant("mlm", "mlm")
+REFERENCE = Variant("mlm", "mlm")
 
 
-def _tokens(scale: Preset) -> float:
-    """Real tokens that the scale's masked language model sees."""
-    rows = scale.steps * scale.batch_size
-    return rows * scale.length * scale.real(corpus_of(YARDSTICK, scale).whole)
+def _reference_tokens(preset: Preset) -> float:
+    """Real tokens that the preset's masked language model sees."""
+    rows = preset.steps * preset.batch_size
+    return rows * preset.length * preset.fill_ratio(corpus_of(REFERENCE, preset).full_name)
+
+
+def reference_flops(preset: Preset) -> float:
+    """FLOPs of the preset's masked language model: what runs at equal FLOPs spend."""
+    return _reference_flops(preset.name)
 
 
 @cache
-def _yardstick(name: str) -> float:
-    scale = PRESETS[name]
-    experiment = _shaped(YARDSTICK, scale, scale.length)
-    return compute.published(experiment, scale.length) * _tokens(scale)
+def _reference_flops(name: str) -> float:
+    preset = PRESETS[name]
+    experiment = _config(REFERENCE, preset, preset.length)
+    return flops.published(experiment, preset.length, "sparse") * _reference_tokens(preset)
 
 
-def yardstick(scale: Preset) -> float:
-    """FLOPs that runs at equal FLOPs have: those of the scale's masked language model."""
-    return _yardstick(scale.name)
-
-
-def _shaped(arm: Variant, scale: Preset, length: int) -> Experiment:
-    """The family at the scale's size, with the arm's differences."""
-    base = FAMILIES[arm.family].base
-    batch = max(1, round(scale.batch_size * arm.batch * scale.length / length))
-    rate = scale.optim.peak_lr * arm.batch**0.5
-    sized = replace(
-        base,
+def _config(variant: Variant, preset: Preset, length: int) -> Experiment:
+    """The family's config at the preset's size, with the variant's changes."""
+    batch_size = preset.batch_size * variant.batch_factor * preset.length / length
+    config = replace(
+        FAMILIES[variant.family].base,
         encoder=dict(
-            scale.encoder,
+            preset.encoder,
             max_length=length,
-            position_offset=0,  # RoBERTa's two rows that nobody looks up
-            vocab_size=scale.vocab_size,
+            position_offset=0,  # without RoBERTa's two unused rows
+            vocab_size=preset.vocab_size,
         ),
-        data=dict(batch_size=batch, threads=2),
-        optim=replace(scale.optim, peak_lr=rate),
+        data=dict(batch_size=max(1, round(batch_size)), threads=2),
+        optim=replace(preset.optim, peak_lr=preset.optim.peak_lr * variant.batch_factor**0.5),
     )
-    if arm.size is not None:
-        sized = replace(sized, encoder=scale.sizes[arm.size])
-    return replace(sized, **arm.changes)
+    if variant.size is not None:
+        config = replace(config, encoder=preset.sizes[variant.size])
+    return replace(config, **variant.changes)

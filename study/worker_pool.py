@@ -1,6 +1,6 @@
-"""Several works at a time: workers that share out the cores, each taking the next work.
+"""Several jobs at a time: worker processes share the cores, and each takes the next job.
 
-A small model keeps one core busier than two. Each worker's log is OUT/worker-N.txt.
+A small model uses one core better than two. Each worker's log is OUT/worker-N.txt.
 """
 
 from __future__ import annotations
@@ -13,93 +13,90 @@ from contextlib import suppress
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
-from study.stop_request import deadline
+from study.stop_request import StopRequest, stop_request
 
 if TYPE_CHECKING:
     from study.jobs import Job
     from study.runner import Study
 
 
-def run(study: Study, works: Sequence[Job], processes: int, asked: dict[str, Any]) -> None:
-    """All works that are not done, unless `asked` carries a signal before: workers get it as
-    SIGTERM, and save. ChildProcessError: a worker was killed."""
-    _prepare(study, works, asked)
-    context = multiprocessing.get_context("spawn")  # JAX has threads, which no fork survives
+def run_workers(study: Study, jobs: Sequence[Job], processes: int, stop: StopRequest) -> None:
+    """Run all jobs that are not complete. After a stop request the workers get SIGTERM and save.
+    ChildProcessError: a worker was killed."""
+    _prepare_corpora(study, jobs, stop)
+    context = multiprocessing.get_context("spawn")  # JAX has threads, which do not survive a fork
     taken = context.Value("i", 0)
-    cores = _shares(processes)
     workers = [
-        context.Process(target=_worker, args=(study, works, taken, number, cores[number]))
-        for number in range(processes)
+        context.Process(target=_work, args=(study, jobs, taken, number, cores))
+        for number, cores in enumerate(split_cores(processes))
     ]
     for worker in workers:
         worker.start()
-    told = False
+    terminated = False
     try:
         while alive := [w.sentinel for w in workers if w.is_alive()]:
             connection.wait(alive, timeout=0.5)
-            if asked["signal"] and not told:
-                told = True
+            if stop.signal and not terminated:
+                terminated = True
                 for worker in workers:
                     worker.terminate()
     finally:
         for worker in workers:
             worker.kill()  # those that are left after a second signal
             worker.join()
-    lost = [w.exitcode for w in workers if w.exitcode]
-    if lost and not asked["signal"]:
+    failed = [w.exitcode for w in workers if w.exitcode]
+    if failed and not stop.signal:
         raise ChildProcessError(
-            f"a worker ended with status {lost[0]} (see {study.out}/worker-*.txt): the same "
-            "command goes on"
+            f"a worker ended with status {failed[0]} (see {study.out}/worker-*.txt): run the same "
+            "command to continue"
         )
 
 
-def _prepare(study: Study, works: Sequence[Job], asked: dict[str, Any]) -> None:
-    """Corpora, which several workers would make at once. One that cannot be made is not told
-    here, but for each run that wants it."""
-    wanted = {
-        c: None
-        for work in works
-        if not study.complete(work)
-        for c in (work.run.corpus, work.held_out, *work.pairs)
-        if c is not None
-    }
-    for corpus in wanted:
-        if not asked["signal"]:
+def _prepare_corpora(study: Study, jobs: Sequence[Job], stop: StopRequest) -> None:
+    """Prepare corpora before several workers would. Errors are ignored here: each run that needs
+    the corpus reports them."""
+    corpora = dict.fromkeys(
+        corpus
+        for job in jobs
+        if not study.is_complete(job)
+        for corpus in (job.run.corpus, job.held_out, *job.pairs)
+        if corpus is not None
+    )
+    for corpus in corpora:
+        if not stop.signal:
             with suppress(Exception):
-                study.materials.corpus(corpus)
+                study.datasets.corpus(corpus)
 
 
-def _worker(study: Study, works: Sequence[Job], taken: Any, number: int, cores: set[int]) -> None:
-    os.setsid()  # a Ctrl-C goes to the parent alone, which passes it on
+def _work(study: Study, jobs: Sequence[Job], taken: Any, number: int, cores: set[int]) -> None:
+    os.setsid()  # Ctrl-C reaches only the parent, which forwards it
     if cores:
         os.sched_setaffinity(0, cores)
-    with (
-        (study.out / f"worker-{number}.txt").open("a", buffering=1) as sys.stderr,
-        deadline(None) as asked,
-    ):
-        study.one_by_one(_next(works, taken), len(works), asked)
+    log = (study.out / f"worker-{number}.txt").open("a", buffering=1)
+    with log as sys.stderr, stop_request() as stop:
+        study.run_jobs(_next_jobs(jobs, taken), len(jobs), stop)
 
 
-def _next(works: Sequence[Job], taken: Any) -> Iterator[tuple[int, Job]]:
-    """(number from 1, work), of those that no worker has taken yet, while the parent lives."""
+def _next_jobs(jobs: Sequence[Job], taken: Any) -> Iterator[tuple[int, Job]]:
+    """(number from 1, job) of jobs that no worker has taken, while the parent is alive."""
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():
         with taken.get_lock():
-            at = taken.value
+            index = taken.value
             taken.value += 1
-        if at >= len(works):
+        if index >= len(jobs):
             return
-        yield at + 1, works[at]
+        yield index + 1, jobs[index]
 
 
-def cores() -> list[int]:
-    """The numbers of those that are ours; none where the system does not say."""
+def available_cores() -> list[int]:
+    """The numbers of the cores that this process may use; empty if the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def _shares(processes: int) -> list[set[int]]:
-    """Which cores each worker has; empty: any, where that is not ours to say."""
-    mine = cores()
-    if not mine:
+def split_cores(processes: int) -> list[set[int]]:
+    """The cores of each worker; an empty set means any."""
+    cores = available_cores()
+    if not cores:
         return [set()] * processes
-    return [set(mine[i::processes]) or {mine[i % len(mine)]} for i in range(processes)]
+    return [set(cores[i::processes]) or {cores[i % len(cores)]} for i in range(processes)]

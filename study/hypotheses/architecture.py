@@ -1,4 +1,4 @@
-"""(a) shared layers, (i) five families, (j) features by layer, (k) what came after."""
+"""(a) shared layers, (i) five families, (j) features by layer, (k) modern encoders."""
 
 from __future__ import annotations
 
@@ -21,42 +21,34 @@ BOTH = Variant("bert_shared_factorised", "bert", dict(encoder=dict(groups=1)), s
 SHARING = Hypothesis(
     letter="a",
     title="Shared layers and factorised embeddings",
-    says="One set of parameters for all layers and narrow embeddings keep most of the quality "
-    "with a fraction of the parameters, and save no time.",
-    against="The shared, factorised model loses more than 3 points of the mean over tasks.",
+    claim="One set of parameters for all layers, with factorized embeddings, keeps most of the "
+    "quality with a fraction of the parameters, and saves no time.",
+    refuted_by="The shared, factorized model loses more than 3 points of the mean over tasks.",
     rows=(
         ResultRow(BERT, "neither (BERT)", ("108M", "82.3")),
-        ResultRow(FACTORISED, "embeddings factorised", ("89M", "81.6")),
-        ResultRow(SHARED_ATTENTION, "attention shared", ("83M", "81.6")),
-        ResultRow(SHARED_MLP, "MLP shared", ("57M", "79.5")),
-        ResultRow(SHARED, "all of a layer shared", ("31M", "79.8")),
+        ResultRow(FACTORISED, "factorized embeddings", ("89M", "81.6")),
+        ResultRow(SHARED_ATTENTION, "shared attention", ("83M", "81.6")),
+        ResultRow(SHARED_MLP, "shared MLP", ("57M", "79.5")),
+        ResultRow(SHARED, "shared layers", ("31M", "79.8")),
         ResultRow(BOTH, "both (ALBERT's encoder)", ("12M", "80.1")),
     ),
-    measures=("tasks", "mlm", "parameters", "speed"),
+    metrics=("tasks", "mlm", "parameters", "speed"),
     statements=(
+        Statement("both cost at most 3 points", "bert_shared_factorised", "bert", "tasks", -3.0),
+    ),
+    secondary=(
+        Statement("factorizing costs at most 1 point", "bert_factorised", "bert", "tasks", -1),
         Statement(
-            "both together cost at most 3 points", "bert_shared_factorised", "bert", "tasks", -3.0
-        ),
-        Statement(
-            "factorised embeddings cost at most 1 point",
-            "bert_factorised",
-            "bert",
-            "tasks",
-            -1,
-            main=False,
-        ),
-        Statement(
-            "sharing the MLP costs more than sharing attention",
+            "sharing attention beats sharing the MLP",
             "bert_shared_attention",
             "bert_shared_mlp",
             "tasks",
-            main=False,
         ),
     ),
-    columns=("parameters", "mean of 5 tasks"),
-    source="Lan et al. 2020, tables 3 and 4 (ALBERT-base; parameters and the rows of 768-wide "
-    "embeddings from memory)",
-    drawn=("tasks", "parameters"),
+    paper_columns=("parameters", "mean of 5 tasks"),
+    paper_source="Lan et al. 2020, tables 3 and 4 (ALBERT-base; parameters and the rows of "
+    "768-wide embeddings from memory)",
+    plots=("tasks", "parameters"),
 )
 
 
@@ -69,9 +61,10 @@ ELECTRA_ROWS = Variant("electra_rows", "electra")
 FAMILIES_COMPARED = Hypothesis(
     letter="i",
     title="The five families, at equal FLOPs and at equal parameters",
-    says="At equal compute replaced tokens teach more than masked ones; at equal parameters a "
-    "wide model that shares its layers does more than BERT, for several times the compute.",
-    against="ELECTRA is below BERT at equal FLOPs, or the wide ALBERT at equal parameters.",
+    claim="At equal compute, replaced-token detection teaches more than masked language modeling. "
+    "At equal parameters, a wide model with shared layers is better than BERT, at several times "
+    "the compute.",
+    refuted_by="ELECTRA is below BERT at equal FLOPs, or the wide ALBERT at equal parameters.",
     rows=(
         ResultRow(BERT, "BERT", ("110M", "82.2", "84.4")),
         ResultRow(RTD, "ELECTRA, equal FLOPs", ("110M", "85.1", "88.8")),
@@ -81,56 +74,50 @@ FAMILIES_COMPARED = Hypothesis(
         ResultRow(ELECTRA_ROWS, "ELECTRA, equal parameters and tokens"),
         ResultRow(ALBERT_WIDE, "ALBERT, equal parameters and tokens"),
     ),
-    measures=("tasks", "parameters", "flops", "tokens", "speed"),
+    metrics=("tasks", "parameters", "flops", "tokens", "speed"),
     statements=(
         Statement("ELECTRA beats BERT at equal FLOPs", "rtd", "bert", "tasks"),
-        Statement(
-            "ELECTRA beats BERT at equal parameters", "electra_rows", "bert", "tasks", main=False
-        ),
         Statement("a wide ALBERT beats BERT at equal parameters", "albert_wide", "bert", "tasks"),
-        Statement("ALBERT is below BERT at equal FLOPs", "bert", "albert", "tasks", main=False),
     ),
-    columns=("parameters", "GLUE, dev", "MNLI, dev"),
-    source="base models as published. GLUE of BERT and ELECTRA at equal FLOPs: Clark et al. 2020, "
-    "table 1. The rest were not trained alike: Devlin et al. 2019 (from memory), the released "
-    "ELECTRA-Base, the README of ALBERT-base v1, Liu et al. 2019, appendix (the mean is ours)",
-    note="Each family has its own tokenizer, rows, masks and objective; optimiser, batch and rate "
-    "are one for all. The parameters of an ELECTRA are its discriminator's. FLOPs and tokens are "
-    "those of the text: rows of whole sentences (RoBERTa, SpanBERT) have more padding, so there "
-    "are more of them.",
-    many=True,
-    drawn=("tasks", "eval_mlm_loss"),
+    secondary=(
+        Statement("ELECTRA beats BERT at equal parameters", "electra_rows", "bert", "tasks"),
+        Statement("ALBERT is below BERT at equal FLOPs", "bert", "albert", "tasks"),
+    ),
+    paper_columns=("parameters", "GLUE, dev", "MNLI, dev"),
+    paper_source="base models as published. GLUE of BERT and ELECTRA at equal FLOPs: Clark et al. "
+    "2020, table 1. The other models differ in training: Devlin et al. 2019 (from memory), the "
+    "released ELECTRA-Base, the README of ALBERT-base v1, Liu et al. 2019, appendix (the mean is "
+    "ours)",
+    note="Each family has its own tokenizer, rows, masks and objective; all share the optimizer, "
+    "the batch size and the learning rate. ELECTRA's parameters are its discriminator's. FLOPs "
+    "and tokens exclude padding: rows of whole sentences (RoBERTa, SpanBERT) have more padding, "
+    "so there are more rows.",
+    many_seeds=True,
+    plots=("tasks", "eval_mlm_loss"),
 )
 
 LAYERS = Hypothesis(
     letter="j",
     title="Features by layer",
-    says="A linear model on frozen features names entities best from the middle layers, and "
-    "tells texts apart best from the last ones.",
-    against="From BERT, tagging is better on the last layer than on the middle one, or "
-    "classification on the middle one than on the last.",
+    claim="A linear probe on frozen features tags entities best from the middle layers and "
+    "classifies texts best from the last layers.",
+    refuted_by="For BERT, tagging is better on the last layer than on the middle layer, or "
+    "classification is better on the middle layer than on the last.",
     rows=(ResultRow(BERT, "BERT"), ResultRow(RTD, "ELECTRA")),
-    measures=("tagging_middle", "tagging_last", "texts_middle", "texts_last"),
+    metrics=("tagging_middle", "tagging_last", "texts_middle", "texts_last"),
     statements=(
         Statement(
-            "tagging: the middle layer is above the last (BERT)",
-            "bert",
-            "bert",
-            "tagging_middle>tagging_last",
+            "tagging: middle above last layer", "bert", "bert", "tagging_middle>tagging_last"
         ),
         Statement(
-            "classification: the last layer is above the middle one (BERT)",
-            "bert",
-            "bert",
-            "texts_last>texts_middle",
+            "classification: last above middle layer", "bert", "bert", "texts_last>texts_middle"
         ),
     ),
-    source="",
-    note="Middle: the layer half way up, the second of four, whatever the scores: the best of "
-    "several would be picked on the rows that are scored. The papers give no table of linear "
-    "models by layer; the claim is that of Liu et al. 2019 and Tenney et al. 2019 on features.",
-    many=True,
-    layers=("tagging", "texts"),
+    note="The middle layer is the second of four, whatever the scores: the best of several layers "
+    "would be chosen on the scored rows. The papers have no table of linear probes by layer; the "
+    "hypothesis is that of Liu et al. 2019 and Tenney et al. 2019 on features.",
+    many_seeds=True,
+    probes=("tagging", "texts"),
 )
 
 PRE_NORM = dict(pre_norm=True)
@@ -149,23 +136,21 @@ MODERN_ALL = _with("modern", PRE_NORM, ROTARY, GATED, dict(norm="rms", biases=Fa
 
 MODERN = Hypothesis(
     letter="k",
-    title="What came after the five papers",
-    says="Norms in front, rotary positions, gated MLPs, RMS norms and no biases make a better "
-    "masked language model than BERT's encoder at equal FLOPs.",
-    against="The modern encoder's loss on held-out text is above BERT's.",
+    title="Later improvements of the encoder",
+    claim="Pre-norm, rotary positions, gated MLPs, RMS norms and no biases make a better masked "
+    "language model than BERT's encoder at equal FLOPs.",
+    refuted_by="The modern encoder's loss on held-out text is above BERT's.",
     rows=(
         ResultRow(MLM, "BERT's encoder"),
         ResultRow(MODERN_ALL, "all modern options"),
-        ResultRow(_with("modern_pre_norm", PRE_NORM), "norms in front"),
+        ResultRow(_with("modern_pre_norm", PRE_NORM), "pre-norm"),
         ResultRow(_with("modern_rotary", ROTARY), "rotary positions"),
         ResultRow(_with("modern_gated", GATED), "gated MLP"),
     ),
-    measures=("mlm", "tasks", "parameters", "speed"),
-    statements=(
-        Statement("all options together lower the loss", "modern", "mlm", "mlm"),
-        Statement("all options together help the tasks", "modern", "mlm", "tasks", main=False),
-    ),
-    note="The gated MLP is two thirds as wide, so that its three matrices have the parameters of "
-    "two. The five papers have no numbers on these.",
-    drawn=("eval_mlm_loss",),
+    metrics=("mlm", "tasks", "parameters", "speed"),
+    statements=(Statement("all modern options together lower the loss", "modern", "mlm", "mlm"),),
+    secondary=(Statement("all modern options together help the tasks", "modern", "mlm", "tasks"),),
+    note="The gated MLP is two thirds as wide, so that its three matrices have as many parameters "
+    "as two. The five papers have no numbers on these options.",
+    plots=("eval_mlm_loss",),
 )

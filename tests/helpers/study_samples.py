@@ -1,4 +1,4 @@
-"""Records as study.json holds them, and a text that tasks can be made of."""
+"""Run records as in study.json, and a text that tasks can be made from."""
 
 import random
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 WORDS = "The war of Old Rome began when King Henry, the brave, left. He came back. Did he stay?"
 
 
-def record(arm: str, seed: int, value: float | None, **more: Any) -> dict[str, Any]:
-    scored = {"metric": "accuracy", "value": value and value / 100, "rows": 10**6}
-    tasks = {} if value is None else {"t": scored}
+def run_record(variant: str, seed: int, value: float | None, **fields: Any) -> dict[str, Any]:
+    """A run with one task `t`, scored with `value` percent."""
+    score = {"metric": "accuracy", "value": value and value / 100, "rows": 10**6}
     return {
-        "name": f"{arm}-s{seed}-000000",
-        "arm": arm,
+        "name": f"{variant}-s{seed}-000000",
+        "variant": variant,
         "seed": seed,
-        "claims": "hi",
-        "wanted": ["t"],
-        "tasks": tasks,
+        "hypotheses": "hi",
+        "expected_tasks": ["t"],
+        "tasks": {} if value is None else {"t": score},
         "steps": 10,
         "rows": 80,
         "tokens": 800,
@@ -26,23 +26,24 @@ def record(arm: str, seed: int, value: float | None, **more: Any) -> dict[str, A
         "seconds": 1.0,
         "flops": {"published": 2e6, "sparse": 1e6},
         "last": {"eval_mlm_loss": 5.0},
-        "curve": {"eval_mlm_loss": [[5, 6.0 + seed], [10, 5.0 + seed]], "loss": [[1, 7.0]]},
-        "gain": 1.0,
+        "curves": {"eval_mlm_loss": [[5, 6.0 + seed], [10, 5.0 + seed]], "loss": [[1, 7.0]]},
+        "delta": 1.0,
         "layers": {},
-    } | more
+    } | fields
 
 
-def seeds(arm: str, *values: float) -> list[dict[str, Any]]:
-    return [record(arm, seed, value) for seed, value in enumerate(values)]
+def seed_records(variant: str, *values: float) -> list[dict[str, Any]]:
+    return [run_record(variant, seed, value) for seed, value in enumerate(values)]
 
 
 def write_text(folder: Path) -> str:
-    """60 documents that tell their numbers."""
+    """A file of 60 documents that contain their numbers."""
     rng = random.Random(0)
-    told = []
+    documents = []
     for i in range(60):
-        drawn = [" ".join(rng.choice(WORDS.split()) for _ in range(9)) for _ in range(8)]
-        told.append(f"Document {i} was here. " + ". ".join(s[0].upper() + s[1:] for s in drawn))
+        sentences = [" ".join(rng.choice(WORDS.split()) for _ in range(9)) for _ in range(8)]
+        text = ". ".join(s[0].upper() + s[1:] for s in sentences)
+        documents.append(f"Document {i} was here. {text}")
     file = folder / "text.txt"
-    file.write_text("\n\n".join(told))
+    file.write_text("\n\n".join(documents))
     return str(file)

@@ -1,4 +1,4 @@
-"""The study's own data, and what trained models are asked."""
+"""The study's own data, and the tests of trained models."""
 
 import json
 import random
@@ -11,14 +11,12 @@ import pytest
 
 from bert_jax.data import documents
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.tasks import read_dataset as read_task
-from study import datasets as materials
-from study import evaluate as exam
-from study import jobs as plan
-from study import synthetic_tasks as made
-from study.datasets import Datasets
+from bert_jax.tasks import read_dataset
+from study import evaluate, synthetic_tasks
+from study.datasets import Datasets, cut_context, sample_rows
 from study.hypotheses import BY_LETTER
-from study.presets import CPU, PRESETS, SMOKE
+from study.jobs import QA, list_jobs
+from study.presets import CPU, GPU, SMOKE
 from study.runner import Study
 from study.variants import Corpus
 from tests.helpers.study_samples import WORDS, write_text
@@ -32,17 +30,16 @@ def text(tmp_path: Path) -> str:
 # ---- data
 
 
-def test_a_part_of_the_text_has_none_of_the_documents_that_validate_the_whole(
-    text: str, tmp_path: Path
-) -> None:
-    own = Datasets(tmp_path / "data", SMOKE, (text,))
+def test_a_subsample_of_the_text_has_no_validation_document(text: str, tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "data", SMOKE, (text,))
     whole = [d.paragraphs for d in documents.read_documents([text])]
-    part = [d.paragraphs for d in documents.read_documents([str(own.part(4))])]
+    file = str(datasets.subsampled_text(4))
+    subsample = [d.paragraphs for d in documents.read_documents([file])]
     training = [d for i, d in enumerate(whole) if i % 20 != 19]
-    assert part == training[::4]
+    assert subsample == training[::4]
 
 
-def test_a_window_holds_its_answer_and_no_more_words_than_asked() -> None:
+def test_a_cut_context_has_its_answer_and_at_most_max_words() -> None:
     rng = random.Random(1)
     words = [rng.choice(["one", "two", "three", "a"]) for _ in range(50)]
     context = "  ".join(words)
@@ -51,14 +48,14 @@ def test_a_window_holds_its_answer_and_no_more_words_than_asked() -> None:
         begin = len("  ".join(words[:first])) + 2 * (first > 0)
         answer = "  ".join(words[first : first + 2])
         qa = {"id": str(i), "question": "?", "answers": [{"text": answer, "answer_start": begin}]}
-        cut = materials.window(context, qa, 12)
+        cut = cut_context(context, qa, 12)
         (kept,) = cut["qas"][0]["answers"]
         assert len(cut["context"].split()) == 12
         assert cut["context"][kept["answer_start"] :].startswith(answer)
         assert cut["context"] in context
 
 
-def test_a_drawn_task_has_no_label_in_dev_that_its_training_rows_lack(tmp_path: Path) -> None:
+def test_sampled_dev_rows_have_only_labels_of_the_sampled_training_rows(tmp_path: Path) -> None:
     source, out = tmp_path / "given", tmp_path / "out"
     for folder in (source, out):
         folder.mkdir()
@@ -66,38 +63,36 @@ def test_a_drawn_task_has_no_label_in_dev_that_its_training_rows_lack(tmp_path: 
     rows += [{"text": "a", "label": "seldom"}, {"text": "word " * 50, "label": "a"}]
     for split in ("train", "dev"):
         (source / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    materials.rows(source, out, SMOKE)
-    dataset = read_task("classification", out)
+    sample_rows(source, out, SMOKE)
+    dataset = read_dataset("classification", out)
     assert dataset.labels == ("a", "b")
     assert len(dataset.splits["train"]) == SMOKE.train_rows
     assert len(dataset.splits["dev"]) == SMOKE.test_rows
 
 
-def test_test_rows_with_labels_are_what_is_scored(tmp_path: Path) -> None:
+def test_labeled_test_rows_replace_the_dev_rows(tmp_path: Path) -> None:
     source, out = tmp_path / "given", tmp_path / "out"
     for folder in (source, out):
         folder.mkdir()
     for split, words in (("train", "x"), ("dev", "seen"), ("test", "unseen")):
         rows = [json.dumps({"text": words, "label": i % 2}) + "\n" for i in range(6)]
         (source / f"{split}.jsonl").write_text("".join(rows))
-    materials.rows(source, out, SMOKE)
+    sample_rows(source, out, SMOKE)
     assert "unseen" in (out / "dev.jsonl").read_text()
 
 
-def test_tasks_made_from_text_are_tasks_that_can_be_read(text: str, tmp_path: Path) -> None:
-    own = Datasets(tmp_path / "data", SMOKE, (text,))
-    assert own.names() == ["capitals", "same", "stops"]
-    for name in [*own.names(), plan.ANSWERS]:
-        dataset = read_task(own.kind(name), own.task(name))
+def test_synthetic_tasks_are_readable_tasks(text: str, tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "data", SMOKE, (text,))
+    assert datasets.task_names() == ["capitals", "same", "stops"]
+    for name in [*datasets.task_names(), QA]:
+        dataset = read_dataset(datasets.task_type(name), datasets.task(name))
         assert dataset.splits["train"]
         assert dataset.splits["dev"]
-        assert name == plan.ANSWERS or len(dataset.labels) >= 2
+        assert name == QA or len(dataset.labels) >= 2
 
 
-def test_made_tasks_are_scored_on_text_that_no_model_was_trained_on(
-    text: str, tmp_path: Path
-) -> None:
-    made.write([text], tmp_path)
+def test_synthetic_tasks_are_scored_on_validation_documents(text: str, tmp_path: Path) -> None:
+    synthetic_tasks.write_tasks([text], tmp_path)
     numbers = {
         split: {int(n) for n in re.findall(r"Document (\d+) was", (tmp_path / f).read_text())}
         for split, f in (("train", "same/train.jsonl"), ("dev", "same/dev.jsonl"))
@@ -105,82 +100,79 @@ def test_made_tasks_are_scored_on_text_that_no_model_was_trained_on(
     assert numbers == {"dev": {19, 39, 59}, "train": {*range(60)} - {19, 39, 59}}
 
 
-def test_tasks_that_are_not_there_are_told_of_before_the_first_run(
-    text: str, tmp_path: Path
-) -> None:
+def test_missing_tasks_are_reported_before_the_first_run(text: str, tmp_path: Path) -> None:
     given = tmp_path / "given"
     (given / "t").mkdir(parents=True)
     (given / "t/train.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
     (given / "t/dev.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
     study = Study(tmp_path / "out", SMOKE, Datasets(tmp_path / "data", SMOKE, (text,), given))
-    with pytest.raises(ValueError, match=r"has no qa/train.json .*: add them, or leave"):
-        study.run(plan.work([BY_LETTER["g"]], SMOKE))
+    with pytest.raises(ValueError, match=r"has no qa/train.json .*: add them, or exclude"):
+        study.run(list_jobs([BY_LETTER["g"]], SMOKE))
     assert not (tmp_path / "out/runs").exists()
 
 
-def test_capitals_and_stops_are_tagged_where_the_text_had_them() -> None:
-    told = [[WORDS.partition(".")[0] + ".", "Did he, after all of it, stay there?"]]
-    first = next(made.capitals(told))
+def test_capitals_and_stops_are_tagged_as_in_the_text() -> None:
+    docs = [[WORDS.partition(".")[0] + ".", "Did he, after all of it, stay there?"]]
+    first = next(synthetic_tasks.capitals(docs))
     assert [t for t, tag in zip(*first.values(), strict=True) if tag == "capital"] == [
         *("the", "old", "rome", "king", "henry"),
     ]
-    (row,) = made.stops(told)
-    marked = [(t, tag) for t, tag in zip(*row.values(), strict=True) if tag != "none"]
-    assert marked == [("henry", "comma"), ("brave", "comma"), ("left", "stop"), ("he", "comma"),
+    (row,) = synthetic_tasks.stops(docs)
+    tagged = [(t, tag) for t, tag in zip(*row.values(), strict=True) if tag != "none"]
+    assert tagged == [("henry", "comma"), ("brave", "comma"), ("left", "stop"), ("he", "comma"),
                       ("it", "comma"), ("there", "stop")]  # fmt: skip
 
 
-def test_a_gap_asks_for_a_name_that_stands_in_the_text_before() -> None:
-    told = [["Then came Henry.", "He was tall.", "And brave.", "Nobody saw Henry again."]]
-    (paragraph,) = made.gaps(told)
-    (asked,) = paragraph["qas"]
-    assert asked["question"] == "Nobody saw ____ again."
-    (answer,) = asked["answers"]
+def test_a_gap_question_asks_for_a_name_in_the_context() -> None:
+    docs = [["Then came Henry.", "He was tall.", "And brave.", "Nobody saw Henry again."]]
+    (paragraph,) = synthetic_tasks.gaps(docs)
+    (qa,) = paragraph["qas"]
+    assert qa["question"] == "Nobody saw ____ again."
+    (answer,) = qa["answers"]
     assert paragraph["context"][answer["answer_start"] :].startswith("Henry")
 
 
 @pytest.mark.slow
-def test_rows_of_the_sample_are_as_full_as_the_scale_says(tmp_path: Path) -> None:
-    own = Datasets(tmp_path, CPU, CPU.text, workers=1)
-    for name, filled in CPU.filled.items():
+def test_fill_ratios_of_the_sample_text_are_those_of_the_preset(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path, CPU, CPU.text, workers=1)
+    for name, fill_ratio in CPU.fill_ratios.items():
         kind, segments, length = name.split("-")
-        folder = own.corpus(Corpus(kind, segments, int(length)))  # type: ignore[arg-type]
+        folder = datasets.corpus(Corpus(kind, segments, int(length)))  # type: ignore[arg-type]
         train = json.loads((folder / "corpus.json").read_text())["train"]
-        assert train["tokens"] / train["rows"] / int(length) == pytest.approx(filled, abs=0.001)
+        assert train["tokens"] / train["rows"] / int(length) == pytest.approx(fill_ratio, abs=0.001)
 
 
-def test_the_scales_know_how_full_the_rows_of_their_corpora_are() -> None:
-    for scale in (CPU, PRESETS["gpu"]):
-        works = plan.work(BY_LETTER.values(), scale)
-        assert {w.run.corpus.whole for w in works} == set(scale.filled)
+def test_presets_have_the_fill_ratios_of_all_their_corpora() -> None:
+    for preset in (CPU, GPU):
+        jobs = list_jobs([*BY_LETTER.values()], preset)
+        assert {job.run.corpus.full_name for job in jobs} == set(preset.fill_ratios)
 
 
 # ---- sentence pairs
 
 
-def test_exchanged_segments_stand_in_the_other_order() -> None:
-    one, two = SpecialTokens(1, 2), SpecialTokens(1, 2, doubled=True)
-    for special_tokens in (one, two):
+def test_swapped_segments_are_in_the_other_order() -> None:
+    for special_tokens in (SpecialTokens(1, 2), SpecialTokens(1, 2, doubled=True)):
         rows = [special_tokens.build_row([5, 6], [7]), special_tokens.build_row([8], [9, 5, 6])]
         sizes = np.array([len(ids) for ids, _ in rows] + [0])
         tokens = np.zeros((3, 9), np.int32)
         for i, (ids, _) in enumerate(rows):
             tokens[i, : len(ids)] = ids
         batch = {"tokens": tokens, "first": np.array([f for _, f in rows] + [0]), "size": sizes}
-        turned = exam.swapped(batch, special_tokens)
+        swapped = evaluate.swap_segments(batch, special_tokens)
         for i, (a, b) in enumerate([([7], [5, 6]), ([9, 5, 6], [8])]):
             ids, first = special_tokens.build_row(a, b)
-            assert turned["tokens"][i, : sizes[i]].tolist() == ids
-            assert turned["first"][i] == first
-        again = exam.swapped(turned, special_tokens)
+            assert swapped["tokens"][i, : sizes[i]].tolist() == ids
+            assert swapped["first"][i] == first
+        again = evaluate.swap_segments(swapped, special_tokens)
         assert all((again[name] == batch[name]).all() for name in batch)
 
 
-def test_order_is_asked_of_neighbours_alone_each_in_both_orders(
+def test_order_is_tested_only_on_neighbors_in_both_orders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A model that knows topics alone, and calls swapped what is not of one document: all of its
-    next sentences are right, and half of the orders."""
+    """A model that knows only topics calls segments of two documents swapped: it predicts all
+    next sentences and half of the orders correctly."""
     special_tokens = SpecialTokens(1, 2)
     pairs = [((3, 3), 0), ((3, 4), 1), ((4, 4), 0), ((5, 3), 1), ((5, 5), 0)]
     rows = [(special_tokens.build_row([a], [b]), label) for (a, b), label in pairs]
@@ -198,11 +190,11 @@ def test_order_is_asked_of_neighbours_alone_each_in_both_orders(
     class Model:
         tokenizer = type("Tokenizer", (), {"special_tokens": special_tokens})
 
-    def topics(b: Any) -> Any:
-        return (b["tokens"][:, 1] != b["tokens"][:, 3]).astype(int)
+    def predict_by_topic(batch: Any) -> Any:
+        return (batch["tokens"][:, 1] != batch["tokens"][:, 3]).astype(int)
 
-    monkeypatch.setattr(exam.bert_jax, "load", lambda _: Model)
-    monkeypatch.setattr(exam, "_opened", lambda *_: (None, Rows()))
-    monkeypatch.setattr(exam, "_head", lambda *_: topics)
-    found = exam.pairs(Path("run"), Path("nsp"), Path("sop"), 32)
-    assert found == {"nsp": 1.0, "sop": 0.5, "nsp_rows": 5, "sop_rows": 6}
+    monkeypatch.setattr(evaluate.bert_jax, "load", lambda _: Model)
+    monkeypatch.setattr(evaluate, "_open", lambda *_: (None, Rows()))
+    monkeypatch.setattr(evaluate, "_pair_predictor", lambda *_: predict_by_topic)
+    scores = evaluate.pair_accuracies(Path("run"), Path("nsp"), Path("sop"), 32)
+    assert scores == {"nsp": 1.0, "sop": 0.5, "nsp_rows": 5, "sop_rows": 6}

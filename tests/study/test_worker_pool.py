@@ -1,106 +1,101 @@
-"""Several workers do a study: each work once, none lost to a stop, a killed worker is told."""
+"""Worker processes: each job runs once, a stop loses nothing, a killed worker is reported."""
 
 import os
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from study import jobs as plan
-from study import worker_pool as together
+from study import worker_pool
 from study.datasets import Datasets
 from study.hypotheses import BY_LETTER
-from study.jobs import Job
+from study.jobs import Job, list_jobs
 from study.presets import SMOKE
 from study.runner import Stopped, Study
+from study.stop_request import StopRequest
 from study.variants import Corpus
 
-JOBS = plan.work([BY_LETTER["b"]], SMOKE)
+JOBS = list_jobs([BY_LETTER["b"]], SMOKE)[:4]
+NAMES = {job.run.name for job in JOBS}
 
 
-class NoRows(Datasets):
-    def corpus(self, wanted: Corpus) -> Path:
-        return self.folder / wanted.name
+class NoCorpora(Datasets):
+    def corpus(self, corpus: Corpus) -> Path:
+        return self.folder / corpus.name
 
 
-class Noting(Study):
-    """Each work leaves a file with its worker's number, instead of a trained model."""
+class FakeStudy(Study):
+    """A job writes a file instead of training a model."""
 
-    def file(self, work: Job) -> Path:
-        return self.out / work.run.name
+    def file(self, job: Job) -> Path:
+        return self.out / job.run.name
 
-    def complete(self, work: Job) -> bool:
-        return self.file(work).exists()
+    def is_complete(self, job: Job) -> bool:
+        return self.file(job).exists()
 
-    def _work(self, work: Job, asked: dict[str, Any]) -> None:
-        with self.file(work).open("x") as f:  # an error if two workers do it
+    def _run_job(self, job: Job, stop: StopRequest) -> None:
+        with self.file(job).open("x") as f:  # fails if two workers run the job
             f.write(str(os.getpid()))
 
 
-class Endless(Noting):
-    """Goes on with the second work until it is stopped."""
+class EndlessStudy(FakeStudy):
+    """The second job runs until it is stopped."""
 
-    def _work(self, work: Job, asked: dict[str, Any]) -> None:
-        if work == JOBS[1]:
-            (self.out / "under way").touch()
+    def _run_job(self, job: Job, stop: StopRequest) -> None:
+        if job == JOBS[1]:
+            (self.out / "running").touch()
             signal.pause()
-            assert asked["signal"] == signal.SIGTERM
+            assert stop.signal == signal.SIGTERM
             raise Stopped
-        super()._work(work, asked)
+        super()._run_job(job, stop)
 
 
-class Dying(Noting):
-    """Takes its worker along at the first work."""
+class KilledStudy(FakeStudy):
+    """The first job kills its worker."""
 
-    def _work(self, work: Job, asked: dict[str, Any]) -> None:
-        if work == JOBS[0]:
+    def _run_job(self, job: Job, stop: StopRequest) -> None:
+        if job == JOBS[0]:
             os.kill(os.getpid(), signal.SIGKILL)
-        super()._work(work, asked)
+        super()._run_job(job, stop)
 
 
-def go(kind: type[Noting], out: Path, asked: dict[str, Any] | None = None) -> set[str]:
-    """The works that were done."""
-    study = kind(out, SMOKE, NoRows(out / "data", SMOKE, ()))
-    together.run(study, JOBS, 2, {"signal": 0} if asked is None else asked)
-    return {w.run.name for w in JOBS if study.complete(w)}
+def run_study(kind: type[FakeStudy], out: Path, stop: StopRequest | None = None) -> set[str]:
+    """Run all jobs with two workers; return the names of the complete ones."""
+    study = kind(out, SMOKE, NoCorpora(out / "data", SMOKE, ()))
+    worker_pool.run_workers(study, JOBS, 2, stop or StopRequest())
+    return {job.run.name for job in JOBS if study.is_complete(job)}
 
 
-def test_every_work_is_done_once(tmp_path: Path) -> None:
-    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
+def test_after_a_stop_another_start_resumes_and_every_job_runs_once(tmp_path: Path) -> None:
+    stop = StopRequest()
 
-
-def test_a_stop_reaches_the_workers_and_another_start_does_the_rest(tmp_path: Path) -> None:
-    asked = {"signal": 0}
-
-    def stop() -> None:
-        while not (tmp_path / "under way").exists():
+    def send_stop() -> None:
+        while not (tmp_path / "running").exists():
             time.sleep(0.02)
-        asked["signal"] = signal.SIGTERM
+        stop.signal = signal.SIGTERM
 
-    thread = threading.Thread(target=stop)
+    thread = threading.Thread(target=send_stop)
     thread.start()
-    done = go(Endless, tmp_path, asked)
+    complete = run_study(EndlessStudy, tmp_path, stop)
     thread.join()
-    assert JOBS[1].run.name not in done
-    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
+    assert JOBS[1].run.name not in complete
+    assert run_study(FakeStudy, tmp_path) == NAMES
 
 
-def test_a_killed_worker_is_told_when_the_others_are_done(tmp_path: Path) -> None:
-    with pytest.raises(ChildProcessError, match=r"a worker ended with status -9 .* goes on"):
-        go(Dying, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} >= {w.run.name for w in JOBS[1:]}
-    assert go(Noting, tmp_path) == {w.run.name for w in JOBS}
+def test_a_killed_worker_is_reported_after_the_others_end(tmp_path: Path) -> None:
+    with pytest.raises(ChildProcessError, match=r"a worker ended with status -9 .* to continue"):
+        run_study(KilledStudy, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= NAMES - {JOBS[0].run.name}
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be asked for here")
-def test_cores_are_shared_out_and_nobody_is_without() -> None:
-    mine = os.sched_getaffinity(0)
-    for processes in range(1, 2 * len(mine) + 1):
-        shares = together._shares(processes)
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system hides its cores")
+def test_workers_share_all_cores_and_each_has_one() -> None:
+    cores = os.sched_getaffinity(0)
+    for processes in range(1, 2 * len(cores) + 1):
+        shares = worker_pool.split_cores(processes)
         assert all(shares)
-        assert set().union(*shares) == mine
-        if processes <= len(mine):
-            assert sum(map(len, shares)) == len(mine)
+        assert set().union(*shares) == cores
+        if processes <= len(cores):
+            assert sum(map(len, shares)) == len(cores)
