@@ -54,35 +54,35 @@ def goodput(folder: Path) -> dict[str, float]:
     and init, restore, compile, evaluate, save: the host's time in each. Time before the loop, and
     time between the last line and a kill, is not counted.
     """
-    spent: dict[str, float] = {"steps": 0.0, "lost": 0.0, "wait": 0.0}
+    totals: dict[str, float] = {"steps": 0.0, "lost": 0.0, "wait": 0.0}
     parts: list[tuple[int, int, float]] = []  # after a step, up to a step, seconds
-    for line in _timings(folder / "timing.jsonl"):
+    for line in _read_timings(folder / "timing.jsonl"):
         what, step, seconds = line["what"], line["step"], line["seconds"]
         if what == "begin":
             for after, upto, taken in parts:
-                spent["lost"] += taken * max(upto - max(after, step), 0) / (upto - after)
+                totals["lost"] += taken * max(upto - max(after, step), 0) / (upto - after)
             parts = [(a, min(u, step), t * (min(u, step) - a) / (u - a)) for a, u, t in parts]
             parts = [part for part in parts if part[1] > part[0]]
         elif what == "steps":
             parts.append((int(line["after"]), step, seconds))
-            spent["wait"] += line["wait"]
+            totals["wait"] += line["wait"]
         else:
-            spent[what] = spent.get(what, 0.0) + seconds
-    spent["steps"] = sum(taken for _, _, taken in parts)
-    return spent
+            totals[what] = totals.get(what, 0.0) + seconds
+    totals["steps"] = sum(taken for _, _, taken in parts)
+    return totals
 
 
-def _timings(path: Path) -> list[dict[str, Any]]:
+def _read_timings(path: Path) -> list[dict[str, Any]]:
     """The complete lines of the file; a kill may have cut some short."""
     lines = []
     for raw in path.read_bytes().split(b"\n") if path.exists() else ():
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(raw.decode())
-            lines += [line] if _is_time(line) else []
+            lines += [line] if _is_timing(line) else []
     return lines
 
 
-def _is_time(line: Any) -> bool:
+def _is_timing(line: Any) -> bool:
     """Whether a line of `timing.jsonl` has the form that `MetricsWriter` writes."""
     if not isinstance(line, dict) or not isinstance(line.get("what"), str):
         return False
