@@ -64,11 +64,12 @@ class RemoteLock:
                     self._path.unlink()
 
     def check(self) -> None:
-        """RunError: another run has taken the lock over."""
+        """RunError: another run has taken the lock over, and perhaps ended since."""
         lock = self._read()
-        if lock is not None and lock.id != self._id:
+        if lock is None or lock.id != self._id:
+            owner = "another run, which has ended" if lock is None else lock.owner
             raise RunError(
-                f"run.dir {self._folder} was taken over by {lock.owner}: this run saves no more. "
+                f"run.dir {self._folder} was taken over by {owner}: this run saves no more. "
                 "Stop one of the two runs; if this one paused too long, raise --run.lock_timeout"
             )
 
@@ -76,10 +77,10 @@ class RemoteLock:
         """Renew the lock if a tenth of the timeout has passed. RunError: as `check`."""
         if time.monotonic() - self._renewed < self._timeout / RENEWALS:
             return
+        self._renewed = time.monotonic()
         try:
             self.check()
             self._path.write_text(self._content())
-            self._renewed = time.monotonic()
         except RunError:
             raise
         except Exception as e:  # the next attempt may succeed

@@ -225,21 +225,35 @@ def test_refresh_renews_the_lock_after_a_tenth_of_the_timeout(gs, monkeypatch) -
         assert gs.objects["run/.lock"] != before
 
 
-def test_a_run_whose_lock_was_taken_over_saves_no_more(gs, tokenizer) -> None:
-    def train(checkpoints) -> None:
-        checkpoints.save(1, STATE, experiment())
-        assert checkpoints.newest() == 1
-        gs.put("run/.lock", other_lock(0))
-        checkpoints.refresh_lock.__self__._renewed = -math.inf
-        checkpoints.save(2, STATE, experiment())
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_whose_lock_was_taken_over_saves_no_more(ended: bool, gs, tokenizer) -> None:
+    """Also if the other run has ended since."""
+    other = other_lock(0)
 
-    with (
-        pytest.raises(RunError, match="was taken over by process 7 on far: this run saves no more"),
-        run_dir.locked_run_dir(experiment(), tokenizer) as checkpoints,
-    ):
-        train(checkpoints)
+    def train() -> None:
+        with run_dir.locked_run_dir(experiment(), tokenizer) as checkpoints:
+            checkpoints.save(1, STATE, experiment())
+            assert checkpoints.newest() == 1
+            gs.objects.pop("run/.lock") if ended else gs.put("run/.lock", other)
+            checkpoints.refresh_lock.__self__._renewed = -math.inf
+            checkpoints.save(2, STATE, experiment())
+
+    owner = "another run, which has ended" if ended else "process 7 on far"
+    with pytest.raises(RunError, match=f"was taken over by {owner}: this run saves no more"):
+        train()
     assert gs.names("run/checkpoints/2/") == []
-    assert json.loads(gs.objects["run/.lock"][0])["id"] == "7"  # the other run keeps it
+    assert ended or gs.objects["run/.lock"][0] == other  # the other run keeps it
+
+
+def test_a_refresh_that_fails_is_tried_again_later(gs, caplog) -> None:
+    lock = remote_lock.RemoteLock("gs://bucket/run", 600)
+    with lock.hold():
+        gs.read_only = True
+        lock._renewed -= 61
+        lock.refresh()
+        lock.refresh()
+        assert caplog.text.count("run/.lock was not renewed (") == 1
+        gs.read_only = False
 
 
 def test_a_takeover_during_a_save_leaves_the_step_unfinished(gs, tokenizer) -> None:

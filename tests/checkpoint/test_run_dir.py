@@ -1,0 +1,31 @@
+"""Which run directories can be resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from bert_jax.checkpoint import run_dir
+from bert_jax.config import replace
+from tests.helpers import labeled_rows, tiny_configs
+
+TOKENIZER = labeled_rows.trained_tokenizer("wordpiece")
+
+
+def test_resume_may_change_resumable_fields_only(tmp_path: Path) -> None:
+    experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
+    run_dir.write_run_dir(tmp_path, experiment, TOKENIZER)
+    resumed = replace(experiment, run=dict(steps=99, lock_timeout=60.0))
+    run_dir.check_run_dir(tmp_path, resumed, TOKENIZER)
+    other = replace(resumed, run=dict(seed=experiment.run.seed + 1))
+    with pytest.raises(ValueError, match=r"another config: run\.seed was 0, now 1\. Choose") as e:
+        run_dir.check_run_dir(tmp_path, other, TOKENIZER)
+    assert "lock_timeout" not in str(e.value)
+
+
+def test_a_folder_with_other_files_is_not_a_run_directory(tmp_path: Path) -> None:
+    experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
+    (tmp_path / ".hidden").touch()
+    run_dir.check_run_dir(tmp_path, experiment, TOKENIZER)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ValueError, match="is not empty and is not a run directory"):
+        run_dir.check_run_dir(tmp_path, experiment, TOKENIZER)
