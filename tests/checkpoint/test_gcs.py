@@ -86,9 +86,22 @@ def restore_newest(tokenizer: Tokenizer) -> tuple[int, np.ndarray]:
     return step, x
 
 
-def test_a_run_resumes_from_the_bucket_alone(gs, tokenizer) -> None:
-    """The local copy is removed at the end of each run."""
+@pytest.fixture(scope="module")
+def objects_of_two_steps(server: fake.Bucket, tokenizer: Tokenizer) -> dict[str, tuple[bytes, int]]:
     assert save_steps(tokenizer, 1, 2) is None
+    return dict(server.objects)
+
+
+@pytest.fixture
+def two_steps(objects_of_two_steps: dict[str, tuple[bytes, int]], gs: fake.Bucket) -> fake.Bucket:
+    """The bucket of a run that saved steps 1 and 2."""
+    gs.objects.update(objects_of_two_steps)
+    return gs
+
+
+def test_a_run_resumes_from_the_bucket_alone(two_steps: fake.Bucket, tokenizer) -> None:
+    """The local copy is removed at the end of each run."""
+    gs = two_steps
     assert {n.split("/")[0] for n in gs.names("run/")} == {
         "config.json", "tokenizer", "metrics.jsonl", "checkpoints", ".checkpoints.newest",
     }  # fmt: skip
@@ -121,9 +134,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_step_is_quarantined_and_the_one_before_used(
-    damage: str, gs, tokenizer, caplog: pytest.LogCaptureFixture
+    damage: str, two_steps: fake.Bucket, tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    save_steps(tokenizer, 1, 2)
+    gs = two_steps
     name = max(gs.names("run/checkpoints/2/state/"), key=len)
     DAMAGES[damage](gs, f"run/checkpoints/2/state/{name}")
     step, x = restore_newest(tokenizer)
@@ -134,31 +147,30 @@ def test_a_damaged_step_is_quarantined_and_the_one_before_used(
     assert "checkpoints/2 is damaged: state/" in caplog.text
 
 
-def test_a_step_without_a_manifest_is_unfinished(gs, tokenizer) -> None:
-    save_steps(tokenizer, 1, 2)
-    del gs.objects[f"run/checkpoints/2/{MANIFEST}"]
+def test_a_step_without_a_manifest_is_unfinished(two_steps: fake.Bucket, tokenizer) -> None:
+    del two_steps.objects[f"run/checkpoints/2/{MANIFEST}"]
     assert verify(remote.storage_path("gs://bucket/run") / "checkpoints" / "2") is not None
     assert restore_newest(tokenizer)[0] == 1
 
 
-def test_a_bucket_that_cannot_be_written_fails_the_save(gs, tokenizer, caplog) -> None:
+def test_a_bucket_that_cannot_be_written_fails_the_save(two_steps, tokenizer, caplog) -> None:
     """And earlier checkpoints remain."""
+    gs = two_steps
 
     def train() -> None:
         with run_dir.locked_run_dir(experiment(), tokenizer) as checkpoints:
             (remote.local_cache_path("gs://bucket/run") / "metrics.jsonl").write_text("changed")
             upload = checkpoints._upload  # called after Orbax's commit
             checkpoints._upload = lambda: (setattr(gs, "read_only", True), upload())
-            checkpoints.save(2, STATE, experiment())
+            checkpoints.save(3, STATE, experiment())
 
-    save_steps(tokenizer, 1)
     with pytest.raises(RunError, match="the last save failed: "):
         train()
     remote.clear_cache()
-    assert "checkpoint 2 was not saved: " in caplog.text
+    assert "checkpoint 3 was not saved: " in caplog.text
     gs.read_only = False
     gs.objects.pop("run/.lock")  # it could not be removed either
-    assert restore_newest(tokenizer)[0] == 1
+    assert restore_newest(tokenizer)[0] == 2
 
 
 # ---- one run at a time
