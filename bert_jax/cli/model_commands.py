@@ -231,10 +231,10 @@ class Inspect(Command):
     json: bool = False
 
     def run(self, extra: list[str]) -> int:
-        from bert_jax.perf.param_table import parameter_table, render_table
+        from bert_jax.perf.param_table import parameter_table, render_param_table
 
         table = parameter_table(load_config_or_model(self.target, extra, "inspect"))
-        print(json.dumps(table) if self.json else render_table(table))
+        print(json.dumps(table) if self.json else render_param_table(table))
         return 0
 
 

@@ -55,7 +55,7 @@ class Bench(Command):
         malloc.tune()  # for both sides
         _refuse_unused_fields(extra, self.against is not None)
         experiment = load_config(self.config, extra, "bench")
-        from bert_jax.perf.bench import BenchOptions, bench, render
+        from bert_jax.perf.bench import BenchOptions, bench, render_bench
 
         names = ("batch_size", "length", "steps", "fit", "data", "packed")
         options = BenchOptions(
@@ -64,7 +64,7 @@ class Bench(Command):
             compile=not self.no_compile,
         )
         result = bench(experiment, options, logger.info)
-        print(json.dumps(result) if self.json else render(result))
+        print(json.dumps(result) if self.json else render_bench(result))
         return 0
 
 

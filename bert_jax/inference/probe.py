@@ -26,6 +26,7 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.model import Model
 from bert_jax.utils import io
+from bert_jax.utils.tables import format_table
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -135,20 +136,21 @@ def probe_layers(
     return found
 
 
-def render_probe(found: ProbeResult) -> str:
-    """Every layer's metrics in a line of text, and the best one in words."""
-    metrics = list(found.majority)
-    lines = [f"{'layer':<8}{'pool':<8}" + "".join(f"{m:>10}" for m in metrics)]
-    best = found.best
-    for s in found.scores:
-        cells = "".join(f"{s.metrics[m]:>10.3f}" for m in metrics)
-        lines.append(f"{s.layer!s:<8}{s.pool:<8}{cells}{'  best' if s is best else ''}")
-    cells = "".join(f"{found.majority[m]:>10.3f}" for m in metrics)
-    lines.append("always one label" + cells)
-    value = best.metrics[found.metric]
-    of = f"{found.rows['train']} training and {found.rows['dev']} dev rows"
-    lines.append(f"best: layer {best.layer}, {best.pool}: {found.metric} {value:.3f} ({of})")
-    return "\n".join(lines)
+def render_probe(result: ProbeResult) -> str:
+    """A table with the metrics of every layer, and the best layer in words."""
+    metrics, best = list(result.majority), result.best
+    rows = [
+        [s.layer, s.pool, *(f"{s.metrics[m]:.3f}" for m in metrics), "best" if s is best else ""]
+        for s in result.scores
+    ]
+    rows.append(["always one label", "", *(f"{result.majority[m]:.3f}" for m in metrics), ""])
+    header = ("layer", "pool", *metrics, "")
+    table = format_table(header, rows, left=(0, 1, len(header) - 1))
+    return (
+        f"{table}\nbest: layer {best.layer}, {best.pool}: {result.metric} "
+        f"{best.metrics[result.metric]:.3f} ({result.rows['train']} training and "
+        f"{result.rows['dev']} dev rows)"
+    )
 
 
 def _kind(task: Any) -> TaskType:

@@ -11,6 +11,7 @@ from bert_jax.config import Experiment
 from bert_jax.distributed import sharding
 from bert_jax.distributed.constraints import axis_names
 from bert_jax.utils import pytree
+from bert_jax.utils.tables import format_table
 
 
 def parameter_table(experiment: Experiment) -> dict[str, Any]:
@@ -55,24 +56,22 @@ def parameter_table(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def render_table(table: dict[str, Any]) -> str:
-    """The same for the eye: aligned columns and the total."""
+def render_param_table(table: dict[str, Any]) -> str:
+    """The parameter table as text, with the total."""
     leaves, mesh, sizes = table["parameters"]["leaves"], table["mesh"], table["bytes"]
-    wide = max(len(leaf["name"]) for leaf in leaves)
-    lines = []
+    rows = []
     for leaf in leaves:
         shape = "x".join(map(str, leaf["shape"])) or "-"
         axes = ", ".join(" x ".join(axis_names(a)) or "-" for a in leaf["sharding"])
-        whole = "".join(f"  {n} does not divide by {axis}" for n, axis in leaf["undivided"])
-        lines.append(
-            f"{leaf['name']:<{wide}}  {shape:>16}  {leaf['count']:>13,}  "
-            f"{leaf['bytes_per_device']:>13,}  ({axes}){whole}"
-        )
-    total, held = table["parameters"]["total"], sum(leaf["bytes_per_device"] for leaf in leaves)
-    lines.append(f"{'total':<{wide}}  {'':>16}  {total:>13,}  {held:>13,}")
-    named = ", ".join(f"{axis} {n}" for axis, n in mesh.items())
-    lines.append(
-        f"columns: shape, parameters, bytes per device. Mesh ({named}): with the optimiser's "
-        f"moments {sizes['state_per_device']:,} bytes per device of {sizes['state']:,}"
+        notes = "".join(f"  {n} does not divide by {axis}" for n, axis in leaf["undivided"])
+        counts = f"{leaf['count']:,}", f"{leaf['bytes_per_device']:,}"
+        rows.append([leaf["name"], shape, *counts, f"({axes}){notes}"])
+    per_device = sum(leaf["bytes_per_device"] for leaf in leaves)
+    rows.append(["total", "", f"{table['parameters']['total']:,}", f"{per_device:,}", ""])
+    header = ("name", "shape", "parameters", "bytes per device", "sharding")
+    axes = ", ".join(f"{axis} {n}" for axis, n in mesh.items())
+    return (
+        f"{format_table(header, rows, left=(0, 4))}\n"
+        f"mesh ({axes}): with the optimizer's moments {sizes['state_per_device']:,} bytes per "
+        f"device of {sizes['state']:,}"
     )
-    return "\n".join(lines)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.utils import io
+from bert_jax.utils.tables import format_table
 
 RESULTS_FILE = "results.json"
 SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched")
@@ -132,9 +133,8 @@ def render_results(results: Results) -> str:
     standard deviations."""
     splits = [s for s in SPLITS if s in results]
     metrics = list(dict.fromkeys(m for s in splits for m in results[s]))
-    cells = [["", *metrics]] + [[s, *(_cell(results, s, m) for m in metrics)] for s in splits]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in cells]
+    rows = [[split, *(_cell(results, split, m) for m in metrics)] for split in splits]
+    lines = [format_table(("", *metrics), rows)]
     metric = results["metric"]
     if "seeds" in results:
         lines.append(

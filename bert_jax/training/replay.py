@@ -25,6 +25,7 @@ from bert_jax.training import guard, warm_start
 from bert_jax.training import step as train
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.utils import metrics_log
+from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Batch
 
 
@@ -113,25 +114,27 @@ def _check(before: Experiment, now: Experiment) -> None:
         )
 
 
-def render_replay(done: Replay, folder: Path) -> str:
-    """Losses, then a line for each parameter, then what cannot be used."""
-    start = f"checkpoint {done.begun}" if done.begun else "the start"
-    said = [f"step {done.step} of {folder}, from {start}:"]
-    said += [f"  {name:<24}{value:.7g}" for name, value in done.metrics.items()]
-    if done.logged is None:
-        said.append("the run logged no line for this step")
-    elif done.differences:
-        said.append(f"NOT as the run logged it: {', '.join(done.differences)}")
+def render_replay(result: Replay, folder: Path) -> str:
+    """The step's metrics, the norms of every module, and the first number that is not finite."""
+    start = f"checkpoint {result.begun}" if result.begun else "the start"
+    metrics = [("", name, f"{value:.7g}") for name, value in result.metrics.items()]
+    if result.logged is None:
+        comparison = "the run logged no line for this step"
+    elif result.differences:
+        comparison = f"NOT as the run logged it: {', '.join(result.differences)}"
     else:
-        said.append("as the run logged it")
-    gradient, parameter = done.found["gradient"], done.found["parameter"]
-    width = max(len(name) for name in modules(gradient)) + 2
-    said.append(f"{'norms by module':<{width}}{'gradient':>12}{'parameters':>12}")
-    sizes = modules(parameter)
-    for name, norm in modules(gradient).items():
-        said.append(f"{name:<{width}}{norm:>12.4g}{sizes[name]:>12.4g}")
-    said.append(guard.first_nonfinite(done.found))
-    return "\n".join(said)
+        comparison = "as the run logged it"
+    gradient, parameter = modules(result.found["gradient"]), modules(result.found["parameter"])
+    norms = [(name, f"{gradient[name]:.4g}", f"{parameter[name]:.4g}") for name in gradient]
+    return "\n".join(
+        [
+            f"step {result.step} of {folder}, from {start}:",
+            format_table(("", "", ""), metrics, left=(0, 1)),
+            comparison,
+            format_table(("norms by module", "gradient", "parameters"), norms),
+            guard.first_nonfinite(result.found),
+        ]
+    )
 
 
 def modules(norms: dict[str, Any]) -> dict[str, float]:

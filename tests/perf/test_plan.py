@@ -11,6 +11,7 @@ from bert_jax.distributed import sharding
 from bert_jax.perf import plan
 from bert_jax.perf.hardware import CHIPS, H100
 from bert_jax.perf.plan import aot, topologies
+from bert_jax.utils.platform import NO_TPU
 from tests.helpers.paths import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -25,7 +26,7 @@ def tiny(family: str = "bert") -> Experiment:
 @pytest.fixture(autouse=True)
 def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
-    for name, value in topologies.ALONE.items():
+    for name, value in NO_TPU.items():
         monkeypatch.setenv(name, value)
 
 

@@ -28,6 +28,7 @@ from bert_jax.perf.bench import device, inputs, timer, transformers_peer
 from bert_jax.perf.bench.inputs import BenchInputs
 from bert_jax.perf.bench.ours import BertJax, compile_for_batch_size
 from bert_jax.utils import compilation_cache
+from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Json
 
 STEPS = 20
@@ -256,8 +257,8 @@ def _fit(mine: BenchInputs, mesh: jax.sharding.Mesh) -> Json:
     return fit.max_batch_size(peak_of, limit, unit, MOST_ROWS)._asdict()
 
 
-def render(found: Json) -> str:
-    """The figures for a person."""
+def render_bench(found: Json) -> str:
+    """The figures of a measurement as text."""
     m, gib = found["memory"], 1 << 30
     peak = f"{found['peak']} peak {found['peak_flops'] / 1e12:.3g} TFLOP/s"
     lines = [
@@ -269,7 +270,7 @@ def render(found: Json) -> str:
         ("tokens/s", f"{found['tokens_per_second']:,.0f}"),
         ("with padding", f"{found['padded_tokens_per_second']:,.0f}"),
         ("FLOP/s", f"{found['flops_per_second'] / 1e12:.3g} T, {peak}"),
-        ("utilisation", f"{found['utilisation']:.1%}"),
+        ("utilization", f"{found['utilisation']:.1%}"),
         ("step memory", f"{m['peak'] / gib:.2f} of {m['device_limit'] / gib:.1f} GiB"),
     ]
     sent = {k: v for k, v in found["collectives"].items() if v}
@@ -287,5 +288,4 @@ def render(found: Json) -> str:
         lines.append(("ratio to stock", f"{found['ratio_stock']:.2f}"))
     if "fit" in found:
         lines.append(("largest batch", f"{found['fit']['batch_size']} rows"))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+    return format_table(("", ""), lines, left=(0, 1))

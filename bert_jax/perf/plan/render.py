@@ -1,74 +1,82 @@
-"""A plan for the eye."""
+"""A plan as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from bert_jax.utils.tables import format_table
+
 GIB, MS = 2**30, 1e3
 
+COLUMNS = (
+    *("slice", "mesh", "rows", "GiB", "of", "TFLOP", "GB moved", "MB sent", "bound ms", "binds"),
+    *("compute ms", "memory ms", "interconnect ms", "tokens/s", "utilization"),
+)
 
-def render_plan(found: dict[str, Any]) -> str:
-    """A line per slice, then what does not fit and why, and how the figures are meant."""
+
+def render_plan(plan: dict[str, Any]) -> str:
+    """A table with a row per slice, then what does not fit and why, and how to read the figures.
+    The figures of a step are per chip."""
+    rows = [_row(slice_plan) for slice_plan in plan["slices"]]
     lines = [
-        f"{found['batch_size']} rows of {found['length']} tokens a step, {found['dtype']}; "
-        "per chip:",
-        f"{'slice':<14}{'mesh':>12}{'rows':>12}{'GiB':>8}{'of':>7}{'TFLOP':>9}{'GB moved':>10}"
-        f"{'MB sent':>10}{'bound ms':>10}  binds",
+        f"{plan['batch_size']} rows of {plan['length']} tokens a step, {plan['dtype']}; per chip:",
+        format_table(COLUMNS, rows, left=(0, COLUMNS.index("binds"))),
     ]
-    for one in found["slices"]:
-        lines.append(_line(one))
-        lines += _why_not(one) + _collectives(one) + _fit(one)
+    for slice_plan in plan["slices"]:
+        notes = _missing_memory(slice_plan) + _collectives(slice_plan) + _max_batch(slice_plan)
+        lines += [f"{slice_plan['topology']}:", *notes] if notes else []
     lines.append(
-        "bound: the step's least time by the chip's published figures, from the compiled program: "
-        "not a measurement, and no real step reaches it"
+        "bound: the least time of a step by the chip's published figures, from the compiled "
+        "program; it is not a measurement, and no real step reaches it"
     )
-    if found["dtype"] == "float32":
+    if plan["dtype"] == "float32":
         lines.append("activations are float32: --run.dtype bfloat16 halves them")
     return "\n".join(lines)
 
 
-def _line(one: dict[str, Any]) -> str:
-    mesh = "x".join(str(n) for n in one["mesh"].values())
-    rows = f"{one['rows_per_chip'] / one['accumulate']:g}"
-    if one["accumulate"] > 1:
-        rows = f"{one['accumulate']}x{rows}"
-    start = (
-        f"{one['topology']:<14}{mesh:>12}{rows:>12}{one['bytes'] / GIB:>8.2f}"
-        f"{one['memory'] / GIB:>7.2f}"
-    )
-    if not one["fits"]:
-        return start + "  does not fit"
-    b = one["bound"]
-    return start + (
-        f"{one['flops'] / 1e12:>9.2f}{one['traffic'] / 1e9:>10.1f}{one['sent'] / 1e6:>10.1f}"
-        f"{b['seconds'] * MS:>10.1f}  {b['binds']} (compute {b['compute'] * MS:.1f}, memory "
-        f"{b['memory'] * MS:.1f}, interconnect {b['interconnect'] * MS:.1f}); at most "
-        f"{one['tokens_per_second']:,.0f} tokens/s, utilisation {one['utilisation']:.2f}"
-    )
+def _row(plan: dict[str, Any]) -> list[str]:
+    rows = f"{plan['rows_per_chip'] / plan['accumulate']:g}"
+    if plan["accumulate"] > 1:
+        rows = f"{plan['accumulate']}x{rows}"
+    memory = [f"{plan['bytes'] / GIB:.2f}", f"{plan['memory'] / GIB:.2f}"]
+    start = [plan["topology"], "x".join(str(n) for n in plan["mesh"].values()), rows, *memory]
+    if not plan["fits"]:
+        return [*start, *[""] * 4, "does not fit", *[""] * 5]
+    bound = plan["bound"]
+    return [
+        *start,
+        f"{plan['flops'] / 1e12:.2f}",
+        f"{plan['traffic'] / 1e9:.1f}",
+        f"{plan['sent'] / 1e6:.1f}",
+        f"{bound['seconds'] * MS:.1f}",
+        bound["binds"],
+        *(f"{bound[part] * MS:.1f}" for part in ("compute", "memory", "interconnect")),
+        f"{plan['tokens_per_second']:,.0f}",
+        f"{plan['utilisation']:.2f}",
+    ]
 
 
-def _why_not(one: dict[str, Any]) -> list[str]:
-    if one["fits"]:
+def _missing_memory(plan: dict[str, Any]) -> list[str]:
+    if plan["fits"]:
         return []
-    short = f"  {one['missing'] / GIB:.2f} GiB more than a chip has. What would help:"
-    return [short, *(f"    {way}" for way in one["help"])]
+    missing = f"  {plan['missing'] / GIB:.2f} GiB more than a chip has. What would help:"
+    return [missing, *(f"    {way}" for way in plan["help"])]
 
 
-def _collectives(one: dict[str, Any]) -> list[str]:
-    kinds = one.get("collectives", {})
-    lines = [f"  {kind} {size:,} bytes" for kind, size in kinds.items()]
-    if one.get("kernels_not_counted"):
-        lines.append(f"  {one['kernels_not_counted']} kernel calls tell no costs: not counted")
+def _collectives(plan: dict[str, Any]) -> list[str]:
+    lines = [f"  {kind} {size:,} bytes" for kind, size in plan.get("collectives", {}).items()]
+    if plan.get("kernels_not_counted"):
+        lines.append(f"  {plan['kernels_not_counted']} kernel calls state no costs: not counted")
     return lines
 
 
-def _fit(one: dict[str, Any]) -> list[str]:
-    if "fit" not in one:
+def _max_batch(plan: dict[str, Any]) -> list[str]:
+    if "fit" not in plan:
         return []
-    fit = one["fit"]
+    fit = plan["fit"]
     if fit is None:
-        return ["  not even one row a chip fits"]
+        return ["  not even one row per chip fits"]
     return [
-        f"  largest that fits, by doublings: {fit['rows_per_chip']} rows a chip at once, so "
+        f"  largest that fits, by doubling: {fit['rows_per_chip']} rows per chip at once, so "
         f"--optim.accumulate {fit['accumulate']} or --data.batch_size {fit['batch_size']}"
     ]
