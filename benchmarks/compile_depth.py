@@ -16,7 +16,7 @@ from bert_jax import objectives
 from bert_jax.config import BERT, Mesh, replace
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
-from bert_jax.training import step as train
+from bert_jax.training.step import compile_steps
 
 
 def seconds(layers: int) -> float:
@@ -27,7 +27,7 @@ def seconds(layers: int) -> float:
     )
     special = jnp.arange(4000) < 5
     objective = objectives.build(config, Vocabulary(4, special, ~special))  # type: ignore[arg-type]
-    steps = train.build_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    steps = compile_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
     ids = jax.ShapeDtypeStruct((8,), jnp.int32)
     batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
     batch["tokens"] = jax.ShapeDtypeStruct((8, 128), jnp.int32)

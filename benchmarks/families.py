@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 import bert_jax
 from bert_jax import objectives
 from bert_jax.data import mixture
-from bert_jax.training import step as train
+from bert_jax.training.step import named_key
 from bert_jax.utils import metrics_log
 
 
@@ -29,7 +29,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     stages = mixture.open_stages(config)
     objective = objectives.build(config, mixture.corpus_vocabulary(stages[-1]))
     batches = mixture.evaluation_loader(config, stages)
-    key = train.named_key(config.run.seed, "corruption")
+    key = named_key(config.run.seed, "corruption")
 
     @jax.jit
     def totals(params: dict, batch: dict) -> dict:

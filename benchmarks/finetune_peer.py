@@ -32,9 +32,9 @@ import transformers
 from bert_jax import config, objectives, optim, tasks
 from bert_jax.distributed import sharding
 from bert_jax.tasks import results
-from bert_jax.training import step as train
 from bert_jax.training import warm_start
 from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.training.step import compile_steps
 from bert_jax.utils import malloc
 
 CLASSES = {
@@ -111,18 +111,18 @@ class Peer:
 
 def scores(peer: Peer, task: FinetuneTask, split: str) -> dict[str, float]:
     encoded, by_token = task.encoded[split], peer.kind in ("tagging", "qa")
-    outputs = task.batches(task.experiment, split).gather(peer.outputs, by_token)
+    outputs = task.batches(task.config, split).predict_all(peer.outputs, by_token)
     return tasks.compute_metrics(task.dataset.task, encoded, outputs, task.dataset.labels)
 
 
 def timed(task: FinetuneTask, peer: Peer, steps: int) -> dict[str, float]:
     """Median seconds of a step, batch by batch in turns, after each shape was seen once."""
-    experiment = task.experiment
+    experiment = task.config
     objective = objectives.build(experiment)
-    ours = train.build_steps(
+    ours = compile_steps(
         experiment, objective, sharding.make_mesh(config.Mesh(), jax.devices()[:1])
     )
-    ours = warm_start.WarmStart(str(experiment.run.init), experiment).begin(ours)
+    ours = warm_start.WarmStart(str(experiment.run.init), experiment).apply(ours)
     state, seen = ours.init(), set()
     taken: dict[str, list[float]] = {"bert_jax": [], "transformers": []}
     for batch, _ in zip(
@@ -161,7 +161,7 @@ def main() -> None:
         print(json.dumps(taken), flush=True)
     if args.only_time:
         return
-    peer, headline = Peer(experiment, kind, labels), task.headline
+    peer, headline = Peer(experiment, kind, labels), task.main_metric
     best: tuple[float, dict[str, Any]] | None = None
     steps, batches = experiment.run.steps, task.batches(experiment, "train").iterate(0)
     for step, batch in zip(range(1, steps + 1), batches, strict=False):

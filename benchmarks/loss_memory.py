@@ -19,7 +19,7 @@ from bert_jax.distributed import sharding
 from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives import masking
 from bert_jax.objectives.base import vocabulary_loss
-from bert_jax.training import step as train
+from bert_jax.training.step import compile_steps
 
 
 def alone(rows: int, slots: int, vocab: int, width: int, pieces: int) -> int:
@@ -42,7 +42,7 @@ def step(asked: config.Experiment, rows: int, length: int, pieces: int) -> int:
     special = np.arange(asked.encoder.vocab_size) < 5
     known = Vocabulary(4, special, ~special, np.ones(asked.encoder.vocab_size))
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1])
-    steps = train.build_steps(asked, objectives.build(asked, known), mesh)
+    steps = compile_steps(asked, objectives.build(asked, known), mesh)
     ids = jax.ShapeDtypeStruct((rows,), np.int32)
     batch = {"tokens": jax.ShapeDtypeStruct((rows, length), np.int32)}
     batch |= dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)

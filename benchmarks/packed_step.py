@@ -48,7 +48,7 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     from bert_jax.data import mixture
     from bert_jax.data.corpus import open_corpus
     from bert_jax.distributed import sharding
-    from bert_jax.training import step as train
+    from bert_jax.training.step import compile_steps
 
     rows = tokens // open_corpus(corpus).info.length
     asked = config.replace(
@@ -59,7 +59,7 @@ def side(path: str, corpus: str, tokens: int) -> Any:
     experiment = mixture.fill_in_config(asked, opened)
     known = mixture.corpus_vocabulary(stages[-1])
     mesh = sharding.make_mesh(experiment.mesh)
-    steps = train.build_steps(experiment, objectives.build(experiment, known), mesh)
+    steps = compile_steps(experiment, objectives.build(experiment, known), mesh)
     batches, state = mixture.training_loader(experiment, stages), steps.init()
 
     def step(number: int) -> int:

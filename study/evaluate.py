@@ -18,7 +18,7 @@ from bert_jax import config, objectives
 from bert_jax.data import mixture
 from bert_jax.data.loader import Batch
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.training import step as train
+from bert_jax.training.step import named_key, to_floats
 
 SEED = 0  # of the masks, for all runs
 BATCH_SIZE = 32
@@ -28,7 +28,7 @@ def held_out_scores(run: Path, corpus: Path, max_rows: int) -> dict[str, float]:
     """Losses and accuracies over at most `max_rows` rows, up to a whole batch."""
     model = bert_jax.load(run)
     objective, batches = _open(model, corpus)
-    key = train.named_key(SEED, "corruption")
+    key = named_key(SEED, "corruption")
 
     @jax.jit
     def score(params: Any, batch: Any) -> Any:
@@ -38,7 +38,7 @@ def held_out_scores(run: Path, corpus: Path, max_rows: int) -> dict[str, float]:
     for batch in batches.one_pass(-(-max_rows // BATCH_SIZE)):
         terms = score(model.params, batch)
         sums = terms if sums is None else jax.tree.map(np.add, sums, jax.device_get(terms))
-    return train.to_floats(sums or {})
+    return to_floats(sums or {})
 
 
 def pair_accuracies(run: Path, nsp: Path, sop: Path, max_rows: int) -> dict[str, float | None]:

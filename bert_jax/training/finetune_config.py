@@ -1,108 +1,118 @@
-"""A recipe, a model and a task's data -> the experiment that they make together, and its rows.
+"""A fine-tuning recipe, a model and a task's data -> the config they make, and its rows.
 
 encoder           the model's, dropout included
 objective         the recipe's, else the heads that the model's family was published with;
                   labels from the data
-steps             from epochs, evaluations from those per epoch
+steps             from epochs; evaluations from evaluations per epoch
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax import config, tasks
-from bert_jax.config import Experiment, Supervised
+from bert_jax import tasks
+from bert_jax.config import Experiment, Supervised, read_config, replace, supervised_objective
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
 from bert_jax.training import warm_start
+from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils import remote
+from bert_jax.utils.types import Batch
 
-Parts = Sequence[tuple[int, int]]
-ANY = 2**30  # tokens: the model is not known yet
-SHARES = (  # numbers of steps, and what gives way to them
+Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
+ANY_LENGTH = 2**30  # tokens: the model is not known yet
+STEPS_OR_RATIO = (  # a number of steps, and the ratio that it replaces
     ("run", "steps", "epochs"),
     ("run", "eval_every", "evals_per_epoch"),
     ("optim", "warmup_steps", "warmup_ratio"),
 )
 
 
-def for_model(recipe: Experiment, change: Callable[[Experiment], Experiment]) -> Experiment:
-    """The recipe laid out for the model that `change` writes into `run.init`, then changed.
+def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) -> Experiment:
+    """Adapt the recipe to the model that `override` writes into `run.init`, then override it.
 
     The encoder is the model's, dropout included. Where the recipe's objective is a plain
-    `Supervised()`, the heads are those of the model's family. Steps that `change` asks for beat
-    epochs, `eval_every` the evaluations per epoch, and `warmup_steps` the share of warm-up.
+    `Supervised()`, the heads are those of the model's family. An overridden number of steps
+    replaces epochs, `eval_every` the evaluations per epoch, `warmup_steps` the warm-up ratio.
 
-    ValueError: a config for pre-training, a number of steps and its share both asked for, and what
-    `change` raises.
+    ValueError: a config for pre-training, a number of steps together with its ratio, and what
+    `override` raises.
     """
     if not isinstance(recipe.objective, Supervised):
         raise ValueError(
             f"the config's objective is {type(recipe.objective).__name__}: expected a recipe for "
             "fine-tuning, such as configs/finetune.py"
         )
-    asked = change(config.replace(recipe, encoder=dict(max_length=ANY)))
-    assert isinstance(asked.objective, Supervised)
-    assert asked.run.init is not None
-    before = previous_config(remote.local_cache_path(asked.run.dir), asked.run.init)
-    there = before is None or (Path(asked.run.init) / "config.json").is_file()
-    model = warm_start.load_config(asked.run.init) if there else before
+    requested = override(replace(recipe, encoder=dict(max_length=ANY_LENGTH)))
+    assert isinstance(requested.objective, Supervised)
+    init = requested.run.init
+    assert init is not None
+    previous = previous_config(remote.local_cache_path(requested.run.dir), init)
+    use_model = previous is None or (Path(init) / "config.json").is_file()
+    model = warm_start.load_config(init) if use_model else previous
     assert model is not None
-    family = warm_start.model_family(model)
-    task = asked.objective.task
+    family, task = warm_start.model_family(model), requested.objective.task
     if recipe.objective == Supervised():
-        heads = config.supervised_objective(family, task)
+        heads = supervised_objective(family, task)
     else:
-        heads = config.replace(recipe.objective, task=task, family=family)
-    fields = dict(run={}, optim={})
-    beaten = [(g, n, s) for g, n, s in SHARES if _get(asked, g, n) != _get(recipe, g, n)]
-    for group, _, share in beaten:
-        fields[group][share] = None
-    whole = change(config.replace(recipe, encoder=model.encoder, objective=heads, **fields))
-    for group, number, share in beaten:
-        if _get(whole, group, share) is not None:
-            raise ValueError(f"{group}.{number} and {group}.{share} are both given: expected one")
-    return whole
+        heads = replace(recipe.objective, task=task, family=family)
+    replaced = [
+        (group, number, ratio)
+        for group, number, ratio in STEPS_OR_RATIO
+        if _get(requested, group, number) != _get(recipe, group, number)
+    ]
+    fields: dict[str, dict[str, Any]] = dict(run={}, optim={})
+    for group, _, ratio in replaced:
+        fields[group][ratio] = None
+    config = override(replace(recipe, encoder=model.encoder, objective=heads, **fields))
+    for group, number, ratio in replaced:
+        if _get(config, group, ratio) is not None:
+            raise ValueError(f"{group}.{number} and {group}.{ratio} are both given: expected one")
+    return config
 
 
-def _get(experiment: Experiment, group: str, field: str) -> Any:
-    return getattr(getattr(experiment, group), field)
+def _get(config: Experiment, group: str, field: str) -> Any:
+    return getattr(getattr(config, group), field)
 
 
 def previous_config(folder: Path, init: str | None) -> Experiment | None:
-    """The config of a run folder, or of its first seed, that was begun from this model."""
+    """The config in a run folder, or in that of its first seed, if it started from this model."""
     for file in (folder / "config.json", folder / "seed_0" / "config.json"):
         if file.is_file():
-            before = config.read_config(file)
-            return before if before.run.init == init else None
+            previous = read_config(file)
+            return previous if previous.run.init == init else None
     return None
 
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """The rows of a task, and the experiment with what they decide."""
+    """The encoded rows of a task, and the config with what they decide."""
 
-    experiment: Experiment
+    config: Experiment
     dataset: Dataset
-    encoded: dict[str, EncodedExamples]
+    encoded: dict[str, EncodedExamples]  # by split
     tokenizer: Tokenizer
 
+    vocabulary = None  # nothing is masked
+
     @staticmethod
-    def of(asked: Experiment) -> FinetuneTask:
-        objective = asked.objective
+    def of(config: Experiment) -> FinetuneTask:
+        """Read `data.path` and encode it. ValueError: no such task, or rows that it cannot have."""
+        objective = config.objective
         assert isinstance(objective, Supervised)
-        if asked.data.path is None:
+        if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
-        dataset = tasks.read_dataset(objective.task, asked.data.path)
-        tokenizer = _tokenizer(asked)
-        length = asked.data.length or min(objective.default_length, asked.encoder.max_length)
+        dataset = tasks.read_dataset(objective.task, config.data.path)
+        tokenizer = _tokenizer(config)
+        length = config.data.length or min(objective.default_length, config.encoder.max_length)
         encoded = {}
         for split, examples in dataset.splits.items():
             training = split == "train"
@@ -117,63 +127,74 @@ class FinetuneTask:
                 train=training,
                 family=objective.family,
             )
-        resolved = _resolve(asked, dataset, len(encoded["train"].rows), length)
-        return FinetuneTask(resolved, dataset, encoded, tokenizer)
+        filled = _fill_in_config(config, dataset, len(encoded["train"].rows), length)
+        return FinetuneTask(filled, dataset, encoded, tokenizer)
+
+    def with_seed(self, i: int) -> FinetuneTask:
+        """The same rows for the i-th of several seeds, in a folder of its own."""
+        run = self.config.run
+        config = replace(self.config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
+        return dataclasses.replace(self, config=config)
 
     @property
-    def headline(self) -> str:
+    def warm_start(self) -> WarmStart:
+        """Every fine-tuning run starts from a model."""
+        return WarmStart(str(self.config.run.init), self.config)
+
+    @property
+    def main_metric(self) -> str:
         """The metric by which checkpoints are compared."""
         return tasks.main_metric(self.dataset.task, self.dataset)
 
-    def batches(
-        self, experiment: Experiment, split: str, parts: Parts = ((0, 1),)
-    ) -> LabeledBatches:
-        """Of training rows, or of those of another split by micro-batches: a whole batch may not
-        fit on the devices. `parts` of them are this process's."""
-        pieces = 1 if split == "train" else experiment.optim.accumulate
+    def batches(self, config: Experiment, split: str, slices: Slices = ((0, 1),)) -> LabeledBatches:
+        """Batches of a split, of which this process reads `slices`. Splits other than train go by
+        micro-batches: a whole batch may not fit on the devices."""
+        micro_batches = 1 if split == "train" else config.optim.accumulate
         return LabeledBatches(
             self.encoded[split].rows,
-            experiment.data.batch_size // pieces,
-            experiment.encoder.pad_id,
-            experiment.run.seed,
-            parts,
+            config.data.batch_size // micro_batches,
+            config.encoder.pad_id,
+            config.run.seed,
+            slices,
         )
+
+    def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
+        """step -> the training batches from that step on."""
+        return self.batches(config, "train", slices).iterate
 
     @property
     def notes(self) -> list[str]:
-        """What was odd in the data, in words."""
-        said = list(self.dataset.notes)
-        for split, encoded in self.encoded.items():
-            said += [f"{split}: {note}" for note in encoded.notes]
-        return said
+        """What is unusual in the data, in words."""
+        by_split = [f"{split}: {n}" for split, e in self.encoded.items() for n in e.notes]
+        return [*self.dataset.notes, *by_split]
 
 
-def _tokenizer(asked: Experiment) -> Tokenizer:
-    """The run folder's where it was begun, else the model's."""
-    folder, init = remote.local_cache_path(asked.run.dir), str(asked.run.init)
+def _tokenizer(config: Experiment) -> Tokenizer:
+    """The run folder's tokenizer when the run resumes, else the model's."""
+    folder, init = remote.local_cache_path(config.run.dir), str(config.run.init)
     if previous_config(folder, init) is not None:
-        for own in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
-            if own.is_dir():
-                return tokenizers.load_tokenizer(own)
+        for saved in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
+            if saved.is_dir():
+                return tokenizers.load_tokenizer(saved)
     return warm_start.load_tokenizer(init)
 
 
-def _resolve(asked: Experiment, dataset: Dataset, rows: int, length: int) -> Experiment:
+def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int) -> Experiment:
     """The config with what the data decides: labels, row length, steps and evaluations."""
-    run = asked.run
-    steps, every = run.steps, run.eval_every
+    run = config.run
+    steps, eval_every = run.steps, run.eval_every
     if run.epochs is not None:
-        steps = max(1, math.ceil(rows * run.epochs / asked.data.batch_size))
+        steps = max(1, math.ceil(rows * run.epochs / config.data.batch_size))
     if run.evals_per_epoch is not None:
-        every = max(1, round(rows / asked.data.batch_size / run.evals_per_epoch))
-    told = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
+        eval_every = max(1, round(rows / config.data.batch_size / run.evals_per_epoch))
+    content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
     heads: dict[str, Any] = dict(labels=dataset.labels)
-    assert isinstance(asked.objective, Supervised)
-    if asked.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE_LABELS:
+    assert isinstance(config.objective, Supervised)
+    if config.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE_LABELS:
         heads["span"] = "linear"  # as published: its joint head is for SQuAD 2.0 alone
-    return config.replace(
-        asked,
+    return replace(
+        config,
         objective=heads,
-        data=dict(length=length, corpus=told),
-        run=dict(steps=steps, eval_every=every),
+        data=dict(length=length, corpus=content_hash),
+        run=dict(steps=steps, eval_every=eval_every),
     )

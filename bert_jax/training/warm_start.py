@@ -1,11 +1,12 @@
-"""Where a run begins that takes over another model (`run.init`).
+"""A run that starts from another model (`run.init`).
 
-    encoder       the model's, but for both rates of dropout, which are the config's
-    parameters    the model's, leaf by leaf under the same names; what only the objective has is
-                  drawn at random, what only the model has stays behind, and both are named
-    optimiser     fresh, at step 0
+    encoder       the model's, but both dropout rates are the config's
+    parameters    the model's, leaf by leaf under the same names. A parameter that only the
+                  objective has is initialized at random; one that only the model has is left
+                  out. Both are logged by name.
+    optimizer     fresh, at step 0
 
-The run folder's config.json holds that encoder, so going on does not read the model again.
+The run folder's config.json records that encoder, so resuming does not read the model again.
 """
 
 from __future__ import annotations
@@ -36,97 +37,96 @@ from bert_jax.utils.pytree import flatten_with_names, map_with_names
 logger = logging.getLogger(__name__)
 
 TOWERS = ("generator/", "discriminator/")
-TASK_HEADS = ("label/", "tag/", "span/")  # of one task, of no use to another
+TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task, not transferred
 
 
 class TransferResult(NamedTuple):
-    """What a model gives to an objective."""
+    """Which parameters of a model an objective takes over."""
 
     params: dict[str, Any]  # by the objective's names
-    drawn: list[str]  # the objective's, which the model lacks
-    unused: list[str]  # the model's, which the objective lacks
+    initialized: list[str]  # names of the objective's that the model lacks
+    unused: list[str]  # names of the model's that the objective lacks
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The model at `path`, for the run that `asked` describes."""
+    """The model at `path`, as the start of the run that `config` describes."""
 
     path: str
-    asked: Experiment
+    config: Experiment
 
     @cached_property
     def model(self) -> Model:
-        """Its parameters lie in the host's memory, beside the run's on the devices."""
+        """The model with its parameters in host memory, beside the run's on the devices."""
         model = load(self.path)
         return replace(model, params=jax.device_get(model.params))
 
     @cached_property
     def previous_config(self) -> Experiment | None:
-        """The config of the run folder, if it was begun from this model before."""
-        file = remote.local_cache_path(self.asked.run.dir) / "config.json"
-        before = config.read_config(file) if file.is_file() else None
-        return before if before is not None and before.run.init == self.path else None
+        """The config in the run folder, if that run started from this model."""
+        file = remote.local_cache_path(self.config.run.dir) / "config.json"
+        previous = config.read_config(file) if file.is_file() else None
+        return previous if previous is not None and previous.run.init == self.path else None
 
     def encoder(self, corpora: Sequence[Corpus]) -> Encoder:
-        """The run's encoder. ValueError: a corpus of another tokenizer than the model's."""
+        """The run's encoder. ValueError: a corpus was prepared with another tokenizer."""
         if self.previous_config is None:
             self._check_tokenizer(corpora[0])
-        known = (self.previous_config or self.model.config).encoder
-        own = self.asked.encoder
+        encoder = (self.previous_config or self.model.config).encoder
+        own = self.config.encoder
         rates = dict(dropout=own.dropout, attention_dropout=own.attention_dropout)
-        return config.replace(known, **rates)
+        return config.replace(encoder, **rates)
 
-    def begin(self, steps: CompiledSteps) -> CompiledSteps:
-        """`steps` whose first state has the model's parameters.
+    def apply(self, steps: CompiledSteps) -> CompiledSteps:
+        """`steps` whose `init` returns a state with the model's parameters.
 
         ValueError: parameters whose shapes are not those of the objective.
         """
-        if self.previous_config is None:  # what is wrong shall be said before anything is written
-            transfer_params(self._padded(steps), steps.like.params)
+        if self.previous_config is None:  # report a misfit before anything is written
+            transfer_params(self._padded_model(steps), steps.like.params)
 
         def init() -> TrainState:
-            inherited = transfer_params(self._padded(steps), steps.like.params)
-            if jax.process_index() == 0:
-                _tell(self.path, inherited)
+            result = transfer_params(self._padded_model(steps), steps.like.params)
+            _log_transfer(self.path, result)
             state = steps.init()
 
-            def leaf(name: str, drawn: jax.Array, like: Any) -> jax.Array:
-                if name not in inherited.params:
-                    return drawn
-                # a copy: the train step gives its state's memory away
-                given = np.array(inherited.params[name], like.dtype)
-                return jax.device_put(given, like.sharding)
+            def leaf(name: str, initialized: jax.Array, like: Any) -> jax.Array:
+                if name not in result.params:
+                    return initialized
+                # a copy, since the train step donates its state's buffers
+                value = np.array(result.params[name], like.dtype)
+                return jax.device_put(value, like.sharding)
 
             params = map_with_names(leaf, state.params, steps.like.params)
-            self.__dict__.pop("model", None)  # nobody asks for it again
+            self.__dict__.pop("model", None)  # free the host's copy
             return state._replace(params=params)
 
         return steps._replace(init=init)
 
-    def _padded(self, steps: CompiledSteps) -> Model:
+    def _padded_model(self, steps: CompiledSteps) -> Model:
         """The model with as many rows in its word table as the state has on its mesh."""
-        lies = steps.like.step.sharding
-        assert isinstance(lies, jax.sharding.NamedSharding)
-        mesh = lies.mesh
-        return dataclasses.replace(self.model, params=sharding.pad_vocab(self.model.params, mesh))
+        step_sharding = steps.like.step.sharding
+        assert isinstance(step_sharding, jax.sharding.NamedSharding)
+        params = sharding.pad_vocab(self.model.params, step_sharding.mesh)
+        return dataclasses.replace(self.model, params=params)
 
     def _check_tokenizer(self, corpus: Corpus) -> None:
         if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
             folder = Path(self.path)
-            beside = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+            tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
             raise ValueError(
                 f"{corpus.path} was prepared with another tokenizer than that of {self.path}: "
-                f"prepare it with --tokenizer {beside}"
+                f"prepare it with --tokenizer {tokenizer}"
             )
 
 
-def from_config(asked: Experiment) -> WarmStart | None:
-    """None where a run begins with random parameters."""
-    return None if asked.run.init is None else WarmStart(asked.run.init, asked)
+def from_config(config: Experiment) -> WarmStart | None:
+    """None where the run starts from random parameters."""
+    return None if config.run.init is None else WarmStart(config.run.init, config)
 
 
 def load_config(path: str) -> Experiment:
-    """What a model is, without its parameters. ValueError: not a model's folder."""
+    """The config of a model, without its parameters. ValueError: the folder holds no model."""
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
@@ -136,7 +136,7 @@ def load_config(path: str) -> Experiment:
 
 
 def load_tokenizer(path: str) -> Tokenizer:
-    """A model's tokenizer. ValueError: none, or one that does not fit its word table."""
+    """A model's tokenizer. ValueError: there is none, or it does not fit the word table."""
     folder = Path(path)
     own = folder / "tokenizer"
     tokenizer = tokenizers.load_tokenizer(own if own.is_dir() else folder)
@@ -152,51 +152,50 @@ def model_family(model: Experiment) -> str:
 
 
 def transfer_params(model: Model, like: Any) -> TransferResult:
-    """The model's parameters under the names of the tree `like`. Where only one side has two
-    towers (ELECTRA), a single network stands for the discriminator.
+    """Match the model's parameters to the names of the tree `like`. Where only one side has two
+    networks (ELECTRA), a single network stands for the discriminator.
 
-    ValueError: leaves of other shapes, all of them listed.
+    ValueError: lists every leaf whose shape differs.
     """
     flat, wanted = flatten_with_names(model.params), flatten_with_names(like)
-    given = {k: v for k, v in flat.items() if not k.startswith(TASK_HEADS)}
-    sources = _sources(given, isinstance(model.config.objective, ReplacedTokens))
-    found = {name: sources[k] for name in wanted if (k := _placed(name)) in sources}
-    wrong = [
+    general = {k: v for k, v in flat.items() if not k.startswith(TASK_HEADS)}
+    sources = _sources(general, isinstance(model.config.objective, ReplacedTokens))
+    matched = {name: sources[k] for name in wanted if (k := _in_tower(name)) in sources}
+    mismatches = [
         f"{name} {list(flat[source].shape)}, here {list(wanted[name].shape)}"
-        for name, source in found.items()
+        for name, source in matched.items()
         if flat[source].shape != wanted[name].shape
     ]
-    if wrong:
+    if mismatches:
         raise ValueError(
-            "the parameters of run.init do not fit the objective: give it the sizes that the model "
-            "was trained with (a generator's: objective.generator_size, "
-            f"objective.generator_layers); {'; '.join(wrong)}"
+            "the parameters of run.init do not fit the objective: use the sizes that the model was "
+            "trained with (a generator's: objective.generator_size, "
+            f"objective.generator_layers); {'; '.join(mismatches)}"
         )
     return TransferResult(
-        params={name: flat[source] for name, source in found.items()},
-        drawn=[name for name in wanted if name not in found],
-        unused=sorted(set(flat) - set(found.values())),
+        params={name: flat[source] for name, source in matched.items()},
+        initialized=[name for name in wanted if name not in matched],
+        unused=sorted(set(flat) - set(matched.values())),
     )
 
 
-def _placed(name: str) -> str:
+def _in_tower(name: str) -> str:
     return name if name.startswith(TOWERS) else f"discriminator/{name}"
 
 
-def _sources(flat: dict[str, Any], towers: bool) -> dict[str, str]:
-    """Place in one of the two towers -> the model's leaf; shared embeddings stand in both."""
-    places = {_placed(name): name for name in flat}
-    if towers:
+def _sources(flat: dict[str, Any], two_towers: bool) -> dict[str, str]:
+    """Name in one of the two networks -> the model's leaf. Shared embeddings are in both."""
+    sources = {_in_tower(name): name for name in flat}
+    if two_towers:
         shared = [name for name in flat if not name.startswith(TOWERS)]
-        places |= {f"generator/{name}": name for name in shared}
-    return places
+        sources |= {f"generator/{name}": name for name in shared}
+    return sources
 
 
-def _tell(path: str, inherited: TransferResult) -> None:
-    said = (
-        (f"not in {path}, drawn at random", inherited.drawn),
-        (f"in {path}, of no use to the objective", inherited.unused),
-    )
-    for what, names in said:
+def _log_transfer(path: str, result: TransferResult) -> None:
+    for what, names in (
+        (f"not in {path}, initialized at random", result.initialized),
+        (f"in {path}, not used by the objective", result.unused),
+    ):
         if names:
             logger.info("%s: %s", what, ", ".join(names))

@@ -13,7 +13,7 @@ from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.perf import param_table
-from bert_jax.training import step as train
+from bert_jax.training.step import CompiledSteps, compile_steps
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
 
@@ -27,15 +27,13 @@ def odd(family: str) -> Experiment:
     return replace(tiny_configs.FAMILIES[family], encoder=dict(vocab_size=V))
 
 
-def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
     devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
     objective = objectives.build(config, VOCABULARY)
-    return train.build_steps(config, objective, sharding.make_mesh(mesh, devices))
+    return compile_steps(config, objective, sharding.make_mesh(mesh, devices))
 
 
-def after(
-    steps: train.CompiledSteps, state: Any, begin: int, count: int
-) -> tuple[Any, list[float]]:
+def after(steps: CompiledSteps, state: Any, begin: int, count: int) -> tuple[Any, list[float]]:
     losses = []
     for i in range(begin, begin + count):
         state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(8, 8 * i)))

@@ -14,7 +14,7 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.distributed import sharding
 from bert_jax.perf import collectives, hlo
-from bert_jax.training import step as train
+from bert_jax.training.step import CompiledSteps, TrainState, compile_steps
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
 
@@ -23,12 +23,12 @@ MESHES = {"1,1,1": Mesh(1), "8,1,1": Mesh(8), "1,8,1": Mesh(1, 8), "1,1,8": Mesh
 MESHES["2,2,2"] = Mesh(2, 2, 2)
 
 
-def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
     devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
-    return train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+    return compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
 
 
-def go(steps: train.CompiledSteps, state: train.TrainState, begin: int, end: int) -> tuple:
+def go(steps: CompiledSteps, state: TrainState, begin: int, end: int) -> tuple:
     losses = []
     for i in range(begin, end):
         state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(ROWS, ROWS * i)))
@@ -48,17 +48,17 @@ def apart(start: dict, a: dict, b: dict) -> dict[str, float]:
     return found
 
 
-def plain(state: train.TrainState) -> dict[str, np.ndarray]:
+def plain(state: TrainState) -> dict[str, np.ndarray]:
     """Parameters without the rows that pad the vocabulary."""
     cut = {k: slice(tiny_configs.V if pytree.is_embedding_table(k) else None) for k in named(state)}
     return {k: np.array(x)[cut[k]] for k, x in named(state).items() if x.ndim}
 
 
-def named(state: train.TrainState) -> dict:
+def named(state: TrainState) -> dict:
     return pytree.flatten_with_names(state.params)
 
 
-def sent(steps: train.CompiledSteps) -> list[collectives.Collective]:
+def sent(steps: CompiledSteps) -> list[collectives.Collective]:
     """What devices send each other in a step."""
     text = steps.train.lower(steps.like, tiny_configs.batch(ROWS)).compile().as_text()
     return collectives.read_collectives(hlo.parse(text))

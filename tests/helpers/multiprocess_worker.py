@@ -15,8 +15,9 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.distributed import initialize, sharding
-from bert_jax.training import step as train
+from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
+from bert_jax.training.step import compile_steps
 from bert_jax.utils.errors import RunError
 from tests.helpers import tiny_configs
 
@@ -30,7 +31,7 @@ def fit(config: Experiment, folder: Path) -> int:
         raise KeyError("a defect of this process alone")
     objective = tiny_configs.build(config)
     mesh = sharding.make_mesh(config.mesh)
-    steps = train.build_steps(config, objective, mesh)
+    steps = compile_steps(config, objective, mesh)
     (part,) = sharding.process_slices(mesh)
     rows, held_out = (
         Loader([tiny_configs.Rows(n)], BATCH_SIZE, tiny_configs.LENGTH, 0, process=part)
@@ -38,12 +39,12 @@ def fit(config: Experiment, folder: Path) -> int:
     )
 
     def score(params: object) -> dict:
-        return train.evaluate(steps, objective, params, held_out.one_pass(2))
+        return evaluation.evaluate(steps, objective, params, held_out.one_pass(2))
 
     read = [rows[i]["row"].tolist() for i in range(3)]
     (folder / f"rows-{index}.json").write_text(json.dumps(read))
     with Checkpoints(folder / "checkpoints") as checkpoints, PreemptionHandler() as stop:
-        state = train.fit(config, steps, rows.iterate, score, checkpoints, folder, stop)
+        state = loop.fit(config, steps, rows.iterate, score, checkpoints, folder, stop)
     leaves = [x.addressable_data(0) for x in jax.tree.leaves(state.params)]
     np.savez(folder / f"params-{index}.npz", *leaves)
     return 0 if stop.signal is None else 128 + stop.signal

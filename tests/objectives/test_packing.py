@@ -302,7 +302,7 @@ def test_a_packed_run_accumulates_on_a_mesh_and_can_be_replayed(
     assert pretrain(replace(asked, optim=dict(accumulate=2))) is None
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
     done = replay(tmp_path / "run", 5)
-    assert done.begun == 3
+    assert done.start == 3
     assert done.logged is not None
     assert not done.differences
 

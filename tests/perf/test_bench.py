@@ -125,7 +125,7 @@ def test_step_memory_counts_what_is_donated_once() -> None:
 def test_random_rows_are_full_and_hold_no_special_token(family: str) -> None:
     asked = tiny_configs.FAMILIES[family]
     with ExitStack() as stack:
-        made = inputs.random(asked, stack)
+        made = inputs.of_random_ids(asked, stack)
         pool = made.pool()
     assert made.vocabulary is not None
     for batch in pool:
@@ -137,7 +137,7 @@ def test_random_rows_are_full_and_hold_no_special_token(family: str) -> None:
 @pytest.mark.parametrize("task", ["classification", "regression", "tagging", "choice", "qa"])
 def test_a_config_of_fine_tuning_has_rows_too(task: Any) -> None:
     asked = replace(TINY, objective=Supervised(task=task))
-    batch = inputs.labelled(asked)
+    batch = inputs.labeled(asked)
     objective = objectives.build(asked)
     key = jax.random.key(0)
     params = jax.eval_shape(objective.init, key)

@@ -17,7 +17,7 @@ from bert_jax.model.attention import AttentionMask, flash
 from bert_jax.perf import collectives, hlo
 from bert_jax.perf.collectives import by_kind
 from bert_jax.perf.plan import costs
-from bert_jax.training import step as train
+from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
 
 N = 4
@@ -201,7 +201,7 @@ def test_a_kernel_counts_as_it_says_itself() -> None:
 def test_data_parallel_steps_sum_the_gradient_once(family: str) -> None:
     """Tied tables, shared layers and micro-batches notwithstanding."""
     c = replace(tiny_configs.FAMILIES[family], data=dict(batch_size=16), optim=dict(accumulate=2))
-    steps = train.build_steps(c, tiny_configs.build(c), sharding.make_mesh(config.Mesh(N)))
+    steps = compile_steps(c, tiny_configs.build(c), sharding.make_mesh(config.Mesh(N)))
     text = steps.train.lower(steps.like, tiny_configs.batch(16)).compile().as_text()
     gradient = 4 * sum(x.size for x in jax.tree.leaves(steps.like.params))
     found = by_kind(text)

@@ -9,7 +9,7 @@ from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
 from bert_jax.distributed import sharding
 from bert_jax.objectives import masking as corruption
 from bert_jax.perf import flops
-from bert_jax.training import step as train
+from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
 
 ROWS, ROW = 32, 64  # of what XLA compiles; nothing of it runs
@@ -123,7 +123,7 @@ def _xla(asked: Experiment) -> float:
     special = np.arange(v) < 4
     known = Vocabulary(3, special, ~special, np.ones(v))
     objective = objectives.build(asked, known)
-    steps = train.build_steps(asked, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    steps = compile_steps(asked, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
     ids = jax.ShapeDtypeStruct((ROWS,), np.int32)
     batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
     batch["tokens"] = jax.ShapeDtypeStruct((ROWS, ROW), np.int32)

@@ -14,10 +14,10 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Mesh, Supervised
 from bert_jax.distributed import sharding
 from bert_jax.tasks import results
-from bert_jax.training import step as train
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.training.step import compile_steps
 from tests.helpers import toy_tasks
 
 
@@ -183,7 +183,7 @@ def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path
 
     def resolved(**run: Any) -> Any:
         where = home / "model", "classification", home / "classification", tmp_path / "run"
-        return FinetuneTask.of(toy_tasks.asked(*where, run=run)).experiment.run
+        return FinetuneTask.of(toy_tasks.asked(*where, run=run)).config.run
 
     run = resolved(epochs=2.5, evals_per_epoch=1.0)
     assert (run.steps, run.eval_every) == (8, 3)  # 48 rows in batches of 16
@@ -223,7 +223,7 @@ def test_a_fine_tuned_model_begins_another_task(
     where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
     finetune(toy_tasks.asked(*where, run=dict(steps=3)))
     said = caplog.text
-    assert "drawn at random: label/dense/bias, label/dense/kernel" in said
+    assert "initialized at random: label/dense/bias, label/dense/kernel" in said
     assert "pooler" not in said
 
 
@@ -266,9 +266,9 @@ def test_a_split_is_answered_in_sight_of_the_mesh(home: Path, tmp_path: Path) ->
     where = home / "model", "classification", home / "classification", tmp_path / "run"
     task = FinetuneTask.of(toy_tasks.asked(*where, run=dict(attention="flash")))
     mesh = sharding.make_mesh(Mesh(2), jax.devices()[:2])
-    objective = objectives.build(task.experiment)
-    steps = train.build_steps(task.experiment, objective, mesh)
-    exam = Evaluator(task, task.experiment, objective, steps, mesh)
-    batch = steps.to_devices(next(task.batches(task.experiment, "dev").one_pass()))
-    text = exam._answer.lower(steps.like.params, batch).as_text()
+    objective = objectives.build(task.config)
+    steps = compile_steps(task.config, objective, mesh)
+    evaluator = Evaluator(task, task.config, objective, steps, mesh)
+    batch = steps.to_devices(next(task.batches(task.config, "dev").one_pass()))
+    text = evaluator._apply.lower(steps.like.params, batch).as_text()
     assert "sdy.manual_computation" in text

@@ -22,9 +22,9 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Guard, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
-from bert_jax.training import guard
-from bert_jax.training import step as train
+from bert_jax.training import guard, loop
 from bert_jax.training.guard import PreemptionHandler, Watchdog
+from bert_jax.training.step import CompiledSteps, TrainState, compile_steps, to_floats
 from bert_jax.utils.errors import RunError
 from tests.helpers import tiny_configs
 
@@ -81,12 +81,12 @@ def poisoned(batch: Any, kind: str) -> Any:
 
 
 @functools.cache
-def steps_of(config: Experiment) -> train.CompiledSteps:
+def steps_of(config: Experiment) -> CompiledSteps:
     objective: Any = Poisoned(tiny_configs.build(config))
-    return train.build_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    return compile_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
 
 
-def run(config: Experiment, third: str) -> tuple[train.TrainState, list[dict]]:
+def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
     """Five steps, of which the third has a bad row, or is "left out" and only counts."""
     steps, seen = steps_of(config), []
     state = steps.init()
@@ -97,7 +97,7 @@ def run(config: Experiment, third: str) -> tuple[train.TrainState, list[dict]]:
         batch = tiny_configs.batch(8, 8 * i)
         batch = poisoned(batch, third) if i == 2 else batch
         state, metrics = steps.train(state, steps.to_devices(batch))
-        seen.append(train.to_floats(metrics))
+        seen.append(to_floats(metrics))
     return state, seen
 
 
@@ -164,9 +164,7 @@ def test_after_too_many_in_a_row_no_update_is_made() -> None:
 # ---- the loop
 
 
-def fit(
-    config: Experiment, folder: Path, bad: tuple[int, ...], kind: str = "nan"
-) -> train.TrainState:
+def fit(config: Experiment, folder: Path, bad: tuple[int, ...], kind: str = "nan") -> TrainState:
     """Training in which the `bad` steps have a bad row."""
     rows = Loader([tiny_configs.Rows(40)], 8, tiny_configs.LENGTH, 0)
 
@@ -177,7 +175,7 @@ def fit(
 
     folder.mkdir(exist_ok=True)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        return train.fit(
+        return loop.fit(
             config,
             steps_of(config),
             batches,
@@ -201,7 +199,7 @@ def test_a_run_of_bad_steps_stops_and_says_why(
         "infinite gradient": "gradient that is not finite is that of embeddings/norm/scale",
         "huge gradient": "largest that of embeddings/norm/scale: .*e.25, whose square is beyond",
     }[kind]
-    assert e.match(f"stopped at step 5: 3 updates in a row were left out. .*{says}")
+    assert e.match(f"stopped at step 5: 3 consecutive updates were skipped. .*{says}")
     assert e.match("the last checkpoint is step 3")
     assert "step 4: the update is left out, 2 in a row" in caplog.text
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as saved:

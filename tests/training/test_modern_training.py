@@ -9,16 +9,16 @@ import pytest
 
 from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.distributed import sharding
-from bert_jax.training import step as train
+from bert_jax.training.step import CompiledSteps, compile_steps, compute_gradients
 from tests.helpers import modern_options, tiny_configs
 from tests.training.test_step import fit, lines, same
 
 MESHES = [Mesh(4, 1, 1), Mesh(1, 4, 1), Mesh(1, 2, 2)]
 
 
-def build(config: Experiment, mesh: Mesh) -> train.CompiledSteps:
+def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
     devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
-    return train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+    return compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
 
 
 def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any:
@@ -73,7 +73,7 @@ def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
         asked = replace(config, optim=dict(accumulate=accumulate))
         params = jax.eval_shape(objective.init, jax.random.key(0))
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        f = jax.jit(lambda p, s, b: train.gradients(asked, objective, p, s, b, 0)[1]["mlm_loss"])
+        f = jax.jit(lambda p, s, b: compute_gradients(asked, objective, p, s, b, 0)[1]["mlm_loss"])
         return float(f(params, step, batch).count) / float(batch["size"].sum())
 
     assert share(0) == pytest.approx(0.4, abs=0.03)

@@ -78,4 +78,4 @@ def test_what_is_bad_is_named() -> None:
     assert "NOT as the run logged it: mlm_loss" in said
     assert "pair_loss is nan" in said
     assert "is that of encoder/layers/mlp/up/bias[1]" in said
-    assert replay.modules(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}
+    assert replay.norms_by_module(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}

@@ -13,27 +13,26 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
-from bert_jax.training import step as train
+from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
+from bert_jax.training.step import BoundSeed, TrainState, compile_steps
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
 
 
-def fit(
-    config: Experiment, folder: Path, stop: PreemptionHandler | None = None
-) -> train.TrainState:
+def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None) -> TrainState:
     mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
     objective = tiny_configs.build(config)
-    steps = train.build_steps(config, objective, mesh)
+    steps = compile_steps(config, objective, mesh)
     rows, held_out = (Loader([tiny_configs.Rows(n)], 8, tiny_configs.LENGTH, 0) for n in (40, 13))
     folder.mkdir(exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        return train.fit(
+        return loop.fit(
             config,
             steps,
             rows.iterate,
-            lambda params: train.evaluate(steps, objective, params, held_out.one_pass(2)),
+            lambda params: evaluation.evaluate(steps, objective, params, held_out.one_pass(2)),
             checkpoints,
             folder,
             stop or PreemptionHandler(),
@@ -87,7 +86,7 @@ def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
 def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
     """Initial and final parameters and the loss of the last of two steps."""
     devices = jax.devices()[: abs(mesh.data * mesh.fsdp * mesh.tensor)]
-    steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+    steps = compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
     state = steps.init()
     before = jax.tree.map(np.asarray, state.params)
     for i in range(2):  # the first update of a warm-up has rate 0
@@ -148,7 +147,7 @@ def test_the_sharding_table_covers_every_leaf(tied: str, share: str, name: str) 
         )
         if family == "electra":
             config = replace(config, objective=dict(tied=tied))
-        train.build_steps(config, tiny_configs.build(config), mesh)
+        compile_steps(config, tiny_configs.build(config), mesh)
 
 
 @pytest.mark.parametrize(
@@ -169,10 +168,10 @@ def test_every_seed_is_the_same_program() -> None:
 
     def programs(seed: int) -> list[str]:
         config = replace(tiny_configs.FAMILIES["electra"], run=dict(seed=seed))
-        steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
+        steps = compile_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
         like, batch = steps.like, tiny_configs.batch()
         lowered = (
-            cast(train.BoundSeed, steps.init).lower(),
+            cast(BoundSeed, steps.init).lower(),
             steps.train.lower(like, batch),
             steps.evaluate.lower(like.params, batch),
             steps.gradient_report.lower(like.params, like.step, batch),
@@ -187,6 +186,6 @@ def test_depth_costs_no_compile_time() -> None:
     texts = []
     for layers in (3, 12):
         config = replace(tiny_configs.FAMILIES["bert"], encoder=dict(layers=layers))
-        steps = train.build_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
+        steps = compile_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
         texts.append(steps.train.lower(steps.like, tiny_configs.batch()).as_text())
     assert texts[0].count("\n") == texts[1].count("\n")

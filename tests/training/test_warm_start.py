@@ -21,9 +21,9 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference import import_model
 from bert_jax.inference import model as inference_model
-from bert_jax.training import step as train
 from bert_jax.training import warm_start
 from bert_jax.training.pretrain import pretrain
+from bert_jax.training.step import compile_steps
 from bert_jax.utils.pytree import flatten_with_names
 from tests.helpers.hf_fixtures import hf_folder
 from tests.helpers.paths import ROOT
@@ -45,14 +45,14 @@ def inherit(source: Experiment, asked: Experiment) -> warm_start.TransferResult:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_of_the_same_objective_gives_all_it_has(family: str) -> None:
     found = inherit(FAMILIES[family], FAMILIES[family])
-    assert (found.drawn, found.unused) == ([], [])
+    assert (found.initialized, found.unused) == ([], [])
     assert found.params.keys() == flatten_with_names(shapes(FAMILIES[family])).keys()
 
 
 def test_what_one_side_lacks_is_named() -> None:
     bert, spanbert = FAMILIES["bert"], FAMILIES["spanbert"]
     found = inherit(bert, spanbert)
-    assert {n.split("/")[0] for n in found.drawn} == {"sbo"}
+    assert {n.split("/")[0] for n in found.initialized} == {"sbo"}
     assert {n.split("/")[0] for n in found.unused} == {"pooler", "pair"}
     assert found.params["mlm/bias"].shape == (64,)
 
@@ -60,8 +60,8 @@ def test_what_one_side_lacks_is_named() -> None:
 def test_a_discriminator_alone_leaves_the_generator_to_chance() -> None:
     electra = FAMILIES["electra"]
     found = inherit(replace(electra, objective=Imported("electra", rtd=True)), electra)
-    assert all(n.startswith("generator/") for n in found.drawn)
-    assert not any("embeddings" in n for n in found.drawn)  # which both towers share
+    assert all(n.startswith("generator/") for n in found.initialized)
+    assert not any("embeddings" in n for n in found.initialized)  # which both towers share
     assert found.unused == []
 
 
@@ -70,7 +70,7 @@ def test_a_discriminator_alone_leaves_the_generator_to_chance() -> None:
 def test_towers_keep_their_parameters_however_they_are_tied(theirs: str, ours: str) -> None:
     source, asked = (replace(FAMILIES["electra"], objective=dict(tied=t)) for t in (theirs, ours))
     found = inherit(source, asked)
-    assert found.drawn == []
+    assert found.initialized == []
     order = ["all", "words", "none"]
     shared = order.index(ours) < order.index(theirs)  # then the generator gives up its own
     assert all(n.startswith("generator/embeddings/") for n in found.unused)
@@ -123,8 +123,8 @@ def test_a_run_begins_with_the_model(made: Path, caplog: Any) -> None:
     caplog.set_level("INFO", "bert_jax")
     pretrain(run)
     said = caplog.text
-    assert f"not in {made / 'gone'}, drawn at random: sbo/" in said
-    assert "of no use to the objective: pair/dense/bias" in said
+    assert f"not in {made / 'gone'}, initialized at random: sbo/" in said
+    assert "not used by the objective: pair/dense/bias" in said
     before, after = (load(made / name) for name in ("first", "second"))
     assert after.config.encoder == replace(before.config.encoder, dropout=0.3)
     old, new = flatten_with_names(before.params), flatten_with_names(after.params)
@@ -157,8 +157,8 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
         tmp_path / "discriminator", tmp_path / "joint", generator=tmp_path / "generator"
     )
     mesh = sharding.make_mesh(experiment.mesh)
-    steps = train.build_steps(experiment, objectives.build(experiment), mesh)
-    state = warm_start.WarmStart(str(tmp_path / "joint"), experiment).begin(steps).init()
+    steps = compile_steps(experiment, objectives.build(experiment), mesh)
+    state = warm_start.WarmStart(str(tmp_path / "joint"), experiment).apply(steps).init()
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, state.params)))
     assert (int(state.step), any(x.any() for x in jax.tree.leaves(state.opt))) == (0, False)
 

@@ -84,16 +84,14 @@ def bench(experiment: Experiment, asked: BenchOptions, say: Callable[[str], None
         given = _rows(experiment, asked.data, stack) if asked.packed else mine
         if family:
             _check_theirs(mine, given)
-        say(f"compiling the step of {size} x {mine.experiment.data.length}")
-        ours = BertJax(mine, mesh)
+        say(f"compiling the step of {size} x {mine.config.data.length}")
+        ours = BertJax(mine, devices)
         sides: list[timer.Contender] = [ours]
         if family:
-            batches = ours.corrupted() if given is mine else BertJax(given, mesh).corrupted()
+            batches = ours.corrupted() if given is mine else BertJax(given, devices).corrupted()
             say("building theirs")
             where = devices[0].platform
-            sides += transformers_peer.sides(
-                given.experiment, family, batches, where, asked.compile
-            )
+            sides += transformers_peer.sides(given.config, family, batches, where, asked.compile)
         say(f"timing {asked.steps} rounds of {', '.join(side.name for side in sides)}")
         times = timer.alternate(sides, asked.steps)
         out = _ours(ours, mesh, times)
@@ -110,7 +108,7 @@ def _masked_alone(experiment: Experiment) -> Experiment:
     """A masked language model of the config's encoder, and nothing beside it."""
     objective = experiment.objective
     if isinstance(objective, Masked):
-        objective = dataclasses.replace(objective, pair=False, sbo_weight=0.0)
+        objective = dataclasses.replace(objective, sentence_pair=False, sbo_weight=0.0)
     else:
         electra = isinstance(objective, ReplacedTokens)
         objective = Masked(objective.masking if electra else config.Masking(), sentence_pair=False)
@@ -138,7 +136,7 @@ def _shaped(experiment: Experiment, asked: BenchOptions) -> Experiment:
 
 def _rows(experiment: Experiment, corpus: str | None, stack: ExitStack) -> BenchInputs:
     if corpus is None:
-        return inputs.random(experiment, stack)
+        return inputs.of_random_ids(experiment, stack)
     if isinstance(experiment.objective, Supervised):
         raise ValueError("--data is a corpus for pre-training: a config of fine-tuning has none")
     return inputs.of_corpus(config.replace(experiment, data=dict(path=corpus)))
@@ -151,13 +149,13 @@ def _check_theirs(mine: BenchInputs, given: BenchInputs) -> None:
             "--data has packed rows, which --against transformers cannot take: give the same text "
             "prepared without --pack as --data, and this corpus as --packed"
         )
-    a, b = (r.experiment.encoder.vocab_size for r in (mine, given))
+    a, b = (r.config.encoder.vocab_size for r in (mine, given))
     if a != b:
         raise ValueError(f"--packed has a vocabulary of {a}, --data of {b}: prepare both alike")
 
 
 def _ours(ours: BertJax, mesh: jax.sharding.Mesh, times: timer.Times) -> Json:
-    experiment = ours.rows.experiment
+    experiment = ours.inputs.config
     shape, chips = experiment.data, list(mesh.devices.flat)
     assert shape.length is not None
     seconds = times.median(ours.name)
@@ -174,7 +172,7 @@ def _ours(ours: BertJax, mesh: jax.sharding.Mesh, times: timer.Times) -> Json:
         "mesh": dict(mesh.shape),
         "jax": jax.__version__,
         "objective": type(experiment.objective).__name__,
-        "rows": ours.rows.source,
+        "rows": ours.inputs.source,
         "batch_size": shape.batch_size,
         "length": shape.length,
         "dtype": experiment.run.dtype,
@@ -241,13 +239,13 @@ def _against(sides: list[timer.Contender], times: timer.Times, family: str) -> J
 
 def _fit(mine: BenchInputs, mesh: jax.sharding.Mesh) -> Json:
     """The largest batch; what runs out of memory while it is compiled does not fit either."""
-    experiment = mine.experiment
+    experiment = mine.config
     unit = constraints.axis_size(mesh, constraints.ROWS) * experiment.optim.accumulate
     limit = device.memory(mesh.devices.flat[0])
 
     def peak_of(size: int) -> int | None:
         try:
-            made = compile_for_batch_size(experiment, mine, mesh, size)
+            made = compile_for_batch_size(mine, list(mesh.devices.flat), size)
         except jax.errors.JaxRuntimeError as e:
             if "RESOURCE_EXHAUSTED" not in str(e):
                 raise

@@ -1,5 +1,5 @@
-"""What is trained on: rows of a corpus, or full rows of random ids, which go through the same
-files and the same loader."""
+"""What a benchmark trains on: rows of a corpus, or full rows of random ids. Both go through the
+same files and the same loader."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import config
-from bert_jax.config import Experiment, Supervised
+from bert_jax.config import Experiment, Supervised, replace
 from bert_jax.data import loader, mixture, records
 from bert_jax.data.segments import TokenRow
 from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.training.assemble import open_corpora
 from bert_jax.utils.types import Batch
 
-POOL = 4  # different batches that the timed steps go round
-SPECIALS = 5  # of a made-up vocabulary; the last is the mask
+POOL = 4  # different batches, which the timed steps cycle through
+SPECIALS = 5  # special tokens of a random vocabulary; the last is the mask
 
 
 @dataclass(frozen=True)
 class BenchInputs:
-    """An experiment with what its rows decide, and their batches."""
+    """A config with what its rows decide, and their batches; what `assemble` takes as data."""
 
-    experiment: Experiment
+    config: Experiment
     vocabulary: Vocabulary | None
-    batches: loader.StagedLoader | None  # None: labelled rows, of which there is one batch
-    source: str  # corpus, random or labelled
+    batches: loader.StagedLoader | None  # None: labeled rows, of which there is one batch
+    source: str  # corpus, random or labeled
+
+    warm_start = None  # the speed does not depend on the parameters' values
 
     @property
     def packed(self) -> bool:
@@ -37,17 +39,17 @@ class BenchInputs:
         return self.batches is not None and self.batches[0]["size"].ndim > 1
 
     def pool(self) -> list[Batch]:
-        """The batches that are trained on, round and round."""
+        """The batches that the timed steps cycle through."""
         if self.batches is None:
-            return [labelled(self.experiment)]
+            return [labeled(self.config)]
         return [self.batches[i] for i in range(POOL)]
 
     def rate(self, seconds: float = 2.0) -> dict[str, float] | None:
-        """Tokens per second of the loader alone, after its first batches."""
+        """Tokens per second of the loader alone, after its first batches; None for labeled rows."""
         if self.batches is None:
             return None
         stream = self.batches.iterate(0)
-        for _ in range(self.experiment.data.threads + 1):
+        for _ in range(self.config.data.threads + 1):
             next(stream)
         real = padded = 0
         begin = time.perf_counter()
@@ -59,37 +61,33 @@ class BenchInputs:
 
 
 def real_tokens(batch: Batch) -> int:
-    """Places that are no padding."""
+    """Number of tokens that are not padding."""
     return int(np.sum(batch["size"]))
 
 
-def of_corpus(asked: Experiment) -> BenchInputs:
+def of_corpus(config: Experiment) -> BenchInputs:
     """Rows of `data.path`, as `pretrain` reads them."""
-    stages = mixture.open_stages(asked)
-    opened = [corpus for stage in stages for corpus in stage.corpora]
-    experiment = mixture.fill_in_config(asked, opened)
-    vocabulary = mixture.corpus_vocabulary(stages[-1])
-    return BenchInputs(
-        experiment, vocabulary, mixture.training_loader(experiment, stages), "corpus"
-    )
+    data = open_corpora(config)
+    batches = mixture.training_loader(data.config, data.stages)
+    return BenchInputs(data.config, data.vocabulary, batches, "corpus")
 
 
-def random(asked: Experiment, stack: ExitStack) -> BenchInputs:
-    """Full rows of random ids in a corpus of their own, which goes when the stack closes."""
-    encoder, shape = asked.encoder, asked.data
+def of_random_ids(config: Experiment, stack: ExitStack) -> BenchInputs:
+    """Full rows of random ids, in a corpus that is removed when the stack closes."""
+    encoder, shape = config.encoder, config.data
     v, length = encoder.vocab_size, shape.length or encoder.max_length
     if v < 2 * SPECIALS:
         raise ValueError(f"encoder.vocab_size is {v}: expected at least {2 * SPECIALS}")
-    asked = config.replace(asked, data=dict(length=length))
-    if isinstance(asked.objective, Supervised):
-        return BenchInputs(asked, None, None, "labelled")
+    config = replace(config, data=dict(length=length))
+    if isinstance(config.objective, Supervised):
+        return BenchInputs(config, None, None, "labeled")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bert_jax_bench_")))
     source = write_random(folder, max(256, POOL * shape.batch_size), length, v)
     batches = loader.Loader([source], shape.batch_size, length, encoder.pad_id)
     special = np.zeros(v, bool)
     special[: SPECIALS + 1] = True  # RoBERTa's padding is 1: none of the first is ever in a row
     vocabulary = Vocabulary(SPECIALS - 1, special, ~special, np.where(special, 0, 1))
-    return BenchInputs(asked, vocabulary, loader.StagedLoader([(0, batches)]), "random")
+    return BenchInputs(config, vocabulary, loader.StagedLoader([(0, batches)]), "random")
 
 
 def write_random(folder: Path, rows: int, length: int, vocab_size: int) -> records.RecordSource:
@@ -107,16 +105,16 @@ def write_random(folder: Path, rows: int, length: int, vocab_size: int) -> recor
     return records.RecordSource(ArrayRecordDataSource(files), dtype, packed=False)
 
 
-def labelled(experiment: Experiment, options: int = 4) -> Batch:
-    """One batch of full rows with random labels, as fine-tuning's."""
-    objective, shape = experiment.objective, experiment.data
+def labeled(config: Experiment, options: int = 4) -> Batch:
+    """One batch of full rows with random labels, as in fine-tuning."""
+    objective, shape = config.objective, config.data
     assert isinstance(objective, Supervised)
     assert shape.length
     b, length, rng = shape.batch_size, shape.length, np.random.default_rng(0)
     rows = (b, options) if objective.task_type == "choice" else (b,)
     classes = options if objective.task_type == "choice" else objective.num_outputs
     batch = {
-        "tokens": rng.integers(SPECIALS, experiment.encoder.vocab_size, (*rows, length)),
+        "tokens": rng.integers(SPECIALS, config.encoder.vocab_size, (*rows, length)),
         "size": np.full(rows, length),
         "first": np.full(rows, length),
         "row": np.arange(b),

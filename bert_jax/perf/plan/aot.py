@@ -10,13 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import objectives
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.distributed import sharding
 from bert_jax.perf import collectives, hlo
 from bert_jax.perf.plan import costs
-from bert_jax.training import step as train
+from bert_jax.training.assemble import assemble
 from bert_jax.utils import compilation_cache
 
 SPECIAL = 5  # made-up tokens that are never predicted
@@ -35,13 +33,21 @@ class StepCost:
     collectives: tuple[collectives.Collective, ...]
 
 
+@dataclass(frozen=True)
+class StandIn:
+    """Data that nobody reads: compiling needs shapes alone."""
+
+    config: Experiment
+    vocabulary: Vocabulary
+    warm_start = None
+
+
 def compile_step(config: Experiment, devices: list[Any]) -> StepCost:
     """The step of the config's longest stage. ValueError: a config for fine-tuning, or a mesh or
     a batch that does not divide."""
     if not isinstance(config.objective, Masked | ReplacedTokens):
         raise ValueError("plan takes a config for pre-training: rows of a task have many shapes")
-    mesh = sharding.make_mesh(config.mesh, devices)
-    steps = train.build_steps(config, objectives.build(config, vocabulary(config)), mesh)
+    steps = assemble(config, StandIn(config, vocabulary(config)), devices).steps
     state = sum(_local(x) for x in jax.tree.leaves(steps.like))
     lowered = steps.train.lower(steps.like, rows(config))
     try:

@@ -1,0 +1,154 @@
+"""From a config to everything that a run needs. Start reading here.
+
+    config -> data        open_data     corpora or labeled rows, tokenizer, the model to start from
+           -> mesh        sharding      devices along the axes data, fsdp and tensor
+           -> objective   objectives    networks, masking and losses, as pure functions
+           -> steps       step          init, train and evaluate, jitted with shardings
+           -> first state warm_start    random, or the parameters of `run.init`
+
+`pretrain`, `finetune`, `replay`, `bench` and `plan` all call `assemble`; they differ in the data
+they bring and in what they do with the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from bert_jax import objectives
+from bert_jax.config import Encoder, Experiment, Supervised
+from bert_jax.data import mixture
+from bert_jax.data.corpus import Corpus
+from bert_jax.data.mixture import StageData
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.distributed import sharding
+from bert_jax.training import evaluation, warm_start
+from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.training.step import CompiledSteps, compile_steps
+from bert_jax.training.warm_start import WarmStart
+from bert_jax.utils.types import Batch
+
+Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
+
+
+class Data(Protocol):
+    """What a run learns from. `config` has every field that the data decides."""
+
+    @property
+    def config(self) -> Experiment: ...
+    @property
+    def vocabulary(self) -> Vocabulary | None: ...
+    @property
+    def warm_start(self) -> WarmStart | None: ...
+
+
+class TrainingData(Data, Protocol):
+    """Data of which `batches_from(config, slices)(step)` yields the batches from a step on."""
+
+    def batches_from(
+        self, config: Experiment, slices: Slices
+    ) -> Callable[[int], Iterator[Batch]]: ...
+
+
+@dataclass(frozen=True)
+class CorpusData:
+    """Prepared corpora, one mixture per stage of the batch schedule."""
+
+    config: Experiment
+    stages: list[StageData]
+    warm_start: WarmStart | None = None
+
+    @property
+    def corpora(self) -> list[Corpus]:
+        return [corpus for stage in self.stages for corpus in stage.corpora]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """All corpora were prepared with the same one."""
+        return self.corpora[0].tokenizer
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        return self.corpora[0].path / "tokenizer"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return mixture.corpus_vocabulary(self.stages[-1])
+
+    def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
+        return mixture.training_loader(config, self.stages, slices).iterate
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one run, ready to train."""
+
+    config: Experiment
+    data: Any  # as it was given to `assemble`
+    mesh: jax.sharding.Mesh
+    objective: objectives.Objective
+    steps: CompiledSteps
+
+    def train_batches(self) -> Callable[[int], Iterator[Batch]]:
+        """The batches from a step on: the parts of each that this process reads."""
+        return self.data.batches_from(self.config, sharding.process_slices(self.mesh))
+
+    def evaluate(self, params: Any) -> dict[str, float]:
+        """`eval_` metrics on the held-out rows of the last stage."""
+        slices = sharding.process_slices(self.mesh)
+        held_out = mixture.evaluation_loader(self.config, self.data.stages, slices)
+        # One pass goes by micro-batches, as training does.
+        max_batches = self.config.run.eval_batches * self.config.optim.accumulate
+        batches = held_out.one_pass(max_batches)
+        return evaluation.evaluate(self.steps, self.objective, params, batches)
+
+
+def assemble(
+    config: Experiment, data: Data | None = None, devices: Sequence[Any] | None = None
+) -> Assembly:
+    """Put a run together; nothing is compiled and nothing is written yet.
+
+    `config` describes the run. `data` is what `open_data(config)` returned, or a stand-in; then
+    `config` is `data.config`, or differs from it only in seed, folder or batch size. `devices`
+    are those of this machine unless given; they may be descriptions of devices elsewhere.
+
+    ValueError: what `open_data` refuses; a mesh or batch that does not fit the devices; a model
+    in `run.init` whose parameters have other shapes.
+    """
+    if data is None:
+        data = open_data(config)
+        config = data.config
+    mesh = sharding.make_mesh(config.mesh, devices)
+    objective = objectives.build(config, data.vocabulary)
+    steps = compile_steps(config, objective, mesh)
+    start = data.warm_start
+    if start is not None:
+        steps = start.apply(steps)
+    return Assembly(config, data, mesh, objective, steps)
+
+
+def open_data(config: Experiment, encoder: Encoder | None = None) -> CorpusData | FinetuneTask:
+    """Open what the config names, and fill in what it decides.
+
+    `encoder` replaces the one that the model in `run.init` brings: a run folder records it.
+    ValueError: a folder that holds no corpus or task, corpora of different tokenizers, rows longer
+    than the model.
+    """
+    if isinstance(config.objective, Supervised):
+        return FinetuneTask.of(config)
+    return open_corpora(config, encoder)
+
+
+def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusData:
+    """`open_data` for pre-training."""
+    stages = mixture.open_stages(config)
+    corpora = [corpus for stage in stages for corpus in stage.corpora]
+    start = warm_start.from_config(config)
+    if start is not None and encoder is None:
+        encoder = start.encoder(corpora)
+    return CorpusData(mixture.fill_in_config(config, corpora, encoder), stages, start)
