@@ -170,8 +170,8 @@ class MetricsWriter:
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
-            values = " ".join(f"{k} {v}" for k, v in shown.items())
-            logger.info(f"step {step}/{self._steps} {values}")
+            text = " ".join(f"{k} {v}" for k, v in shown.items())
+            logger.info("step %d/%d %s", step, self._steps, text)
 
     def _warn(self, values: dict[str, float]) -> None:
         self._sat = {says: self._sat.get(says, 0) + 1 for says in at_trivial_baseline(values)}
