@@ -90,7 +90,7 @@ def fit(
             if step % run.log_every == 0 or scores:
                 writer.write({**metrics, **scores})
             if saving:
-                writer.sync()
+                writer.fsync()
                 with phase("save"):
                     checkpoints.save(step, state, config, scores or None)
             if last:

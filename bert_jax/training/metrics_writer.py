@@ -1,5 +1,5 @@
-"""What a run writes about itself: `metrics.jsonl`, `timing.jsonl`, TensorBoard, and a bar or
-lines to look at."""
+"""Write the metrics of a run: `metrics.jsonl`, `timing.jsonl`, TensorBoard, and a progress bar or
+log lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ...] = (
-    # a metric that says the run has this task, what is said, when
+    # (metric that shows that the run has this task, message, condition)
     (
         "eval_unigram_loss",
         "masked tokens are predicted no better than by word frequencies",
@@ -33,12 +33,12 @@ TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ..
     ),
     (
         "eval_pair_share",
-        "the pair head tells nothing apart",
+        "sentence-pair loss is at chance level",
         lambda v: v["eval_pair_loss"] > entropy(v["eval_pair_share"]) - 0.005,
     ),
     (
         "eval_rtd_recall",
-        "almost every token is called original",
+        "almost every token is predicted as original",
         lambda v: v["eval_rtd_recall"] < 0.01,
     ),
 )
@@ -46,42 +46,50 @@ PATIENCE = 3  # evaluations in a row before a warning
 
 
 def entropy(p: float) -> float:
-    """Of a coin, in nat: the loss of always answering with the share of each class."""
+    """Entropy of a coin in nat: the loss of always predicting the share of each class."""
     return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
 
 
 def at_trivial_baseline(values: dict[str, float]) -> list[str]:
-    """The trivial answers that evaluation metrics sit at. Accuracy does not tell: calling every
-    token original is right nine times out of ten."""
-    return [says for metric, says, holds in TRIVIAL_BASELINES if metric in values and holds(values)]
+    """Messages about evaluation metrics that are no better than a trivial baseline. Accuracy does
+    not show it: predicting "original" for every token is right nine times out of ten."""
+    return [
+        message
+        for metric, message, condition in TRIVIAL_BASELINES
+        if metric in values and condition(values)
+    ]
 
 
-def _board(folder: Path, step: int) -> TensorBoardWriter:
-    """tensorboardX imports torch where there is one: a second that no first step waits for."""
+def _open_tensorboard(folder: Path, step: int) -> TensorBoardWriter:
+    """Imported late: tensorboardX imports torch where it is installed, which takes a second."""
     from bert_jax.training.tensorboard import TensorBoardWriter
 
     return TensorBoardWriter(folder, step)
 
 
 class MetricsWriter:
-    """The metrics of one run folder: each step once, in order, whatever restarts it took.
+    """Writes the metrics of one run folder: each step once, in order, across restarts.
 
-    A line is put together when its step is dispatched and written when the next one is, so
-    that nobody waits for the device. Lines past `step`, where the run goes on, are dropped:
-    they are written again, and the same. With `folder` None nothing is written (processes
-    other than the first). `plain` turns what a step returns into numbers.
+    A line is composed when its step is dispatched and written when the next step is, so that
+    the host never waits for the device. When a run resumes after `step`, later lines are
+    dropped; they will be written again, with the same values. With `folder` None nothing is
+    written (processes other than the first). `to_floats` converts a step's metrics to numbers.
     """
 
     def __init__(
-        self, folder: Path | None, step: int, steps: int, plain: Callable[[Any], dict[str, float]]
+        self,
+        folder: Path | None,
+        step: int,
+        steps: int,
+        to_floats: Callable[[Any], dict[str, float]],
     ) -> None:
         self._file = self._timing = self._bar = None
-        self._board: TensorBoardWriter | None = None
-        self._step, self._steps, self._plain = step, steps, plain
+        self._tensorboard: TensorBoardWriter | None = None
+        self._step, self._steps, self._to_floats = step, steps, to_floats
         self._tokens, self._seconds, self._since = 0.0, 0.0, time.monotonic()
-        self._counted, self._waited = step, 0.0
-        self._waiting: tuple[int, float, Any] | None = None
-        self._sat: dict[str, int] = {}
+        self._counted_step, self._waited = step, 0.0
+        self._pending: tuple[int, float, Any] | None = None
+        self._at_baseline: dict[str, int] = {}
         if folder is None:
             return
         _truncate(folder / "metrics.jsonl", step)
@@ -89,14 +97,14 @@ class MetricsWriter:
         _end_line(folder / "timing.jsonl")
         self._timing = (folder / "timing.jsonl").open("a")
         self._time("begin", 0.0)
-        self._open_board = partial(_board, folder / "tensorboard", step + 1)
+        self._open_tensorboard = partial(_open_tensorboard, folder / "tensorboard", step + 1)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
     @contextlib.contextmanager
     def timer(self, what: str) -> Iterator[None]:
-        """Seconds spent on something else than steps: kept in `timing.jsonl`, left out of the
-        throughput."""
+        """Time anything but training steps: the seconds go to `timing.jsonl`, and do not count in
+        the throughput."""
         begin = time.monotonic()
         self._seconds += begin - self._since
         try:
@@ -107,7 +115,7 @@ class MetricsWriter:
 
     @contextlib.contextmanager
     def data_wait(self) -> Iterator[None]:
-        """Seconds of a step in which it waits for its data."""
+        """Time how long a step waits for its batch."""
         begin = time.monotonic()
         try:
             yield
@@ -122,47 +130,50 @@ class MetricsWriter:
             self._timing.flush()
 
     def _count(self) -> float:
-        """Close the books on the steps since the last time; returns their seconds, waiting for
-        data included."""
+        """Record the time of the steps since the last call; returns their seconds, waiting for data
+        included."""
         now = time.monotonic()
         seconds = self._seconds + now - self._since
-        if self._step > self._counted:
-            self._time("steps", seconds - self._waited, wait=self._waited, after=self._counted)
-        self._counted, self._waited = self._step, 0.0
+        if self._step > self._counted_step:
+            self._time("steps", seconds - self._waited, wait=self._waited, after=self._counted_step)
+        self._counted_step, self._waited = self._step, 0.0
         self._seconds, self._since = 0.0, now
         return seconds
 
     def advance(self, tokens: float) -> None:
-        """One more step, of so many real tokens."""
+        """Count one more step, with this number of tokens that are not padding."""
         self._step += 1
         self._tokens += tokens
         if self._bar is not None:
             self._bar.update()
 
     def write(self, metrics: Any) -> None:
-        """Metrics of the step that was just dispatched; throughput is since those before."""
+        """Register the metrics of the step that was just dispatched, with the throughput since the
+        last call. The next `flush` writes them."""
         rate = self._tokens / max(self._count(), 1e-9)
         self._tokens = 0.0
-        self._waiting = self._step, rate, metrics
+        self._pending = self._step, rate, metrics
 
     def flush(self) -> None:
-        """Write what was deferred."""
-        if self._waiting is not None:
-            step, rate, metrics = self._waiting
-            self._waiting = None
-            self._write(step, rate, self._plain(metrics))
+        """Write the registered metrics."""
+        if self._pending is not None:
+            step, rate, metrics = self._pending
+            self._pending = None
+            self._write(step, rate, self._to_floats(metrics))
 
     def _write(self, step: int, rate: float, values: dict[str, float]) -> None:
         if self._file is None:
             return
         line = {"step": step, "loss": values["loss"], "tokens_per_second": round(rate, 1), **values}
-        # JSON knows no NaN; null stands for what is not finite.
+        # JSON has no NaN: null stands for a number that is not finite.
         finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
-        if self._board is None:
-            self._board = self._open_board()
-        self._board.add({k: v for k, v in finite.items() if k != "step" and v is not None}, step)
+        if self._tensorboard is None:
+            self._tensorboard = self._open_tensorboard()
+        self._tensorboard.add(
+            {k: v for k, v in finite.items() if k != "step" and v is not None}, step
+        )
         if "eval_loss" in values:
             self._warn(values)
         shown = {k: f"{values[k]:.3f}" for k in ("loss", "eval_loss") if k in values}
@@ -174,13 +185,16 @@ class MetricsWriter:
             logger.info("step %d/%d %s", step, self._steps, text)
 
     def _warn(self, values: dict[str, float]) -> None:
-        self._sat = {says: self._sat.get(says, 0) + 1 for says in at_trivial_baseline(values)}
-        for says, times in self._sat.items():
+        self._at_baseline = {
+            message: self._at_baseline.get(message, 0) + 1
+            for message in at_trivial_baseline(values)
+        }
+        for message, times in self._at_baseline.items():
             if times % PATIENCE == 0:
-                logger.warning("%s, for %d evaluations in a row", says, times)
+                logger.warning("%s, for %d evaluations in a row", message, times)
 
-    def sync(self) -> None:
-        """Bring every line so far to the disk, before a checkpoint that comes after them."""
+    def fsync(self) -> None:
+        """Write all metrics to the disk, before the checkpoint that follows them."""
         self.flush()
         if self._file is not None:
             os.fsync(self._file.fileno())
@@ -188,7 +202,7 @@ class MetricsWriter:
     def close(self) -> None:
         self.flush()
         self._count()
-        for part in (self._file, self._timing, self._board, self._bar):
+        for part in (self._file, self._timing, self._tensorboard, self._bar):
             if part is not None:
                 part.close()
 

@@ -1,4 +1,4 @@
-"""Curves and tables from run folders: PNG, and one HTML page that needs nothing else."""
+"""Curves and tables of run folders: PNG files and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-matplotlib.rcParams["text.parse_math"] = False  # labels are data: a dollar sign is one
+matplotlib.rcParams["text.parse_math"] = False  # labels may contain dollar signs
 
 Lines = list[dict[str, float]]
 
-CURVES = (  # (title, metric, trivial answer): drawn where a run has the metric
+CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
     ("loss", "loss", None),
     ("masked language model loss (nat)", "mlm_loss", "eval_unigram_loss"),
     ("masked language model accuracy", "mlm_accuracy", None),
@@ -44,27 +44,36 @@ CURVES = (  # (title, metric, trivial answer): drawn where a run has the metric
 
 
 def report(runs: list[Path], out: Path) -> list[Path]:
-    """Write `curves.png`, `report.html` and, of runs that classify, `confusion.png` into `out`;
-    returns their paths. A folder of several seeds stands for its runs."""
+    """Write `curves.png`, `report.html` and, for runs that classify, `confusion.png` into `out`;
+    returns their paths. A folder of several seeds counts as several runs.
+
+    ValueError: two runs of one name, a run without metrics, an `out` with other files in it.
+    """
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        raise ValueError("two run folders have the same name: rename one, curves go by name")
-    single = {name: run for one in runs for name, run in _seeds(one).items()}
-    lines = {name: metrics_log.read_metrics(run) for name, run in single.items()}
+        raise ValueError(
+            "two run folders have the same name: rename one, since curves are labeled by name"
+        )
+    folders = {name: seed for run in runs for name, seed in _seeds(run).items()}
+    lines = {name: metrics_log.read_metrics(run) for name, run in folders.items()}
     for name, rows in lines.items():
         if not rows:
-            raise ValueError(f"{name} has no metrics yet: expected a run that logged a step")
-    found = {run.name: values for run in runs if (values := results.read_results(run)) is not None}
+            raise ValueError(f"{name} has no metrics yet: expected a run that has logged a step")
+    run_results = {
+        run.name: values for run in runs if (values := results.read_results(run)) is not None
+    }
     curves, confusion, page = (out / name for name in FILES)
     if out.exists() and {p.name for p in out.iterdir()} - set(FILES):
-        raise ValueError(f"{out} holds other things than a report: choose another folder")
+        raise ValueError(
+            f"{out} contains files that are not part of a report: choose another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     _draw(lines, curves)
     pictures = {"Curves": curves}
-    if _draw_confusion(found, confusion):
-        pictures["Which label was taken for which"] = confusion
-    spent = {name: metrics_log.goodput(run) for name, run in single.items()}
-    page.write_text(_page(lines, found, pictures, spent), encoding="utf-8", errors="replace")
+    if _draw_confusion(run_results, confusion):
+        pictures["Confusion matrix"] = confusion
+    spent = {name: metrics_log.goodput(run) for name, run in folders.items()}
+    page.write_text(_page(lines, run_results, pictures, spent), encoding="utf-8", errors="replace")
     return [*pictures.values(), page]
 
 
@@ -80,104 +89,109 @@ def _seeds(run: Path) -> dict[str, Path]:
 
 
 def summary(run: str | Path) -> str:
-    """What a run came to, in a few lines."""
+    """The final metrics of a run, in a few lines."""
     folder = remote.local_cache_path(str(run))
-    found = results.read_results(folder)
-    if found is not None:
-        return f"{results.render_results(found)}\nrun folder: {run}"
+    task_results = results.read_results(folder)
+    if task_results is not None:
+        return f"{results.render_results(task_results)}\nrun folder: {run}"
     rows = metrics_log.read_metrics(folder)
     last = next((r for r in reversed(rows) if "eval_loss" in r), None)
     if last is None:
         return f"run folder: {run}"
-    said = [f"after {last['step']} steps, on the validation text:"]
+    summary_lines = [f"after {last['step']} steps, on the validation text:"]
     if {"eval_unigram_loss", "eval_mlm_loss", "eval_mlm_accuracy"} <= last.keys():
-        said.append(
+        summary_lines.append(
             f"  masked tokens: {last['eval_mlm_loss']:.3f} nat, "
-            f"{last['eval_mlm_accuracy']:.1%} right; by word frequency alone "
+            f"{last['eval_mlm_accuracy']:.1%} right; unigram baseline "
             f"{last['eval_unigram_loss']:.3f} nat"
         )
     if {"eval_pair_accuracy", "eval_pair_share", "eval_pair_loss"} <= last.keys():
         share = last["eval_pair_share"]
-        said.append(
+        summary_lines.append(
             f"  sentence pairs: {last['eval_pair_accuracy']:.1%} right, "
-            f"{last['eval_pair_loss']:.3f} nat; always the commoner answer: "
+            f"{last['eval_pair_loss']:.3f} nat; majority-class baseline: "
             f"{max(share, 1 - share):.1%}, {metrics_writer.entropy(share):.3f} nat"
         )
     if {"eval_rtd_recall", "eval_rtd_precision", "eval_rtd_auc"} <= last.keys():
-        said.append(
+        summary_lines.append(
             f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, precision "
             f"{last['eval_rtd_precision']:.1%}, AUC {last['eval_rtd_auc']:.3f}"
         )
-    return "\n".join([*said, *_goodput(folder), f"run folder: {run}"])
+    return "\n".join([*summary_lines, *_goodput(folder), f"run folder: {run}"])
 
 
 def _goodput(run: Path) -> list[str]:
-    """A line about the time of a run, where it kept the times."""
+    """A line about where the time of a run went."""
     spent = metrics_log.goodput(run)
     total = sum(spent.values())
     if not total:
         return []
-    rest = sorted((-seconds, what) for what, seconds in spent.items() if what != "steps")
-    listed = ", ".join(f"{what} {-seconds:.1f}" for seconds, what in rest if seconds)
+    others = sorted((-seconds, phase) for phase, seconds in spent.items() if phase != "steps")
+    listed = ", ".join(f"{phase} {-seconds:.1f}" for seconds, phase in others if seconds)
     return [f"  time: {spent['steps'] / total:.1%} of {total:.1f} s in steps; {listed}"]
 
 
 def _draw(lines: dict[str, Lines], path: Path) -> None:
     logged = {name for rows in lines.values() for r in rows for name in r}
-    shown = [c for c in CURVES if {c[1], f"eval_{c[1]}"} & logged]
-    across = 2
-    down = max(1, -(-len(shown) // across))
-    figure, axes = plt.subplots(down, across, figsize=(11, 3.2 * down), squeeze=False)
-    for axis, (title, metric, trivial) in zip(axes.flat, shown, strict=False):
+    curves = [c for c in CURVES if {c[1], f"eval_{c[1]}"} & logged]
+    columns = 2
+    rows_of_axes = max(1, -(-len(curves) // columns))
+    size = (11, 3.2 * rows_of_axes)
+    figure, axes = plt.subplots(rows_of_axes, columns, figsize=size, squeeze=False)
+    for axis, (title, metric, baseline) in zip(axes.flat, curves, strict=False):
         for number, (name, rows) in enumerate(lines.items()):
             color = f"C{number % 10}"
             _curve(axis, rows, metric, color, label=name, alpha=0.45, linewidth=0.9)
             _curve(axis, rows, f"eval_{metric}", color, label=f"{name}, validation", marker=".")
-            if trivial:
-                _curve(axis, rows, trivial, color, label=f"{name}, word frequency", linestyle=":")
+            if baseline:
+                _curve(
+                    axis, rows, baseline, color, label=f"{name}, unigram baseline", linestyle=":"
+                )
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.25)
         axis.legend(fontsize=7)
-    for axis in axes.flat[len(shown) :]:
+    for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _curve(axis: Axes, rows: Lines, metric: str, color: str, **how: object) -> None:
-    # what no float32 can hold is no measurement, and matplotlib cannot place it
-    held = [(r["step"], r[metric]) for r in rows if metric in r]
-    points = [(step, value if abs(value) < 1e39 else np.nan) for step, value in held]
+def _curve(axis: Axes, rows: Lines, metric: str, color: str, **style: object) -> None:
+    # matplotlib cannot place numbers beyond float32
+    logged = [(r["step"], r[metric]) for r in rows if metric in r]
+    points = [(step, value if abs(value) < 1e39 else np.nan) for step, value in logged]
     if points:
-        axis.plot(*zip(*points, strict=True), color=color, **how)  # type: ignore[arg-type]
+        axis.plot(*zip(*points, strict=True), color=color, **style)  # type: ignore[arg-type]
 
 
-def _draw_confusion(found: dict[str, Results], path: Path) -> bool:
-    """A panel per run, of its test split where there is one, else of dev; False where no run
-    has labels."""
-    drawn = {name: values["confusion"] for name, values in found.items() if "confusion" in values}
-    if not drawn:
+def _draw_confusion(run_results: dict[str, Results], path: Path) -> bool:
+    """Draw a panel per run, of its test split where there is one, else of dev; returns False where
+    no run has classes."""
+    matrices = {
+        n: values["confusion"] for n, values in run_results.items() if "confusion" in values
+    }
+    if not matrices:
         return False
-    most = max(len(c["labels"]) for c in drawn.values())
-    size = min(1.6 + 0.55 * most, 12)
+    max_labels = max(len(c["labels"]) for c in matrices.values())
+    size = min(1.6 + 0.55 * max_labels, 12)
     figure, axes = plt.subplots(
-        1, len(drawn), figsize=(size * len(drawn) + 1, size + 0.6), squeeze=False
+        1, len(matrices), figsize=(size * len(matrices) + 1, size + 0.6), squeeze=False
     )
-    for axis, (name, confusion) in zip(axes.flat, drawn.items(), strict=True):
+    for axis, (name, confusion) in zip(axes.flat, matrices.items(), strict=True):
         split = "test" if "test" in confusion else "dev"
         counts = np.array(confusion[split])
         axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), "Blues", vmin=0)
-        if most <= 20:
+        if max_labels <= 20:
             for (i, j), n in np.ndenumerate(counts):
                 dark = n > counts[i].sum() / 2
                 axis.text(j, i, n, ha="center", va="center", fontsize=7, color="w" if dark else "k")
-        labels = [_shown(label) for label in confusion["labels"]]
+        labels = [_printable(label) for label in confusion["labels"]]
         axis.set_xticks(range(len(counts)), labels, rotation=60, fontsize=7)
         axis.set_yticks(range(len(counts)), labels, fontsize=7)
-        axis.set_xlabel("given", fontsize=8)
-        axis.set_ylabel("right", fontsize=8)
+        axis.set_xlabel("predicted", fontsize=8)
+        axis.set_ylabel("true", fontsize=8)
         axis.set_title(f"{name}, {split}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -185,26 +199,26 @@ def _draw_confusion(found: dict[str, Results], path: Path) -> bool:
     return True
 
 
-def _shown(label: str) -> str:
-    """A label as it can be drawn: not too long, and without half a surrogate pair."""
+def _printable(label: str) -> str:
+    """A label that can be drawn: at most 40 characters, without half a surrogate pair."""
     label = label.encode(errors="replace").decode()
     return label if len(label) <= 40 else f"{label[:39]}…"
 
 
 def _page(
     lines: dict[str, Lines],
-    found: dict[str, Results],
+    run_results: dict[str, Results],
     pictures: dict[str, Path],
     spent: dict[str, dict[str, float]],
 ) -> str:
     last = {name: {k: v for r in rows for k, v in r.items()} for name, rows in lines.items()}
-    shown = "".join(
+    body = "".join(
         f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}">'
         for title, path in pictures.items()
     )
-    if found:
-        shown = f"<h2>Results</h2>{_table(_comparison(found))}" + shown
+    if run_results:
+        body = f"<h2>Results</h2>{_table(_comparison(run_results))}" + body
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -219,7 +233,7 @@ td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem; text-align: right
 td:first-child {{ text-align: left }}
 </style></head><body>
 <h1>Runs</h1>
-{shown}
+{body}
 <h2>Last values</h2>
 {_table(last)}
 <h2>Where the time went (seconds)</h2>
@@ -228,16 +242,16 @@ td:first-child {{ text-align: left }}
 """
 
 
-def _comparison(found: dict[str, Results]) -> dict[str, dict[str, float]]:
-    """Run -> split and metric -> value, of several seeds the median."""
+def _comparison(run_results: dict[str, Results]) -> dict[str, dict[str, float]]:
+    """Run -> split and metric -> value; the median where there are several seeds."""
     return {
         name: {f"{s} {m}": v for s in results.SPLITS for m, v in values.get(s, {}).items()}
-        for name, values in found.items()
+        for name, values in run_results.items()
     }
 
 
 def _table(columns: dict[str, dict[str, float]]) -> str:
-    """Names across, metrics down, in their order but for the step, which comes first."""
+    """An HTML table: one column per run, one row per metric, the step first."""
     metrics = sorted({k for values in columns.values() for k in values})
     metrics.sort(key=lambda k: k != "step")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)

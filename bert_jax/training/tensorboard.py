@@ -1,4 +1,4 @@
-"""TensorBoard's file of a run."""
+"""Write scalars to TensorBoard's event file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
-FLUSH = 10.0  # seconds
+FLUSH_EVERY = 10.0  # seconds
 
 
 class TensorBoardWriter:
-    """Scalars by step, written where they are added: tensorboardX's own writer leaves that to a
-    thread, which a full disk ends, and then waits for it for ever. What comes from `step` on
-    replaces what a run before this one wrote. A file that cannot be written is given up, which
-    is said; the numbers are in `metrics.jsonl` too."""
+    """Writes scalars by step, in the calling thread. tensorboardX's own writer uses a thread; on a
+    full disk that thread dies and close() hangs. Scalars from `step` on replace what an earlier
+    run wrote. If the file cannot be written, a warning is logged and no more is written; the
+    numbers are in `metrics.jsonl` too."""
 
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class TensorBoardWriter:
         self._write(None)
 
     def _write(self, event: Event | None) -> None:
-        """One event; None: the end."""
+        """Write one event; None closes the file."""
         if self._file is None:
             return
         try:
@@ -44,9 +44,12 @@ class TensorBoardWriter:
                 return
             event.wall_time = time.time()
             self._file.write_event(event)
-            if time.monotonic() - self._flushed > FLUSH:
+            if time.monotonic() - self._flushed > FLUSH_EVERY:
                 self._file.flush()
                 self._flushed = time.monotonic()
         except OSError as e:
             self._file = None
-            logger.warning("TensorBoard's file cannot be written (%s), and ends", e.strerror)
+            logger.warning(
+                "TensorBoard's event file cannot be written (%s): no more scalars go to it",
+                e.strerror,
+            )

@@ -201,7 +201,7 @@ def test_a_run_of_bad_steps_stops_and_says_why(
     }[kind]
     assert e.match(f"stopped at step 5: 3 consecutive updates were skipped. .*{says}")
     assert e.match("the last checkpoint is step 3")
-    assert "step 4: the update is left out, 2 in a row" in caplog.text
+    assert "step 4: update skipped (2 in a row)" in caplog.text
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as saved:
         assert saved.steps() == [3]
         state = saved.restore(3, steps_of(config).like)
@@ -225,12 +225,12 @@ def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
 def test_processes_agree_a_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one is asked all read at their next boundary; one that is alone knows at once."""
     stop = PreemptionHandler()
-    stop.asked = signal.SIGINT
+    stop.received = signal.SIGINT
     assert stop.should_stop()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     stop = PreemptionHandler()
     assert not stop.should_stop()
-    stop.asked = signal.SIGINT
+    stop.received = signal.SIGINT
     assert not stop.should_stop()
     assert stop.signal is None
     assert stop.should_stop()
@@ -271,7 +271,7 @@ def test_two_signals_at_once_are_one() -> None:
         time.sleep(0.02)
     out, err = run.communicate(timeout=10)
     assert (run.returncode, out) == (0, "15\n")
-    assert "SIGTERM: the run ends after this step, saved" in err
+    assert "SIGTERM: stopping after this step and saving a checkpoint" in err
 
 
 def test_signals_of_a_forked_child_are_its_own() -> None:

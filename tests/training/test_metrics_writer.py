@@ -18,10 +18,10 @@ PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mlm_loss": 6.5, "eval_unigram_lo
     [
         (PLATEAU, ["word frequencies"]),
         (PLATEAU | {"eval_mlm_loss": 6.0}, []),
-        ({"eval_pair_loss": 0.692, "eval_pair_share": 0.5}, ["tells nothing apart"]),
+        ({"eval_pair_loss": 0.692, "eval_pair_share": 0.5}, ["at chance level"]),
         ({"eval_pair_loss": 0.6, "eval_pair_share": 0.5}, []),
-        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.71}, ["tells nothing apart"]),
-        ({"eval_rtd_recall": 0.0, "eval_rtd_accuracy": 0.93}, ["called original"]),
+        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.71}, ["at chance level"]),
+        ({"eval_rtd_recall": 0.0, "eval_rtd_accuracy": 0.93}, ["predicted as original"]),
         ({"eval_rtd_recall": 0.2}, []),
     ],
 )

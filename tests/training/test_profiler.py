@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.training.profiler import AFTER, Profiler
+from bert_jax.training.profiler import SKIP_FIRST, Profiler
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_the_first_steps_of_a_start_are_not_traced(
     assert (seen, len(began)) == (traced, min(1, len(traced)))
     said = caplog.text
     assert ("no trace was written" in said) == (not traced)
-    assert traced or f"begins at step {start + AFTER + 1}" in said
+    assert traced or f"begins at step {start + SKIP_FIRST + 1}" in said
 
 
 def test_who_asked_for_no_trace_hears_nothing(

@@ -71,7 +71,7 @@ def test_what_is_bad_is_named() -> None:
     bad = dict(zip(names, (np.int32(0), np.array([0, 3, 1]), np.array([0, 0, 1])), strict=True))
     norms = dict(zip(names, (1.0, 3.0, 4.0), strict=True))
     terms = {"mlm_loss": 2.0, "pair_accuracy": 0.5, "pair_loss": float("nan")}
-    found = {"terms": terms, "bad": bad, "gradient": norms, "parameter": norms}
+    found = {"terms": terms, "nonfinite": bad, "gradient": norms, "parameter": norms}
     metrics = {"loss": float("nan"), "mlm_loss": 2.0}
     done = replay.Replay(3, 2, metrics, {"loss": float("nan"), "mlm_loss": 2.5}, found)
     said = replay.render_replay(done, Path("run"))

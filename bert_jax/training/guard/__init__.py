@@ -1,8 +1,8 @@
-"""What keeps a run from losing work or learning from bad numbers.
+"""Guards that keep a run from losing work and from learning from bad numbers.
 
-signals    SIGTERM and SIGINT: finish the step, save, leave; all processes at the same step
-numbers    losses and gradients that are not finite, and spikes: the update is left out
-watchdog   a phase that takes far too long tells where it hangs
+preemption   SIGTERM and SIGINT: finish the step, save, exit; all processes at the same step
+nonfinite    losses and gradients that are not finite, and spikes: skip the update
+watchdog     a phase that hangs: write the stacks of all threads
 """
 
 from bert_jax.training.guard.nonfinite import (

@@ -1,14 +1,15 @@
-"""Numbers that would spoil a model: such an update is left out, inside the step.
+"""Skip updates whose numbers would damage the model, inside the train step.
 
-An update is usable when its loss is finite and so is the norm of its gradient. The norm sums
-squares, so a finite gradient above 1.8e19 is left out as well, and on purpose: clipping would
-divide it by infinity, and Adam keeps its square for ever. Left out means that parameters,
-optimiser and schedule stay bit for bit as they were, while the step's number goes on: the
-batch is used up. After `guard.max_skipped_updates` in a row no update is made any more, and the run
+An update is usable when its loss and the norm of its gradient are finite. The norm sums
+squares, so a finite gradient above 1.8e19 is skipped too, on purpose: clipping would divide it
+by infinity, and Adam would keep its square forever. A skipped update leaves parameters,
+optimizer and schedule bit for bit as they were, and the step counter advances: the batch is
+used up. After `guard.max_skipped_updates` consecutive skips no update is made, and the run
 stops.
 
-A spike is a loss above the median of the last losses by many of their deviations (1.4826 times
-the median distance from the median: a normal law's standard deviation).
+A loss spikes when it is above the median of the last losses by many of their deviations. The
+deviation is 1.4826 times the median distance from the median, the standard deviation of a
+normal distribution.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from bert_jax.utils import pytree
 
 logger = logging.getLogger(__name__)
 
-LEAST = 0.01  # of the median: losses that hardly vary make no spike of every difference
+MIN_DEVIATION = 0.01  # of the median: where losses hardly vary, small differences are no spike
 
 
 class LossHistory(NamedTuple):
-    """What the guard remembers, as part of the state: a run that goes on judges alike."""
+    """The guard's part of the train state, so that a resumed run decides in the same way."""
 
-    losses: jax.Array  # float32 [spike_window] of the last updates, NaN before there were any
-    row: jax.Array  # int32: updates left out in a row, up to now
-    skipped: jax.Array  # int32: updates left out in all
-    spikes: jax.Array  # int32: spikes in all
+    losses: jax.Array  # float32 [spike_window]: losses of the last updates; NaN until it is full
+    consecutive: jax.Array  # int32: updates skipped since the last one that was made
+    skipped: jax.Array  # int32: updates skipped in total
+    spikes: jax.Array  # int32: spikes in total
 
 
 def init(config: Guard) -> LossHistory:
+    """The history of a run that has made no step."""
     counts = (jnp.zeros((), jnp.int32) for _ in range(3))
     return LossHistory(jnp.full(config.spike_window, jnp.nan, jnp.float32), *counts)
 
@@ -46,108 +48,119 @@ def init(config: Guard) -> LossHistory:
 def check_update(
     config: Guard, history: LossHistory, loss: jax.Array, norm: jax.Array
 ) -> tuple[jax.Array, LossHistory]:
-    """Whether an update of this loss and gradient norm shall be made; and the history with it."""
+    """Decide whether to make an update with this loss and gradient norm (scalars); returns the
+    decision and the new history."""
     usable = jnp.isfinite(loss) & jnp.isfinite(norm)
     spike = usable & _spiked(config, history.losses, loss)
-    good = usable & (history.row < config.max_skipped_updates)
+    good = usable & (history.consecutive < config.max_skipped_updates)
     if config.spike == "skip":
         good &= ~spike
     shifted = jnp.append(history.losses[1:], loss.astype(jnp.float32))
     return good, LossHistory(
         losses=jnp.where(good, shifted, history.losses),
-        row=jnp.where(good, 0, history.row + 1),
+        consecutive=jnp.where(good, 0, history.consecutive + 1),
         skipped=history.skipped + ~good,
         spikes=history.spikes + spike,
     )
 
 
 def _spiked(config: Guard, losses: jax.Array, loss: jax.Array) -> jax.Array:
-    """Never before the window is full: the median of a NaN is NaN, and nothing is above it."""
+    """Always False until the window is full: the median is NaN, and no loss is above it."""
     if config.spike == "off":
         return jnp.zeros((), bool)
     middle = jnp.median(losses)
     deviation = 1.4826 * jnp.median(jnp.abs(losses - middle))
-    deviation = jnp.maximum(deviation, LEAST * jnp.abs(middle))
+    deviation = jnp.maximum(deviation, MIN_DEVIATION * jnp.abs(middle))
     return loss > middle + config.spike_factor * deviation
 
 
 class SkipMonitor:
-    """The host's account of the steps' numbers, read one step late so that the device never
-    waits. It tells of every update that was left out, and of every spike."""
+    """Logs skipped updates and spikes. It reads a step's counts one step late, so that the device
+    never waits for the host."""
 
     def __init__(self, config: Guard, history: LossHistory, step: int) -> None:
-        row, skipped, spikes = jax.device_get(history[1:])
-        self._most = config.max_skipped_updates
-        self._row, self._seen = int(row), {"skipped": int(skipped), "spikes": int(spikes)}
-        self._waiting: tuple[int, dict[str, Any]] | None = None
-        self.step = step  # the last one that was read; of a halted run the one that halted it
+        consecutive, skipped, spikes = jax.device_get(history[1:])
+        self._limit = config.max_skipped_updates
+        self._consecutive, self._counts = (
+            int(consecutive),
+            {"skipped": int(skipped), "spikes": int(spikes)},
+        )
+        self._pending: tuple[int, dict[str, Any]] | None = None
+        self.step = (
+            step  # the last step whose counts were read; the step at which a halted run halted
+        )
 
     @property
     def halted(self) -> bool:
-        return self._row >= self._most
+        """Whether too many consecutive updates were skipped."""
+        return self._consecutive >= self._limit
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
-        """Take in a step that was just dispatched; the one before is over then."""
+        """Register the step that was just dispatched, and read the counts of the step before."""
         self.finish()
-        self._waiting = step, metrics
+        self._pending = step, metrics
 
     def finish(self) -> None:
-        """Wait for the last step and read its counts."""
-        if self._waiting is None or self.halted:
+        """Wait for the registered step and read its counts."""
+        if self._pending is None or self.halted:
             return
-        (self.step, metrics), self._waiting = self._waiting, None
-        seen = {k: int(v) for k, v in jax.device_get({k: metrics[k] for k in self._seen}).items()}
-        fresh = {name for name in self._seen if seen[name] > self._seen[name]}
-        self._row = self._row + 1 if "skipped" in fresh else 0
-        if fresh:
-            self._tell(metrics, "skipped" in fresh)
-        self._seen = seen
+        (self.step, metrics), self._pending = self._pending, None
+        counts = {
+            k: int(v) for k, v in jax.device_get({k: metrics[k] for k in self._counts}).items()
+        }
+        increased = {name for name in counts if counts[name] > self._counts[name]}
+        self._consecutive = self._consecutive + 1 if "skipped" in increased else 0
+        if increased:
+            self._log(metrics, "skipped" in increased)
+        self._counts = counts
 
-    def _tell(self, metrics: dict[str, Any], skipped: bool) -> None:
+    def _log(self, metrics: dict[str, Any], skipped: bool) -> None:
         loss, norm = (float(metrics[name]) for name in ("loss", "gradient_norm"))
-        what = f"the update is left out, {self._row} in a row" if skipped else "a spike"
+        what = f"update skipped ({self._consecutive} in a row)" if skipped else "loss spike"
         logger.warning(f"step {self.step}: {what}: loss {loss:g}, gradient norm {norm:g}")
 
 
-# ---- which number it was, outside of the hot path
+# ---- which number is not finite; outside of the hot path
 
 
 def gradient_norms(terms: dict[str, Any], grads: Any, params: Any) -> dict[str, Any]:
-    """What a person looks at, small enough to fetch: `terms`, and by leaf `gradient` and
-    `parameter` (norms that do not overflow) and `bad` (numbers that are not finite, of each
-    layer where layers are stacked)."""
+    """A report small enough to fetch: values of `terms`; and for each leaf the norms `gradient` and
+    `parameter`, which do not overflow, and the count `nonfinite`, per layer where layers are
+    stacked."""
     return {
         "terms": {name: term.value for name, term in terms.items()},
         "gradient": pytree.flatten_with_names(jax.tree.map(_norm, grads)),
         "parameter": pytree.flatten_with_names(jax.tree.map(_norm, params)),
-        "bad": pytree.flatten_with_names(pytree.map_with_names(_count_bad, grads)),
+        "nonfinite": pytree.flatten_with_names(pytree.map_with_names(_count_nonfinite, grads)),
     }
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    most = jnp.max(jnp.abs(x)).astype(jnp.float32)
-    scaled = x / jnp.where(most > 0, most, 1.0)
-    return most * jnp.sqrt(jnp.sum(scaled * scaled))
+    largest = jnp.max(jnp.abs(x)).astype(jnp.float32)
+    scaled = x / jnp.where(largest > 0, largest, 1.0)
+    return largest * jnp.sqrt(jnp.sum(scaled * scaled))
 
 
-def _count_bad(name: str, x: jax.Array) -> jax.Array:
+def _count_nonfinite(name: str, x: jax.Array) -> jax.Array:
     layers = (1,) if pytree.is_stacked(name) else ()
     return jnp.sum(~jnp.isfinite(x), axis=tuple(range(len(layers), x.ndim)))
 
 
-def first_nonfinite(found: dict[str, Any]) -> str:
-    """The first loss and the first leaf of `measure` whose numbers cannot be used, in words."""
-    losses = {n: float(v) for n, v in found["terms"].items() if n.endswith("loss")}
+def first_nonfinite(report: dict[str, Any]) -> str:
+    """The first loss and the first gradient of a report that are not finite, in words."""
+    losses = {n: float(v) for n, v in report["terms"].items() if n.endswith("loss")}
     term = next((n for n, v in losses.items() if not math.isfinite(v)), None)
     listed = " and ".join(f"{n} is {v:g}" for n, v in losses.items())
-    said = listed if term is None else f"{term} is {losses[term]:g}"
-    leaf = next((n for n, bad in found["bad"].items() if np.any(bad)), None)
+    losses_text = listed if term is None else f"{term} is {losses[term]:g}"
+    leaf = next((n for n, count in report["nonfinite"].items() if np.any(count)), None)
     if leaf is not None:
-        bad = np.asarray(found["bad"][leaf])
-        layer = f"[{np.flatnonzero(bad)[0]}]" if bad.ndim else ""
-        return f"{said}, and the first gradient that is not finite is that of {leaf}{layer}"
-    largest = max(found["gradient"], key=lambda n: found["gradient"][n])
-    norm = float(found["gradient"][largest])
+        counts = np.asarray(report["nonfinite"][leaf])
+        layer = f"[{np.flatnonzero(counts)[0]}]" if counts.ndim else ""
+        return f"{losses_text}, and the first gradient that is not finite is that of {leaf}{layer}"
+    largest = max(report["gradient"], key=lambda n: report["gradient"][n])
+    norm = float(report["gradient"][largest])
     wide = norm > math.sqrt(np.finfo(np.float32).max) / 2
     beyond = ", whose square is beyond float32" if wide else ""
-    return f"{said}, every gradient is finite, the largest that of {largest}: {norm:g}{beyond}"
+    return (
+        f"{losses_text}, every gradient is finite, the largest that of {largest}: {norm:g}{beyond}"
+    )

@@ -1,14 +1,15 @@
-"""Signals: finish the step, save, leave.
+"""SIGTERM and SIGINT: finish the step, save a checkpoint, exit.
 
-The first SIGTERM or SIGINT (a cloud's preemption notice arrives as the former) is remembered,
-and the run ends at a step's boundary, saved. A second one ends the process at once; what is
-being written then has no name yet, so the last checkpoint stays as it is. A thread reads the
+After the first SIGTERM or SIGINT (a cloud sends its preemption notice as SIGTERM) the run ends
+at the next step boundary and saves. A second signal ends the process at once. A checkpoint that
+is being written then has no final name yet, so the last one stays as it is. A thread reads the
 signals from a pipe that the C handler writes to: Python's own handlers wait for the main
-thread, which may hang in a device's call.
+thread, which may hang in a device call.
 
-With several processes all must save the same step. At every boundary each tells its signal, as
-one number that the devices reduce; the answer is read at the next boundary, so nobody waits for
-it. jax's own service for this counts SIGTERM alone, through a handler that Python's replace.
+Several processes must save the same step. At every step boundary each process contributes its
+signal as one number, and the devices reduce them. The result is read at the next boundary, so
+no process waits for it. jax's own preemption service handles SIGTERM only, and Python's signal
+handler replaces its handler.
 """
 
 from __future__ import annotations
@@ -28,44 +29,46 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-SAME = 0.5  # seconds: signals this close are one (GNU timeout signals its child, then the group)
+# Signals within so many seconds count as one: GNU timeout signals its child, then the group.
+SAME_SIGNAL = 0.5
 
 
 class PreemptionHandler:
-    """A context in which `asked` is the signal that this process got, if any, and `signal` the
-    one that all processes agreed to end by."""
+    """A context that catches signals. `received` is the signal that this process got, `signal` the
+    one that all processes agreed on; None where there is none."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.received: int | None = None
         self._agreed: int | None = None
-        self._told: jax.Array | None = None
-        self._before: dict[int, Any] = {}
+        self._pending: jax.Array | None = None
+        self._old_handlers: dict[int, Any] = {}
 
     @property
     def signal(self) -> int | None:
-        return self.asked if jax.process_count() == 1 else self._agreed
+        return self.received if jax.process_count() == 1 else self._agreed
 
     def should_stop(self) -> bool:
-        """Whether to end after the step that was just dispatched: the same on all processes,
-        which must ask after each. One that is alone answers at once, others a step late."""
+        """Whether to stop after the step that was just dispatched. All processes get the same
+        answer and must call this after every step. With several processes the answer is one step
+        late."""
         if jax.process_count() > 1:
-            before, self._told = self._told, _largest(self.asked or 0)
-            self._agreed = None if before is None else int(before) or None
+            previous, self._pending = self._pending, _maximum(self.received or 0)
+            self._agreed = None if previous is None else int(previous) or None
         return self.signal is not None
 
     def __enter__(self) -> PreemptionHandler:
         reader, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
-        self._before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
-        self._woken = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
-        _entered.add(self)
+        self._old_handlers = {s: signal.signal(s, self._receive) for s in self.SIGNALS}
+        self._old_wakeup_fd = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        _active.add(self)
         threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
         return self
 
-    def _ask(self, number: int, frame: FrameType | None = None) -> None:
-        self.asked = self.asked or number
+    def _receive(self, number: int, frame: FrameType | None = None) -> None:
+        self.received = self.received or number
 
     def _listen(self, reader: int) -> None:
         first = None
@@ -75,48 +78,48 @@ class PreemptionHandler:
                 continue
             if first is None:
                 first = time.monotonic()
-                self._ask(number)
+                self._receive(number)
                 name = signal.Signals(number).name
-                os.write(2, f"{name}: the run ends after this step, saved\n".encode())
-            elif time.monotonic() - first > SAME:
+                os.write(2, f"{name}: stopping after this step and saving a checkpoint\n".encode())
+            elif time.monotonic() - first > SAME_SIGNAL:
                 os._exit(128 + number)
         os.close(reader)
 
     def __exit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
-        _entered.discard(self)
-        signal.set_wakeup_fd(self._woken)
-        for s, handler in self._before.items():
+        _active.discard(self)
+        signal.set_wakeup_fd(self._old_wakeup_fd)
+        for s, handler in self._old_handlers.items():
             signal.signal(s, handler)
         os.close(self._pipe)
 
 
-_entered: set[PreemptionHandler] = set()
+_active: set[PreemptionHandler] = set()
 
 
-def _forget() -> None:
-    """In a forked child: its signals are not ours, and would come through our pipe."""
-    for stop in _entered:
+def _reset_in_child() -> None:
+    """A forked child must not write its signals into its parent's pipe."""
+    for handler in _active:
         signal.set_wakeup_fd(-1)
-        for s in stop.SIGNALS:
+        for s in handler.SIGNALS:
             signal.signal(s, signal.SIG_DFL)
-    _entered.clear()
+    _active.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_in_child)
 
 
-def _largest(number: int) -> jax.Array:
-    """The largest of all processes' numbers; not waited for."""
-    where, largest = _reduction()
+def _maximum(number: int) -> jax.Array:
+    """The maximum over all processes; the result is not waited for."""
+    sharding, maximum = _reduction()
     each = np.full(jax.local_device_count(), number, np.int32)
-    return largest(jax.make_array_from_process_local_data(where, each))
+    return maximum(jax.make_array_from_process_local_data(sharding, each))
 
 
 @functools.cache
 def _reduction() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
-    """One number on each device, and the function that finds the largest."""
+    """The sharding of one number per device, and the jitted maximum over them."""
     mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, P("all")), jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))

@@ -1,10 +1,11 @@
-"""A watchdog: who hangs says where.
+"""Watchdog: write the stacks of all threads when a phase exceeds its timeout.
 
-A thread looks at the phase that the run is in (data, step, evaluate, save, compile, ...). One
-that takes longer than `guard.hang_factor` times the median of its kind, and longer than
-`guard.hang_timeout` seconds, has the stacks of all threads written to standard error and to
-`hang-TIME-PROCESS.txt` in the run folder; then it is watched on, and told of again each time
-it has taken twice as long. Only the monotonic clock counts: a wall clock may jump.
+A thread watches the phase that the run is in (data, step, evaluate, save, compile, ...). When a
+phase takes longer than `guard.hang_factor` times the median of its kind, and longer than
+`guard.hang_timeout` seconds, the stacks of all threads go to standard error and to
+`hang-TIME-PROCESS.txt` in the run folder, and again each time the phase has taken twice as
+long. After `guard.timeout` seconds in one phase the process exits. Time is taken from the
+monotonic clock, since a wall clock may jump.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import jax
 
 from bert_jax.config import Guard
 
-KEPT = 101  # durations of each kind that the median is taken over
+HISTORY = 101  # durations per kind of phase that the median is taken over
 
 
 class Phase(NamedTuple):
@@ -36,39 +37,41 @@ class Phase(NamedTuple):
 
 
 class Watchdog:
-    """A context in which phases are watched."""
+    """A context that watches the phases of a run."""
 
     def __init__(self, config: Guard, folder: Path) -> None:
         self._config, self._folder = config, folder
-        self._now = Phase("start", 0, time.monotonic())
-        self._taken: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._current = Phase("start", 0, time.monotonic())
+        self._durations: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=HISTORY))
         self._done = threading.Event()
         self._process = jax.process_index()
 
     def step(self, step: int) -> None:
-        """A step begins; its number is named from now on."""
+        """Begin a training step."""
         self._enter("step", step)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Something within a step, or before the first, that is timed on its own."""
-        before = self._now
-        self._enter(name, before.step)
+        """A phase within a step, or before the first one, with a timeout of its own."""
+        outer = self._current
+        self._enter(name, outer.step)
         try:
             yield
         finally:
-            self._enter(before.name, before.step)
+            self._enter(outer.name, outer.step)
 
     def _enter(self, name: str, step: int) -> None:
         now = time.monotonic()
-        self._taken[self._now.name].append(now - self._now.since)
-        self._now = Phase(name, step, now)  # one assignment: the thread sees it whole
+        self._durations[self._current.name].append(now - self._current.since)
+        self._current = Phase(
+            name, step, now
+        )  # one assignment, so that the thread never sees a half
 
     def limit(self, name: str) -> float:
-        """Seconds after which a phase is told of."""
-        taken = list(self._taken[name])
-        usual = statistics.median(taken) if taken else 0.0
-        return max(self._config.hang_factor * usual, self._config.hang_timeout)
+        """The timeout of a phase in seconds."""
+        durations = list(self._durations[name])
+        median = statistics.median(durations) if durations else 0.0
+        return max(self._config.hang_factor * median, self._config.hang_timeout)
 
     def __enter__(self) -> Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -82,36 +85,39 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        told, next_at = None, 0.0
+        reported, next_report = None, 0.0
         while not self._done.wait(min(1.0, self._config.hang_timeout / 4)):
-            phase, late = self._now, time.monotonic() - self._now.since
-            if told is not None and phase is not told:
-                _say(f"watchdog: the run goes on at step {phase.step}")
-                told = None
-            if late >= (next_at if phase is told else self.limit(phase.name)):
-                told, next_at = phase, 2 * late
-                self._tell(phase, late)
-            if self._config.timeout is not None and late >= self._config.timeout:
-                _say(f"watchdog: ended after {late:.0f} s (guard.timeout); checkpoints stay")
+            phase, elapsed = self._current, time.monotonic() - self._current.since
+            if reported is not None and phase is not reported:
+                _print(f"watchdog: the run continues at step {phase.step}")
+                reported = None
+            if elapsed >= (next_report if phase is reported else self.limit(phase.name)):
+                reported, next_report = phase, 2 * elapsed
+                self._report(phase, elapsed)
+            if self._config.timeout is not None and elapsed >= self._config.timeout:
+                _print(
+                    f"watchdog: exiting after {elapsed:.0f} s in {phase.name} (guard.timeout); "
+                    "checkpoints are kept"
+                )
                 os._exit(1)
 
-    def _tell(self, phase: Phase, late: float) -> None:
+    def _report(self, phase: Phase, elapsed: float) -> None:
         title = (
-            f"watchdog: {phase.name} of step {phase.step} has taken {late:.1f} s, expected at "
+            f"watchdog: {phase.name} of step {phase.step} has taken {elapsed:.1f} s, expected at "
             f"most {self.limit(phase.name):.1f} s (process {self._process})"
         )
         stacks = _stacks()
-        _say(f"{title}\n{stacks}")
+        _print(f"{title}\n{stacks}")
         name = f"hang-{time.strftime('%Y%m%dT%H%M%S')}-{self._process}.txt"
         try:
             with (self._folder / name).open("a") as f:
                 f.write(f"{title}\n{stacks}\n")
-        except OSError as e:  # a full or lost disk may be why it hangs
-            _say(f"watchdog: {self._folder / name} cannot be written: {e}")
+        except OSError as e:  # a full or lost disk may be the reason of the hang
+            _print(f"watchdog: {self._folder / name} cannot be written: {e}")
 
 
 def _stacks() -> str:
-    """Where every thread of this process is, newest call last."""
+    """The stack of every thread of this process, newest call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"thread {names.get(ident, ident)}:\n" + "".join(traceback.format_stack(frame))
@@ -119,6 +125,6 @@ def _stacks() -> str:
     )
 
 
-def _say(text: str) -> None:
-    """Written without `logging`: another thread may hang while it holds the lock of a handler."""
+def _print(text: str) -> None:
+    """Print without `logging`: a thread that hangs may hold the lock of a log handler."""
     print(text, file=sys.stderr, flush=True)
