@@ -28,7 +28,7 @@ TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ..
     # (metric that shows that the run has this task, message, condition)
     (
         "eval_unigram_loss",
-        "masked tokens are predicted no better than by word frequencies",
+        "masked tokens are predicted no better than the unigram baseline",
         lambda v: v["eval_mlm_loss"] > v["eval_unigram_loss"] - 0.02,
     ),
     (
