@@ -21,14 +21,15 @@ PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 @dataclass(frozen=True)
 class LabeledBatches:
-    """Batches of labelled rows that are held in memory: `batch_size` of them, in the order of
-    `seed`, padded to the shortest of `LENGTHS` that holds them (in multiples of 512 beyond), so
-    that short rows are cheap and few shapes are compiled.
+    """Batches of `batch_size` labeled rows, shuffled by `seed`. Rows are padded to the shortest of
+    `PADDED_LENGTHS` that fits (beyond, to a multiple of 512), so that short rows are cheap and few
+    shapes are compiled.
 
     tokens [b l]  padded with pad_id   size first row epoch [b]   labels: of a row [b]; of each
                                                                   token [b l], padded with -1
-    Rows of options (multiple choice) have tokens [b c l], size and first [b c]. A step's batch
-    is a pure look-up. Of every batch a process holds the `parts` (i, n): the i-th of n equal ones.
+    Multiple-choice rows have tokens [b c l], size and first [b c]. Of every batch a process holds
+    the `parts` (i, n): the i-th of n equal ones. ValueError: there are no rows, or the batch does
+    not divide over the processes.
     """
 
     rows: Sequence[dict[str, Any]]

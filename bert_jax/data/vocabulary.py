@@ -1,4 +1,4 @@
-"""What masking needs to know of a tokenizer's vocabulary and of a corpus."""
+"""The properties of a vocabulary that masking needs, and its statistics in a corpus."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 
 
 class Vocabulary(NamedTuple):
-    """Properties of each piece, and how often it stands in the corpus."""
+    """Properties of each of the `v` pieces, and how often it occurs in the corpus."""
 
     mask_id: int
-    special: np.ndarray  # bool [v]: never predicted unless the law says so
-    starts: np.ndarray  # bool [v]: begins a word
-    counts: np.ndarray | None = None  # [v]: how often each piece stands in the corpus
-    # Byte-level BPE marks a word by the space before it, so the first one after a special token
-    # goes unmarked. The other kinds mark every word; there a piece that goes on with a word
-    # belongs to the word before, across a special token too, as in the originals.
+    special: np.ndarray  # bool [v]: special tokens, masked only with masking.mask_special_tokens
+    starts: np.ndarray  # bool [v]: the piece begins a word
+    counts: np.ndarray | None = None  # [v]: occurrences of each piece; None: no corpus
+    # Whether the piece after a special token always begins a word. Byte-level BPE marks a word by
+    # the space before it, so the first word after a special token is not marked. The other kinds
+    # mark every word; there a continuing piece belongs to the word before, even across a special
+    # token, as in the originals.
     word_after_special: bool = False
 
-    def frequency(self, specials: bool = False) -> np.ndarray | None:
-        """Of each piece in running text, float [v]; None where the corpus is not known."""
+    def frequency(self, include_special: bool = False) -> np.ndarray | None:
+        """The relative frequency of each piece, float [v]; None without a corpus."""
         if self.counts is None:
             return None
-        counts = self.counts if specials else np.where(self.special, 0, self.counts)
+        counts = self.counts if include_special else np.where(self.special, 0, self.counts)
         return counts / counts.sum()

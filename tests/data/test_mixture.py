@@ -147,7 +147,7 @@ def test_stages_of_one_corpus_shuffle_it_differently(prepared: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (dict(path="{folder}/corpora/16"), "rows of 16 and 32 tokens, and .* no {length} that"),
+        (dict(path="{folder}/corpora/16"), "rows of 16 and 32 tokens, but .* not contain {length}"),
         (dict(stages="8=1,32=1"), "corpora/8 is not a corpus"),
         (dict(path="{folder}/corpora/32", stages="16=1"), "data.stages has 16, but the corpus has"),
         (dict(path=None), "expected either --data.path CORPUS or --data.mix"),
