@@ -295,5 +295,5 @@ def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
     middle = np.mean([int(text[:4]) for text in drawn])
     assert abs(middle - 2500) < 4 * 1443 / np.sqrt(1000)
     assert set(training.sample_texts(iter(texts), 0.01)) < set(drawn)
-    with pytest.raises(ValueError, match="0 million characters: expected above 0"):
+    with pytest.raises(ValueError, match="0 million characters: expected more than 0"):
         training.sample_texts(iter(texts), 0)

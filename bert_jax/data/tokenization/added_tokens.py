@@ -1,10 +1,10 @@
-"""New whole words for a tokenizer that is already there; every old id stays as it is.
+"""Add whole words to a tokenizer; every existing id stays the same.
 
-wordpiece   a piece: it is found wherever its word begins, as every piece is
-unigram     a piece `▁word`, as likely as the likeliest one: any other way to split the word
-            takes two pieces, which together are less likely
-bpe         an added token that takes the space before it along; merges cannot say a word
-            without pieces for each step on the way to it
+wordpiece   a piece, matched wherever a word begins with it, as every piece is
+unigram     a piece `▁word` with the highest score of all: any other way to split the word
+            takes at least two pieces, which together have a lower score
+bpe         an added token that includes the space before it; merges would need a piece for
+            each step on the way to the word
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from bert_jax.data.tokenization.backends import (
 )
 
 Backend = TokenizersBackend | SentencePieceBackend
-NORMAL = 1  # a SentencePiece piece that is neither special nor unused
+NORMAL = 1  # the type of a SentencePiece piece that is neither special nor unused
 
 
 def append_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
-    """A backend with these words at the end of its vocabulary.
+    """A new backend with these words at the end of its vocabulary.
 
-    ValueError: what this tokenizer does not take for one word each.
+    ValueError: a word is not one word to this tokenizer, or is there already.
     """
     forms = [_form(kind, backend, w) for w in words]
     counts = Counter(forms)
-    taken = {*backend.pieces, *(f for f, n in counts.items() if n > 1)}
-    _refuse([w for w, f in zip(words, forms, strict=True) if f in taken], "twice the same")
+    duplicates = {*backend.pieces, *(f for f, n in counts.items() if n > 1)}
+    _refuse([w for w, f in zip(words, forms, strict=True) if f in duplicates], "duplicates")
     if isinstance(backend, SentencePieceBackend):
-        grown: Backend = _sentencepiece(backend, forms)
+        extended: Backend = _sentencepiece(backend, forms)
     elif kind == "bpe":
-        grown = _added_tokens(backend, forms)
+        extended = _added_tokens(backend, forms)
     else:
-        grown = _pieces(kind, backend, forms)
+        extended = _pieces(kind, backend, forms)
     first = len(backend.pieces)
-    split = [w for i, w in enumerate(words) if grown.encode(w) != [first + i]]
-    _refuse(split, "more than one word: leave out spaces, and marks at which it splits")
-    return grown
+    split = [w for i, w in enumerate(words) if extended.encode(w) != [first + i]]
+    _refuse(split, "more than one word: remove spaces, and characters at which it splits")
+    return extended
 
 
 def _form(kind: str, backend: Backend, word: str) -> str:
-    """The word as the vocabulary holds it, cleaned as a text would be."""
+    """The word as the vocabulary holds it, normalized as a text would be."""
     if isinstance(backend, SentencePieceBackend):
         return SPACE_MARK + clean_text(word, backend.cased)
     if kind == "bpe":
@@ -59,14 +59,14 @@ def _form(kind: str, backend: Backend, word: str) -> str:
     return plain if kind == "wordpiece" else SPACE_MARK + plain
 
 
-def _refuse(words: Sequence[str], what: str) -> None:
+def _refuse(words: Sequence[str], reason: str) -> None:
     if words:
         shown = ", ".join(map(repr, words[:5])) + (", ..." if len(words) > 5 else "")
-        raise ValueError(f"{len(words)} new words are, to this tokenizer, {what} ({shown})")
+        raise ValueError(f"{len(words)} new words are {reason}, to this tokenizer ({shown})")
 
 
 def is_known(backend: Backend, word: str, unk_id: int) -> bool:
-    """Whether the word is one piece already, alone or after a space."""
+    """Whether the word is a single piece already, alone or after a space."""
     return any(
         len(ids) == 1 and ids != [unk_id] for ids in backend.encode_batch([word, f" {word}"])
     )
@@ -78,12 +78,12 @@ def _pieces(kind: str, backend: TokenizersBackend, forms: Sequence[str]) -> Toke
     if kind == "wordpiece":
         vocabulary |= {f: len(backend.pieces) + i for i, f in enumerate(forms)}
     elif len(vocabulary) == len(backend.pieces):
-        score = _likeliest([score for _, score in vocabulary])
+        score = _highest_score([score for _, score in vocabulary])
         vocabulary += [[f, score] for f in forms]
     else:
         raise ValueError(
-            "this Unigram tokenizer has tokens behind its pieces, so that no piece can follow: "
-            "a vocabulary of this kind cannot be made longer"
+            "this Unigram tokenizer has added tokens after its pieces, so no piece can be "
+            "appended: its vocabulary cannot grow"
         )
     return TokenizersBackend(tokenizers.Tokenizer.from_str(json.dumps(spec)))
 
@@ -98,13 +98,13 @@ def _added_tokens(backend: TokenizersBackend, words: Sequence[str]) -> Tokenizer
 
 def _sentencepiece(backend: SentencePieceBackend, forms: Sequence[str]) -> SentencePieceBackend:
     proto = model_proto(backend.model)
-    score = _likeliest([p.score for p in proto.pieces if p.type == NORMAL])
+    score = _highest_score([p.score for p in proto.pieces if p.type == NORMAL])
     for form in forms:
         proto.pieces.add(piece=form, score=score, type=NORMAL)
     proto.trainer_spec.vocab_size = len(proto.pieces)
     return SentencePieceBackend(proto.SerializeToString(), backend.cased)
 
 
-def _likeliest(scores: Sequence[float]) -> float:
-    """The score of the likeliest piece: a logarithm of a probability, so below 0."""
+def _highest_score(scores: Sequence[float]) -> float:
+    """The highest score of a piece; scores are log probabilities, so below 0."""
     return max(s for s in scores if s < 0)

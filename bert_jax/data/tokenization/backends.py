@@ -1,8 +1,8 @@
-"""What turns text into ids: a `tokenizers` pipeline, or a `sentencepiece` Unigram model.
+"""The backends that encode text: a `tokenizers` pipeline, or a `sentencepiece` Unigram model.
 
-Both backends have the same shape: `pieces` (the vocabulary in the order of ids), `weights`
-(what beside the vocabulary decides between segmentations), `encode`, `encode_batch`, `decode`
-and `core`, the `tokenizers` pipeline that a saved folder carries for other readers.
+Both have the same interface: `pieces` (the vocabulary in the order of ids), `weights` (scores or
+merges, which choose between segmentations), `encode`, `encode_batch`, `decode`, and `core`, the
+`tokenizers` pipeline that a saved folder contains for other libraries.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-SPACE_MARK = "▁"  # SentencePiece's mark of a space
-_MAX_CACHED_WORDS = 1 << 16  # that are remembered with their ids
+SPACE_MARK = "▁"  # stands for a space in SentencePiece
+_MAX_CACHED_WORDS = 1 << 16
 
 
 class TokenizersBackend:
-    """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, Unigram of others."""
+    """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, or a foreign Unigram."""
 
     def __init__(self, core: tokenizers.Tokenizer):
-        core.no_padding()  # published files carry both, set for somebody's demonstration
+        core.no_padding()  # published files may set padding and truncation
         core.no_truncation()
         core.encode_special_tokens = True  # "[MASK]" in a text is text
         self.core = core
@@ -41,7 +41,8 @@ class TokenizersBackend:
 
     @functools.cached_property
     def added(self) -> dict[str, list[bool]]:
-        """Tokens that are found in a text before it is split, special ones aside, and how."""
+        """Added tokens except special ones, which are matched before the text is split, and their
+        flags."""
         flags = ("single_word", "lstrip", "rstrip", "normalized")
         tokens = [t for t in self.spec["added_tokens"] if not t["special"]]
         return {t["content"]: [t[f] for f in flags] for t in tokens}
@@ -62,7 +63,7 @@ class TokenizersBackend:
         return self.core.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        # the fast path leaves out character offsets, which nobody here reads
+        # the fast path skips character offsets, which are not needed here
         return [e.ids for e in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -70,8 +71,8 @@ class TokenizersBackend:
 
 
 class SentencePieceBackend:
-    """ALBERT's tokenizer: its own clean-up of text, then a Unigram model, then its rule that
-    a digit and the comma after it are two pieces (albert, tokenization.py)."""
+    """ALBERT's tokenizer: its text normalization, then a Unigram model, then its rule that a digit
+    and the comma after it are two pieces (albert, tokenization.py)."""
 
     added: Mapping[str, list[bool]] = MappingProxyType({})
 
@@ -81,7 +82,7 @@ class SentencePieceBackend:
         self.pieces = [self._processor.id_to_piece(i) for i in range(len(self._processor))]
         scores = [self._processor.get_score(i) for i in range(len(self.pieces))]
         self.weights = np.array(scores, np.float32).tobytes()
-        self._known: dict[str, list[int]] = {}
+        self._word_ids: dict[str, list[int]] = {}
         self._commas = {
             i for i, p in enumerate(self.pieces) if len(p) > 1 and p[-1] == "," and p[-2].isdigit()
         }
@@ -90,15 +91,15 @@ class SentencePieceBackend:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Word by word: no piece crosses a space, most words come again, and short sums of
-        scores have no rounding errors to break ties by."""
+        """Encode word by word: no piece crosses a space, most words repeat, and sums of scores are
+        too short for rounding errors that would break ties."""
         split = [clean_text(t, self.cased).split(" ") for t in texts]
-        if len(self._known) > _MAX_CACHED_WORDS:
-            self._known.clear()
-        new = list({word for words in split for word in words if word not in self._known})
+        if len(self._word_ids) > _MAX_CACHED_WORDS:
+            self._word_ids.clear()
+        new = list({word for words in split for word in words if word not in self._word_ids})
         for word, ids in zip(new, self._processor.encode(new), strict=True):
-            self._known[word] = self._split_commas(ids)
-        return [[i for word in words for i in self._known[word]] for words in split]
+            self._word_ids[word] = self._split_commas(ids)
+        return [[i for word in words for i in self._word_ids[word]] for words in split]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([int(i) for i in ids])
@@ -120,8 +121,8 @@ class SentencePieceBackend:
 
     @functools.cached_property
     def core(self) -> tokenizers.Tokenizer:
-        """The same ids from the `tokenizers` library, but for the rule about commas: a pipeline
-        cannot say it. Models trained here hold no piece that the rule could split."""
+        """A `tokenizers` pipeline with the same ids, except for the rule about commas, which a
+        pipeline cannot express. Models trained here have no piece that the rule splits."""
         proto = model_proto(self.model)
         vocab = [(p.piece, float(p.score)) for p in proto.pieces]
         core = tokenizers.Tokenizer(
@@ -142,7 +143,7 @@ class SentencePieceBackend:
 
 
 def model_proto(model: bytes) -> Any:
-    """A SentencePiece model as the protocol buffer that it is."""
+    """Parse a SentencePiece model as a protocol buffer."""
     from sentencepiece import sentencepiece_model_pb2
 
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
@@ -150,35 +151,36 @@ def model_proto(model: bytes) -> Any:
     return proto
 
 
-# ---- ALBERT's clean-up, in Python and as steps of a `tokenizers` pipeline
+# ---- ALBERT's text normalization, in Python and as steps of a `tokenizers` pipeline
 
 
 def clean_text(text: str, cased: bool) -> str:
-    """Single spaces, compatibility decomposition, no combining marks, lower case unless cased
-    (albert, tokenization.preprocess_text)."""
+    """Normalize a text: single spaces, compatibility decomposition (NFKD), no combining marks,
+    lower case unless cased (albert, tokenization.preprocess_text)."""
     text = " ".join(text.split())
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text)
         text = "".join(c for c in text if not unicodedata.combining(c))
-    # a capital sigma has one small letter here wherever it stands, as in every pipeline
+    # lower() would give a final capital sigma a letter of its own, unlike every pipeline
     return text if cased else text.replace("\u03a3", "\u03c3").lower()
 
 
 def albert_normalizers(cased: bool) -> list[Any]:
+    """`clean_text` as steps of a `tokenizers` pipeline."""
     steps: list[Any] = [
-        # white space to Python, control characters to Rust
+        # Python takes these for white space, Rust for control characters
         normalizers.Replace(tokenizers.Regex("[\\x1c-\\x1f]"), " "),
         normalizers.NFKD(),
         normalizers.Replace(tokenizers.Regex(_combining_class()), ""),
     ]
-    # the map of a SentencePiece model composes Hangul again, the library's version of it does not
+    # SentencePiece's own normalization composes Hangul again, that of `tokenizers` does not
     return [*steps, *([] if cased else [normalizers.Lowercase()]), normalizers.NFKC()]
 
 
 @functools.cache
 def _combining_class() -> str:
-    """A character class of what `unicodedata.combining` calls combining. The library's own
-    StripAccents also drops vowel signs and joiners, which ALBERT keeps."""
+    """A regex class of the characters that `unicodedata.combining` calls combining. StripAccents
+    of `tokenizers` would also drop vowel signs and joiners, which ALBERT keeps."""
     points = [c for c in range(0x300, sys.maxunicode + 1) if unicodedata.combining(chr(c))]
     ranges: list[list[int]] = []
     for point in points:
@@ -199,8 +201,8 @@ def wordpiece_pipeline(
     chinese: bool = True,
     unk: str = "[UNK]",
 ) -> tokenizers.Tokenizer:
-    """BERT's tokenizer (bert, tokenization.py) with the 100 characters per word of its first
-    release. Accents go with the case unless said otherwise."""
+    """BERT's tokenizer (bert, tokenization.py), with at most 100 characters per word as in its
+    first release. `strip_accents` None: strip them if `lower`."""
     core = tokenizers.Tokenizer(
         models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=100)
     )
@@ -215,7 +217,7 @@ def wordpiece_pipeline(
 def byte_bpe_pipeline(
     vocab: dict[str, int], merges: list[tuple[str, str]], prefix_space: bool = False
 ) -> tokenizers.Tokenizer:
-    """GPT-2's byte-level BPE, as RoBERTa uses it: no normalisation, no added space."""
+    """GPT-2's byte-level BPE as RoBERTa uses it: no normalization, no added space."""
     core = tokenizers.Tokenizer(models.BPE(vocab, merges, fuse_unk=False))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     core.decoder = decoders.ByteLevel()
@@ -223,6 +225,7 @@ def byte_bpe_pipeline(
 
 
 def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.TemplateProcessing:
+    """The post-processor that adds [CLS] and [SEP] to one segment or two."""
     return processors.TemplateProcessing(
         single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
         pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
@@ -233,15 +236,15 @@ def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.Temp
 # ---- where words begin
 
 _ASCII_LETTERS = frozenset(string.ascii_letters)
-# ALBERT's own list (create_pretraining_data.py) has neither the apostrophe nor < = >
+# as in ALBERT's create_pretraining_data.py, without the apostrophe and < = >
 _PUNCTUATION = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
-_SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the space and for \t \n \v \f \r
+_SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the bytes of space, \t \n \v \f \r
 
 
 def starts_word(kind: str, piece: str) -> bool:
-    """Whether a piece begins a word. WordPiece: it does not continue one. BPE: its first byte
-    is white space. Unigram: ALBERT's rule, in which any piece with a letter that is not
-    English, a digit or an apostrophe stands for itself."""
+    """Whether a piece begins a word. WordPiece: it has no ##. BPE: its first byte is white space.
+    Unigram: ALBERT's rule, by which any piece that contains a non-English letter, a digit or an
+    apostrophe is a word of its own."""
     if kind == "wordpiece":
         return not piece.startswith("##")
     if kind == "bpe":

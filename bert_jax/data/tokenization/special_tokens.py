@@ -1,4 +1,4 @@
-"""How a family puts its special tokens around one segment or two."""
+"""How a family adds its special tokens to one segment or two."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class SpecialTokens(NamedTuple):
-    """The special tokens around segments.
+    """The ids of the special tokens around segments.
 
     [CLS] a a a [SEP] b b [SEP]           first 5: token types 0 before it, 1 from it on
-    <s> a a a </s> </s> b b </s>          `doubled`: RoBERTa, which has no token types
+    <s> a a a </s> </s> b b </s>          `doubled`, of RoBERTa, which has no token types
     """
 
     cls: int
@@ -17,12 +17,12 @@ class SpecialTokens(NamedTuple):
     doubled: bool = False
 
     def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
-        """The ids with special tokens, and how many of them belong to segment 0."""
+        """The ids with special tokens added, and how many of them belong to segment 0."""
         first = [self.cls, *a, self.sep]
         if b is None:
             return first, len(first)
         return [*first, *([self.sep] if self.doubled else []), *b, self.sep], len(first)
 
     def text_capacity(self, length: int, segments: int) -> int:
-        """How many tokens of text fit into a row of `length`."""
+        """How many tokens of text fit in a row of `length` tokens with one or two segments."""
         return length - len(self.build_row([], None if segments == 1 else [])[0])

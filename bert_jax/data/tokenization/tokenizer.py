@@ -28,18 +28,18 @@ from bert_jax.data.tokenization.special_tokens import SpecialTokens
 Kind = Literal["wordpiece", "unigram", "bpe"]
 KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
 
-# pad, unk, cls, sep, mask: as published by BERT, ALBERT and RoBERTa
+# pad, unk, cls, sep, mask: as published with BERT, ALBERT and RoBERTa
 SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
     "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
     "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
 }
 _ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-FINGERPRINT_FILE = "fingerprint.txt"  # beside the others: a damaged folder is noticed
+FINGERPRINT_FILE = "fingerprint.txt"  # in a saved folder, to detect damage
 
 
 class Tokenizer:
-    """Text to ids and back. `encode` adds no special tokens and sees none in the text."""
+    """Text to ids and back. `encode` neither adds nor recognizes special tokens."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Tokenizer:
         ids = [self._ids[s] for s in self._specials]
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
         self.mask_token = self._specials[4]
-        # ids that are never masked; the unknown token is not one of them
+        # never masked; the unknown token is not among them
         self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
         self.special_tokens = SpecialTokens(self.cls_id, self.sep_id, doubled=kind == "bpe")
 
@@ -86,14 +86,14 @@ class Tokenizer:
         return self._backend.encode_batch(texts)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
-        """As `encode`, and int32 [n 2]: the characters each piece stands for (spans.py)."""
+        """As `encode`, and int32 [n 2]: start and end character of each piece (offsets.py)."""
         from bert_jax.data.tokenization import offsets
 
         return offsets.encode_with_offsets(self._backend, text)
 
     def encode_with_masks(self, text: str) -> list[int]:
-        """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` takes
-        the space before it along, as in its own vocabulary a word would."""
+        """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` includes
+        the space before it, as a word does."""
         parts = text.split(self.mask_token)
         ids: list[int] = []
         for i, part in enumerate(parts):
@@ -103,7 +103,7 @@ class Tokenizer:
         return ids
 
     def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
-        """Special tokens around one segment or two, and the length of segment 0 (Frame.row)."""
+        """The ids of one segment or two with special tokens, and the size of segment 0."""
         return self.special_tokens.build_row(a, b)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -111,33 +111,35 @@ class Tokenizer:
 
     def word_starts(self) -> np.ndarray:
         """bool[V]: which pieces begin a word."""
-        added = self._backend.added  # these are whole words
+        added = self._backend.added  # whole words
         return np.array(
             [p in added or backends.starts_word(self.kind, p) for p in self._backend.pieces]
         )
 
     def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
-        """The same tokenizer with new whole words behind its vocabulary (additions.py), and
-        those of the words that were one piece already."""
+        """A new tokenizer with the words appended to its vocabulary (added_tokens.py), and those of
+        the words that were single pieces already and are not added."""
         from bert_jax.data.tokenization import added_tokens
 
         words = list(dict.fromkeys(words))
         known = [w for w in words if added_tokens.is_known(self._backend, w, self.unk_id)]
         new = [w for w in words if w not in set(known)]
-        grown = added_tokens.append_words(self.kind, self._backend, new) if new else self._backend
-        return Tokenizer(self.kind, grown, self.cased, self._specials), known
+        extended = (
+            added_tokens.append_words(self.kind, self._backend, new) if new else self._backend
+        )
+        return Tokenizer(self.kind, extended, self.cased, self._specials), known
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the ordered vocabulary and the settings that change ids."""
-        settings = [self.kind, self.cased, self._specials, self._normalisation()]
+        settings = [self.kind, self.cased, self._specials, self._normalization()]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update(json.dumps(self._backend.pieces).encode())
         digest.update(self._backend.weights)
         return digest.hexdigest()
 
-    def _normalisation(self) -> list[Any]:
-        """The switches of the pipeline beside the case."""
+    def _normalization(self) -> list[Any]:
+        """The settings of the pipeline except the case."""
         if isinstance(self._backend, backends.SentencePieceBackend):
             return []
         spec = self._backend.spec
@@ -149,7 +151,7 @@ class Tokenizer:
     # ---- saving
 
     def save(self, dir: str | Path) -> None:
-        """Writes the folder; see the head of this file."""
+        """Write a folder, with the files in the docstring of this module."""
         dir = Path(dir)
         dir.mkdir(parents=True, exist_ok=True)
         pieces = self._backend.pieces
@@ -168,7 +170,7 @@ class Tokenizer:
         (dir / FINGERPRINT_FILE).write_text(self.fingerprint + "\n", encoding="utf-8")
 
     def _pipeline(self) -> tokenizers.Tokenizer:
-        """The backend's pipeline as other readers want it: with special tokens and pairs."""
+        """The pipeline for other libraries: with special tokens and the template of pairs."""
         core = tokenizers.Tokenizer.from_str(self._backend.core.to_str())
         core.add_special_tokens(
             [
@@ -179,7 +181,7 @@ class Tokenizer:
         cls, sep = (self._specials[2], self.cls_id), (self._specials[3], self.sep_id)
         if self.kind == "bpe":
             core.post_processor = processors.RobertaProcessing(
-                sep, cls, trim_offsets=True, add_prefix_space=bool(self._normalisation()[2])
+                sep, cls, trim_offsets=True, add_prefix_space=bool(self._normalization()[2])
             )
         else:
             core.post_processor = backends.pair_template(cls, sep)
@@ -189,13 +191,13 @@ class Tokenizer:
         config: dict[str, Any] = dict(zip(_ROLES, self._specials, strict=True))
         config |= {"model_max_length": 512, "do_lower_case": not self.cased}
         if self.kind == "wordpiece":
-            accents, chinese, *_ = self._normalisation()
+            accents, chinese, *_ = self._normalization()
             config |= {"tokenizer_class": "BertTokenizer", "strip_accents": accents}
             config |= {"tokenize_chinese_chars": chinese}
         elif self.kind == "bpe":
             config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
             config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}
-            config |= {"add_prefix_space": bool(self._normalisation()[2])}
+            config |= {"add_prefix_space": bool(self._normalization()[2])}
         else:
             # AlbertTokenizer would replace the pipeline of tokenizer.json by its own
             config |= {"tokenizer_class": "PreTrainedTokenizerFast", "keep_accents": False}
@@ -207,11 +209,12 @@ class Tokenizer:
 
 
 def load_tokenizer(dir: str | Path, cased: bool = False) -> Tokenizer:
-    """Opens a folder written by `save`, or a Hugging Face one. `cased` tells what a folder of a
-    bare vocabulary does not say."""
+    """Load a folder that `save` wrote, or a Hugging Face one. `cased` is for a folder that has only
+    a vocabulary. ValueError: the folder is missing, damaged, or has no tokenizer that is
+    supported."""
     dir = Path(dir)
     if not dir.is_dir():
-        raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one first")
+        raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one")
     config: dict[str, Any] = {}
     try:
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -220,12 +223,12 @@ def load_tokenizer(dir: str | Path, cased: bool = False) -> Tokenizer:
         tokenizer = _open(dir, config | ({"do_lower_case": False} if cased else {}))
     except Exception as e:  # the libraries raise bare Exception
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise ValueError(f"{dir} is not a sound tokenizer: {reason}; train or copy it again") from e
-    mark = dir / FINGERPRINT_FILE
-    if mark.exists() and mark.read_bytes().strip() != tokenizer.fingerprint.encode():
+        raise ValueError(f"{dir} is not a valid tokenizer: {reason}; train or copy it again") from e
+    saved = dir / FINGERPRINT_FILE
+    if saved.exists() and saved.read_bytes().strip() != tokenizer.fingerprint.encode():
         raise ValueError(
-            f"{dir} is not the tokenizer that was saved there: its files and its fingerprint "
-            "disagree; train or copy it again"
+            f"{dir} is damaged: its files do not match its {FINGERPRINT_FILE}; train or copy it "
+            "again"
         )
     return tokenizer
 
@@ -253,11 +256,12 @@ def _open(dir: Path, config: dict[str, Any]) -> Tokenizer:
 
 
 def _special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
-    """The five special tokens: as the folder says, else as published."""
-    named = [
-        config.get(role) or usual for role, usual in zip(_ROLES, SPECIAL_TOKENS[kind], strict=True)
+    """The five special tokens: from the folder's config, else as published."""
+    tokens = [
+        config.get(role) or default
+        for role, default in zip(_ROLES, SPECIAL_TOKENS[kind], strict=True)
     ]
-    return [t["content"] if isinstance(t, dict) else t for t in named]
+    return [t["content"] if isinstance(t, dict) else t for t in tokens]
 
 
 def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -265,7 +269,7 @@ def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     pieces = pieces[:-1] if pieces[-1] == "" else pieces
     vocab = {p.rstrip("\r"): i for i, p in enumerate(pieces)}
     if len(vocab) < len(pieces):
-        raise ValueError(f"{file.name} has {len(pieces) - len(vocab)} pieces twice")
+        raise ValueError(f"{file.name} has {len(pieces) - len(vocab)} duplicate pieces")
     return backends.wordpiece_pipeline(
         vocab,
         lower=config.get("do_lower_case", True),
@@ -281,7 +285,7 @@ def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Toke
     pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
     bad = next((p for p in pairs if len(p) != 2), None)
     if bad is not None:
-        raise ValueError(f"merges.txt has a line that is not two pieces: {' '.join(bad)[:40]!r}")
+        raise ValueError(f"merges.txt has a line without two pieces: {' '.join(bad)[:40]!r}")
     return backends.byte_bpe_pipeline(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
 
 
