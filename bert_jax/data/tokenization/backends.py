@@ -51,6 +51,12 @@ class TokenizersBackend:
     def spec(self) -> dict[str, Any]:
         return json.loads(self.core.to_str())
 
+    @property
+    def lowercases(self) -> bool:
+        normalizer = self.spec["normalizer"] or {}
+        steps = normalizer.get("normalizers", [normalizer])
+        return any(s.get("lowercase") or s.get("type") == "Lowercase" for s in steps)
+
     @functools.cached_property
     def weights(self) -> bytes:
         model = self.spec["model"]

@@ -252,7 +252,7 @@ def _open(dir: Path, config: dict[str, Any]) -> Tokenizer:
     kind = _detect_kind(backend.spec)
     specials = _special_token_strings(kind, config)
     core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
-    return Tokenizer(kind, backend, not _lowercases(backend.spec["normalizer"]), specials)
+    return Tokenizer(kind, backend, not backend.lowercases, specials)
 
 
 def _special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
@@ -297,8 +297,3 @@ def _detect_kind(spec: dict[str, Any]) -> Kind:
     if model not in kinds:
         raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")
     return kinds[model]
-
-
-def _lowercases(normalizer: dict[str, Any] | None) -> bool:
-    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
-    return any(s.get("lowercase") or s.get("type") == "Lowercase" for s in steps)
