@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bert_jax.data.tokenization.added_tokens import _sentencepiece
 from bert_jax.data.tokenization.backends import SentencePieceBackend, clean_text
-from bert_jax.data.tokenization.offsets import _cleaned, encode_with_offsets
+from bert_jax.data.tokenization.offsets import _clean_with_sources, encode_with_offsets
 from tests.helpers.labeled_rows import KINDS, trained_tokenizer
 
 CHARACTERS = st.sampled_from("aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्")
@@ -43,7 +43,7 @@ def test_every_letter_belongs_to_a_piece(kind: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, st.booleans())
 def test_a_text_can_be_cleaned_character_by_character(text: str, cased: bool) -> None:
-    cleaned, owners = _cleaned(text, cased)
+    cleaned, owners = _clean_with_sources(text, cased)
     assert cleaned == clean_text(text, cased)
     assert len(owners) == len(cleaned)
     assert owners == sorted(owners)
