@@ -27,8 +27,8 @@ _MAX_SENTENCE_BYTES = 65_536  # SentencePiece skips longer ones
 def train_tokenizer(
     texts: Iterable[str], kind: Kind, vocab_size: int, cased: bool = False
 ) -> Tokenizer:
-    """Train a tokenizer with exactly `vocab_size` pieces. The texts are read once. ValueError: the
-    text is empty, or too small or too large a vocabulary is asked of it."""
+    """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once. ValueError: the
+    text is empty, or allows only smaller or only larger vocabularies."""
     train_functions: dict[str, Callable[[Iterator[str], int, bool], Tokenizer]] = {
         "wordpiece": _wordpiece,
         "unigram": _unigram,
