@@ -1,10 +1,10 @@
-"""The axes of the mesh, and where the widest arrays of a step lie on it.
+"""The axes of the mesh, and sharding constraints on the widest arrays of a step.
 
-    data     rows                  fsdp     rows; parameters and optimiser state are cut up
-    tensor   the width of a layer, heads, the vocabulary; rows are the same along it
+    data     splits rows           fsdp     splits rows, parameters and optimizer state
+    tensor   splits the width of a layer, heads and the vocabulary; not rows
 
-The steps are traced under their mesh (`sharding.on`); without one `constrain` does nothing.
-Left to itself XLA cuts activations along `fsdp` as the kernels are, and sums where it should
+Steps are traced under their mesh (`sharding.with_mesh`); without a mesh `constrain` does nothing.
+Without constraints XLA shards activations along `fsdp` like the kernels, and sums where it should
 gather.
 """
 
@@ -23,8 +23,8 @@ from jax.extend.random import threefry2x32_p
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-AXES = ("data", "fsdp", "tensor")
-ROWS = ("data", "fsdp")
+MESH_AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
 
 Axes = str | tuple[str, ...] | None
 T = TypeVar("T")
@@ -34,8 +34,8 @@ _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
 @contextlib.contextmanager
 def mesh_context(mesh: jax.sharding.Mesh) -> Iterator[None]:
-    """What is traced within knows the mesh and the platform of its devices, which need not be
-    here: a step is compiled for a TPU on a machine without one."""
+    """Tell `constrain` and `platform` the mesh while a function is traced. Its devices need not be
+    present: a step can be compiled for a TPU on a machine without one."""
     token = _platform.set(mesh.devices.flat[0].platform)
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -45,33 +45,33 @@ def mesh_context(mesh: jax.sharding.Mesh) -> Iterator[None]:
 
 
 def platform() -> str:
-    """cpu, gpu or tpu: what is being traced will run there."""
+    """Return cpu, gpu or tpu, where the function that is being traced will run."""
     return _platform.get() or jax.default_backend()
 
 
 def constrain(x: jax.Array, *axes: Axes) -> jax.Array:
-    """`x` with these mesh axes along its dimensions; one that does not divide stays whole."""
+    """Constrain the dimensions of `x` to these mesh axes; skip an axis that does not divide."""
     mesh = jax.sharding.get_abstract_mesh()
-    if set(mesh.auto_axes) != set(AXES):  # no mesh, or inside of a shard_map
+    if set(mesh.auto_axes) != set(MESH_AXES):  # no mesh, or inside of a shard_map
         return x
     spec = [a if n % axis_size(mesh, a) == 0 else None for n, a in zip(x.shape, axes, strict=True)]
     return jax.lax.with_sharding_constraint(x, P(*spec))
 
 
-# Named, since `random_words` and the keys of a batch's rows count on how its words are made.
+# Named, because `random_words` and the keys of a batch's rows depend on how it makes bits.
 PRNG = "threefry2x32"
 
-# ---- rows by hand
+# ---- data parallelism by shard_map
 
 
 def data_parallel(f: Callable[[Any, Any, Any], T]) -> Callable[[Any, Any, Any], T]:
-    """`f(params, batch, keys)` on each device's own rows, where rows are all that the mesh cuts.
+    """Run `f(params, batch, keys)` on each device's own rows if `data` is the only axis in use.
 
-    `f` makes its device's share of sums over rows, and ends with `over_rows`. Left to itself
-    XLA adds a gradient up over devices wherever a part of it arises: a tied table's at both its
-    uses, a shared layer's at every layer, all of them in every micro-batch. With `fsdp` or
-    `tensor` beside `data` it is left to itself: taking one axis of several in hand compiles for
-    CPUs, but stops XLA's partitioner for TPUs with a failed check (libtpu 0.0.52).
+    `f` computes its device's share of sums over rows, and ends with `psum_batch`. Otherwise XLA
+    all-reduces a gradient wherever a part of it arises: a tied table's at both uses, a shared
+    layer's at every layer, all of them in every micro-batch. With `fsdp` or `tensor` XLA
+    partitions the step: a shard_map over one axis of several compiles for CPUs, but fails a check
+    of XLA's partitioner for TPUs (libtpu 0.0.52).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.shape or mesh.size == 1 or mesh.size != mesh.shape["data"]:
@@ -80,36 +80,36 @@ def data_parallel(f: Callable[[Any, Any, Any], T]) -> Callable[[Any, Any, Any], 
         f,
         in_specs=(P(), P("data"), P()),
         out_specs=P(),
-        check_vma=False,  # it would add up each part of a gradient by itself, as XLA does
+        check_vma=False,  # it would all-reduce each part of a gradient by itself, as XLA does
     )
 
 
 def psum_batch(shares: T) -> T:
-    """The sum of all devices' shares; at the end of a function that runs `by_rows`."""
-    return jax.lax.psum(shares, "data") if "data" in _in_hand() else shares
+    """Return the sum of all devices' shares, at the end of a `data_parallel` function."""
+    return jax.lax.psum(shares, "data") if "data" in _manual_axes() else shares
 
 
 def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Random uint32 whose first axis counts rows: within `by_rows` those of this device's rows
-    among the words of all, so that dropout is the same on any mesh."""
-    if "data" not in _in_hand():
+    """Return random uint32 words; the first axis counts rows. In a `data_parallel` function they
+    are this device's part of the words of all rows, so that dropout is the same on any mesh."""
+    if "data" not in _manual_axes():
         return jax.random.bits(key, shape, jnp.uint32)
-    # A word of jax.random.bits is the hash of its 64-bit place in the whole array.
-    size, here = math.prod(shape), jax.lax.axis_index("data")
-    before = np.arange(jax.lax.axis_size("data"), dtype=np.uint64) * np.uint64(size)
-    high, low = (jnp.asarray(n.astype(np.uint32))[here] for n in (before >> 32, before % 2**32))
+    # A word of jax.random.bits is the hash of its 64-bit position in the whole array.
+    size, device = math.prod(shape), jax.lax.axis_index("data")
+    starts = np.arange(jax.lax.axis_size("data"), dtype=np.uint64) * np.uint64(size)
+    high, low = (jnp.asarray(n.astype(np.uint32))[device] for n in (starts >> 32, starts % 2**32))
     lows = low + jax.lax.iota(jnp.uint32, size).reshape(shape)
     highs = high + (lows < low).astype(jnp.uint32)
     first, second = threefry2x32_p.bind(*jax.random.key_data(key), highs, lows)
     return first ^ second
 
 
-def _in_hand() -> tuple[str, ...]:
+def _manual_axes() -> tuple[str, ...]:
     return jax.sharding.get_abstract_mesh().manual_axes
 
 
 def axis_size(mesh: jax.sharding.Mesh | AbstractMesh, axes: Axes) -> int:
-    """Into how many pieces mesh axes cut a dimension."""
+    """Return into how many shards mesh axes split a dimension."""
     return math.prod(mesh.shape[a] for a in axis_names(axes))
 
 

@@ -1,8 +1,8 @@
-"""The mesh, and one table that says how every leaf lies on it.
+"""The mesh, and one table of rules: parameter name -> PartitionSpec.
 
-A rule gives the axes of a leaf's last dimensions; leading ones (the stack of layers) stay
-whole, and so does any dimension that its axis does not divide. Optimiser moments carry their
-parameter's name, so the same table covers them.
+A rule gives the axes of a leaf's last dimensions. Leading dimensions (the stack of layers) are
+not sharded, nor is a dimension that its axis does not divide. Optimizer moments have the names of
+their parameters, so the same table covers them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax import config
-from bert_jax.distributed.constraints import AXES, ROWS, axis_names, axis_size, mesh_context
+from bert_jax.distributed.constraints import (
+    BATCH_AXES,
+    MESH_AXES,
+    axis_names,
+    axis_size,
+    mesh_context,
+)
 from bert_jax.utils import pytree
 
 T = TypeVar("T")
-TYPES = (AxisType.Auto,) * len(AXES)
+AXIS_TYPES = (AxisType.Auto,) * len(MESH_AXES)
 
 RULES: tuple[tuple[str, P], ...] = (
     (r"embeddings/word$", P("tensor", "fsdp")),  # v e
@@ -41,7 +47,7 @@ RULES: tuple[tuple[str, P], ...] = (
 
 
 def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """A mesh (data, fsdp, tensor) over all devices; an axis of -1 takes what is left."""
+    """Return a mesh (data, fsdp, tensor) over all devices; an axis of -1 takes the rest."""
     devices = jax.devices() if devices is None else devices
     shape = _shape(mesh, len(devices))
     if int(np.prod(shape)) != len(devices):
@@ -50,29 +56,29 @@ def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sh
             f"found {len(devices)}: change mesh.data, mesh.fsdp or mesh.tensor"
         )
     try:
-        return jax.make_mesh(shape, AXES, axis_types=TYPES, devices=devices)
-    except NotImplementedError:  # 8 of a TPU slice of 16 x 16: an axis of the torus is cut in two
+        return jax.make_mesh(shape, MESH_AXES, axis_types=AXIS_TYPES, devices=devices)
+    except NotImplementedError:  # 8 of a TPU slice of 16 x 16: an axis of the torus is split
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return jax.sharding.Mesh(grid, AXES, axis_types=TYPES)
+        return jax.sharding.Mesh(grid, MESH_AXES, axis_types=AXIS_TYPES)
 
 
 def abstract_mesh(mesh: config.Mesh) -> AbstractMesh:
-    """The same mesh without its devices, to look at how leaves would lie on it."""
-    return AbstractMesh(_shape(mesh, len(jax.devices())), AXES, axis_types=TYPES)
+    """Return the same mesh without its devices, to compute how leaves would be sharded."""
+    return AbstractMesh(_shape(mesh, len(jax.devices())), MESH_AXES, axis_types=AXIS_TYPES)
 
 
 def _shape(mesh: config.Mesh, devices: int) -> tuple[int, ...]:
     shape = [mesh.data, mesh.fsdp, mesh.tensor]
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
-        raise ValueError(f"mesh {tuple(shape)}: expected positive sizes, one of them perhaps -1")
+        raise ValueError(f"mesh {tuple(shape)}: expected positive sizes; one may be -1")
     if -1 in shape:
         shape[shape.index(-1)] = max(1, devices // -int(np.prod(shape)))
     return tuple(shape)
 
 
 def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
-    """Rows must divide over the devices that hold different rows."""
-    n = axis_size(mesh, ROWS)
+    """Raise ValueError if the rows do not divide over the devices that hold different rows."""
+    n = axis_size(mesh, BATCH_AXES)
     if size % (n * accumulate):
         raise ValueError(
             f"data.batch_size {size} does not divide over {n} devices (mesh.data x mesh.fsdp) "
@@ -81,17 +87,17 @@ def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
 
 
 def partition_spec(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh) -> P:
-    """The partition of one leaf."""
+    """Return the PartitionSpec of one leaf."""
     rule = pytree.first_match(RULES, name)
     axes = [None] * (len(shape) - len(rule)) + list(rule)
-    fits = [a if n % axis_size(mesh, a) == 0 else None for a, n in zip(axes, shape, strict=True)]
-    return P(*fits)
+    spec = [a if n % axis_size(mesh, a) == 0 else None for a, n in zip(axes, shape, strict=True)]
+    return P(*spec)
 
 
 def unsharded_dims(
     name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh
 ) -> list[tuple[int, str]]:
-    """Dimensions of a leaf that stay whole since their axes do not divide them, and these."""
+    """Return the dimensions of a leaf that its axes do not divide, as (size, axes)."""
     rule = pytree.first_match(RULES, name)
     last = zip(shape[len(shape) - len(rule) :], rule, strict=True)
     return [(n, " x ".join(axis_names(a))) for n, a in last if n % axis_size(mesh, a)]
@@ -100,50 +106,50 @@ def unsharded_dims(
 def bytes_per_device(
     name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh | AbstractMesh
 ) -> int:
-    """Of one float32 leaf."""
-    cut = [
+    """Return the size of one float32 leaf on each device."""
+    shard = [
         n // axis_size(mesh, a)
         for n, a in zip(shape, partition_spec(name, shape, mesh), strict=True)
     ]
-    return 4 * math.prod(cut)
+    return 4 * math.prod(shard)
 
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """A sharding for every leaf of a tree of arrays or abstract arrays."""
+    """Return a sharding for every leaf of a tree of arrays or abstract arrays."""
     return pytree.map_with_names(
         lambda n, x: NamedSharding(mesh, partition_spec(n, x.shape, mesh)), tree
     )
 
 
 def pad_vocab(params: Any, mesh: jax.sharding.Mesh | AbstractMesh) -> Any:
-    """The leaves that count tokens, with zeros up to a multiple of tensor x fsdp: most vocabularies
-    divide by nothing. No softmax sees these rows (model/heads.py), they get no
-    gradient, and checkpoints open without them, or with another number (checkpoint.py)."""
+    """Pad the leaves that count tokens with zeros to a multiple of tensor x fsdp.
+
+    Most vocabularies are not divisible. No softmax sees the padding rows (model/heads.py), they get
+    no gradient, and checkpoints open with any number of them (checkpoint/manager.py).
+    """
 
     def leaf(name: str, x: Any) -> Any:
-        more = (
-            -x.shape[0] % axis_size(mesh, ("tensor", "fsdp"))
-            if pytree.is_embedding_table(name)
-            else 0
-        )
-        return jnp.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
+        if not pytree.is_embedding_table(name):
+            return x
+        padding = -x.shape[0] % axis_size(mesh, ("tensor", "fsdp"))
+        return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x
 
     return pytree.map_with_names(leaf, params)
 
 
 def with_mesh(mesh: jax.sharding.Mesh, f: Callable[..., T]) -> Callable[..., T]:
-    """`f`, traced where `layout` knows the mesh."""
+    """Return `f`, traced in the mesh's context."""
 
-    def inside(*args: Any) -> T:
+    def traced(*args: Any) -> T:
         with mesh_context(mesh):
             return f(*args)
 
-    return inside
+    return traced
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Of a batch: rows over data and fsdp, every row whole."""
-    return NamedSharding(mesh, P(ROWS))
+    """Return the sharding of a batch: rows over data and fsdp."""
+    return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -151,44 +157,46 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """This process's rows, those of `parts`, as its share of the global batch."""
-    where, mine = batch_sharding(mesh), process_slices(mesh)
-    shares = mine[0][1]
-    if shares == 1:
-        return jax.device_put(batch, where)
-    at = {i: place for place, (i, _) in enumerate(mine)}
+    """Put this process's rows, those of `process_slices`, on its devices as a global batch."""
+    sharding, slices = batch_sharding(mesh), process_slices(mesh)
+    count = slices[0][1]
+    if count == 1:
+        return jax.device_put(batch, sharding)
+    position = {i: position for position, (i, _) in enumerate(slices)}
 
-    def share(local: np.ndarray) -> jax.Array:
-        size = len(local) // len(mine)
+    def to_global(local: np.ndarray) -> jax.Array:
+        size = len(local) // len(slices)
 
         def on_device(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
-            begin, end, _ = index[0].indices(shares * size)
-            first = at[begin // size] * size + begin % size
+            begin, end, _ = index[0].indices(count * size)
+            first = position[begin // size] * size + begin % size
             return local[first : first + end - begin]
 
-        shape = (shares * size, *local.shape[1:])
-        return jax.make_array_from_callback(shape, where, on_device)
+        shape = (count * size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, on_device)
 
-    return {k: share(v) for k, v in batch.items()}
+    return {k: to_global(v) for k, v in batch.items()}
 
 
 def process_slices(mesh: jax.sharding.Mesh, process: int | None = None) -> list[tuple[int, int]]:
-    """Which rows of a batch the devices of a process (None: this one) hold, as (i, n): the i-th
-    of n equal parts. One part where they are next to each other; processes that differ along
-    `tensor` alone hold the same rows."""
+    """Return which rows of a batch the devices of a process (None: this one) hold.
+
+    Each slice is (i, n): the i-th of n equal parts. There is one slice if the rows are contiguous.
+    Processes that differ along `tensor` alone hold the same rows.
+    """
     process = jax.process_index() if process is None else process
     owners = np.array([d.process_index for d in mesh.devices.flat])
     owners = owners.reshape(-1, mesh.shape["tensor"])
-    mine = np.flatnonzero((owners == process).any(axis=1))
-    count, n = len(mine), len(owners)
-    begin = int(mine[0])
-    if mine[-1] - begin == count - 1 and n % count == 0 and begin % count == 0:
+    groups = np.flatnonzero((owners == process).any(axis=1))
+    count, n = len(groups), len(owners)
+    begin = int(groups[0])
+    if groups[-1] - begin == count - 1 and n % count == 0 and begin % count == 0:
         return [(begin // count, n // count)]
-    return [(int(i), n) for i in mine]
+    return [(int(i), n) for i in groups]
 
 
 def host_share(mesh: jax.sharding.Mesh) -> float:
-    """How often this process's rows make up a batch."""
-    mine = process_slices(mesh)
-    return mine[0][1] / len(mine)
+    """Return the rows of a batch over the rows of this process."""
+    slices = process_slices(mesh)
+    return slices[0][1] / len(slices)

@@ -20,7 +20,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float
 
 from bert_jax.config import Encoder
-from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.model.attention import AttentionMask, attention
 from bert_jax.model.layers import (
     ACTIVATIONS,
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         def heads(name: str) -> Float[Array, "b h l k"]:
             y = dense(c, c.hidden_size, self.dtype, name)(seen)
             y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
-            y = constrain(y, ROWS, "tensor", None, None)
+            y = constrain(y, BATCH_AXES, "tensor", None, None)
             return y if turns is None or name == "value" else apply_rotary(y, turns)
 
         h = attention(
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
         h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, dropout_key(self))
-        return constrain(x + h if c.pre_norm else norm(x + h), ROWS, None, None)
+        return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
 
 class Mlp(nn.Module):
@@ -93,7 +93,7 @@ class Mlp(nn.Module):
         else:
             h = ACTIVATIONS[c.activation](up)
         h = dropout(dense(c, c.hidden_size, self.dtype, "down")(h), c.dropout, dropout_key(self))
-        return constrain(x + h if c.pre_norm else norm(x + h), ROWS, None, None)
+        return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
 
 PARTS: dict[str, type[Attention] | type[Mlp]] = {"attention": Attention, "mlp": Mlp}

@@ -29,7 +29,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.model.attention import AttentionMask
 from bert_jax.model.block import Block
 from bert_jax.model.layers import (
@@ -102,7 +102,7 @@ class Embeddings(nn.Module):
             table = self.param("type", init, (c.token_types, c.embedding_width))
             h = h + constrain(table, None, None)[types]
         h = layer_norm(c, self.dtype, "norm")(h)
-        return constrain(dropout(h, c.dropout, dropout_key(self)), ROWS, None, None)
+        return constrain(dropout(h, c.dropout, dropout_key(self)), BATCH_AXES, None, None)
 
 
 class Stack(nn.Module):
@@ -134,7 +134,7 @@ class Stack(nn.Module):
         stack = scan(c, self.dtype, self.keep, self.backend, self.remat, name="layers")
         x, kept = stack(x, sight, turns, global_layers(c))
         if c.pre_norm:
-            x = constrain(layer_norm(c, self.dtype, "norm")(x), ROWS, None, None)
+            x = constrain(layer_norm(c, self.dtype, "norm")(x), BATCH_AXES, None, None)
         if self.keep:
             kept = kept.reshape(c.layers, *x.shape)
             kept = jnp.concatenate([first[None], kept[:-1], x[None]])

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +41,7 @@ def project(
     """Logits over the vocabulary from a tied table, in float32; cut up as the table is."""
     table = constrain(table, "tensor", None).astype(features.dtype)
     logits = jnp.einsum("...e,ve->...v", features, table, preferred_element_type=jnp.float32)
-    return constrain(logits + bias, ROWS, *[None] * (logits.ndim - 2), "tensor")
+    return constrain(logits + bias, BATCH_AXES, *[None] * (logits.ndim - 2), "tensor")
 
 
 def in_chunks(f: Callable[..., tuple[Any, Any]], pieces: int, *rows: Any) -> tuple[Any, Any]:

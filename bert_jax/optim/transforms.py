@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Scalar
 
 from bert_jax.config import Optim
-from bert_jax.distributed.constraints import ROWS, constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.optim.param_groups import is_hidden, is_weight, leading_axes
 from bert_jax.utils.pytree import Tree, map_with_names
 
@@ -137,7 +137,7 @@ def orthogonal(x: Float[Array, "*g m n"]) -> Float[Array, "*g m n"]:
     tall = x.shape[-2] > x.shape[-1]
     y = (x.mT if tall else x).reshape(-1, *sorted(x.shape[-2:]))
     # Whole matrices, the layers shared out among the devices where their number divides.
-    y = constrain(y, ROWS, None, None)
+    y = constrain(y, BATCH_AXES, None, None)
     y = y / (jnp.linalg.norm(y, axis=(-2, -1), keepdims=True) + 1e-7)
     for _ in range(5):
         a = y @ y.mT

@@ -1,7 +1,7 @@
 """Kernels on a mesh: XLA cannot cut a custom call, so each device is handed its own rows and heads.
 
 An axis of the mesh that does not divide the rows or the heads leaves them whole, and its devices
-do the same work; see layout.constrain, which does likewise.
+do the same work; see constraints.constrain, which does likewise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import PartitionSpec as P
 
-from bert_jax.distributed.constraints import AXES, ROWS, Axes, axis_names, axis_size
+from bert_jax.distributed.constraints import BATCH_AXES, MESH_AXES, Axes, axis_names, axis_size
 
 
 class KernelCost(NamedTuple):
@@ -26,7 +26,7 @@ class KernelCost(NamedTuple):
 class AttentionShards(NamedTuple):
     """How the mesh in sight cuts attention."""
 
-    outer: Axes  # that an enclosing shard_map has cut the rows along (layout.by_rows)
+    outer: Axes  # that an enclosing shard_map has cut the rows along (constraints.data_parallel)
     rows: Axes
     heads: Axes
     on_mesh: bool
@@ -34,12 +34,12 @@ class AttentionShards(NamedTuple):
     @classmethod
     def of(cls, rows: int, heads: int) -> AttentionShards:
         mesh = jax.sharding.get_abstract_mesh()
-        if set(mesh.auto_axes) != set(AXES) or mesh.size == 1:  # or inside of a shard_map
-            outer = tuple(a for a in ROWS if a in mesh.manual_axes)
+        if set(mesh.auto_axes) != set(MESH_AXES) or mesh.size == 1:  # or inside of a shard_map
+            outer = tuple(a for a in BATCH_AXES if a in mesh.manual_axes)
             return cls(outer, None, None, on_mesh=False)
         return cls(
             None,
-            ROWS if rows % axis_size(mesh, ROWS) == 0 else None,
+            BATCH_AXES if rows % axis_size(mesh, BATCH_AXES) == 0 else None,
             "tensor" if heads % axis_size(mesh, "tensor") == 0 else None,
             on_mesh=True,
         )

@@ -240,7 +240,7 @@ def _against(sides: list[timer.Contender], times: timer.Times, family: str) -> J
 def _fit(mine: BenchInputs, mesh: jax.sharding.Mesh) -> Json:
     """The largest batch; what runs out of memory while it is compiled does not fit either."""
     experiment = mine.config
-    unit = constraints.axis_size(mesh, constraints.ROWS) * experiment.optim.accumulate
+    unit = constraints.axis_size(mesh, constraints.BATCH_AXES) * experiment.optim.accumulate
     limit = device.memory(mesh.devices.flat[0])
 
     def peak_of(size: int) -> int | None:
