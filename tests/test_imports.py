@@ -63,7 +63,7 @@ def test_configs_import_the_config_package_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["bert_jax", "bert_jax.config", "bert_jax.tasks", "bert_jax.data.corpus"]
+    "module", ["bert_jax", "bert_jax.config", "bert_jax.tasks", "bert_jax.data.prepare"]
 )
 def test_data_and_config_do_without_jax(module: str) -> None:
     code = f"import sys, {module}; sys.exit('jax' in sys.modules)"

@@ -11,6 +11,7 @@ import pytest
 from bert_jax.data import corpus, records, splits, token_store
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.cli_runner import call
 from tests.helpers.paths import SAMPLE
 
 with_beam = pytest.mark.skipif(
@@ -19,7 +20,7 @@ with_beam = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> Path:
+def inputs(tmp_path_factory) -> Path:
     """Two files of about a hundred documents, and a tokenizer."""
     folder = tmp_path_factory.mktemp("given")
     documents = [d[: len(d) // 40] for d in SAMPLE.read_text(encoding="utf-8").split("\n\n")]
@@ -29,16 +30,16 @@ def given(tmp_path_factory) -> Path:
     return folder
 
 
-def make(given: Path, out: Path, **options) -> corpus.Corpus:
-    asked = {"texts": [str(given / "*.txt")], "segments": "nsp", "length": 32} | options
-    return prepare_corpus(tokenizer_dir=given / "tokenizer", out=out, progress=False, **asked)
+def make(inputs: Path, out: Path, **options) -> corpus.Corpus:
+    arguments = {"texts": [str(inputs / "*.txt")], "segments": "nsp", "length": 32} | options
+    return prepare_corpus(tokenizer_dir=inputs / "tokenizer", out=out, progress=False, **arguments)
 
 
-def rows(made: corpus.Corpus) -> list[str]:
+def rows(prepared: corpus.Corpus) -> list[str]:
     """A hash of every row, in their order, training rows first."""
     out = []
     for split in splits.SPLITS:
-        source = made.source(split)
+        source = prepared.source(split)
         for r in source.__getitems__(list(range(len(source)))):
             tail = f"{r['size']} {r['first']} {r['pair']}".encode()
             out.append(hashlib.sha256(r["tokens"].tobytes() + tail).hexdigest())
@@ -51,7 +52,7 @@ def rows(made: corpus.Corpus) -> list[str]:
     [dict(duplicates=2), dict(segments="full"), dict(segments="electra", seed=3), dict(pack=3)],
     ids=lambda o: "-".join(map(str, o.values())),
 )
-def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkeypatch):
+def test_the_corpus_is_that_of_the_local_engine(options, inputs, tmp_path, monkeypatch):
     """Over several blocks, units and shards: the same rows, as a multiset and in order, the same
     counts, so the same fingerprint: a run may go on with either."""
     from bert_jax.data import beam
@@ -59,8 +60,8 @@ def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkey
     monkeypatch.setattr(beam, "BLOCK_CHARACTERS", 10_000)
     monkeypatch.setattr(records, "MIN_SHARD_ROWS", 100)
     monkeypatch.setattr(token_store, "MAX_SHARD_DOCUMENTS", 10)
-    local = make(given, tmp_path / "local", **options)
-    beamed = make(given, tmp_path / "beam", engine="beam", **options)
+    local = make(inputs, tmp_path / "local", **options)
+    beamed = make(inputs, tmp_path / "beam", engine="beam", **options)
     assert len(list(beamed.path.glob("*train*"))) > 1
     assert sorted(rows(beamed)) == sorted(rows(local))
     assert rows(beamed) == rows(local)
@@ -83,37 +84,38 @@ def test_the_corpus_is_that_of_the_local_engine(options, given, tmp_path, monkey
     ],
 )
 def test_bad_input_is_refused_as_locally_and_leaves_nothing(
-    text, options, message, given, tmp_path
+    text, options, message, inputs, tmp_path
 ):
     """The first file is sound: the message is that of the file that is not."""
     (tmp_path / "b.txt").write_bytes(text)
-    texts = [str(given / "a.txt"), str(tmp_path / "b.txt")]
+    texts = [str(inputs / "a.txt"), str(tmp_path / "b.txt")]
     with pytest.raises(ValueError, match=message):
-        make(given, tmp_path / "place" / "corpus", texts=texts, engine="beam", **options)
+        make(inputs, tmp_path / "place" / "corpus", texts=texts, engine="beam", **options)
     assert not list(tmp_path.glob("place/*"))
 
 
 @with_beam
-def test_the_command_hands_unknown_flags_to_beam(given, tmp_path):
-    def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        asked = [str(given / "a.txt"), "--tokenizer", str(given / "tokenizer"), "--segments"]
-        asked += ["sop", "--length", "32", "--out", str(tmp_path / name), *flags]
-        command = [sys.executable, "-m", "bert_jax", "prepare", *asked]
-        return subprocess.run(command, capture_output=True, text=True)
+def test_the_command_hands_unknown_flags_to_beam(inputs, tmp_path):
+    """Beam runs in a process of its own, since its workers import the main module."""
 
-    several = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
-    assert run("local", several[0]).returncode == 2
-    assert run("local").returncode == 0
-    assert run("beam", "--engine", "beam", *several).returncode == 0
-    made = [corpus.open_corpus(tmp_path / name).fingerprint for name in ("local", "beam")]
-    assert made[0] == made[1]
+    def args(name: str, *flags: str) -> list[str]:
+        options = ["--tokenizer", str(inputs / "tokenizer"), "--segments", "sop", "--length", "32"]
+        return ["prepare", str(inputs / "a.txt"), *options, "--out", str(tmp_path / name), *flags]
+
+    flags = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    assert call(*args("local", flags[0])) == 2
+    assert call(*args("local")) == 0
+    command = [sys.executable, "-m", "bert_jax", *args("beam", "--engine", "beam", *flags)]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    local, beam = (corpus.open_corpus(tmp_path / name).fingerprint for name in ("local", "beam"))
+    assert local == beam
 
 
 @with_beam
-def test_too_little_text_is_refused_as_locally(given, tmp_path):
+def test_too_little_text_is_refused_as_locally(inputs, tmp_path):
     (tmp_path / "one.txt").write_text("One document only.\nIts second line.\n")
     with pytest.raises(ValueError, match="is 1 document with words in it"):
-        make(given, tmp_path / "corpus", texts=[str(tmp_path / "one.txt")], engine="beam")
+        make(inputs, tmp_path / "corpus", texts=[str(tmp_path / "one.txt")], engine="beam")
 
 
 @with_beam
@@ -125,7 +127,7 @@ def test_a_worker_that_does_not_share_the_folder_says_so(tmp_path):
 
 
 @with_beam
-def test_a_worker_that_runs_twice_changes_nothing(given, tmp_path, monkeypatch):
+def test_a_worker_that_runs_twice_changes_nothing(inputs, tmp_path, monkeypatch):
     """Runners may repeat a piece of work, whole or cut short."""
     from bert_jax.data import beam
 
@@ -138,20 +140,20 @@ def test_a_worker_that_runs_twice_changes_nothing(given, tmp_path, monkeypatch):
         return once(item, **how)
 
     monkeypatch.setattr(beam, "_encode_block", twice)
-    assert rows(make(given, tmp_path / "twice", engine="beam")) == rows(
-        make(given, tmp_path / "local")
+    assert rows(make(inputs, tmp_path / "twice", engine="beam")) == rows(
+        make(inputs, tmp_path / "local")
     )
 
 
-def test_without_beam_the_message_says_what_to_install(given, tmp_path, monkeypatch):
+def test_without_beam_the_message_says_what_to_install(inputs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.delitem(sys.modules, "bert_jax.data.beam", raising=False)
     monkeypatch.delattr("bert_jax.data.beam", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'apache-beam>=2.77', or use --engine local"):
-        make(given, tmp_path / "corpus", engine="beam")
+        make(inputs, tmp_path / "corpus", engine="beam")
     assert not (tmp_path / "corpus").exists()
 
 
-def test_flags_of_a_runner_need_the_engine(given, tmp_path):
+def test_flags_of_a_runner_need_the_engine(inputs, tmp_path):
     with pytest.raises(ValueError, match=r"--runner=FlinkRunner is a flag of .* add --engine beam"):
-        make(given, tmp_path / "corpus", flags=["--runner=FlinkRunner"])
+        make(inputs, tmp_path / "corpus", flags=["--runner=FlinkRunner"])

@@ -14,7 +14,7 @@ from tests.helpers.paths import SAMPLE
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> tuple[str, str]:
+def inputs(tmp_path_factory) -> tuple[str, str]:
     """152 short documents, and a tokenizer."""
     folder = tmp_path_factory.mktemp("given")
     documents = SAMPLE.read_text(encoding="utf-8").split("\n\n")
@@ -24,25 +24,25 @@ def given(tmp_path_factory) -> tuple[str, str]:
     return str(folder / "text.txt"), str(folder / "tokenizer")
 
 
-def make(given, out, **options) -> corpus.Corpus:
-    return prepare_corpus([given[0]], given[1], "nsp", 64, out, progress=False, **options)
+def make(inputs, out, **options) -> corpus.Corpus:
+    return prepare_corpus([inputs[0]], inputs[1], "nsp", 64, out, progress=False, **options)
 
 
-def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
-    source = made.source(split)
+def rows(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
+    source = prepared.source(split)
     read = source.__getitems__(list(range(len(source))))
     return [(r["tokens"].tolist(), r["size"], r["first"], r["pair"]) for r in read]
 
 
 @pytest.fixture(scope="module")
-def made(given, tmp_path_factory) -> corpus.Corpus:
-    return make(given, tmp_path_factory.mktemp("made") / "corpus")
+def prepared(inputs, tmp_path_factory) -> corpus.Corpus:
+    return make(inputs, tmp_path_factory.mktemp("made") / "corpus")
 
 
-def sequences(made: corpus.Corpus, split: str = "train") -> list[tuple]:
+def sequences(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
     """Those of all rows, packed or not: tokens, first, pair."""
     found = []
-    for ids, *numbers in rows(made, split):
+    for ids, *numbers in rows(prepared, split):
         ends = np.cumsum(np.atleast_1d(numbers[0])).tolist()
         first, pair = map(np.atleast_1d, numbers[1:])
         for begin, end, *others in zip([0, *ends[:-1]], ends, first, pair, strict=True):
@@ -52,19 +52,19 @@ def sequences(made: corpus.Corpus, split: str = "train") -> list[tuple]:
 
 
 @pytest.fixture(scope="module")
-def packed(given, tmp_path_factory) -> corpus.Corpus:
-    return make(given, tmp_path_factory.mktemp("packed") / "corpus", pack=3)
+def packed(inputs, tmp_path_factory) -> corpus.Corpus:
+    return make(inputs, tmp_path_factory.mktemp("packed") / "corpus", pack=3)
 
 
-def test_a_packed_corpus_holds_every_sequence_once(made, packed):
+def test_a_packed_corpus_holds_every_sequence_once(prepared, packed):
     for split in splits.SPLITS:
-        assert sequences(packed, split) == sequences(made, split)
-        counts, alone = packed.info.counts(split), made.info.counts(split)
+        assert sequences(packed, split) == sequences(prepared, split)
+        counts, alone = packed.info.counts(split), prepared.info.counts(split)
         assert counts.sequences == alone.sequences == alone.rows >= counts.rows
         assert (counts.tokens, counts.random_pairs) == (alone.tokens, alone.random_pairs)
-    assert packed.info.padding("train") < made.info.padding("train")
-    assert (packed.unigram == made.unigram).all()
-    assert (packed.info.packed, made.info.packed) == (3, 0)
+    assert packed.info.padding("train") < prepared.info.padding("train")
+    assert (packed.unigram == prepared.unigram).all()
+    assert (packed.info.packed, prepared.info.packed) == (3, 0)
 
 
 def test_packed_rows_are_whole_and_describe_themselves(packed):
@@ -77,15 +77,15 @@ def test_packed_rows_are_whole_and_describe_themselves(packed):
         assert (size <= 64 // np.arange(1, 4)).all()
 
 
-def test_longer_rows_hold_more_of_the_same_sequences(given, made, tmp_path):
-    long = make(given, tmp_path / "long", pack=6, row_length=200)
-    assert sequences(long) == sequences(made)
+def test_longer_rows_hold_more_of_the_same_sequences(inputs, prepared, tmp_path):
+    long = make(inputs, tmp_path / "long", pack=6, row_length=200)
+    assert sequences(long) == sequences(prepared)
     assert (long.info.length, long.info.sequence_length) == (200, 64)
     assert all(len(ids) == 200 for ids, *_ in rows(long))
 
 
-def test_packed_rows_do_not_depend_on_the_number_of_workers(given, packed, tmp_path):
-    again = make(given, tmp_path / "two", workers=2, pack=3)
+def test_packed_rows_do_not_depend_on_the_number_of_workers(inputs, packed, tmp_path):
+    again = make(inputs, tmp_path / "two", workers=2, pack=3)
     assert again.info == packed.info
     assert repr(rows(again)) == repr(rows(packed))
 
@@ -93,24 +93,24 @@ def test_packed_rows_do_not_depend_on_the_number_of_workers(given, packed, tmp_p
 def test_tfds_opens_a_packed_corpus(packed):
     import tensorflow_datasets as tfds
 
-    [theirs] = (
+    [decoded] = (
         tfds.builder_from_directory(packed.path).as_data_source(split="train").__getitems__([4])
     )
-    ours = packed.source("train")[4]
-    for name, value in ours.items():
-        assert value.dtype == theirs[name].dtype
-        assert np.array_equal(value, theirs[name])
+    row = packed.source("train")[4]
+    for name, value in row.items():
+        assert value.dtype == decoded[name].dtype
+        assert np.array_equal(value, decoded[name])
 
 
-def test_a_corpus_from_before_packing_opens(made, tmp_path):
-    path = shutil.copytree(made.path, tmp_path / "copy")
+def test_a_corpus_from_before_packing_opens(prepared, tmp_path):
+    path = shutil.copytree(prepared.path, tmp_path / "copy")
     values = json.loads((path / "corpus.json").read_text())
     for name in ("packed", "sequence_length"):
         del values[name]
     for split in splits.SPLITS:
         del values[split]["sequences"]
     (path / "corpus.json").write_text(json.dumps(values))
-    assert open_corpus(path).info == made.info
+    assert open_corpus(path).info == prepared.info
 
 
 def test_a_description_of_other_rows_is_refused(packed, tmp_path):
@@ -122,16 +122,16 @@ def test_a_description_of_other_rows_is_refused(packed, tmp_path):
             open_corpus(path).source("train")
 
 
-@pytest.mark.parametrize("most", [2, 3, 8])
-def test_packing_loses_nothing_and_fills_rows(most):
+@pytest.mark.parametrize("max_sequences", [2, 3, 8])
+def test_packing_loses_nothing_and_fills_rows(max_sequences):
     """Random sizes of half a row on average: every sequence once, none over the length, and but
     for what cannot be helped under a twentieth of padding."""
-    rng = np.random.default_rng(most)
-    given = [
+    rng = np.random.default_rng(max_sequences)
+    sequences = [
         segments.TokenRow(np.full(n, i), int(n)) for i, n in enumerate(rng.integers(4, 125, 900))
     ]
-    made = bin_packing.pack_rows(given, 128, most)
-    assert sorted(row.tokens[0] for pack in made for row in pack) == list(range(900))
-    assert max(sum(len(row.tokens) for row in pack) for pack in made) <= 128
-    assert max(map(len, made)) <= most
-    assert sum(len(row.tokens) for row in given) > 0.95 * 128 * len(made)
+    prepared = bin_packing.pack_rows(sequences, 128, max_sequences)
+    assert sorted(row.tokens[0] for pack in prepared for row in pack) == list(range(900))
+    assert max(sum(len(row.tokens) for row in pack) for pack in prepared) <= 128
+    assert max(map(len, prepared)) <= max_sequences
+    assert sum(len(row.tokens) for row in sequences) > 0.95 * 128 * len(prepared)

@@ -20,7 +20,7 @@ from tests.helpers.paths import ROOT, SAMPLE
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> tuple[str, str]:
+def inputs(tmp_path_factory) -> tuple[str, str]:
     """Twelfths of the sample text, 152 documents in all, and a tokenizer."""
     folder = tmp_path_factory.mktemp("given")
     documents = SAMPLE.read_text(encoding="utf-8").split("\n\n")
@@ -30,59 +30,59 @@ def given(tmp_path_factory) -> tuple[str, str]:
     return str(folder / "text.txt"), str(folder / "tokenizer")
 
 
-def make(given, out, kind="nsp", length=64, **options) -> corpus.Corpus:
-    return prepare_corpus([given[0]], given[1], kind, length, out, progress=False, **options)
+def make(inputs, out, kind="nsp", length=64, **options) -> corpus.Corpus:
+    return prepare_corpus([inputs[0]], inputs[1], kind, length, out, progress=False, **options)
 
 
-def rows(made: corpus.Corpus, split: str = "train") -> list[tuple]:
-    source = made.source(split)
+def rows(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
+    source = prepared.source(split)
     read = source.__getitems__(list(range(len(source))))
     return [(r["tokens"].tolist(), r["size"], r["first"], r["pair"]) for r in read]
 
 
 @pytest.fixture(scope="module")
-def made(given, tmp_path_factory) -> corpus.Corpus:
-    return make(given, tmp_path_factory.mktemp("made") / "corpus")
+def prepared(inputs, tmp_path_factory) -> corpus.Corpus:
+    return make(inputs, tmp_path_factory.mktemp("made") / "corpus")
 
 
-def test_rows_do_not_depend_on_the_number_of_workers(given, made, tmp_path, monkeypatch):
-    again = make(given, tmp_path / "two", workers=2)
-    assert again.info == made.info
-    assert [rows(again, s) for s in splits.SPLITS] == [rows(made, s) for s in splits.SPLITS]
+def test_rows_do_not_depend_on_the_number_of_workers(inputs, prepared, tmp_path, monkeypatch):
+    again = make(inputs, tmp_path / "two", workers=2)
+    assert again.info == prepared.info
+    assert [rows(again, s) for s in splits.SPLITS] == [rows(prepared, s) for s in splits.SPLITS]
 
 
-def test_full_sentences_do_not_depend_on_workers_either(given, tmp_path):
-    one, two = (make(given, tmp_path / str(w), "full", workers=w) for w in (1, 2))
+def test_full_sentences_do_not_depend_on_workers_either(inputs, tmp_path):
+    one, two = (make(inputs, tmp_path / str(w), "full", workers=w) for w in (1, 2))
     assert rows(one) == rows(two)
 
 
-def test_another_seed_gives_other_rows(given, made, tmp_path):
-    assert rows(make(given, tmp_path / "other", seed=1)) != rows(made)
+def test_another_seed_gives_other_rows(inputs, prepared, tmp_path):
+    assert rows(make(inputs, tmp_path / "other", seed=1)) != rows(prepared)
 
 
-def test_duplicates_are_other_rows_of_the_same_text(given, made, tmp_path):
-    twice = make(given, tmp_path / "twice", duplicates=2)
-    first, count = rows(made), made.info.train.rows
+def test_duplicates_are_other_rows_of_the_same_text(inputs, prepared, tmp_path):
+    twice = make(inputs, tmp_path / "twice", duplicates=2)
+    first, count = rows(prepared), prepared.info.train.rows
     assert rows(twice)[:count] == first
     assert rows(twice)[count : 2 * count] != first
-    assert rows(twice, "validation") == rows(made, "validation")
-    assert twice.info.train.documents == made.info.train.documents
+    assert rows(twice, "validation") == rows(prepared, "validation")
+    assert twice.info.train.documents == prepared.info.train.documents
 
 
-def test_the_counts_are_those_of_the_rows(made):
+def test_the_counts_are_those_of_the_rows(prepared):
     for split in splits.SPLITS:
-        read, counts = rows(made, split), made.info.counts(split)
+        read, counts = rows(prepared, split), prepared.info.counts(split)
         assert counts.rows == len(read)
         assert counts.tokens == sum(size for _, size, _, _ in read)
         assert counts.short_rows == sum(size < 64 for _, size, _, _ in read)
         assert counts.random_pairs == sum(pair for *_, pair in read)
-    tokens = np.array([i for ids, size, _, _ in rows(made) for i in ids[:size]])
-    expected = np.bincount(tokens, minlength=made.tokenizer.vocab_size)
-    assert (made.unigram == expected).all()
+    tokens = np.array([i for ids, size, _, _ in rows(prepared) for i in ids[:size]])
+    expected = np.bincount(tokens, minlength=prepared.tokenizer.vocab_size)
+    assert (prepared.unigram == expected).all()
 
 
-def test_every_20th_document_is_held_out(made):
-    assert (made.info.train.documents, made.info.validation.documents) == (145, 7)
+def test_every_20th_document_is_held_out(prepared):
+    assert (prepared.info.train.documents, prepared.info.validation.documents) == (145, 7)
     for folds, total in [(20, 152), (20, 39), (2, 2), (3, 3), (7, 7)]:
         for split in splits.SPLITS:
             mine = [i for i in range(total) if splits.split_name(i, folds) == split]
@@ -90,24 +90,29 @@ def test_every_20th_document_is_held_out(made):
             assert [splits.nth_in_split(split, n, folds) for n in range(count)] == mine
 
 
-def test_random_pairs_are_about_as_many_as_next_ones(made):
+def test_random_pairs_are_about_as_many_as_next_ones(prepared):
     """At least half by the coin, more by chunks of one sentence."""
-    counts = made.info.train
+    counts = prepared.info.train
     assert counts.random_pairs / counts.rows > 0.5 - 4 * np.sqrt(0.25 / counts.rows)
     assert counts.random_pairs / counts.rows < 0.8
 
 
-def test_tfds_opens_it_without_tensorflow(made):
+def test_tfds_opens_it_without_tensorflow(prepared):
     code = f"""if 1:
         import sys, tensorflow_datasets as tfds
-        source = tfds.builder_from_directory({str(made.path)!r}).as_data_source()
+        source = tfds.builder_from_directory({str(prepared.path)!r}).as_data_source()
         assert sorted(source) == ["train", "validation"], source
         row = source["train"][5]
         print(row["tokens"].dtype, row["tokens"].shape, row["pair"], len(source["train"]))
         assert "tensorflow" not in sys.modules and "jax" not in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["uint16", "(64,)", str(rows(made)[5][3]), str(len(rows(made)))]
+    assert done.stdout.split() == [
+        "uint16",
+        "(64,)",
+        str(rows(prepared)[5][3]),
+        str(len(rows(prepared))),
+    ]
 
 
 def test_examples_are_what_tfds_would_write():
@@ -116,7 +121,7 @@ def test_examples_are_what_tfds_would_write():
     from tensorflow_datasets.proto import tf_example_pb2
 
     row = segments.TokenRow(np.array([5, 300, 70_000], np.int32), 2, -1)
-    ours = records.serialize_row(row, 5, 1, np.int32)
+    own_bytes = records.serialize_row(row, 5, 1, np.int32)
     number = tfds.features.Scalar(np.int32)
     tokens = tfds.features.Tensor(shape=(5,), dtype=np.int32, encoding="bytes")
     features = tfds.features.FeaturesDict(
@@ -125,42 +130,42 @@ def test_examples_are_what_tfds_would_write():
     values = {"tokens": np.array([5, 300, 70_000, 1, 1], np.int32), "size": 3, "first": 2}
     encoded = features.encode_example(values | {"pair": -1})
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-    theirs = serializer.serialize_example(encoded)
+    tfds_bytes = serializer.serialize_example(encoded)
     parse = tf_example_pb2.Example.FromString
-    assert parse(ours) == parse(theirs)
+    assert parse(own_bytes) == parse(tfds_bytes)
 
 
 @pytest.mark.parametrize("kind", work_shards.SEGMENT_KINDS)
-def test_every_kind_of_rows_can_be_prepared(kind, given, tmp_path):
-    made = make(given, tmp_path / kind, kind)
-    labels = {pair for *_, pair in rows(made)}
+def test_every_kind_of_rows_can_be_prepared(kind, inputs, tmp_path):
+    prepared = make(inputs, tmp_path / kind, kind)
+    labels = {pair for *_, pair in rows(prepared)}
     assert labels == ({0, 1} if kind in ("nsp", "sop") else {-1})
-    assert made.info.segments == kind
-    assert made.info.validation.rows > 0
+    assert prepared.info.segments == kind
+    assert prepared.info.validation.rows > 0
 
 
-def test_two_documents_are_enough(given, tmp_path):
+def test_two_documents_are_enough(inputs, tmp_path):
     (tmp_path / "two.txt").write_text("One. Two. Three.\n\nFour. Five. Six.\n")
-    made = prepare_corpus(
-        [str(tmp_path / "two.txt")], given[1], "nsp", 16, tmp_path / "c", progress=False
+    prepared = prepare_corpus(
+        [str(tmp_path / "two.txt")], inputs[1], "nsp", 16, tmp_path / "c", progress=False
     )
-    assert (made.info.train.documents, made.info.validation.documents) == (1, 1)
+    assert (prepared.info.train.documents, prepared.info.validation.documents) == (1, 1)
 
 
-def test_several_shards_are_in_order(given, made, tmp_path, monkeypatch):
+def test_several_shards_are_in_order(inputs, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MIN_SHARD_ROWS", 100)
     monkeypatch.setattr(records, "rows_per_shard", lambda rows: 100)
-    again = make(given, tmp_path / "sharded")
-    assert len(list(again.path.glob("*train*"))) == -(-made.info.train.rows // 100)
-    assert rows(again) == rows(made)
+    again = make(inputs, tmp_path / "sharded")
+    assert len(list(again.path.glob("*train*"))) == -(-prepared.info.train.rows // 100)
+    assert rows(again) == rows(prepared)
 
 
-def test_replaced_bytes_are_counted(given, tmp_path, caplog):
+def test_replaced_bytes_are_counted(inputs, tmp_path, caplog):
     (tmp_path / "bad.txt").write_bytes(b"One caf\xe9.\n\nTwo \xff.\n")
-    made = prepare_corpus(
-        [str(tmp_path / "bad.txt")], given[1], "doc", 16, tmp_path / "c", progress=False
+    prepared = prepare_corpus(
+        [str(tmp_path / "bad.txt")], inputs[1], "doc", 16, tmp_path / "c", progress=False
     )
-    assert made.info.replaced_bytes == 2
+    assert prepared.info.replaced_bytes == 2
     assert "replaced 2 bytes that were not UTF-8" in caplog.text
 
 
@@ -184,27 +189,27 @@ def test_replaced_bytes_are_counted(given, tmp_path, caplog):
         (b"A.\n\nB.\n", {"texts": ["none.txt"]}, r"none\.txt does not exist"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(text, options, message, given, tmp_path):
+def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs, tmp_path):
     file, place = tmp_path / "text.txt", tmp_path / "place"
     file.write_bytes(text)
-    usual = {"texts": [str(file)], "tokenizer_dir": given[1], "segments": "nsp", "length": 16}
+    usual = {"texts": [str(file)], "tokenizer_dir": inputs[1], "segments": "nsp", "length": 16}
     with pytest.raises(ValueError, match=message) as caught:
         prepare_corpus(**usual | options, out=place / "corpus", progress=False)
     assert "\n" not in str(caught.value)
     assert not place.exists() or not list(place.iterdir())
 
 
-def test_an_output_folder_with_something_in_it_is_not_touched(given, tmp_path):
+def test_an_output_folder_with_something_in_it_is_not_touched(inputs, tmp_path):
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ValueError, match="exists and is not empty"):
-        make(given, tmp_path)
+        make(inputs, tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
     (tmp_path / "empty").mkdir()
-    assert make(given, tmp_path / "empty").info.train.rows
+    assert make(inputs, tmp_path / "empty").info.train.rows
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
+def test_a_stopped_run_leaves_nothing(sign, inputs, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         "import signal, sys\nfrom bert_jax.data.prepare import prepare_corpus\n"
@@ -215,7 +220,7 @@ def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
         "    prepare_corpus([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
     )
     place = tmp_path / "place"
-    command = [sys.executable, str(script), str(SAMPLE), given[1], str(place / "corpus")]
+    command = [sys.executable, str(script), str(SAMPLE), inputs[1], str(place / "corpus")]
     child = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
     )
@@ -228,11 +233,11 @@ def test_a_stopped_run_leaves_nothing(sign, given, tmp_path):
     assert not list(place.iterdir())
 
 
-def harmed(made: corpus.Corpus, tmp_path: Path) -> Path:
+def harmed(prepared: corpus.Corpus, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
     import shutil
 
-    shutil.copytree(made.path, tmp_path / "copy")
+    shutil.copytree(prepared.path, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -246,8 +251,8 @@ def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path):
     "name",
     ["dataset_info.json", "features.json", "unigram.npy", "tokenizer", "train", "validation"],
 )
-def test_a_corpus_with_a_part_missing_is_refused(name, made, tmp_path):
-    path = harmed(made, tmp_path)
+def test_a_corpus_with_a_part_missing_is_refused(name, prepared, tmp_path):
+    path = harmed(prepared, tmp_path)
     [part] = path.glob(f"*{name}*")
     part.rename(tmp_path / "away")
     with pytest.raises(ValueError, match=r"is damaged: .*prepare the corpus again"):
@@ -255,15 +260,15 @@ def test_a_corpus_with_a_part_missing_is_refused(name, made, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"train": {"rows": 1}}'])
-def test_a_damaged_description_is_refused(text, made, tmp_path):
-    path = harmed(made, tmp_path)
+def test_a_damaged_description_is_refused(text, prepared, tmp_path):
+    path = harmed(prepared, tmp_path)
     (path / "corpus.json").write_text(text)
     with pytest.raises(ValueError, match=r"corpus\.json is damaged"):
         open_corpus(path)
 
 
-def test_another_format_or_tokenizer_is_refused(made, tmp_path, given):
-    path = harmed(made, tmp_path)
+def test_another_format_or_tokenizer_is_refused(prepared, tmp_path, inputs):
+    path = harmed(prepared, tmp_path)
     values = json.loads((path / "corpus.json").read_text())
     (path / "corpus.json").write_text(json.dumps(values | {"version": 99}))
     with pytest.raises(ValueError, match="has format 99, expected 1"):
@@ -272,7 +277,7 @@ def test_another_format_or_tokenizer_is_refused(made, tmp_path, given):
     with pytest.raises(ValueError, match="is not the tokenizer that the corpus was prepared with"):
         _ = open_corpus(path).tokenizer
     with pytest.raises(ValueError, match="'test': expected train or validation"):
-        made.source("test")
+        prepared.source("test")
 
 
 def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
@@ -280,9 +285,11 @@ def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
     lines = ["The cat sat here. A dog ran. It is late."] * 40
     text.write_text("\n".join(lines) + "\n\n" + "\n".join(lines) + "\n")
     train_tokenizer(lines, "bpe", 280).save(tmp_path / "tok")
-    made = prepare_corpus([text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False)
-    ids, size, *_ = rows(made)[0]
-    assert "here. A dog ran. It is" in made.tokenizer.decode(ids[1 : size - 1])
+    prepared = prepare_corpus(
+        [text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False
+    )
+    ids, size, *_ = rows(prepared)[0]
+    assert "here. A dog ran. It is" in prepared.tokenizer.decode(ids[1 : size - 1])
 
 
 def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():

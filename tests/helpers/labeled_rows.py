@@ -41,32 +41,34 @@ def write_task_dir(path: Path, train: Sequence[Any], dev: Sequence[Any] | None =
 
 def write_squad(file: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    made = [{"context": context, "qas": qas} for context, qas in paragraphs]
-    file.write_text(json.dumps({"version": "x", "data": [{"paragraphs": made}]}), encoding="utf-8")
+    entries = [{"context": context, "qas": qas} for context, qas in paragraphs]
+    file.write_text(
+        json.dumps({"version": "x", "data": [{"paragraphs": entries}]}), encoding="utf-8"
+    )
     return file
 
 
 def make_question(context: str, *texts: str, question: str = "What?") -> QuestionExample:
-    """A question whose answers are found in the context."""
+    """A question; each answer is a text that occurs in the context."""
     return QuestionExample(
         "q", question, context, tuple(Answer(t, context.index(t)) for t in texts)
     )
 
 
 def perfect_outputs(encoded: EncodedExamples, labels: Sequence[str]) -> list[Any]:
-    """Outputs that say what the labels say."""
+    """Model outputs that predict exactly the labels."""
     return [_perfect_output(encoded.task_type, row, len(labels)) for row in encoded.rows]
 
 
-def _perfect_output(kind: str, row: dict[str, Any], n: int) -> Any:
-    if kind == "regression":
+def _perfect_output(task_type: str, row: dict[str, Any], n: int) -> Any:
+    if task_type == "regression":
         return row["label"]
-    if kind == "qa":
+    if task_type == "qa":
         one_hot = np.eye(int(row["size"]), dtype=np.float32) * 10
         return {"start": one_hot[row["start"]], "end": one_hot[row["end"]]}
-    if kind == "tagging":
+    if task_type == "tagging":
         return np.eye(n, dtype=np.float32)[row["tags"]]
-    size = len(row["size"]) if kind == "choice" else n
+    size = len(row["size"]) if task_type == "choice" else n
     return np.eye(size, dtype=np.float32)[row["label"]]
 
 
