@@ -16,7 +16,7 @@ PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mlm_loss": 6.5, "eval_unigram_lo
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (PLATEAU, ["word frequencies"]),
+        (PLATEAU, ["the unigram baseline"]),
         (PLATEAU | {"eval_mlm_loss": 6.0}, []),
         ({"eval_pair_loss": 0.692, "eval_pair_share": 0.5}, ["at chance level"]),
         ({"eval_pair_loss": 0.6, "eval_pair_share": 0.5}, []),
