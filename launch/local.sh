@@ -4,9 +4,9 @@
 #   launch/local.sh [--dry-run] N COMMAND...
 #   launch/local.sh 2 bert-jax pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/two
 #
-# Each finds its number and the others through the environment (bert_jax/distributed/initialize.py). PORT
-# chooses the port of the first. Lines are preceded by the number of their process, and what one
-# ends with first is the exit status. On GPUs each process takes the card of its own number.
+# The environment tells each process its index and the others (bert_jax/distributed/initialize.py).
+# PORT sets the port of process 0. Each line starts with the index of its process. The exit status
+# is the first that is not 0. On GPUs each process uses the card of its own index.
 set -euo pipefail
 
 dry=false
@@ -24,7 +24,7 @@ shift
 free_port() {
   local port
   for port in $(shuf -i 20000-29999 -n 50); do
-    # A port where nobody answers is free, as far as this machine is concerned.
+    # A port is free if nobody on this machine answers there.
     if ! (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"
       return
@@ -78,7 +78,8 @@ while ((${#pids[@]})); do
   if ((code != 0 && status == 0)); then
     status=$code
     if ((code != 143 && code != 130)); then
-      # The others end by themselves, naming who was lost; if not, they are ended.
+      # jax ends the others after the heartbeat timeout; on one machine nobody needs to wait.
+      echo "local.sh: a process ended with status $code; the others are killed in 20 seconds" >&2
       (sleep 20 && pass_on KILL) >/dev/null 2>&1 &
     fi
   fi

@@ -27,7 +27,6 @@ from bert_jax import config
 from bert_jax.config import Experiment
 from bert_jax.distributed import rendezvous
 from bert_jax.utils import remote
-from bert_jax.utils.errors import RunError
 
 WAIT = 300.0  # seconds for all processes to come
 HEARTBEAT_TIMEOUT = 100  # seconds without a heartbeat until jax ends the others; jax's default
@@ -146,21 +145,15 @@ def _start_jax(process: ProcessInfo, wait: float, heartbeat_timeout: int) -> Non
     )
     # jax's handler of SIGTERM would replace the one of training/guard.
     jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            process.coordinator,
-            process.count,
-            process.index,
-            local_device_ids=process.devices,
-            cluster_detection_method="deactivate",
-            initialization_timeout=max(1, round(wait)),
-            heartbeat_timeout_seconds=heartbeat_timeout,
-        )
-    except jax.errors.JaxRuntimeError as e:
-        raise RunError(
-            f"a process was lost while jax started ({str(e).splitlines()[0]}): look at the logs "
-            "of the others, then give the same command again"
-        ) from e
+    jax.distributed.initialize(
+        process.coordinator,
+        process.count,
+        process.index,
+        local_device_ids=process.devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=max(1, round(wait)),
+        heartbeat_timeout_seconds=heartbeat_timeout,
+    )
 
 
 def _is_from_jax(e: BaseException | None) -> bool:

@@ -39,22 +39,21 @@ def meet(
     processes. All processes that came raise the same error.
     """
     if index == 0:
-        answer = asyncio.run(_serve(_listen(address), count, config, compare, wait))
+        answer = asyncio.run(_serve(_listen(address[1]), count, config, compare, wait))
     else:
         answer = _visit(address, {"process": index, "count": count, "config": config}, wait)
     if answer["error"]:
         raise (RunError if answer["timeout"] else ValueError)(answer["error"])
 
 
-def _listen(address: Address) -> socket.socket:
-    everywhere = ("", address[1])
+def _listen(port: int) -> socket.socket:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(everywhere, family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(everywhere)
+        return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as e:
         raise ValueError(
-            f"process 0 cannot listen at port {address[1]} ({e.strerror}): "
+            f"process 0 cannot listen at port {port} ({e.strerror}): "
             "choose another port for --coordinator"
         ) from e
 

@@ -77,7 +77,8 @@ def pretrain(family: str, corpus: Path, run: Path, processes: int = 1) -> list[l
     with socket.socket() as s:
         s.bind(("localhost", 0))
         address = f"localhost:{s.getsockname()[1]}"
-    several = ["--coordinator", address, "--processes", str(processes), "--process"]
+    several = ["--coordinator", address, "--processes", str(processes)]
+    several += ["--heartbeat-timeout", "20", "--process"]  # so the others end soon after a kill
     return [[*command, *several, str(i)] for i in range(processes)]
 
 
