@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from bert_jax.cli import logs
 from study import worker_pool
 from study.hypotheses import BY_LETTER, GPU_ORDER, HYPOTHESES
 from study.jobs import format_jobs, list_jobs
@@ -15,6 +16,7 @@ from study.presets import PRESETS
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    logs.configure()
     try:
         return _run(args)
     except ValueError as e:

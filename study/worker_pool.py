@@ -13,6 +13,7 @@ from contextlib import suppress
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
+from bert_jax.cli import logs
 from study.stop_request import StopRequest, stop_request
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _work(study: Study, jobs: Sequence[Job], taken: Any, number: int, cores: set
         os.sched_setaffinity(0, cores)
     log = (study.out / f"worker-{number}.txt").open("a", buffering=1)
     with log as sys.stderr, stop_request() as stop:
+        logs.configure()
         study.run_jobs(_next_jobs(jobs, taken), len(jobs), stop)
 
 
