@@ -32,7 +32,7 @@ from apache_beam.options.pipeline_options import (  # type: ignore[import-not-fo
 from apache_beam.runners.runner import create_runner  # type: ignore[import-not-found]
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import documents, prepare, records, shard_rows, token_store
+from bert_jax.data import documents, encode_documents, records, shard_rows, token_store
 from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
@@ -138,7 +138,7 @@ def _read_source(item, folder, strict, characters):  # no hints: Beam would make
     shared, blocks = _shared_dir(folder, "documents"), 0
     try:
         texts = documents.read_source(source, strict)
-        for block in prepare.batch_documents(texts, characters):
+        for block in encode_documents.batch_documents(texts, characters):
             yield number, blocks, block
             blocks += 1
     except ValueError as e:  # in a file for the launcher: Beam would bury it in a traceback
@@ -153,10 +153,10 @@ def _read_source(item, folder, strict, characters):  # no hints: Beam would make
 def _encode_block(item, folder, space_sentences):
     """Write a block; yield nothing."""
     source, number, block = item
-    tokenizer = prepare.cached_tokenizer(Path(folder) / "tokenizer")
+    tokenizer = encode_documents.cached_tokenizer(Path(folder) / "tokenizer")
     encoded: list[TokenRecord] = []
-    for batch in prepare.batch_documents(block, prepare.ENCODE_CHARACTERS):
-        encoded += prepare.encode_documents(batch, tokenizer, space_sentences)
+    for batch in encode_documents.batch_documents(block, encode_documents.ENCODE_CHARACTERS):
+        encoded += encode_documents.encode_documents(batch, tokenizer, space_sentences)
     path = _shared_dir(folder, "documents") / f"{source:05d}-{number:06d}"
     counts = np.array([(r.sentences, r.tokens) for r in encoded], np.int64).reshape(-1, 2)
     replaced_bytes = sum(document.replaced_bytes for document in block)

@@ -17,7 +17,7 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from bert_jax.data import documents, records, token_store
 from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts, open_corpus
 from bert_jax.data.documents import Document
+from bert_jax.data.encode_documents import (
+    ENCODE_CHARACTERS,
+    batch_documents,
+    cached_tokenizer,
+    encode_documents,
+)
 from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
@@ -36,8 +42,6 @@ from bert_jax.data.workers import Progress, Workers
 from bert_jax.utils import io
 
 logger = logging.getLogger(__name__)
-
-ENCODE_CHARACTERS = 1 << 19  # that a worker encodes at a time
 
 
 def prepare_corpus(
@@ -227,38 +231,3 @@ def _encode_batch(
     encoded = encode_documents(batch, cached_tokenizer(tokenizer_dir), space_sentences)
     characters = sum(document.characters for document in batch)
     return _EncodedBatch(encoded, characters, sum(document.replaced_bytes for document in batch))
-
-
-@functools.lru_cache(maxsize=1)
-def cached_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, loaded once per worker process."""
-    return load_tokenizer(folder)
-
-
-def batch_documents(texts: Iterable[Document], characters: int) -> Iterator[list[Document]]:
-    """Consecutive documents in lists of at least so many characters."""
-    batch: list[Document] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += text.characters
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def encode_documents(
-    batch: Sequence[Document], tokenizer: Tokenizer, space_sentences: bool = False
-) -> list[TokenRecord]:
-    """Split documents into sentences and encode these; drop documents without a single token.
-
-    `space_sentences` puts back the space before every sentence but a document's first, which
-    byte-level BPE encodes: without it, sentences that follow each other would be glued."""
-    split = [[s for p in d.paragraphs for s in documents.split_sentences(p)] for d in batch]
-    if space_sentences:
-        split = [[*d[:1], *(f" {s}" for s in d[1:])] for d in split]
-    encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
-    tokens = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
-    return [TokenRecord.from_sentences(sentences) for sentences in tokens if sentences]

@@ -85,7 +85,7 @@ class PrepareConfig:
     rows: RowConfig
     duplicates: int
     strict: bool  # refuse bytes that are not UTF-8
-    space_sentences: bool  # as in prepare.encode_documents
+    space_sentences: bool  # see encode_documents.py
 
     def __post_init__(self) -> None:
         if self.duplicates < 1:

@@ -80,9 +80,9 @@ def fit(
             if evaluating or saving:
                 skips.finish()  # no bad state is saved, and the step's time is its own
             if skips.halted:
-                raise RunError(
-                    _skip_message(config, steps, state, batches, skips.step, checkpoints, folder)
-                )
+                batch = steps.to_devices(next(batches(skips.step - 1)))
+                newest = checkpoints.newest()
+                raise RunError(_skip_message(config, steps, state, batch, skips.step, newest))
             scores = {}
             if evaluating:
                 with phase("evaluate"):
@@ -109,20 +109,17 @@ def _skip_message(
     config: Experiment,
     steps: CompiledSteps,
     state: TrainState,
-    batches: Callable[[int], Iterator[Batch]],
+    batch: Batch,
     step: int,
-    checkpoints: Checkpoints,
-    folder: Path,
+    newest: int | None,
 ) -> str:
     """What was non-finite at `step`, computed again: the skipped update left the state as it
     was."""
-    batch = steps.to_devices(next(batches(step - 1)))
     report = jax.device_get(steps.gradient_report(state.params, np.int32(step - 1), batch))
-    limit, newest = config.guard.max_skipped_updates, checkpoints.newest()
     return (
-        f"stopped at step {step}: {limit} consecutive updates were skipped. At this step "
-        f"{guard.first_nonfinite(report)}. No bad state was saved: "
+        f"stopped at step {step}: {config.guard.max_skipped_updates} consecutive updates were "
+        f"skipped. At this step {guard.first_nonfinite(report)}. No bad state was saved: "
         + (f"the last checkpoint is step {newest}" if newest else "there is no checkpoint yet")
-        + f". Look at it with `bert-jax replay {folder} {step}`. Fix the data, lower the learning "
-        "rate, or raise --guard.max_skipped_updates"
+        + f". Look at it with `bert-jax replay {config.run.dir} {step}`. Fix the data, lower the "
+        "learning rate, or raise --guard.max_skipped_updates"
     )
