@@ -4,7 +4,6 @@ import ctypes
 import gc
 import importlib.util
 import os
-from collections.abc import Iterator
 
 from bert_jax.utils import malloc
 from tests.helpers import cheap_compiles
@@ -21,10 +20,10 @@ install_import_hook("bert_jax.objectives.packing", "beartype.beartype")
 import jax
 import pytest
 
-from tests.helpers import tiny_steps
+from bert_jax.training import assemble
+from tests.helpers import shared_steps
 
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-MAX_RESIDENT = 1 << 30  # bytes of a worker, above which compiled programs are freed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,16 +45,25 @@ def default_malloc() -> None:
     malloc.tune = lambda: None
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bounded_memory() -> Iterator[None]:
-    """Frees the compiled programs of the modules before, once they take too much memory."""
-    yield
-    if resident_bytes() > MAX_RESIDENT:
-        tiny_steps.build_steps.cache_clear()
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs() -> None:
+    """Runs of equal experiments in this process are traced and compiled once."""
+    assemble.compile_steps = shared_steps.compile_steps
+
+
+max_resident = 1_200_000_000  # bytes of a worker, above which it frees compiled programs
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    global max_resident
+    if resident_bytes() > max_resident:
+        shared_steps.clear()
         jax.clear_caches()
         gc.collect()
         if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
             libc.malloc_trim(0)
+        max_resident = max(max_resident, resident_bytes() + 500_000_000)
 
 
 def resident_bytes() -> int:

@@ -1,7 +1,6 @@
 """Bad numbers spoil nothing, signals end a run once, whoever hangs says where."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import signal
@@ -24,9 +23,9 @@ from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
 from bert_jax.training import guard, loop
 from bert_jax.training.guard import PreemptionHandler, Watchdog
-from bert_jax.training.step import CompiledSteps, TrainState, compile_steps, to_floats
+from bert_jax.training.step import CompiledSteps, TrainState, to_floats
 from bert_jax.utils.errors import RunError
-from tests.helpers import tiny_configs
+from tests.helpers import shared_steps, tiny_configs
 
 BERT = tiny_configs.FAMILIES["bert"]
 CONFIG = replace(BERT, optim=dict(decay_steps=6, warmup_steps=1))
@@ -80,10 +79,10 @@ def poisoned(batch: Any, kind: str) -> Any:
     return {**batch, "row": row}
 
 
-@functools.cache
 def steps_of(config: Experiment) -> CompiledSteps:
     objective: Any = Poisoned(tiny_configs.build(config))
-    return compile_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
+    return shared_steps.compile_steps(config, objective, mesh)
 
 
 def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
@@ -246,8 +245,8 @@ def child(code: str) -> subprocess.Popen:
 
 BUSY = """
 import hashlib, time
-from bert_jax.training.guard import Stop
-with Stop() as stop:
+from bert_jax.training.guard import PreemptionHandler
+with PreemptionHandler() as stop:
     print('ready', flush=True)
     {wait}
     print(stop.signal)

@@ -17,13 +17,11 @@ from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import BoundSeed, TrainState, compile_steps
 from bert_jax.utils import pytree
-from tests.helpers import tiny_configs
+from tests.helpers import shared_steps, tiny_configs
 
 
 def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None) -> TrainState:
-    mesh = sharding.make_mesh(Mesh(), jax.devices()[:1])
-    objective = tiny_configs.build(config)
-    steps = compile_steps(config, objective, mesh)
+    steps, objective = shared_steps.tiny(config), tiny_configs.build(config)
     rows, held_out = (Loader([tiny_configs.Rows(n)], 8, tiny_configs.LENGTH, 0) for n in (40, 13))
     folder.mkdir(exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -51,7 +49,13 @@ def same(a: object, b: object) -> bool:
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
-@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+FAMILIES = [
+    f if f in ("bert", "electra") else pytest.param(f, marks=pytest.mark.slow)
+    for f in tiny_configs.FAMILIES
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
     """Stop, restore, go on: every leaf of the state and every metric, bit for bit."""
     config = replace(tiny_configs.FAMILIES[family], optim=dict(decay_steps=6))
@@ -85,8 +89,7 @@ def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:
 
 def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
     """Initial and final parameters and the loss of the last of two steps."""
-    devices = jax.devices()[: abs(mesh.data * mesh.fsdp * mesh.tensor)]
-    steps = compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+    steps = shared_steps.tiny(config, mesh)
     state = steps.init()
     before = jax.tree.map(np.asarray, state.params)
     for i in range(2):  # the first update of a warm-up has rate 0
@@ -94,7 +97,7 @@ def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
     return before, float(metrics["loss"]), jax.tree.map(np.asarray, state.params)
 
 
-@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_micro_batches_add_up_to_the_batch(family: str) -> None:
     """1 x 8 = 4 x 2, although the micro-batches hide unequal numbers of tokens."""
     config = tiny_configs.without_dropout(tiny_configs.FAMILIES[family])
@@ -119,8 +122,16 @@ def equal_steps(start: dict, a: dict, b: dict) -> None:
             assert apart <= 1e-3 * moved, name
 
 
-MESHES = [("bert", Mesh(4)), ("bert", Mesh(1, 4)), ("bert", Mesh(1, 1, 4))]
-MESHES += [(family, Mesh(1, 2, 2)) for family in tiny_configs.FAMILIES]
+# With all meshes of eight devices: distributed/test_mesh.py.
+MESHES = [("bert", Mesh(4)), ("bert", Mesh(1, 2, 2))]
+MESHES += [
+    pytest.param(*other, marks=pytest.mark.slow)
+    for other in [
+        ("bert", Mesh(1, 4)),
+        ("bert", Mesh(1, 1, 4)),
+        *((f, Mesh(1, 2, 2)) for f in tiny_configs.FAMILIES if f != "bert"),
+    ]
+]
 
 
 @pytest.mark.parametrize(("family", "mesh"), MESHES, ids=str)
@@ -134,20 +145,24 @@ def test_four_devices_are_one(family: str, mesh: Mesh) -> None:
         equal_steps(start, a, b)
 
 
-@pytest.mark.parametrize("tied", ["all", "words", "none"])
-@pytest.mark.parametrize("share", ["all", "attention", "mlp"])
-@pytest.mark.parametrize("name", ["lamb", "bert_adam"])
-def test_the_sharding_table_covers_every_leaf(tied: str, share: str, name: str) -> None:
-    mesh = sharding.make_mesh(Mesh(1, 2, 2))
-    for family in ("electra", "spanbert", "albert"):
-        config = replace(
-            tiny_configs.FAMILIES[family],
-            encoder=dict(groups=1, share_params=share),
-            optim=dict(name=name),
-        )
-        if family == "electra":
-            config = replace(config, objective=dict(tied=tied))
-        compile_steps(config, tiny_configs.build(config), mesh)
+@pytest.mark.parametrize(
+    ("name", "share"), [("bert_adam", "all"), *(("lamb", s) for s in ("all", "attention", "mlp"))]
+)
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [("spanbert", {}), ("albert", {})]
+    + [("electra", dict(tied=tied)) for tied in ("all", "words", "none")],
+)
+def test_the_sharding_table_covers_every_leaf(
+    family: str, objective: dict[str, str], name: str, share: str
+) -> None:
+    config = replace(
+        tiny_configs.FAMILIES[family],
+        encoder=dict(groups=1, share_params=share),
+        objective=objective,
+        optim=dict(name=name),
+    )
+    compile_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(1, 2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -163,11 +178,11 @@ def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: st
         sharding.check_batch(batch, 1, sharding.make_mesh(mesh))
 
 
-def test_every_seed_is_the_same_program() -> None:
-    """So that the second of `finetune --seeds 3` compiles nothing."""
+def test_seed_folder_and_length_of_a_run_are_not_part_of_its_programs() -> None:
+    """So that the second of `finetune --seeds 3` compiles nothing, nor does a run that resumes;
+    and so that tests may share compiled steps."""
 
-    def programs(seed: int) -> list[str]:
-        config = replace(tiny_configs.FAMILIES["electra"], run=dict(seed=seed))
+    def programs(config: Experiment) -> list[str]:
         steps = compile_steps(config, tiny_configs.build(config), sharding.make_mesh(Mesh(4)))
         like, batch = steps.like, tiny_configs.batch()
         lowered = (
@@ -178,7 +193,14 @@ def test_every_seed_is_the_same_program() -> None:
         )
         return [one.as_text() for one in lowered]
 
-    assert programs(0) == programs(2**32 - 1)
+    often = dict(log_every=9, save_every=9, eval_every=9, eval_batches=9, max_to_keep=9)
+    other = replace(
+        tiny_configs.FAMILIES["electra"],
+        data=dict(path="corpus", corpus="hash"),
+        optim=dict(decay_steps=6),
+        run=often | dict(seed=2**32 - 1, steps=3, dir="run", init="model", epochs=3.0),
+    )
+    assert programs(other) == programs(shared_steps.program(other))
 
 
 def test_depth_costs_no_compile_time() -> None:
