@@ -70,7 +70,7 @@ def change_config(experiment: T, overrides: Sequence[str], name: str) -> T:
     With `--help` among `overrides` it prints the fields and exits.
     ValueError: an unknown field, with the nearest known one; a wrong value.
     """
-    known = [f"--{f.replace('_', '-')}" for f in _config_fields(experiment)] + ["--help"]
+    known = [f"--{f.replace('_', '-')}" for f in config_fields(experiment)] + ["--help"]
     for flag in _flags(overrides):
         _check_flag(flag, known, f"{name} CONFIG")
     kind: Any = tyro.conf.AvoidSubcommands[type(experiment)]  # type: ignore[misc]
@@ -123,12 +123,12 @@ def field_names(kind: Any) -> Iterator[str]:
         yield from field_names(inner) if dataclasses.is_dataclass(inner) else [field.name]
 
 
-def _config_fields(value: Any, prefix: str = "") -> Iterator[str]:
+def config_fields(value: Any, prefix: str = "") -> Iterator[str]:
     """The dotted names of a config's fields; a switch has a second name that turns it off."""
     for field in dataclasses.fields(value):
         inner = getattr(value, field.name)
         if dataclasses.is_dataclass(inner):
-            yield from _config_fields(inner, f"{prefix}{field.name}.")
+            yield from config_fields(inner, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
             if isinstance(inner, bool):

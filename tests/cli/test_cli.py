@@ -1,4 +1,4 @@
-"""The commands, as a user types them: what they print, and what they say to bad input."""
+"""The command line in this process: output, files, and messages for wrong input."""
 
 import json
 import os
@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import pytest
 
+from bert_jax import config
 from bert_jax.checkpoint import lock
 from bert_jax.cli import main as cli
-from bert_jax.cli.command import field_names
+from bert_jax.cli.command import config_fields, field_names
 from bert_jax.utils import platform
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT, SAMPLE
@@ -25,7 +26,7 @@ TINY = ROOT / "configs/tiny_bert.py"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a little text, a tokenizer, a corpus, and a run of two steps."""
     root = tmp_path_factory.mktemp("cli")
     (root / "text.txt").write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
@@ -73,8 +74,8 @@ def pretrain(root: Path, run: Path, *more: object, corpus: str = "corpus") -> in
     )
 
 
-def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
-    run = made / "run"
+def test_a_run_dir_holds_the_files_and_metrics_of_the_contract(workspace: Path) -> None:
+    run = workspace / "run"
     names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "timing.jsonl"}
     names.add("tensorboard")
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == names
@@ -94,54 +95,60 @@ def test_a_run_folder_holds_what_the_contract_says(made: Path) -> None:
     } <= set(line)
 
 
-def test_fill_prints_a_line_per_mask(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not call("fill", made / "run", "The [MASK] of the [MASK].", "--top", 3)
+def test_fill_prints_a_line_per_mask(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not call("fill", workspace / "run", "The [MASK] of the [MASK].", "--top", 3)
     out = capsys.readouterr().out.splitlines()
     assert [line[:7] for line in out] == ["mask 1:", "mask 2:"]
     assert all(len(line.split("  ")) == 3 for line in out)
 
 
-def test_inspect_counts(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_parameter_counts_and_sharding(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert not call("inspect", ROOT / "configs/bert_base.py", "--json")
     assert json.loads(capsys.readouterr().out)["parameters"]["total"] == 110_106_428
     assert not call("inspect", ROOT / "configs/bert_base.py", "--mesh.tensor", 16)
     assert "(-, fsdp, tensor)" in capsys.readouterr().out  # for devices that nobody has
-    assert not call("inspect", made / "run")
+    assert not call("inspect", workspace / "run")
     assert "embeddings/word" in capsys.readouterr().out
 
 
-def test_report_draws_and_writes_one_page(made: Path, tmp_path: Path) -> None:
-    assert not call("report", made / "run", "--out", tmp_path / "report")
+def test_report_writes_a_plot_and_a_self_contained_page(workspace: Path, tmp_path: Path) -> None:
+    assert not call("report", workspace / "run", "--out", tmp_path / "report")
     assert (tmp_path / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report" / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page
 
 
-def test_a_profile_is_a_trace_of_some_steps_and_changes_nothing(made: Path, tmp_path: Path) -> None:
+def test_profile_writes_a_trace_and_does_not_change_the_losses(
+    workspace: Path, tmp_path: Path
+) -> None:
     losses = []
     for name, more in (("plain", ()), ("traced", ("--profile", 2))):
-        assert not pretrain(made, tmp_path / name, "--run.steps", 6, *more)
+        assert not pretrain(workspace, tmp_path / name, "--run.steps", 6, *more)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == losses[1]
     assert len(list(tmp_path.rglob("perfetto_trace.json.gz"))) == 1
 
 
-def test_compiled_programs_are_kept_for_the_next_start(made: Path, tmp_path: Path) -> None:
+def test_the_compilation_cache_is_filled_by_default(workspace: Path, tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     env |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, "-m", "bert_jax", "fill", made / "run", "so [MASK] it"]
+    command = [sys.executable, "-m", "bert_jax", "fill", workspace / "run", "so [MASK] it"]
     subprocess.run(command, env=env, check=True, capture_output=True)
     assert list((tmp_path / "bert_jax" / "compiled").iterdir())
 
 
-def test_embed_writes_features(made: Path, tmp_path: Path) -> None:
+def test_embed_writes_features(workspace: Path, tmp_path: Path) -> None:
     import numpy as np
 
     (tmp_path / "texts").write_text("A short one.\nAnother text.\n")
     out = tmp_path / "features.npz"
-    assert not call("embed", made / "run", tmp_path / "texts", "--layers", "0,-1", "--out", out)
+    assert not call(
+        "embed", workspace / "run", tmp_path / "texts", "--layers", "0,-1", "--out", out
+    )
     assert np.load(out)["features"].shape == (2, 2, 64)
 
 
@@ -206,6 +213,21 @@ def test_plan_opens_no_accelerator_where_jax_was_imported_before(
         jax.config.update("jax_platforms", before)
 
 
+@pytest.mark.parametrize("name", ["tiny_spanbert", "tiny_electra", "finetune"])
+def test_every_config_field_has_a_sentence_as_help(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # one column
+    path = ROOT / f"configs/{name}.py"
+    assert not call("pretrain", path, "--help")
+    lines = " ".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
+    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\w)", lines)}
+    for field in config_fields(config.from_python_file(path)):
+        flag = f"--{field.replace('_', '-')}"
+        if f"{flag}," not in entries:  # a switch, whose help follows its second name
+            assert re.search(r" [A-Z`].+[.)] +\(default: ", entries[flag]), flag
+
+
 def test_help_of_a_config_lists_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("pretrain", "plan"):
         assert not call(command, ROOT / "configs/tiny_electra.py", "--help")
@@ -214,7 +236,7 @@ def test_help_of_a_config_lists_its_fields(capsys: pytest.CaptureFixture[str]) -
         assert "(default: 64)" in out
 
 
-FLAGS = {
+BAD_FLAGS = {
     ("fill", "run", "[MASK]", "--tpo", 3): "unknown flag --tpo: did you mean --top?",
     ("fil", "run", "[MASK]"): "unknown command 'fil': did you mean fill?",
     (): "no command is given: see bert-jax --help",
@@ -229,26 +251,26 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("args", FLAGS)
+@pytest.mark.parametrize("args", BAD_FLAGS)
 def test_a_wrong_flag_is_one_line_on_stderr_with_a_suggestion(
     args: tuple[object, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(*args) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bert-jax: ")
-    assert FLAGS[args] in line
+    assert BAD_FLAGS[args] in line
 
 
 def text(content: bytes) -> Callable[[Path, Path], list[object]]:
     """A call of `prepare` on a file with this content."""
 
-    def arguments(made: Path, tmp: Path) -> list[object]:
+    def arguments(workspace: Path, tmp: Path) -> list[object]:
         (tmp / "bad.txt").write_bytes(content)
         return [
             "prepare",
             tmp / "bad.txt",
             "--tokenizer",
-            made / "tok",
+            workspace / "tok",
             "--segments",
             "nsp",
             "--length",
@@ -261,12 +283,12 @@ def text(content: bytes) -> Callable[[Path, Path], list[object]]:
     return arguments
 
 
-BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
+BAD_INPUT: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
     "an empty file": (text(b""), "bad.txt"),
     "bytes that are not UTF-8": (text(b"One.\n\nTw\xffo.\n"), "UTF-8"),
     "one document": (text(b"One sentence. And two.\n"), "document"),
     "a missing file": (
-        lambda made, tmp: [
+        lambda workspace, tmp: [
             "tokenizer",
             tmp / "none.txt",
             "--kind",
@@ -279,9 +301,9 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
         "none.txt",
     ),
     "a vocabulary larger than the text allows": (
-        lambda made, tmp: [
+        lambda workspace, tmp: [
             "tokenizer",
-            made / "text.txt",
+            workspace / "text.txt",
             "--kind",
             "wordpiece",
             "--vocab-size",
@@ -292,39 +314,39 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
         "900000",
     ),
     "an output folder that is not empty": (
-        lambda made, tmp: [
+        lambda workspace, tmp: [
             "prepare",
-            made / "text.txt",
+            workspace / "text.txt",
             "--tokenizer",
-            made / "tok",
+            workspace / "tok",
             "--segments",
             "nsp",
             "--length",
             32,
             "--out",
-            made / "corpus",
+            workspace / "corpus",
         ],
         "not empty",
     ),
     "a path below a file": (
-        lambda made, tmp: [
+        lambda workspace, tmp: [
             "tokenizer",
-            made / "text.txt",
+            workspace / "text.txt",
             "--kind",
             "wordpiece",
             "--vocab-size",
             1500,
             "--out",
-            made / "text.txt" / "tok",
+            workspace / "text.txt" / "tok",
         ],
         "text.txt",
     ),
     "rows of no tokens": (
-        lambda made, tmp: [
+        lambda workspace, tmp: [
             "prepare",
-            made / "text.txt",
+            workspace / "text.txt",
             "--tokenizer",
-            made / "tok",
+            workspace / "tok",
             "--segments",
             "nsp",
             "--length",
@@ -336,36 +358,38 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
         "length is 0: expected 8 to",
     ),
     "help on a config that is not there": (
-        lambda made, tmp: ["pretrain", tmp / "none.py", "--help"],
+        lambda workspace, tmp: ["pretrain", tmp / "none.py", "--help"],
         "does not exist: expected a config file",
     ),
-    "an unknown flag": (lambda made, tmp: ["fill", made / "run", "[MASK]", "--tpo", 3], "--tpo"),
-    "a text without a mask": (lambda made, tmp: ["fill", made / "run", "Hm."], "has no [MASK]"),
+    "a text without a mask": (
+        lambda workspace, tmp: ["fill", workspace / "run", "Hm."],
+        "has no [MASK]",
+    ),
     "a text beyond the model": (
-        lambda made, tmp: ["fill", made / "run", "[MASK]" * 600],
+        lambda workspace, tmp: ["fill", workspace / "run", "[MASK]" * 600],
         "the model takes 512",
     ),
-    "a folder that is no model": (lambda made, tmp: ["fill", tmp, "[MASK]"], "config.json"),
+    "a folder that is no model": (lambda workspace, tmp: ["fill", tmp, "[MASK]"], "config.json"),
     "a report on nothing": (
-        lambda made, tmp: ["report", tmp, "--out", tmp / "out"],
+        lambda workspace, tmp: ["report", tmp, "--out", tmp / "out"],
         "metrics.jsonl",
     ),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_said_in_one_line(
-    name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_ends_with_status_2_and_one_line(
+    name: str, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, expected = BAD[name]
-    assert call(*arguments(made, tmp_path)) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert expected in said[-1]
-    assert "Traceback" not in " ".join(said)
+    arguments, expected = BAD_INPUT[name]
+    assert call(*arguments(workspace, tmp_path)) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert expected in err[-1]
+    assert "Traceback" not in " ".join(err)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_a_library_misses_is_no_path_of_the_users(
+def test_a_missing_file_without_a_path_is_a_defect_with_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What names no path is a defect, with its traceback."""
@@ -378,7 +402,7 @@ def test_a_file_that_a_library_misses_is_no_path_of_the_users(
         cli.main(["fill", "run", "[MASK]"])
 
 
-CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
+BAD_CONFIGS: dict[str, tuple[tuple[object, ...], str]] = {
     "a length beyond the model": (("--data.length", 600), "encoder.max_length 512"),
     "rows longer than asked for": (("--data.length", 16), "rows of 32 tokens"),
     "a batch that does not divide": (("--data.batch-size", 6), "does not divide over 4 devices"),
@@ -389,49 +413,49 @@ CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_bad_config_is_refused_before_anything_is_written(
-    name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+def test_a_bad_config_is_rejected_before_the_run_dir_is_made(
+    name: str, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change, expected = CHANGES[name]
-    assert pretrain(made, tmp_path / "run", *change) == 2
-    said = capsys.readouterr().err
-    assert expected in said
-    assert "Traceback" not in said
+    change, expected = BAD_CONFIGS[name]
+    assert pretrain(workspace, tmp_path / "run", *change) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_no_corpus_is_refused(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_a_corpus_is_rejected(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pretrain(made, tmp_path / "run", corpus="tok") == 2
+    assert pretrain(workspace, tmp_path / "run", corpus="tok") == 2
     assert "is not a corpus" in capsys.readouterr().err
 
 
-def test_a_run_of_another_config_is_refused_by_name(
-    made: Path, capsys: pytest.CaptureFixture[str]
+def test_resume_with_a_changed_config_is_rejected_and_names_the_field(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pretrain(made, made / "run", "--optim.peak-lr", 0.5) == 2
+    assert pretrain(workspace, workspace / "run", "--optim.peak-lr", 0.5) == 2
     assert "optim.peak_lr was 0.001, now 0.5" in capsys.readouterr().err
 
 
-def test_fewer_steps_than_were_made_are_refused(
-    made: Path, capsys: pytest.CaptureFixture[str]
+def test_resume_with_fewer_steps_than_done_is_rejected(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (made / "run" / "config.json").read_text()
-    assert pretrain(made, made / "run", "--run.steps", 1) == 2
-    assert "is at step 2, run.steps is 1" in capsys.readouterr().err
-    assert (made / "run" / "config.json").read_text() == before
+    before = (workspace / "run" / "config.json").read_text()
+    assert pretrain(workspace, workspace / "run", "--run.steps", 1) == 2
+    assert "is at step 2, but run.steps is 1" in capsys.readouterr().err
+    assert (workspace / "run" / "config.json").read_text() == before
 
 
-def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_resume_with_another_tokenizer_is_rejected(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(made / "run", tmp_path / "run")
+    shutil.copytree(workspace / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tokenizer")
     call(
         "tokenizer",
-        made / "text.txt",
+        workspace / "text.txt",
         "--kind",
         "wordpiece",
         "--vocab-size",
@@ -440,46 +464,48 @@ def test_a_tokenizer_that_is_not_the_corpus_s_is_refused(
         "--out",
         tmp_path / "run" / "tokenizer",
     )
-    assert pretrain(made, tmp_path / "run") == 2
+    assert pretrain(workspace, tmp_path / "run") == 2
     assert "is not that of the corpus" in capsys.readouterr().err
 
 
-def test_a_run_that_was_killed_as_it_began_begins_again(made: Path, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_wrote_its_first_files_starts_again(
+    workspace: Path, tmp_path: Path
+) -> None:
     """After the config, in the middle of the tokenizer: nothing else is there yet."""
     run = tmp_path / "run"
     (run / ".tokenizer.half").mkdir(parents=True)
     (run / ".config.json.new").write_text("{")
-    assert not pretrain(made, run)
+    assert not pretrain(workspace, run)
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copyfile(run / "config.json", begun / "config.json")
     (begun / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step"')
-    assert not pretrain(made, begun)
+    assert not pretrain(workspace, begun)
     assert (begun / "tokenizer").is_dir()
 
 
-def test_a_run_that_lost_its_checkpoints_does_not_begin_again(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_lost_its_checkpoints_does_not_overwrite_its_metrics(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Path(shutil.copytree(made / "run", tmp_path / "run"))
+    run = Path(shutil.copytree(workspace / "run", tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
-    assert pretrain(made, run) == 2
+    assert pretrain(workspace, run) == 2
     assert "step 2 was saved" in capsys.readouterr().err
-    metrics = (made / "run" / "metrics.jsonl").read_text()
+    metrics = (workspace / "run" / "metrics.jsonl").read_text()
     assert (run / "metrics.jsonl").read_text() == metrics
 
 
-def test_a_second_run_in_a_folder_is_refused_and_readers_are_not(
-    made: Path, capsys: pytest.CaptureFixture[str]
+def test_a_second_run_in_a_locked_run_dir_is_rejected_but_reading_works(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lock.run_lock(made / "run"):
-        assert pretrain(made, made / "run", "--run.steps", 3) == 2
+    with lock.run_lock(workspace / "run"):
+        assert pretrain(workspace, workspace / "run", "--run.steps", 3) == 2
         assert "is in use by process" in capsys.readouterr().err
-        assert not call("fill", made / "run", "The [MASK].")
+        assert not call("fill", workspace / "run", "The [MASK].")
 
 
-def test_a_run_whose_saves_fail_ends_with_status_1_and_says_why(
-    made: Path,
+def test_failing_saves_end_the_run_with_status_1_and_the_cause(
+    workspace: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -488,24 +514,24 @@ def test_a_run_whose_saves_fail_ends_with_status_1_and_says_why(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bert_jax.checkpoint.manager._check_free_space", full)
-    assert pretrain(made, tmp_path / "run", "--run.steps", 4, "--run.save-every", 1) == 1
-    said = capsys.readouterr().err
-    assert "checkpoint 1 was not saved: No space left on device" in said
-    assert "the last 3 saves failed: No space left on device" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    assert pretrain(workspace, tmp_path / "run", "--run.steps", 4, "--run.save-every", 1) == 1
+    err = capsys.readouterr().err
+    assert "checkpoint 1 was not saved: No space left on device" in err
+    assert "the last 3 saves failed: No space left on device" in err.splitlines()[-1]
+    assert "Traceback" not in err
 
 
-def test_a_corpus_that_was_made_anew_is_refused(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_resume_with_a_rebuilt_corpus_is_rejected(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    shutil.copytree(workspace / "corpus", tmp_path / "corpus")
     assert not pretrain(tmp_path, tmp_path / "run")
     shutil.rmtree(tmp_path / "corpus")
     call(
         "prepare",
-        made / "text.txt",
+        workspace / "text.txt",
         "--tokenizer",
-        made / "tok",
+        workspace / "tok",
         "--segments",
         "nsp",
         "--length",
@@ -519,7 +545,7 @@ def test_a_corpus_that_was_made_anew_is_refused(
     assert "data.corpus was" in capsys.readouterr().err
 
 
-def test_sigterm_saves_and_says_so(made: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_a_checkpoint_and_exits_with_143(workspace: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [
         sys.executable,
@@ -528,7 +554,7 @@ def test_sigterm_saves_and_says_so(made: Path, tmp_path: Path) -> None:
         "pretrain",
         ROOT / "configs/tiny_bert.py",
         "--data.path",
-        made / "corpus",
+        workspace / "corpus",
         "--run.dir",
         run,
         "--run.steps",

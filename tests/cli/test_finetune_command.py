@@ -30,15 +30,15 @@ def finetune(home: Path, run: Path, *more: object, data: Path | None = None) -> 
     return call("finetune", recipe, *where, *batch, "--run.dir", run, *more)
 
 
-def test_a_run_its_results_and_its_report(
+def test_finetune_writes_results_that_report_shows(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     assert not finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split()[:3] == ["accuracy", "f1", "precision"]
-    assert [line.split()[0] for line in said[1:3]] == ["dev", "test"]
-    assert "of 6" in said[3]
+    err = capsys.readouterr().out.splitlines()
+    assert err[0].split()[:3] == ["accuracy", "f1", "precision"]
+    assert [line.split()[0] for line in err[1:3]] == ["dev", "test"]
+    assert "of 6" in err[3]
     names = {p.name for p in run.iterdir() if not p.name.startswith(".")}
     assert names == {
         "config.json",
@@ -53,7 +53,7 @@ def test_a_run_its_results_and_its_report(
     }
     again = finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
     assert not again
-    assert capsys.readouterr().out.splitlines() == said
+    assert capsys.readouterr().out.splitlines() == err
 
     assert not call("report", run, "--out", tmp_path / "report")
     written = {p.name for p in (tmp_path / "report").iterdir()}
@@ -73,7 +73,7 @@ def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_what_is_asked_for_beats_every_recipe(path: Path, home: Path) -> None:
+def test_overrides_win_over_every_finetune_config(path: Path, home: Path) -> None:
     """The heads are the model's family's; shares of a recipe give way to numbers of steps."""
 
     def change(asked: Experiment) -> Experiment:
@@ -89,7 +89,7 @@ def test_what_is_asked_for_beats_every_recipe(path: Path, home: Path) -> None:
 
 
 ROW = {"text": "red", "label": "red"}
-BAD: dict[str, tuple[str, list[dict], str]] = {
+BAD_DATA: dict[str, tuple[str, list[dict], str]] = {
     "a missing column": ("train", [{"text": "red"}], "no field `label`"),
     "an unknown label in dev": ("dev", [{"text": "red", "label": "green"}], "green"),
     "one class only": ("train", [ROW, ROW], "one class only"),
@@ -97,21 +97,21 @@ BAD: dict[str, tuple[str, list[dict], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(BAD))
-def test_bad_data_is_said_in_one_line_and_nothing_is_written(
+@pytest.mark.parametrize("name", sorted(BAD_DATA))
+def test_bad_data_is_rejected_in_one_line_before_the_run_dir_is_made(
     name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    split, rows, expected = BAD[name]
+    split, rows, expected = BAD_DATA[name]
     data = toy_tasks.task(tmp_path / "data", "classification")
     toy_tasks.write(data / f"{split}.jsonl", rows)
     assert finetune(home, tmp_path / "run", data=data) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert expected in said[0]
+    err = capsys.readouterr().err.strip().splitlines()
+    assert len(err) == 1
+    assert expected in err[0]
     assert not (tmp_path / "run").exists()
 
 
-FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
+BAD_FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
     "an encoder of another size": (("--encoder.layers", 3), "the encoder comes from the model"),
     "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
     "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
@@ -120,17 +120,17 @@ FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(FLAGS))
-def test_bad_flags_are_said(
+@pytest.mark.parametrize("name", sorted(BAD_FLAGS))
+def test_bad_flags_are_rejected_before_the_run_dir_is_made(
     name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags, expected = FLAGS[name]
+    flags, expected = BAD_FLAGS[name]
     assert finetune(home, tmp_path / "run", *flags) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_for_pre_training_is_refused(
+def test_a_pretraining_config_is_rejected(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--init", home / "model", "--task", "rte", "--data", home / "data"]

@@ -1,4 +1,4 @@
-"""Commands as a user types them, in this process."""
+"""Runs `bert-jax` commands in this process."""
 
 import pytest
 
