@@ -1,13 +1,13 @@
-"""`encode` on texts of mixed lengths, against transformers on PyTorch sorted by length.
+"""Measure `encode` on texts of mixed lengths, against transformers on PyTorch.
 
     python benchmarks/encode_speed.py MODEL TEXT [--texts 512] [--rounds 5]
 
-MODEL is a Hugging Face folder, which both sides open; TEXT has one text per line, of which as
-many are taken as asked for, evenly over the file. Each side takes the texts as strings and gives
-the mean of each text's last layer. Theirs has its fast tokenizer, SDPA, inference mode, texts
-sorted by length, and batches padded to their longest, of the size that was fastest at first of
-16, 32 and 64. Rounds alternate; the ratio is the median of neighbours. Needs torch and
-transformers.
+MODEL is a Hugging Face folder, which both sides load. TEXT has one text per line; `--texts` of them
+are taken evenly over the file. Each side receives strings and returns the mean of each text's last
+layer. transformers uses its fast tokenizer, SDPA, inference mode, texts sorted by length, and
+batches padded to their longest text, of the fastest size out of 16, 32 and 64. Rounds alternate.
+Prints the largest difference, texts per second of both, and the median ratio of a round. Needs
+torch and transformers.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ import transformers
 import bert_jax
 
 
-class Theirs:
-    """Their model, as somebody would use it who cares for speed."""
+class TransformersEncoder:
+    """A transformers model, used for speed."""
 
     def __init__(self, folder: str, length: int) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        made = transformers.AutoModel.from_pretrained(folder, attn_implementation="sdpa")
-        self.model = made.eval().to(self.device)
+        model = transformers.AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+        self.model = model.eval().to(self.device)
         self.length = length
 
     @torch.inference_mode()
-    def encode(self, texts: list[str], rows: int) -> np.ndarray:
-        coded = self.tokenizer(texts, truncation=True, max_length=self.length)["input_ids"]
-        order = np.argsort([-len(ids) for ids in coded], kind="stable")
+    def encode(self, texts: list[str], batch_size: int) -> np.ndarray:
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.length)["input_ids"]
+        order = np.argsort([-len(ids) for ids in encoded], kind="stable")
         out: list[Any] = [None] * len(texts)
-        for begin in range(0, len(order), rows):
-            some = order[begin : begin + rows]
-            batch = self.tokenizer.pad({"input_ids": [coded[i] for i in some]}, return_tensors="pt")
-            batch = batch.to(self.device)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids = {"input_ids": [encoded[i] for i in rows]}
+            batch = self.tokenizer.pad(ids, return_tensors="pt").to(self.device)
             hidden = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(hidden.dtype)
             means = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-            for i, mean in zip(some, means, strict=True):
+            for i, mean in zip(rows, means, strict=True):
                 out[i] = mean
         return np.stack(out)
 
 
-def seconds(f: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    f()
-    return time.perf_counter() - begin
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -68,28 +68,29 @@ def main() -> None:
     args = parser.parse_args()
     lines = [x for x in args.text.read_text(encoding="utf-8").splitlines() if x.strip()]
     texts = lines[:: max(1, len(lines) // args.texts)][: args.texts]
-    ours = bert_jax.load(args.model)
-    theirs = Theirs(args.model, ours.config.encoder.max_length)
+    native = bert_jax.load(args.model)
+    hf = TransformersEncoder(args.model, native.config.encoder.max_length)
 
-    a = ours.encode(texts, truncate=True)[0]  # also compiles for every length
-    b = theirs.encode(texts, 32)
-    apart = float(np.abs(a - b).max() / np.abs(b).max())
-    sizes = {n: seconds(lambda n=n: theirs.encode(texts, n)) for n in (16, 32, 64)}
-    rows = min(sizes, key=sizes.__getitem__)
+    a = native.encode(texts, truncate=True)[0]  # also compiles for every length
+    b = hf.encode(texts, 32)
+    difference = float(np.abs(a - b).max() / np.abs(b).max())
+    sizes = {n: seconds(lambda n=n: hf.encode(texts, n)) for n in (16, 32, 64)}
+    batch_size = min(sizes, key=sizes.__getitem__)
     pairs = [
         (
-            seconds(lambda: ours.encode(texts, truncate=True)),
-            seconds(lambda: theirs.encode(texts, rows)),
+            seconds(lambda: native.encode(texts, truncate=True)),
+            seconds(lambda: hf.encode(texts, batch_size)),
         )
         for _ in range(args.rounds)
     ]
-    n, lengths = len(texts), [len(row.tokens) for row in ours.rows(texts, truncate=True)]
-    mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+    n, lengths = len(texts), [len(row.tokens) for row in native.rows(texts, truncate=True)]
+    native_seconds, hf_seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(
         f"{n} texts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     )
-    print(f"largest relative difference {apart:.1e}")
-    print(f"bert_jax {n / mine:.1f} texts/s, transformers {n / other:.1f}, {rows} at once")
+    print(f"largest relative difference {difference:.1e}")
+    print(f"bert_jax {n / native_seconds:.1f} texts/s")
+    print(f"transformers {n / hf_seconds:.1f} texts/s with batches of {batch_size}")
     print(f"ratio {statistics.median(b / a for a, b in pairs):.2f}")
 
 

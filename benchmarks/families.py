@@ -1,14 +1,13 @@
-"""A table of trained runs: what each scores on its validation rows, and whether that is above
-the trivial answer, by a sign test over rows.
+"""Print a table of trained runs: validation scores, and a sign test against trivial baselines.
 
     python benchmarks/families.py runs/families/demo*
 
-Trivial answers: the training text's word frequencies for masked tokens; for sentence pairs and
-replaced tokens always the same probability, that of the validation rows' own share, which is the
-best of all constant answers. The test counts the rows on which the model's loss is the lower.
+The trivial baselines are the unigram distribution of the training text for masked tokens and, for
+sentence pairs and replaced tokens, the share of the class in the validation rows, which is the
+best constant prediction. The sign test counts the rows on which the model's loss is lower.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import jax
@@ -22,8 +21,8 @@ from bert_jax.training.step import named_key
 from bert_jax.utils import metrics_log
 
 
-def rows_of(run: Path) -> list[dict[str, float]]:
-    """Every validation row's totals, from the newest checkpoint."""
+def score_rows(run: Path) -> list[dict[str, float]]:
+    """The summed losses of every validation row, from the newest checkpoint."""
     model = bert_jax.load(run)
     config = model.config
     stages = mixture.open_stages(config)
@@ -45,44 +44,45 @@ def rows_of(run: Path) -> list[dict[str, float]]:
 
         return jax.lax.map(one, batch)
 
-    made = []
+    rows = []
     for batch in batches.one_pass(10**6):
         out = {k: np.asarray(v) for k, v in totals(model.params, batch).items()}
-        made += [{k: float(v[i]) for k, v in out.items()} for i in np.flatnonzero(batch["size"])]
-    return made
+        rows += [{k: float(v[i]) for k, v in out.items()} for i in np.flatnonzero(batch["size"])]
+    return rows
 
 
 def sign_test(differences: list[float]) -> float:
-    """p of as many positive differences as these, were both signs equally likely."""
+    """The p-value of at least this many positive differences if both signs were equally likely."""
     signs = [d for d in differences if d]
     if not signs:
         return 1.0
     return binomtest(sum(d > 0 for d in signs), len(signs), 0.5, "greater").pvalue
 
 
-def tests(rows: list[dict[str, float]]) -> dict[str, float]:
-    found = {"mlm": sign_test([r["unigram_loss"] - r["mlm_loss"] for r in rows])}
+def p_values(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Objective -> the p-value of the sign test against its baseline."""
+    values = {"mlm": sign_test([r["unigram_loss"] - r["mlm_loss"] for r in rows])}
     if "pair_loss" in rows[0]:
-        ones = [(r["pair"], 1.0) for r in rows]
+        pairs = [(r["pair"], 1.0) for r in rows]
         losses = [r["pair_loss"] for r in rows]
-        found["pair"] = sign_test(list(np.subtract(constant(ones), losses)))
+        values["pair"] = sign_test(list(np.subtract(constant_losses(pairs), losses)))
     if "rtd_loss" in rows[0]:
         replaced = [(r["replaced"], r["tokens"]) for r in rows]
         losses = [r["rtd_loss"] for r in rows]
-        found["rtd"] = sign_test(list(np.subtract(constant(replaced), losses)))
-    return found
+        values["rtd"] = sign_test(list(np.subtract(constant_losses(replaced), losses)))
+    return values
 
 
-def constant(ones: list[tuple[float, float]]) -> np.ndarray:
-    """Each row's loss, (ones, all) of its labels given, of always answering with the share."""
-    k, n = np.array(ones).T
+def constant_losses(counts: list[tuple[float, float]]) -> np.ndarray:
+    """Each row's loss of predicting the overall share, from its (positive labels, labels)."""
+    k, n = np.array(counts).T
     share = k.sum() / n.sum()
     return -(k * np.log(share) + (n - k) * np.log1p(-share))
 
 
 def main(runs: list[Path]) -> None:
-    print("| run | steps | train MLM | validation MLM | word frequencies | pairs | RTD recall, "
-          "precision, AUC | p against the trivial answer |")  # fmt: skip
+    print("| run | steps | train MLM | validation MLM | unigram | pairs | RTD recall, "
+          "precision, AUC | p against the baseline |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     for run in runs:
         lines = metrics_log.read_metrics(run)
@@ -94,10 +94,12 @@ def main(runs: list[Path]) -> None:
             rtd = (f"{last['eval_rtd_recall']:.1%}, {last['eval_rtd_precision']:.1%}, "
                    f"{last['eval_rtd_auc']:.3f}")  # fmt: skip
         p = ", ".join(f"{n} {'< .001' if v < 1e-3 else f'{v:.2g}'}"
-                      for n, v in tests(rows_of(run)).items())  # fmt: skip
+                      for n, v in p_values(score_rows(run)).items())  # fmt: skip
         print(f"| {run.name} | {last['step']} | {train_loss:.3f} | {last['eval_mlm_loss']:.3f} | "
               f"{last['eval_unigram_loss']:.3f} | {pair} | {rtd} | {p} |")  # fmt: skip
 
 
 if __name__ == "__main__":
-    main([Path(a) for a in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    main(parser.parse_args().runs)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The five families at demo size on the sample text: corpora, training, and a table.
-# Safe to repeat; about 40 minutes on two cores. Usage: benchmarks/families.sh [FOLDER]
+# Train the five families at demo size on the sample text, and print a table.
+# Takes about 40 minutes on two cores; can be repeated. Usage: benchmarks/families.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=${1:-runs/families}

@@ -1,10 +1,10 @@
-"""What a corpus of 10^9 rows costs its reader: an index that stands for one, without its data.
+"""Measure what a corpus of 10^9 rows costs its reader, with an index that has no data.
 
     python benchmarks/huge_corpus.py --rows 1000000 1000000000
 
-For each size, in a process of its own: seconds to look up the batch of step 10^6; seconds from
-the start of the process to the first batch of a run that goes on there (imports included); and
-the process's resident memory after 10 and after 1,000 batches of the stream.
+Prints for each size, measured in a process of its own: the seconds to look up the batch of step
+10^6, the seconds from the process's start to the first batch of a run that resumes at that step
+(imports included), and the resident memory after 10 and after 1,000 batches.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STEP, BATCH, LENGTH = 10**6, 256, 128
 
 
-class Index:
-    """Rows that follow from their number."""
+class RowIndex:
+    """Rows that are computed from their number."""
 
     def __init__(self, rows: int):
         self.rows = rows
@@ -47,10 +47,10 @@ def main() -> None:
         measure(args.child)
         return
     for rows in args.rows:
-        started = time.time()
+        start = time.time()
         subprocess.run(
             [sys.executable, __file__, "--child", str(rows)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "STARTED": str(started)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "STARTED": str(start)},
             check=True,
         )
 
@@ -58,28 +58,29 @@ def main() -> None:
 def measure(rows: int) -> None:
     from bert_jax.data.loader import Loader
 
-    batches = Loader([Index(rows)], BATCH, LENGTH, pad_id=0)
+    batches = Loader([RowIndex(rows)], BATCH, LENGTH, pad_id=0)
     stream = batches.iterate(STEP)
     next(stream)
     restart = time.time() - float(os.environ["STARTED"])
-    began = time.perf_counter()
+    start = time.perf_counter()
     batch = batches[STEP]
-    look_up = time.perf_counter() - began
+    look_up = time.perf_counter() - start
     assert len(set(batch["row"].tolist())) == BATCH
     for _ in range(9):
         next(stream)
-    early = resident()
+    early = resident_megabytes()
     for _ in range(990):
         next(stream)
+    late = resident_megabytes()
     print(
-        f"{rows:.0e} rows: batch of step 10^6 in {look_up:.4f} s, first batch of a restart after "
-        f"{restart:.2f} s, memory {early:.0f} MB after 10 batches, {resident():.0f} MB after 1,000",
+        f"{rows:.0e} rows: batch of step 10^6 in {look_up:.4f} s, first batch after a restart in "
+        f"{restart:.2f} s, memory {early:.0f} MB after 10 batches, {late:.0f} MB after 1,000",
         flush=True,
     )
 
 
-def resident() -> float:
-    """MB now, from Linux; elsewhere the peak so far."""
+def resident_megabytes() -> float:
+    """The current MB on Linux; elsewhere the peak so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6

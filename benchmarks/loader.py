@@ -1,20 +1,19 @@
-"""The input pipeline alone: how many real tokens a second a corpus gives on this machine.
+"""Measure the dataloader alone: real tokens per second from a corpus.
 
     python benchmarks/loader.py corpora/512 corpora/512_packed [--batch-size 64] [--seconds 5]
 
-The same corpora in turn, three times over, and the best of each: what else the machine does only
-takes away.
+Prints for each corpus the best of three rounds, the share of padding, and the machine's load. The
+corpora alternate; other processes only make a round slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bert_jax.data.corpus import open_corpus
+from bert_jax.data.loader import Loader
 
 
 def main() -> None:
@@ -22,12 +21,9 @@ def main() -> None:
     parser.add_argument("corpus", nargs="+")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds per measurement")
     args = parser.parse_args()
-    from bert_jax.data.corpus import open_corpus
-    from bert_jax.data.loader import Loader
-
-    opened = [open_corpus(path) for path in args.corpus]
+    corpora = [open_corpus(path) for path in args.corpus]
     streams = [
         Loader(
             [corpus.source("train")],
@@ -36,21 +32,21 @@ def main() -> None:
             corpus.info.pad_id,
             threads=args.threads,
             packed=corpus.info.packed,
-        ).start()
-        for corpus in opened
+        ).iterate()
+        for corpus in corpora
     ]
-    best = [0.0] * len(opened)
+    best = [0.0] * len(corpora)
     for _ in range(3):
         for i, stream in enumerate(streams):
-            for _ in range(2 * args.threads):  # what was read ahead meanwhile
+            for _ in range(2 * args.threads):  # skip what was read ahead
                 next(stream)
-            tokens, began = 0, time.perf_counter()
-            while (seconds := time.perf_counter() - began) < args.seconds:
+            tokens, start = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - start) < args.seconds:
                 tokens += int(next(stream)["size"].sum())
             best[i] = max(best[i], tokens / seconds)
-    for corpus, rate in zip(opened, best, strict=True):
+    for corpus, rate in zip(corpora, best, strict=True):
         padding = corpus.info.padding("train")
-        print(f"{corpus.path}: {rate:,.0f} real tokens/s, {padding:.1%} of its tokens padding")
+        print(f"{corpus.path}: {rate:,.0f} real tokens/s, {padding:.1%} of the tokens are padding")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

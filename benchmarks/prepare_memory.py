@@ -1,10 +1,10 @@
-"""Peak memory and speed of `prepare` on a small and on a large text.
+"""Measure the peak memory and the speed of `prepare` on a small and a large text.
 
     python benchmarks/prepare_memory.py --megabytes 10 300 --workers 1 2
 
-Memory is the sum over the process tree of resident pages, read five times a second from `ps`;
-a page that two processes share counts twice. Speed is text over processor time, main process
-and workers together, so it is per core whatever the machine did beside it.
+Prints peak memory, seconds and MB/s for each size. Memory is the sum of resident pages over the
+process tree, read five times a second from `ps`; a page that two processes share counts twice.
+Speed per core is text over the CPU time of all processes, so other load does not change it.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def train_tokenizer(sample: Path, kind: str, vocab_size: int, out: Path) -> None
 
 
 def measure(folder: Path, args: argparse.Namespace, megabytes: int, workers: int) -> float:
-    """Prepares so much text, prints a line, returns the peak in MB."""
+    """Prepare `megabytes` of text, print a line, and return the peak memory in MB."""
     text = folder / f"{megabytes}.txt"
     if not text.exists():
         write_text(args.sample, text, megabytes * 1_000_000)
     out = folder / f"corpus-{megabytes}-{workers}"
     command = [sys.executable, str(folder / "child.py"), str(text), str(folder / "tokenizer")]
     command += [args.segments, str(args.length), str(out), str(workers)]
-    before, started = processor_seconds(), time.monotonic()
+    cpu_before, start = cpu_seconds(), time.monotonic()
     child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
     peak = 0.0
     while child.poll() is None:
@@ -72,7 +72,7 @@ def measure(folder: Path, args: argparse.Namespace, megabytes: int, workers: int
         time.sleep(0.2)
     if child.returncode:
         raise SystemExit(f"prepare failed with exit status {child.returncode}")
-    seconds, cpu = time.monotonic() - started, processor_seconds() - before
+    seconds, cpu = time.monotonic() - start, cpu_seconds() - cpu_before
     print(
         f"workers {workers}, {megabytes} MB: peak {peak:.0f} MB, {seconds:.1f} s, "
         f"{megabytes / seconds:.2f} MB/s, {megabytes / cpu:.2f} MB/s per core",
@@ -82,7 +82,7 @@ def measure(folder: Path, args: argparse.Namespace, megabytes: int, workers: int
 
 
 def write_text(sample: Path, out: Path, size: int) -> None:
-    """The sample again and again; each copy has its own word in every paragraph."""
+    """Repeat the sample up to `size`; each copy has its own number in every paragraph."""
     lines = sample.read_text(encoding="utf-8").splitlines()
     written = 0
     with out.open("w", encoding="utf-8") as f:
@@ -96,20 +96,20 @@ def write_text(sample: Path, out: Path, size: int) -> None:
             f.write("\n")
 
 
-def processor_seconds() -> float:
+def cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def resident_megabytes(root: int) -> float:
-    """Of a process and all below it."""
-    listed = subprocess.run(
+    """The resident memory of a process and its descendants."""
+    output = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,rss="], capture_output=True, text=True, check=True
     ).stdout
-    rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    rows = [tuple(map(int, line.split())) for line in output.splitlines()]
     tree = {root}
-    while more := {pid for pid, parent, _ in rows if parent in tree} - tree:
-        tree |= more
+    while children := {pid for pid, parent, _ in rows if parent in tree} - tree:
+        tree |= children
     return sum(kb for pid, _, kb in rows if pid in tree) / 1024
 
 
