@@ -28,7 +28,7 @@ import jax
 
 import bert_jax
 from bert_jax.checkpoint import lock
-from bert_jax.config import FINETUNE, Experiment, Supervised, replace
+from bert_jax.config import FINETUNE, Experiment, Supervised, TaskType, replace
 from bert_jax.data import documents
 from bert_jax.inference import probe
 from bert_jax.tasks import results
@@ -44,7 +44,10 @@ from study.presets import Preset
 from study.stop_request import StopRequest, stop_request
 
 PRETRAINING = "pre-training"  # the step that all others need
-PROBES = {"tagging": ("tagging", "first"), "texts": ("classification", "mean")}  # task type, pool
+PROBES: dict[str, tuple[TaskType, str]] = {  # name -> task type, pooling
+    "tagging": ("tagging", "first"),
+    "texts": ("classification", "mean"),
+}
 
 
 class Stopped(Exception):
@@ -116,9 +119,10 @@ class Study:
         stored = json.loads(file.read_text(encoding="utf-8"))
         for key, flag in (("scale", "scale"), ("sha256", "text"), ("tasks", "tasks")):
             if stored[key] != config[key]:
+                text = ", ".join(stored["text"])
                 raise ValueError(
-                    f"{self.out} holds a study at --scale {stored['scale']} of "
-                    f"{', '.join(stored['text'])} with another --{flag}: choose another --out"
+                    f"{self.out} holds a study at --scale {stored['scale']} of {text} with another "
+                    f"--{flag}: choose another --out"
                 )
 
     def _run_job(self, job: Job, stop: StopRequest) -> None:
