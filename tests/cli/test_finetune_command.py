@@ -35,10 +35,10 @@ def test_finetune_writes_results_that_report_shows(
 ) -> None:
     run = tmp_path / "run"
     assert not finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
-    err = capsys.readouterr().out.splitlines()
-    assert err[0].split()[:3] == ["accuracy", "f1", "precision"]
-    assert [line.split()[0] for line in err[1:3]] == ["dev", "test"]
-    assert "of 6" in err[3]
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split()[:3] == ["accuracy", "f1", "precision"]
+    assert [line.split()[0] for line in table[1:3]] == ["dev", "test"]
+    assert "of 6" in table[3]
     names = {p.name for p in run.iterdir() if not p.name.startswith(".")}
     assert names == {
         "config.json",
@@ -53,7 +53,7 @@ def test_finetune_writes_results_that_report_shows(
     }
     again = finetune(home, run, "--run.epochs", 2, "--run.log-every", 1)
     assert not again
-    assert capsys.readouterr().out.splitlines() == err
+    assert capsys.readouterr().out.splitlines() == table
 
     assert not call("report", run, "--out", tmp_path / "report")
     written = {p.name for p in (tmp_path / "report").iterdir()}
