@@ -18,7 +18,7 @@ from study.hypotheses.architecture import ALBERT, BERT, ROBERTA, RTD, SPANBERT
 from study.metrics import Record
 
 # The same bytes on every machine, so that a test can compare the files.
-DETERMINISTIC = {"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9}
+DETERMINISTIC: dict[Any, Any] = {"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9}
 
 FAMILIES = {
     "bert": BERT,
