@@ -1,5 +1,5 @@
-"""What a benchmark trains on: rows of a corpus, or full rows of random ids. Both go through the
-same files and the same loader."""
+"""Training data of a benchmark: rows of a corpus, or full rows of random ids, read from the same
+kind of files by the same loader."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.training.assemble import open_corpora
 from bert_jax.utils.types import Batch
 
-POOL = 4  # different batches, which the timed steps cycle through
-SPECIALS = 5  # special tokens of a random vocabulary; the last is the mask
+NUM_BATCHES = 4  # different batches, which the timed steps cycle through
+NUM_SPECIAL = 5  # special tokens of a random vocabulary; the last one is the mask
 
 
 @dataclass(frozen=True)
 class BenchInputs:
-    """A config with what its rows decide, and their batches; what `assemble` takes as data."""
+    """The batches, and the config with every field that they decide: data for `assemble`."""
 
     config: Experiment
     vocabulary: Vocabulary | None
@@ -42,9 +42,9 @@ class BenchInputs:
         """The batches that the timed steps cycle through."""
         if self.batches is None:
             return [labeled(self.config)]
-        return [self.batches[i] for i in range(POOL)]
+        return [self.batches[i] for i in range(NUM_BATCHES)]
 
-    def rate(self, seconds: float = 2.0) -> dict[str, float] | None:
+    def loader_rate(self, seconds: float = 2.0) -> dict[str, float] | None:
         """Tokens per second of the loader alone, after its first batches; None for labeled rows."""
         if self.batches is None:
             return None
@@ -52,12 +52,12 @@ class BenchInputs:
         for _ in range(self.config.data.threads + 1):
             next(stream)
         real = padded = 0
-        begin = time.perf_counter()
-        while (spent := time.perf_counter() - begin) < seconds:
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
             batch = next(stream)
             real += real_tokens(batch)
             padded += batch["tokens"].size
-        return {"tokens_per_second": real / spent, "padded_tokens_per_second": padded / spent}
+        return {"tokens_per_second": real / elapsed, "padded_tokens_per_second": padded / elapsed}
 
 
 def real_tokens(batch: Batch) -> int:
@@ -65,39 +65,71 @@ def real_tokens(batch: Batch) -> int:
     return int(np.sum(batch["size"]))
 
 
-def of_corpus(config: Experiment) -> BenchInputs:
+def open_inputs(config: Experiment, corpus: str | None, stack: ExitStack) -> BenchInputs:
+    """Rows of a corpus, or of random ids without one; `stack` removes temporary files.
+
+    ValueError: a corpus for a config of fine-tuning, or one that does not fit the config.
+    """
+    if corpus is None:
+        return random_inputs(config, stack)
+    if isinstance(config.objective, Supervised):
+        raise ValueError(
+            "--data takes a corpus for pre-training, but the config is for fine-tuning: leave it "
+            "out to time rows of random ids"
+        )
+    return corpus_inputs(replace(config, data=dict(path=corpus)))
+
+
+def check_peer_inputs(inputs: BenchInputs, peer_inputs: BenchInputs) -> None:
+    """ValueError: transformers cannot train on its rows, or the two vocabularies differ in size."""
+    if peer_inputs.packed:
+        raise ValueError(
+            "--data has packed rows, which --against transformers cannot take: give the same text "
+            "prepared without --pack as --data, and this corpus as --packed"
+        )
+    size, peer_size = (i.config.encoder.vocab_size for i in (inputs, peer_inputs))
+    if size != peer_size:
+        raise ValueError(
+            f"--packed has a vocabulary of {size}, --data of {peer_size}: prepare both with the "
+            "same tokenizer"
+        )
+
+
+def corpus_inputs(config: Experiment) -> BenchInputs:
     """Rows of `data.path`, as `pretrain` reads them."""
     data = open_corpora(config)
     batches = mixture.training_loader(data.config, data.stages)
     return BenchInputs(data.config, data.vocabulary, batches, "corpus")
 
 
-def of_random_ids(config: Experiment, stack: ExitStack) -> BenchInputs:
+def random_inputs(config: Experiment, stack: ExitStack) -> BenchInputs:
     """Full rows of random ids, in a corpus that is removed when the stack closes."""
     encoder, shape = config.encoder, config.data
     v, length = encoder.vocab_size, shape.length or encoder.max_length
-    if v < 2 * SPECIALS:
-        raise ValueError(f"encoder.vocab_size is {v}: expected at least {2 * SPECIALS}")
+    if v < 2 * NUM_SPECIAL:
+        raise ValueError(f"encoder.vocab_size is {v}: expected at least {2 * NUM_SPECIAL}")
     config = replace(config, data=dict(length=length))
     if isinstance(config.objective, Supervised):
         return BenchInputs(config, None, None, "labeled")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bert_jax_bench_")))
-    source = write_random(folder, max(256, POOL * shape.batch_size), length, v)
+    source = write_random_rows(folder, max(256, NUM_BATCHES * shape.batch_size), length, v)
     batches = loader.Loader([source], shape.batch_size, length, encoder.pad_id)
     special = np.zeros(v, bool)
-    special[: SPECIALS + 1] = True  # RoBERTa's padding is 1: none of the first is ever in a row
-    vocabulary = Vocabulary(SPECIALS - 1, special, ~special, np.where(special, 0, 1))
+    special[: NUM_SPECIAL + 1] = True  # never in a row; RoBERTa's padding is 1
+    vocabulary = Vocabulary(NUM_SPECIAL - 1, special, ~special, np.where(special, 0, 1))
     return BenchInputs(config, vocabulary, loader.StagedLoader([(0, batches)]), "random")
 
 
-def write_random(folder: Path, rows: int, length: int, vocab_size: int) -> records.RecordSource:
-    """A split of full rows on disk, read as every corpus is."""
+def write_random_rows(
+    folder: Path, rows: int, length: int, vocab_size: int
+) -> records.RecordSource:
+    """Write a split of full rows of random ids, in the format of every corpus, and open it."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     rng, dtype = np.random.default_rng(0), records.token_dtype(vocab_size)
     writer = records.SplitWriter(folder, "train")
     for i in range(rows):
-        tokens = rng.integers(SPECIALS + 1, vocab_size, length, np.int32)
+        tokens = rng.integers(NUM_SPECIAL + 1, vocab_size, length, np.int32)
         row = TokenRow(tokens, length // 2, i % 2)
         writer.add([records.serialize_row(row, length, 0, dtype)])
     writer.close()
@@ -114,7 +146,7 @@ def labeled(config: Experiment, options: int = 4) -> Batch:
     rows = (b, options) if objective.task_type == "choice" else (b,)
     classes = options if objective.task_type == "choice" else objective.num_outputs
     batch = {
-        "tokens": rng.integers(SPECIALS, config.encoder.vocab_size, (*rows, length)),
+        "tokens": rng.integers(NUM_SPECIAL, config.encoder.vocab_size, (*rows, length)),
         "size": np.full(rows, length),
         "first": np.full(rows, length),
         "row": np.arange(b),

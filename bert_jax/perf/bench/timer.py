@@ -1,4 +1,4 @@
-"""Time per step, with the device synchronised, of one side or of several in turns."""
+"""Time per step of one or several contenders, with the device synchronized."""
 
 from __future__ import annotations
 
@@ -10,94 +10,102 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-ROUND = 0.25  # seconds that a round takes at least on a device whose steps are short
+MIN_ROUND = 0.25  # seconds; short steps are repeated until a round takes that long
 
 
 class Contender(Protocol):
-    """Somebody who trains: `step` begins one, `wait` returns when all that began are done."""
+    """Training that is timed: `step` starts one step, `wait` returns when all steps are done."""
 
     name: str
-    warm_up: int  # steps before the clock starts
-    real_tokens: float  # of a step, on average
-    padded_tokens: int
+    warm_up: int  # steps that are not timed
+    real_tokens: float  # mean per step, without padding
+    padded_tokens: int  # per step
 
     def step(self) -> None: ...
     def wait(self) -> None: ...
 
 
 class Times(NamedTuple):
-    """Seconds per step of each round, by side; the i-th rounds of all sides are next to each
-    other in time."""
+    """Seconds per step of each round, by contender; the i-th rounds of all contenders follow each
+    other directly."""
 
     seconds: dict[str, list[float]]
 
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])
 
-    def ratio(self, ours: str, theirs: str, tokens: float = 1.0) -> float:
-        """How much faster one side is, by the median over rounds of what the two did next to
-        each other; `tokens`: ours over theirs per step."""
-        pairs = zip(self.seconds[ours], self.seconds[theirs], strict=True)
-        return tokens * statistics.median(b / a for a, b in pairs)
+    def ratio(self, name: str, peer: str, tokens_ratio: float = 1.0) -> float:
+        """Speed of `name` over that of `peer`: the median over rounds, each compared with the
+        peer's same round. `tokens_ratio`: tokens per step of `name` over the peer's."""
+        pairs = zip(self.seconds[name], self.seconds[peer], strict=True)
+        return tokens_ratio * statistics.median(b / a for a, b in pairs)
 
 
-def alternate(sides: Sequence[Contender], rounds: int) -> Times:
-    """`rounds` rounds in which each side in turn trains, after a warm-up that is not counted.
+def alternate(
+    contenders: Sequence[Contender], rounds: int, after_round: Callable[[], None] = lambda: None
+) -> Times:
+    """Train all contenders alternately, and return the times of `rounds` rounds after a warm-up.
 
-    A round of a side is one step, or as many as fill a quarter of a second, then a wait. Every
-    other round goes through the sides backwards, so that none always follows the same one.
+    In a round each contender makes one step, or as many as fill a quarter of a second, and
+    waits. Every second round runs in reverse order, so that none always follows the same one.
+    `after_round` is called after each round and is not timed.
     """
-    steps = {side.name: _warm(side) for side in sides}
-    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
+    steps = {contender.name: _warm_up(contender) for contender in contenders}
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for i in range(rounds):
-        for side in sides if i % 2 == 0 else reversed(sides):
-            n = steps[side.name]
-            seconds[side.name].append(timed(lambda side=side, n=n: _run(side, n)) / n)
+        for contender in contenders if i % 2 == 0 else reversed(contenders):
+            n = steps[contender.name]
+            total = timed(lambda contender=contender, n=n: _train(contender, n))
+            seconds[contender.name].append(total / n)
+        after_round()
     return Times(seconds)
 
 
 def timed(f: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+    """Seconds that a call of `f` takes."""
+    start = time.perf_counter()
     f()
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
-def _run(side: Contender, n: int) -> None:
-    for _ in range(n):
-        side.step()
-    side.wait()
+def _train(contender: Contender, steps: int) -> None:
+    for _ in range(steps):
+        contender.step()
+    contender.wait()
 
 
-def _warm(side: Contender) -> int:
-    """Steps that make up a round."""
-    last = 0.0
-    for _ in range(max(1, side.warm_up)):
-        last = timed(lambda: _run(side, 1))
-    return max(1, math.ceil(ROUND / last)) if last < ROUND / 4 else 1
+def _warm_up(contender: Contender) -> int:
+    """Run the warm-up, and return the number of steps in a round."""
+    seconds = 0.0
+    for _ in range(max(1, contender.warm_up)):
+        seconds = timed(lambda: _train(contender, 1))
+    return max(1, math.ceil(MIN_ROUND / seconds)) if seconds < MIN_ROUND / 4 else 1
 
 
-def idle_share(dispatch: Callable[[], Any], finished: Callable[[Any], None], steps: int) -> float:
-    """The share of time in which the device has nothing to do, in a loop that calls `dispatch`.
+def idle_share(
+    dispatch: Callable[[], tuple[Any, float]], wait: Callable[[Any], None], steps: int
+) -> float:
+    """Fraction of the time in which the device waits for the host, in a loop of `steps` steps.
 
-    `dispatch` begins a step, in its own time, and returns what it will make; `finished` waits
-    for that. A thread notes when each step ends; a gap is from there to the call that begins
-    the next, if that comes later. What the call itself takes is not seen.
+    `dispatch` starts a step and returns its future result with the time of the call; `wait`
+    blocks until a result is there. A thread notes the end of each step. The device is idle from
+    the end of a step to the next call, if that comes later; the call's own time is not counted.
     """
-    begun, ended = [], []
+    starts, ends = [], []
     queue: SimpleQueue[Any] = SimpleQueue()
 
     def watch() -> None:
-        while (made := queue.get()) is not None:
-            finished(made)
-            ended.append(time.perf_counter())
+        while (result := queue.get()) is not None:
+            wait(result)
+            ends.append(time.perf_counter())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     for _ in range(steps):
-        made, at = dispatch()
-        begun.append(at)
-        queue.put(made)
+        result, start = dispatch()
+        starts.append(start)
+        queue.put(result)
     queue.put(None)
     thread.join()
-    gaps = [max(0.0, b - e) for b, e in zip(begun[1:], ended[:-1], strict=True)]
-    return sum(gaps) / (ended[-1] - begun[0])
+    gaps = [max(0.0, start - end) for start, end in zip(starts[1:], ends[:-1], strict=True)]
+    return sum(gaps) / (ends[-1] - starts[0])

@@ -1,11 +1,11 @@
-"""Their side: a masked language model of transformers on PyTorch, with its best settings.
+"""transformers as a contender: a masked language model on PyTorch, with its best settings.
 
-attention   SDPA, without a mask where rows are full
-head        at the masked positions alone, as here; `stock`: the class's own, at all places
-optimiser   fused AdamW with our constants, decay and clipping, whatever ours is
-compiled    by torch.compile where there is a GPU or a C++ compiler
-precision   float32, TF32 for products on a GPU as in JAX; bfloat16 by autocast
-rows        corrupted beforehand and on the device already: masking costs it nothing
+attention   SDPA, without a mask if all rows are full
+head        `gathered`: at the masked positions alone, like bert_jax; `stock`: at all positions
+optimizer   fused AdamW with the config's constants, decay and clipping, whatever its optimizer
+compile     torch.compile if there is a GPU or a C++ compiler
+precision   float32, with TF32 products on a GPU as in JAX; bfloat16 by autocast
+batches     masked beforehand and already on the device: masking costs nothing
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
 from bert_jax.convert import hf_config, rules
 from bert_jax.utils.types import Batch
 
-HEADS = {  # body, head from hidden states to logits
+HEADS = {  # family -> (attribute of the encoder, function from hidden states to logits)
     "bert": ("bert", lambda m, h: m.cls(h)),
     "albert": ("albert", lambda m, h: m.predictions(h)),
     "roberta": ("roberta", lambda m, h: m.lm_head(h)),
@@ -31,8 +31,7 @@ HEADS = {  # body, head from hidden states to logits
     "modernbert": ("model", lambda m, h: m.decoder(m.head(h))),
 }
 
-
-MODERN: dict[str, Any] = {  # what ModernBERT has; its first norm, which it lacks, costs nothing
+MODERNBERT: dict[str, Any] = {  # fields of its encoder; the first norm, which it lacks, is cheap
     "pre_norm": True,
     "norm": "layer",
     "positions": "rotary",
@@ -44,68 +43,67 @@ MODERN: dict[str, Any] = {  # what ModernBERT has; its first norm, which it lack
 
 
 def modules() -> tuple[Any, Any]:
-    """torch and transformers. ValueError: they are not installed."""
+    """The modules torch and transformers. ValueError: they are not installed."""
     try:
         import torch
         import transformers
     except ImportError as e:
         raise ValueError(
             f"--against transformers needs PyTorch and transformers ({e}): "
-            "pip install 'bert-jax[peer]', or leave it out"
+            "run pip install 'bert-jax[peer]', or leave out --against"
         ) from None
     return torch, transformers
 
 
-def place(platform: str) -> str:
-    """PyTorch's name of the device that JAX computes on. ValueError: PyTorch cannot use it."""
+def torch_device(platform: str) -> str:
+    """PyTorch's name of the device that JAX uses. ValueError: PyTorch cannot use it."""
     torch, _ = modules()
     if platform == "cpu":
         return "cpu"
     if platform == "gpu" and torch.cuda.is_available():
         return "cuda"
     raise ValueError(
-        f"--against transformers: JAX computes on a {platform}, which PyTorch cannot use here; "
+        f"--against transformers: JAX uses a {platform}, which the installed PyTorch cannot use; "
         "install a PyTorch that can, or set JAX_PLATFORMS=cpu"
     )
 
 
-def compilable(device: str) -> bool:
-    """Whether torch.compile has what it needs."""
+def can_compile(device: str) -> bool:
+    """Whether torch.compile has a GPU or a C++ compiler to work with."""
     return device == "cuda" or any(shutil.which(cc) for cc in ("g++", "clang++"))
 
 
-def family_of(experiment: Experiment) -> str:
-    """The family whose masked language model has this encoder, or, for what came after those
-    families, does the same work: ModernBERT. ELECTRA's discriminator is an encoder with an
-    embedding width of its own. ValueError: there is none."""
-    encoder = experiment.encoder
-    if all(getattr(encoder, name) == value for name, value in MODERN.items()):
+def peer_family(config: Experiment) -> str:
+    """The family of transformers whose masked language model has the config's encoder; for a
+    modern encoder ModernBERT, which does the same work. ValueError: there is none."""
+    encoder = config.encoder
+    if all(getattr(encoder, name) == value for name, value in MODERNBERT.items()):
         return "modernbert"
-    narrow = encoder.embedding_width != encoder.hidden_size and encoder.groups is None
-    if isinstance(experiment.objective, ReplacedTokens) or narrow:
+    has_projection = encoder.embedding_width != encoder.hidden_size and encoder.groups is None
+    if isinstance(config.objective, ReplacedTokens) or has_projection:
         return "electra"
     return hf_config.hf_family(encoder, Masked(sentence_pair=False)).name
 
 
-def network(family: str, encoder: Encoder) -> Any:
-    """A fresh model of theirs, in training mode."""
+def build_model(family: str, encoder: Encoder) -> Any:
+    """A model of transformers with random parameters, in training mode."""
     torch, transformers = modules()
     if family == "modernbert":
-        name, fields = "ModernBertForMaskedLM", _modern(encoder)
+        name, fields = "ModernBertForMaskedLM", _modernbert_config(encoder)
     else:
-        of = rules.FAMILIES[family]
-        name = next(name for name in of.classes if name.endswith("ForMaskedLM"))
-        fields = hf_config.encoder_to_hf_config(of, encoder, name, ("mlm",))
-    kind = getattr(transformers, f"{name.removesuffix('ForMaskedLM')}Config")
+        hf_family = rules.FAMILIES[family]
+        name = next(name for name in hf_family.classes if name.endswith("ForMaskedLM"))
+        fields = hf_config.encoder_to_hf_config(hf_family, encoder, name, ("mlm",))
+    config_class = getattr(transformers, f"{name.removesuffix('ForMaskedLM')}Config")
     for key in ("architectures", "model_type", "dtype"):
         fields.pop(key, None)
     torch.manual_seed(0)
-    made = getattr(transformers, name)(kind(**fields, attn_implementation="sdpa"))
-    return made.train()
+    model = getattr(transformers, name)(config_class(**fields, attn_implementation="sdpa"))
+    return model.train()
 
 
-def _modern(encoder: Encoder) -> dict[str, Any]:
-    """Its config: a window counts both sides, and wholly seeing layers come as ours do."""
+def _modernbert_config(encoder: Encoder) -> dict[str, Any]:
+    """Fields of ModernBertConfig, whose window counts both sides of a token."""
     return {
         "vocab_size": encoder.vocab_size,
         "hidden_size": encoder.hidden_size,
@@ -123,12 +121,12 @@ def _modern(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-class Peer:
-    """One model of theirs in training."""
+class Transformers:
+    """One model of transformers in training; `stock`: with its own head and loss."""
 
     def __init__(
         self,
-        experiment: Experiment,
+        config: Experiment,
         family: str,
         batches: Sequence[Batch],
         device: str,
@@ -138,51 +136,53 @@ class Peer:
         torch, _ = modules()
         self.name = ("stock" if stock else "gathered") + (", compiled" if compile else "")
         self._torch, self._stock, self._family = torch, stock, family
-        self.model = network(family, experiment.encoder).to(device)
-        self._bf16, self._device = experiment.run.dtype == "bfloat16", device
-        self._typed = experiment.encoder.token_types > 1
-        self._clip = experiment.optim.clip_norm
-        self._adam = _optimizer(self.model, experiment)
+        self.model = build_model(family, config.encoder).to(device)
+        self._bfloat16, self._device = config.run.dtype == "bfloat16", device
+        self._has_types = config.encoder.token_types > 1
+        self._clip_norm = config.optim.clip_norm
+        self._optimizer = _adamw(self.model, config)
         self._pool = [self._tensors(batch) for batch in batches]
-        self._ahead = itertools.cycle(self._pool)
+        self._batches = itertools.cycle(self._pool)
         loss = self.stock_loss if stock else self.gathered_loss
         self.loss = torch.compile(loss) if compile else loss
         self.real_tokens = statistics.mean(float(np.sum(b["size"])) for b in batches)
         self.padded_tokens = batches[0]["tokens"].size
-        shapes = {tuple(x.shape for x in one.values() if x is not None) for one in self._pool}
-        # Every shape is seen before the clock starts: torch.compile compiles for each, or once
-        # more for all.
+        shapes = {tuple(x.shape for x in b.values() if x is not None) for b in self._pool}
+        # The warm-up includes every shape: torch.compile compiles for each, or once more for all.
         self.warm_up = 2 if len(shapes) == 1 else len(self._pool) + 1
 
     def _tensors(self, batch: Batch) -> dict[str, Any]:
-        """A corrupted batch of ours as theirs; `rows`, `at` and `targets` of what is predicted."""
+        """Arguments of the loss, from a masked batch: the labels [rows, length] for `stock`, else
+        the row, position and target of each prediction."""
         tokens, size = np.asarray(batch["tokens"]), np.asarray(batch["size"])
-        at, first = np.arange(tokens.shape[1]), np.asarray(batch["first"])
-        real = at < size[:, None]
-        second = real & (at >= first[:, None])
+        column, first = np.arange(tokens.shape[1]), np.asarray(batch["first"])
+        real = column < size[:, None]
+        second = real & (column >= first[:, None])
         rows, slots = np.nonzero(batch["weights"])
-        at = np.asarray(batch["masked"])[rows, slots]
+        positions = np.asarray(batch["masked"])[rows, slots]
         targets = np.asarray(batch["targets"])[rows, slots]
-        one: dict[str, Any] = {"tokens": tokens, "types": second & self._typed}
+        arrays: dict[str, Any] = {"tokens": tokens, "types": second & self._has_types}
         if self._stock:
-            labels = np.full_like(tokens, -100)
-            labels[rows, at] = targets
-            one["labels"] = labels
+            labels = np.full_like(tokens, -100)  # which its loss ignores
+            labels[rows, positions] = targets
+            arrays["labels"] = labels
         else:
-            one |= {"rows": rows, "at": at, "targets": targets}
-        made = {k: self._torch.tensor(v, device=self._device).long() for k, v in one.items()}
+            arrays |= {"rows": rows, "positions": positions, "targets": targets}
+        tensors = {k: self._torch.tensor(v, device=self._device).long() for k, v in arrays.items()}
         mask = None if real.all() else self._torch.tensor(real, device=self._device).long()
-        return {**made, "mask": mask}
+        return {**tensors, "mask": mask}
 
     def gathered_loss(
-        self, tokens: Any, types: Any, mask: Any, rows: Any, at: Any, targets: Any
+        self, tokens: Any, types: Any, mask: Any, rows: Any, positions: Any, targets: Any
     ) -> Any:
-        body, head = HEADS[self._family]
-        hidden = getattr(self.model, body)(tokens, attention_mask=mask, **self._types(types))[0]
-        logits = head(self.model, hidden[rows, at])
+        """Mean cross-entropy, with logits at the masked positions alone."""
+        encoder, head = HEADS[self._family]
+        hidden = getattr(self.model, encoder)(tokens, attention_mask=mask, **self._types(types))[0]
+        logits = head(self.model, hidden[rows, positions])
         return self._torch.nn.functional.cross_entropy(logits.float(), targets)
 
     def stock_loss(self, tokens: Any, types: Any, mask: Any, labels: Any) -> Any:
+        """The loss that the model's class computes from labels, with logits at all positions."""
         return self.model(tokens, attention_mask=mask, labels=labels, **self._types(types)).loss
 
     def _types(self, types: Any) -> dict[str, Any]:
@@ -190,62 +190,65 @@ class Peer:
 
     def step(self) -> None:
         torch = self._torch
-        kind = self._device if self._bf16 else None
-        half = torch.autocast(kind, torch.bfloat16) if kind else contextlib.nullcontext()
-        with half:
-            loss = self.loss(**next(self._ahead))
+        precision: Any = contextlib.nullcontext()
+        if self._bfloat16:
+            precision = torch.autocast(self._device, torch.bfloat16)
+        with precision:
+            loss = self.loss(**next(self._batches))
         loss.backward()
-        if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def wait(self) -> None:
         if self._device == "cuda":
             self._torch.cuda.synchronize()
 
 
-def _optimizer(model: Any, experiment: Experiment) -> Any:
-    torch, o = modules()[0], experiment.optim
+def _adamw(model: Any, config: Experiment) -> Any:
+    torch, optim = modules()[0], config.optim
     named = list(model.named_parameters())
-    bare = {n for n, _ in named if n.endswith("bias") or "norm" in n.lower()}
-    bare = set() if o.decay == "all" else bare
+    no_decay: set[str] = set()
+    if optim.decay != "all":
+        no_decay = {n for n, _ in named if n.endswith("bias") or "norm" in n.lower()}
     groups = [
-        {"params": [p for n, p in named if n not in bare], "weight_decay": o.weight_decay},
-        {"params": [p for n, p in named if n in bare], "weight_decay": 0.0},
+        {"params": [p for n, p in named if n not in no_decay], "weight_decay": optim.weight_decay},
+        {"params": [p for n, p in named if n in no_decay], "weight_decay": 0.0},
     ]
-    groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, o.peak_lr, betas=(o.b1, o.b2), eps=o.eps, fused=True)
+    groups = [group for group in groups if group["params"]]
+    betas = (optim.b1, optim.b2)
+    return torch.optim.AdamW(groups, optim.peak_lr, betas=betas, eps=optim.eps, fused=True)
 
 
-def sides(
-    experiment: Experiment,
+def build_peers(
+    config: Experiment,
     family: str,
     batches: Sequence[Batch],
-    platform: str,
+    device: str,
     compile: bool = True,
-) -> list[Peer]:
-    """Their model, gathered and stock, each as it is and compiled where that can be. What
-    torch.compile cannot do here is left out: the others stand."""
+) -> list[Transformers]:
+    """The gathered and the stock variant, each eager and, with `compile`, also compiled. A
+    variant that torch.compile fails on is left out."""
     torch, _ = modules()
-    device = place(platform)
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
-    ways = (False, True) if compile and compilable(device) else (False,)
-    made = []
-    for stock, way in itertools.product((False, True), ways):
-        peer = Peer(experiment, family, batches, device, stock, way)
+    compiled_or_not = (False, True) if compile and can_compile(device) else (False,)
+    peers = []
+    for stock, compiled in itertools.product((False, True), compiled_or_not):
+        peer = Transformers(config, family, batches, device, stock, compiled)
         try:
             peer.step()
             peer.wait()
         except Exception:
-            if not way:
+            if not compiled:
                 raise
             continue
-        made.append(peer)
-    return made
+        peers.append(peer)
+    return peers
 
 
 def versions() -> dict[str, str]:
+    """Versions of PyTorch and transformers."""
     torch, transformers = modules()
     return {"torch": torch.__version__, "transformers": transformers.__version__}

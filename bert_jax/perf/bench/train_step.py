@@ -1,4 +1,4 @@
-"""bert_jax's side of a benchmark: the whole train step of `pretrain`, on its mesh."""
+"""bert_jax as a contender: the whole train step of `pretrain`, on its mesh."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class BertJax:
         self.real_tokens = statistics.mean(real_tokens(b) for b in pool)
         self.padded_tokens = pool[0]["tokens"].size
         self._pool = [self.steps.to_devices(batch) for batch in pool]
-        begin = time.perf_counter()
+        start = time.perf_counter()
         self.compiled = compile_train_step(self.steps, pool[0])
-        self.compile_seconds = time.perf_counter() - begin
+        self.compile_seconds = time.perf_counter() - start
         self._batches = itertools.cycle(self._pool)
         self._state: Any = self.steps.init()
         self._metrics: Any = None
@@ -44,8 +44,8 @@ class BertJax:
     def wait(self) -> None:
         jax.block_until_ready((self._state, self._metrics))
 
-    def corrupted(self) -> list[Batch]:
-        """The masked pool on the host, as the network reads it: the peer trains on the same."""
+    def masked_batches(self) -> list[Batch]:
+        """The masked batches on the host: transformers trains on the same."""
         key = named_key(self.inputs.config.run.seed, "corruption")
         corrupt = jax.jit(self.objective.corrupt)
         return [jax.device_get(corrupt(batch, key)) for batch in self._pool]
