@@ -18,7 +18,7 @@ from bert_jax import config, objectives
 from bert_jax.config import Masked, ReplacedTokens
 from bert_jax.distributed import sharding
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.objectives import masking
+from bert_jax.objectives import masking_budget
 from bert_jax.objectives.base import vocabulary_loss
 from bert_jax.training.step import compile_steps
 
@@ -58,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     experiment = config.from_python_file(args.config)
     assert isinstance(experiment.objective, Masked | ReplacedTokens)
-    slots = masking.max_predictions(experiment.objective.masking, args.length)
+    slots = masking_budget.max_predictions(experiment.objective.masking, args.length)
     encoder = experiment.encoder
     sizes = (args.rows, slots, encoder.vocab_size, encoder.embedding_width)
     print(f"{args.rows} x {args.length}, {slots} predictions per row; MiB of temporaries")

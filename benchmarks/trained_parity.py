@@ -26,7 +26,6 @@ import bert_jax
 from bert_jax import config
 from bert_jax.convert.export import export_model
 from bert_jax.model import Network
-from bert_jax.objectives.losses import project
 
 Rows = list[tuple[list[int], int]]
 
@@ -65,12 +64,12 @@ def native_outputs(
         "masked": positions,
         **dict.fromkeys(("left", "right", "offset"), zero),
     }
-    keeping = Network(network.config, network.heads, network.dtype, keep=True)
+    keeping = Network(network.config, network.heads, network.dtype, return_layers=True)
     out: Any = keeping.apply({"params": params}, {k: jnp.asarray(v) for k, v in batch.items()})
     outputs = {f"layer {i}": np.asarray(h) for i, h in enumerate(out["layers"])}
     if "mlm" in out:
         head = out["mlm"]
-        outputs["mlm"] = np.asarray(project(head.features, head.bias, params["embeddings"]["word"]))
+        outputs["mlm"] = np.asarray(head.logits(params["embeddings"]["word"]))
     outputs |= {name: np.asarray(out[name]) for name in ("pair", "rtd") if name in out}
     return outputs, batch
 
@@ -102,7 +101,10 @@ def compare_run(run: Path, lines: list[str]) -> tuple[int, dict[str, float]]:
     parts = ("generator", "discriminator") if electra else (None,)
     different_lines, differences = 0, {}
     for part in parts:
-        networks = {"generator": model.objective.filler, "discriminator": model.objective.encoder}
+        networks = {
+            "generator": model.objective.mask_filler,
+            "discriminator": model.objective.encoder,
+        }
         network, params = networks[part or "discriminator"](model.params)
         rows, pad = build_rows(model, lines), model.config.encoder.pad_id
         native, batch = native_outputs(network, params, rows, pad)

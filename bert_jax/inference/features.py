@@ -136,7 +136,7 @@ def compile_features(network: Network) -> Callable[..., jax.Array]:
             x = params["embeddings"]["word"][batch["tokens"]][None]
         else:
             last = set(layers) == {network.config.layers}  # the others need not be kept
-            bare = Network(network.config, dtype=network.dtype, keep=not last)
+            bare = Network(network.config, dtype=network.dtype, return_layers=not last)
             out: Any = bare.apply({"params": params}, batch)
             x = out["hidden"][None] if last else out["layers"]
             x = x[np.zeros(len(layers), int) if last else np.array(layers)]

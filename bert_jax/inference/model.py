@@ -20,7 +20,6 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
-from bert_jax.objectives.losses import project
 from bert_jax.tasks import results
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
@@ -95,12 +94,12 @@ class Model:
     @cached_property
     def _logits(self) -> Any:
         """(params, batch) -> [b p v] at the masked positions."""
-        network, _ = self.objective.filler(self.params)
+        network, _ = self.objective.mask_filler(self.params)
 
         def f(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
             out: Any = network.apply({"params": params}, batch)
             head = out["mlm"]
-            return project(head.features, head.bias, params["embeddings"]["word"])
+            return head.logits(params["embeddings"]["word"])
 
         return jax.jit(f)
 
@@ -167,7 +166,7 @@ class Model:
 
         ValueError: no mask token, a text longer than the model, no masked-word head.
         """
-        network, params = self.objective.filler(self.params)
+        network, params = self.objective.mask_filler(self.params)
         if "mlm" not in network.heads:
             raise ValueError("the model has no masked-word head: it gives features only")
         if top < 1:

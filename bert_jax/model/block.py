@@ -1,10 +1,10 @@
-"""One layer of the encoder, and the block that a group's layers share.
+"""One layer of the encoder, and the block of parameters that the layers of a group share.
 
     attention/{query, key, value, out}/{kernel (d, d), bias (d)}   norm/{scale, bias} (d)
-    mlp/{up (d, f), gate (d, f), down (f, d)}/{kernel, bias}       norm      gate: of a gated MLP
+    mlp/{up (d, f), gate (d, f), down (f, d)}/{kernel, bias}       norm      gate: gated MLPs only
 
-Norms stand behind each part's residual, x -> norm(x + part(x)), as in BERT, or with `pre_norm`
-in front, x -> x + part(norm(x)) (Xiong et al. 2020).
+Each sublayer is followed by a norm, x -> norm(x + sublayer(x)), as in BERT, or with `pre_norm`
+preceded by one, x -> x + sublayer(norm(x)) (Xiong et al. 2020).
 
 Axes: b batch, l length, d hidden, h heads, k head width, f feed-forward, r = k/2.
 """
@@ -34,7 +34,7 @@ from bert_jax.model.layers import (
 
 
 class Attention(nn.Module):
-    """Self-attention with its residual and norm."""
+    """Self-attention with its residual connection and norm."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
@@ -44,31 +44,31 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        sight: AttentionMask,
-        turns: RotaryCosSin | None = None,
-        far: Bool[Array, ""] | None = None,
+        mask: AttentionMask,
+        rotary: RotaryCosSin | None = None,
+        is_global: Bool[Array, ""] | None = None,
     ) -> Float[Array, "b l d"]:
-        """`turns` of rotary positions; `far`: this layer sees beyond `config.window`."""
+        """The layer's output [b l d]. `is_global`: `config.window` does not apply."""
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
-        seen = norm(x) if c.pre_norm else x
+        inputs = norm(x) if c.pre_norm else x
 
         def heads(name: str) -> Float[Array, "b h l k"]:
-            y = dense(c, c.hidden_size, self.dtype, name)(seen)
+            y = dense(c, c.hidden_size, self.dtype, name)(inputs)
             y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
             y = constrain(y, BATCH_AXES, "tensor", None, None)
-            return y if turns is None or name == "value" else apply_rotary(y, turns)
+            return y if rotary is None or name == "value" else apply_rotary(y, rotary)
 
         h = attention(
             heads("query"),
             heads("key"),
             heads("value"),
-            sight,
+            mask,
             c.attention_dropout,
             dropout_key(self),
             c.window,
-            # shapes alone matter at the start, and are the same where the backend does not run
+            # `init` needs shapes only, which do not depend on the backend, and no GPU or TPU
             "xla" if self.is_initializing() else self.backend,
-            far,
+            is_global,
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
         h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, dropout_key(self))
@@ -76,11 +76,11 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The feed-forward part with its residual and norm; no dropout inside."""
+    """The feed-forward sublayer with its residual connection and norm; no dropout inside."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
-    backend: str = "auto"  # of attention, which it has none of
+    backend: str = "auto"  # unused, for the same signature as Attention
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], *_: Any) -> Float[Array, "b l d"]:
@@ -96,9 +96,9 @@ class Mlp(nn.Module):
         return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
 
-PARTS: dict[str, type[Attention] | type[Mlp]] = {"attention": Attention, "mlp": Mlp}
+SUBLAYERS: dict[str, type[Attention] | type[Mlp]] = {"attention": Attention, "mlp": Mlp}
 
-# What a layer keeps for its gradient, the rest being computed twice; None: all of it.
+# What a layer stores for its gradient, the rest being recomputed; None: everything.
 REMAT: dict[str, Any] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -107,12 +107,12 @@ REMAT: dict[str, Any] = {
 
 
 class Block(nn.Module):
-    """One set of parameters, applied as often as its group has layers: once in BERT, for all
-    layers in ALBERT. Each application draws its own dropout."""
+    """One set of parameters, applied once per layer of its group: once in BERT, for all layers in
+    ALBERT. Each application draws its own dropout."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
-    keep: bool = False  # hand out every layer's output, for features from any layer
+    return_layers: bool = False  # also return the output of every layer
     backend: str = "auto"  # of attention
     remat: str = "none"
 
@@ -120,25 +120,27 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        sight: AttentionMask,
-        turns: RotaryCosSin | None,
-        far: Bool[Array, " n"] | None,
+        mask: AttentionMask,
+        rotary: RotaryCosSin | None,
+        is_global: Bool[Array, " n"] | None,
     ) -> tuple[Float[Array, "b l d"], Any]:
-        """`far`: which of the group's n layers see beyond the window."""
+        """The output of the group's last layer, and of all n layers [n b l d] or None.
+        `is_global`: the layers to which the window does not apply."""
         c = self.config
         layers = c.layers // c.num_groups
 
         def layer(block: Block, x: Any, each: Any) -> tuple[Any, Any]:
-            own, far = each
-            for name, part in PARTS.items():
+            own, is_global = each
+            for name, sublayer in SUBLAYERS.items():
                 if c.share_params in ("all", name):
-                    x = part(c, self.dtype, self.backend, name=name)(x, sight, turns, far)
+                    module = sublayer(c, self.dtype, self.backend, name=name)
+                    x = module(x, mask, rotary, is_global)
                 else:
                     key = dropout_key(block)
                     rngs = {} if key is None else {"dropout": key}
-                    alone = part(c, self.dtype, self.backend, parent=None)
-                    x = alone.apply({"params": own}, x, sight, turns, far, rngs=rngs)
-            return x, x if self.keep else None
+                    module = sublayer(c, self.dtype, self.backend, parent=None)
+                    x = module.apply({"params": own}, x, mask, rotary, is_global, rngs=rngs)
+            return x, x if self.return_layers else None
 
         if REMAT[self.remat] is not None:
             layer = nn.remat(layer, policy=REMAT[self.remat], prevent_cse=False)
@@ -148,19 +150,20 @@ class Block(nn.Module):
             split_rngs={"params": False, "dropout": True},
             length=layers,
         )
-        return scan(self, x, (self._own(x, sight, turns, layers), far))
+        return scan(self, x, (self._own_params(x, mask, rotary, layers), is_global))
 
-    def _own(
-        self, x: jax.Array, sight: AttentionMask, turns: RotaryCosSin | None, layers: int
+    def _own_params(
+        self, x: jax.Array, mask: AttentionMask, rotary: RotaryCosSin | None, layers: int
     ) -> Any:
-        """Parameters per layer of the part that the group does not share (ALBERT's ablation)."""
+        """Per-layer parameters of the sublayer that the group does not share, as in ALBERT's
+        ablation; None if it shares both."""
         if self.config.share_params == "all":
             return None
-        part = PARTS["mlp" if self.config.share_params == "attention" else "attention"]
-        module = part(self.config, self.dtype, parent=None)
+        sublayer = SUBLAYERS["mlp" if self.config.share_params == "attention" else "attention"]
+        module = sublayer(self.config, self.dtype, parent=None)
 
         def init(key: jax.Array) -> Any:
-            return jax.vmap(lambda k: module.init(k, x, sight, turns)["params"])(
+            return jax.vmap(lambda k: module.init(k, x, mask, rotary)["params"])(
                 jax.random.split(key, layers)
             )
 

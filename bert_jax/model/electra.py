@@ -1,8 +1,8 @@
-"""ELECTRA's parameters: two towers, and between them one leaf of each embedding they share.
+"""ELECTRA's parameters: two towers, and one copy of the embeddings that they share.
 
     {"embeddings": shared, "generator": {...}, "discriminator": {...}}
 
-What is not shared lies in each tower's own `embeddings`.
+Embeddings that are not shared are in the `embeddings` of each tower.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from bert_jax.utils.types import Params
 
-SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> is this leaf one for both
+IS_SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> whether a leaf is shared
     "all": lambda name: True,
     "words": lambda name: name == "word",
     "none": lambda name: False,
@@ -19,18 +19,18 @@ SHARED: dict[str, Callable[[str], bool]] = {  # ReplacedTokens.tied -> is this l
 
 
 def split_towers(generator: Params, discriminator: Params, tied: str) -> Params:
-    """Two whole networks as one tree; of what they share, the discriminator's stays."""
+    """One tree from two complete networks. Shared embeddings are the discriminator's."""
     towers: Params = {"generator": dict(generator), "discriminator": dict(discriminator)}
-    shared = SHARED[tied]
-    one = {k: v for k, v in discriminator["embeddings"].items() if shared(k)}
+    is_shared = IS_SHARED[tied]
+    shared = {k: v for k, v in discriminator["embeddings"].items() if is_shared(k)}
     for tower in towers.values():
-        own = {k: v for k, v in tower.pop("embeddings").items() if not shared(k)}
+        own = {k: v for k, v in tower.pop("embeddings").items() if not is_shared(k)}
         tower.update({"embeddings": own} if own else {})
-    return {"embeddings": one, **towers} if one else towers
+    return {"embeddings": shared, **towers} if shared else towers
 
 
 def merge_tower(params: Params, name: str) -> Params:
-    """One network of the tree, the shared embeddings put back."""
+    """The complete parameters of one network, `generator` or `discriminator`."""
     tower = params[name]
     shared, own = params.get("embeddings", {}), tower.get("embeddings", {})
     return {**tower, "embeddings": {**shared, **own}}

@@ -1,18 +1,18 @@
-"""One stack for five families: embeddings, `layers` layers made of `groups` sets of
-parameters, and heads.
+"""One encoder for five families: embeddings, `layers` layers with `groups` sets of parameters, and
+heads.
 
 Parameters of a network (BERT-base; a leading `groups` axis on everything under layers):
 
     embeddings   word (v, e)  position (p, e)  type (t, e)  norm/{scale, bias} (e)
-    encoder      projection/{kernel (e, d), bias (d)}                      where e is not d
+    encoder      projection/{kernel (e, d), bias (d)}                      if e is not d
                  layers/{attention, mlp}/...                           see block.py
-                 layers/own/...  instead of the part that a group does not share, with a
-                                 second leading axis: the layers of the group
+                 layers/own/...  instead of the sublayer that a group does not share, with
+                                 a second leading axis: the layers of the group
                  norm/{scale, bias} (d)                                 with `pre_norm`
     mlm pooler pair sbo rtd                                                   see heads.py
 
 Axes: b batch, l length, d hidden, e embedding width, f feed-forward, v vocabulary, g groups,
-n layers of a group. Dropout is on exactly when a `dropout` key is given.
+n layers of a group. Dropout is active if and only if a `dropout` key is given.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ from bert_jax.utils.types import Batch
 Head = Callable[..., nn.Module]  # (config, dtype=, name=) -> a module of heads.py
 
 
-class Inputs(NamedTuple):
-    """What an encoder reads."""
+class EncoderInputs(NamedTuple):
+    """The inputs of an encoder."""
 
     tokens: Int[Array, "b l"]
     types: Int[Array, "b l"]
-    positions: Int[Array, "b l"]  # from 0 in every row, whatever the table's offset
-    sight: AttentionMask  # which tokens each of them sees
+    positions: Int[Array, "b l"]  # from 0 in every row; the table's offset is added later
+    mask: AttentionMask
 
 
-def inputs(batch: Batch) -> Inputs:
-    """The encoder's inputs of padded rows; `types` and `sight`, where a batch brings its own,
-    stand as they are. Packed rows (packing.py) bring everything.
+def encoder_inputs(batch: Batch) -> EncoderInputs:
+    """The encoder's inputs of padded rows. `types` and `attention_mask` of the batch are used if
+    they are there. Packed rows (objectives/packing.py) have all fields already.
 
         tokens    [CLS] a a [SEP] b [SEP] . .     size 6, first 4
         types       0   0 0   0   1   1   0 0
@@ -68,27 +68,27 @@ def inputs(batch: Batch) -> Inputs:
     tokens = batch["tokens"]
     at = jnp.broadcast_to(jnp.arange(tokens.shape[-1], dtype=jnp.int32), tokens.shape)
     if "segments" in batch:
-        sight = AttentionMask(batch["segments"], packed=True)
-        return Inputs(tokens, batch["types"], batch["positions"], sight)
-    types, sight = batch.get("types"), batch.get("sight")
+        mask = AttentionMask(batch["segments"], packed=True)
+        return EncoderInputs(tokens, batch["types"], batch["positions"], mask)
+    types, mask = batch.get("types"), batch.get("attention_mask")
     if types is None:
         second = (at >= batch["first"][:, None]) & (at < batch["size"][:, None])
         types = jnp.where(second, 1, 0)
-    if sight is None:
-        sight = AttentionMask.of_sizes(batch["size"], tokens.shape[-1])
-    return Inputs(tokens, types, at, sight)
+    if mask is None:
+        mask = AttentionMask.from_sizes(batch["size"], tokens.shape[-1])
+    return EncoderInputs(tokens, types, at, mask)
 
 
 class Embeddings(nn.Module):
-    """Words, positions and token types, summed; layer norm first, dropout second
-    (bert/modeling.py embedding_postprocessor). Rotary positions have no table; the norm stays
-    with `pre_norm`, as in ModernBERT."""
+    """The sum of word, position and token type embeddings, then layer norm, then dropout
+    (bert/modeling.py embedding_postprocessor). Rotary positions have no table. With `pre_norm`
+    the norm stays, as in ModernBERT."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Inputs) -> Float[Array, "b l e"]:
+    def __call__(self, x: EncoderInputs) -> Float[Array, "b l e"]:
         c, init = self.config, initializer(self.config)
         word_init = _with_zero_row(init, c.pad_id) if c.zero_pad_row else init
         word = positionwise(self, "word", word_init, (c.vocab_size, c.embedding_width))
@@ -98,7 +98,7 @@ class Embeddings(nn.Module):
             position = self.param("position", init, (c.position_rows, c.embedding_width))
             h = h + constrain(position, None, None)[x.positions + c.position_offset]
         if c.token_types:
-            types = jnp.minimum(x.types, c.token_types - 1)  # an imported RoBERTa has one type
+            types = jnp.minimum(x.types, c.token_types - 1)  # an imported RoBERTa has a single type
             table = self.param("type", init, (c.token_types, c.embedding_width))
             h = h + constrain(table, None, None)[types]
         h = layer_norm(c, self.dtype, "norm")(h)
@@ -106,18 +106,18 @@ class Embeddings(nn.Module):
 
 
 class Stack(nn.Module):
-    """The projection from the embedding width, then all layers, then the norm that `pre_norm`
-    leaves to the end: the last layer's output is what came through it."""
+    """The projection from the embedding width, all layers, and with `pre_norm` a final norm, whose
+    output counts as that of the last layer."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
-    keep: bool = False
+    return_layers: bool = False
     backend: str = "auto"
     remat: str = "none"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l e"], sight: AttentionMask, turns: RotaryCosSin | None = None
+        self, x: Float[Array, "b l e"], mask: AttentionMask, rotary: RotaryCosSin | None = None
     ) -> tuple[Float[Array, "b l d"], Any]:
         c = self.config
         if c.embedding_width != c.hidden_size:
@@ -130,52 +130,57 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast, 0),  # type: ignore[arg-type]
             length=c.num_groups,
         )
-        first = x
-        stack = scan(c, self.dtype, self.keep, self.backend, self.remat, name="layers")
-        x, kept = stack(x, sight, turns, global_layers(c))
+        layer_0 = x
+        stack = scan(c, self.dtype, self.return_layers, self.backend, self.remat, name="layers")
+        x, layers = stack(x, mask, rotary, global_layers(c))
         if c.pre_norm:
             x = constrain(layer_norm(c, self.dtype, "norm")(x), BATCH_AXES, None, None)
-        if self.keep:
-            kept = kept.reshape(c.layers, *x.shape)
-            kept = jnp.concatenate([first[None], kept[:-1], x[None]])
-        return x, kept
+        if self.return_layers:
+            layers = layers.reshape(c.layers, *x.shape)
+            layers = jnp.concatenate([layer_0[None], layers[:-1], x[None]])
+        return x, layers
 
 
 def global_layers(config: Encoder) -> Bool[Array, "g n"] | None:
-    """Which layers see beyond the window; None where none has one. A value that the scan reads
-    rather than a structure, so that depth costs no compile time.
+    """Which layers are global, i.e. have no attention window; None if no layer has one. The scan
+    reads this array, so that compile time does not depend on depth.
 
         layers 8, global_every 3     x . . x . . x .
     """
     if config.window is None:
         return None
-    far = np.arange(config.layers) % config.global_every == 0
-    return jnp.asarray(far.reshape(config.num_groups, -1))
+    is_global = np.arange(config.layers) % config.global_every == 0
+    return jnp.asarray(is_global.reshape(config.num_groups, -1))
 
 
 class Network(nn.Module):
-    """Embeddings, encoder, and heads, each of which may read what those before it made."""
+    """Embeddings, encoder, and heads. A head may read the outputs of the heads before it."""
 
     config: Encoder
     heads: Mapping[str, Head] = field(default_factory=dict)
     dtype: Dtype = jnp.float32
-    keep: bool = False
-    attention: str = "auto"  # its backend (attention/)
-    remat: str = "none"  # what is computed twice rather than kept (REMAT)
+    return_layers: bool = False
+    attention: str = "auto"  # the backend (attention/)
+    remat: str = "none"  # what is recomputed instead of stored (REMAT)
 
     @nn.compact
     def __call__(self, batch: Batch) -> dict[str, Any]:
-        """`hidden` [b l d], `layers` [n+1 b l d] if kept, and what each head makes of them.
+        """`hidden` [b l d], `layers` [n+1 b l d] or None, and the output of each head by its name.
 
-        Layer 0 is what enters the first layer, layer i the output of layer i.
+        Layer 0 is the input of the first layer, layer i the output of layer i.
         """
-        x = inputs(batch)
+        x = encoder_inputs(batch)
         h = Embeddings(self.config, self.dtype, name="embeddings")(x)
         stack = Stack(
-            self.config, self.dtype, self.keep, self.attention, self.remat, name="encoder"
+            self.config,
+            self.dtype,
+            self.return_layers,
+            self.attention,
+            self.remat,
+            name="encoder",
         )
-        h, kept = stack(h, x.sight, rotary_cos_sin(self.config, x.positions))
-        out = {"hidden": h, "layers": kept}
+        h, layers = stack(h, x.mask, rotary_cos_sin(self.config, x.positions))
+        out = {"hidden": h, "layers": layers}
         for name, head in self.heads.items():
             out[name] = head(self.config, dtype=self.dtype, name=name)(out, batch)
         return out

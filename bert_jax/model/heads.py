@@ -1,5 +1,6 @@
-"""Heads: modules `(out, batch) -> features`, where `out` holds `hidden` [b l d] and what
-earlier heads made. Heads over the vocabulary stop before the table: the loss projects.
+"""Heads: modules `(out, batch) -> output`, where `out` holds `hidden` [b l d] and the outputs of
+earlier heads. Heads over the vocabulary return an `LMHeadOutput`: the loss projects its features
+onto the tied word table, so that whole logits need not exist.
 
 Parameters:
 
@@ -9,7 +10,7 @@ Parameters:
     sbo      position (r, s)  first/{kernel (2d+s, d), bias}  first_norm  second (d, e)
              second_norm  bias (v)
     rtd      dense (d, d)  out/{kernel (d, 1), bias (1)}
-    label tag span                                                      see tasks.py
+    label tag span                                                 see task_heads.py
 
 Axes: b batch, l length, d hidden, e embedding width, v vocabulary, p predictions,
 r relative positions, s their width.
@@ -25,7 +26,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Int
 
 from bert_jax.config import Encoder
-from bert_jax.distributed.constraints import constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.model.layers import (
     ACTIVATIONS,
     dense,
@@ -40,27 +41,34 @@ from bert_jax.utils.types import Batch
 
 
 class LMHeadOutput(NamedTuple):
-    """What is left to do over the vocabulary: `features @ table.T + bias`."""
+    """The last features before the vocabulary, and the bias of the logits."""
 
-    features: Float[Array, "b p e"]
+    features: Float[Array, "*s e"]
     bias: Float[Array, " v"]
 
+    def logits(self, table: Float[Array, "v e"]) -> Float[Array, "*s v"]:
+        """`features @ table.T + bias` in float32, sharded as the tied word table is."""
+        table = constrain(table, "tensor", None).astype(self.features.dtype)
+        dims = "...e,ve->...v"
+        logits = jnp.einsum(dims, self.features, table, preferred_element_type=jnp.float32)
+        return constrain(logits + self.bias, BATCH_AXES, *[None] * (logits.ndim - 2), "tensor")
 
-def at_positions(
+
+def gather_positions(
     hidden: Float[Array, "b l d"], positions: Int[Array, "b p"]
 ) -> Float[Array, "b p d"]:
     return jnp.take_along_axis(hidden, positions[..., None], axis=1)
 
 
-def _bias(module: nn.Module, size: int) -> Float[Array, " v"]:
-    """One number per token; no softmax sees the places beyond."""
+def _vocab_bias(module: nn.Module, size: int) -> Float[Array, " v"]:
+    """The bias of the logits; in rows that pad the vocabulary it removes them from the softmax."""
     bias = positionwise(module, "bias", nn.initializers.zeros, (size,))
     return bias if len(bias) == size else jnp.where(jnp.arange(len(bias)) < size, bias, -1e30)
 
 
 class MlmHead(nn.Module):
-    """Dense, activation, layer norm at the masked positions (bert/run_pretraining.py
-    get_masked_lm_output); to the embedding width, as ALBERT and ELECTRA need."""
+    """Dense, activation and layer norm at the masked positions (bert/run_pretraining.py
+    get_masked_lm_output), to the embedding width, as in ALBERT and ELECTRA."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
@@ -68,29 +76,30 @@ class MlmHead(nn.Module):
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
         c = self.config
-        h = at_positions(out["hidden"], batch["masked"])
+        h = gather_positions(out["hidden"], batch["masked"])
         h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
         h = layer_norm(c, self.dtype, "norm")(h)
-        return LMHeadOutput(h, _bias(self, c.vocab_size))
+        return LMHeadOutput(h, _vocab_bias(self, c.vocab_size))
 
 
 class Pooler(nn.Module):
-    """tanh of a dense layer on the first token; of each sequence, [b n d], in packed rows."""
+    """tanh of a dense layer on the first token [b d], in packed rows on that of each sequence
+    [b n d]."""
 
     config: Encoder
-    rate: float = 0.0  # of dropout before the dense layer: RoBERTa's classifier has it
+    rate: float = 0.0  # dropout before the dense layer, in RoBERTa's classifier
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b *n d"]:
         h = out["hidden"]
-        h = at_positions(h, batch["starts"]) if "starts" in batch else h[:, 0]
+        h = gather_positions(h, batch["starts"]) if "starts" in batch else h[:, 0]
         h = dropout(h, self.rate, dropout_key(self))
         return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(h))
 
 
 class PairHead(nn.Module):
-    """Two classes on the pooled vector: next sentence, or sentence order. No dropout."""
+    """Two logits from the pooled vector: next sentence, or sentence order. No dropout."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
@@ -102,34 +111,34 @@ class PairHead(nn.Module):
 
 
 class SboHead(nn.Module):
-    """A token of a masked span from the two tokens around it and its place in the span
-    (SpanBERT, pretraining/fairseq/models/pair_bert.py BertPairTargetPredictionHead).
+    """Predict a token of a masked span from the two tokens around the span and the token's offset
+    in it (SpanBERT, pretraining/fairseq/models/pair_bert.py BertPairTargetPredictionHead).
 
         tokens     the [ [MASK] [MASK] [MASK] ] sat     `left` the, `right` sat, `offset` 0 1 2
     """
 
     config: Encoder
-    rows: int = 15  # spans are predicted up to this many tokens
-    size: int = 200  # of a place's embedding
+    num_offsets: int = 15  # spans are predicted up to this many tokens
+    offset_size: int = 200  # width of an offset's embedding
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
         c, act = self.config, ACTIVATIONS[self.config.activation]
-        position = self.param("position", initializer(c), (self.rows, self.size))
-        offset = jnp.minimum(batch["offset"], self.rows - 1)
-        place = constrain(position, None, None)[offset].astype(self.dtype)
-        sides = (at_positions(out["hidden"], batch[side]) for side in ("left", "right"))
-        h = jnp.concatenate([*sides, place], axis=-1)
+        position = self.param("position", initializer(c), (self.num_offsets, self.offset_size))
+        offset = jnp.minimum(batch["offset"], self.num_offsets - 1)
+        embedded = constrain(position, None, None)[offset].astype(self.dtype)
+        sides = (gather_positions(out["hidden"], batch[side]) for side in ("left", "right"))
+        h = jnp.concatenate([*sides, embedded], axis=-1)
         h = act(dense(c, c.hidden_size, self.dtype, "first")(h))
         h = layer_norm(c, self.dtype, "first_norm")(h)
         h = act(dense(c, c.embedding_width, self.dtype, "second")(h))
         h = layer_norm(c, self.dtype, "second_norm")(h)
-        return LMHeadOutput(h, _bias(self, c.vocab_size))
+        return LMHeadOutput(h, _vocab_bias(self, c.vocab_size))
 
 
 class RtdHead(nn.Module):
-    """One logit per token, positive where it was replaced (electra/run_pretraining.py
+    """One logit per token, positive if it was replaced (electra/run_pretraining.py
     _get_discriminator_output); no layer norm, no dropout."""
 
     config: Encoder

@@ -1,13 +1,13 @@
-"""Heads of fine-tuning: modules `(out, batch) -> logits`, as in heads.py.
+"""Fine-tuning heads: modules `(out, batch) -> logits`, as in heads.py.
 
 Parameters, n being `Supervised.outputs`:
 
-    pooler   dense (d, d)                            where `head` is pooler; see heads.py
-    label    dense (d, n)  first (d, d)              `first` where `head` is gelu
+    pooler   dense (d, d)                            if `head` is pooler; see heads.py
+    label    dense (d, n)  first (d, d)              `first` if `head` is gelu
     tag      dense (d, n)
-    span     dense (d, 2)                            where `span` is linear
+    span     dense (d, 2)                            if `span` is linear
              start (d, 1)  end_first (2d, w)  end_norm (w)  end (w, 1)
-             answerable_first (2d, w)  answerable (w, 1)      joint; end_norm in ALBERT's alone
+             answerable_first (2d, w)  answerable (w, 1)      if joint; end_norm: ALBERT only
 
 Axes: b batch, l length, d hidden, n labels, k starts and m ends of a search, w width.
 """
@@ -25,55 +25,55 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder, Supervised
 from bert_jax.model.encoder import Head
-from bert_jax.model.heads import Pooler, at_positions
+from bert_jax.model.heads import Pooler, gather_positions
 from bert_jax.model.layers import ACTIVATIONS, dense, dropout, dropout_key, initializer, layer_norm
 from bert_jax.utils.types import Batch
 
-HIDDEN = -1e30  # the logit of a position that cannot be an answer; finite, so that 0 x it is 0
+MASKED_LOGIT = -1e30  # of a position that cannot be an answer; finite, so that 0 times it is 0
 
 
 def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
-    """The heads of an objective, in the order in which a network applies them. `search`: a
-    joint span head looks for its starts itself, in place of being told the gold one."""
-    rest = dict(rate=task.dropout, draw=task.init)
+    """The heads of an objective by name, in the order in which a network applies them. With
+    `search` a joint span head searches for the start instead of reading it from the batch."""
+    options = dict(rate=task.dropout, head_init=task.init)
     if task.task_type == "tagging":
-        return {"tag": partial(TagHead, size=task.num_outputs, **rest)}
+        return {"tag": partial(TagHead, size=task.num_outputs, **options)}
     if task.task_type == "qa" and task.span == "linear":
-        return {"span": partial(SpanHead, draw=task.init)}
+        return {"span": partial(SpanHead, head_init=task.init)}
     if task.task_type == "qa":
         albert = task.family == "albert"
-        beam = beam_of(task) if search else 0
-        return {"span": partial(JointSpanHead, albert=albert, beam=beam, **rest)}
-    label = partial(LabelHead, size=task.num_outputs, head=task.head, **rest)
+        beam = beam_size(task) if search else 0
+        return {"span": partial(JointSpanHead, albert=albert, beam=beam, **options)}
+    label = partial(LabelHead, size=task.num_outputs, head=task.head, **options)
     if task.head != "pooler":
         return {"label": label}
-    before = task.dropout if task.family == "roberta" else 0.0
-    return {"pooler": partial(Pooler, rate=before), "label": label}
+    pooler_rate = task.dropout if task.family == "roberta" else 0.0
+    return {"pooler": partial(Pooler, rate=pooler_rate), "label": label}
 
 
-def beam_of(task: Supervised) -> int:
-    """Starts that a joint span head follows up, and ends of each; 0 where there is none such."""
+def beam_size(task: Supervised) -> int:
+    """How many starts a joint span head searches, and ends per start; 0 for other heads."""
     if task.task_type != "qa" or task.span != "joint":
         return 0
     return 5 if task.family == "albert" else 20
 
 
-def _last(config: Encoder, draw: str) -> jax.nn.initializers.Initializer:
-    """Of a head's own layers. ELECTRA makes them without naming an initialiser, which in
-    TensorFlow 1 is Glorot's."""
-    return jax.nn.initializers.glorot_uniform() if draw == "glorot" else initializer(config)
+def _head_initializer(config: Encoder, init: str) -> jax.nn.initializers.Initializer:
+    """The initializer of a head's own layers. ELECTRA names none, which in TensorFlow 1 means
+    Glorot."""
+    return jax.nn.initializers.glorot_uniform() if init == "glorot" else initializer(config)
 
 
 class LabelHead(nn.Module):
-    """Logits of a text: dropout, dense, on the pooled vector (bert/run_classifier.py
-    create_model), on the first token (electra/finetune/classification), or after a dense layer
-    and a GELU on it (Hugging Face's ELECTRA)."""
+    """Logits of a text: dropout and a dense layer on the pooled vector (bert/run_classifier.py
+    create_model), on the first token (electra/finetune/classification), or on a dense layer and a
+    GELU of the first token (Hugging Face's ELECTRA)."""
 
     config: Encoder
     size: int = 2
     head: Literal["pooler", "first", "gelu"] = "pooler"
     rate: float = 0.0
-    draw: str = "same"
+    head_init: str = "same"
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -84,112 +84,116 @@ class LabelHead(nn.Module):
         if self.head == "gelu":
             h = ACTIVATIONS["gelu"](dense(c, c.hidden_size, self.dtype, "first")(h))
             h = dropout(h, self.rate, dropout_key(self))
-        h = dense(c, self.size, self.dtype, "dense", _last(c, self.draw), logits=True)(h)
+        h = dense(
+            c, self.size, self.dtype, "dense", _head_initializer(c, self.head_init), logits=True
+        )(h)
         return h.astype(jnp.float32)
 
 
 class TagHead(nn.Module):
-    """Logits of every token: dropout, dense."""
+    """Logits of every token: dropout and a dense layer."""
 
     config: Encoder
     size: int = 2
     rate: float = 0.0
-    draw: str = "same"
+    head_init: str = "same"
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l n"]:
         h = dropout(out["hidden"], self.rate, dropout_key(self))
-        init = _last(self.config, self.draw)
+        init = _head_initializer(self.config, self.head_init)
         layer = dense(self.config, self.size, self.dtype, "dense", init, logits=True)
         return layer(h).astype(jnp.float32)
 
 
 class SpanHead(nn.Module):
-    """Logits of an answer's first and last token over the real tokens, from one dense layer
-    without dropout (bert/run_squad.py create_model, which admits padding too)."""
+    """Logits of an answer's first and last token over the real tokens, from one dense layer without
+    dropout (bert/run_squad.py create_model, which also allows padding)."""
 
     config: Encoder
-    draw: str = "same"
+    head_init: str = "same"
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Float[Array, "b l"]]:
-        init = _last(self.config, self.draw)
+        init = _head_initializer(self.config, self.head_init)
         layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
         logits = layer(out["hidden"]).astype(jnp.float32)
-        real = _places(logits) < batch["size"][:, None]
-        start, end = (jnp.where(real, logits[..., i], HIDDEN) for i in range(2))
+        is_real = _positions(logits) < batch["size"][:, None]
+        start, end = (jnp.where(is_real, logits[..., i], MASKED_LOGIT) for i in range(2))
         return {"start": start, "end": end}
 
 
 class JointSpanHead(nn.Module):
-    """An end that is told the start, and whether there is an answer at all
+    """Logits of the start, of the end given the start, and of having no answer
     (albert/squad_utils.py create_v2_model; electra/finetune/qa/qa_tasks.py).
 
         start        dense on every token, over the tokens that may answer
-        end          dense on f(start's state, every token's state)
-        answerable   dense on f(first token, the starts' expectation); positive: no answer
+        end          dense on f(start token, every token)
+        answerable   dense on f(first token, expected start token); positive: no answer
 
-    ALBERT: f is tanh of a dense layer of the hidden width, for the end with a layer norm, for
-    `answerable` with dropout and no bias behind. ELECTRA: f is a GELU of width 512.
+    ALBERT: f is tanh of a dense layer of the hidden width; for `end` followed by a layer norm, for
+    `answerable` followed by dropout and a layer without bias. ELECTRA: f is a GELU of width 512.
 
-    Without `beam`, logits: `start` [b l], `end` [b l] given the start in the batch,
-    `answerable` [b]. With it, the `beam` best starts and as many ends of each, as
-    log-probabilities `start` [b k], `end` [b k m], at `start_at` and `end_at`.
+    Without `beam` it returns logits: `start` [b l], `end` [b l] given the start in the batch,
+    `answerable` [b]. With `beam` it returns the best starts and the best ends of each as
+    log-probabilities, `start` [b k], `end` [b k m], and their positions `start_at`, `end_at`.
     """
 
     config: Encoder
     albert: bool = False
     beam: int = 0
     rate: float = 0.0
-    draw: str = "same"
+    head_init: str = "same"
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Array]:
-        c, h, init = self.config, out["hidden"], _last(self.config, self.draw)
+        c, h, init = self.config, out["hidden"], _head_initializer(self.config, self.head_init)
         width = c.hidden_size if self.albert else 512
         act = jnp.tanh if self.albert else ACTIVATIONS["gelu"]
         allowed = self._allowed(h, batch)
 
         start = dense(c, 1, self.dtype, "start", init, logits=True)(h)[..., 0].astype(jnp.float32)
-        start = jnp.where(allowed, start, HIDDEN)
+        start = jnp.where(allowed, start, MASKED_LOGIT)
 
         weights = jax.nn.softmax(start).astype(h.dtype)
-        both = jnp.concatenate([h[:, 0], jnp.einsum("bl,bld->bd", weights, h)], axis=-1)
-        both = act(dense(c, width, self.dtype, "answerable_first", init)(both))
-        both = dropout(both, self.rate if self.albert else 0.0, dropout_key(self))
-        last = nn.Dense(1, not self.albert, dtype=self.dtype, kernel_init=init, name="answerable")
-        answerable = last(both)[..., 0].astype(jnp.float32)
+        pooled = jnp.concatenate([h[:, 0], jnp.einsum("bl,bld->bd", weights, h)], axis=-1)
+        pooled = act(dense(c, width, self.dtype, "answerable_first", init)(pooled))
+        pooled = dropout(pooled, self.rate if self.albert else 0.0, dropout_key(self))
+        layer = nn.Dense(1, not self.albert, dtype=self.dtype, kernel_init=init, name="answerable")
+        answerable = layer(pooled)[..., 0].astype(jnp.float32)
 
         beam = min(self.beam, c.max_length)
-        starts, at = best(start, beam) if beam else (start, batch["start"][:, None])
-        ends = act(Pairs(width, init, self.dtype, name="end_first")(at_positions(h, at), h))
+        starts, at = top_k_log_probs(start, beam) if beam else (start, batch["start"][:, None])
+        ends = act(
+            PairwiseDense(width, init, self.dtype, name="end_first")(gather_positions(h, at), h)
+        )
         if self.albert:
             ends = layer_norm(c, self.dtype, "end_norm")(ends)
         end = dense(c, 1, self.dtype, "end", init, logits=True)(ends)[..., 0].astype(jnp.float32)
-        end = jnp.where(allowed[:, None], end, HIDDEN)
+        end = jnp.where(allowed[:, None], end, MASKED_LOGIT)
 
         if not beam:
             return {"start": start, "end": end[:, 0], "answerable": answerable}
-        ends, end_at = best(end, beam)
-        found = {"start": starts, "start_at": at, "end": ends, "end_at": end_at}
-        return {**found, "answerable": answerable}
+        ends, end_at = top_k_log_probs(end, beam)
+        spans = {"start": starts, "start_at": at, "end": ends, "end_at": end_at}
+        return {**spans, "answerable": answerable}
 
     def _allowed(self, h: Float[Array, "b l d"], batch: Batch) -> Bool[Array, "b l"]:
-        """The document's tokens and [CLS], which stands for no answer; ELECTRA's also has the
-        [SEP] behind the document."""
-        at, size = _places(h), batch["size"][:, None] - self.albert
+        """Positions that may answer: the document's tokens and [CLS], which means no answer; in
+        ELECTRA also the [SEP] after the document."""
+        at, size = _positions(h), batch["size"][:, None] - self.albert
         return (at == 0) | ((at >= batch["context"][:, None]) & (at < size))
 
 
-class Pairs(nn.Module):
-    """A dense layer on every pair of two vectors, `[state, token] @ kernel + bias`, without
-    the pairs ever being written side by side."""
+class PairwiseDense(nn.Module):
+    """A dense layer on every pair of vectors, `[state, token] @ kernel + bias`, without
+    materializing the pairs."""
 
     features: int
-    draw: jax.nn.initializers.Initializer
+    kernel_init: jax.nn.initializers.Initializer
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -197,18 +201,18 @@ class Pairs(nn.Module):
         self, states: Float[Array, "b k d"], tokens: Float[Array, "b l d"]
     ) -> Float[Array, "b k l w"]:
         d = tokens.shape[-1]
-        kernel = self.param("kernel", self.draw, (2 * d, self.features)).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, (2 * d, self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return (states @ kernel[:d])[:, :, None] + (tokens @ kernel[d:] + bias)[:, None]
 
 
-def best(
+def top_k_log_probs(
     logits: Float[Array, "*s l"], beam: int
 ) -> tuple[Float[Array, "*s k"], Int[Array, "*s k"]]:
-    """The likeliest places as log-probabilities, and where they are; at most all of them."""
-    chosen, at = jax.lax.top_k(jax.nn.log_softmax(logits), min(beam, logits.shape[-1]))
-    return chosen, at
+    """The `beam` largest log-probabilities and their positions, or all if there are fewer."""
+    log_probs, at = jax.lax.top_k(jax.nn.log_softmax(logits), min(beam, logits.shape[-1]))
+    return log_probs, at
 
 
-def _places(h: Float[Array, "b l d"]) -> Int[Array, "1 l"]:
+def _positions(h: Float[Array, "b l d"]) -> Int[Array, "1 l"]:
     return jnp.arange(h.shape[1], dtype=jnp.int32)[None]

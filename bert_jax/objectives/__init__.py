@@ -1,13 +1,13 @@
-"""What is learned: a network, its corruption, and losses, as pure functions of parameters.
+"""Training objectives: a network, its masking and its losses, as pure functions of parameters.
 
     init(key)                  -> params
     corrupt(batch, key)        -> batch with targets and weights
-    terms(params, batch, key)  -> {name: Mean}, of which `weights` says what is minimised
-    counts(batch)              -> {name: number of places that term averages over}
+    terms(params, batch, key)  -> {name: Mean}; the loss is their sum weighted by `weights`
+    counts(batch)              -> {name: number of positions over which that term averages}
 
-`counts` needs no parameters and stands apart because a micro-batch must divide by the count
-of the whole batch: then gradients of micro-batches add up exactly, however unequal their
-masks. Dropout is on exactly when `terms` is given a key.
+`counts` needs no parameters and is separate because a micro-batch must divide by the count of the
+whole batch: the gradients of micro-batches then add up exactly, however unequal their masks
+(gradient accumulation). Dropout is active if and only if `terms` is given a key.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
 from bert_jax.model.task_heads import task_heads
-from bert_jax.objectives.base import NoObjective, Objective, Terms, total
+from bert_jax.objectives.base import NoObjective, Objective, Terms, total_loss
 from bert_jax.objectives.masked_lm import MaskedObjective
-from bert_jax.objectives.replaced_token_detection import DISCRIMINATOR, ReplacedTokensObjective
+from bert_jax.objectives.replaced_token_detection import (
+    DISCRIMINATOR_HEADS,
+    ReplacedTokensObjective,
+)
 from bert_jax.objectives.supervised import SupervisedObjective
 
 __all__ = [
@@ -35,35 +38,37 @@ __all__ = [
     "SupervisedObjective",
     "Terms",
     "build",
-    "total",
+    "total_loss",
 ]
 
 
 def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective:
-    """The functions behind `config.objective`. Without a vocabulary they cannot corrupt, which
-    loading and counting parameters do not need."""
+    """The objective of a config. Without a vocabulary it cannot mask tokens, which loading and
+    counting parameters do not need."""
     encoder, objective = config.encoder, config.objective
-    how: dict[str, Any] = dict(
+    options: dict[str, Any] = dict(
         dtype=jnp.dtype(config.run.dtype), attention=config.run.attention, remat=config.run.remat
     )
-    pieces = config.run.loss_chunks
+    chunks = config.run.loss_chunks
     if isinstance(objective, ReplacedTokens):
-        generator = Network(objective.generator(encoder), {"mlm": MlmHead}, **how)
-        learned = {h: HEADS[h] for h in DISCRIMINATOR[objective.target]}
-        discriminator = Network(encoder, learned, **how)
-        return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, pieces)
+        generator = Network(objective.generator(encoder), {"mlm": MlmHead}, **options)
+        heads = {h: HEADS[h] for h in DISCRIMINATOR_HEADS[objective.target]}
+        discriminator = Network(encoder, heads, **options)
+        return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, chunks)
     if isinstance(objective, Imported):
-        return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, **how))
+        return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, **options))
     if isinstance(objective, Supervised):
         return SupervisedObjective(
             objective,
-            Network(encoder, task_heads(objective), **how),
-            Network(encoder, task_heads(objective, search=True), **how),
+            Network(encoder, task_heads(objective), **options),
+            Network(encoder, task_heads(objective, search=True), **options),
         )
     assert isinstance(objective, Masked)
-    heads: dict[str, Any] = {"mlm": MlmHead}
+    mlm_heads: dict[str, Any] = {"mlm": MlmHead}
     if objective.sentence_pair:
-        heads |= {"pooler": Pooler, "pair": PairHead}
+        mlm_heads |= {"pooler": Pooler, "pair": PairHead}
     if objective.sbo_weight:
-        heads["sbo"] = partial(SboHead, rows=objective.sbo_positions, size=objective.sbo_size)
-    return MaskedObjective(objective, Network(encoder, heads, **how), vocabulary, pieces)
+        mlm_heads["sbo"] = partial(
+            SboHead, num_offsets=objective.sbo_positions, offset_size=objective.sbo_size
+        )
+    return MaskedObjective(objective, Network(encoder, mlm_heads, **options), vocabulary, chunks)

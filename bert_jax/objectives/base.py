@@ -1,4 +1,4 @@
-"""What every objective is, and what several of them need."""
+"""The interface of objectives, and helpers that several of them use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives import packing
-from bert_jax.objectives.losses import Mean, cross_entropy, in_chunks, project, weighted_mean
-from bert_jax.objectives.masking import mask_tokens, max_packed_predictions
+from bert_jax.objectives.losses import Mean, cross_entropy, in_chunks, weighted_mean
+from bert_jax.objectives.masking import mask_tokens
+from bert_jax.objectives.masking_budget import max_packed_predictions
 from bert_jax.utils.types import Batch, Params
 
 Terms = dict[str, Any]
 
 
 class Objective(Protocol):
+    """See the docstring of the package."""
+
     @property
     def weights(self) -> dict[str, float]: ...
     def init(self, key: jax.Array) -> Params: ...
@@ -29,32 +32,32 @@ class Objective(Protocol):
     def counts(self, batch: Batch) -> dict[str, jax.Array]: ...
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms: ...
     def encoder(self, params: Params) -> tuple[Network, Params]:
-        """The network that features come from, and its parameters."""
+        """The network that computes features, and its parameters."""
         ...
 
-    def filler(self, params: Params) -> tuple[Network, Params]:
-        """The network that fills masks, and its parameters."""
+    def mask_filler(self, params: Params) -> tuple[Network, Params]:
+        """The network that predicts masked tokens, and its parameters."""
         ...
 
 
-def total(weights: dict[str, float], terms: Terms, counts: dict[str, jax.Array]) -> jax.Array:
-    """The loss: the weighted sum of its terms, each divided by the count given for it."""
-    parts = [w * terms[n].total / jnp.maximum(counts[n], 1.0) for n, w in weights.items()]
-    return jnp.sum(jnp.stack(parts))
+def total_loss(weights: dict[str, float], terms: Terms, counts: dict[str, jax.Array]) -> jax.Array:
+    """The loss: the weighted sum of its terms, each divided by its count."""
+    means = [w * terms[n].total / jnp.maximum(counts[n], 1.0) for n, w in weights.items()]
+    return jnp.sum(jnp.stack(means))
 
 
 @dataclass(frozen=True)
 class NoObjective:
-    """A network that was read from elsewhere: it can be used, not trained further as it is."""
+    """An imported network: it can be used, but not trained without an objective."""
 
     network: Network
     weights: dict[str, float] = field(default_factory=dict)
 
     def init(self, key: jax.Array) -> Params:
-        return dict(self.network.init(key, example())["params"])
+        return dict(self.network.init(key, dummy_batch())["params"])
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        raise ValueError("an imported network has no objective: name one with a config")
+        raise ValueError("an imported model has no objective: choose one with a config file")
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         return {}
@@ -65,17 +68,17 @@ class NoObjective:
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
 
-    filler = encoder
+    mask_filler = encoder
 
 
 def apply_network(network: Network, params: Params, batch: Batch, key: jax.Array | None) -> Any:
     return network.apply({"params": params}, batch, rngs={} if key is None else {"dropout": key})
 
 
-def baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> Terms:
-    """What the training text's unigram distribution alone would score on the same masked
-    tokens: a model that has learned anything of context lies below. A piece that the text
-    never shows counts as the rarest that it does."""
+def unigram_baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> Terms:
+    """The loss of the training text's unigram distribution on the same masked tokens; a model that
+    uses context scores lower. Tokens that do not occur in the text count as the rarest one. Empty
+    without token counts."""
     frequency = None if vocabulary is None else vocabulary.frequency(masking.mask_special_tokens)
     if frequency is None:
         return {}
@@ -84,46 +87,52 @@ def baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> T
 
 
 def vocabulary_loss(
-    head: LMHeadOutput, table: jax.Array, pieces: int, targets: jax.Array, weights: jax.Array
+    head: LMHeadOutput, table: jax.Array, chunks: int, targets: jax.Array, weights: jax.Array
 ) -> tuple[Mean, Mean]:
-    """Cross-entropy and accuracy of a head's predictions, in pieces of the batch."""
+    """Cross-entropy and accuracy of a head's predictions, computed in chunks of the batch."""
 
-    def some(features: jax.Array, *of: jax.Array) -> tuple[tuple[Mean, Mean], None]:
-        return cross_entropy(project(features, head.bias, table), *of), None
+    def chunk_loss(
+        features: jax.Array, targets: jax.Array, weights: jax.Array
+    ) -> tuple[tuple[Mean, Mean], None]:
+        logits = head._replace(features=features).logits(table)
+        return cross_entropy(logits, targets, weights), None
 
-    return in_chunks(some, pieces, head.features, targets, weights)[0]
+    return in_chunks(chunk_loss, chunks, head.features, targets, weights)[0]
 
 
-def labelled(batch: Batch) -> jax.Array:
+def has_label(batch: Batch) -> jax.Array:
+    """1 for every sentence pair with a label."""
     return (batch["pair"] >= 0).astype(jnp.float32)
 
 
-def real_tokens(batch: Batch) -> jax.Array:
+def token_weights(batch: Batch) -> jax.Array:
+    """1 for every real token, 0 for padding, [b l]."""
     if "segments" in batch:
         return (batch["segments"] > 0).astype(jnp.float32)
     at = jnp.arange(batch["tokens"].shape[-1])
     return (at < batch["size"][:, None]).astype(jnp.float32)
 
 
-def corrupted(
+def corrupt_batch(
     batch: Batch, masking: Masking, vocabulary: Vocabulary | None, key: jax.Array
 ) -> Batch:
-    """A batch with tokens hidden (corruption/); in packed rows as if each sequence were alone."""
+    """The batch with masked tokens (masking.py); in packed rows each sequence is masked as if it
+    were alone."""
     if not packing.is_packed(batch):
-        return mask_tokens(batch, masking, required(vocabulary), key)
-    rows = mask_tokens(packing.unpack(batch), masking, required(vocabulary), key)
+        return mask_tokens(batch, masking, require_vocabulary(vocabulary), key)
+    sequences = mask_tokens(packing.unpack(batch), masking, require_vocabulary(vocabulary), key)
     slots = max_packed_predictions(masking, batch["tokens"].shape[-1], batch["size"].shape[-1])
-    return packing.pack(batch, rows, slots)
+    return packing.pack(batch, sequences, slots)
 
 
-def required(vocabulary: Vocabulary | None) -> Vocabulary:
-    assert vocabulary is not None, "built without a vocabulary, so it cannot corrupt"
+def require_vocabulary(vocabulary: Vocabulary | None) -> Vocabulary:
+    assert vocabulary is not None, "masking needs a vocabulary, and this objective has none"
     return vocabulary
 
 
-def example() -> Batch:
-    """The smallest batch that reaches every parameter; no shape depends on its sizes."""
+def dummy_batch() -> Batch:
+    """The smallest batch that initializes every parameter; no parameter's shape depends on it."""
     one = jnp.ones(1, jnp.int32)
     slots = {k: jnp.zeros((1, 1), jnp.int32) for k in ("masked", "left", "right", "offset")}
-    row = dict.fromkeys(("size", "first", "start", "context"), one)
-    return {"tokens": jnp.zeros((1, 2), jnp.int32), **row, **slots}
+    sizes = dict.fromkeys(("size", "first", "start", "context"), one)
+    return {"tokens": jnp.zeros((1, 2), jnp.int32), **sizes, **slots}

@@ -1,4 +1,4 @@
-"""The masked language model, with a sentence pair and a span boundary term where asked for."""
+"""Masked language modeling, with optional sentence-pair and span-boundary terms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bert_jax.model import Network
 from bert_jax.objectives.base import (
     Terms,
     apply_network,
-    baseline,
-    corrupted,
-    example,
-    labelled,
+    corrupt_batch,
+    dummy_batch,
+    has_label,
+    unigram_baseline,
     vocabulary_loss,
 )
 from bert_jax.objectives.losses import cross_entropy, weighted_mean
@@ -26,7 +26,7 @@ from bert_jax.utils.types import Batch, Params
 
 @dataclass(frozen=True)
 class MaskedObjective:
-    """Masked language model with the pair and span boundary terms that its config asks for.
+    """Masked language modeling with the sentence-pair and span-boundary terms of its config.
 
     Parameters: those of one `Network`.
     """
@@ -34,13 +34,13 @@ class MaskedObjective:
     config: Masked
     network: Network
     vocabulary: Vocabulary | None = None
-    pieces: int = 1  # of a batch, for its logits over the vocabulary
+    loss_chunks: int = 1  # chunks of a batch in which vocabulary logits are computed
 
     def init(self, key: jax.Array) -> Params:
-        return dict(self.network.init(key, example())["params"])
+        return dict(self.network.init(key, dummy_batch())["params"])
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        return corrupted(batch, self.config.masking, self.vocabulary, key)
+        return corrupt_batch(batch, self.config.masking, self.vocabulary, key)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -54,7 +54,7 @@ class MaskedObjective:
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         counts = {
             "mlm_loss": batch["weights"].sum(),
-            "pair_loss": labelled(batch).sum(),
+            "pair_loss": has_label(batch).sum(),
             "sbo_loss": self._sbo_weights(batch).sum(),
         }
         return {name: counts[name] for name in self.weights}
@@ -63,28 +63,28 @@ class MaskedObjective:
         out = apply_network(self.network, params, batch, key)
         table = params["embeddings"]["word"]
         terms: Terms = {}
-        predict = partial(vocabulary_loss, table=table, pieces=self.pieces)
+        predict = partial(vocabulary_loss, table=table, chunks=self.loss_chunks)
         terms["mlm_loss"], terms["mlm_accuracy"] = predict(
             out["mlm"], targets=batch["targets"], weights=batch["weights"]
         )
         if self.config.sentence_pair:
-            labels, real = jnp.maximum(batch["pair"], 0), labelled(batch)
-            terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, real)
-            if key is None:  # what always answering with one class would score
-                terms["pair_share"] = weighted_mean(labels.astype(jnp.float32), real)
+            labels, weights = jnp.maximum(batch["pair"], 0), has_label(batch)
+            terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, weights)
+            if key is None:  # the accuracy of always predicting class 1
+                terms["pair_share"] = weighted_mean(labels.astype(jnp.float32), weights)
         if self.config.sbo_weight:
             terms["sbo_loss"], _ = predict(
                 out["sbo"], targets=batch["targets"], weights=self._sbo_weights(batch)
             )
         if key is None:
-            terms |= baseline(self.vocabulary, self.config.masking, batch)
+            terms |= unigram_baseline(self.vocabulary, self.config.masking, batch)
         return terms
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
 
-    filler = encoder
+    mask_filler = encoder
 
     def _sbo_weights(self, batch: Batch) -> jax.Array:
-        """Tokens past the last row of the position table are not predicted."""
+        """Tokens beyond the last row of the offset table are not predicted."""
         return jnp.where(batch["offset"] < self.config.sbo_positions, batch["sbo_weights"], 0.0)

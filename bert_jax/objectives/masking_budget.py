@@ -1,5 +1,5 @@
-"""How many tokens a row has hidden: by its length, the law of rounding and, where the rate
-changes with the step, the rate that is its turn."""
+"""How many tokens of a row are masked: a function of its length, the rounding and the masking rate,
+which may change with the step."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from bert_jax.utils.types import Batch
 
 
 def max_predictions(masking: Masking, length: int) -> int:
-    """Slots for predictions in a row of `length` tokens: the largest budget possible."""
+    """The number of prediction slots of a row of `length` tokens: its largest possible budget."""
     if masking.budget == "floor":
-        most = int(masking.max_rate * length) + 1
+        budget = int(masking.max_rate * length) + 1
     else:
-        most = int(num_to_mask(masking, masking.max_rate, length, None)[-1])
-    return most if masking.max_predictions is None else min(most, masking.max_predictions)
+        budget = int(num_to_mask(masking, masking.max_rate, length, None)[-1])
+    return budget if masking.max_predictions is None else min(budget, masking.max_predictions)
 
 
 def max_packed_predictions(masking: Masking, length: int, sequences: int) -> int:
-    """The same for a row of up to so many sequences, each with a budget of its own: the most that
-    any sizes which fit into `length` can have together."""
-    most = max_predictions(masking, length)
+    """The same for a packed row of up to `sequences` sequences with a budget each: the largest sum
+    over all sizes that fit into `length`."""
+    limit = max_predictions(masking, length)
     if masking.budget == "floor":
-        each = np.array([int(masking.max_rate * n + 1e-6) + 1 for n in range(length + 1)])
+        budgets = np.array([int(masking.max_rate * n + 1e-6) + 1 for n in range(length + 1)])
     else:
-        each = num_to_mask(masking, masking.max_rate, length, None)
-    each = np.minimum(np.minimum(each, most), np.arange(length + 1))
-    best = each  # of one sequence of up to so many tokens; then of two, three, ...
+        budgets = num_to_mask(masking, masking.max_rate, length, None)
+    budgets = np.minimum(np.minimum(budgets, limit), np.arange(length + 1))
+    best = budgets  # of one sequence of 0, 1, ... tokens; then of two sequences, three, ...
     for _ in range(1, sequences):
-        best = np.array([(best[: n + 1] + each[n::-1]).max() for n in range(length + 1)])
+        best = np.array([(best[: n + 1] + budgets[n::-1]).max() for n in range(length + 1)])
     return int(best[-1])
 
 
 def with_scheduled_rate(batch: Batch, masking: Masking, share: Any) -> Batch:
-    """The batch with its rows' `rate` [b] once a `share` of the schedule is done, where masking
-    has a last rate beside its first (Ankner et al. 2024 go from .3 to .15 in a line); packed rows
-    too. A batch without it is corrupted at the first."""
+    """The batch with the masking `rate` [b] of its rows after a `share` of the schedule, if masking
+    has a final rate: linear from the first to the final one (Ankner et al. 2024 use .3 to .15).
+    A batch without `rate` is masked at the first rate."""
     if masking.final_rate is None:
         return batch
     rate = masking.rate + (masking.final_rate - masking.rate) * jnp.minimum(share, 1.0)
@@ -49,19 +49,19 @@ def with_scheduled_rate(batch: Batch, masking: Masking, share: Any) -> Batch:
 
 
 def num_to_mask(masking: Masking, rate: Any, length: int, u: Any) -> Any:
-    """Tokens to hide of 0, 1, ..., `length` tokens. BERT rounds half to even and takes at
-    least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean.
-    The two fixed ones are tables made in double precision, as the originals round; at a `rate`
-    that is an array, which none of them has, single precision has to do."""
+    """How many of 0, 1, ..., `length` tokens to mask, [length + 1]. BERT rounds half to even and
+    masks at least one, SpanBERT rounds up, fairseq rounds at random (`u`) with the right mean. A
+    fixed `rate` gives tables in double precision, as in the originals; a traced one, which they do
+    not have, is computed in single precision."""
     if isinstance(rate, jax.Array):
-        exact = rate * jnp.arange(length + 1)
+        scaled = rate * jnp.arange(length + 1)
         if masking.budget == "floor":
-            return jnp.floor(exact + u).astype(jnp.int32)
-        rounded = jnp.ceil(exact - 1e-4) if masking.budget == "ceil" else jnp.round(exact)
+            return jnp.floor(scaled + u).astype(jnp.int32)
+        rounded = jnp.ceil(scaled - 1e-4) if masking.budget == "ceil" else jnp.round(scaled)
         return jnp.maximum(rounded, masking.budget == "round").astype(jnp.int32)
-    shares = [rate * n for n in range(length + 1)]
+    exact = [rate * n for n in range(length + 1)]
     if masking.budget == "floor":
-        return jnp.floor(jnp.asarray(shares, jnp.float32) + u).astype(jnp.int32)
+        return jnp.floor(jnp.asarray(exact, jnp.float32) + u).astype(jnp.int32)
     if masking.budget == "ceil":
-        return np.array([math.ceil(s) for s in shares])
-    return np.array([max(1, round(s)) for s in shares])
+        return np.array([math.ceil(s) for s in exact])
+    return np.array([max(1, round(s)) for s in exact])

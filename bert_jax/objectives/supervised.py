@@ -1,10 +1,10 @@
-"""Fine-tuning: one head over an encoder, from labelled rows.
+"""Fine-tuning: one head over an encoder, trained on labeled rows.
 
-    classification   label [b], -1: unknown      tagging   tags [b l], -1: not asked
+    classification   label [b], -1: unknown      tagging   tags [b l], -1: ignored
     regression       label [b] float             choice    label [b]; tokens [b c l], size [b c]
     qa               start, end, impossible, context [b]
 
-A row of size 0 fills its batch up and counts nowhere; so does an option.
+A row of size 0 pads its batch and counts nowhere; so does an option of size 0.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import jax.numpy as jnp
 
 from bert_jax.config import Supervised
 from bert_jax.model import Network
-from bert_jax.objectives.base import Terms, apply_network, example
+from bert_jax.objectives.base import Terms, apply_network, dummy_batch
 from bert_jax.objectives.losses import Mean, cross_entropy, sigmoid_cross_entropy, squared_error
 from bert_jax.utils.types import Batch, Params
 
 
 @dataclass(frozen=True)
 class SupervisedObjective:
-    """One head, its loss averaged over rows, or over words for tagging. `task_loss` is
+    """One head. Its loss is averaged over rows, for tagging over words. `task_loss` is
 
     classification, choice, tagging   softmax cross-entropy
-    regression                        (answer - label / scale)^2
+    regression                        (output - label / scale)^2
     qa, linear                        half the sum of both ends' cross-entropies, over real tokens
     qa, joint                         the same, plus half of `answerable`'s binary cross-entropy
     """
 
     config: Supervised
     network: Network
-    searching: Network  # the same parameters; spans are looked for, as labels are not there
+    search_network: Network  # the same parameters; searches for spans, as there are no labels
 
     def init(self, key: jax.Array) -> Params:
-        return dict(self.network.init(key, example())["params"])
+        return dict(self.network.init(key, dummy_batch())["params"])
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
         return batch
@@ -47,29 +47,29 @@ class SupervisedObjective:
         return {"task_loss": 1.0}
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        return {"task_loss": self._counted(batch).sum()}
+        return {"task_loss": self._label_weights(batch).sum()}
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
-        kind, counted = self.config.task_type, self._counted(batch)
+        kind, weights = self.config.task_type, self._label_weights(batch)
         out = self._apply(self.network, params, batch, key)
         if kind == "qa":
-            return {"task_loss": self._span_loss(out["span"], batch, counted)}
+            return {"task_loss": self._span_loss(out["span"], batch, weights)}
         if kind == "regression":
             label = batch["label"] / self.config.scale
-            return {"task_loss": squared_error(out["label"][:, 0], label, counted)}
+            return {"task_loss": squared_error(out["label"][:, 0], label, weights)}
         logits = out["tag" if kind == "tagging" else "label"]
         targets = jnp.maximum(batch["tags" if kind == "tagging" else "label"], 0)
-        loss, accuracy = cross_entropy(logits, targets, counted)
+        loss, accuracy = cross_entropy(logits, targets, weights)
         return {"task_loss": loss, "task_accuracy": accuracy}
 
     def outputs(self, params: Params, batch: Batch) -> Any:
-        """What rows say, labels unseen and dropout off; float32, rows and lengths padded.
+        """The model's outputs without labels or dropout; float32, with padded rows and lengths.
 
-        classification  [b n] logits       regression  [b] in the labels' unit
-        choice          [b c] logits, -inf where there is no option
+        classification  [b n] logits       regression  [b] in the unit of labels
+        choice          [b c] logits, -inf for missing options
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
-        out = self._apply(self.searching, params, batch, None)
+        out = self._apply(self.search_network, params, batch, None)
         if self.config.task_type == "regression":
             return out["label"][:, 0] * self.config.scale
         return out[{"qa": "span", "tagging": "tag"}.get(self.config.task_type, "label")]
@@ -77,7 +77,7 @@ class SupervisedObjective:
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
 
-    filler = encoder
+    mask_filler = encoder
 
     def _apply(self, network: Network, params: Params, batch: Batch, key: Any) -> Any:
         if self.config.task_type != "choice":
@@ -85,28 +85,28 @@ class SupervisedObjective:
         rows = {k: batch[k] for k in ("tokens", "size", "first")}
         flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()}
         out = apply_network(network, params, flat, key)
-        there = batch["size"] > 0
-        there |= ~there.any(axis=1, keepdims=True)  # in a row that only fills up any number does
-        scores = out["label"].reshape(there.shape)
-        return {**out, "label": jnp.where(there, scores, -jnp.inf)}
+        is_option = batch["size"] > 0
+        is_option |= ~is_option.any(axis=1, keepdims=True)  # keeps the softmax of padding finite
+        scores = out["label"].reshape(is_option.shape)
+        return {**out, "label": jnp.where(is_option, scores, -jnp.inf)}
 
-    def _counted(self, batch: Batch) -> jax.Array:
-        """1 for every label that the loss is made of, [b] or, tagging, [b l]."""
+    def _label_weights(self, batch: Batch) -> jax.Array:
+        """1 for every label in the loss, [b] or for tagging [b l]."""
         kind, size = self.config.task_type, batch["size"]
-        real = (size if size.ndim == 1 else size.max(axis=1)) > 0
+        counts = (size if size.ndim == 1 else size.max(axis=1)) > 0
         if kind == "tagging":
-            real = real[:, None] & (batch["tags"] >= 0)
+            counts = counts[:, None] & (batch["tags"] >= 0)
         elif kind in ("classification", "choice"):
-            real &= batch["label"] >= 0
-        return real.astype(jnp.float32)
+            counts &= batch["label"] >= 0
+        return counts.astype(jnp.float32)
 
-    def _span_loss(self, out: Any, batch: Batch, counted: jax.Array) -> Mean:
-        ends = [cross_entropy(out[end], batch[end], counted)[0] for end in ("start", "end")]
+    def _span_loss(self, out: Any, batch: Batch, weights: jax.Array) -> Mean:
+        ends = [cross_entropy(out[end], batch[end], weights)[0] for end in ("start", "end")]
         loss = (ends[0].total + ends[1].total) / 2
         if self.config.span == "joint":
-            none = batch["impossible"]
-            if self.config.family == "albert":  # of a window; ELECTRA asks it of the question
-                none = none | (batch["start"] == 0)
-            none = none.astype(jnp.float32)
-            loss += sigmoid_cross_entropy(out["answerable"], none, counted).total / 2
-        return Mean(loss, counted.sum())
+            impossible = batch["impossible"]
+            if self.config.family == "albert":  # of the window; in ELECTRA of the question
+                impossible = impossible | (batch["start"] == 0)
+            impossible = impossible.astype(jnp.float32)
+            loss += sigmoid_cross_entropy(out["answerable"], impossible, weights).total / 2
+        return Mean(loss, weights.sum())

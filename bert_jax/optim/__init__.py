@@ -1,13 +1,12 @@
-"""Schedules and optimisers, as the original code bases ran them.
+"""Optimizers and learning rate schedules, as in the original code bases.
 
-Every optimiser is the same chain; only the parts in brackets come and go:
+Every optimizer is the same chain; the steps in brackets are optional:
 
     gradient -> [clip] -> direction(m, v) -> [+ decay * p] -> [* trust ratio] -> [* layer rate]
              -> * -learning rate
 
-Whatever a step treats by leaf (decay, trust ratios, layer rates, who is Muon's) is decided by the
-leaf's *name*, never by its rank: the biases of stacked layers are two-dimensional, and one stacked
-leaf holds many layers, each a tensor of its own to LAMB and to Muon.
+What differs between parameters (decay, trust ratios, layer rates, Muon or AdamW) is decided by
+their *names*, not by their ranks; see param_groups.py.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from jaxtyping import Scalar
 
 from bert_jax.config import Optim
 from bert_jax.optim.param_groups import (
-    Multiplier,
-    is_hidden,
+    LrMultiplier,
+    is_hidden_kernel,
     is_weight,
-    layerwise,
-    leading_axes,
-    weights,
+    layerwise_lr_decay,
+    num_layer_axes,
+    weight_mask,
 )
 from bert_jax.optim.schedules import schedule
 from bert_jax.optim.transforms import (
     Moments,
-    moments,
+    num_moments,
     scale_by_moments,
     scale_by_muon,
     scale_by_trust_ratio,
@@ -37,13 +36,13 @@ from bert_jax.optim.transforms import (
 from bert_jax.utils.pytree import map_with_names
 
 __all__ = [
+    "LrMultiplier",
     "Moments",
-    "Multiplier",
-    "is_hidden",
+    "is_hidden_kernel",
     "is_weight",
-    "layerwise",
-    "leading_axes",
-    "moments",
+    "layerwise_lr_decay",
+    "num_layer_axes",
+    "num_moments",
     "optimizer",
     "scale_by_moments",
     "scale_by_muon",
@@ -54,29 +53,29 @@ __all__ = [
 
 
 def optimizer(
-    config: Optim, steps: int, multipliers: Multiplier | None = None
+    config: Optim, steps: int, multipliers: LrMultiplier | None = None
 ) -> optax.GradientTransformation:
-    """The optimiser that a config names, with its schedule, clipping and decay.
+    """The optimizer of a config, with its schedule, clipping and weight decay.
 
     bert_adam     AdamWeightDecay of bert/optimization.py, as in ALBERT and ELECTRA
     lamb          albert/lamb_optimizer.py: the same direction and decay, then trust ratios
-    fairseq_adam  fairseq/optim/adam.py; it shrinks the parameters before the step, which is the
-                  same sum here since the direction does not read them
-    adamw         textbook; optax's own rounds its first update by 7e-6, ours by 1e-7
-    muon          for the matrices of the layers, with adamw for the rest: one rate and one decay
-                  serve both (directions.scale_by_muon)
+    fairseq_adam  fairseq/optim/adam.py; it decays the parameters before the step, which gives the
+                  same sum, since the direction does not depend on them
+    adamw         as published
+    muon          for the matrices of the layers, adamw for the rest, with the same learning rate
+                  and weight decay (`scale_by_muon`)
 
-    Decay is decoupled and multiplied by the learning rate. Clipping is of the global norm (PyTorch
-    and fairseq add 1e-6 to it; Google's clips on each core, which one global batch cannot).
-    `multipliers` scales the finished update, decay included; a factor of 0 freezes a leaf.
-    The state is a tuple of NamedTuples. The schedule counts updates for itself, equal to
-    `updates_done`.
+    Weight decay is decoupled and multiplied by the learning rate. Gradients are clipped by their
+    global norm (PyTorch and fairseq add 1e-6 to it; Google's code clips on each core, which a
+    global batch cannot). `multipliers` scales the final update, decay included; a factor of 0
+    freezes a leaf. The state is a tuple of NamedTuples. The schedule has a counter of its own,
+    equal to `updates_done`.
     """
     chain = [scale_by_muon(config) if config.name == "muon" else scale_by_moments(config)]
     if config.clip_norm is not None:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
-        mask = weights if config.decay == "weights" else None
+        mask = weight_mask if config.decay == "weights" else None
         chain.append(optax.add_decayed_weights(config.weight_decay, mask))
     if config.name == "lamb":
         chain.append(scale_by_trust_ratio())
@@ -85,12 +84,12 @@ def optimizer(
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule(config, steps)))
 
 
-def _scale_by_name(factor: Multiplier) -> optax.GradientTransformation:
+def _scale_by_name(factor: LrMultiplier) -> optax.GradientTransformation:
     return optax.stateless(
         lambda u, _: map_with_names(lambda name, x: x * factor(name, x.shape), u)
     )
 
 
 def updates_done(state: Any) -> Scalar:
-    """Completed updates of an `optimizer` state: what its schedule reads for the next one."""
-    return next(part.t for part in state if isinstance(part, Moments))
+    """The completed updates of an `optimizer` state, which its schedule takes as t."""
+    return next(s.t for s in state if isinstance(s, Moments))

@@ -1,4 +1,10 @@
-"""Gradient -> direction: Adam as each code base has it, LAMB's trust ratio, Muon."""
+"""Gradient -> direction: the Adam of each code base, LAMB's trust ratio, Muon.
+
+optax's own do not fit. `optax.scale_by_adam` loses digits of 1 - b2^t (first update off by up to
+7e-6, here 1e-7) and always corrects bias, `optax.scale_by_trust_ratio` takes a stacked leaf as one
+tensor, and `optax.contrib.scale_by_muon` corrects the bias of momentum and gradient separately,
+which changes the direction of early steps; its orthogonalization is not public.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from jaxtyping import Array, Float, Scalar
 
 from bert_jax.config import Optim
 from bert_jax.distributed.constraints import BATCH_AXES, constrain
-from bert_jax.optim.param_groups import is_hidden, is_weight, leading_axes
+from bert_jax.optim.param_groups import is_hidden_kernel, is_weight, num_layer_axes
 from bert_jax.utils.pytree import Tree, map_with_names
 
 
@@ -22,44 +28,45 @@ class Moments(NamedTuple):
 
     t: Scalar  # int32: completed updates
     m: Tree
-    v: Tree  # Muon's matrices have none
+    v: Tree  # empty for Muon's matrices
 
 
-def moments(config: Optim, name: str) -> int:
-    """How many numbers are kept of each of a leaf's own."""
-    return 1 if config.name == "muon" and is_hidden(name) else 2
+def num_moments(config: Optim, name: str) -> int:
+    """How many moments per parameter the optimizer stores for a leaf."""
+    return 1 if config.name == "muon" and is_hidden_kernel(name) else 2
 
 
 def _debias(beta: float, t: Scalar) -> Array | float:
-    """1 - beta^t. Written this way since 1 - .999^t loses half of float32's digits at small t."""
+    """1 - beta^t by expm1, since 1 - .999^t loses half of float32's digits at small t."""
     return -jnp.expm1(t * math.log(beta)) if beta else 1.0
 
 
-def _google(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
+def _bert_adam(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
     """No bias correction: early steps are up to (1 - b1) / sqrt(1 - b2) = 3.2 times longer."""
     return m / (jnp.sqrt(v) + c.eps)
 
 
-def _fairseq(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
-    """Bias corrected, but eps stands beside the square root that is not."""
+def _fairseq_adam(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
+    """Bias-corrected, but eps is added to the uncorrected square root."""
     return jnp.sqrt(_debias(c.b2, t)) / _debias(c.b1, t) * m / (jnp.sqrt(v) + c.eps)
 
 
-def _textbook(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
-    """Bias corrected throughout, as in Kingma and Ba, PyTorch and optax."""
+def _adamw(m: Array, v: Array, t: Scalar, c: Optim) -> Array:
+    """Fully bias-corrected, as in Kingma and Ba, PyTorch and optax."""
     return m / _debias(c.b1, t) / (jnp.sqrt(v / _debias(c.b2, t)) + c.eps)
 
 
 _DIRECTIONS = {
-    "bert_adam": _google,
-    "lamb": _google,
-    "fairseq_adam": _fairseq,
-    "adamw": _textbook,
+    "bert_adam": _bert_adam,
+    "lamb": _bert_adam,
+    "fairseq_adam": _fairseq_adam,
+    "adamw": _adamw,
 }
 
 
 def scale_by_moments(config: Optim) -> optax.GradientTransformation:
-    """Gradient -> direction of the named Adam; the state is `Moments`, m and v separate buffers."""
+    """Gradient -> direction of the named Adam. The state is `Moments`; m and v are separate
+    buffers, so that they can be donated."""
     direction = _DIRECTIONS[config.name]
 
     def init(params: Tree) -> Moments:
@@ -68,7 +75,7 @@ def scale_by_moments(config: Optim) -> optax.GradientTransformation:
 
     def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Moments]:
         del params
-        # x + (1 - b)(y - x) and not b x + (1 - b) y: float32 rounds 1 - b finer than b
+        # x + (1 - b)(y - x) instead of b x + (1 - b) y: float32 rounds 1 - b finer than b
         g = optax.tree.cast(updates, jnp.float32)
         m = jax.tree.map(lambda m, g: m + (1 - config.b1) * (g - m), state.m, g)
         v = jax.tree.map(lambda v, g: v + (1 - config.b2) * (g * g - v), state.v, g)
@@ -79,30 +86,30 @@ def scale_by_moments(config: Optim) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-class _Part(NamedTuple):
-    """Of one leaf."""
+class LeafUpdate(NamedTuple):
+    """The direction and the new moments of one leaf."""
 
-    step: Array
+    direction: Array
     m: Array
     v: Any
 
 
 def scale_by_muon(config: Optim) -> optax.GradientTransformation:
-    """Gradient -> direction: a matrix of the layers moves by its momentum, made orthogonal (Jordan
-    et al. 2024, kellerjordan.github.io/posts/muon); every other leaf as in `adamw`.
+    """Gradient -> direction: the orthogonalized momentum for matrices of the layers (Jordan et al.
+    2024, kellerjordan.github.io/posts/muon), that of `adamw` for every other leaf.
 
         m <- beta m + (1 - beta) g
         direction = .2 sqrt(max(in, out)) orthogonal(beta m + (1 - beta) g)
 
-    The factor gives the direction the root mean square that AdamW's has by experience, .2,
-    whatever the shape, so that both share a rate and a decay (Liu et al. 2025, arXiv 2502.16982,
-    equation 4). beta is `momentum`. Each layer of a stacked leaf is a matrix of its own.
+    The factor gives the direction a root mean square of .2 for any shape, which is typical of
+    AdamW, so that both share a learning rate and a weight decay (Liu et al. 2025, arXiv
+    2502.16982, equation 4). beta is `momentum`. Each layer of a stacked leaf is a separate matrix.
     """
 
     def init(params: Tree) -> Moments:
         m = optax.tree.zeros_like(params, dtype=jnp.float32)
         v = map_with_names(
-            lambda n, x: optax.MaskedNode() if is_hidden(n) else jnp.zeros_like(x), m
+            lambda n, x: optax.MaskedNode() if is_hidden_kernel(n) else jnp.zeros_like(x), m
         )
         return Moments(jnp.zeros((), jnp.int32), m, v)
 
@@ -110,19 +117,19 @@ def scale_by_muon(config: Optim) -> optax.GradientTransformation:
         del params
         t = state.t + 1
 
-        def part(name: str, g: Array, m: Array, v: Any) -> _Part:
-            beta = config.momentum if is_hidden(name) else config.b1
+        def update_leaf(name: str, g: Array, m: Array, v: Any) -> LeafUpdate:
+            beta = config.momentum if is_hidden_kernel(name) else config.b1
             m = m + (1 - beta) * (g - m)
-            if is_hidden(name):
+            if is_hidden_kernel(name):
                 factor = 0.2 * math.sqrt(max(g.shape[-2:]))
-                return _Part(factor * orthogonal(m + (1 - beta) * (g - m)), m, v)
+                return LeafUpdate(factor * orthogonalize(m + (1 - beta) * (g - m)), m, v)
             v = v + (1 - config.b2) * (g * g - v)
-            return _Part(_textbook(m, v, t.astype(jnp.float32), config), m, v)
+            return LeafUpdate(_adamw(m, v, t.astype(jnp.float32), config), m, v)
 
         g = optax.tree.cast(updates, jnp.float32)
-        parts = map_with_names(part, g, state.m, state.v)
+        leaves = map_with_names(update_leaf, g, state.m, state.v)
         step, m, v = (
-            jax.tree.map(lambda p, i=i: p[i], parts, is_leaf=lambda p: isinstance(p, _Part))
+            jax.tree.map(lambda u, i=i: u[i], leaves, is_leaf=lambda u: isinstance(u, LeafUpdate))
             for i in range(3)
         )
         return step, Moments(t, m, v)
@@ -130,34 +137,35 @@ def scale_by_muon(config: Optim) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def orthogonal(x: Float[Array, "*g m n"]) -> Float[Array, "*g m n"]:
-    """Of U S V^T, nearly U V^T: five steps of a quintic iteration that bring all but the smallest
-    singular values to between .7 and 1.2, without a decomposition (Jordan et al. 2024). A matrix
-    of zeros stays so."""
-    tall = x.shape[-2] > x.shape[-1]
-    y = (x.mT if tall else x).reshape(-1, *sorted(x.shape[-2:]))
-    # Whole matrices, the layers shared out among the devices where their number divides.
+def orthogonalize(x: Float[Array, "*g m n"]) -> Float[Array, "*g m n"]:
+    """Approximately U V^T for x = U S V^T: five steps of a Newton-Schulz iteration bring all but
+    the smallest singular values to between .7 and 1.2, without a decomposition (Jordan et al.
+    2024). A zero matrix stays zero."""
+    is_tall = x.shape[-2] > x.shape[-1]
+    y = (x.mT if is_tall else x).reshape(-1, *sorted(x.shape[-2:]))
+    # Whole matrices, with the layers distributed over devices if their number divides.
     y = constrain(y, BATCH_AXES, None, None)
     y = y / (jnp.linalg.norm(y, axis=(-2, -1), keepdims=True) + 1e-7)
     for _ in range(5):
         a = y @ y.mT
         y = 3.4445 * y + (-4.7750 * a + 2.0315 * a @ a) @ y
-    return (y.mT if tall else y).reshape(x.shape)
+    return (y.mT if is_tall else y).reshape(x.shape)
 
 
-def scale_by_trust_ratio(axes: Callable = leading_axes) -> optax.GradientTransformation:
-    """Each layer's update times |p| / |update|, 1 where either is zero (albert/lamb_optimizer.py).
+def scale_by_trust_ratio(layer_axes: Callable = num_layer_axes) -> optax.GradientTransformation:
+    """Each layer's update times |p| / |update|, or times 1 if either is zero
+    (albert/lamb_optimizer.py).
 
-    Biases and layer norms are left alone. `axes` tells how many leading axes of a leaf count
-    layers: each of those layers has a ratio of its own; a layer shared by all is one tensor.
+    Biases and layer norms are not scaled. `layer_axes(name)` is the number of leading axes of a
+    leaf that count layers: each of these layers has its own ratio; a shared layer is one tensor.
     """
 
     def scale(name: str, update: Array, p: Array) -> Array:
         if not is_weight(name):
             return update
-        rest = tuple(range(axes(name), p.ndim))
-        size, step = (jnp.sqrt(jnp.sum(x * x, rest, keepdims=True)) for x in (p, update))
-        usable = (size > 0) & (step > 0)
-        return update * jnp.where(usable, size / jnp.where(usable, step, 1.0), 1.0)
+        axes = tuple(range(layer_axes(name), p.ndim))
+        p_norm, u_norm = (jnp.sqrt(jnp.sum(x * x, axes, keepdims=True)) for x in (p, update))
+        is_defined = (p_norm > 0) & (u_norm > 0)
+        return update * jnp.where(is_defined, p_norm / jnp.where(is_defined, u_norm, 1.0), 1.0)
 
     return optax.stateless(lambda updates, params: map_with_names(scale, updates, params))

@@ -41,7 +41,7 @@ def parameter_table(experiment: Experiment) -> dict[str, Any]:
         }
         for name, leaf in pytree.flatten_with_names(shapes).items()
     ]
-    states = [1 + optim.moments(experiment.optim, leaf["name"]) for leaf in leaves]
+    states = [1 + optim.num_moments(experiment.optim, leaf["name"]) for leaf in leaves]
     total = pytree.count(shapes)
     return {
         "parameters": {"total": total, "leaves": leaves},

@@ -20,8 +20,8 @@ import optax
 from bert_jax import optim
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.distributed import constraints, sharding
-from bert_jax.objectives import Objective, total
-from bert_jax.objectives.masking import with_scheduled_rate
+from bert_jax.objectives import Objective, total_loss
+from bert_jax.objectives.masking_budget import with_scheduled_rate
 from bert_jax.training import guard
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
@@ -75,7 +75,7 @@ def compile_steps(
     for stage in config.stages:
         sharding.check_batch(stage.batch_size, config.optim.accumulate, mesh)
     decay = config.optim.layer_decay
-    rates = None if decay is None else optim.layerwise(decay, config.encoder.layers)
+    rates = None if decay is None else optim.layerwise_lr_decay(decay, config.encoder.layers)
     tx = optim.optimizer(config.optim, config.run.steps, rates)
 
     seed = np.uint32(config.run.seed % 2**32)  # as `jax.random.key` converts an integer
@@ -158,7 +158,7 @@ def _summed_gradients(
 
     def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
         terms = objective.terms(params, part, key)
-        return total(objective.weights, terms, counts), terms
+        return total_loss(objective.weights, terms, counts), terms
 
     gradient = jax.value_and_grad(loss, has_aux=True)
     n = config.optim.accumulate

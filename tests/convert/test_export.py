@@ -120,8 +120,8 @@ def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) 
         }
         given = {k: v.astype(np.int32) for k, v in given.items()}
         np.savez(out / f"given{i}.npz", **given)
-        sight = AttentionMask(given["mask"], packed=False)
-        batch = {**given, "sight": sight, "masked": np.zeros((shape[0], 1), np.int32)}
+        mask = AttentionMask(given["mask"], packed=False)
+        batch = {**given, "attention_mask": mask, "masked": np.zeros((shape[0], 1), np.int32)}
         batch = jax.tree.map(jnp.asarray, batch)
         expected.append(net.apply({"params": jax.tree.map(jnp.asarray, model.params)}, batch))
     subprocess.run([sys.executable, "-c", ALONE, str(out)], check=True, cwd=tmp_path)

@@ -25,7 +25,6 @@ from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
-from bert_jax.objectives import losses
 from tests.helpers import hf_reference
 from tests.helpers.hf_fixtures import Model, error, hf_folder, network
 
@@ -123,7 +122,7 @@ def compare(model: Model, part: str | None, made: Any, lines: list[str]) -> None
     for i in range(1, 3):
         assert error(out["layers"][i][keep], theirs.hidden_states[i].numpy()[keep]) <= 1e-5
     if "mlm" in out:
-        logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+        logits = out["mlm"].logits(params["embeddings"]["word"])
         full = theirs["logits" if "logits" in theirs else "prediction_logits"].numpy()
         assert error(logits[keep], full[keep]) <= 1e-5
     if "rtd" in out:
@@ -249,7 +248,7 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     out: Any = network(experiment, params).apply(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
-    ours = losses.project(*out["mlm"], params["embeddings"]["word"])
+    ours = out["mlm"].logits(params["embeddings"]["word"])
     with torch.no_grad():
         theirs = hf_reference.call(made, one).logits.numpy()
     assert error(ours, theirs) <= 1e-4

@@ -153,7 +153,7 @@ def test_outputs_loss_and_gradients_are_theirs(family: str, kind: str) -> None:
 
     def loss(params: Any) -> jax.Array:
         terms = objective.terms(params, batch, None)
-        return objectives.total(objective.weights, terms, objective.counts(batch))
+        return objectives.total_loss(objective.weights, terms, objective.counts(batch))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     assert hf_reference.error(value, told.loss.detach().numpy()) <= TOLERANCE

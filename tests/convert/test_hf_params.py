@@ -23,7 +23,7 @@ def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> j
     out: Any = network(experiment, params).apply({"params": params}, batch)
     terms = []
     if "mlm" in out:
-        logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+        logits = out["mlm"].logits(params["embeddings"]["word"])
         terms.append(losses.cross_entropy(logits, batch["targets"], batch["weights"])[0])
     if "pair" in out:
         terms.append(losses.cross_entropy(out["pair"], batch["pair"], jnp.ones(3))[0])
@@ -45,7 +45,7 @@ def test_recorded_outputs_and_gradients(kind: str) -> None:
     hidden = out["layers"][-len(told["hidden"]) :]
     assert error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
     if "mlm" in out:
-        out["mlm"] = losses.project(*out["mlm"], params["embeddings"]["word"])
+        out["mlm"] = out["mlm"].logits(params["embeddings"]["word"])
     for name, logits in told["logits"].items():
         used = real if name == "rtd" else slice(None)
         assert error(out[name][used], logits[used]) <= 1e-5, name

@@ -18,10 +18,10 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import (
     WordBoundaries,
     mask_tokens,
-    max_predictions,
-    ngram_walk,
-    span_walk,
+    sample_ngrams,
+    sample_spans,
 )
+from bert_jax.objectives.masking_budget import max_predictions
 from tests.helpers import reference_masking
 from tests.helpers.paths import SAMPLE
 
@@ -139,11 +139,11 @@ def test_lengths_agree_with_the_original_algorithms(name: str, masks: Any) -> No
 def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
     """Pieces that each single n-gram or span hides: total variation."""
     m, rng = masks(name), random.Random(0)
-    walk = span_walk if name == "spanbert" else ngram_walk
+    walk = sample_spans if name == "spanbert" else sample_ngrams
     slots = max_predictions(m.masking, 64)
 
     def draws(tokens: jax.Array, text: jax.Array, budget: jax.Array, key: jax.Array) -> jax.Array:
-        words = WordBoundaries.of(text, jax.numpy.asarray(m.vocabulary.starts)[tokens])
+        words = WordBoundaries.from_starts(text, jax.numpy.asarray(m.vocabulary.starts)[tokens])
         return walk(words, m.masking, budget, slots, key)
 
     rows, at = m.rows["labels"], np.arange(64)

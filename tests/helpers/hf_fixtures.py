@@ -42,7 +42,7 @@ def error(a: Any, b: Any) -> float:
 def network(experiment: Any, params: Any) -> Network:
     heads = {h: convert.HEADS[h] for h in params if h in convert.HEADS}
     order = [h for h in convert.HEADS if h in heads]
-    return Network(experiment.encoder, {h: heads[h] for h in order}, keep=True)
+    return Network(experiment.encoder, {h: heads[h] for h in order}, return_layers=True)
 
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

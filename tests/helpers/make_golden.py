@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from tests.helpers import hf_reference
+from tests.helpers.paths import FIXTURES
 
 OUT = FIXTURES / "golden"
 SIZES: dict[str, Any] = dict(

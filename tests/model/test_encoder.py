@@ -17,7 +17,7 @@ HEADS = {
     "mlm": MlmHead,
     "pooler": Pooler,
     "pair": PairHead,
-    "sbo": partial(SboHead, rows=5, size=6),
+    "sbo": partial(SboHead, num_offsets=5, offset_size=6),
     "rtd": RtdHead,
 }
 
@@ -87,7 +87,7 @@ def test_albert_is_a_bert_whose_layers_are_equal() -> None:
 def test_scanned_layers_equal_a_loop(groups: int) -> None:
     """`keep` hands out every layer; a network of the first n layers ends where layer n does."""
     config = replace(SMALL, groups=groups)
-    network, params = init(config, {}, keep=True)
+    network, params = init(config, {}, return_layers=True)
     layers = network.apply({"params": params}, batch())["layers"]
     per_group = 4 // groups
     for n in range(per_group, 5, per_group):
@@ -121,7 +121,7 @@ def test_a_part_that_is_not_shared_has_parameters_per_layer(share: str, own: str
 def test_every_application_of_a_shared_layer_draws_its_own_dropout() -> None:
     """With the same masks in every layer, repeating a layer would repeat its noise."""
     config = replace(SMALL, groups=1, dropout=0.5)
-    network, params = init(config, {}, keep=True)
+    network, params = init(config, {}, return_layers=True)
     zero = jax.tree.map(jnp.zeros_like, params["encoder"]["layers"])
     zero["mlp"]["down"]["bias"] += 1.0  # layers add the noise of one dropped constant
     zero["mlp"]["norm"]["scale"] += 1.0

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 from bert_jax import convert, objectives
 from bert_jax.config import Encoder, Imported
 from bert_jax.convert.rules import FAMILIES, param_rules
-from bert_jax.model import AttentionMask, Inputs
+from bert_jax.model import AttentionMask, EncoderInputs
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import Embeddings
 from bert_jax.objectives import losses
@@ -39,14 +39,14 @@ def our_loss(experiment: Any, one: dict[str, np.ndarray]) -> Any:
     batch = on_device(one)
     if not isinstance(experiment.objective, Imported):
         built = objectives.build(experiment)
-        return lambda p: objectives.total(
+        return lambda p: objectives.total_loss(
             built.weights, built.terms(p, batch, None), built.counts(batch)
         )
 
     def lone(params: Any) -> jax.Array:
         out: Any = network(experiment, params).apply({"params": params}, batch)
         if "mlm" in out:
-            logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+            logits = out["mlm"].logits(params["embeddings"]["word"])
             return losses.cross_entropy(logits, batch["targets"], batch["weights"])[0].value
         labels = (batch["tokens"] != batch["labels"]).astype(jnp.float32)
         keep = jnp.asarray(hf_reference.real(one), jnp.float32)
@@ -89,7 +89,7 @@ def test_outputs_of_every_layer_and_head(kind: str, seed: int) -> None:
         if layer.shape[-1] == out["layers"].shape[-1]:  # theirs starts before the projection
             assert hf_reference.error(out["layers"][i][keep], layer.numpy()[keep]) <= WHOLE
     if "mlm" in out:
-        logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+        logits = out["mlm"].logits(params["embeddings"]["word"])
         full = theirs["logits" if "logits" in theirs else "prediction_logits"].numpy()
         assert (
             hf_reference.error(logits, np.take_along_axis(full, one["masked"][..., None], 1))
@@ -164,7 +164,7 @@ def test_embeddings(kind: str, seed: int) -> None:
     family = kind.removesuffix("_generator")
     m = Module(kind, seed, f"{family}.embeddings.")
     at = jnp.broadcast_to(jnp.arange(m.keep.shape[1]), m.keep.shape)
-    x = Inputs(jnp.asarray(m.one["tokens"]), jnp.asarray(m.one["types"]), at, sight(m))
+    x = EncoderInputs(jnp.asarray(m.one["tokens"]), jnp.asarray(m.one["types"]), at, sight(m))
     ids, types = (torch.tensor(m.one[k]).long() for k in ("tokens", "types"))
 
     def ours(tree: Any, _: Any) -> Any:
@@ -247,6 +247,6 @@ def test_heads(kind: str, head: str, seed: int) -> None:
     def ours(tree: Any, x: Any) -> Any:
         out = {"pooler" if head == "pair" else "hidden": x}
         y: Any = convert.HEADS[head](m.config).apply({"params": tree[head]}, out, batch)
-        return losses.project(*y, tree["embeddings"]["word"]) if head == "mlm" else y
+        return y.logits(tree["embeddings"]["word"]) if head == "mlm" else y
 
     assert m.error(ours, theirs(m.made), x, keep) <= MODULE

@@ -131,11 +131,11 @@ def test_outputs_and_gradients(seed: int) -> None:
 
     batch = dict(tokens=tokens, size=size, first=size, masked=masked)
     batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
-    network = Network(config, {"mlm": MlmHead}, keep=True)
+    network = Network(config, {"mlm": MlmHead}, return_layers=True)
 
     def f(params: Any) -> Any:
         out: Any = network.apply({"params": params}, batch)
-        logits = losses.project(*out["mlm"], params["embeddings"]["word"])
+        logits = out["mlm"].logits(params["embeddings"]["word"])
         value, _ = losses.cross_entropy(logits, jnp.asarray(targets), jnp.ones((3, 5)))
         return value.value, (out["layers"], logits)
 

@@ -92,7 +92,7 @@ def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
 def test_rotary_attention_sees_distances_alone() -> None:
     """All positions moved on by 7: the same outputs."""
     x = jax.random.normal(jax.random.key(1), (2, 12, 24))
-    part, sight = Attention(TINY), AttentionMask.of_sizes(jnp.array([12, 9]), 12)
+    part, sight = Attention(TINY), AttentionMask.from_sizes(jnp.array([12, 9]), 12)
     at = jnp.broadcast_to(jnp.arange(12), (2, 12))
     params = part.init(jax.random.key(0), x, sight, rotary_cos_sin(TINY, at))
     near, moved = (part.apply(params, x, sight, rotary_cos_sin(TINY, at + n)) for n in (0, 7))
@@ -116,7 +116,7 @@ def test_a_local_layer_sees_its_window_and_a_far_one_all() -> None:
     """By gradients: whose inputs an output depends on."""
     part, sight = (
         Attention(replace(TINY, positions="learned")),
-        AttentionMask.of_sizes(jnp.array([12]), 12),
+        AttentionMask.from_sizes(jnp.array([12]), 12),
     )
     x = jax.random.normal(jax.random.key(1), (1, 12, 24))
     params = part.init(jax.random.key(0), x, sight)
@@ -151,7 +151,7 @@ def test_no_biases_but_those_of_logits() -> None:
 
 
 def test_layers_that_add_nothing_leave_a_norm_of_the_embeddings() -> None:
-    network, params = init(TINY, keep=True)
+    network, params = init(TINY, return_layers=True)
     zero = lambda n, x: jnp.zeros_like(x) if re.search("(out|down)/kernel", n) else x  # noqa: E731
     out: Any = network.apply({"params": pytree.map_with_names(zero, params)}, padded())
     norm = layer_norm(TINY, jnp.float32)

@@ -1,4 +1,4 @@
-"""Means add up; losses equal their definitions in double precision."""
+"""Means add up, and losses equal their definitions in double precision."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
+from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives.losses import (
     Histogram,
     Mean,
     cross_entropy,
-    project,
     sigmoid_cross_entropy,
 )
 
@@ -22,13 +22,13 @@ WEIGHTS = (RNG.random((4, 5)) < 0.6).astype(np.float32)
 
 def test_cross_entropy_and_accuracy() -> None:
     loss, accuracy = cross_entropy(jnp.float32(LOGITS), jnp.asarray(TARGETS), jnp.asarray(WEIGHTS))
-    each = -np.take_along_axis(log_softmax(LOGITS, -1), TARGETS[..., None], -1)[..., 0]
-    assert np.isclose(loss.total, (each * WEIGHTS).sum(), rtol=1e-6)
+    losses = -np.take_along_axis(log_softmax(LOGITS, -1), TARGETS[..., None], -1)[..., 0]
+    assert np.isclose(loss.total, (losses * WEIGHTS).sum(), rtol=1e-6)
     assert loss.count == accuracy.count == WEIGHTS.sum()
     assert accuracy.total == ((LOGITS.argmax(-1) == TARGETS) * WEIGHTS).sum()
 
 
-def test_parts_of_a_batch_add_up() -> None:
+def test_losses_of_micro_batches_add_up_to_the_batch() -> None:
     whole = cross_entropy(jnp.float32(LOGITS), jnp.asarray(TARGETS), jnp.asarray(WEIGHTS))
     parts = [
         cross_entropy(jnp.float32(x), jnp.asarray(t), jnp.asarray(w))
@@ -53,18 +53,19 @@ def test_sigmoid_cross_entropy_stays_finite() -> None:
     assert np.isclose(loss.total, -np.log(p[0]) - np.log(1 - p[1]) + 90, rtol=1e-6)
 
 
-def test_the_projection_is_the_table_transposed() -> None:
+def test_vocabulary_logits_are_the_product_with_the_tied_table() -> None:
     x, table, bias = (RNG.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (7, 4), (7,)))
-    assert np.allclose(project(*map(jnp.asarray, (x, bias, table))), x @ table.T + bias, atol=1e-6)
+    logits = LMHeadOutput(jnp.asarray(x), jnp.asarray(bias)).logits(jnp.asarray(table))
+    assert np.allclose(logits, x @ table.T + bias, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_histograms_add_up_to_the_area_under_the_curve(shift: float) -> None:
-    """Against the definition: the share of (negative, positive) pairs in the right order."""
+    """Against the definition: the fraction of (negative, positive) pairs in the right order."""
     labels = (RNG.random((2, 400)) < 0.2).astype(np.float32)
     logits = (RNG.normal(size=labels.shape) + shift * labels).astype(np.float32) - 4  # rare
     parts = [
-        Histogram.of(*map(jnp.asarray, (x, y, np.ones_like(y))))
+        Histogram.from_logits(*map(jnp.asarray, (x, y, np.ones_like(y))))
         for x, y in zip(logits, labels, strict=True)
     ]
     auc = jax.tree.map(jnp.add, *parts).value

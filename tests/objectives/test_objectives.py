@@ -1,4 +1,4 @@
-"""Each objective's gradient reaches exactly the parameters that it should."""
+"""The gradient of each objective reaches exactly the parameters that it should."""
 
 from functools import cache
 from typing import Any
@@ -19,14 +19,16 @@ KEY = jax.random.key(0)
 
 
 def gradients(config: Experiment, weights: dict[str, float] | None = None) -> dict[str, jax.Array]:
-    """Name -> gradient of the loss, or of the terms given alone; dropout off."""
+    """Name -> gradient of the loss, or of the terms in `weights`; without dropout."""
     objective = tiny_configs.build(config)
     params = jax.jit(objective.init)(KEY)
     weights = objective.weights if weights is None else weights
 
     def loss(p: dict, batch: dict) -> jax.Array:
         batch = objective.corrupt(batch, KEY)
-        return objectives.total(weights, objective.terms(p, batch, None), objective.counts(batch))
+        return objectives.total_loss(
+            weights, objective.terms(p, batch, None), objective.counts(batch)
+        )
 
     return pytree.flatten_with_names(jax.jit(jax.grad(loss))(params, tiny_configs.batch()))
 
@@ -37,26 +39,26 @@ def electra(term: str) -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
-def test_every_parameter_is_reached(family: str) -> None:
+def test_the_gradient_reaches_every_parameter(family: str) -> None:
     for name, g in gradients(tiny_configs.FAMILIES[family]).items():
         assert g.any(), name
 
 
 @pytest.mark.parametrize(
-    ("term", "only"), [("mlm_loss", {"mlm"}), ("pair_loss", {"pooler", "pair"})]
+    ("term", "reached"), [("mlm_loss", {"mlm"}), ("pair_loss", {"pooler", "pair"})]
 )
-def test_a_term_reaches_its_own_head_alone(term: str, only: set[str]) -> None:
+def test_a_term_reaches_only_its_own_head(term: str, reached: set[str]) -> None:
     heads = {"mlm", "pooler", "pair"}
     for name, g in gradients(tiny_configs.FAMILIES["bert"], {term: 1.0}).items():
         head = name.split("/")[0]
-        assert head not in heads or bool(g.any()) == (head in only), name
+        assert head not in heads or bool(g.any()) == (head in reached), name
 
 
 @pytest.mark.parametrize(
     ("term", "reached", "other"),
     [("mlm_loss", "generator", "discriminator"), ("rtd_loss", "discriminator", "generator")],
 )
-def test_electras_towers_meet_in_the_embeddings_alone(term: str, reached: str, other: str) -> None:
+def test_electra_towers_share_only_the_embeddings(term: str, reached: str, other: str) -> None:
     for name, g in electra(term).items():
         if name.startswith(other):
             assert not g.any(), name
@@ -65,7 +67,7 @@ def test_electras_towers_meet_in_the_embeddings_alone(term: str, reached: str, o
             assert g.any(), name
 
 
-def test_the_shared_embeddings_take_both_gradients() -> None:
+def test_shared_embeddings_get_the_sum_of_both_gradients() -> None:
     both = gradients(tiny_configs.FAMILIES["electra"])["embeddings/word"]
     parts = [electra("mlm_loss")["embeddings/word"], electra("rtd_loss")["embeddings/word"]]
     assert np.allclose(both, parts[0] + 50 * parts[1], atol=1e-6 * np.abs(both).max())
@@ -79,7 +81,7 @@ def test_the_shared_embeddings_take_both_gradients() -> None:
         ("none", {"norm", "position", "type", "word"}),
     ],
 )
-def test_what_is_not_tied_lies_in_each_tower(tied: str, own: set[str]) -> None:
+def test_untied_embeddings_are_in_each_tower(tied: str, own: set[str]) -> None:
     config = replace(tiny_configs.FAMILIES["electra"], objective=dict(tied=tied))
     params = jax.eval_shape(tiny_configs.build(config).init, KEY)
     for tower in ("generator", "discriminator"):
@@ -87,16 +89,16 @@ def test_what_is_not_tied_lies_in_each_tower(tied: str, own: set[str]) -> None:
     assert set(params.get("embeddings", {})) == {"norm", "position", "type", "word"} - own
 
 
-def test_a_right_guess_is_an_original() -> None:
-    """A generator that always samples the true token leaves nothing to find."""
+def test_a_correct_sample_counts_as_original() -> None:
+    """A generator that always samples the original token replaces nothing."""
     objective = tiny_configs.build(tiny_configs.FAMILIES["electra"])
     batch = objective.corrupt(tiny_configs.batch(), KEY)
-    sure = 1e4 * jax.nn.one_hot(batch["targets"], tiny_configs.V)
-    sampled = objective.sample(sure, batch["sampling"])
+    logits = 1e4 * jax.nn.one_hot(batch["targets"], tiny_configs.V)
+    sampled = objective.sample(logits, batch["sampling"])
     assert np.array_equal(objective.replace(batch, sampled), batch["labels"])
 
 
-def test_samples_follow_the_generator_and_only_where_it_was_asked() -> None:
+def test_samples_follow_the_generators_distribution_at_masked_positions_only() -> None:
     objective = tiny_configs.build(tiny_configs.FAMILIES["electra"])
     batch = objective.corrupt(tiny_configs.batch(40), KEY)
     logits = jnp.broadcast_to(
@@ -104,17 +106,17 @@ def test_samples_follow_the_generator_and_only_where_it_was_asked() -> None:
     )
     sampled = objective.sample(logits, batch["sampling"])
     tokens = np.asarray(objective.replace(batch, sampled))
-    asked = np.zeros(tokens.shape, bool)
+    is_masked = np.zeros(tokens.shape, bool)
     r, p = np.nonzero(batch["weights"])
-    asked[r, np.asarray(batch["masked"])[r, p]] = True
-    assert np.array_equal(tokens[~asked], np.asarray(batch["labels"])[~asked])
-    mean, law = tokens[asked].mean(), np.arange(1, 65) / np.arange(1, 65).sum()
-    expected = law @ np.arange(64)
-    deviation = np.sqrt(law @ (np.arange(64) - expected) ** 2 / asked.sum())
+    is_masked[r, np.asarray(batch["masked"])[r, p]] = True
+    assert np.array_equal(tokens[~is_masked], np.asarray(batch["labels"])[~is_masked])
+    mean, p = tokens[is_masked].mean(), np.arange(1, 65) / np.arange(1, 65).sum()
+    expected = p @ np.arange(64)
+    deviation = np.sqrt(p @ (np.arange(64) - expected) ** 2 / is_masked.sum())
     assert abs(mean - expected) < 4 * deviation
 
 
-ODD = {  # any architecture with any objective: one-line changes
+COMBINATIONS = {  # any architecture with any objective
     "a RoBERTa with sentence order": replace(
         tiny_configs.FAMILIES["roberta"], objective=dict(sentence_pair=True)
     ),
@@ -138,39 +140,39 @@ ODD = {  # any architecture with any objective: one-line changes
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", COMBINATIONS)
 def test_any_architecture_goes_with_any_objective(name: str) -> None:
-    assert all(g.any() for g in gradients(ODD[name]).values())
+    assert all(g.any() for g in gradients(COMBINATIONS[name]).values())
 
 
 @pytest.mark.parametrize("family", sorted(tiny_configs.FAMILIES))
-def test_a_loss_in_pieces_is_the_same_loss(family: str) -> None:
-    """And has the same gradient; ELECTRA's generator samples the same tokens."""
+def test_loss_chunks_change_neither_loss_nor_gradient(family: str) -> None:
+    """ELECTRA's generator also samples the same tokens."""
     config = tiny_configs.FAMILIES[family]
     values = []
-    for pieces in (1, 4):
-        objective = tiny_configs.build(replace(config, run=dict(loss_chunks=pieces)))
+    for chunks in (1, 4):
+        objective = tiny_configs.build(replace(config, run=dict(loss_chunks=chunks)))
         params, batch = objective.init(KEY), objective.corrupt(tiny_configs.batch(8), KEY)
 
         def loss(params: Any, objective: Any = objective, batch: Any = batch) -> jax.Array:
             terms = objective.terms(params, batch, KEY)
-            return objectives.total(objective.weights, terms, objective.counts(batch))
+            return objectives.total_loss(objective.weights, terms, objective.counts(batch))
 
         values.append(jax.jit(jax.value_and_grad(loss))(params))
-    for whole, pieced in zip(*map(jax.tree.leaves, values), strict=True):
-        np.testing.assert_allclose(pieced, whole, rtol=1e-4, atol=1e-6)
+    for whole, chunked in zip(*map(jax.tree.leaves, values), strict=True):
+        np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_whole_logits_are_never_there() -> None:
-    """A quarter of the memory for the loss over the vocabulary and its gradient, in 16 pieces."""
+def test_loss_chunks_never_hold_the_whole_logits() -> None:
+    """16 chunks need at most a quarter of the memory for the vocabulary loss and its gradient."""
     v, e, rows, slots = 8192, 64, 64, 20
     head = LMHeadOutput(jnp.zeros((rows, slots, e)), jnp.zeros(v))
     targets, weights = jnp.zeros((rows, slots), jnp.int32), jnp.ones((rows, slots))
 
-    def memory(pieces: int) -> int:
+    def memory(chunks: int) -> int:
         def loss(features: jax.Array, table: jax.Array) -> jax.Array:
-            given = head._replace(features=features)
-            return vocabulary_loss(given, table, pieces, targets, weights)[0].total
+            output = head._replace(features=features)
+            return vocabulary_loss(output, table, chunks, targets, weights)[0].total
 
         compiled = jax.jit(jax.grad(loss, (0, 1))).lower(head.features, jnp.zeros((v, e))).compile()
         return compiled.memory_analysis().temp_size_in_bytes  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.model import Network
 from bert_jax.objectives import packing
-from bert_jax.objectives.base import corrupted
+from bert_jax.objectives.base import corrupt_batch
 from bert_jax.objectives.masking import mask_tokens, max_packed_predictions, with_scheduled_rate
 from bert_jax.training.pretrain import pretrain
 from bert_jax.training.replay import replay
@@ -111,7 +111,7 @@ def test_a_packed_sequence_has_the_masks_that_it_has_alone(law: str) -> None:
     """Every field, place by place; nothing at padding, and `segments` and `positions` restart."""
     packed, alone = batches()
     packed, alone = (with_scheduled_rate(b, LAWS[law], 0.5) for b in (packed, alone))
-    ours = jax.jit(lambda b: corrupted(b, LAWS[law], tiny_configs.VOCABULARY, KEY))(packed)
+    ours = jax.jit(lambda b: corrupt_batch(b, LAWS[law], tiny_configs.VOCABULARY, KEY))(packed)
     theirs = jax.jit(lambda b: mask_tokens(b, LAWS[law], tiny_configs.VOCABULARY, KEY))(alone)
     ours, theirs = jax.device_get((ours, theirs))
     i = 0
@@ -174,7 +174,7 @@ def test_no_draw_of_budgets_overflows_a_row(law: str) -> None:
 
     def hidden(batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
         rows = mask_tokens(packing.unpack(batch), masking, tiny_configs.VOCABULARY, KEY)
-        packed = corrupted(batch, masking, tiny_configs.VOCABULARY, KEY)
+        packed = corrupt_batch(batch, masking, tiny_configs.VOCABULARY, KEY)
         return packed["weights"].sum(), rows["weights"].sum()
 
     ours, needed = jax.jit(hidden)(batch)
@@ -190,7 +190,7 @@ def measured(family: str, packed: bool) -> tuple[Any, Any, Any]:
     def loss(params: Any, batch: Any) -> Any:
         batch = objective.corrupt(batch, KEY)
         terms, counts = objective.terms(params, batch, None), objective.counts(batch)
-        return objectives.total(objective.weights, terms, counts), (terms, counts)
+        return objectives.total_loss(objective.weights, terms, counts), (terms, counts)
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
     grads, (terms, counts) = gradient(params, batches()[0 if packed else 1])

@@ -12,7 +12,7 @@ import numpy as np
 from bert_jax import objectives
 from bert_jax.config import SPANBERT, replace
 from bert_jax.model.heads import SboHead
-from bert_jax.objectives.losses import cross_entropy, project
+from bert_jax.objectives.losses import cross_entropy
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
 
 B, L, D, V, ROWS, WIDTH = 3, 13, 4, 17, 4, 3
@@ -74,7 +74,7 @@ def ours(p: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     like = jax.eval_shape(objective.init, jax.random.key(0))["sbo"]
     tree = map_with_names(lambda name, _: p[name], like)
     head = SboHead(CONFIG.encoder, ROWS, WIDTH)
-    logits = project(*head.apply({"params": tree}, {"hidden": p["hidden"]}, BATCH), p["table"])
+    logits = head.apply({"params": tree}, {"hidden": p["hidden"]}, BATCH).logits(p["table"])
     term, _ = cross_entropy(logits, BATCH["targets"], objective._sbo_weights(BATCH))
     return objective.weights["sbo_loss"] * term.value, logits
 

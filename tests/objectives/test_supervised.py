@@ -134,7 +134,7 @@ def test_every_parameter_is_reached(case: tuple[str, Any]) -> None:
     batch = rows(case[1])
 
     def loss(p: Any) -> jax.Array:
-        return objectives.total(
+        return objectives.total_loss(
             objective.weights, objective.terms(p, batch, None), objective.counts(batch)
         )
 
@@ -266,7 +266,7 @@ def test_electras_last_layer_is_drawn_by_glorot() -> None:
 
 def test_layer_rates_are_electras() -> None:
     """Its published numbers: 1 for the head, .64 for the top layer, .055 and .044 below."""
-    rate = optim.layerwise(0.8, 12)
+    rate = optim.layerwise_lr_decay(0.8, 12)
     heads = (
         "pooler/dense/kernel",
         "label/dense/kernel",

@@ -10,7 +10,7 @@ import pytest
 
 from bert_jax import objectives
 from bert_jax.config import Optim, replace
-from bert_jax.optim import is_hidden, layerwise, optimizer, schedule, updates_done
+from bert_jax.optim import is_hidden_kernel, layerwise_lr_decay, optimizer, schedule, updates_done
 from bert_jax.perf import param_table
 from bert_jax.utils import pytree
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
@@ -61,7 +61,7 @@ def test_every_leaf_of_a_model_is_in_exactly_one_group() -> None:
     with_v = set(flatten_with_names(moments.v))
     names = set(flatten_with_names(params))
     assert set(flatten_with_names(moments.m)) == names
-    assert names - with_v == {n for n in names if is_hidden(n)}
+    assert names - with_v == {n for n in names if is_hidden_kernel(n)}
     assert {n.split("/layers/")[-1] for n in names - with_v} == {
         f"{part}/kernel"
         for part in (
@@ -143,7 +143,7 @@ def test_decay_layer_rates_and_clipping_hold_for_matrices_too() -> None:
     shrunk = run(optimizer(steady(weight_decay=0.1), 9), params, [zero])[1]
     for name in HIDDEN:
         np.testing.assert_allclose(shrunk[name], params[name] * 0.999, rtol=1e-6)
-    rates = layerwise(0.5, 6)
+    rates = layerwise_lr_decay(0.5, 6)
     plain, scaled = (run(optimizer(steady(), 9, f), params, [drawn(1)])[0] for f in (None, rates))
     expected = map_with_names(lambda n, u: u * rates(n, u.shape), plain)
     for name in SHAPES:
@@ -162,7 +162,7 @@ def test_the_state_counts_updates_and_holds_one_moment_of_matrices() -> None:
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
     table = param_table.parameter_table(modern_options.tiny(optimizer="muon"))
     leaves = {leaf["name"]: leaf["count"] for leaf in table["parameters"]["leaves"]}
-    hidden = sum(n for name, n in leaves.items() if is_hidden(name))
+    hidden = sum(n for name, n in leaves.items() if is_hidden_kernel(name))
     total = pytree.count(
         jax.eval_shape(objectives.build(modern_options.tiny()).init, jax.random.key(0))
     )

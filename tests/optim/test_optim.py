@@ -12,8 +12,8 @@ import pytest
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Optim
 from bert_jax.optim import (
     is_weight,
-    layerwise,
-    leading_axes,
+    layerwise_lr_decay,
+    num_layer_axes,
     optimizer,
     scale_by_trust_ratio,
     schedule,
@@ -88,7 +88,7 @@ def reference(c, params, gradients, steps):
     """Parameters after one update per gradient, in float64, one separate layer at a time."""
     out, gradients = {}, [flatten_with_names(g) for g in gradients]
     for name, leaf in flatten_with_names(params).items():
-        axes, weight = leading_axes(name), "norm" not in name and not name.endswith("bias")
+        axes, weight = num_layer_axes(name), "norm" not in name and not name.endswith("bias")
         p = np.float64(leaf).reshape(-1, *leaf.shape[axes:])  # layers first
         m, v = np.zeros_like(p), np.zeros_like(p)
         for t, grads in enumerate(gradients):
@@ -243,7 +243,7 @@ def test_decay_goes_by_name_not_by_rank():
     ],
 )
 def test_what_a_name_says(name, weight, axes):
-    assert (is_weight(name), leading_axes(name)) == (weight, axes)
+    assert (is_weight(name), num_layer_axes(name)) == (weight, axes)
 
 
 def test_lamb_over_stacked_layers_is_lamb_over_separate_layers():
@@ -269,7 +269,7 @@ def test_a_trust_ratio_is_one_where_a_norm_is_zero():
 
 
 def test_layer_rates_are_electras():
-    rates = layerwise(0.8, 12)
+    rates = layerwise_lr_decay(0.8, 12)
     stack = np.asarray(rates("encoder/layers/mlp/up/kernel", (12, 4, 8)))
     assert stack.shape == (12, 1, 1)
     np.testing.assert_allclose([stack[-1, 0, 0], stack[0, 0, 0]], [0.64, 0.8**13], rtol=1e-6)
@@ -284,7 +284,7 @@ def test_layer_rates_are_electras():
 
 
 def test_layer_rates_scale_the_update_decay_included():
-    params, grads, rates = normal(0), normal(1), layerwise(0.5, 6)
+    params, grads, rates = normal(0), normal(1), layerwise_lr_decay(0.5, 6)
     plain, scaled = (optimizer(steady(), 9, f) for f in (None, rates))
     u, s = first(plain, params, grads)[0], first(scaled, params, grads)[0]
     assert_close(s, flatten_with_names(map_with_names(lambda n, x: x * rates(n, x.shape), u)), 1e-6)
@@ -328,6 +328,8 @@ def test_a_constant_out_of_range_is_refused(changes, message):
 
 def test_layer_rates_refuse_what_they_cannot_serve():
     with pytest.raises(ValueError, match=r"layer decay is 0\.0: expected 0 < x <= 1"):
-        layerwise(0.0, 12)
-    with pytest.raises(ValueError, match="holds 5 sets of layers: expected a divisor of the 12"):
-        layerwise(0.8, 12)("encoder/layers/mlp/up/kernel", (5, 4, 8))
+        layerwise_lr_decay(0.0, 12)
+    with pytest.raises(
+        ValueError, match="holds 5 sets of parameters: expected a divisor of the 12"
+    ):
+        layerwise_lr_decay(0.8, 12)("encoder/layers/mlp/up/kernel", (5, 4, 8))

@@ -229,8 +229,8 @@ def test_a_kernels_dropout_by_rows_is_that_of_the_whole_batch(mesh: config.Mesh)
     """Whoever cut the rows: `by_rows`, or the kernel where the mesh cuts more than rows."""
 
     def total(_: Any, x: Any, key: jax.Array) -> Any:
-        sight = AttentionMask(jnp.ones((len(x), 128), jnp.int32), packed=False)
-        out = flash.attend(x, x, x, sight, 0.5, key)
+        mask = AttentionMask(jnp.ones((len(x), 128), jnp.int32), packed=False)
+        out = flash.attend(x, x, x, mask, 0.5, key)
         return constraints.psum_batch((out * x).sum())
 
     x = jax.random.normal(jax.random.key(0), (4, 2, 128, 64))

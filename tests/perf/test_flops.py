@@ -7,7 +7,7 @@ import pytest
 from bert_jax import config, objectives
 from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
 from bert_jax.distributed import sharding
-from bert_jax.objectives import masking as corruption
+from bert_jax.objectives import masking_budget
 from bert_jax.perf import flops
 from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
@@ -84,9 +84,9 @@ def test_training_is_three_times_the_forward_products() -> None:
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 @pytest.mark.parametrize("length", [16, 128, 512])
-def test_predictions_are_those_of_corruption(family: str, length: int) -> None:
+def test_predictions_equal_the_masking_budget(family: str, length: int) -> None:
     masking = tiny_configs.FAMILIES[family].objective.masking  # type: ignore[union-attr]
-    assert flops.predictions(masking, length) == corruption.max_predictions(masking, length)
+    assert flops.predictions(masking, length) == masking_budget.max_predictions(masking, length)
 
 
 def test_the_boundary_head_is_in_both_sums() -> None:

@@ -18,7 +18,6 @@ pytest.importorskip("transformers")
 
 from bert_jax import convert, objectives, optim
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, Optim
-from bert_jax.objectives import losses
 from tests.helpers import hf_reference
 
 pytestmark = pytest.mark.peer
@@ -74,7 +73,9 @@ def our_step(built: Any, config: Optim) -> Any:
     @jax.jit
     def step(params: Any, state: Any, batch: Any) -> Any:
         def loss(p: Any) -> jax.Array:
-            return objectives.total(built.weights, built.terms(p, batch, None), built.counts(batch))
+            return objectives.total_loss(
+                built.weights, built.terms(p, batch, None), built.counts(batch)
+            )
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, state = transform.update(grads, state, params)
@@ -150,9 +151,9 @@ def test_electra() -> None:
 
     @jax.jit
     def sampled(params: Any, batch: Any) -> jax.Array:
-        network, tower = built.filler(params)
+        network, tower = built.mask_filler(params)
         out: Any = network.apply({"params": tower}, batch)
-        logits = losses.project(*out["mlm"], tower["embeddings"]["word"])
+        logits = out["mlm"].logits(tower["embeddings"]["word"])
         return built.replace(batch, built.sample(logits, batch["sampling"]))  # type: ignore[attr-defined]
 
     named = {id(p): (n, p) for m in (gen, disc) for n, p in m.named_parameters()}

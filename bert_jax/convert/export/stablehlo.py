@@ -15,8 +15,7 @@ from bert_jax.config import Encoder, Supervised
 from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.encoder import Head
-from bert_jax.model.task_heads import beam_of
-from bert_jax.objectives import losses
+from bert_jax.model.task_heads import beam_size
 from bert_jax.utils.pytree import flatten_with_names
 
 
@@ -27,7 +26,7 @@ def export_stablehlo(
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
     if task is not None and "label" in params:
         params = {**params, "label": convert.rescale_label_head(params["label"], task)}
-    made, shortest = convert.head_modules(heads, task), beam_of(task) if task is not None else 0
+    made, shortest = convert.head_modules(heads, task), beam_size(task) if task is not None else 0
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
     left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *made}]
     weights = {k: v for k, v in weights.items() if k not in left_out}
@@ -62,14 +61,13 @@ def export_network(
         weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
     ) -> dict[str, jax.Array]:
         at = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-        sight = AttentionMask(mask, packed=False)
-        batch = {"tokens": tokens, "types": types, "sight": sight, "masked": at}
+        batch = {"tokens": tokens, "types": types, "masked": at}
+        batch["attention_mask"] = AttentionMask(mask, packed=False)
         # for spans: where the row ends, and where its second segment, the document, begins
         batch |= {"size": mask.sum(axis=1), "context": jnp.argmax(types == 1, axis=1)}
         out: Any = network.apply({"params": convert.nest(weights)}, batch)
         if "mlm" in out:
-            features, bias = out["mlm"]
-            out["mlm"] = losses.project(features, bias, weights["embeddings/word"])
+            out["mlm"] = out["mlm"].logits(weights["embeddings/word"])
         return {k: v for k, v in out.items() if v is not None}
 
     bounds = [f"l <= {encoder.max_length}"]

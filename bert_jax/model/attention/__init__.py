@@ -1,9 +1,9 @@
-"""Scaled dot-product attention over whole heads: one meaning, several ways to compute it.
+"""Scaled dot-product attention over whole heads: one definition, four backends.
 
-    xla      xla.py      everywhere; keeps all weights for the gradient
-    flash    flash.py    TPU, rows of up to 1,024 tokens: a row's head at a time, nothing kept
-    splash   splash.py   TPU, long rows, without dropout
-    cudnn    cudnn.py    NVIDIA GPUs, 16-bit, without dropout
+    xla      any platform; stores all attention weights for the gradient
+    flash    TPU, rows of up to 1,024 tokens; one head of a row at a time, stores no weights
+    splash   TPU, long rows, no dropout
+    cudnn    NVIDIA GPUs, 16-bit, no dropout
 
 Axes: b batch, l tokens, h heads, k head width.
 """
@@ -30,47 +30,48 @@ BACKENDS: dict[str, Callable[..., jax.Array]] = {
     "cudnn": cudnn.attend,
 }
 
-BEYOND = 1 << 30  # places: more than any row has
+UNLIMITED = 1 << 30  # a window longer than any row
 
 
 def attention(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: AttentionMask,
+    mask: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
     backend: str = "auto",
-    far: Bool[Array, ""] | None = None,
+    is_global: Bool[Array, ""] | None = None,
 ) -> Float[Array, "b h l k"]:
-    """What every query sees of the keys in its sight, at most `window` places away.
+    """The attention output of every query over the keys that `mask` allows, at a distance of at
+    most `window`.
 
-    The softmax is float32 whatever the inputs are. `rate` of the probabilities is dropped when
-    a `key` is given (Vaswani et al. 2017, section 3.2; bert/modeling.py attention_layer).
-    `far`, where it is given and true, lifts the window: a scanned layer learns so whether it is
-    a global one.
-    ValueError: a backend that cannot do what it is asked, with what to change.
+    The softmax is computed in float32 for inputs of any type. Given a `key`, a share `rate` of
+    the probabilities is dropped (Vaswani et al. 2017, section 3.2; bert/modeling.py
+    attention_layer). If `is_global` is given and true, the window does not apply: scanned layers
+    differ in this value only.
+    ValueError: the backend cannot do this; the message says what to change.
     """
     rate = 0.0 if key is None else rate
     if backend == "auto":
-        backend = choice(platform(), q.shape[-2], q.shape[-1], q.dtype, rate)
+        backend = choose_backend(platform(), q.shape[-2], q.shape[-1], q.dtype, rate)
     attend = BACKENDS[backend]
-    if far is None or window is None:
-        return attend(q, k, v, sight, rate, key, window)
-    if backend in ("xla", "flash"):  # one product under either mask, and not two branches
-        return attend(q, k, v, sight, rate, key, jnp.where(far, BEYOND, window))
+    if is_global is None or window is None:
+        return attend(q, k, v, mask, rate, key, window)
+    if backend in ("xla", "flash"):  # a traced window needs no second branch
+        return attend(q, k, v, mask, rate, key, jnp.where(is_global, UNLIMITED, window))
 
-    def within(window: int | None) -> Callable[..., jax.Array]:
-        return lambda q, k, v: attend(q, k, v, sight, rate, key, window)
+    def attend_within(window: int | None) -> Callable[..., jax.Array]:
+        return lambda q, k, v: attend(q, k, v, mask, rate, key, window)
 
-    return jax.lax.cond(far, within(None), within(window), q, k, v)
+    return jax.lax.cond(is_global, attend_within(None), attend_within(window), q, k, v)
 
 
-def choice(platform: str, length: Any, width: int, dtype: Any, rate: float) -> str:
-    """The backend for a platform: the one that moves the least memory of those that can."""
+def choose_backend(platform: str, length: Any, width: int, dtype: Any, rate: float) -> str:
+    """The backend that moves the least memory among those that support the inputs."""
     if platform == "tpu" and length % 128 == 0:
-        if length <= flash.LONGEST:
+        if length <= flash.MAX_LENGTH:
             return "flash"
         return "splash" if not rate else "xla"
-    return "xla" if cudnn.refusal(platform, dtype, width, rate) else "cudnn"
+    return "xla" if cudnn.unsupported_reason(platform, dtype, width, rate) else "cudnn"

@@ -1,11 +1,11 @@
-"""cuDNN's flash attention on NVIDIA GPUs, through jax.nn: 16-bit, without dropout.
+"""cuDNN's flash attention on NVIDIA GPUs, called through jax.nn: 16-bit, no dropout.
 
-Padded rows are told by their lengths. Packed rows and windows go in as a mask of [b, 1, l, l],
-which is memory of that size, since jax.nn hands cuDNN no segments and windows to the left alone:
-with lengths only, packed texts would see each other.
+Padded rows are passed as lengths. Packed rows and windows are passed as a mask of [b, 1, l, l],
+which takes that much memory: jax.nn passes no segment ids to cuDNN, and windows to the left only.
+With lengths alone, packed texts would attend to each other.
 
-What cuDNN leaves undefined must reach no gradient: one NaN at padding, and a sum over all places,
-such as the gradient of the projection to the keys, is NaN.
+Values that cuDNN leaves undefined must reach no gradient. A single NaN at padding turns every sum
+over positions into NaN, for instance the gradient of the key projection.
 
 Axes: b batch, l tokens, h heads, k head width.
 """
@@ -28,29 +28,31 @@ def attend(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: AttentionMask,
+    mask: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
 ) -> Float[Array, "b h l k"]:
-    """See `attention`. Padding stands at the end of a row that is not packed.
+    """See `attention`. In rows that are not packed, padding must be at the end.
 
-    ValueError: no GPU, float32, dropout, or heads of a width that cuDNN does not take.
+    ValueError: no GPU, float32, dropout, or a head width that cuDNN does not support.
     """
     b, h, length, width = q.shape
-    if said := refusal(platform(), q.dtype, width, rate if key is not None else 0.0):
-        raise ValueError(said)
-    more = length % 2  # a mask's gradient needs an even length
-    segments = jnp.pad(sight.segments, ((0, 0), (0, more)))
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q, k, v))
-    cut = AttentionShards.of(b, h)
-    heads = P(cut.rows, cut.heads)
-    f = cut.map(partial(_local, sight.packed, window), (heads, heads, heads, P(cut.rows)), heads)
+    if reason := unsupported_reason(platform(), q.dtype, width, rate if key is not None else 0.0):
+        raise ValueError(reason)
+    pad = length % 2  # the gradient of a mask needs an even length
+    segments = jnp.pad(mask.segments, ((0, 0), (0, pad)))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, pad), (0, 0))) for x in (q, k, v))
+    shards = AttentionShards.of(b, h)
+    heads = P(shards.rows, shards.heads)
+    f = shards.map(
+        partial(_attend_shard, mask.packed, window), (heads, heads, heads, P(shards.rows)), heads
+    )
     return f(q, k, v, segments)[:, :, :length]
 
 
-def refusal(platform: str, dtype: jnp.dtype, width: int, rate: float) -> str | None:
-    """Why heads of this width and type cannot go this way, and what to change; None: they can."""
+def unsupported_reason(platform: str, dtype: jnp.dtype, width: int, rate: float) -> str | None:
+    """Why cuDNN does not support such heads, and what to change; None if it does."""
     if platform not in ("gpu", "cuda"):
         return f"attention cudnn needs an NVIDIA GPU, found {platform}: choose run.attention auto"
     if dtype not in (jnp.bfloat16, jnp.float16):
@@ -65,13 +67,13 @@ def refusal(platform: str, dtype: jnp.dtype, width: int, rate: float) -> str | N
         )
     if width % 8 or width > 128:
         return (
-            f"attention cudnn takes heads of a width that 8 divides, up to 128, found {width}: "
+            f"attention cudnn takes head widths that are multiples of 8 up to 128, found {width}: "
             "change encoder.heads, or choose run.attention xla"
         )
     return None
 
 
-def _local(
+def _attend_shard(
     packed: bool,
     window: int | None,
     q: Float[Array, "b h l k"],
@@ -79,20 +81,21 @@ def _local(
     v: Float[Array, "b h l k"],
     segments: Int[Array, "b l"],
 ) -> Float[Array, "b h l k"]:
-    """On one device's rows and heads."""
+    """Attention over the rows and heads of one device."""
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     cudnn = partial(jax.nn.dot_product_attention, implementation="cudnn")
     if packed or window is not None:
-        # At some lengths (l % 128 == 64, on Hopper) the gradient of a query that sees nothing is
-        # NaN (pytorch/pytorch#196678): padding sees padding, and so at least itself.
-        mask = AttentionMask(segments, packed).with_padding().mask(window)
+        # At some lengths (l % 128 == 64, on Hopper) the gradient of a query without any key is
+        # NaN (pytorch/pytorch#196678). With a padding segment every token has a key: itself.
+        mask = AttentionMask(segments, packed).with_padding_segment().to_bool(window)
         out = cudnn(q, k, v, mask=mask[:, None])
     else:
-        # The gradients of keys and values behind a row's end are never written: they are whatever
-        # that memory held (openxla/xla#44867). `where` lets none of it through.
-        real = segments > 0
-        k, v = (jnp.where(real[..., None, None], x, 0) for x in (k, v))
-        # Every query is computed, and an empty row sees its first place: no result is undefined.
-        sizes = jnp.maximum(1, jnp.sum(real, axis=-1, dtype=jnp.int32))
+        # cuDNN never writes the gradients of keys and values after the end of a row: they hold
+        # whatever was in that memory (openxla/xla#44867). `where` blocks them.
+        is_real = segments > 0
+        k, v = (jnp.where(is_real[..., None, None], x, 0) for x in (k, v))
+        # Every query is computed, and an empty row attends to its first token, so that no result
+        # is undefined.
+        sizes = jnp.maximum(1, jnp.sum(is_real, axis=-1, dtype=jnp.int32))
         out = cudnn(q, k, v, key_value_seq_lengths=sizes)
     return out.swapaxes(1, 2)

@@ -1,8 +1,8 @@
-"""What flash.py computes of one row, a few heads and a tile of queries, forward and backward.
+"""The kernels of flash.py: one row, a few heads and a tile of queries, forward and backward.
 
-All scores of the tile lie in fast memory at once. Nothing is kept between the two but q k v: the
-backward kernel makes the probabilities again, and the same ones are dropped, for what is dropped
-is a function of the place and no state.
+All scores of the tile fit in VMEM. Only q k v are stored between the two passes: the backward
+kernel recomputes the probabilities and drops the same ones, since dropout is a function of the
+position and has no state.
 
 Axes: l keys, t queries of the tile, k head width; heads lie side by side, `n k` of them.
 """
@@ -17,45 +17,45 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, UInt32
 
-Ref = Any  # a reference into fast memory, which is read and written by indexing
+Ref = Any  # a reference into VMEM or SMEM, read and written by indexing
 NT = (((1,), (1,)), ((), ()))  # a b^T
 TN = (((0,), (0,)), ((), ()))  # a^T b
 
 
 class KernelConfig(NamedTuple):
-    """What is known when a kernel is compiled."""
+    """The compile-time parameters of a kernel."""
 
     heads: int  # of the whole model
     width: int  # of a head
     packed: bool
     windowed: bool
-    kept: int  # of 256 probabilities; 256: no dropout
+    keep: int  # how many of 256 probabilities dropout keeps; 256: no dropout
 
 
 def forward(
-    law: KernelConfig, numbers: Ref, segments: Ref, q: Ref, k: Ref, v: Ref, out: Ref
+    config: KernelConfig, scalars: Ref, segments: Ref, q: Ref, k: Ref, v: Ref, out: Ref
 ) -> None:
-    """out [1 t nk] of q [1 t nk], k and v [1 l nk], segments [1 1 l].
+    """Write out [1 t nk] from q [1 t nk], k and v [1 l nk], segments [1 1 l].
 
-    `numbers` are two words of seed, the numbers of the first row and head on this device, and
-    the window.
+    `scalars` [5]: two words of the seed, the indices in the whole batch of this device's first
+    row and head, and the window.
     """
-    t, length, width = q.shape[1], k.shape[1], law.width
-    seen, real = _seen(law, numbers, segments, t)
-    made = []
+    t, length, width = q.shape[1], k.shape[1], config.width
+    visible, is_real = _visible_keys(config, scalars, segments, t)
+    heads = []
     for head in range(q.shape[2] // width):
-        at = pl.ds(head * width, width)
-        weights, total = _exponentials(q[0, :, at], k[0, :, at], seen)
-        if law.kept < 256:
-            weights = jnp.where(_kept(law, numbers, head, q.shape, length), weights, 0)
-        product = _dot(weights.astype(v.dtype), v[0, :, at])
-        made.append(product * (256 / law.kept / total))
-    out[0] = jnp.where(real, jnp.concatenate(made, axis=1), 0).astype(out.dtype)
+        cols = pl.ds(head * width, width)
+        weights, total = _softmax_parts(q[0, :, cols], k[0, :, cols], visible)
+        if config.keep < 256:
+            weights = jnp.where(_keep_mask(config, scalars, head, q.shape, length), weights, 0)
+        product = _dot(weights.astype(v.dtype), v[0, :, cols])
+        heads.append(product * (256 / config.keep / total))
+    out[0] = jnp.where(is_real, jnp.concatenate(heads, axis=1), 0).astype(out.dtype)
 
 
 def backward(
-    law: KernelConfig,
-    numbers: Ref,
+    config: KernelConfig,
+    scalars: Ref,
     segments: Ref,
     q: Ref,
     k: Ref,
@@ -67,9 +67,9 @@ def backward(
     dk_sum: Ref,
     dv_sum: Ref,
 ) -> None:
-    """dq [1 t nk] of the tile; dk and dv [1 l nk], which all tiles of a row add to, in float32."""
-    t, length, width, i = q.shape[1], k.shape[1], law.width, pl.program_id(2)
-    seen, real = _seen(law, numbers, segments, t)
+    """Write dq [1 t nk] of the tile, and dk and dv [1 l nk], float32 sums over a row's tiles."""
+    t, length, width, i = q.shape[1], k.shape[1], config.width, pl.program_id(2)
+    visible, is_real = _visible_keys(config, scalars, segments, t)
 
     @pl.when(i == 0)
     def _() -> None:
@@ -77,20 +77,20 @@ def backward(
         dv_sum[...] = jnp.zeros_like(dv_sum)
 
     for head in range(q.shape[2] // width):
-        at = pl.ds(head * width, width)
-        weights, total = _exponentials(q[0, :, at], k[0, :, at], seen)
+        cols = pl.ds(head * width, width)
+        weights, total = _softmax_parts(q[0, :, cols], k[0, :, cols], visible)
         weights = weights / total
-        scaled = jnp.where(real, d_out[0, :, at].astype(jnp.float32) * (256 / law.kept), 0)
+        scaled = jnp.where(is_real, d_out[0, :, cols].astype(jnp.float32) * (256 / config.keep), 0)
         scaled = scaled.astype(d_out.dtype)
-        dropped, d_weights = weights, _dot(scaled, v[0, :, at], NT)
-        if law.kept < 256:
-            kept = _kept(law, numbers, head, q.shape, length)
-            dropped, d_weights = jnp.where(kept, weights, 0), jnp.where(kept, d_weights, 0)
-        dv_sum[:, at] += _dot(dropped.astype(v.dtype), scaled, TN)
+        dropped, d_weights = weights, _dot(scaled, v[0, :, cols], NT)
+        if config.keep < 256:
+            keep = _keep_mask(config, scalars, head, q.shape, length)
+            dropped, d_weights = jnp.where(keep, weights, 0), jnp.where(keep, d_weights, 0)
+        dv_sum[:, cols] += _dot(dropped.astype(v.dtype), scaled, TN)
         d_scores = weights * (d_weights - jnp.sum(weights * d_weights, axis=1, keepdims=True))
         d_scores = (d_scores * width**-0.5).astype(q.dtype)
-        dq[0, :, at] = _dot(d_scores, k[0, :, at]).astype(dq.dtype)
-        dk_sum[:, at] += _dot(d_scores, q[0, :, at], TN)
+        dq[0, :, cols] = _dot(d_scores, k[0, :, cols]).astype(dq.dtype)
+        dk_sum[:, cols] += _dot(d_scores, q[0, :, cols], TN)
 
     @pl.when(i == pl.num_programs(2) - 1)
     def _() -> None:
@@ -98,29 +98,29 @@ def backward(
         dv[0] = dv_sum[...].astype(dv.dtype)
 
 
-def _seen(
-    law: KernelConfig, numbers: Ref, segments: Ref, t: int
+def _visible_keys(
+    config: KernelConfig, scalars: Ref, segments: Ref, t: int
 ) -> tuple[Bool[Array, "t l"], Bool[Array, "t 1"]]:
-    """Which keys each query of the tile sees, and which queries are no padding."""
+    """Which keys each query of the tile attends to, and which queries are real tokens."""
     length, i = segments.shape[2], pl.program_id(2)
     keys = segments[0]
-    mine = segments[0, :, pl.ds(i * t, t)].reshape(t, 1)
-    seen = keys > 0
-    if law.packed:
-        seen &= mine == keys
-    if law.windowed:
-        query, key = (lax.broadcasted_iota(jnp.int32, (t, length), n) for n in range(2))
-        seen &= jnp.abs(key - i * t - query) <= numbers[4].astype(jnp.int32)
-    return jnp.broadcast_to(seen, (t, length)), mine > 0
+    queries = segments[0, :, pl.ds(i * t, t)].reshape(t, 1)
+    visible = keys > 0
+    if config.packed:
+        visible &= queries == keys
+    if config.windowed:
+        query_at, key_at = (lax.broadcasted_iota(jnp.int32, (t, length), n) for n in range(2))
+        visible &= jnp.abs(key_at - i * t - query_at) <= scalars[4].astype(jnp.int32)
+    return jnp.broadcast_to(visible, (t, length)), queries > 0
 
 
-def _exponentials(
-    q: Float[Array, "t k"], k: Float[Array, "l k"], seen: Bool[Array, "t l"]
+def _softmax_parts(
+    q: Float[Array, "t k"], k: Float[Array, "l k"], visible: Bool[Array, "t l"]
 ) -> tuple[Float[Array, "t l"], Float[Array, "t 1"]]:
-    """A softmax before its division, and what to divide by."""
+    """The numerators of the softmax and their sum."""
     scores = _dot(q * q.shape[1] ** -0.5, k, NT)
-    # The most negative finite number, not -inf: a row with no key at all stays finite.
-    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+    # The most negative finite number instead of -inf: a row without any key stays finite.
+    scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
     return weights, jnp.sum(weights, axis=1, keepdims=True)
 
@@ -129,31 +129,32 @@ def _dot(a: jax.Array, b: jax.Array, dims: Any = (((1,), (0,)), ((), ()))) -> ja
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
-def _kept(
-    law: KernelConfig, numbers: Ref, head: int, shape: tuple[int, ...], length: int
+def _keep_mask(
+    config: KernelConfig, scalars: Ref, head: int, shape: tuple[int, ...], length: int
 ) -> Bool[Array, "t l"]:
-    """Which probabilities dropout leaves.
+    """Which probabilities dropout keeps.
 
-    A random word decides four queries, 8 apart, for one key: words and decisions then lie in
-    a vector register's 8 sublanes alike, and nothing is moved.
+    Each random word decides for one key and four queries, 8 apart: words and decisions then have
+    the same layout in the 8 sublanes of a vector register, and no data moves.
     """
     _, t, width = shape
-    row = numbers[2] + pl.program_id(0).astype(jnp.uint32)
-    heads = numbers[3] + (pl.program_id(1) * (width // law.width) + head).astype(jnp.uint32)
-    first, second = (_mixed(_mixed(numbers[n] + row) + heads) for n in range(2))
-    place = (t // 32, 8, length)
-    group, sublane, key = (lax.broadcasted_iota(jnp.uint32, place, n) for n in range(3))
+    row = scalars[2] + pl.program_id(0).astype(jnp.uint32)
+    head_index = scalars[3] + (pl.program_id(1) * (width // config.width) + head).astype(jnp.uint32)
+    first, second = (_hash(_hash(scalars[n] + row) + head_index) for n in range(2))
+    word_shape = (t // 32, 8, length)
+    group, sublane, key = (lax.broadcasted_iota(jnp.uint32, word_shape, n) for n in range(3))
     group += pl.program_id(2).astype(jnp.uint32) * (t // 32)
-    word = _mixed(((group * 8 + sublane) * length + key) ^ first, second)
+    word = _hash(((group * 8 + sublane) * length + key) ^ first, second)
     shift = lax.broadcasted_iota(jnp.uint32, (1, 4, 1, 1), 1) * 8
     decisions = (word[:, None] >> shift) & 255
-    return (decisions < law.kept).reshape(t, length)
+    return (decisions < config.keep).reshape(t, length)
 
 
-def _mixed(x: UInt32[Array, "*s"], key: Any = 0) -> UInt32[Array, "*s"]:
-    """A permutation of 32-bit words in which every bit of `x` moves each bit of the result with
-    a probability close to 1/2 (lowbias32, github.com/skeeto/hash-prospector); `key` picks one of
-    many, so that two heads' words are never each other's in another order."""
+def _hash(x: UInt32[Array, "*s"], key: Any = 0) -> UInt32[Array, "*s"]:
+    """A permutation of 32-bit words in which flipping any bit of `x` flips each bit of the result
+    with a probability close to 1/2 (lowbias32, github.com/skeeto/hash-prospector). `key` selects
+    one of many permutations, so that the words of one head never are those of another head in a
+    different order."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D) ^ key
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -1,4 +1,4 @@
-"""Who sees whom."""
+"""Which tokens attend to which."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from jaxtyping import Array, Bool, Int
 @partial(jax.tree_util.register_dataclass, data_fields=["segments"], meta_fields=["packed"])
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys each query sees.
+    """Which keys each query attends to, as segment ids.
 
-        padded rows     segments  1 1 1 1 0 0      every query sees the keys that are real
-        packed rows     segments  1 1 2 2 2 0      each sees its own segment alone
+        padded rows     segments  1 1 1 1 0 0      every query attends to the real keys
+        packed rows     segments  1 1 2 2 2 0      each attends to its own segment only
 
-    Nobody sees padding. What a query at a padding place gets is finite and means nothing.
+    No real token attends to padding. Outputs at padding are finite and meaningless.
     """
 
     segments: Any  # int32 [b l]; 0: padding
     packed: bool  # several segments in a row
 
     @classmethod
-    def of_sizes(cls, size: jax.Array, length: int) -> AttentionMask:
-        """Of rows whose first `size` [b] tokens are real."""
-        real = jnp.arange(length, dtype=jnp.int32) < size[:, None]
-        return cls(real.astype(jnp.int32), packed=False)
+    def from_sizes(cls, size: jax.Array, length: int) -> AttentionMask:
+        """The mask of padded rows whose first `size` [b] tokens are real."""
+        is_real = jnp.arange(length, dtype=jnp.int32) < size[:, None]
+        return cls(is_real.astype(jnp.int32), packed=False)
 
-    def with_padding(self) -> Sight:
-        """Padding sees padding: real places see what they saw, and every place sees itself, so no
-        softmax is of nothing."""
+    def with_padding_segment(self) -> AttentionMask:
+        """The mask with padding as one more segment: real tokens attend to the same keys, and
+        every token attends to itself, so no softmax is over nothing."""
         segments = self.segments if self.packed else (self.segments > 0).astype(jnp.int32)
-        return Sight(segments + 1, packed=True)
+        return AttentionMask(segments + 1, packed=True)
 
-    def mask(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, "b #l l"]:
-        """True where query l sees key s; a `window` hides keys more than so many places away."""
+    def to_bool(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, "b #l l"]:
+        """True where query l attends to key s; `window` hides keys at larger distances."""
         keys = self.segments[:, None, :]
-        seen = keys > 0
+        visible = keys > 0
         if self.packed:
-            seen &= keys == self.segments[:, :, None]
+            visible &= keys == self.segments[:, :, None]
         if window is not None:
             at = jnp.arange(self.segments.shape[-1])
-            seen &= jnp.abs(at[:, None] - at) <= window
-        return seen
+            visible &= jnp.abs(at[:, None] - at) <= window
+        return visible

@@ -1,7 +1,8 @@
-"""Kernels on a mesh: XLA cannot cut a custom call, so each device is handed its own rows and heads.
+"""Attention kernels on a mesh. XLA cannot partition a custom call, so `shard_map` hands each device
+its own rows and heads.
 
-An axis of the mesh that does not divide the rows or the heads leaves them whole, and its devices
-do the same work; see constraints.constrain, which does likewise.
+A mesh axis whose size does not divide the rows or the heads leaves them whole: its devices then
+do the same work. `constraints.constrain` follows the same rule.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bert_jax.distributed.constraints import BATCH_AXES, MESH_AXES, Axes, axis_n
 
 
 class KernelCost(NamedTuple):
-    """Of one call of a kernel."""
+    """The cost of one kernel call."""
 
     flops: int
     bytes: int
@@ -24,17 +25,18 @@ class KernelCost(NamedTuple):
 
 
 class AttentionShards(NamedTuple):
-    """How the mesh in sight cuts attention."""
+    """How the current mesh partitions attention."""
 
-    outer: Axes  # that an enclosing shard_map has cut the rows along (constraints.data_parallel)
+    outer: Axes  # axes along which an enclosing shard_map splits the rows (`data_parallel`)
     rows: Axes
     heads: Axes
     on_mesh: bool
 
     @classmethod
     def of(cls, rows: int, heads: int) -> AttentionShards:
+        """The partition of that many rows and heads on the current mesh."""
         mesh = jax.sharding.get_abstract_mesh()
-        if set(mesh.auto_axes) != set(MESH_AXES) or mesh.size == 1:  # or inside of a shard_map
+        if set(mesh.auto_axes) != set(MESH_AXES) or mesh.size == 1:  # or inside a shard_map
             outer = tuple(a for a in BATCH_AXES if a in mesh.manual_axes)
             return cls(outer, None, None, on_mesh=False)
         return cls(
@@ -47,15 +49,15 @@ class AttentionShards(NamedTuple):
     def map(
         self, f: Callable[..., Any], specs: tuple[P, ...], out: P | tuple[P, ...]
     ) -> Callable[..., Any]:
-        """`f` on every device's piece of its arguments."""
+        """`f`, applied on every device to its shard of the arguments."""
         if not self.on_mesh:
             return f
-        # Pallas does not say along which axes its results vary.
+        # Pallas does not declare along which axes its results vary.
         return jax.shard_map(f, in_specs=specs, out_specs=out, check_vma=False)
 
-    def first(self, rows: int, heads: int) -> tuple[jax.Array | int, jax.Array | int]:
-        """The number, in the whole batch, of the first row and head of this device, which holds
-        so many; within `map`."""
+    def first_index(self, rows: int, heads: int) -> tuple[jax.Array | int, jax.Array | int]:
+        """The indices in the whole batch of this device's first row and head, where each device
+        holds `rows` rows and `heads` heads. Call it inside `map`."""
         axes = (*axis_names(self.outer), *axis_names(self.rows))
         row = jax.lax.axis_index(axes) * rows if axes else 0
         return row, jax.lax.axis_index(self.heads) * heads if self.heads else 0

@@ -1,7 +1,8 @@
-"""Splash attention, the flash attention for TPUs that comes with JAX: scores of a block of queries
-and a block of keys at a time, so any length; blocks outside of a window are skipped. No dropout.
+"""Splash attention, the flash attention for TPUs that ships with JAX. It computes the scores of one
+block of queries and one block of keys at a time, so rows may have any length, and it skips blocks
+outside the window. No dropout.
 
-On a CPU it is interpreted, for tests; a GPU is refused, where that would be a crawl.
+On a CPU the kernel is interpreted, for tests. A GPU is rejected: interpreting would be very slow.
 
 Axes: b batch, l tokens, h heads, k head width.
 """
@@ -23,54 +24,54 @@ from bert_jax.distributed.constraints import platform
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.attention.shard_map import AttentionShards
 
-LANES = 128  # of a TPU's vector unit: lengths are padded to multiples
-BLOCK = 512  # queries and keys at a time, at most
+LANES = 128  # width of a TPU vector register; lengths are padded to multiples
+MAX_BLOCK = 512  # queries and keys per block
 
 
 def attend(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
-    sight: AttentionMask,
+    mask: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | None = None,
 ) -> Float[Array, "b h l k"]:
-    """See `attention`. ValueError: a GPU, or dropout is asked for."""
-    if (found := platform()) not in ("cpu", "tpu"):
-        raise ValueError(f"attention splash needs a TPU, found {found}: choose run.attention auto")
+    """See `attention`. ValueError: on a GPU, or with dropout."""
+    if (device := platform()) not in ("cpu", "tpu"):
+        raise ValueError(f"attention splash needs a TPU, found {device}: choose run.attention auto")
     if key is not None and rate > 0:
         raise ValueError(
             f"attention splash has no dropout, found encoder.attention_dropout {rate}: "
             "set it to 0, or choose run.attention flash or xla"
         )
     b, h, length, width = q.shape
-    more = -length % LANES
-    # Equal numbers see each other: padding sees padding, which keeps every softmax finite.
-    segments = sight.segments if sight.packed else (sight.segments > 0).astype(jnp.int32)
-    segments = jnp.pad(segments, ((0, 0), (0, more)))
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0))) for x in (q * width**-0.5, k, v))
-    cut = AttentionShards.of(b, h)
-    heads = P(cut.rows, cut.heads)
-    f = cut.map(partial(_local, window), (heads, heads, heads, P(cut.rows)), heads)
+    pad = -length % LANES
+    # Equal segment ids attend to each other, padding included, which keeps every softmax finite.
+    segments = mask.segments if mask.packed else (mask.segments > 0).astype(jnp.int32)
+    segments = jnp.pad(segments, ((0, 0), (0, pad)))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, pad), (0, 0))) for x in (q * width**-0.5, k, v))
+    shards = AttentionShards.of(b, h)
+    heads = P(shards.rows, shards.heads)
+    f = shards.map(partial(_attend_shard, window), (heads, heads, heads, P(shards.rows)), heads)
     return f(q, k, v, segments)[:, :, :length]
 
 
-def _local(
+def _attend_shard(
     window: int | None,
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h l k"],
     v: Float[Array, "b h l k"],
     segments: Int[Array, "b l"],
 ) -> Float[Array, "b h l k"]:
-    """On one device's rows and heads."""
+    """Attention over the rows and heads of one device."""
     h, length = q.shape[1:3]
     mask = (
         masks.LocalMask((length, length), (window, window), 0)
         if window is not None
         else masks.FullMask((length, length))
     )
-    block = block_of(length)
+    block = block_size(length)
     sizes = kernel.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -91,5 +92,6 @@ def _local(
     )
 
 
-def block_of(length: int) -> int:
-    return max(n for n in range(LANES, BLOCK + 1, LANES) if length % n == 0)
+def block_size(length: int) -> int:
+    """The largest block that divides `length`, a multiple of `LANES`."""
+    return max(n for n in range(LANES, MAX_BLOCK + 1, LANES) if length % n == 0)

@@ -1,5 +1,5 @@
-"""Attention as XLA compiles it: every platform, any rate of dropout; all weights are kept for
-the gradient.
+"""Attention compiled by XLA: any platform and any dropout rate. It stores all attention weights
+for the gradient.
 
 Axes: b batch, l queries, s keys, h heads, k head width.
 """
@@ -18,15 +18,15 @@ def attend(
     q: Float[Array, "b h l k"],
     k: Float[Array, "b h s k"],
     v: Float[Array, "b h s k"],
-    sight: AttentionMask,
+    mask: AttentionMask,
     rate: float = 0.0,
     key: jax.Array | None = None,
     window: int | Int[Array, ""] | None = None,
 ) -> Float[Array, "b h l k"]:
-    """See `attention`. A hidden key has a weight of exactly zero, so its gradient is zero too."""
+    """See `attention`. The weight of a masked key is exactly zero, and so is its gradient."""
     scale = q.shape[-1] ** -0.5
     scores = jnp.einsum("bhlk,bhsk->bhls", q * scale, k, preferred_element_type=jnp.float32)
-    # The most negative finite number, not -inf: a row with no key at all stays finite.
-    scores = jnp.where(sight.mask(window)[:, None], scores, jnp.finfo(jnp.float32).min)
+    # The most negative finite number instead of -inf: a row without any key stays finite.
+    scores = jnp.where(mask.to_bool(window)[:, None], scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores, axis=-1), rate, key)
     return jnp.einsum("bhls,bhsk->bhlk", weights.astype(v.dtype), v)
