@@ -1,4 +1,4 @@
-"""A packed row is its sequences, each as if it stood alone."""
+"""A packed row behaves like its sequences in rows of their own."""
 
 import functools
 import itertools
@@ -21,7 +21,8 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.model import Network
 from bert_jax.objectives import packing
 from bert_jax.objectives.base import corrupt_batch
-from bert_jax.objectives.masking import mask_tokens, max_packed_predictions, with_scheduled_rate
+from bert_jax.objectives.masking import mask_tokens
+from bert_jax.objectives.masking_budget import max_packed_predictions, with_scheduled_rate
 from bert_jax.training.pretrain import pretrain
 from bert_jax.training.replay import replay
 from bert_jax.utils import pytree
@@ -34,7 +35,7 @@ N = 4  # sequences of a row
 
 
 def sequence(number: int, size: int) -> dict[str, Any]:
-    """Two segments with their special tokens, and a label; without both where it is odd."""
+    """Two segments with special tokens and a label; neither if `number` is odd."""
     rng = np.random.default_rng(number)
     tokens = rng.integers(4, tiny_configs.V, size)
     first = size // 2 if number % 2 == 0 else size
@@ -43,8 +44,8 @@ def sequence(number: int, size: int) -> dict[str, Any]:
 
 
 def batches() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same sequences packed, and each in a row of its own with the same number."""
-    made = {
+    """The same sequences, packed and unpacked, with the same numbers."""
+    sequences = {
         row * N + j: sequence(row * N + j, size)
         for row, sizes in enumerate(SIZES)
         for j, size in enumerate(sizes)
@@ -56,12 +57,12 @@ def batches() -> tuple[dict[str, Any], dict[str, Any]]:
         "epoch": np.full(len(SIZES), 3),
     }
     alone = {
-        "tokens": np.zeros((len(made), tiny_configs.LENGTH), np.int32),
-        **{name: np.array([s[name] for s in made.values()]) for name in EMPTY},
-        "row": np.array(list(made)),
-        "epoch": np.full(len(made), 3),
+        "tokens": np.zeros((len(sequences), tiny_configs.LENGTH), np.int32),
+        **{name: np.array([s[name] for s in sequences.values()]) for name in EMPTY},
+        "row": np.array(list(sequences)),
+        "epoch": np.full(len(sequences), 3),
     }
-    for i, (number, s) in enumerate(made.items()):
+    for i, (number, s) in enumerate(sequences.items()):
         row, j = divmod(number, N)
         begin = packed["size"][row].sum()
         packed["tokens"][row, begin : begin + s["size"]] = s["tokens"]
@@ -74,23 +75,24 @@ def batches() -> tuple[dict[str, Any], dict[str, Any]]:
 EMPTY = {"size": 0, "first": 0, "pair": -1}
 
 
-def there(packed: dict[str, Any]) -> np.ndarray:
+def present(packed: dict[str, Any]) -> np.ndarray:
+    """Indices of the sequences that are not empty."""
     return np.flatnonzero(np.asarray(packed["size"]).ravel())
 
 
-def still(family: str) -> Experiment:
-    """Without dropout; ELECTRA's generator samples what it holds most likely, since draws are of
-    whole rows."""
+def deterministic(family: str) -> Experiment:
+    """Without dropout; ELECTRA's generator takes the most likely token, since samples depend on
+    the row."""
     config = tiny_configs.without_dropout(tiny_configs.FAMILIES[family])
     return replace(config, objective=dict(temperature=1e-9)) if family == "electra" else config
 
 
-LAWS = {
+MASKINGS = {
     "tokens": Masking(),
-    "a few": Masking(max_predictions=2),
+    "capped": Masking(max_predictions=2),
     "static": Masking(num_static_masks=2),
-    "fewer and fewer": Masking(rate=0.3, final_rate=0.15),
-    "fairseq's": Masking(budget="floor", mask_special_tokens=True, random_from="words"),
+    "scheduled rate": Masking(rate=0.3, final_rate=0.15),
+    "fairseq": Masking(budget="floor", mask_special_tokens=True, random_from="words"),
     "words": Masking(granularity="word"),
     "n-grams": Masking(granularity="ngram", max_ngram=3),
     "spans": Masking(
@@ -99,41 +101,45 @@ LAWS = {
 }
 
 
-def test_unpacked_rows_are_the_sequences() -> None:
+def test_unpack_returns_the_sequences() -> None:
     packed, alone = batches()
-    rows = packing.unpack(packed)
-    for name, x in rows.items():
-        assert np.array_equal(np.asarray(x)[there(packed)], alone[name]), name
+    sequences = packing.unpack(packed)
+    for name, x in sequences.items():
+        assert np.array_equal(np.asarray(x)[present(packed)], alone[name]), name
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_a_packed_sequence_has_the_masks_that_it_has_alone(law: str) -> None:
-    """Every field, place by place; nothing at padding, and `segments` and `positions` restart."""
+@pytest.mark.parametrize("masking_name", MASKINGS)
+def test_a_packed_sequence_has_the_masks_of_an_unpacked_one(masking_name: str) -> None:
+    """All fields at all positions; zeros at padding; `segments` and `positions` restart."""
     packed, alone = batches()
-    packed, alone = (with_scheduled_rate(b, LAWS[law], 0.5) for b in (packed, alone))
-    ours = jax.jit(lambda b: corrupt_batch(b, LAWS[law], tiny_configs.VOCABULARY, KEY))(packed)
-    theirs = jax.jit(lambda b: mask_tokens(b, LAWS[law], tiny_configs.VOCABULARY, KEY))(alone)
+    packed, alone = (with_scheduled_rate(b, MASKINGS[masking_name], 0.5) for b in (packed, alone))
+    ours = jax.jit(
+        lambda b: corrupt_batch(b, MASKINGS[masking_name], tiny_configs.VOCABULARY, KEY)
+    )(packed)
+    theirs = jax.jit(
+        lambda b: mask_tokens(b, MASKINGS[masking_name], tiny_configs.VOCABULARY, KEY)
+    )(alone)
     ours, theirs = jax.device_get((ours, theirs))
     i = 0
     for row, sizes in enumerate(SIZES):
         begin, slot = 0, 0
         for j, size in enumerate(sizes):
-            here = slice(begin, begin + size)
+            at = slice(begin, begin + size)
             for name in ("tokens", "labels"):
-                assert np.array_equal(ours[name][row, here], theirs[name][i, :size])
-            assert (ours["segments"][row, here] == j + 1).all()
-            assert np.array_equal(ours["positions"][row, here], np.arange(size))
-            assert ours["types"][row, here].sum() == size - theirs["first"][i]
+                assert np.array_equal(ours[name][row, at], theirs[name][i, :size])
+            assert (ours["segments"][row, at] == j + 1).all()
+            assert np.array_equal(ours["positions"][row, at], np.arange(size))
+            assert ours["types"][row, at].sum() == size - theirs["first"][i]
             assert ours["starts"][row, j] == begin
             used = theirs["weights"][i] > 0
             slots = slice(slot, slot + used.sum())
             for name in ("targets", "weights", "offset", "sbo_weights"):
                 assert np.array_equal(ours[name][row, slots], theirs[name][i, used])
-            inside = theirs["sbo_weights"][i, used] > 0
+            in_text = theirs["sbo_weights"][i, used] > 0
             for name in ("masked", "left", "right"):
-                which = slice(None) if name == "masked" else inside
-                moved = ours[name][row, slots][which] - begin
-                assert np.array_equal(moved, theirs[name][i, used][which])
+                which = slice(None) if name == "masked" else in_text
+                shifted = ours[name][row, slots][which] - begin
+                assert np.array_equal(shifted, theirs[name][i, used][which])
             begin, slot, i = begin + size, slot + used.sum(), i + 1
         for name in ("segments", "positions", "types"):
             assert not ours[name][row, begin:].any()
@@ -142,26 +148,25 @@ def test_a_packed_sequence_has_the_masks_that_it_has_alone(law: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.5, 0.9])
-@pytest.mark.parametrize("law", LAWS)
-def test_the_slots_of_a_row_are_enough_for_any_sizes_and_no_more(law: str, rate: float) -> None:
-    """Against every way to fill short rows: none needs more, and one needs as many."""
-    masking = replace(LAWS[law], rate=rate)
+@pytest.mark.parametrize("name", MASKINGS)
+def test_packed_prediction_slots_are_the_fewest_that_fit_any_sizes(name: str, rate: float) -> None:
+    """Against all ways to fill short rows: none needs more, and one needs as many."""
+    masking = replace(MASKINGS[name], rate=rate)
     for length, n in ((9, 2), (12, 3)):
         budgets = [max_packed_predictions(masking, size, 1) for size in range(length + 1)]
-        most = max_packed_predictions(masking, length, 1)
+        limit = max_packed_predictions(masking, length, 1)
         fills = itertools.product(range(length + 1), repeat=n)
         needed = max(
-            sum(min(budgets[s], most) for s in sizes) for sizes in fills if sum(sizes) <= length
+            sum(min(budgets[s], limit) for s in sizes) for sizes in fills if sum(sizes) <= length
         )
         assert max_packed_predictions(masking, length, n) == needed
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_no_draw_of_budgets_overflows_a_row(law: str) -> None:
-    """Sixty rows of random cuts, at a rate where rounding matters: all that is hidden has a
-    slot."""
+@pytest.mark.parametrize("name", MASKINGS)
+def test_random_budgets_never_overflow_the_slots_of_a_row(name: str) -> None:
+    """Sixty rows of random sizes, at a rate where rounding matters."""
     rng = np.random.default_rng(0)
-    masking = replace(LAWS[law], rate=0.3)
+    masking = replace(MASKINGS[name], rate=0.3)
     sizes = np.diff(np.sort(rng.integers(0, tiny_configs.LENGTH + 1, (60, 6)), axis=1), prepend=0)
     batch = {
         "tokens": rng.integers(4, tiny_configs.V, (60, tiny_configs.LENGTH)),
@@ -172,19 +177,19 @@ def test_no_draw_of_budgets_overflows_a_row(law: str) -> None:
     }
     batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
 
-    def hidden(batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-        rows = mask_tokens(packing.unpack(batch), masking, tiny_configs.VOCABULARY, KEY)
+    def num_masked(batch: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+        alone = mask_tokens(packing.unpack(batch), masking, tiny_configs.VOCABULARY, KEY)
         packed = corrupt_batch(batch, masking, tiny_configs.VOCABULARY, KEY)
-        return packed["weights"].sum(), rows["weights"].sum()
+        return packed["weights"].sum(), alone["weights"].sum()
 
-    ours, needed = jax.jit(hidden)(batch)
-    assert ours == needed
+    used, needed = jax.jit(num_masked)(batch)
+    assert used == needed
 
 
 @functools.cache
-def measured(family: str, packed: bool) -> tuple[Any, Any, Any]:
+def terms_and_gradients(family: str, packed: bool) -> tuple[Any, Any, Any]:
     """Terms, counts and gradients of the same sequences."""
-    objective = tiny_configs.build(still(family))
+    objective = tiny_configs.build(deterministic(family))
     params = jax.jit(objective.init)(KEY)
 
     def loss(params: Any, batch: Any) -> Any:
@@ -198,8 +203,10 @@ def measured(family: str, packed: bool) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
-def test_packed_terms_are_those_of_the_sequences(family: str) -> None:
-    (ours, counts, _), (theirs, expected, _) = (measured(family, p) for p in (True, False))
+def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
+    (ours, counts, _), (theirs, expected, _) = (
+        terms_and_gradients(family, p) for p in (True, False)
+    )
     assert counts == expected
     assert sorted(ours) == sorted(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -207,8 +214,10 @@ def test_packed_terms_are_those_of_the_sequences(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
-def test_packed_gradients_are_those_of_the_sequences(family: str) -> None:
-    ours, theirs = (pytree.flatten_with_names(measured(family, p)[2]) for p in (True, False))
+def test_packed_gradients_equal_those_of_the_sequences(family: str) -> None:
+    ours, theirs = (
+        pytree.flatten_with_names(terms_and_gradients(family, p)[2]) for p in (True, False)
+    )
     for name, g in theirs.items():
         assert np.abs(ours[name] - g).max() <= 1e-5 * max(1.0, np.abs(g).max()), name
 
@@ -223,17 +232,17 @@ def network(family: str = "bert", dropout: bool = False) -> tuple[Network, Any, 
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_packed_outputs_are_those_of_the_sequences(family: str) -> None:
+def test_packed_outputs_equal_those_of_the_sequences(family: str) -> None:
     net, params, packed = network(family)
-    alone = tiny_configs.build(still(family)).corrupt(batches()[1], KEY)
+    alone = tiny_configs.build(deterministic(family)).corrupt(batches()[1], KEY)
     run = jax.jit(lambda batch: net.apply({"params": params}, batch))
     ours, theirs = run(packed), run(alone)
     i = 0
     for row, sizes in enumerate(SIZES):
         begin = 0
         for j, size in enumerate(sizes):
-            here = ours["hidden"][row, begin : begin + size]
-            assert np.abs(here - theirs["hidden"][i, :size]).max() < 1e-5
+            hidden = ours["hidden"][row, begin : begin + size]
+            assert np.abs(hidden - theirs["hidden"][i, :size]).max() < 1e-5
             if "pair" in theirs:
                 assert np.abs(ours["pair"][row, j] - theirs["pair"][i]).max() < 1e-5
             begin, i = begin + size, i + 1
@@ -241,8 +250,8 @@ def test_packed_outputs_are_those_of_the_sequences(family: str) -> None:
 
 @pytest.mark.parametrize("dropout", [False, True])
 def test_nothing_leaks_from_one_sequence_to_another(dropout: bool) -> None:
-    """The gradient of what one sequence comes to reaches its own tokens' embeddings alone: every
-    word of the batch is another row of the table."""
+    """The gradient of one sequence's outputs reaches only the embeddings of its own tokens; every
+    token of the batch is another row of the table."""
     net, params, packed = network(dropout=dropout)
     packed |= {"tokens": jnp.arange(4 * tiny_configs.LENGTH).reshape(4, -1) % tiny_configs.V}
     rngs = {"dropout": KEY} if dropout else {}
@@ -263,7 +272,7 @@ def test_nothing_leaks_from_one_sequence_to_another(dropout: bool) -> None:
         assert np.array_equal(reached, own)
 
 
-# ---- a corpus, and runs on it
+# ---- runs on a packed corpus
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +283,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
     train_tokenizer(text, "wordpiece", 400).save(folder / "tokenizer")
     for name, length, pack in (("corpora", 16, 4), ("corpora", 32, 3), ("plain", 32, 0)):
-        made = [str(folder / "text.txt")], folder / "tokenizer", "sop", length
-        prepare_corpus(*made, folder / name / str(length), progress=False, pack=pack)
+        args = [str(folder / "text.txt")], folder / "tokenizer", "sop", length
+        prepare_corpus(*args, folder / name / str(length), progress=False, pack=pack)
     return folder
 
 
@@ -289,44 +298,44 @@ def config(prepared: Path, run: Path, family: str = "bert", **changes: Any) -> E
     return replace(base, **changes)
 
 
-def lines(run: Path) -> list[dict[str, float]]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
-def test_a_packed_run_accumulates_on_a_mesh_and_can_be_replayed(
+def test_a_packed_run_accumulates_gradients_on_a_mesh_and_can_be_replayed(
     prepared: Path, tmp_path: Path
 ) -> None:
-    """Step 5 again, from the checkpoint of step 3: the same metrics bit for bit."""
-    asked = config(prepared, tmp_path / "run", family="electra", mesh=dict(data=2, fsdp=2))
-    assert pretrain(replace(asked, optim=dict(accumulate=2))) is None
-    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
-    done = replay(tmp_path / "run", 5)
-    assert done.start == 3
-    assert done.logged is not None
-    assert not done.differences
+    """Step 5 replayed from the checkpoint of step 3 has the same metrics, bit for bit."""
+    experiment = config(prepared, tmp_path / "run", family="electra", mesh=dict(data=2, fsdp=2))
+    assert pretrain(replace(experiment, optim=dict(accumulate=2))) is None
+    assert all(np.isfinite(line["loss"]) for line in metrics(tmp_path / "run"))
+    result = replay(tmp_path / "run", 5)
+    assert result.start == 3
+    assert result.logged is not None
+    assert not result.differences
 
 
-def test_packed_rows_of_several_lengths_follow_each_other(prepared: Path, tmp_path: Path) -> None:
+def test_stages_of_several_lengths_train_on_packed_rows(prepared: Path, tmp_path: Path) -> None:
     staged = dict(path=f"{prepared}/corpora/{{length}}", stages="16x8=2,32x4=1")
     pretrain(config(prepared, tmp_path / "run", data=staged))
-    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_command_packs_and_says_what_it_brought(prepared: Path, capsys: Any) -> None:
-    """Without a number 3 sequences more than full ones would fit."""
-    asked = ["prepare", str(prepared / "text.txt"), "--tokenizer", str(prepared / "tokenizer")]
-    asked += ["--segments", "sop", "--length", "16", "--row-length", "48"]
-    asked += ["--out", str(prepared / "asked"), "--pack"]
-    with pytest.raises(SystemExit) as done:
-        cli.main(asked)
-    assert done.value.code == 0
-    assert open_corpus(prepared / "asked").info.packed == 6
-    said = r"train: 57 documents, \d+ rows of \d+ sequences, \d+ tokens, \d+\.\d% padding"
-    assert re.search(said, capsys.readouterr().out)
+def test_the_prepare_command_packs_and_prints_a_summary(prepared: Path, capsys: Any) -> None:
+    """`--pack` without a number allows 3 sequences more than fit at full length."""
+    args = ["prepare", str(prepared / "text.txt"), "--tokenizer", str(prepared / "tokenizer")]
+    args += ["--segments", "sop", "--length", "16", "--row-length", "48"]
+    args += ["--out", str(prepared / "packed"), "--pack"]
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(args)
+    assert exit_info.value.code == 0
+    assert open_corpus(prepared / "packed").info.packed == 6
+    summary = r"train: 57 documents, \d+ rows of \d+ sequences, \d+ tokens, \d+\.\d% padding"
+    assert re.search(summary, capsys.readouterr().out)
 
 
-def test_packed_and_other_corpora_do_not_mix(prepared: Path, tmp_path: Path) -> None:
+def test_packed_and_unpacked_corpora_do_not_mix(prepared: Path, tmp_path: Path) -> None:
     mix = dict(path=None, mix=f"{prepared}/corpora/32=1,{prepared}/plain/32=1")
     with pytest.raises(ValueError, match=r"corpora/32 has packed rows, and .*plain/32 has not"):
         pretrain(config(prepared, tmp_path / "run", data=mix))
