@@ -1,4 +1,4 @@
-"""The launchers from end to end, against programs that record what they are told."""
+"""The launchers from end to end, with fake programs that record their arguments."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.helpers import toy_tasks
 from tests.helpers.paths import ROOT
 
 LAUNCH = ROOT / "launch"
-OURS = ("local.sh", "gpu.sh", "tpu_vm.sh", "slurm.sbatch", "gke.sh", "gke.yaml")
+LAUNCHERS = ("local.sh", "gpu.sh", "tpu_vm.sh", "slurm.sbatch", "gke.sh", "gke.yaml")
 COMMAND = ["pretrain", "configs/a.py", "--run.dir", 'a "b" $c']
 
 # Records its arguments, then does what its own part says.
@@ -88,7 +88,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         (tmp_path / name).touch()
-    for name in OURS:
+    for name in LAUNCHERS:
         shutil.copy(LAUNCH / name, tmp_path / "launch")
     monkeypatch.setenv("FAKE", str(tmp_path / "fake"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'fake' / 'bin'}:{os.environ['PATH']}")
@@ -136,11 +136,11 @@ SLICE = ("tpu_vm.sh", "--name", "n", "--zone", "z", "--type", "v5litepod-8")
 
 
 def verbs(repo: Path) -> list[str]:
-    """What was asked of gcloud: its verbs, waiting aside."""
+    """The verbs of the gcloud calls, without those that wait."""
     return [v for v in (call[3] for call in calls(repo, "gcloud")) if v != "describe"]
 
 
-def test_a_preempted_slice_is_asked_for_again_and_the_run_goes_on(cloud: Path) -> None:
+def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -> None:
     (cloud / "fake" / "ends").write_text("143 143 0")
     done = launch(cloud, *SLICE, "--spot", "--bucket", "b", "--", *COMMAND)
     assert done.returncode == 0, done.stderr
@@ -202,33 +202,33 @@ def test_gpus_of_one_machine_need_one_process(repo: Path) -> None:
 SSH = """
 sys.exit(subprocess.run(["sh", "-c", args[2]], env=os.environ | {"HOST": args[1]}).returncode)
 """
-TOLD = """
+RECORD = """
 import signal, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-told = {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
-(home / os.environ["HOST"]).write_text(json.dumps(told))
+variables = {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
+(home / os.environ["HOST"]).write_text(json.dumps(variables))
 time.sleep(float(os.environ.get("LASTS", 0)))
 """
 
 
-def several(repo: Path) -> None:
+def fake_machines(repo: Path) -> None:
     fake(repo, "ssh", SSH)
     fake(repo, "python", folder=".venv/bin")
-    fake(repo, "bert-jax", TOLD, ".venv/bin")
+    fake(repo, "bert-jax", RECORD, ".venv/bin")
 
 
-def test_gpus_of_several_machines_are_told_of_each_other(repo: Path) -> None:
-    several(repo)
+def test_processes_on_several_machines_get_the_coordinator_and_their_index(repo: Path) -> None:
+    fake_machines(repo)
     assert launch(repo, "gpu.sh", "--hosts", "x,y", "--port", "7", "--", *COMMAND).returncode == 0
     assert calls(repo, "bert-jax") == [COMMAND] * 2
     for number, host in enumerate("xy"):
-        told = json.loads((repo / "fake" / host).read_text())
-        assert told["JAX_COORDINATOR_ADDRESS"] == "x:7"
-        assert (told["JAX_NUM_PROCESSES"], told["JAX_PROCESS_ID"]) == ("2", str(number))
+        variables = json.loads((repo / "fake" / host).read_text())
+        assert variables["JAX_COORDINATOR_ADDRESS"] == "x:7"
+        assert (variables["JAX_NUM_PROCESSES"], variables["JAX_PROCESS_ID"]) == ("2", str(number))
 
 
 def test_a_signal_reaches_every_machine(repo: Path) -> None:
-    several(repo)
+    fake_machines(repo)
     command = [str(repo / "launch" / "gpu.sh"), "--hosts", "x,y", "--", *COMMAND]
     child = subprocess.Popen(command, env=os.environ | {"LASTS": "50"})
     until(lambda: all((repo / "fake" / host).exists() for host in "xy"))
@@ -236,8 +236,8 @@ def test_a_signal_reaches_every_machine(repo: Path) -> None:
     assert child.wait(30) == 143
 
 
-# Says where it is, then does what it is told; one that lasts ends when it is told to.
-FELLOW = """
+# Prints its environment, sleeps, and exits with a status; SIGTERM ends it with 143.
+PROCESS = """
 import os, signal, sys, time
 number = os.environ["JAX_PROCESS_ID"]
 print(os.environ["JAX_COORDINATOR_ADDRESS"], os.environ["JAX_NUM_PROCESSES"], number, flush=True)
@@ -247,22 +247,23 @@ sys.exit(int(sys.argv[2]) if number == "1" else 0)
 """
 
 
-def test_processes_on_one_machine_are_told_apart_and_where_to_meet(repo: Path) -> None:
-    done = launch(repo, "local.sh", "3", sys.executable, "-c", FELLOW, "0", "0")
+def test_processes_on_one_machine_get_the_coordinator_and_their_index(repo: Path) -> None:
+    done = launch(repo, "local.sh", "3", sys.executable, "-c", PROCESS, "0", "0")
     assert done.returncode == 0, done.stderr
-    said = sorted(line.split() for line in done.stdout.splitlines())
-    assert [line[0] for line in said] == ["[0]", "[1]", "[2]"]
-    assert [line[2:] for line in said] == [["3", "0"], ["3", "1"], ["3", "2"]]
-    assert len({line[1] for line in said}) == 1
+    printed = sorted(line.split() for line in done.stdout.splitlines())
+    assert [line[0] for line in printed] == ["[0]", "[1]", "[2]"]
+    assert [line[2:] for line in printed] == [["3", "0"], ["3", "1"], ["3", "2"]]
+    assert len({line[1] for line in printed}) == 1
 
 
-def test_what_one_process_ends_with_is_the_status_of_all(repo: Path) -> None:
-    done = launch(repo, "local.sh", "2", sys.executable, "-c", FELLOW, "0", "3")
+def test_the_exit_status_is_that_of_the_process_that_failed(repo: Path) -> None:
+    done = launch(repo, "local.sh", "2", sys.executable, "-c", PROCESS, "0", "3")
     assert done.returncode == 3, done.stderr
+    assert "a process ended with status 3; the others are killed in 20 seconds" in done.stderr
 
 
 def test_a_signal_reaches_every_process_on_this_machine(repo: Path) -> None:
-    command = [str(repo / "launch" / "local.sh"), "2", sys.executable, "-c", FELLOW, "50", "0"]
+    command = [str(repo / "launch" / "local.sh"), "2", sys.executable, "-c", PROCESS, "50", "0"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert {child.stdout.readline()[:3] for _ in range(2)} == {"[0]", "[1]"}
@@ -272,7 +273,7 @@ def test_a_signal_reaches_every_process_on_this_machine(repo: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> None:
-    """For real: the same losses, the same results, told once."""
+    """With the real commands: the same losses and results, printed once."""
     toy_tasks.model(tmp_path / "model")
     toy_tasks.task(tmp_path / "data", "classification")
     recipe = str(LAUNCH.parent / "configs" / "finetune.py")
@@ -280,7 +281,7 @@ def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> 
     command += ["--task", "classification", "--data", "data", "--data.batch-size", "16"]
     command += ["--run.steps", "4", "--run.eval-every", "2", "--run.log-every", "1", "--run.dir"]
     environment = os.environ | {"PYTHONPATH": str(LAUNCH.parent), "XLA_FLAGS": ""}
-    found = {}
+    losses = {}
     for name, before in (("one", []), ("two", [str(LAUNCH / "local.sh"), "2"])):
         done = subprocess.run(
             [*before, *command, name],
@@ -294,11 +295,11 @@ def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> 
         assert done.stdout.count("run folder") == 1
         results = json.loads((tmp_path / name / "results.json").read_text())
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        found[name] = [results["dev"]["loss"], *(json.loads(line)["loss"] for line in lines)]
-    assert found["two"] == pytest.approx(found["one"], rel=1e-5)
+        losses[name] = [results["dev"]["loss"], *(json.loads(line)["loss"] for line in lines)]
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
 
 
-def test_a_job_out_of_time_goes_back_into_the_queue(repo: Path, monkeypatch) -> None:
+def test_a_job_out_of_time_is_requeued(repo: Path, monkeypatch) -> None:
     """SLURM runs the script again, from a copy elsewhere, until the run is done."""
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(repo))
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -311,7 +312,7 @@ def test_a_job_out_of_time_goes_back_into_the_queue(repo: Path, monkeypatch) -> 
     assert calls(repo) == [srun, ["scontrol", "requeue", "77"], srun]
 
 
-def test_a_job_that_fails_does_not(repo: Path) -> None:
+def test_a_job_that_fails_is_not_requeued(repo: Path) -> None:
     fake(repo, "srun", "sys.exit(2)")
     assert launch(repo, "slurm.sbatch", *COMMAND).returncode == 2
     assert len(calls(repo)) == 1
@@ -360,7 +361,7 @@ def test_a_job_set_that_fails_says_so_and_can_be_deleted(repo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         ("local.sh", "2", "bert-jax"),
         ("gpu.sh", "--hosts", "x,y", "--"),
@@ -368,22 +369,22 @@ def test_a_job_set_that_fails_says_so_and_can_be_deleted(repo: Path) -> None:
         (*SLICE, "--"),
         (*SET, "--"),
     ],
-    ids=lambda asked: asked[0],
+    ids=lambda arguments: arguments[0],
 )
-def test_a_dry_run_prints_what_it_would_run_and_runs_nothing(asked: tuple, repo: Path) -> None:
+def test_a_dry_run_prints_what_it_would_run_and_runs_nothing(arguments: tuple, repo: Path) -> None:
     for name in ("gcloud", "srun", "scontrol", "kubectl", "ssh", "bert-jax"):
         fake(repo, name, "sys.exit(1)")
-    done = launch(repo, asked[0], "--dry-run", *asked[1:], *COMMAND)
+    done = launch(repo, arguments[0], "--dry-run", *arguments[1:], *COMMAND)
     assert done.returncode == 0, done.stderr
     assert not calls(repo)
     assert "configs/a.py" in done.stdout
     expected = {"local.sh": "JAX_PROCESS_ID=1 bert-jax pretrain"}
     expected |= {"gpu.sh": "ssh -n y", "slurm.sbatch": "srun ", "gke.sh": "kubectl apply"}
-    assert expected.get(asked[0], "queued-resources create n") in done.stdout
+    assert expected.get(arguments[0], "queued-resources create n") in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("arguments", "message"),
     [
         (("local.sh", "none", "bert-jax"), "usage: launch/local.sh [--dry-run] N COMMAND"),
         (("local.sh", "2"), "N processes, at least 1"),
@@ -396,8 +397,8 @@ def test_a_dry_run_prints_what_it_would_run_and_runs_nothing(asked: tuple, repo:
         (("gke.sh", "--name", "n", "--", "pretrain"), "--image, --claim and --hosts are needed"),
     ],
 )
-def test_what_cannot_be_launched_is_refused(asked: tuple, message: str, repo: Path) -> None:
-    done = launch(repo, *asked)
+def test_wrong_arguments_are_refused(arguments: tuple, message: str, repo: Path) -> None:
+    done = launch(repo, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
