@@ -1,4 +1,4 @@
-"""A vocabulary that no mesh divides, and which rows of a batch a process holds."""
+"""A vocabulary that no mesh divides, and the rows of a batch that a process holds."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
 MESHES = [Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(1, 4, 1)]
 
 
-def odd(family: str) -> Experiment:
+def odd_vocab(family: str) -> Experiment:
     return replace(tiny_configs.FAMILIES[family], encoder=dict(vocab_size=V))
 
 
@@ -33,7 +33,7 @@ def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
     return compile_steps(config, objective, sharding.make_mesh(mesh, devices))
 
 
-def after(steps: CompiledSteps, state: Any, begin: int, count: int) -> tuple[Any, list[float]]:
+def run_steps(steps: CompiledSteps, state: Any, begin: int, count: int) -> tuple[Any, list[float]]:
     losses = []
     for i in range(begin, begin + count):
         state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(8, 8 * i)))
@@ -43,12 +43,12 @@ def after(steps: CompiledSteps, state: Any, begin: int, count: int) -> tuple[Any
 
 @pytest.mark.parametrize("family", ["bert", "electra", "spanbert"])
 def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
-    config = odd(family)
+    config = odd_vocab(family)
     one = build(config, Mesh(1))
-    _, expected = after(one, one.init(), 0, 3)
+    _, expected = run_steps(one, one.init(), 0, 3)
     for mesh in MESHES:
         steps = build(config, mesh)
-        state, losses = after(steps, steps.init(), 0, 3)
+        state, losses = run_steps(steps, steps.init(), 0, 3)
         assert losses == pytest.approx(expected, rel=1e-5), mesh
         table = np.asarray(state.params["embeddings"]["word"])
         assert len(table) == 68
@@ -56,26 +56,26 @@ def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
 
 
 def test_a_checkpoint_opens_under_another_padding(tmp_path: Path) -> None:
-    """Saved on one mesh, gone on with on any other: the same next losses."""
-    config = odd("bert")
+    """Saved on one mesh, resumed on any other: the same next losses."""
+    config = odd_vocab("bert")
     four = build(config, Mesh(1, 1, 4))
-    state, _ = after(four, four.init(), 0, 2)
+    state, _ = run_steps(four, four.init(), 0, 2)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(2, state, config)
-    _, expected = after(four, state, 2, 2)
+    _, expected = run_steps(four, state, 2, 2)
     for mesh in (Mesh(1), Mesh(1, 2, 2), Mesh(4)):
         steps = build(config, mesh)
         with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
             restored = checkpoints.restore(2, steps.like)
-        _, losses = after(steps, restored, 2, 2)
+        _, losses = run_steps(steps, restored, 2, 2)
         assert losses == pytest.approx(expected, rel=1e-6), mesh
 
 
-def test_inspect_counts_no_padding_and_names_what_stays_whole() -> None:
-    config = replace(odd("bert"), mesh=Mesh(1, 1, 4), encoder=dict(hidden_size=22))
+def test_inspect_counts_no_padding_and_names_unsharded_dimensions() -> None:
+    config = replace(odd_vocab("bert"), mesh=Mesh(1, 1, 4), encoder=dict(hidden_size=22))
     table = param_table.parameter_table(config)
-    here = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
-    assert table["parameters"]["total"] == pytree.count(here)
+    params = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    assert table["parameters"]["total"] == pytree.count(params)
     leaves = {leaf["name"]: leaf for leaf in table["parameters"]["leaves"]}
     assert leaves["embeddings/word"]["shape"] == [V, 22]
     assert leaves["embeddings/word"]["bytes_per_device"] == 4 * 17 * 22
@@ -89,7 +89,7 @@ class Device(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """As much of a mesh as `parts` looks at."""
+    """The part of a mesh that `process_slices` reads."""
 
     devices: np.ndarray
     shape: dict[str, int]

@@ -1,4 +1,4 @@
-"""What tests/distributed/test_mesh.py runs on eight virtual devices.
+"""Train one family on several meshes of eight virtual devices, for tests/distributed/test_mesh.py.
 
 python -m tests.helpers.mesh_worker FAMILY FOLDER
 """
@@ -28,7 +28,7 @@ def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
     return compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
 
 
-def go(steps: CompiledSteps, state: TrainState, begin: int, end: int) -> tuple:
+def run_steps(steps: CompiledSteps, state: TrainState, begin: int, end: int) -> tuple:
     losses = []
     for i in range(begin, end):
         state, metrics = steps.train(state, steps.to_devices(tiny_configs.batch(ROWS, ROWS * i)))
@@ -36,19 +36,19 @@ def go(steps: CompiledSteps, state: TrainState, begin: int, end: int) -> tuple:
     return state, losses
 
 
-def apart(start: dict, a: dict, b: dict) -> dict[str, float]:
-    """Of each leaf, the distance over how far it moved; of key biases the largest difference."""
-    found = {}
+def distances(start: dict, a: dict, b: dict) -> dict[str, float]:
+    """Per leaf, |a - b| over |a - start|; for a key bias the largest difference."""
+    result = {}
     for name, x in start.items():
         if name.endswith("key/bias"):
-            found[name] = float(np.abs(a[name] - b[name]).max())
+            result[name] = float(np.abs(a[name] - b[name]).max())
         else:
-            moved = np.linalg.norm(a[name] - x)
-            found[name] = float(np.linalg.norm(a[name] - b[name]) / moved)
-    return found
+            update = np.linalg.norm(a[name] - x)
+            result[name] = float(np.linalg.norm(a[name] - b[name]) / update)
+    return result
 
 
-def plain(state: TrainState) -> dict[str, np.ndarray]:
+def unpadded(state: TrainState) -> dict[str, np.ndarray]:
     """Parameters without the rows that pad the vocabulary."""
     cut = {k: slice(tiny_configs.V if pytree.is_embedding_table(k) else None) for k in named(state)}
     return {k: np.array(x)[cut[k]] for k, x in named(state).items() if x.ndim}
@@ -58,52 +58,52 @@ def named(state: TrainState) -> dict:
     return pytree.flatten_with_names(state.params)
 
 
-def sent(steps: CompiledSteps) -> list[collectives.Collective]:
-    """What devices send each other in a step."""
+def collectives_of(steps: CompiledSteps) -> list[collectives.Collective]:
+    """The collectives of a compiled step."""
     text = steps.train.lower(steps.like, tiny_configs.batch(ROWS)).compile().as_text()
     return collectives.read_collectives(hlo.parse(text))
 
 
 def main(family: str, folder: Path) -> dict:
-    narrow = tiny_configs.FAMILIES[family].encoder.embedding_size
+    embedding_size = tiny_configs.FAMILIES[family].encoder.embedding_size
     config = replace(
         tiny_configs.FAMILIES[family],
-        encoder=dict(hidden_size=48, heads=8, embedding_size=narrow and 16),
+        encoder=dict(hidden_size=48, heads=8, embedding_size=embedding_size and 16),
         data=dict(batch_size=ROWS),
         optim=dict(decay_steps=20),
     )
     if family == "electra":
         config = replace(config, objective=dict(generator_size=0.5))
-    seen: dict = {}
+    results: dict = {}
     start, first = {}, {}
     for name, mesh in MESHES.items():
         steps = build(config, mesh)
         state = steps.init()
-        start = start or plain(state)
-        share = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
-        whole = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
-        state, losses = go(steps, state, 0, STEPS)
-        first = first or plain(state)
-        found = sent(steps) if name != "1,1,1" else []
-        seen[name] = {
+        start = start or unpadded(state)
+        shard_bytes = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+        replicated = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
+        state, losses = run_steps(steps, state, 0, STEPS)
+        first = first or unpadded(state)
+        sent = collectives_of(steps) if name != "1,1,1" else []
+        results[name] = {
             "losses": losses,
-            "apart": apart(start, first, plain(state)),
-            "bytes": [share, sum(x.nbytes for x in jax.tree.leaves(state))],
-            "whole": whole,
-            "collectives": [[c.kind, s] for c in found for s in c.shapes],
-            "summed": sum(c.total for c in found if c.kind == "all-reduce"),
+            "distances": distances(start, first, unpadded(state)),
+            "bytes": [shard_bytes, sum(x.nbytes for x in jax.tree.leaves(state))],
+            "replicated": replicated,
+            "collectives": [[c.kind, s] for c in sent for s in c.shapes],
+            "summed": sum(c.total for c in sent if c.kind == "all-reduce"),
             "parameters": sum(x.nbytes for x in jax.tree.leaves(state.params)),
         }
         if name == "8,1,1":
             with Checkpoints(folder) as checkpoints:
                 checkpoints.save(STEPS, state, config)
-            seen["next"] = {name: go(steps, state, STEPS, STEPS + 1)[1]}
+            results["next"] = {name: run_steps(steps, state, STEPS, STEPS + 1)[1]}
     for name in ("2,2,2", "1,1,1"):
         steps = build(config, MESHES[name])
         with Checkpoints(folder) as checkpoints:
             state = checkpoints.restore(STEPS, steps.like)
-        seen["next"][name] = go(steps, state, STEPS, STEPS + 1)[1]
-    return seen
+        results["next"][name] = run_steps(steps, state, STEPS, STEPS + 1)[1]
+    return results
 
 
 if __name__ == "__main__":
