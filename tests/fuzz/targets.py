@@ -182,7 +182,7 @@ def _tokenizer(folder: Path) -> None:
         ids, spans = loaded.encode_with_offsets(text)
         assert len(ids) == len(spans)
         assert all(0 <= i < loaded.vocab_size for i in loaded.encode_with_masks(text))
-        loaded.decode(loaded.row(loaded.encode(text), ids)[0])
+        loaded.decode(loaded.build_row(loaded.encode(text), ids)[0])
     loaded.word_starts()
     loaded.save(folder / "out")
 
@@ -249,6 +249,7 @@ def _run(folder: Path) -> None:
 
 def _resume(folder: Path) -> None:
     from bert_jax.training import metrics_writer
+    from bert_jax.utils import metrics_log
 
     metrics_writer._truncate(folder / "metrics.jsonl", 1)
     assert all(line["step"] <= 1 for line in metrics_log.read_metrics(folder))
