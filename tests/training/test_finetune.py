@@ -84,7 +84,7 @@ def test_a_finished_run_is_left_as_it_is(
 ) -> None:
     tune(home, tmp_path / "run")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    monkeypatch.setattr("bert_jax.training.step.fit", None)
+    monkeypatch.setattr("bert_jax.training.loop.fit", None)
     assert tune(home, tmp_path / "run") is None
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
@@ -160,7 +160,7 @@ def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> 
     for i, x in enumerate((0.5, 0.9, 0.6)):
         runs.append(tmp_path / f"seed_{i}")
         runs[-1].mkdir()
-        said = dict(task="rte", kind="classification", model="m", metric="accuracy", steps=6)
+        said = dict(task="rte", task_type="classification", model="m", metric="accuracy", steps=6)
         counts = dict(labels=["a", "b"], test=[[1, 0], [2, i]])
         scores = dict(dev=dict(accuracy=x), test=dict(accuracy=1 - x, loss=x), confusion=counts)
         results.write_results(runs[-1], dict(**said, seed=i, best_step=3, **scores))
@@ -253,7 +253,7 @@ def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> 
         tune(home, tmp_path / "run", optim=dict(peak_lr=0.1))
     with pytest.raises(ValueError, match="one seed"):
         tune(home, tmp_path / "run", seeds=2)
-    with pytest.raises(ValueError, match=r"is at step 6, run\.steps is 3"):
+    with pytest.raises(ValueError, match=r"is at step 6, but run\.steps is 3"):
         tune(home, tmp_path / "run", run=dict(steps=3))
     other = toy_tasks.task(tmp_path / "other", "classification", dev=7)
     shutil.copytree(home / "classification", tmp_path / "data")

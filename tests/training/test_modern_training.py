@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 
 from bert_jax.config import Experiment, Mesh, replace
-from bert_jax.distributed import sharding
-from bert_jax.training.step import CompiledSteps, compile_steps, compute_gradients
-from tests.helpers import modern_options, tiny_configs
+from bert_jax.training.step import compute_gradients
+from tests.helpers import modern_options, shared_steps, tiny_configs
 from tests.training.test_step import fit, lines, same
 
-MESHES = [Mesh(4, 1, 1), Mesh(1, 4, 1), Mesh(1, 2, 2)]
-
-
-def build(config: Experiment, mesh: Mesh) -> CompiledSteps:
-    devices = jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor]
-    return compile_steps(config, tiny_configs.build(config), sharding.make_mesh(mesh, devices))
+MESHES = [
+    Mesh(1, 2, 2),
+    *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in (Mesh(4, 1, 1), Mesh(1, 4, 1))),
+]
 
 
 def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any:
     """Of every step, on one batch again and again or on others; and the parameters after them."""
-    made = build(config, mesh)
+    made = shared_steps.tiny(config, mesh)
     state, seen = made.init(), []
     for i in range(steps):
         batch = made.to_devices(tiny_configs.batch(8, 0 if one else 8 * i))
@@ -35,19 +32,19 @@ def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any
 @pytest.mark.parametrize(("family", "optimizer"), [("bert", "adamw"), ("electra", "muon")])
 def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -> None:
     config = replace(modern_options.tiny(family, optimizer), run=dict(steps=30))
-    seen, _ = losses(config, Mesh(1, 1, 1), 30, one=True)
+    seen, _ = losses(config, Mesh(1), 30, one=True)
     assert seen[-1] < (0.7 if family == "bert" else 0.9) * seen[0]
 
 
-def test_four_devices_are_one() -> None:
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_four_devices_are_one(mesh: Mesh) -> None:
     """Muon's matrices and what it leaves to AdamW."""
     config = modern_options.tiny("bert", "muon")
-    expected, params = losses(config, Mesh(1, 1, 1), 4)
-    for mesh in MESHES:
-        found, other = losses(config, mesh, 4)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(mesh))
-        for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
-            assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b), mesh
+    expected, params = losses(config, Mesh(1), 4)
+    found, other = losses(config, mesh, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
 
 
 def test_six_steps_with_muon_are_three_and_three(tmp_path: Path) -> None:

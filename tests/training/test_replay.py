@@ -63,7 +63,7 @@ def test_what_cannot_be_done_again_is_refused(
     config["data"]["corpus"] = "another"
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert call("replay", tmp_path, 1) == 2
-    assert "is not what it was (data.corpus)" in capsys.readouterr().err
+    assert "the data of the run has changed (data.corpus)" in capsys.readouterr().err
 
 
 def test_what_is_bad_is_named() -> None:
