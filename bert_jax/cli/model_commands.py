@@ -86,7 +86,7 @@ class Embed(Command):
 
     def run(self, extra: list[str]) -> int:
         from bert_jax import load
-        from bert_jax.inference.embed import embed_file
+        from bert_jax.inference.embed_file import embed_file
 
         layers = "words" if self.layers == "words" else _layer_numbers(self.layers)
         pool = None if self.pool == "none" else self.pool

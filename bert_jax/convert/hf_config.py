@@ -8,8 +8,8 @@ from typing import Any
 
 from bert_jax import config
 from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens, Supervised
-from bert_jax.convert import rules
-from bert_jax.convert.rules import Family
+from bert_jax.convert import hf_name_rules
+from bert_jax.convert.hf_name_rules import Family
 from bert_jax.utils.types import Json
 
 # our field -> their key, where the values are the same
@@ -105,13 +105,14 @@ def family_from_hf_config(hf: Json) -> Family:
     kind = hf.get("model_type")
     if kind is None:  # old files do not say, but name a class
         names = [str(a).lower() for a in _architectures(hf)]
-        kind = next((f for f in rules.FAMILIES if names and names[0].startswith(f)), None)
-    if not isinstance(kind, str) or kind not in rules.FAMILIES:
+        kind = next((f for f in hf_name_rules.FAMILIES if names and names[0].startswith(f)), None)
+    if not isinstance(kind, str) or kind not in hf_name_rules.FAMILIES:
         raise ValueError(
-            f"config.json has model_type {kind!r}: expected one of {', '.join(rules.FAMILIES)} "
+            f"config.json has model_type {kind!r}: expected one of "
+            f"{', '.join(hf_name_rules.FAMILIES)} "
             "(SpanBERT's is bert); other architectures cannot be imported"
         )
-    return rules.FAMILIES[kind]
+    return hf_name_rules.FAMILIES[kind]
 
 
 def required_heads(family: Family, hf: Json) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ def encoder_from_hf_config(hf: Json) -> Encoder:
         expected = ", ".join(NATIVE_ACTIVATIONS)
         raise ValueError(f"config.json has hidden_act {hf['hidden_act']!r}: expected {expected}")
     # Their RoBERTa counts positions from the row after the padding token's.
-    offset = made["pad_id"] + 1 if family is rules.ROBERTA else 0
+    offset = made["pad_id"] + 1 if family is hf_name_rules.ROBERTA else 0
     return dataclasses.replace(
         BASE_CONFIGS[family.name].encoder,
         **made,
@@ -180,22 +181,24 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
     ValueError: none does.
     """
     if isinstance(objective, Imported):
-        return rules.FAMILIES[objective.family]
+        return hf_name_rules.FAMILIES[objective.family]
     projected = encoder.embedding_width != encoder.hidden_size
     if isinstance(objective, Supervised):
-        family = rules.FAMILIES[objective.family]
+        family = hf_name_rules.FAMILIES[objective.family]
     elif isinstance(objective, ReplacedTokens):
-        family = rules.ELECTRA
+        family = hf_name_rules.ELECTRA
     elif encoder.position_offset:
-        family = rules.ROBERTA
+        family = hf_name_rules.ROBERTA
     else:
-        family = rules.ALBERT if projected or encoder.groups is not None else rules.BERT
+        family = (
+            hf_name_rules.ALBERT if projected or encoder.groups is not None else hf_name_rules.BERT
+        )
     if projected and not family.projection:
         raise ValueError(
             f"encoder.embedding_size {encoder.embedding_size} beside encoder.hidden_size "
             f"{encoder.hidden_size}: Hugging Face's {family.name} has no projection between them"
         )
-    offset = encoder.pad_id + 1 if family is rules.ROBERTA else 0
+    offset = encoder.pad_id + 1 if family is hf_name_rules.ROBERTA else 0
     if encoder.position_offset != offset:
         raise ValueError(
             f"encoder.position_offset is {encoder.position_offset}: Hugging Face's {family.name} "

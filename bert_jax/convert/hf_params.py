@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
-from bert_jax.convert.rules import ALBERT, Family, NameTable, ParamRule, param_rules
+from bert_jax.convert.hf_name_rules import ALBERT, Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Json, Params

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import Encoder, Supervised, TaskType, head_fields
-from bert_jax.convert.rules import ELECTRA, ROBERTA, Family, NameTable, TaskClass
+from bert_jax.convert.hf_name_rules import ELECTRA, ROBERTA, Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params
 
 ALTERNATIVE = "or export it to orbax or stablehlo"

@@ -38,7 +38,7 @@ from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bert_jax.data.work_shards import PrepareConfig, RowConfig, RowTask, list_work_shards
-from bert_jax.data.workers import Progress, Workers
+from bert_jax.data.worker_pool import Progress, Workers
 from bert_jax.utils import io
 
 logger = logging.getLogger(__name__)

@@ -31,11 +31,7 @@ from bert_jax.tasks.examples import (
     task_type_of,
 )
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
-from bert_jax.tasks.records import (
-    Location,
-    iter_unlabeled_examples,
-    parse_unlabeled_example,
-)
+from bert_jax.tasks.records import Location, iter_unlabeled_examples, parse_unlabeled_example
 
 __all__ = [
     "ANSWERABLE_LABELS",

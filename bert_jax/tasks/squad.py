@@ -6,13 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.records import (
-    EMPTY_TEXT,
-    IssueCounts,
-    LocatedExample,
-    Location,
-    parse_question,
-)
+from bert_jax.tasks.records import EMPTY_TEXT, IssueCounts, LocatedExample, Location, parse_question
 
 
 def read_squad(file: Path, issues: IssueCounts, labeled: bool) -> list[LocatedExample]:

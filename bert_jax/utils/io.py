@@ -24,7 +24,7 @@ def cache_dir() -> Path:
 
 
 def require_new(out: Path) -> None:
-    """ValueError unless `out` is missing or an empty folder."""
+    """Refuse to overwrite: ValueError unless `out` is missing or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty: choose another folder, or remove it")
 

@@ -15,12 +15,7 @@ from bert_jax.data.loader import Loader
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.objectives.masking import (
-    WordBoundaries,
-    mask_tokens,
-    sample_ngrams,
-    sample_spans,
-)
+from bert_jax.objectives.masking import WordBoundaries, mask_tokens, sample_ngrams, sample_spans
 from bert_jax.objectives.masking_budget import max_predictions
 from tests.helpers import reference_masking
 from tests.helpers.paths import SAMPLE

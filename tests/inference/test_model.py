@@ -24,7 +24,7 @@ from bert_jax.data import documents
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import features
-from bert_jax.inference.embed import embed_file
+from bert_jax.inference.embed_file import embed_file
 from bert_jax.inference.model import Model
 from tests.helpers.paths import SAMPLE
 
@@ -220,7 +220,7 @@ def test_a_model_without_a_masked_word_head_says_so(
 def test_a_file_is_embedded_in_chunks(
     pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_jax.inference.embed.TEXTS_PER_CHUNK", 3)
+    monkeypatch.setattr("bert_jax.inference.embed_file.TEXTS_PER_CHUNK", 3)
     m, out = model(words), tmp_path / "new" / "x.npz"
     (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
     assert embed_file(m, tmp_path / "texts", out, (0, 2), pool) == 8

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 from bert_jax import convert, objectives
 from bert_jax.config import Encoder, Imported
-from bert_jax.convert.rules import FAMILIES, param_rules
+from bert_jax.convert.hf_name_rules import FAMILIES, param_rules
 from bert_jax.model import AttentionMask, EncoderInputs
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import Embeddings

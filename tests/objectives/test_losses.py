@@ -7,12 +7,7 @@ import pytest
 from scipy.special import expit, log_softmax
 
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.objectives.losses import (
-    Histogram,
-    Mean,
-    cross_entropy,
-    sigmoid_cross_entropy,
-)
+from bert_jax.objectives.losses import Histogram, Mean, cross_entropy, sigmoid_cross_entropy
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4, 5, 7)) * 3

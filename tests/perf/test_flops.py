@@ -6,6 +6,7 @@ import pytest
 
 from bert_jax import config, objectives
 from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.objectives import masking_budget
 from bert_jax.perf import flops
