@@ -81,7 +81,7 @@ def compile_case(name: str, topology: str, rows: int) -> dict[str, Any]:
             optim=dict(accumulate=rows // chips // micro_batch),
             run=dict(dtype="bfloat16"),
         )
-        result = plan(config, [topology], say=lambda x: print(name, x, flush=True))
+        result = plan(config, [topology], log=lambda x: print(name, x, flush=True))
         step = result["slices"][0]
         print(name, topology, rows, micro_batch, step["fits"], step["bytes"], flush=True)
         if step["fits"]:
@@ -105,10 +105,10 @@ def ring_bytes(size: float, chips: int) -> float:
 def sum_seconds(size: float, chips: int, chip: Any) -> float:
     """The seconds to sum over chips: by links within a slice or node, then each chip's share by
     the network."""
-    near = min(chips, chip.together)
-    seconds = ring_bytes(size, near) / chip.links
+    near = min(chips, chip.max_chips)
+    seconds = ring_bytes(size, near) / chip.link_bandwidth
     if chips > near:
-        seconds += ring_bytes(size / near, chips // near) / chip.network
+        seconds += ring_bytes(size / near, chips // near) / chip.network_bandwidth
     return seconds
 
 

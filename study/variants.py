@@ -90,9 +90,9 @@ class Cost(NamedTuple):
         """The cost of rows of `length` that together have `tokens` real tokens."""
         positions = experiment.run.steps * experiment.data.batch_size * length
         return Cost(
-            flops.published(experiment, length) * tokens,
-            flops.published(experiment, length, "sparse") * tokens,
-            flops.model(experiment, length) * positions,
+            flops.published_per_token(experiment, length) * tokens,
+            flops.published_per_token(experiment, length, "sparse") * tokens,
+            flops.model_per_token(experiment, length) * positions,
         )
 
 
@@ -138,7 +138,9 @@ def run_of(variant: Variant, preset: Preset, seed: int) -> Run:
     experiment = _config(variant, preset, corpus.length)
     batch_size = experiment.data.batch_size
     if variant.equal == "flops":
-        tokens = reference_flops(preset) / flops.published(experiment, corpus.length, "sparse")
+        tokens = reference_flops(preset) / flops.published_per_token(
+            experiment, corpus.length, "sparse"
+        )
     else:
         tokens = _reference_tokens(preset)
     steps = round(tokens / (batch_size * corpus.length * fill_ratio))
@@ -196,7 +198,9 @@ def reference_flops(preset: Preset) -> float:
 def _reference_flops(name: str) -> float:
     preset = PRESETS[name]
     experiment = _config(REFERENCE, preset, preset.length)
-    return flops.published(experiment, preset.length, "sparse") * _reference_tokens(preset)
+    return flops.published_per_token(experiment, preset.length, "sparse") * _reference_tokens(
+        preset
+    )
 
 
 def _config(variant: Variant, preset: Preset, length: int) -> Experiment:

@@ -1,10 +1,10 @@
-"""Published figures of chips, per chip: what utilisation is measured by, a roofline drawn with.
+"""Published figures per chip, for utilization and rooflines.
 
 Sources, read in November 2026: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} (key
 specifications); for v4's links, Jouppi et al. 2023, "TPU v4: An Optically Reconfigurable
 Supercomputer" (six of 50 GB/s each way). Google prints bidirectional bandwidth of the links
-together (v5e 400, v5p 1,200, v6e 800 GB/s); here is one way, what a chip can send at most. The
-data centre network: 6.4 Tbps per v5e pod of 256 chips, 50 Gbps per v5p chip; for v4 and v6e no
+together (v5e 400, v5p 1,200, v6e 800 GB/s); here it is one way, the most that a chip can send. The
+data center network: 6.4 Tbps per v5e pod of 256 chips, 50 Gbps per v5p chip; for v4 and v6e no
 figure was found, and none is used. H100 SXM: NVIDIA's data sheet (dense bfloat16; NVLink 900
 GB/s both ways) and DGX H100's (one 400 Gbps adapter per GPU). H100's figures and v4's links were
 not read again in the sources: treat them as unverified.
@@ -23,10 +23,10 @@ class Chip:
     flops: float  # bfloat16 matrix products per second
     memory: int  # bytes
     bandwidth: float  # of memory, bytes per second
-    links: float  # to the other chips of a slice or node, one way, bytes per second
-    network: float | None  # beyond the slice or node, one way
-    together: int  # chips of the largest slice, or of a node
-    examples: tuple[str, ...] = ()  # of slices
+    link_bandwidth: float  # to other chips of the slice or node, one way, bytes per second
+    network_bandwidth: float | None  # to other slices or nodes, one way, bytes per second
+    max_chips: int  # in a slice or node
+    examples: tuple[str, ...] = ()  # names of slices
 
 
 CHIPS: dict[str, Chip] = {

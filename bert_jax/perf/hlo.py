@@ -1,9 +1,9 @@
-"""A compiled program's text (`compiled.as_text()`), read: instructions, and how often each runs.
+"""Parse a compiled program's text (`compiled.as_text()`): instructions, and how often each runs.
 
     %while.11 = (s32[], f32[512,2048]{1,0:T(8,128)S(1)}) while(%tuple.14), condition=%c, body=%b
 
 XLA's own cost analysis counts a loop's body once and custom calls not at all; here a body counts
-as often as the loop turns.
+once per iteration.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import NamedTuple
 class Array(NamedTuple):
     dtype: str
     dims: tuple[int, ...]
-    near: bool = False  # in a TPU's fast memory: it costs no traffic
+    in_fast_memory: bool = False  # of a TPU: no traffic
 
     @property
     def bytes(self) -> int:
-        bits = 8 if self.dtype == "pred" else int(first(r"(\d+)", self.dtype) or 0)
+        bits = 8 if self.dtype == "pred" else int(first_group(r"(\d+)", self.dtype) or 0)
         return math.prod(self.dims) * bits // 8
 
     def __str__(self) -> str:
@@ -33,13 +33,13 @@ class Array(NamedTuple):
 class Instruction:
     name: str
     opcode: str
-    results: tuple[Array, ...]  # of a tuple: all of them, in order
+    results: tuple[Array, ...]  # all elements of a tuple, in order
     operands: tuple[str, ...]
-    rest: str  # the attributes, as written
+    rest: str  # the attributes as text
     root: bool
 
     def calls(self) -> Iterator[str]:
-        """The computations that it runs."""
+        """Names of the computations that it runs."""
         for names in _CALLED.findall(self.rest):
             yield from (n.strip().lstrip("%") for n in names.strip("{}").split(","))
 
@@ -54,13 +54,13 @@ class Computation:
         return next(i for i in self.instructions.values() if i.root)
 
 
-class Place(NamedTuple):
-    """An instruction, where it stands, and how often one run of the program runs it."""
+class Execution(NamedTuple):
+    """An instruction of a computation, and how often one run of the program runs it."""
 
     instruction: Instruction
     computation: Computation
     times: int
-    fused: bool  # inside of a fusion, whose inner results never reach memory
+    fused: bool  # inside a fusion, whose inner results never reach memory
 
 
 @dataclass(frozen=True)
@@ -69,32 +69,33 @@ class Program:
     entry: str | None
     devices: int
 
-    def walk(self) -> Iterator[Place]:
-        """All instructions that run. A loop whose turns the text does not tell counts once, which
-        is so for no `lax.scan`; of a conditional all branches count."""
+    def walk(self) -> Iterator[Execution]:
+        """Yield every instruction that runs. All branches of a conditional count. A loop counts
+        once if its trip count is not in the text; that of a `lax.scan` always is."""
         if self.entry is not None:
             yield from self._walk(self.computations[self.entry], 1, False)
 
-    def _walk(self, computation: Computation, times: int, fused: bool) -> Iterator[Place]:
+    def _walk(self, computation: Computation, times: int, fused: bool) -> Iterator[Execution]:
         for i in computation.instructions.values():
-            yield Place(i, computation, times, fused)
-            turns = self._turns(i) if i.opcode == "while" else 1
+            yield Execution(i, computation, times, fused)
+            trips = self._trip_count(i) if i.opcode == "while" else 1
             for called in i.calls():
                 if called in self.computations:
                     inner = self.computations[called]
-                    yield from self._walk(inner, times * turns, fused or i.opcode == "fusion")
+                    yield from self._walk(inner, times * trips, fused or i.opcode == "fusion")
 
-    def _turns(self, loop: Instruction) -> int:
-        """XLA says it beside the loop, or the condition compares a counter from 0 with it."""
-        known = first(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+    def _trip_count(self, loop: Instruction) -> int:
+        """Taken from the loop's attributes, or from the constant in its condition, with which a
+        counter from 0 is compared."""
+        known = first_group(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
         if known:
             return int(known)
-        condition = self.computations.get(first(r"condition=%?([\w.\-]+)", loop.rest) or "")
+        condition = self.computations.get(first_group(r"condition=%?([\w.\-]+)", loop.rest) or "")
         limits = list(self._limits(condition))
         return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else 1
 
     def _limits(self, computation: Computation | None) -> Iterator[str]:
-        """The constants of a condition; a minus where more than a comparison decides."""
+        """The constants of a condition, and a minus for each operation that is no comparison."""
         for i in computation.instructions.values() if computation else ():
             if i.opcode == "constant":
                 yield i.rest
@@ -114,23 +115,24 @@ _CALLED = re.compile(
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 
 
-def parse(text: str) -> Program:
+def parse_hlo(text: str) -> Program:
+    """The program whose text `compiled.as_text()` returned."""
     computations: dict[str, Computation] = {}
-    entry, here = None, None
+    entry, computation = None, None
     for line in text.splitlines():
         head = _HEAD.match(line)
         if head:
-            here = Computation(head[2], {})
-            computations[head[2]] = here
+            computation = Computation(head[2], {})
+            computations[head[2]] = computation
             entry = head[2] if head[1] else entry
         elif line.startswith("}"):
-            here = None
-        elif here is not None:
-            found = _instruction(line)
-            if found:
-                here.instructions[found.name] = found
-    devices = int(first(r"num_partitions=(\d+)", text) or 1)
-    devices *= int(first(r"replica_count=(\d+)", text) or 1)
+            computation = None
+        elif computation is not None:
+            instruction = _instruction(line)
+            if instruction:
+                computation.instructions[instruction.name] = instruction
+    devices = int(first_group(r"num_partitions=(\d+)", text) or 1)
+    devices *= int(first_group(r"replica_count=(\d+)", text) or 1)
     return Program(computations, entry, devices)
 
 
@@ -141,17 +143,17 @@ def _instruction(line: str) -> Instruction | None:
         return None
     root, name, rest = parts.groups()
     results = tuple(_array(*a) for a in _ARRAY.findall(rest[: opcode.start()]))
-    end = _closing(rest, opcode.end())
-    inside, attributes = rest[opcode.end() : end], rest[end + 1 :]
+    end = _closing_parenthesis(rest, opcode.end())
+    arguments, attributes = rest[opcode.end() : end], rest[end + 1 :]
     if opcode[1] in ("constant", "parameter"):
-        return Instruction(name, opcode[1], results, (), inside, bool(root))
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+        return Instruction(name, opcode[1], results, (), arguments, bool(root))
+    operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
     return Instruction(name, opcode[1], results, operands, attributes, bool(root))
 
 
-def _closing(text: str, begin: int) -> int:
+def _closing_parenthesis(text: str, start: int) -> int:
     depth = 1
-    for i in range(begin, len(text)):
+    for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
         if not depth:
             return i
@@ -163,7 +165,7 @@ def _array(dtype: str, dims: str, layout: str) -> Array:
     return Array(dtype, sizes, bool(re.search(r"S\([1-9]\)", layout)))
 
 
-def first(pattern: str, text: str) -> str | None:
-    """The first group of a pattern's first match."""
-    found = re.search(pattern, text)
-    return found[1] if found else None
+def first_group(pattern: str, text: str) -> str | None:
+    """The first group of a pattern's first match; None without a match."""
+    match = re.search(pattern, text)
+    return match[1] if match else None

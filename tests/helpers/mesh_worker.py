@@ -61,7 +61,7 @@ def named(state: TrainState) -> dict:
 def collectives_of(steps: CompiledSteps) -> list[collectives.Collective]:
     """The collectives of a compiled step."""
     text = steps.train.lower(steps.like, tiny_configs.batch(ROWS)).compile().as_text()
-    return collectives.read_collectives(hlo.parse(text))
+    return collectives.read_collectives(hlo.parse_hlo(text))
 
 
 def main(family: str, folder: Path) -> dict:
@@ -91,7 +91,7 @@ def main(family: str, folder: Path) -> dict:
             "bytes": [shard_bytes, sum(x.nbytes for x in jax.tree.leaves(state))],
             "replicated": replicated,
             "collectives": [[c.kind, s] for c in sent for s in c.shapes],
-            "summed": sum(c.total for c in sent if c.kind == "all-reduce"),
+            "summed": sum(c.total_bytes for c in sent if c.kind == "all-reduce"),
             "parameters": sum(x.nbytes for x in jax.tree.leaves(state.params)),
         }
         if name == "8,1,1":

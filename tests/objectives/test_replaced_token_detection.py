@@ -140,7 +140,7 @@ def test_the_loss_reaches_every_parameter(target: str) -> None:
 
 
 def test_predicting_tokens_costs_more_flops_than_detecting_them() -> None:
-    for count in (flops.published, flops.model):
+    for count in (flops.published_per_token, flops.model_per_token):
         configs = {n: replace(variant(n), encoder=dict(vocab_size=1000)) for n in VARIANTS}
         cost = {target: count(config, LENGTH) for target, config in configs.items()}
         assert cost["rtd_masked"] == cost["rtd"] < cost["replace_mlm"] < cost["all_tokens_mlm"]

@@ -175,7 +175,7 @@ def test_the_figures_follow_from_each_other(result: dict[str, Any]) -> None:
     seconds = result["step_seconds"]
     assert result["tokens_per_second"] * seconds == pytest.approx(4 * tiny_configs.LENGTH)
     assert result["padded_tokens_per_second"] == result["tokens_per_second"]
-    assert result["flops_per_step"] == flops.step(TINY, 4, tiny_configs.LENGTH)
+    assert result["flops_per_step"] == flops.per_step(TINY, 4, tiny_configs.LENGTH)
     reached = result["utilisation"] * result["peak_flops"] * 4
     assert reached == pytest.approx(result["flops_per_second"])
     assert result["flops_per_second"] == pytest.approx(result["flops_per_step"] / seconds)
@@ -204,7 +204,7 @@ def test_a_utilization_above_the_peak_is_called_unreliable(
 
 def test_the_utilization_is_reliable_up_to_the_peak(one_step: Any) -> None:
     contender, times = one_step
-    work = flops.step(TINY, 4, tiny_configs.LENGTH)
+    work = flops.per_step(TINY, 4, tiny_configs.LENGTH)
     for peak, reliable in ((work * 1.01, True), (work * 0.99, False)):
         speed = bench_result._speed(contender, times, device.Peak(peak, "measured"))
         assert speed["utilisation"] == pytest.approx(work / peak)

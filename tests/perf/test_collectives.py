@@ -1,4 +1,4 @@
-"""What a compiled step sends is counted exactly, and a step sends no more than it must."""
+"""The bytes of collectives are counted exactly, and a train step sends no more than it must."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from bert_jax.config import replace
 from bert_jax.distributed import constraints, sharding
 from bert_jax.model.attention import AttentionMask, flash
 from bert_jax.perf import collectives, hlo
-from bert_jax.perf.collectives import by_kind
+from bert_jax.perf.collectives import bytes_by_kind
 from bert_jax.perf.plan import costs
 from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
@@ -26,45 +26,54 @@ MESH = jax.make_mesh((2, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
 BOTH = ("x", "y")
 
 
-def sent(f: Any, mesh: Mesh = MESH) -> dict[str, int]:
-    """Bytes of each kind that `f` of a device's own [8, 16] sends."""
+def collective_bytes(f: Any, mesh: Mesh = MESH) -> dict[str, int]:
+    """Bytes of each kind of collective in `f`, which maps the [8, 16] of one device."""
     local = jax.shard_map(f, mesh=mesh, in_specs=P(BOTH), out_specs=P(BOTH), check_vma=False)
     x = jnp.zeros((8 * mesh.size, 16))
-    found = by_kind(jax.jit(local).lower(x).compile().as_text())
+    found = bytes_by_kind(jax.jit(local).lower(x).compile().as_text())
     return {kind: size for kind, size in found.items() if size}
 
 
 def test_each_kind_counts_the_whole_array() -> None:
     turn = [(i, (i + 1) % N) for i in range(N)]
     gather = partial(jax.lax.all_gather, axis_name=BOTH, tiled=True)
-    assert sent(lambda x: jax.lax.psum(x, BOTH)) == {"all-reduce": BLOCK}
-    assert sent(lambda x: gather(x) + 1) == {"all-gather": N * BLOCK}
+    assert collective_bytes(lambda x: jax.lax.psum(x, BOTH)) == {"all-reduce": BLOCK}
+    assert collective_bytes(lambda x: gather(x) + 1) == {"all-gather": N * BLOCK}
     scatter = {"reduce-scatter": BLOCK}
-    assert sent(lambda x: jax.lax.psum_scatter(x, BOTH, tiled=True)) == scatter
+    assert collective_bytes(lambda x: jax.lax.psum_scatter(x, BOTH, tiled=True)) == scatter
     exchange = {"all-to-all": BLOCK}
-    assert sent(lambda x: jax.lax.all_to_all(x, BOTH, 0, 1, tiled=True).reshape(8, 16)) == exchange
-    assert sent(lambda x: jax.lax.ppermute(x, BOTH, turn)) == {"collective-permute": BLOCK}
+    assert (
+        collective_bytes(lambda x: jax.lax.all_to_all(x, BOTH, 0, 1, tiled=True).reshape(8, 16))
+        == exchange
+    )
+    assert collective_bytes(lambda x: jax.lax.ppermute(x, BOTH, turn)) == {
+        "collective-permute": BLOCK
+    }
 
 
-def test_a_loop_counts_as_often_as_it_turns() -> None:
+def test_a_loop_counts_once_per_iteration() -> None:
     def inner(x: Any, _: Any) -> Any:
         return jnp.sin(jax.lax.psum(x, "x")), None
 
     def outer(x: Any, _: Any) -> Any:
         return jax.lax.scan(inner, x, None, length=5)[0], None
 
-    assert sent(lambda x: jax.lax.scan(inner, x, None, length=7)[0]) == {"all-reduce": 7 * BLOCK}
-    assert sent(lambda x: jax.lax.scan(outer, x, None, length=3)[0]) == {"all-reduce": 15 * BLOCK}
+    assert collective_bytes(lambda x: jax.lax.scan(inner, x, None, length=7)[0]) == {
+        "all-reduce": 7 * BLOCK
+    }
+    assert collective_bytes(lambda x: jax.lax.scan(outer, x, None, length=3)[0]) == {
+        "all-reduce": 15 * BLOCK
+    }
 
 
-def test_a_group_of_one_sends_nothing() -> None:
+def test_a_group_of_one_device_sends_nothing() -> None:
     alone = jax.make_mesh((1, 4), BOTH, axis_types=(AxisType.Auto,) * 2)
-    assert sent(lambda x: jnp.sin(jax.lax.psum(x, "x")), alone) == {}
+    assert collective_bytes(lambda x: jnp.sin(jax.lax.psum(x, "x")), alone) == {}
 
 
-def test_a_ring_sends_twice_what_it_sums_but_for_the_last_share() -> None:
-    assert collectives.Collective("all-reduce", 800, 4).sent == 2 * 600
-    assert collectives.Collective("all-gather", 800, 4, times=3).sent == 3 * 600
+def test_a_device_sends_twice_its_part_of_an_all_reduce() -> None:
+    assert collectives.Collective("all-reduce", 800, 4).sent_bytes == 2 * 600
+    assert collectives.Collective("all-gather", 800, 4, times=3).sent_bytes == 3 * 600
 
 
 TPU = """HloModule jit_f, is_scheduled=true, num_partitions=8
@@ -99,24 +108,25 @@ ENTRY %main (a: f32[64]) -> f32[64] {
 """  # noqa: E501
 
 
-def test_a_tpu_writes_it_otherwise() -> None:
-    """No count beside the loop, groups by axes, and a reduce-scatter as a sum that is cut."""
-    found = by_kind(TPU)
+def test_the_notation_of_the_tpu_compiler_is_parsed() -> None:
+    """A loop without a trip count, groups named by axes, a reduce-scatter as an all-reduce and a
+    slice."""
+    found = bytes_by_kind(TPU)
     assert found["reduce-scatter"] == 24 * 4 * 64
     assert found["all-gather"] == 24 * 4 * 64
     assert found["all-reduce"] == 0
-    assert {c.devices for c in collectives.read_collectives(hlo.parse(TPU))} == {2}
+    assert {c.devices for c in collectives.read_collectives(hlo.parse_hlo(TPU))} == {2}
 
 
 # ---- products and traffic
 
 
-def test_products_count_in_every_turn_of_a_loop() -> None:
+def test_products_count_once_per_iteration_of_a_loop() -> None:
     def f(x: Any, w: Any) -> Any:
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
 
     text = jax.jit(f).lower(jnp.zeros((8, 16)), jnp.zeros((5, 16, 16))).compile().as_text()
-    assert costs.read_costs(hlo.parse(text)).flops == 5 * 2 * 8 * 16 * 16
+    assert costs.read_costs(hlo.parse_hlo(text)).flops == 5 * 2 * 8 * 16 * 16
 
 
 @pytest.mark.parametrize(
@@ -134,17 +144,19 @@ def test_products_count_in_every_turn_of_a_loop() -> None:
         ),
     ],
 )
-def test_a_batched_product_is_a_convolution_with_holes(line: str, flops: int) -> None:
+def test_a_batched_product_written_as_a_dilated_convolution_counts_right(
+    line: str, flops: int
+) -> None:
     text = (
         "ENTRY %main (a: f32[8]) -> f32[8] {\n"
         "  %a = f32[8,16,512,64]{3,2,1,0} parameter(0)\n"
         "  %b = f32[8,16,512,64]{3,2,1,0} parameter(1)\n"
         f"  ROOT %c = {line}\n}}\n"
     )
-    assert costs.read_costs(hlo.parse(text)).flops == flops
+    assert costs.read_costs(hlo.parse_hlo(text)).flops == flops
 
 
-def test_fast_memory_and_views_cost_no_traffic() -> None:
+def test_fast_memory_costs_no_traffic_and_a_slice_only_its_part() -> None:
     text = (
         "ENTRY %main (a: f32[8]) -> f32[8] {\n"
         "  %a = f32[24,64]{1,0} parameter(0)\n"
@@ -152,13 +164,12 @@ def test_fast_memory_and_views_cost_no_traffic() -> None:
         "  %near = f32[1,64]{1,0:T(8,128)S(1)} dynamic-slice(%a, %i), dynamic_slice_sizes={1,64}\n"
         "  ROOT %far = f32[1,64]{1,0:T(8,128)} negate(%near)\n}\n"
     )
-    assert (
-        costs.read_costs(hlo.parse(text)).bytes == 4 * 64 + 4 * 64
-    )  # the slice read, the end written
+    read = written = 4 * 64  # the slice, and the result
+    assert costs.read_costs(hlo.parse_hlo(text)).bytes == read + written
 
 
-def test_a_loop_over_a_stack_reads_and_writes_one_layer_a_turn() -> None:
-    """Views and updates in place, within fusions in fusions."""
+def test_slices_and_updates_of_stacked_layers_move_one_layer() -> None:
+    """Also in nested fusions."""
     text = (
         "%inner (p: f32[24,64]) -> f32[1,64] {\n"
         "  %p = f32[24,64]{1,0} parameter(0)\n"
@@ -178,20 +189,20 @@ def test_a_loop_over_a_stack_reads_and_writes_one_layer_a_turn() -> None:
         "  %i = s32[]{:S(6)} parameter(2)\n"
         "  ROOT %f = f32[24,64]{1,0} fusion(%a, %b, %i), kind=kLoop, calls=%outer\n}\n"
     )
-    assert costs.read_costs(hlo.parse(text)).bytes == 2 * 4 * 64
+    assert costs.read_costs(hlo.parse_hlo(text)).bytes == 2 * 4 * 64
 
 
-def test_a_kernel_counts_as_it_says_itself() -> None:
-    told = (
+def test_a_kernel_counts_by_its_cost_estimate() -> None:
+    with_estimate = (
         "ENTRY %main (a: f32[8]) -> f32[8] {\n"
         "  %a = f32[8]{0} parameter(0)\n"
         '  ROOT %k = f32[8]{0} custom-call(%a), custom_call_target="tpu_custom_call", '
         'backend_config={"custom_call_config":{"cost_estimate":{"flops":"700",'
         '"transcendentals":"0","bytes_accessed":"90"}}}\n}\n'
     )
-    assert costs.read_costs(hlo.parse(told)) == costs.Costs(700.0, 90.0, 1, 0)
-    silent = told.replace("cost_estimate", "nothing")
-    assert costs.read_costs(hlo.parse(silent)) == costs.Costs(0.0, 64.0, 0, 1)
+    assert costs.read_costs(hlo.parse_hlo(with_estimate)) == costs.ProgramCosts(700.0, 90.0, 1, 0)
+    without_estimate = with_estimate.replace("cost_estimate", "nothing")
+    assert costs.read_costs(hlo.parse_hlo(without_estimate)) == costs.ProgramCosts(0.0, 64.0, 0, 1)
 
 
 # ---- steps
@@ -199,34 +210,36 @@ def test_a_kernel_counts_as_it_says_itself() -> None:
 
 @pytest.mark.parametrize("family", ["albert", "bert", "electra"])
 def test_data_parallel_steps_sum_the_gradient_once(family: str) -> None:
-    """Tied tables, shared layers and micro-batches notwithstanding."""
+    """Also with tied tables, shared layers and gradient accumulation."""
     c = replace(tiny_configs.FAMILIES[family], data=dict(batch_size=16), optim=dict(accumulate=2))
     steps = compile_steps(c, tiny_configs.build(c), sharding.make_mesh(config.Mesh(N)))
     text = steps.train.lower(steps.like, tiny_configs.batch(16)).compile().as_text()
     gradient = 4 * sum(x.size for x in jax.tree.leaves(steps.like.params))
-    found = by_kind(text)
+    found = bytes_by_kind(text)
     assert gradient <= found.pop("all-reduce") <= 1.01 * gradient
     assert not any(found.values())
 
 
-def test_dropout_by_rows_is_that_of_the_whole_batch() -> None:
-    """Each device draws the words of its rows alone."""
+def test_dropout_of_sharded_rows_equals_that_of_the_whole_batch() -> None:
+    """Each device draws the random words of its rows alone."""
     mesh = sharding.make_mesh(config.Mesh(N))
 
-    def words(_: Any, batch: Any, key: jax.Array) -> Any:
-        made = constraints.random_words(key, (2, 3, 5))
-        return constraints.psum_batch(made.astype(jnp.float32).sum() + 0 * batch.sum())
+    def sum_of_words(_: Any, batch: Any, key: jax.Array) -> Any:
+        words = constraints.random_words(key, (2, 3, 5))
+        return constraints.psum_batch(words.astype(jnp.float32).sum() + 0 * batch.sum())
 
     key = jax.random.key(1)
-    f = sharding.with_mesh(mesh, lambda batch: constraints.data_parallel(words)(0, batch, key))
-    by_hand = jax.jit(f, in_shardings=sharding.batch_sharding(mesh))(jnp.zeros((8, 1)))
+    f = sharding.with_mesh(
+        mesh, lambda batch: constraints.data_parallel(sum_of_words)(0, batch, key)
+    )
+    sharded = jax.jit(f, in_shardings=sharding.batch_sharding(mesh))(jnp.zeros((8, 1)))
     whole = jax.random.bits(key, (8, 3, 5), jnp.uint32).astype(jnp.float32).sum()
-    np.testing.assert_allclose(by_hand, whole, rtol=1e-6)
+    np.testing.assert_allclose(sharded, whole, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mesh", [config.Mesh(4), config.Mesh(2, 2), config.Mesh(2, 1, 2)])
-def test_a_kernels_dropout_by_rows_is_that_of_the_whole_batch(mesh: config.Mesh) -> None:
-    """Whoever cut the rows: `by_rows`, or the kernel where the mesh cuts more than rows."""
+def test_kernel_dropout_of_sharded_rows_equals_that_of_the_whole_batch(mesh: config.Mesh) -> None:
+    """Whether `data_parallel` shards the rows, or the kernel, for a mesh with more axes."""
 
     def total(_: Any, x: Any, key: jax.Array) -> Any:
         mask = AttentionMask(jnp.ones((len(x), 128), jnp.int32), packed=False)
@@ -235,7 +248,7 @@ def test_a_kernels_dropout_by_rows_is_that_of_the_whole_batch(mesh: config.Mesh)
 
     x = jax.random.normal(jax.random.key(0), (4, 2, 128, 64))
     key = jax.random.key(1)
-    on = sharding.make_mesh(mesh)
-    f = sharding.with_mesh(on, lambda x: constraints.data_parallel(total)(0, x, key))
-    found = jax.jit(f, in_shardings=sharding.batch_sharding(on))(x)
-    np.testing.assert_allclose(found, total(0, x, key), rtol=1e-5)
+    device_mesh = sharding.make_mesh(mesh)
+    f = sharding.with_mesh(device_mesh, lambda x: constraints.data_parallel(total)(0, x, key))
+    sharded = jax.jit(f, in_shardings=sharding.batch_sharding(device_mesh))(x)
+    np.testing.assert_allclose(sharded, total(0, x, key), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The count of FLOPs: that of ELECTRA's script, and that of what XLA compiles."""
+"""FLOP counts equal those of ELECTRA's script and those of XLA's compiled steps."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from bert_jax.perf import flops
 from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
 
-ROWS, ROW = 32, 64  # of what XLA compiles; nothing of it runs
+ROWS, LENGTH = 32, 64  # of the batch that XLA compiles; nothing runs
 
 # name -> (config, length, rows, steps, what electra/flops_computation.py prints)
 PRINTED: dict[str, tuple[Experiment, int, int, float, float]] = {
@@ -55,51 +55,57 @@ PRINTED: dict[str, tuple[Experiment, int, int, float, float]] = {
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_the_published_sum_is_that_of_electras_script(name: str) -> None:
+def test_published_flops_equal_the_output_of_electras_script(name: str) -> None:
     experiment, length, rows, steps, printed = PRINTED[name]
-    total = flops.published(experiment, length) * length * rows * steps
+    total = flops.published_per_token(experiment, length) * length * rows * steps
     assert f"{total:.2e}" == f"{printed:.2e}"
 
 
-def test_a_sparse_look_up_saves_the_product_with_the_table() -> None:
-    saved = flops.published(BERT, 128) - flops.published(BERT, 128, lookup="sparse")
+def test_a_sparse_look_up_saves_the_product_with_the_word_table() -> None:
+    saved = flops.published_per_token(BERT, 128) - flops.published_per_token(
+        BERT, 128, lookup="sparse"
+    )
     assert saved == 2 * 2 * 768 * 30522
-    both = flops.published(ELECTRA, 128) - flops.published(ELECTRA, 128, lookup="sparse")
-    assert both == 2 * saved  # two towers look up
+    both = flops.published_per_token(ELECTRA, 128) - flops.published_per_token(
+        ELECTRA, 128, lookup="sparse"
+    )
+    assert both == 2 * saved  # in generator and discriminator
 
 
-def test_albert_counts_every_application() -> None:
+def test_shared_layers_count_at_every_application() -> None:
     shared, own = (replace(BERT, encoder=dict(groups=g)) for g in (1, None))
-    assert flops.model(shared, 128) == flops.model(own, 128)
+    assert flops.model_per_token(shared, 128) == flops.model_per_token(own, 128)
 
 
 def test_training_is_three_times_the_forward_products() -> None:
-    """By hand: 12 layers of 24 d^2 + 4 d l, MLM at 77 of 512 places, the pooler on one."""
+    """By hand: 12 layers of 24 d^2 + 4 d l, MLM at 77 of 512 tokens, the pooler at one."""
     d, v, length = 768, 30522, 512
     layers = 12 * (24 * d * d + 4 * d * length)
     mlm = 77 / length * (2 * d * d + 2 * d * v)
     pair = (2 * d * d + 4 * d) / length
-    assert flops.model(BERT, length) == pytest.approx(3 * (layers + mlm + pair), rel=1e-12)
-    assert flops.step(BERT, 8, length) == 8 * length * flops.model(BERT, length)
+    assert flops.model_per_token(BERT, length) == pytest.approx(
+        3 * (layers + mlm + pair), rel=1e-12
+    )
+    assert flops.per_step(BERT, 8, length) == 8 * length * flops.model_per_token(BERT, length)
 
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 @pytest.mark.parametrize("length", [16, 128, 512])
 def test_predictions_equal_the_masking_budget(family: str, length: int) -> None:
     masking = tiny_configs.FAMILIES[family].objective.masking  # type: ignore[union-attr]
-    assert flops.predictions(masking, length) == masking_budget.max_predictions(masking, length)
+    assert flops.max_predictions(masking, length) == masking_budget.max_predictions(masking, length)
 
 
-def test_the_boundary_head_is_in_both_sums() -> None:
-    """By hand, at 20 of 128 places: 2 d + 200 to d, d to d, d to v; beside the products biases,
+def test_the_span_boundary_head_is_in_both_sums() -> None:
+    """By hand, at 20 of 128 tokens: 2 d + 200 to d, d to d, d to v; published also counts biases,
     GELUs, norms and the softmax."""
     d, v = 768, SPANBERT.encoder.vocab_size
     plain = replace(SPANBERT, objective=dict(sbo_weight=0.0))
     products = 2 * (2 * d + 200) * d + 2 * d * d + 2 * d * v
-    more = flops.published(SPANBERT, 128) - flops.published(plain, 128)
+    more = flops.published_per_token(SPANBERT, 128) - flops.published_per_token(plain, 128)
     assert more == pytest.approx(2 * 20 / 128 * (products + 14 * 2 * d + 7 * v), rel=1e-9)
-    share = flops.predictions(SPANBERT.objective.masking, 128) / 128  # type: ignore[union-attr]
-    more = flops.model(SPANBERT, 128) - flops.model(plain, 128)
+    share = flops.max_predictions(SPANBERT.objective.masking, 128) / 128  # type: ignore[union-attr]
+    more = flops.model_per_token(SPANBERT, 128) - flops.model_per_token(plain, 128)
     assert more == pytest.approx(3 * share * products, rel=1e-9)
 
 
@@ -107,35 +113,35 @@ MASKED_ALONE = replace(tiny_configs.FAMILIES["electra"], objective=dict(target="
 
 
 @pytest.mark.parametrize("family", [*tiny_configs.FAMILIES, "rtd_masked"])
-def test_the_model_sum_is_what_xla_counts(family: str) -> None:
-    """Of the whole compiled train step of one layer, since XLA counts a scanned body once. XLA
-    also counts what is no product, the optimiser too: up to 2 % at this width."""
-    asked = replace(
+def test_model_flops_equal_those_that_xla_counts(family: str) -> None:
+    """In the whole train step of one layer, since XLA counts a scanned body once. XLA also counts
+    elementwise operations and the optimizer: up to 2 % at this width."""
+    c = replace(
         tiny_configs.without_dropout(tiny_configs.FAMILIES.get(family, MASKED_ALONE)),
-        encoder=dict(layers=1, hidden_size=576, heads=8, max_length=ROW, vocab_size=2000),
-        data=dict(batch_size=ROWS, length=ROW),
+        encoder=dict(layers=1, hidden_size=576, heads=8, max_length=LENGTH, vocab_size=2000),
+        data=dict(batch_size=ROWS, length=LENGTH),
         guard=dict(spike="off"),
     )
-    assert _xla(asked) == pytest.approx(flops.step(asked, ROWS, ROW), rel=0.02)
+    assert xla_flops(c) == pytest.approx(flops.per_step(c, ROWS, LENGTH), rel=0.02)
 
 
-def _xla(asked: Experiment) -> float:
-    v = asked.encoder.vocab_size
+def xla_flops(c: Experiment) -> float:
+    v = c.encoder.vocab_size
     special = np.arange(v) < 4
-    known = Vocabulary(3, special, ~special, np.ones(v))
-    objective = objectives.build(asked, known)
-    steps = compile_steps(asked, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    vocabulary = Vocabulary(3, special, ~special, np.ones(v))
+    objective = objectives.build(c, vocabulary)
+    steps = compile_steps(c, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
     ids = jax.ShapeDtypeStruct((ROWS,), np.int32)
     batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
-    batch["tokens"] = jax.ShapeDtypeStruct((ROWS, ROW), np.int32)
+    batch["tokens"] = jax.ShapeDtypeStruct((ROWS, LENGTH), np.int32)
     return steps.train.lower(steps.like, batch).compile().cost_analysis()["flops"]  # type: ignore
 
 
-def test_a_window_saves_scores_and_a_gate_costs_a_third_matrix() -> None:
+def test_a_window_saves_scores_and_a_gated_mlp_has_a_third_matrix() -> None:
     """Of 12 layers every third, from the first, sees all 512 tokens; the others 129."""
     windowed = replace(BERT, encoder=dict(window=64, global_every=3))
-    saved = flops.model(BERT, 512) - flops.model(windowed, 512)
+    saved = flops.model_per_token(BERT, 512) - flops.model_per_token(windowed, 512)
     assert saved == pytest.approx(3 * 8 * 4 * 768 * (512 - 129), rel=1e-9)
     gated = replace(BERT, encoder=dict(gated_mlp=True))
-    more = flops.model(gated, 512) - flops.model(BERT, 512)
+    more = flops.model_per_token(gated, 512) - flops.model_per_token(BERT, 512)
     assert more == pytest.approx(3 * 12 * 2 * 768 * 3072, rel=1e-9)

@@ -1,4 +1,4 @@
-"""Steps are planned for TPUs that are not there."""
+"""`plan` compiles steps for TPU slices that are not attached."""
 
 import importlib.util
 import math
@@ -34,54 +34,57 @@ def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     "family", [f if f == "bert" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
 )
 def test_every_family_compiles_for_eight_chips(family: str) -> None:
-    found = plan.plan(tiny(family), ["v5e:2x4"])
-    (one,) = found["slices"]
-    assert one["fits"]
-    assert one["chips"] == 8
-    assert 0 < one["state_bytes"] < one["bytes"] < CHIPS["v5e"].memory
-    gradient = one["state_bytes"] / 3
-    assert one["collectives"]["all-reduce"] == pytest.approx(gradient, rel=0.05)
-    assert one["flops"] > 0
-    assert "v5e:2x4" in plan.render_plan(found)
-    assert "not a measurement" in plan.render_plan(found)
+    result = plan.plan(tiny(family), ["v5e:2x4"])
+    (slice_plan,) = result["slices"]
+    assert slice_plan["fits"]
+    assert slice_plan["chips"] == 8
+    assert 0 < slice_plan["state_bytes"] < slice_plan["bytes"] < CHIPS["v5e"].memory
+    gradient = slice_plan["state_bytes"] / 3
+    assert slice_plan["collectives"]["all-reduce"] == pytest.approx(gradient, rel=0.05)
+    assert slice_plan["flops"] > 0
+    text = plan.render_plan(result)
+    assert "v5e:2x4" in text
+    assert "not a measurement" in text
 
 
 @pytest.mark.parametrize("name", [e for c in CHIPS.values() for e in c.examples])
-def test_every_slice_that_is_suggested_can_be_described(name: str) -> None:
+def test_libtpu_knows_every_example_topology(name: str) -> None:
     shape = name.partition(":")[2].split("x")
     assert len(topologies.describe_topology(name).devices) == math.prod(map(int, shape))
 
 
-def test_a_step_that_does_not_fit_says_by_how_much_and_what_would_help(
+def test_a_step_that_does_not_fit_reports_the_missing_memory_and_what_helps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     large = aot.StepCost(False, 20 * 2**30, 16 * 2**30, 5 * 2**30, None, 0.0, ())
     monkeypatch.setattr(plan, "compile_step", lambda *_: large)
     config = replace(tiny(), data=dict(batch_size=64), run=dict(dtype="float32"))
-    found = plan.plan(config, ["v5e:2x4"])
-    assert found["slices"][0]["missing"] == 4 * 2**30
-    text = plan.render_plan(found)
+    result = plan.plan(config, ["v5e:2x4"])
+    assert result["slices"][0]["missing"] == 4 * 2**30
+    text = plan.render_plan(result)
     assert "4.00 GiB more than a chip has" in text
-    for way in ("run.dtype bfloat16", "optim.accumulate 2", "run.remat dots", "mesh.fsdp 2"):
-        assert way in text
+    for flag in ("run.dtype bfloat16", "optim.accumulate 2", "run.remat dots", "mesh.fsdp 2"):
+        assert flag in text
 
 
-@pytest.mark.parametrize(("rows", "most", "parts"), [(128, 4, 4), (40, 2, 5), (56, 3, 7)])
-def test_the_largest_batch_is_found_by_halving_and_doubling(
-    rows: int, most: int, parts: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("batch_size", "max_rows", "accumulate"), [(128, 4, 4), (40, 2, 5), (56, 3, 7)]
+)
+def test_the_largest_micro_batch_is_found_by_halving_and_doubling(
+    batch_size: int, max_rows: int, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And accumulated in equal parts that are no larger."""
+    """The config's batch is then accumulated in equal micro-batches that are no larger."""
 
-    def compiled(config: Experiment, devices: list[Any]) -> aot.StepCost:
-        n = config.data.batch_size // len(devices) // config.optim.accumulate
-        return aot.StepCost(n <= most, 0, 1, 0, None, 0.0, ())
+    def compile_step(config: Experiment, devices: list[Any]) -> aot.StepCost:
+        rows = config.data.batch_size // len(devices) // config.optim.accumulate
+        return aot.StepCost(rows <= max_rows, 0, 1, 0, None, 0.0, ())
 
-    monkeypatch.setattr(plan, "compile_step", compiled)
-    config = replace(tiny(), data=dict(batch_size=rows))
+    monkeypatch.setattr(plan, "compile_step", compile_step)
+    config = replace(tiny(), data=dict(batch_size=batch_size))
     assert plan.plan(config, ["v5e:2x4"], fit=True)["slices"][0]["fit"] == {
-        "rows_per_chip": most,
-        "batch_size": 8 * most,
-        "accumulate": parts,
+        "rows_per_chip": max_rows,
+        "batch_size": 8 * max_rows,
+        "accumulate": accumulate,
     }
 
 
@@ -92,26 +95,26 @@ def test_the_largest_batch_is_found_by_halving_and_doubling(
         ("Ran out of memory in memory space hbm. Used 25.50G of 15.75G hbm. Exceeded by", 25.5),
     ],
 )
-def test_the_compilers_words_are_understood(message: str, bytes_: float) -> None:
+def test_out_of_memory_messages_of_the_compiler_are_parsed(message: str, bytes_: float) -> None:
     assert aot._out_of_memory(message) == (bytes_ * 2**30, 15.75 * 2**30)
     assert aot._out_of_memory("something else") is None
 
 
 @pytest.mark.parametrize(
-    ("topology", "says"),
+    ("topology", "error"),
     [
         ("v5e", "expected a TPU slice, such as v4:2x2x1"),
         ("v9:2x2", "expected a TPU slice"),
-        ("v5e:3x5", "libtpu knows no such slice"),
+        ("v5e:3x5", "libtpu does not know this slice"),
         ("v5e:32x32", "the largest v5e slice has 256"),
     ],
 )
-def test_a_slice_that_does_not_exist_is_refused(topology: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_an_unknown_topology_is_refused(topology: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
         plan.plan(tiny(), [topology])
 
 
-def test_what_cannot_be_planned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configs_that_cannot_be_planned_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="takes a config for pre-training"):
         plan.plan(from_python_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
     with pytest.raises(ValueError, match="needs 3 devices, found 4"):
@@ -119,14 +122,14 @@ def test_what_cannot_be_planned_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match="does not divide over 8 devices"):
         plan.plan(replace(tiny(), data=dict(batch_size=12)), ["v5e:2x4"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="libtpu, which is not installed"):
+    with pytest.raises(ValueError, match="plan needs libtpu, which is not installed"):
         plan.plan(tiny(), ["v5e:2x2"])
 
 
-def test_a_bound_is_the_longest_of_three() -> None:
+def test_the_roofline_bound_is_the_longest_of_compute_memory_and_interconnect() -> None:
     chip = CHIPS["v5e"]
-    one = plan.roofline_bound(chip, 2 * chip.flops, chip.bandwidth, 3 * chip.links)
-    assert one == {
+    bound = plan.roofline_bound(chip, 2 * chip.flops, chip.bandwidth, 3 * chip.link_bandwidth)
+    assert bound == {
         "compute": 2.0,
         "memory": 1.0,
         "interconnect": 3.0,
@@ -136,7 +139,7 @@ def test_a_bound_is_the_longest_of_three() -> None:
     assert H100.flops > CHIPS["v6e"].flops
 
 
-def test_a_mesh_may_cut_an_axis_of_the_torus() -> None:
+def test_a_mesh_axis_may_split_an_axis_of_the_torus() -> None:
     devices = topologies.describe_topology("v6e:16x16").devices
     mesh = sharding.make_mesh(Mesh(-1, 1, 8), devices)
     assert dict(mesh.shape) == {"data": 32, "fsdp": 1, "tensor": 8}

@@ -28,7 +28,7 @@ def bert_jax_result(contender: BertJax, times: Times, peak: Peak) -> Json:
         "compile_seconds": contender.compile_seconds,
         **_speed(contender, times, peak),
         "memory": _memory(contender),
-        "collectives": collectives.by_kind(contender.compiled.as_text()),
+        "collectives": collectives.bytes_by_kind(contender.compiled.as_text()),
     }
 
 
@@ -68,7 +68,7 @@ def _speed(contender: BertJax, times: Times, peak: Peak) -> Json:
     assert length is not None
     seconds = times.median(contender.name)
     real, padded = contender.real_tokens, contender.padded_tokens
-    work = flops.step(config, padded // length, length)
+    work = flops.per_step(config, padded // length, length)
     utilization = work / (seconds * contender.mesh.size * peak.flops)
     return {
         "step_seconds": seconds,

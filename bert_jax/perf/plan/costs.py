@@ -1,11 +1,11 @@
-"""What one chip does in a step, read from the compiled text: products, traffic, messages.
+"""FLOPs and memory traffic of a step on one chip, read from the compiled program's text.
 
-XLA's `cost_analysis` counts a loop's body once and a custom call not at all, so the text is walked
-(hlo.py): every instruction as often as it runs, a Pallas kernel by the estimate it brings along.
+XLA's `cost_analysis` counts a loop's body once and a custom call not at all. Here every
+instruction counts as often as it runs (hlo.py), and a Pallas kernel by its own estimate.
 
     flops   matrix products alone; two per multiply-add
-    bytes   what instructions read from memory and write to it; what lies in the chip's fast
-            memory, or stays inside of a fusion, costs nothing
+    bytes   what instructions read from memory and write to it; arrays in the chip's fast memory
+            and inside a fusion cost nothing
 """
 
 from __future__ import annotations
@@ -19,68 +19,71 @@ import numpy as np
 from bert_jax.perf import hlo
 from bert_jax.perf.hlo import Array, Computation, Instruction, Program
 
-FREE = (  # opcodes that move nothing, or whose parts are counted where they stand
+FREE_OPCODES = (  # they move nothing, or their parts are counted on their own
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional"),
     *("call", "after-all", "partition-id", "replica-id", "iota", "broadcast", "async-done"),
     *("copy-done", "slice-done", "all-reduce-done", "all-gather-done", "collective-permute-done"),
     *("reduce-scatter-done", "opt-barrier", "add-dependency"),
 )
-NOTHING = ("ConcatBitcast", "AllocateBuffer")  # custom calls that name memory, no more
-VIEWS = ("dynamic-slice", "slice", "gather")  # of an array, of which they read a part
+FREE_CALLS = ("ConcatBitcast", "AllocateBuffer")  # custom calls that only name memory
+SLICES = ("dynamic-slice", "slice", "gather")  # they read a part of their first operand
 
 
-class Costs(NamedTuple):
+class ProgramCosts(NamedTuple):
     flops: float
     bytes: float
-    kernels: int  # calls of kernels whose estimates are in the sums
-    unknown: int  # calls of kernels that bring none: their products are not counted
+    kernels: int  # calls of kernels with an estimate, which is in the sums
+    unknown: int  # calls of kernels without one, whose products are not counted
 
 
-def read_costs(program: Program) -> Costs:
-    flops = moved = kernels = unknown = 0
+def read_costs(program: Program) -> ProgramCosts:
+    """The costs of one run of a program on one chip."""
+    flops = traffic = kernels = unknown = 0
     for i, computation, times, fused in program.walk():
         if i.opcode in ("dot", "convolution"):
-            flops += times * products(i, computation)
+            flops += times * product_flops(i, computation)
         if i.opcode == "custom-call" and "tpu_custom_call" in i.rest:
             estimate = _estimate(i.rest)
             kernels, unknown = kernels + times * bool(estimate), unknown + times * (not estimate)
             flops += times * estimate.get("flops", 0)
         if not fused:
-            moved += times * traffic(i, computation, program)
-    return Costs(float(flops), float(moved), kernels, unknown)
+            traffic += times * traffic_bytes(i, computation, program)
+    return ProgramCosts(float(flops), float(traffic), kernels, unknown)
 
 
 # ---- products
 
 
-def products(i: Instruction, computation: Computation) -> int:
-    """Floating-point operations of a dot or of the convolution that a TPU makes of it."""
+def product_flops(i: Instruction, computation: Computation) -> int:
+    """FLOPs of a dot, or of the convolution that the TPU compiler makes of it."""
     left, right = (computation.instructions[o].results[0] for o in i.operands[:2])
     out = i.results[0]
     if i.opcode == "dot":
-        over = (hlo.first(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest) or "").split(",")
-        return 2 * math.prod(out.dims) * math.prod(left.dims[int(d)] for d in over if d)
+        text = hlo.first_group(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest) or ""
+        contracted = math.prod(left.dims[int(d)] for d in text.split(",") if d)
+        return 2 * math.prod(out.dims) * contracted
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest)
     assert labels, i.rest
-    lhs, rhs, made = (
+    lhs, rhs, result = (
         dict(zip(s, a.dims, strict=True))
         for s, a in zip(labels.groups(), (left, right, out), strict=True)
     )
     spatial = sorted(d for d in lhs if d.isdigit())
     window = _window(i.rest, len(spatial))
-    met = math.prod(
-        _met(lhs[d], rhs[d], made[d], *(w[n] for w in window)) for n, d in enumerate(spatial)
+    pairs = math.prod(
+        _valid_pairs(lhs[d], rhs[d], result[d], *(w[n] for w in window))
+        for n, d in enumerate(spatial)
     )
-    return 2 * rhs["i"] * made["f"] * made["b"] * met
+    return 2 * rhs["i"] * result["f"] * result["b"] * pairs
 
 
 def _window(rest: str, n: int) -> tuple[list[int], ...]:
-    """Stride, low padding and the two dilations, each of `n` spatial dimensions."""
-    text = hlo.first(r"window=\{([^}]*)\}", rest) or ""
+    """Stride, low padding, left and right dilation, each for `n` spatial dimensions."""
+    text = hlo.first_group(r"window=\{([^}]*)\}", rest) or ""
 
     def numbers(name: str, default: int) -> list[int]:
-        given = hlo.first(rf"\b{name}=(\S+)", text)
-        return [int(x.split("_")[0]) for x in given.split("x")] if given else [default] * n
+        sizes = hlo.first_group(rf"\b{name}=(\S+)", text)
+        return [int(x.split("_")[0]) for x in sizes.split("x")] if sizes else [default] * n
 
     return (
         numbers("stride", 1),
@@ -90,72 +93,84 @@ def _window(rest: str, n: int) -> tuple[list[int], ...]:
     )
 
 
-def _met(size: int, kernel: int, out: int, stride: int, pad: int, left: int, right: int) -> int:
-    """How many (output, kernel) pairs of one dimension fall on an element, not on a hole or on
-    padding: a batched dot is written with dilations that make all but one of them do."""
-    at = np.arange(out)[:, None] * stride + np.arange(kernel) * right - pad
-    return int(((at >= 0) & (at <= (size - 1) * left) & (at % left == 0)).sum())
+def _valid_pairs(
+    size: int, kernel: int, out: int, stride: int, pad: int, left: int, right: int
+) -> int:
+    """Number of (output, kernel) pairs of one dimension that read an element, not a hole or
+    padding. The compiler writes a batched dot with dilations that leave one pair per output."""
+    position = np.arange(out)[:, None] * stride + np.arange(kernel) * right - pad
+    valid = (position >= 0) & (position <= (size - 1) * left) & (position % left == 0)
+    return int(valid.sum())
 
 
 def _estimate(rest: str) -> dict[str, int]:
-    """What a Pallas kernel says of itself: `pl.CostEstimate`."""
-    text = hlo.first(r'"cost_estimate":\{([^}]*)\}', rest.replace("\\", "")) or ""
+    """The `pl.CostEstimate` of a Pallas kernel; empty without one."""
+    text = hlo.first_group(r'"cost_estimate":\{([^}]*)\}', rest.replace("\\", "")) or ""
     return {name: int(n) for name, n in re.findall(r'"(\w+)":"?(\d+)"?', text)}
 
 
 # ---- traffic
 
 
-def traffic(i: Instruction, computation: Computation, program: Program) -> int:
+def traffic_bytes(i: Instruction, computation: Computation, program: Program) -> int:
     """Bytes that an instruction moves between the chip and its memory."""
-    if i.opcode in FREE or (i.opcode == "custom-call" and any(t in i.rest for t in NOTHING)):
+    if i.opcode in FREE_OPCODES or (
+        i.opcode == "custom-call" and any(t in i.rest for t in FREE_CALLS)
+    ):
         return 0
-    if i.opcode in ("copy-start", "slice-start"):  # (from, to, ...): what `to` holds is moved
+    if i.opcode in ("copy-start", "slice-start"):  # (source, target, ...)
         source, target = i.results[:2]
-        return sum(target.bytes for a in (source, target) if not a.near)
+        return sum(target.bytes for a in (source, target) if not a.in_fast_memory)
     if i.opcode == "custom-call" and (known := _estimate(i.rest).get("bytes_accessed")):
         return known
-    made = (computation.instructions.get(name) for name in i.operands)
-    arrays = [m.results[0] if m and len(m.results) == 1 else None for m in made]
+    operands = (computation.instructions.get(name) for name in i.operands)
+    arrays = [o.results[0] if o and len(o.results) == 1 else None for o in operands]
     if i.opcode == "fusion":
-        inside = program.computations[next(i.calls())]
-        parts = [
-            _read(a, _parameter(n, inside), inside, program) for n, a in enumerate(arrays) if a
+        body = program.computations[next(i.calls())]
+        read = [
+            _bytes_read(a, _parameter_name(n, body), body, program)
+            for n, a in enumerate(arrays)
+            if a
         ]
-        return sum(parts) + sum(_written(r, inside, program) for r in _ends(inside.root, inside))
-    alone = Computation("", {i.name: i})
-    parts = [
-        _read(a, name, alone, program) for a, name in zip(arrays, i.operands, strict=True) if a
+        written = [_bytes_written(output, body, program) for output in _outputs(body)]
+        return sum(read) + sum(written)
+    single = Computation("", {i.name: i})
+    read = [
+        _bytes_read(a, name, single, program)
+        for a, name in zip(arrays, i.operands, strict=True)
+        if a
     ]
-    return sum(parts) + _written(i, computation, program)
+    return sum(read) + _bytes_written(i, computation, program)
 
 
-def _read(array: Array, name: str, computation: Computation, program: Program) -> int:
-    """What is read of an array by those who use it under this name."""
-    return 0 if array.near else min(array.bytes, _used(array, name, computation, program))
+def _bytes_read(array: Array, name: str, computation: Computation, program: Program) -> int:
+    """Bytes of an array that the users of its name in a computation read."""
+    if array.in_fast_memory:
+        return 0
+    return min(array.bytes, _bytes_used(array, name, computation, program))
 
 
-def _used(array: Array, name: str, computation: Computation, program: Program) -> int:
+def _bytes_used(array: Array, name: str, computation: Computation, program: Program) -> int:
     total = 0
     for user in computation.instructions.values():
         for n, operand in enumerate(user.operands):
             if operand != name:
                 continue
             if user.opcode == "bitcast":
-                total += _used(array, user.name, computation, program)
+                total += _bytes_used(array, user.name, computation, program)
             elif user.opcode == "fusion" and computation.name:
-                inside = program.computations[next(user.calls())]
-                total += _used(array, _parameter(n, inside), inside, program)
-            elif n == 0 and user.opcode in VIEWS:
+                body = program.computations[next(user.calls())]
+                total += _bytes_used(array, _parameter_name(n, body), body, program)
+            elif n == 0 and user.opcode in SLICES:
                 total += user.results[0].bytes
-            elif not (n == 0 and user.opcode == "dynamic-update-slice"):  # else written in place
+            elif not (n == 0 and user.opcode == "dynamic-update-slice"):  # written in place
                 total += array.bytes
     return total
 
 
-def _written(i: Instruction, computation: Computation, program: Program) -> int:
-    """Of one result; an update in place writes the update alone."""
-    if all(a.near for a in i.results):
+def _bytes_written(i: Instruction, computation: Computation, program: Program) -> int:
+    """Bytes of the results of an instruction; an update in place writes the update alone."""
+    if all(a.in_fast_memory for a in i.results):
         return 0
     source = i
     while source.opcode in ("bitcast", "fusion"):
@@ -166,15 +181,16 @@ def _written(i: Instruction, computation: Computation, program: Program) -> int:
             source = computation.instructions[source.operands[0]]
     if source.opcode == "dynamic-update-slice":
         return computation.instructions[source.operands[1]].results[0].bytes
-    return sum(a.bytes for a in i.results if not a.near)
+    return sum(a.bytes for a in i.results if not a.in_fast_memory)
 
 
-def _ends(root: Instruction, computation: Computation) -> list[Instruction]:
+def _outputs(computation: Computation) -> list[Instruction]:
+    root = computation.root
     if root.opcode != "tuple":
         return [root]
     return [computation.instructions[name] for name in root.operands]
 
 
-def _parameter(n: int, computation: Computation) -> str:
-    found = computation.instructions.values()
-    return next(i.name for i in found if i.opcode == "parameter" and i.rest == str(n))
+def _parameter_name(n: int, computation: Computation) -> str:
+    instructions = computation.instructions.values()
+    return next(i.name for i in instructions if i.opcode == "parameter" and i.rest == str(n))

@@ -1,4 +1,4 @@
-"""TPU slices that nobody needs to own, described by libtpu."""
+"""Devices of TPU slices, described by libtpu without having one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Topology(NamedTuple):
 
 
 def describe_topology(name: str) -> Topology:
-    """ValueError: no such slice, or libtpu is not installed."""
+    """The slice of a name such as v5e:4x4. ValueError: it does not exist, or libtpu is missing."""
     kind, _, shape = name.partition(":")
     chip = CHIPS.get(kind)
     if chip is None or not re.fullmatch(r"\d+(x\d+)*", shape):
@@ -27,42 +27,45 @@ def describe_topology(name: str) -> Topology:
         raise ValueError(f"--topology {name}: expected a TPU slice, such as {known}")
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
-            "plan compiles with libtpu, which is not installed: pip install 'bert-jax[tpu]' "
-            "(Linux; no TPU is needed)"
+            "plan needs libtpu, which is not installed: run pip install 'bert-jax[tpu]' (Linux; "
+            "no TPU is needed)"
         )
     import jax
     from jax.experimental import topologies
 
-    # Both cores of a v4 or v5p chip are one device, as on the machines themselves.
-    how: dict[str, Any] = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
-    if set(shape.split("x")) == {"1"}:  # less than a usual host has
-        how["chips_per_host_bounds"] = [1, 1, 1]
+    # Both cores of a v4 or v5p chip form one device, as on real machines.
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
+    if set(shape.split("x")) == {"1"}:  # a full host has more chips
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
-        with _quiet():
-            found = topologies.get_topology_desc(platform="tpu", topology_name=name, **how)
+        with _silent_stderr():
+            description = topologies.get_topology_desc(
+                platform="tpu", topology_name=name, **options
+            )
     except jax.errors.JaxRuntimeError as e:
         if "INVALID_ARGUMENT" not in str(e):
             raise
         raise ValueError(
-            f"--topology {name}: libtpu knows no such slice ({str(e).splitlines()[0]}): "
+            f"--topology {name}: libtpu does not know this slice ({str(e).splitlines()[0]}); "
             f"expected one such as {', '.join(chip.examples)}"
         ) from None
-    if len(found.devices) > chip.together:
+    chips = len(description.devices)
+    if chips > chip.max_chips:
         raise ValueError(
-            f"--topology {name} has {len(found.devices)} chips, but the largest {kind} slice has "
-            f"{chip.together}: several slices at once are not planned for"
+            f"--topology {name} has {chips} chips, but the largest {kind} slice has "
+            f"{chip.max_chips}: a plan over several slices is not supported"
         )
-    return Topology(name, chip, list(found.devices))
+    return Topology(name, chip, list(description.devices))
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """libtpu writes about the TPU that is missing to the process's stderr itself."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _silent_stderr() -> Iterator[None]:
+    """Discard what is written to file descriptor 2: libtpu's messages about the missing TPU."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
