@@ -80,7 +80,7 @@ class Checkpoints:
         self._manager = self._open(options)
         self._finishing: threading.Thread | None = None
         self._failed: list[int] = []  # steps whose saves failed, in a row
-        self._cause = ""
+        self._error: Exception | None = None  # of the last save that failed
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -213,10 +213,10 @@ class Checkpoints:
             self._newest, self._failed = step, []
 
     def _fail(self, step: int, e: Exception) -> None:
-        self._failed, self._cause = [*self._failed, step], _cause(e)
+        self._failed, self._error = [*self._failed, step], e
         logger.warning(
             "checkpoint %d was not saved: %s (failure %d of %d in a row; %s)",
-            *(step, self._cause, len(self._failed), MAX_FAILED_SAVES, self._newest_saved()),
+            *(step, _cause(e), len(self._failed), MAX_FAILED_SAVES, self._newest_saved()),
         )
 
     def _wait(self, last: bool = False) -> None:
@@ -238,11 +238,12 @@ class Checkpoints:
             self._manager.reload()
         if last or len(self._failed) >= MAX_FAILED_SAVES:
             saves = "save" if len(self._failed) == 1 else f"{len(self._failed)} saves"
-            raise RunError(
-                f"the last {saves} failed: {self._cause}. In {self._folder} "
+            assert self._error is not None
+            raise RunError(  # the cause stays attached: it may say that another process was lost
+                f"the last {saves} failed: {_cause(self._error)}. In {self._folder} "
                 f"{self._newest_saved()}: free disk space or repair the folder, then run the same "
                 "command again to resume"
-            )
+            ) from self._error
 
     def _newest_saved(self) -> str:
         if self._newest is None:
