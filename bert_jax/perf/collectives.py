@@ -42,19 +42,19 @@ class Collective:
 
 def bytes_by_kind(text: str) -> dict[str, int]:
     """Bytes per step and device of each of the five kinds, from a program's text."""
-    found = read_collectives(hlo.parse_hlo(text))
-    return {kind: sum(c.total_bytes for c in found if c.kind == kind) for kind in KINDS}
+    collectives = read_collectives(hlo.parse_hlo(text))
+    return {kind: sum(c.total_bytes for c in collectives if c.kind == kind) for kind in KINDS}
 
 
 def read_collectives(program: hlo.Program) -> list[Collective]:
     """The collectives of a program, except those whose groups have one device."""
-    found = []
+    collectives = []
     for i, computation, times, _ in program.walk():
         kind = i.opcode.removesuffix("-start")
         if kind in KINDS:
             collective = _collective(kind, i, times, program.devices, computation.name)
-            found += [collective] if collective.devices > 1 else []
-    return found
+            collectives += [collective] if collective.devices > 1 else []
+    return collectives
 
 
 def _collective(

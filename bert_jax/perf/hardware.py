@@ -19,6 +19,8 @@ GB, GIB, TERA = 10**9, 2**30, 10**12
 
 @dataclass(frozen=True)
 class Chip:
+    """The figures of one chip that bound a step."""
+
     name: str
     flops: float  # bfloat16 matrix products per second
     memory: int  # bytes

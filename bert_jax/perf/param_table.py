@@ -1,8 +1,6 @@
-"""The parameter table of an experiment, from shapes alone."""
+"""The parameter table of a config, from shapes alone."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 
@@ -12,21 +10,22 @@ from bert_jax.distributed import sharding
 from bert_jax.distributed.constraints import axis_names
 from bert_jax.utils import pytree
 from bert_jax.utils.tables import format_table
+from bert_jax.utils.types import Json
 
 
-def parameter_table(experiment: Experiment) -> dict[str, Any]:
-    """What is trained, and how it lies on the config's mesh, whose devices need not be there:
+def parameter_table(config: Experiment) -> Json:
+    """The parameters of a config and their sharding on its mesh, whose devices need not exist:
 
         {"parameters": {"total": n, "leaves": [{name, shape, count, sharding, bytes_per_device,
                                                 undivided}, ...]},
          "mesh": {data, fsdp, tensor}, "bytes": {parameters, state, state_per_device}}
 
-    Bytes are of float32, the state's with the optimiser's moments; rows that pad the vocabulary
-    are among the bytes per device and nowhere else. `undivided` lists dimensions that stay
-    whole since their axis does not divide them.
+    Bytes are those of float32; `state` includes the optimizer's moments. Rows that pad the
+    vocabulary count in the bytes per device alone. `undivided` lists the dimensions that are not
+    sharded because the mesh axis does not divide them, as (size, axis).
     """
-    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-    mesh = sharding.abstract_mesh(experiment.mesh)
+    shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    mesh = sharding.abstract_mesh(config.mesh)
     padded = pytree.flatten_with_names(
         jax.eval_shape(lambda x: sharding.pad_vocab(x, mesh), shapes)
     )
@@ -41,23 +40,23 @@ def parameter_table(experiment: Experiment) -> dict[str, Any]:
         }
         for name, leaf in pytree.flatten_with_names(shapes).items()
     ]
-    states = [1 + optim.num_moments(experiment.optim, leaf["name"]) for leaf in leaves]
+    copies = [1 + optim.num_moments(config.optim, leaf["name"]) for leaf in leaves]
     total = pytree.count(shapes)
     return {
         "parameters": {"total": total, "leaves": leaves},
         "mesh": dict(mesh.shape),
         "bytes": {
             "parameters": 4 * total,
-            "state": sum(4 * leaf["count"] * n for leaf, n in zip(leaves, states, strict=True)),
+            "state": sum(4 * leaf["count"] * n for leaf, n in zip(leaves, copies, strict=True)),
             "state_per_device": sum(
-                leaf["bytes_per_device"] * n for leaf, n in zip(leaves, states, strict=True)
+                leaf["bytes_per_device"] * n for leaf, n in zip(leaves, copies, strict=True)
             ),
         },
     }
 
 
-def render_param_table(table: dict[str, Any]) -> str:
-    """The parameter table as text, with the total."""
+def render_param_table(table: Json) -> str:
+    """The object of `parameter_table` as text, with the totals."""
     leaves, mesh, sizes = table["parameters"]["leaves"], table["mesh"], table["bytes"]
     rows = []
     for leaf in leaves:

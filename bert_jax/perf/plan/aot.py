@@ -65,9 +65,9 @@ def compile_step(config: Experiment, devices: list[Any]) -> StepCost:
     used += memory.temp_size_in_bytes - memory.alias_size_in_bytes
     used += memory.generated_code_size_in_bytes
     parsed = hlo.parse_hlo(program.as_text())
-    found = tuple(collectives.read_collectives(parsed))
-    sent = sum(c.sent_bytes for c in found)
-    return StepCost(True, used, None, state, read_costs(parsed), sent, found)
+    sends = tuple(collectives.read_collectives(parsed))
+    sent = sum(c.sent_bytes for c in sends)
+    return StepCost(True, used, None, state, read_costs(parsed), sent, sends)
 
 
 def batch_shape(config: Experiment) -> tuple[int, int]:

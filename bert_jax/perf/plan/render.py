@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bert_jax.utils.tables import format_table
+from bert_jax.utils.types import Json
 
 GIB, MS = 2**30, 1e3
 
@@ -14,7 +13,7 @@ COLUMNS = (
 )
 
 
-def render_plan(plan: dict[str, Any]) -> str:
+def render_plan(plan: Json) -> str:
     """A table with a row per slice, then what does not fit and why, and how to read the figures.
     The figures of a step are per chip."""
     rows = [_row(slice_plan) for slice_plan in plan["slices"]]
@@ -34,7 +33,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(plan: dict[str, Any]) -> list[str]:
+def _row(plan: Json) -> list[str]:
     rows = f"{plan['rows_per_chip'] / plan['accumulate']:g}"
     if plan["accumulate"] > 1:
         rows = f"{plan['accumulate']}x{rows}"
@@ -56,21 +55,21 @@ def _row(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _missing_memory(plan: dict[str, Any]) -> list[str]:
+def _missing_memory(plan: Json) -> list[str]:
     if plan["fits"]:
         return []
     missing = f"  {plan['missing'] / GIB:.2f} GiB more than a chip has. What would help:"
-    return [missing, *(f"    {way}" for way in plan["help"])]
+    return [missing, *(f"    {flag}" for flag in plan["help"])]
 
 
-def _collectives(plan: dict[str, Any]) -> list[str]:
+def _collectives(plan: Json) -> list[str]:
     lines = [f"  {kind} {size:,} bytes" for kind, size in plan.get("collectives", {}).items()]
     if plan.get("kernels_not_counted"):
         lines.append(f"  {plan['kernels_not_counted']} kernel calls state no costs: not counted")
     return lines
 
 
-def _max_batch(plan: dict[str, Any]) -> list[str]:
+def _max_batch(plan: Json) -> list[str]:
     if "fit" not in plan:
         return []
     fit = plan["fit"]
