@@ -1,11 +1,14 @@
-"""Models between Hugging Face's layout and ours.
+"""Convert models between Hugging Face's format and the native one.
 
-rules      one table per family, theirs <-> ours
-configs    their config.json <-> our Encoder
-tasks      their classes for fine-tuning <-> our Supervised
-tensors    their tensors <-> our parameters: from_hf, to_hf
-folder     their folders on disk, read with suspicion
-growth     more pieces, more positions
+rules       one table of names per family, Hugging Face <-> native
+hf_config   config.json <-> Encoder
+hf_tasks    classes for fine-tuning <-> Supervised
+hf_params   tensors <-> parameters: from_hf, to_hf
+hf_electra  a discriminator's and a generator's folder -> one pre-training state
+hf_folder   read Hugging Face folders, which are not trusted
+heads       heads by name: their modules, parameter shapes, new heads
+resize      a larger vocabulary, more positions
+export/     write a model as Hugging Face, Orbax or StableHLO files
 """
 
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads
@@ -18,7 +21,7 @@ from bert_jax.convert.hf_folder import (
     read_hf_folder,
     read_json,
 )
-from bert_jax.convert.hf_params import HfModel, from_hf, nest, select_network, to_hf
+from bert_jax.convert.hf_params import HfModel, from_hf, select_network, to_hf
 from bert_jax.convert.hf_tasks import rescale_label_head
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
 
@@ -31,7 +34,6 @@ __all__ = [
     "head_modules",
     "is_hf_folder",
     "join_electra",
-    "nest",
     "param_shapes",
     "read_hf_experiment",
     "read_hf_folder",

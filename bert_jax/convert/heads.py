@@ -1,4 +1,4 @@
-"""Networks by the names of their heads: shapes to check tensors against, fresh heads."""
+"""Heads by name: their modules, the parameter shapes of a network with them, new heads."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from bert_jax.utils.types import Params
 
 
 def head_modules(heads: Collection[str], task: Supervised | None = None) -> dict[str, Head]:
-    """The modules of heads that theirs may have too, in the order in which a network applies
-    them; those of a task, where it is given, as they answer without labels."""
+    """The modules of pre-training heads, in the order in which a network applies them. If a task
+    is given, the modules of its head as they are used for prediction."""
     if task is not None:
         return task_heads(task, search=True)
     return {h: HEADS[h] for h in HEADS if h in heads}
 
 
 def param_shapes(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
-    """Shapes and types of the parameters of a network with these heads."""
+    """Shapes and dtypes of the parameters of a network with these heads."""
     network = Network(encoder, head_modules(heads, task))
-    return jax.eval_shape(network.init, jax.random.key(0), _example())["params"]
+    return jax.eval_shape(network.init, jax.random.key(0), _init_batch())["params"]
 
 
-def _example() -> dict[str, jax.Array]:
-    """The smallest batch that reaches all of a network's parameters."""
+def _init_batch() -> dict[str, jax.Array]:
+    """The smallest batch that initializes all parameters of a network."""
     row = dict.fromkeys(("size", "first", "context"), jnp.ones(1, jnp.int32))
     zeros = jnp.zeros((1, 2), jnp.int32)
     return {"tokens": zeros, "masked": zeros[:, :1], **row}
@@ -43,26 +43,26 @@ def _example() -> dict[str, jax.Array]:
 def with_heads(
     experiment: Experiment, params: Params, heads: Collection[str], seed: int = 0
 ) -> tuple[Experiment, Params, list[str]]:
-    """The model with fresh parameters for the heads that it lacks, and the names of those.
+    """The model with new parameters for the missing ones of `heads`, and the names of these.
 
     ValueError: a head that the family does not have, or a fine-tuned model.
     """
     if isinstance(experiment.objective, Supervised):
         raise ValueError(
-            f"the model is fine-tuned for {experiment.objective.task}, other heads have no place "
-            "beside that: leave them out, or its head (--drop classifier)"
+            f"the model is fine-tuned for {experiment.objective.task} and cannot have other heads: "
+            "leave them out, or drop its head (--drop classifier)"
         )
     family = hf_config.hf_family(experiment.encoder, experiment.objective)
-    asked = {*heads, *(("pooler",) if "pair" in heads else ())}
-    unknown = sorted(asked - set(family.heads))
+    wanted = {*heads, *(("pooler",) if "pair" in heads else ())}
+    unknown = sorted(wanted - set(family.heads))
     if unknown:
         raise ValueError(
             f"{family.name} has no head {unknown[0]!r}: expected {', '.join(family.heads)}"
         )
-    new = sorted(asked - set(params))
-    held = {h for h in HEADS if h in params or h in new}
-    network = Network(experiment.encoder, head_modules(held))
-    drawn = network.init(jax.random.key(seed), _example())["params"]
-    fresh = {h: jax.tree.map(np.asarray, drawn[h]) for h in new}
-    grown = hf_config.build_experiment(family, experiment.encoder, held)
-    return grown, {**params, **fresh}, sorted(flatten_with_names(fresh))
+    new = sorted(wanted - set(params))
+    all_heads = {h for h in HEADS if h in params or h in new}
+    network = Network(experiment.encoder, head_modules(all_heads))
+    initial = network.init(jax.random.key(seed), _init_batch())["params"]
+    new_params = {h: jax.tree.map(np.asarray, initial[h]) for h in new}
+    new_experiment = hf_config.build_experiment(family, experiment.encoder, all_heads)
+    return new_experiment, {**params, **new_params}, sorted(flatten_with_names(new_params))

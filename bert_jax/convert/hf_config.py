@@ -1,4 +1,4 @@
-"""Their config.json and our `Encoder`, both ways."""
+"""Hugging Face's config.json to `Encoder` and back, and the family of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bert_jax.convert import hf_name_rules
 from bert_jax.convert.hf_name_rules import Family
 from bert_jax.utils.types import Json
 
-# our field -> their key, where the values are the same
+# native field -> Hugging Face key with the same value
 COMMON_FIELDS = {
     "layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
@@ -30,7 +30,7 @@ FAMILY_FIELDS = {
     "albert": {"embedding_size": "embedding_size", "groups": "num_hidden_groups"},
     "electra": {"embedding_size": "embedding_size"},
 }
-# what a config.json that leaves a key out stands for: the defaults of their config classes
+# values of missing keys: the defaults of the Hugging Face config classes
 _BERT_DEFAULTS: Json = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -69,7 +69,7 @@ DEFAULTS: dict[str, Json] = {
         "intermediate_size": 1024,
     },
 }
-# what we have no counterpart for: key -> the only value that we can stand for
+# keys without a native field -> the only value that can be imported
 REQUIRED_VALUES: Json = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -89,7 +89,7 @@ NATIVE_ACTIVATIONS = {
 }
 HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
 
-# ours that none of these families of theirs has
+# fields without a counterpart in these Hugging Face families; they must have their defaults
 NATIVE_ONLY_OPTIONS = ("pre_norm", "norm", "positions", "gated_mlp", "biases", "window")
 
 BASE_CONFIGS = {
@@ -101,22 +101,24 @@ BASE_CONFIGS = {
 
 
 def family_from_hf_config(hf: Json) -> Family:
-    """The family that a config.json names."""
-    kind = hf.get("model_type")
-    if kind is None:  # old files do not say, but name a class
+    """The family that a config.json names. ValueError: an unknown one."""
+    model_type = hf.get("model_type")
+    if model_type is None:  # old files only name a class
         names = [str(a).lower() for a in _architectures(hf)]
-        kind = next((f for f in hf_name_rules.FAMILIES if names and names[0].startswith(f)), None)
-    if not isinstance(kind, str) or kind not in hf_name_rules.FAMILIES:
-        raise ValueError(
-            f"config.json has model_type {kind!r}: expected one of "
-            f"{', '.join(hf_name_rules.FAMILIES)} "
-            "(SpanBERT's is bert); other architectures cannot be imported"
+        model_type = next(
+            (f for f in hf_name_rules.FAMILIES if names and names[0].startswith(f)), None
         )
-    return hf_name_rules.FAMILIES[kind]
+    if not isinstance(model_type, str) or model_type not in hf_name_rules.FAMILIES:
+        raise ValueError(
+            f"config.json has model_type {model_type!r}: expected one of "
+            f"{', '.join(hf_name_rules.FAMILIES)} (SpanBERT's is bert); other architectures cannot be "
+            "imported"
+        )
+    return hf_name_rules.FAMILIES[model_type]
 
 
 def required_heads(family: Family, hf: Json) -> tuple[str, ...]:
-    """Heads that the class a config.json names cannot do without."""
+    """The heads that the class in a config.json must have."""
     names = _architectures(hf)
     return family.classes.get(str(names[0]), ()) if names else ()
 
@@ -127,22 +129,27 @@ def _architectures(hf: Json) -> list[Any]:
 
 
 def encoder_from_hf_config(hf: Json) -> Encoder:
-    """Their numbers as our `Encoder`; what they do not say is as the family published it."""
+    """The `Encoder` of a config.json; fields without a key are as the family published them.
+
+    ValueError: a value that is invalid or has no native counterpart.
+    """
     family = family_from_hf_config(hf)
     hf = DEFAULTS[family.name] | {k: v for k, v in hf.items() if v is not None}
-    for key, only in REQUIRED_VALUES.items():
-        if hf.get(key, only) != only:
-            raise ValueError(f"config.json has {key} {hf[key]!r}: only {only!r} can be imported")
+    for key, required in REQUIRED_VALUES.items():
+        if hf.get(key, required) != required:
+            raise ValueError(
+                f"config.json has {key} {hf[key]!r}: only {required!r} can be imported"
+            )
     fields = COMMON_FIELDS | FAMILY_FIELDS.get(family.name, {})
-    made = {ours: _number(hf, theirs) for ours, theirs in fields.items()}
+    values = {native: _number(hf, key) for native, key in fields.items()}
     if not isinstance(hf["hidden_act"], str) or hf["hidden_act"] not in NATIVE_ACTIVATIONS:
         expected = ", ".join(NATIVE_ACTIVATIONS)
         raise ValueError(f"config.json has hidden_act {hf['hidden_act']!r}: expected {expected}")
-    # Their RoBERTa counts positions from the row after the padding token's.
-    offset = made["pad_id"] + 1 if family is hf_name_rules.ROBERTA else 0
+    # Hugging Face's RoBERTa counts positions from pad_token_id + 1.
+    offset = values["pad_id"] + 1 if family is hf_name_rules.ROBERTA else 0
     return dataclasses.replace(
         BASE_CONFIGS[family.name].encoder,
-        **made,
+        **values,
         activation=NATIVE_ACTIVATIONS[hf["hidden_act"]],
         position_offset=offset,
         max_length=_number(hf, "max_position_embeddings") - offset,
@@ -150,18 +157,18 @@ def encoder_from_hf_config(hf: Json) -> Encoder:
 
 
 def _number(hf: Json, key: str) -> Any:
-    value, like = hf[key], DEFAULTS["albert"].get(key)
-    kinds = (int, float) if isinstance(like, float) else (int,)
-    if not isinstance(value, kinds) or isinstance(value, bool) or value < 0:
+    value, default = hf[key], DEFAULTS["albert"].get(key)
+    types = (int, float) if isinstance(default, float) else (int,)
+    if not isinstance(value, types) or isinstance(value, bool) or value < 0:
         raise ValueError(f"config.json has {key} {value!r}: expected a number, at least 0")
-    return value if like is None else type(like)(value)
+    return value if default is None else type(default)(value)
 
 
 def build_experiment(
     family: Family, encoder: Encoder, heads: Collection[str], task: Supervised | None = None
 ) -> Experiment:
-    """The family's base with this encoder, and the task's objective, or one that the heads make
-    up."""
+    """The family's base config with this encoder and the task's objective. Without a task, the
+    objective follows from the heads."""
     base = dataclasses.replace(BASE_CONFIGS[family.name], encoder=encoder)
     if task is not None:
         return dataclasses.replace(base, objective=task)
@@ -176,9 +183,9 @@ def build_experiment(
 
 
 def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
-    """The family of theirs that computes what a network of ours does.
+    """The Hugging Face family that computes the same as this encoder.
 
-    ValueError: none does.
+    ValueError: there is none.
     """
     if isinstance(objective, Imported):
         return hf_name_rules.FAMILIES[objective.family]
@@ -195,14 +202,14 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
         )
     if projected and not family.projection:
         raise ValueError(
-            f"encoder.embedding_size {encoder.embedding_size} beside encoder.hidden_size "
+            f"encoder.embedding_size is {encoder.embedding_size} and encoder.hidden_size "
             f"{encoder.hidden_size}: Hugging Face's {family.name} has no projection between them"
         )
     offset = encoder.pad_id + 1 if family is hf_name_rules.ROBERTA else 0
     if encoder.position_offset != offset:
         raise ValueError(
             f"encoder.position_offset is {encoder.position_offset}: Hugging Face's {family.name} "
-            f"can only have {offset} with the padding id {encoder.pad_id}"
+            f"supports only {offset} with the padding id {encoder.pad_id}"
         )
     return family
 
@@ -210,24 +217,24 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
 def encoder_to_hf_config(
     family: Family, encoder: Encoder, name: str, heads: Collection[str]
 ) -> Json:
-    """The config.json of an encoder in a class that holds these heads. ValueError: the encoder
-    has what that class has not."""
+    """The config.json of an encoder in the class `name` with these heads. ValueError: the class
+    does not support an option of the encoder."""
     for option in NATIVE_ONLY_OPTIONS:
         if getattr(encoder, option) != getattr(Encoder, option):
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's BERT, ALBERT, "
-                "RoBERTa and ELECTRA have no such thing, and its ModernBERT no norm before the "
-                "first layer; export --format stablehlo or orbax holds it"
+                "RoBERTa and ELECTRA do not support it, and its ModernBERT has no norm before the "
+                "first layer; use export --format stablehlo or orbax"
             )
     fixed = [h for h in family.activation_fixed if h in heads]
     if encoder.activation != "gelu" and fixed:
         raise ValueError(
-            f"encoder.activation is {encoder.activation}: Hugging Face's {name} can only have "
-            "gelu in its head"
+            f"encoder.activation is {encoder.activation}: Hugging Face's {name} supports only gelu "
+            "in its head"
         )
     fields = COMMON_FIELDS | FAMILY_FIELDS.get(family.name, {})
     hf: Json = {"architectures": [name], "model_type": family.name}
-    hf |= {theirs: getattr(encoder, ours) for ours, theirs in fields.items()}
+    hf |= {key: getattr(encoder, native) for native, key in fields.items()}
     hf |= {
         "intermediate_size": encoder.mlp_width,
         "hidden_act": HF_ACTIVATIONS[encoder.activation],

@@ -1,4 +1,4 @@
-"""ELECTRA's two towers, which theirs keep in folders of their own, as one state."""
+"""ELECTRA: join a discriminator and a generator, which Hugging Face keeps in separate folders."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from bert_jax.utils.types import Params
 def join_electra(
     discriminator: tuple[Experiment, Params], generator: tuple[Experiment, Params]
 ) -> tuple[Experiment, Params]:
-    """ELECTRA's two towers, imported apart, as one pre-training state.
-    Embeddings that are equal become one.
+    """An imported discriminator and generator as one pre-training state. Equal embeddings are
+    shared.
 
     ValueError: not a discriminator and its generator, or a generator that `ReplacedTokens`
     cannot describe.
     """
-    (ours, disc), (theirs, gen) = discriminator, generator
+    (disc_config, disc), (gen_config, gen) = discriminator, generator
     if "rtd" not in disc or "mlm" not in gen:
         raise ValueError(
-            f"given heads {_heads(disc)} and {_heads(gen)}: expected ELECTRA's discriminator "
+            f"found the heads {_heads(disc)} and {_heads(gen)}: expected ELECTRA's discriminator "
             "(rtd), then its generator (mlm)"
         )
     a, b = (flatten_with_names(p["embeddings"]) for p in (disc, gen))
-    same = {k for k in a if k in b and np.array_equal(a[k], b[k])}
-    tied = "all" if same == set(a) == set(b) else "words" if "word" in same else "none"
+    equal = {k for k in a if k in b and np.array_equal(a[k], b[k])}
+    tied = "all" if equal == set(a) == set(b) else "words" if "word" in equal else "none"
     objective = ReplacedTokens(
-        generator_size=theirs.encoder.hidden_size / ours.encoder.hidden_size,
-        generator_layers=theirs.encoder.layers / ours.encoder.layers,
+        generator_size=gen_config.encoder.hidden_size / disc_config.encoder.hidden_size,
+        generator_layers=gen_config.encoder.layers / disc_config.encoder.layers,
         tied=tied,
     )
-    for name, (is_, asked) in _differences(objective.generator(ours.encoder), theirs.encoder):
+    expected = objective.generator(disc_config.encoder)
+    for name, (value, actual) in _differences(expected, gen_config.encoder):
         raise ValueError(
-            f"the generator has encoder.{name} {asked}: a generator of this width beside this "
-            f"discriminator has {is_}"
+            f"the generator has encoder.{name} {actual}: expected {value} for this generator width "
+            "and this discriminator"
         )
     experiment = replace(
-        hf_config.BASE_CONFIGS["electra"], encoder=ours.encoder, objective=objective
+        hf_config.BASE_CONFIGS["electra"], encoder=disc_config.encoder, objective=objective
     )
     return experiment, electra.split_towers(gen, disc, tied)
 
@@ -53,7 +54,7 @@ def _heads(params: Params) -> str:
 
 
 def _differences(a: Encoder, b: Encoder) -> list[tuple[str, tuple[Any, Any]]]:
-    """Of what decides a network's function; widths may be given or follow."""
+    """Differences in the fields and derived sizes that define what a network computes."""
     pairs = {
         name: (getattr(a, name), getattr(b, name))
         for name in (

@@ -1,6 +1,8 @@
-"""A Hugging Face folder on disk: config.json, weights, tokenizer. Reads, never runs, what is
-there: safetensors hold arrays alone, and a pickle is opened only when asked for, by PyTorch's
-loader that admits nothing but tensors."""
+"""Read a Hugging Face folder: config.json, weights, tokenizer.
+
+No code from the folder is run. Safetensors files contain only arrays. A pickle is read only with
+`allow_pickle`, by PyTorch's loader with `weights_only`.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ TOKENIZER_FILES = (
 
 
 def is_hf_folder(folder: Path) -> bool:
-    """Whether a folder's config.json is theirs; a run folder's has an `encoder`."""
+    """Whether the folder has Hugging Face's config.json; a run folder's has a key `encoder`."""
     return (folder / CONFIG).is_file() and "encoder" not in read_json(folder / CONFIG)
 
 
@@ -54,14 +56,14 @@ def read_hf_folder(
     drop: Collection[str] = (),
     absent: Collection[str] = (),
 ) -> tuple[Experiment, Params, Path]:
-    """The experiment and parameters (NumPy, float32) of a folder, and where its tokenizer is.
+    """The experiment and parameters (NumPy, float32) of a folder, and its tokenizer's folder.
 
-    `drop` and `absent` as in `from_hf`. ValueError: anything that is missing, damaged, not of
-    this architecture, or outside the folder.
+    `drop` and `absent` as in `from_hf`. ValueError: anything that is missing, damaged, of another
+    architecture, or outside the folder.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} holds no {CONFIG}: expected a Hugging Face folder")
+        raise ValueError(f"{folder} has no {CONFIG}: expected a Hugging Face folder")
     hf = read_json(folder / CONFIG)
     try:
         experiment, params = from_hf(hf, read_tensors(folder, allow_pickle), drop, absent)
@@ -71,10 +73,10 @@ def read_hf_folder(
 
 
 def read_hf_experiment(folder: str | Path) -> Experiment:
-    """The experiment of `read_folder` from config.json and the headers of the weights' files;
-    of the weights themselves only a table of token types with one row is read.
+    """The experiment of `read_hf_folder`, without reading the weights: from config.json and the
+    headers of the weight files. Only a token-type table with a single row is read.
 
-    ValueError: no such folder, not of this architecture, weights in a pickle, damaged headers.
+    ValueError: a missing folder, another architecture, weights in a pickle, damaged headers.
     """
     folder = Path(folder)
     hf = read_json(folder / CONFIG)
@@ -83,12 +85,12 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
         files = _tensor_files(folder)
         names = full_names(family, files)
         task = hf_tasks.task_from_hf_config(family, hf)
-        heads = heads_with_tensors(family, names.values()) | set(
-            hf_config.required_heads(family, hf)
-        )
-        given = {name: given for given, name in names.items()}.get(family.prefix + TOKEN_TYPE_TABLE)
-        if given is not None and encoder.token_types == 1:
-            row = _sound(files[given], lambda file: file.get_tensor(given))
+        heads = heads_with_tensors(family, names.values())
+        heads |= set(hf_config.required_heads(family, hf))
+        original_names = {name: original for original, name in names.items()}
+        types = original_names.get(family.prefix + TOKEN_TYPE_TABLE)
+        if types is not None and encoder.token_types == 1:
+            row = _open_safetensors(files[types], lambda file: file.get_tensor(types))
             encoder = encoder if row.any() else replace(encoder, token_types=0)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
@@ -96,45 +98,46 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
 
 
 def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:
-    """ValueError unless every id of the tokenizer has a row in the table. More rows than ids
-    are common: tables are padded to round sizes."""
+    """Raise ValueError unless every id of the tokenizer has a row in the embedding table. Tables
+    often have more rows than ids, because they are padded to round sizes."""
     rows = experiment.encoder.vocab_size
     if tokenizer.vocab_size > rows:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} pieces, the word table {rows} rows: "
-            "this vocabulary does not belong to these weights"
+            f"the tokenizer has {tokenizer.vocab_size} pieces, but the embedding table has {rows} "
+            "rows: this vocabulary does not belong to these weights"
         )
     if tokenizer.pad_id != experiment.encoder.pad_id:
         raise ValueError(
-            f"the tokenizer's padding is id {tokenizer.pad_id}, the config's pad_token_id "
+            f"the tokenizer's padding id is {tokenizer.pad_id}, but the config's pad_token_id is "
             f"{experiment.encoder.pad_id}: this vocabulary does not belong to these weights"
         )
 
 
 def read_json(path: Path) -> Json:
+    """The JSON object of a file. ValueError: not readable, or not an object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not readable JSON: {e}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}: expected a JSON object")
+        raise ValueError(f"{path} contains {type(values).__name__}: expected a JSON object")
     return values
 
 
 def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
-    """Every tensor of the folder, from one file or from those that an index lists."""
-    if allow_pickle and not _is_safe(folder) and _pickles(folder):
-        read = {file: _read_pickle(file) for file in _pickles(folder)}
+    """All tensors of the folder, from one file or from the files of an index."""
+    if allow_pickle and not _has_safetensors(folder) and _pickles(folder):
+        tensors = {file: _read_pickle(file) for file in _pickles(folder)}
         if not (folder / PICKLE_INDEX).is_file():
-            return read[folder / PICKLE]
-        files = _indexed(folder, PICKLE_INDEX, read)
+            return tensors[folder / PICKLE]
+        files = _indexed(folder, PICKLE_INDEX, tensors)
     else:
         files = _tensor_files(folder)
-        read = {file: _sound(file, _all_of) for file in sorted(set(files.values()))}
-    return {name: read[file][name] for name, file in files.items()}
+        tensors = {file: _open_safetensors(file, _read_all) for file in sorted(set(files.values()))}
+    return {name: tensors[file][name] for name, file in files.items()}
 
 
-def _is_safe(folder: Path) -> bool:
+def _has_safetensors(folder: Path) -> bool:
     return (folder / INDEX).is_file() or (folder / WEIGHTS).is_file()
 
 
@@ -145,65 +148,69 @@ def _pickles(folder: Path) -> list[Path]:
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Name of a tensor -> the safetensors file that holds it; headers alone are read."""
+    """Tensor name -> its safetensors file; only headers are read."""
     if (folder / INDEX).is_file():
         files = sorted(set(_weight_map(folder, INDEX).values()))
-        return _indexed(folder, INDEX, {folder / f: _sound(folder / f, _names_of) for f in files})
+        return _indexed(
+            folder, INDEX, {folder / f: _open_safetensors(folder / f, _tensor_names) for f in files}
+        )
     if (folder / WEIGHTS).is_file():
-        return dict.fromkeys(_sound(folder / WEIGHTS, _names_of), folder / WEIGHTS)
+        return dict.fromkeys(_open_safetensors(folder / WEIGHTS, _tensor_names), folder / WEIGHTS)
     if _pickles(folder):
         raise ValueError(
-            f"only {_pickles(folder)[0].name} is there, a pickle, which could run code: convert "
-            "it to safetensors, or import it with --allow-pickle (then PyTorch reads it, tensors "
-            "only)"
+            f"the only weights are in {_pickles(folder)[0].name}, a pickle, which could run code: "
+            "convert it to safetensors, or import it with --allow-pickle (PyTorch then reads "
+            "tensors only)"
         )
     raise ValueError(f"no weights: expected {WEIGHTS} or {INDEX}")
 
 
-def _sound(path: Path, read: Callable[[Any], T]) -> T:
-    """What `read` makes of an open safetensors file; what is wrong with it as a ValueError."""
+def _open_safetensors(path: Path, read: Callable[[Any], T]) -> T:
+    """The result of `read` on an open safetensors file. ValueError: the file is damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             return read(file)
     except (SafetensorError, OSError, TypeError, KeyError) as e:
         raise ValueError(
-            f"{path.name} is not a sound safetensors file ({e}): download or copy it again"
+            f"{path.name} is not a valid safetensors file ({e}): download or copy it again"
         ) from None
 
 
-def _names_of(file: Any) -> list[str]:
+def _tensor_names(file: Any) -> list[str]:
     return list(file.keys())
 
 
 def _all_of(file: Any) -> Tensors:
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
 
 
 def _weight_map(folder: Path, index: str) -> dict[str, str]:
-    """Name of a tensor -> name of its file, which is one beside the index."""
-    where = read_json(folder / index).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
+    """Tensor name -> file name, which must be in the same folder as the index."""
+    weight_map = read_json(folder / index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(file, str) for file in weight_map.values()
+    ):
         raise ValueError(f"{index} has no weight_map of tensor names to file names")
-    beside = {path.name for path in folder.iterdir()}
-    for file in sorted(set(where.values())):
+    existing = {path.name for path in folder.iterdir()}
+    for file in sorted(set(weight_map.values())):
         if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
             raise ValueError(
                 f"{index} points to {file!r}: expected the name of a file in the same folder"
             )
-        if file not in beside or not (folder / file).is_file():
+        if file not in existing or not (folder / file).is_file():
             raise ValueError(
-                f"{index} names {file[:80]}, which is not there: copy it beside the index"
+                f"{index} names {file[:80]}, which is missing: copy it to the same folder"
             )
-    return where
+    return weight_map
 
 
-def _indexed(folder: Path, index: str, held: Mapping[Path, Collection[str]]) -> dict[str, Path]:
-    """Name of a tensor -> the file that the index gives for it, and that does hold it."""
-    where = {name: folder / file for name, file in _weight_map(folder, index).items()}
-    lost = sorted(name for name, file in where.items() if name not in held[file])
-    if lost:
-        raise ValueError(f"{index} promises tensors that its files do not hold: {', '.join(lost)}")
-    return where
+def _indexed(folder: Path, index: str, contents: Mapping[Path, Collection[str]]) -> dict[str, Path]:
+    """Tensor name -> its file by the index. ValueError: a file does not contain its tensors."""
+    files = {name: folder / file for name, file in _weight_map(folder, index).items()}
+    missing = sorted(name for name, file in files.items() if name not in contents[file])
+    if missing:
+        raise ValueError(f"{index} lists tensors that its files lack: {', '.join(missing)}")
+    return files
 
 
 def _read_pickle(path: Path) -> Tensors:
@@ -216,16 +223,16 @@ def _read_pickle(path: Path) -> Tensors:
         ) from None
     try:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises what the damaged bytes happen to lead to
+    except Exception as e:  # torch may raise anything on damaged bytes
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise ValueError(f"{path.name} is not a file of tensors alone: {reason}") from None
+        raise ValueError(f"{path.name} is not a file of tensors only: {reason}") from None
     if not isinstance(tensors, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()
     ):
-        raise ValueError(f"{path.name} holds something other than named tensors")
-    return {k: _array(v) for k, v in tensors.items()}
+        raise ValueError(f"{path.name} contains something other than named tensors")
+    return {k: _to_numpy(v) for k, v in tensors.items()}
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _to_numpy(tensor: Any) -> np.ndarray:
     floating = tensor.is_floating_point()
     return (tensor.detach().float() if floating else tensor.detach()).numpy()

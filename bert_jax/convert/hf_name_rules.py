@@ -1,14 +1,14 @@
-"""How Hugging Face names what we have: one table per family, read in both directions.
+"""Conversion rules: one table per family of Hugging Face and native names, used in both directions.
 
-A table goes module by module, theirs to ours. What a line stands for follows from its names:
+A table maps the names of modules, hf to native. The names decide what an entry means:
 
-    theirs.weight  theirs.bias   <->   ours/kernel (transposed)  ours/bias     a dense layer
-    theirs.weight  theirs.bias   <->   ours/scale  ours/bias                   ours ends in `norm`
-    theirs                       <->   ours                 theirs ends in `weight` or `bias`
+    hf.weight  hf.bias   <->   native/kernel (transposed)  native/bias       a dense layer
+    hf.weight  hf.bias   <->   native/scale  native/bias         native ends in `norm`
+    hf                   <->   native                            hf ends in `weight` or `bias`
 
-PyTorch keeps a dense layer's weight as (out, in), we as (in, out). `{i}` counts the sets of
-layer parameters: theirs are tensors of their own, ours lie stacked on axis 0.
-Sources: the modules of transformers 5 (`modeling_bert.py` and its sisters).
+PyTorch keeps a dense layer's weight as (out, in), we keep it as (in, out). `{i}` counts the sets
+of layer parameters: separate tensors in Hugging Face, stacked on axis 0 here.
+Sources: the modules of transformers 5 (`modeling_bert.py` and similar files).
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ ALBERT_LAYER: NameTable = {
 }
 
 
-def _layers(at: str, table: NameTable) -> NameTable:
-    return {f"{at}.{theirs}": f"encoder/layers/{ours}" for theirs, ours in table.items()}
+def _layers(prefix: str, table: NameTable) -> NameTable:
+    return {f"{prefix}.{hf}": f"encoder/layers/{native}" for hf, native in table.items()}
 
 
 class TaskClass(NamedTuple):
-    """A class of theirs for fine-tuning, and what it has beside the body."""
+    """A Hugging Face class for fine-tuning, and the names of its head."""
 
     name: str
     table: NameTable
@@ -62,42 +62,42 @@ class TaskClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """A model type of theirs: where its body and each of our heads are kept."""
+    """A Hugging Face model type: its classes, and the names of its encoder and heads."""
 
     name: str
-    classes: dict[str, tuple[str, ...]]  # their class -> heads that it holds, fullest first
-    projection: str  # of the embeddings to the hidden size; "": it has none
+    classes: dict[str, tuple[str, ...]]  # class -> its heads, most heads first
+    projection: str  # name of the embedding projection; "": there is none
     layers: NameTable
     heads: dict[str, NameTable]
-    tied: NameTable  # their second name of a tensor -> the first
-    tasks: dict[TaskType, TaskClass]  # kind of task (regression: classification) -> its class
+    tied: NameTable  # second name of a tied tensor -> first name
+    tasks: dict[TaskType, TaskClass]  # regression uses the class of classification
     activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
 
     @property
     def prefix(self) -> str:
-        """Of the body's tensors in every class but the bare model."""
+        """Prefix of the encoder's tensors in every class except the bare model."""
         return f"{self.name}."
 
     def encoder_table(self, projected: bool) -> NameTable:
         table = EMBEDDINGS | ({self.projection: "encoder/projection"} if projected else {})
-        return {f"{self.prefix}{theirs}": ours for theirs, ours in (table | self.layers).items()}
+        return {f"{self.prefix}{hf}": native for hf, native in (table | self.layers).items()}
 
     def fullest_class(self, heads: Collection[str]) -> tuple[str, tuple[str, ...]]:
-        """The class that holds most of these heads and no other, and those that it holds. Only
-        the bare model may have a pooler or not."""
-        name, held = next(c for c in self.classes.items() if set(c[1]) <= set(heads))
-        return name, held or tuple(h for h in ("pooler",) if h in heads)
+        """The class with the most of these heads and no others, and its heads. In the bare model
+        a pooler is optional."""
+        name, class_heads = next(c for c in self.classes.items() if set(c[1]) <= set(heads))
+        return name, class_heads or tuple(h for h in ("pooler",) if h in heads)
 
     def head_table(self, heads: Collection[str]) -> NameTable:
-        """Of these heads of pre-training, in the family's order."""
+        """The names of these pre-training heads, in the family's order."""
         tables = (table for head, table in self.heads.items() if head in heads)
-        return {theirs: ours for table in tables for theirs, ours in table.items()}
+        return {hf: native for table in tables for hf, native in table.items()}
 
 
 def _tasks(
     model: str, label: NameTable, choice: NameTable | None = None
 ) -> dict[TaskType, TaskClass]:
-    """All four classes of a model; only their heads over whole texts differ by family."""
+    """The four classes of a family; only the heads for classification and choice differ."""
     return {
         "classification": TaskClass(f"{model}ForSequenceClassification", label),
         "choice": TaskClass(f"{model}ForMultipleChoice", choice or label),
@@ -218,7 +218,7 @@ FAMILIES = {f.name: f for f in (BERT, ALBERT, ROBERTA, ELECTRA)}
 
 
 class ParamRule(NamedTuple):
-    """One of our leaves, and their tensor or, with `{i}`, tensors."""
+    """A native parameter, and its Hugging Face tensor or, with `{i}`, tensors."""
 
     hf: str
     native: str
@@ -228,16 +228,16 @@ class ParamRule(NamedTuple):
     def stacked(self) -> bool:
         return "{i}" in self.hf
 
-    def hf_names(self, sets: int) -> list[str]:
-        return [self.hf.format(i=i) for i in range(sets)] if self.stacked else [self.hf]
+    def hf_names(self, num_groups: int) -> list[str]:
+        return [self.hf.format(i=i) for i in range(num_groups)] if self.stacked else [self.hf]
 
 
 def param_rules(family: Family, heads: NameTable, projected: bool) -> Iterator[ParamRule]:
-    """Leaf by leaf, the body and the heads of a table."""
-    for theirs, ours in (family.encoder_table(projected) | heads).items():
-        if theirs.endswith((".weight", ".bias")):
-            yield ParamRule(theirs, ours, False)
+    """The rules of the encoder and of a table of heads, one per parameter."""
+    for hf, native in (family.encoder_table(projected) | heads).items():
+        if hf.endswith((".weight", ".bias")):
+            yield ParamRule(hf, native, False)
             continue
-        norm = ours.endswith("norm")
-        yield ParamRule(f"{theirs}.weight", f"{ours}/{'scale' if norm else 'kernel'}", not norm)
-        yield ParamRule(f"{theirs}.bias", f"{ours}/bias", False)
+        norm = native.endswith("norm")
+        yield ParamRule(f"{hf}.weight", f"{native}/{'scale' if norm else 'kernel'}", not norm)
+        yield ParamRule(f"{hf}.bias", f"{native}/bias", False)

@@ -1,12 +1,13 @@
-"""Tensors under their names and our tree of parameters, both ways. NumPy on both sides."""
+"""Hugging Face tensors to native parameters (`from_hf`) and back (`to_hf`), in NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_tasks
@@ -18,20 +19,20 @@ from bert_jax.utils.types import Json, Params
 
 Tensors = dict[str, np.ndarray]
 
-IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # counted by the module, not learned
+IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # not learned
 TOKEN_TYPE_TABLE = "embeddings.token_type_embeddings.weight"
-OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in files from 2018
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in checkpoints from 2018
 
 
 class HfModel(NamedTuple):
-    """A model in their terms."""
+    """A model in Hugging Face's format."""
 
     config: Json
     tensors: Tensors
-    left_out: list[str]  # our leaves that their class has no place for
+    left_out: list[str]  # native parameters that the class does not have
 
 
-# ---- theirs to ours
+# ---- Hugging Face to native
 
 
 def from_hf(
@@ -42,104 +43,110 @@ def from_hf(
 ) -> tuple[Experiment, Params]:
     """A config.json and its tensors as an experiment and its parameters, float32.
 
-    The heads are those that have tensors. `drop` names tensors, or beginnings of their names,
-    that are passed over; `absent` names heads that may be missing although the class in the
-    config.json has them. Every other tensor must be used exactly once: what is missing,
-    unexpected, of a wrong shape or not a number is listed in one ValueError.
+    The model gets the heads that have tensors.
+
+    drop     names of tensors to ignore, or prefixes of names
+    absent   heads that may be missing although the class in the config.json has them
+
+    ValueError: lists all tensors that are missing, unexpected, not finite, or of a wrong shape.
     """
     family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
-    found, problems = _named(family, tensors, tuple(drop))
+    named, problems = _rename_tensors(family, tensors, tuple(drop))
     task = hf_tasks.task_from_hf_config(family, hf, drop)
     if task is None:
-        heads = heads_with_tensors(family, found)
+        heads = heads_with_tensors(family, named)
         heads |= set(hf_config.required_heads(family, hf)) - set(absent)
         table = family.head_table(heads)
     else:
         heads, table = set[str](), hf_tasks.task_table(family, task)
-        found = _without_idle_pooler(family, found, table)
-    if encoder.num_groups > len(found):  # before anything is made for each of them
+        named = _without_unused_pooler(family, named, table)
+    if encoder.num_groups > len(named):  # checked before allocating anything per layer
         raise ValueError(
             f"config.json has num_hidden_layers {encoder.layers}, but there are only "
-            f"{len(found)} tensors: these two files do not belong together"
+            f"{len(named)} tensors: these two files do not belong together"
         )
     _refuse_activation(family, encoder, heads)
-    found, encoder = _without_zero_types(family, found, encoder)
-    found = _without_identity(family, found, encoder)
+    named, encoder = _without_zero_types(family, named, encoder)
+    named = _without_identity(family, named, encoder)
 
     shapes = flatten_with_names(param_shapes(encoder, heads, task))
     flat: dict[str, np.ndarray] = {}
     for rule in param_rules(family, table, "encoder/projection/bias" in shapes):
-        if rule.native not in shapes:  # the type table that was all zeros
+        if rule.native not in shapes:  # a token-type table of zeros was removed
             continue
-        wanted = shapes[rule.native].shape
-        parts = [
-            _take(rule, name, wanted, found, problems) for name in rule.hf_names(encoder.num_groups)
-        ]
+        shape = shapes[rule.native].shape
+        names = rule.hf_names(encoder.num_groups)
+        parts = [_take_tensor(rule, name, shape, named, problems) for name in names]
         if all(p is not None for p in parts):
             flat[rule.native] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
-    problems += [f"unexpected {name} {list(found[name].shape)}" for name in sorted(found)]
+    problems += [f"unexpected {name} {list(named[name].shape)}" for name in sorted(named)]
     if problems:
-        raise ValueError(_listed(family, problems))
-    return hf_config.build_experiment(family, encoder, heads, task), nest(flat)
+        raise ValueError(_problem_list(family, problems))
+    return hf_config.build_experiment(family, encoder, heads, task), traverse_util.unflatten_dict(
+        flat, sep="/"
+    )
 
 
-def _named(
+def _rename_tensors(
     family: Family, tensors: Mapping[str, np.ndarray], drop: tuple[str, ...]
 ) -> tuple[Tensors, list[str]]:
-    """The tensors under their full, present-day names, each once; and what is wrong with them."""
-    found: Tensors = {}
+    """The tensors by their full current names, and problems such as duplicates."""
+    named: Tensors = {}
     problems = []
-    for given, name in full_names(family, tensors, drop).items():
-        if name in found:
+    for original, name in full_names(family, tensors, drop).items():
+        if name in named:
             problems.append(f"twice {name}")
-        found[name] = tensors[given]
+        named[name] = tensors[original]
     for second, first in family.tied.items():
-        array = found.pop(second, None)
-        if array is not None and not np.array_equal(found.setdefault(first, array), array):
+        array = named.pop(second, None)
+        if array is not None and not np.array_equal(named.setdefault(first, array), array):
             problems.append(f"not tied {second}: it differs from {first}")
-    return found, problems
+    return named, problems
 
 
 def full_names(
     family: Family, names: Collection[str], drop: tuple[str, ...] = ()
 ) -> dict[str, str]:
-    """Name in a file -> the name that it has in the fullest of today's classes."""
+    """Name in a file -> name in the current class with the most heads."""
     bare = not any(name.startswith(family.prefix) for name in names)
     roots = tuple(
         name.removeprefix(family.prefix).split(".")[0] + "."
         for name in [*family.encoder_table(True), *family.heads.get("pooler", ())]
     )
     out = {}
-    for given in names:
-        if given.endswith(IGNORED_BUFFERS) or (drop and given.startswith(drop)):
+    for original in names:
+        if original.endswith(IGNORED_BUFFERS) or (drop and original.startswith(drop)):
             continue
-        name = f"{family.prefix}{given}" if bare and given.startswith(roots) else given
+        name = f"{family.prefix}{original}" if bare and original.startswith(roots) else original
         for old, new in OLD_NAMES.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
-        out[given] = name
+        out[original] = name
     return out
 
 
 def heads_with_tensors(family: Family, names: Collection[str]) -> set[str]:
-    """The heads that have tensors of these full names."""
+    """The heads that have tensors among these full names."""
 
     def any_under(table: Mapping[str, str]) -> bool:
-        return any(name == at or name.startswith(f"{at}.") for name in names for at in table)
+        return any(
+            name == module or name.startswith(f"{module}.") for name in names for module in table
+        )
 
     return {h for h, table in family.heads.items() if any_under(table)}
 
 
-def _take(
-    rule: ParamRule, name: str, ours: tuple[int, ...], found: Tensors, problems: list[str]
+def _take_tensor(
+    rule: ParamRule, name: str, shape: tuple[int, ...], named: Tensors, problems: list[str]
 ) -> np.ndarray | None:
-    """One tensor as a leaf, or as one layer's share of it; what is wrong is noted."""
-    wanted = ours[1:] if rule.stacked else ours
-    wanted = wanted[::-1] if rule.transpose else wanted
-    array = found.pop(name, None)
+    """Remove a tensor from `named` and return it as a parameter, or as one layer's part of a
+    stacked parameter. Problems are appended."""
+    shape = shape[1:] if rule.stacked else shape
+    shape = shape[::-1] if rule.transpose else shape
+    array = named.pop(name, None)
     if array is None:
-        problems.append(f"missing {name} {list(wanted)}")
-    elif array.shape != wanted:
-        problems.append(f"wrong shape {name} {list(array.shape)}, expected {list(wanted)}")
+        problems.append(f"missing {name} {list(shape)}")
+    elif array.shape != shape:
+        problems.append(f"wrong shape {name} {list(array.shape)}, expected {list(shape)}")
     elif not jnp.issubdtype(array.dtype, jnp.floating):
         problems.append(f"wrong type {name} {array.dtype}, expected floating point")
     elif not np.isfinite(array.astype(np.float32)).all():
@@ -150,10 +157,10 @@ def _take(
     return None
 
 
-def _listed(family: Family, problems: list[str]) -> str:
+def _problem_list(family: Family, problems: list[str]) -> str:
     shown = "; ".join(problems[:40])
     more = f"; and {len(problems) - 40} more" if len(problems) > 40 else ""
-    hint = " (tensors that are not needed can be passed over: --drop NAME)" * any(
+    hint = " (ignore tensors that are not needed with --drop NAME)" * any(
         p.startswith("unexpected") for p in problems
     )
     return f"the tensors do not fit a {family.name} of this config.json: {shown}{more}{hint}"
@@ -169,75 +176,74 @@ def _refuse_activation(family: Family, encoder: Encoder, heads: Collection[str])
 
 
 def _without_zero_types(
-    family: Family, found: Tensors, encoder: Encoder
+    family: Family, tensors: Tensors, encoder: Encoder
 ) -> tuple[Tensors, Encoder]:
-    """RoBERTa has no token types; theirs keeps a single row of zeros in their place. A row
-    that is not zero stays as a table of one."""
+    """RoBERTa has no token types; Hugging Face keeps a single row of zeros. A row that is not zero
+    stays, as a table with one row."""
     name = f"{family.prefix}{TOKEN_TYPE_TABLE}"
-    table = found.get(name)
+    table = tensors.get(name)
     if table is None or table.shape != (1, encoder.embedding_width) or table.any():
-        return found, encoder
-    return {k: v for k, v in found.items() if k != name}, replace(encoder, token_types=0)
+        return tensors, encoder
+    return {k: v for k, v in tensors.items() if k != name}, replace(encoder, token_types=0)
 
 
-def _without_idle_pooler(family: Family, found: Tensors, table: NameTable) -> Tensors:
-    """Models for spans and tags were often saved with the pooler that they began with, and
-    that nothing reads."""
-    idle = tuple(f"{at}." for at in family.heads.get("pooler", ()) if at not in table)
-    return {k: v for k, v in found.items() if not (idle and k.startswith(idle))}
+def _without_unused_pooler(family: Family, tensors: Tensors, table: NameTable) -> Tensors:
+    """Models for spans and tags were often saved with their pretrained pooler, which is unused."""
+    poolers = family.heads.get("pooler", ())
+    unused = tuple(f"{module}." for module in poolers if module not in table)
+    return {k: v for k, v in tensors.items() if not (unused and k.startswith(unused))}
 
 
-def _without_identity(family: Family, found: Tensors, encoder: Encoder) -> Tensors:
-    """Their ALBERT projects even between equal widths, where we do not: the identity, which
-    is what `to_hf` writes there, may go."""
+def _without_identity(family: Family, tensors: Tensors, encoder: Encoder) -> Tensors:
+    """Hugging Face's ALBERT has a projection even between equal widths. If it is the identity, as
+    `to_hf` writes it, it is removed."""
     name = f"{family.prefix}{family.projection}"
     if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
-        return found
-    weight, bias = found.get(f"{name}.weight"), found.get(f"{name}.bias")
+        return tensors
+    weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
     if weight is None or bias is None or bias.any():
-        return found
+        return tensors
     if not np.array_equal(weight, np.eye(encoder.hidden_size)):
-        return found
-    return {k: v for k, v in found.items() if not k.startswith(f"{name}.")}
+        return tensors
+    return {k: v for k, v in tensors.items() if not k.startswith(f"{name}.")}
 
 
-# ---- ours to theirs
+# ---- native to Hugging Face
 
 
 def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> HfModel:
-    """An experiment's parameters as a config.json and tensors, in the class of theirs that
-    holds most of its heads. `part` is ELECTRA's `discriminator` (unless said) or `generator`.
+    """An experiment's parameters as a config.json and tensors, in the Hugging Face class that has
+    the most of its heads. `part` is ELECTRA's `discriminator` (the default) or `generator`.
 
-    Layers that share parameters in a way theirs cannot are written out, each on its own.
-    ValueError: no architecture of theirs computes this, or a part that is not there.
+    Layers that share parameters in a way that Hugging Face cannot express are written separately.
+    ValueError: no Hugging Face architecture computes the same, or the model has no such part.
     """
-    encoder, heads, tower = select_network(experiment, params, part)
+    encoder, heads, network = select_network(experiment, params, part)
     task = experiment.objective
     family = hf_config.hf_family(encoder, task)
     if isinstance(task, Supervised):
-        name, table, tower, more = hf_tasks.task_to_hf(family, encoder, task, tower)
+        name, table, network, head_config = hf_tasks.task_to_hf(family, encoder, task, network)
     else:
         name, heads = family.fullest_class(heads)
-        table, more = family.head_table(heads), {}
-    written = hf_config.encoder_to_hf_config(family, encoder, name, heads) | more
-    leaves = _layers_apart(
-        family, encoder, {k: np.asarray(v) for k, v in flatten_with_names(tower).items()}
-    )
-    leaves |= {k: v for k, v in _their_fillers(family, encoder).items() if k not in leaves}
+        table, head_config = family.head_table(heads), {}
+    config_json = hf_config.encoder_to_hf_config(family, encoder, name, heads) | head_config
+    leaves = {k: np.asarray(v) for k, v in flatten_with_names(network).items()}
+    leaves = _unshare_layers(family, encoder, leaves)
+    leaves |= {k: v for k, v in _neutral_params(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
     for rule in param_rules(family, table, "encoder/projection/kernel" in leaves):
         leaf = leaves.pop(rule.native)
         parts = list(leaf) if rule.stacked else [leaf]
-        for theirs, one in zip(rule.hf_names(len(parts)), parts, strict=True):
-            theirs = theirs.removeprefix(family.prefix) if name.endswith("Model") else theirs
-            tensors[theirs] = np.ascontiguousarray(one.T if rule.transpose else one)
-    return HfModel(written, tensors, sorted(leaves))
+        for hf_name, array in zip(rule.hf_names(len(parts)), parts, strict=True):
+            hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
+            tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
+    return HfModel(config_json, tensors, sorted(leaves))
 
 
 def select_network(
     experiment: Experiment, params: Params, part: str | None
 ) -> tuple[Encoder, set[str], Params]:
-    """The encoder, the heads that theirs may have too, and the parameters of one network."""
+    """The encoder, heads and parameters of one network; `part` selects one of ELECTRA's two."""
     encoder, objective = experiment.encoder, experiment.objective
     if part not in (None, "discriminator", "generator"):
         raise ValueError(f"part is {part!r}: expected discriminator or generator")
@@ -248,15 +254,17 @@ def select_network(
             encoder = objective.generator(encoder)
         return encoder, {"mlm", "rtd"} & set(tower), tower
     if part is not None:
-        raise ValueError(f"part is {part}: only an ELECTRA with both its towers has parts")
+        raise ValueError(
+            f"part is {part}: only an ELECTRA with discriminator and generator has parts"
+        )
     if isinstance(objective, Supervised):
         return encoder, set(head_modules((), objective)), params
     return encoder, set(HEADS) & set(params), params
 
 
-def _layers_apart(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
-    """Stacked leaves with one entry on axis 0 for each set of parameters that theirs has:
-    ALBERT's groups, or every layer."""
+def _unshare_layers(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
+    """Stacked leaves with one entry on axis 0 for each set of parameters in Hugging Face: for
+    each of ALBERT's groups, or for every layer."""
     if encoder.share_params == "all" and (family is ALBERT or encoder.num_groups == encoder.layers):
         return leaves
     out = {}
@@ -271,23 +279,11 @@ def _layers_apart(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
     return out
 
 
-def _their_fillers(family: Family, encoder: Encoder) -> Tensors:
-    """What theirs always has and we leave out, at the values that change nothing."""
+def _neutral_params(family: Family, encoder: Encoder) -> Tensors:
+    """Parameters that only Hugging Face's networks have, with values that change no output."""
     d, e = encoder.hidden_size, encoder.embedding_width
-    fillers: Tensors = {"embeddings/type": np.zeros((1, e), np.float32)}
+    params: Tensors = {"embeddings/type": np.zeros((1, e), np.float32)}
     if family is ALBERT:
-        fillers["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
-        fillers["encoder/projection/bias"] = np.zeros(d, np.float32)
-    return fillers
-
-
-def nest(flat: Mapping[str, Any]) -> Params:
-    """Names joined by slashes as nested dicts."""
-    tree: Params = {}
-    for name, leaf in flat.items():
-        *way, last = name.split("/")
-        at = tree
-        for key in way:
-            at = at.setdefault(key, {})
-        at[last] = leaf
-    return tree
+        params["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
+        params["encoder/projection/bias"] = np.zeros(d, np.float32)
+    return params

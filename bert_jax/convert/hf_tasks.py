@@ -1,4 +1,4 @@
-"""Fine-tuned heads: their config.json and classes, and our `Supervised`."""
+"""Fine-tuned heads: Hugging Face's classes for fine-tuning to `Supervised` and back."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ ALTERNATIVE = "or export it to orbax or stablehlo"
 
 
 class HfTask(NamedTuple):
-    """A fine-tuned network as a class of theirs."""
+    """A fine-tuned network as a Hugging Face class."""
 
     name: str
     table: NameTable
-    params: Params  # ours, laid out as the table has them
-    config: Json  # what its config.json has beside the encoder's
+    params: Params  # native names, laid out as the table expects them
+    config: Json  # the keys of config.json for the head
 
 
 def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) -> Supervised | None:
-    """The task of the class that a config.json names; None where it is none of fine-tuning, or
-    where all tensors of the head are among those that are dropped.
+    """The task of the class in a config.json. None if it is not a class for fine-tuning, or if
+    all tensors of the head are dropped.
 
-    ValueError: labels, or a kind of task, that we have no head for.
+    ValueError: labels or a problem type that no head supports.
     """
     architectures = hf.get("architectures") or [None]
     name = architectures[0] if isinstance(architectures, list) else architectures
-    kinds: list[TaskType] = [k for k, task in family.tasks.items() if task.name == name]
-    if not kinds or _all_dropped(family, family.tasks[kinds[0]], tuple(drop)):
+    task_types: list[TaskType] = [t for t, task in family.tasks.items() if task.name == name]
+    if not task_types or _all_dropped(family, family.tasks[task_types[0]], tuple(drop)):
         return None
-    kind = kinds[0]
+    task_type = task_types[0]
     labels: tuple[str, ...] = ()
-    if kind in ("classification", "tagging"):
+    if task_type in ("classification", "tagging"):
         labels = _labels(hf)
-    if kind == "classification" and _is_regression(hf, labels):
-        kind, labels = "regression", () if labels == ("LABEL_0",) else labels
-    if kind == "choice" and family is ELECTRA:
+    if task_type == "classification" and _is_regression(hf, labels):
+        task_type, labels = "regression", () if labels == ("LABEL_0",) else labels
+    if task_type == "choice" and family is ELECTRA:
         _check_summary(hf)
     head: Any = "gelu" if family is ELECTRA else "pooler"
-    draw: Any = head_fields(family.name, kind)["init"]
-    rate = _dropout(family, hf, kind)
-    body: Any = family.name
-    return Supervised(kind, body, head, labels=labels, dropout=rate, init=draw)
+    init: Any = head_fields(family.name, task_type)["init"]
+    dropout = _dropout(family, hf, task_type)
+    name: Any = family.name
+    return Supervised(task_type, name, head, labels=labels, dropout=dropout, init=init)
 
 
 def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
-    own = [at for at in task.table if not at.startswith(family.prefix)]
-    names = [f"{at}.{part}" for at in own for part in ("weight", "bias")]
+    modules = [module for module in task.table if not module.startswith(family.prefix)]
+    names = [f"{module}.{part}" for module in modules for part in ("weight", "bias")]
     return bool(drop) and all(name.startswith(drop) for name in names)
 
 
 def _labels(hf: Json) -> tuple[str, ...]:
-    """Names by number; those that have none are called as theirs call them."""
-    named, count = hf.get("id2label"), hf.get("num_labels", 2)
-    if named is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+    """The label names in order; LABEL_0, ... as in Hugging Face if there are none."""
+    id2label, count = hf.get("id2label"), hf.get("num_labels", 2)
+    if id2label is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
         return tuple(f"LABEL_{i}" for i in range(count))
-    if isinstance(named, dict) and named:
-        by_number = {str(k): v for k, v in named.items()}
-        wanted = [str(i) for i in range(len(named))]
-        if sorted(by_number) == sorted(wanted):
-            return tuple(str(by_number[i]) for i in wanted)
+    if isinstance(id2label, dict) and id2label:
+        by_number = {str(k): v for k, v in id2label.items()}
+        numbers = [str(i) for i in range(len(id2label))]
+        if sorted(by_number) == sorted(numbers):
+            return tuple(str(by_number[i]) for i in numbers)
     raise ValueError(
-        f"config.json has id2label {named!r}: expected a name for each number from 0 on"
+        f"config.json has id2label {id2label!r}: expected a name for each number from 0 on"
     )
 
 
@@ -87,25 +87,25 @@ def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
 
 
 def _check_summary(hf: Json) -> None:
-    for key, only in (("type", "first"), ("use_proj", True), ("activation", "gelu")):
-        value = hf.get(f"summary_{key}", only)
-        if value != only:
+    for key, required in (("type", "first"), ("use_proj", True), ("activation", "gelu")):
+        value = hf.get(f"summary_{key}", required)
+        if value != required:
             raise ValueError(
-                f"config.json has summary_{key} {value!r}: only {only!r} can be imported"
+                f"config.json has summary_{key} {value!r}: only {required!r} can be imported"
             )
 
 
-def _dropout(family: Family, hf: Json, kind: str) -> float:
-    rates = [hf.get(key) for key in (*_rate_keys(family, kind), "hidden_dropout_prob")]
+def _dropout(family: Family, hf: Json, task_type: str) -> float:
+    rates = [hf.get(key) for key in (*_rate_keys(family, task_type), "hidden_dropout_prob")]
     rate = next((r for r in rates if r is not None), 0.1)
     if not isinstance(rate, int | float):
         raise ValueError(f"config.json has a dropout of {rate!r} for its head: expected a number")
     return float(rate)
 
 
-def _rate_keys(family: Family, kind: str) -> tuple[str, ...]:
-    """Where the head's own dropout stands."""
-    if kind == "choice" and family in (ELECTRA, ROBERTA):
+def _rate_keys(family: Family, task_type: str) -> tuple[str, ...]:
+    """The config.json keys of the head's dropout."""
+    if task_type == "choice" and family in (ELECTRA, ROBERTA):
         return ("summary_last_dropout",) if family is ELECTRA else ()
     return ("classifier_dropout_prob",) if family.name == "albert" else ("classifier_dropout",)
 
@@ -118,45 +118,45 @@ def _task(family: Family, task: Supervised) -> TaskClass:
     return family.tasks["classification" if task.task_type == "regression" else task.task_type]
 
 
-# ---- ours to theirs
+# ---- native to Hugging Face
 
 
 def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Params) -> HfTask:
-    """The class of theirs that computes what the task's head does.
+    """The Hugging Face class that computes the same as the task's head.
 
-    ELECTRA's own head is one dense layer, Hugging Face's has a GELU before it. Since
-    gelu(x) - gelu(-x) = x, theirs can stand for ours: its first layer gives the logits and
-    their negatives, its second subtracts.
+    ELECTRA's own head is one dense layer; Hugging Face's has two with a GELU between them. Since
+    gelu(x) - gelu(-x) = x, the second can represent the first: its first layer computes the
+    logits and their negatives, its second layer subtracts them.
 
-    ValueError: none does.
+    ValueError: there is none.
     """
     name, table = _task(family, task)
     if task.task_type == "qa" and task.span == "joint":
         raise ValueError(
-            "Hugging Face has no class for joint spans: fine-tune with --objective.span linear, "
+            "Hugging Face has no class with joint spans: fine-tune with --objective.span linear, "
             f"{ALTERNATIVE}"
         )
     if task.task_type in ("classification", "regression", "choice"):
         params = {**params, "label": rescale_label_head(params["label"], task)}
         if family is ELECTRA and task.head == "first":
-            params["label"] = _through_gelu(params["label"], encoder.hidden_size)
+            params["label"] = _with_gelu_layer(params["label"], encoder.hidden_size)
         elif task.head != ("gelu" if family is ELECTRA else "pooler"):
             raise ValueError(
                 f"objective.head is {task.head}: Hugging Face's {name} has no such head; "
                 f"fine-tune with --objective.head {'gelu' if family is ELECTRA else 'pooler'}, "
                 f"{ALTERNATIVE}"
             )
-    return HfTask(name, table, params, _config(family, task))
+    return HfTask(name, table, params, _head_config(family, task))
 
 
 def rescale_label_head(label: Params, task: Supervised) -> Params:
-    """The head's parameters such that it answers in the labels' own unit."""
+    """The head's parameters multiplied by `task.scale`, so that outputs are in the labels' unit."""
     if task.scale == 1.0:
         return label
     return {**label, "dense": jax.tree.map(lambda x: x * np.float32(task.scale), label["dense"])}
 
 
-def _through_gelu(label: Params, width: int) -> Params:
+def _with_gelu_layer(label: Params, width: int) -> Params:
     kernel, bias = (np.asarray(label["dense"][k]) for k in ("kernel", "bias"))
     n = len(bias)
     if 2 * n > width:
@@ -170,18 +170,21 @@ def _through_gelu(label: Params, width: int) -> Params:
         "kernel": np.concatenate([kernel, -kernel, rest], axis=1),
         "bias": np.concatenate([bias, -bias, rest[0]]),
     }
-    one = np.eye(n, dtype=np.float32)
-    last = {"kernel": np.concatenate([one, -one, rest[:n].T]), "bias": np.zeros(n, np.float32)}
+    identity = np.eye(n, dtype=np.float32)
+    last = {
+        "kernel": np.concatenate([identity, -identity, rest[:n].T]),
+        "bias": np.zeros(n, np.float32),
+    }
     return {"first": first, "dense": last}
 
 
-def _config(family: Family, task: Supervised) -> Json:
+def _head_config(family: Family, task: Supervised) -> Json:
     out: Json = dict.fromkeys(_rate_keys(family, task.task_type), task.dropout)
     if task.task_type in ("classification", "regression", "tagging"):
         names = task.labels or [f"LABEL_{i}" for i in range(task.num_outputs)]
         out["id2label"] = {str(i): name for i, name in enumerate(names)}
         out["label2id"] = {name: i for i, name in enumerate(names)}
     if task.task_type in ("classification", "regression"):
-        kind = "regression" if task.task_type == "regression" else "single_label_classification"
-        out["problem_type"] = kind
+        regression = task.task_type == "regression"
+        out["problem_type"] = "regression" if regression else "single_label_classification"
     return out

@@ -1,4 +1,4 @@
-"""A model with a longer vocabulary, or for longer texts; what it computed, it still computes."""
+"""Resize a model for a larger vocabulary or longer texts, without changing its other outputs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bert_jax.model.layers import initializer
 from bert_jax.utils.pytree import map_with_names
 from bert_jax.utils.types import Params
 
-VOCAB_BIASES = ("mlm/bias", "sbo/bias")  # those with an entry per piece
+VOCAB_BIASES = ("mlm/bias", "sbo/bias")  # biases with one entry per vocabulary piece
 
 
 def resize_token_embeddings(
     experiment: Experiment, params: Params, old: int, new: int, seed: int = 0
 ) -> tuple[Experiment, Params]:
-    """The model for a vocabulary of `new` pieces instead of `old`: rows of the word table drawn
-    as the model's own were before training, and zeros for them in the biases.
+    """The model for a vocabulary of `new` pieces instead of `old`. New rows of the embedding table
+    have the initial distribution of the model; new biases are 0.
 
-    Rows behind the old pieces, where a table was padded to a round size, are taken first.
+    If the table was padded to a round size, the padding rows are replaced first.
     """
     draw = initializer(experiment.encoder)
     key = jax.random.key(seed)
 
-    def grown(name: str, leaf: np.ndarray) -> np.ndarray:
+    def resize_leaf(name: str, leaf: np.ndarray) -> np.ndarray:
         leaf = np.asarray(leaf)
         if name.endswith("embeddings/word"):
             rows = np.asarray(draw(key, (new - old, leaf.shape[1])))
@@ -38,41 +38,42 @@ def resize_token_embeddings(
         return np.concatenate([leaf[:old], rows.astype(leaf.dtype), leaf[new:]])
 
     rows = max(experiment.encoder.vocab_size, new)
-    return _resized(experiment, params, grown, vocab_size=rows)
+    return _resize(experiment, params, resize_leaf, vocab_size=rows)
 
 
 def resize_position_embeddings(
-    experiment: Experiment, params: Params, most: int
+    experiment: Experiment, params: Params, max_length: int
 ) -> tuple[Experiment, Params]:
-    """The model for texts of up to `most` tokens: its learned positions again and again, in
-    order, as long-document models are begun (Longformer, section 5).
+    """The model for texts of up to `max_length` tokens. The learned positions are repeated in
+    order, as long-document models are initialized (Longformer, section 5).
 
-        learned 0 1 2 3     most 10     0 1 2 3 0 1 2 3 0 1
+        learned 0 1 2 3     max_length 10     0 1 2 3 0 1 2 3 0 1
 
-    ValueError: no more than it has.
+    ValueError: `max_length` is not larger than the model's.
     """
     encoder = experiment.encoder
-    if most <= encoder.max_length:
+    if max_length <= encoder.max_length:
         raise ValueError(
-            f"--positions is {most}, the model has {encoder.max_length}: expected more; shorter "
-            "texts need no change"
+            f"--positions is {max_length}, but the model already has {encoder.max_length}: "
+            "expected more; shorter texts need no change"
         )
-    at = np.arange(encoder.max_length, most) % encoder.max_length + encoder.position_offset
+    repeated = np.arange(encoder.max_length, max_length) % encoder.max_length
+    repeated += encoder.position_offset
 
-    def grown(name: str, leaf: np.ndarray) -> np.ndarray:
+    def resize_leaf(name: str, leaf: np.ndarray) -> np.ndarray:
         leaf = np.asarray(leaf)
         if not name.endswith("embeddings/position"):
             return leaf
-        return np.concatenate([leaf, leaf[at]])
+        return np.concatenate([leaf, leaf[repeated]])
 
-    return _resized(experiment, params, grown, max_length=most)
+    return _resize(experiment, params, resize_leaf, max_length=max_length)
 
 
-def _resized(
+def _resize(
     experiment: Experiment,
     params: Params,
-    grown: Callable[[str, np.ndarray], np.ndarray],
+    resize_leaf: Callable[[str, np.ndarray], np.ndarray],
     **sizes: int,
 ) -> tuple[Experiment, Params]:
     encoder: Encoder = config.replace(experiment.encoder, **sizes)
-    return config.replace(experiment, encoder=encoder), map_with_names(grown, params)
+    return config.replace(experiment, encoder=encoder), map_with_names(resize_leaf, params)

@@ -46,7 +46,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
         export_model(read(hf), hf, "hf", hf)
     with pytest.raises(ValueError, match="expected hf, orbax, stablehlo"):
         export_model(read(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="only an ELECTRA with both its towers"):
+    with pytest.raises(ValueError, match="only an ELECTRA with discriminator and generator"):
         export_model(read(hf), hf, "hf", tmp_path / "x", part="generator")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 

@@ -71,7 +71,7 @@ def test_what_comes_back_computes_the_same(family: str, task: Any) -> None:
 @pytest.mark.parametrize(
     ("family", "task", "changes", "message"),
     [
-        ("electra", "qa", {}, "no class for joint spans: fine-tune with --objective.span linear"),
+        ("electra", "qa", {}, "no class with joint spans: fine-tune with --objective.span linear"),
         ("bert", "classification", dict(head="first"), "BertForSequenceClassification has no such"),
         ("electra", "choice", dict(head="pooler"), "fine-tune with --objective.head gelu"),
         ("electra", "classification", dict(labels=tuple("abcdefg")), "need 14 of its 12 units"),
@@ -243,7 +243,7 @@ def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
             convert.read_hf_folder(hf, allow_pickle=True)
     torch.save({"a": Path.cwd}, hf / "pytorch_model-0.bin")
     index.write_text(json.dumps({"weight_map": where}))
-    with pytest.raises(ValueError, match="is not a file of tensors alone"):
+    with pytest.raises(ValueError, match="is not a file of tensors only"):
         convert.read_hf_folder(hf, allow_pickle=True)
     save_file(tensors, hf / "model.safetensors")  # which is taken before any pickle
     convert.read_hf_folder(hf, allow_pickle=True)

@@ -191,7 +191,7 @@ def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
         assert all(jax.tree.leaves(same))
     with pytest.raises(ValueError, match="expected ELECTRA's discriminator"):
         convert.join_electra(generator, discriminator)
-    with pytest.raises(ValueError, match="only an ELECTRA with both"):
+    with pytest.raises(ValueError, match="only an ELECTRA with discriminator and"):
         convert.to_hf(*discriminator, "generator")
 
 
@@ -210,8 +210,8 @@ def test_what_has_no_place_there_is_named() -> None:
             dict(position_offset=2, embedding_size=8, pad_id=1),
             "Hugging Face.s roberta has no projection",
         ),
-        (dict(position_offset=2, pad_id=0), "can only have 1 with the padding id 0"),
-        (dict(position_offset=2, pad_id=1, activation="relu"), "can only have gelu in its head"),
+        (dict(position_offset=2, pad_id=0), "supports only 1 with the padding id 0"),
+        (dict(position_offset=2, pad_id=1, activation="relu"), "supports only gelu in its head"),
     ],
 )
 def test_what_nobody_there_computes_is_refused(encoder: Any, message: str) -> None:

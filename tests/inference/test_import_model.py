@@ -146,7 +146,7 @@ def test_an_index_that_does_not_hold(tmp_path: Path) -> None:
     index(hf, where | {"bert.pooler.dense.bias": "model-7.safetensors"})
     refused(hf, r"names model-7\.safetensors, which is not there")
     index(hf, where | {"bert.other": "model-0.safetensors"})
-    refused(hf, r"promises tensors that its files do not hold: bert\.other")
+    refused(hf, r"lists tensors that its files lack: bert\.other")
     index(hf, ["model-0.safetensors"])
     refused(hf, "has no weight_map")
 
@@ -155,8 +155,8 @@ BAD = {  # what is done to the folder -> what is said
     "config": "model_type 't5'",
     "vocab": "this vocabulary does not belong",
     "nan": "not finite bert.pooler.dense.bias",
-    "cut": "not a sound safetensors file",
-    "header": "not a sound safetensors file",
+    "cut": "not a valid safetensors file",
+    "header": "not a valid safetensors file",
     "outside": "expected the name of a file in the same folder",
 }
 
@@ -200,7 +200,7 @@ def test_damaged_weights(how: str, tmp_path: Path) -> None:
             "overflow": len(wide).to_bytes(8, "little") + wide.encode() + b"0000",
         }[how]
     )
-    refused(hf, r"model\.safetensors is not a sound safetensors file")
+    refused(hf, r"model\.safetensors is not a valid safetensors file")
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
@@ -219,12 +219,12 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
     (hf / "config.json").write_text("{")
     refused(hf, "is not readable JSON")
     (hf / "config.json").unlink()
-    refused(hf, r"holds no config\.json: expected a Hugging Face folder")
+    refused(hf, r"has no config\.json: expected a Hugging Face folder")
     hf = hf_folder(tmp_path / "c")
     (hf / "model.safetensors").unlink()
     refused(hf, r"no weights: expected model\.safetensors")
     hf = hf_folder(tmp_path / "d", pieces=38)
-    refused(hf, "38 pieces, the word table 37 rows")
+    refused(hf, "38 pieces, but the embedding table has 37 rows")
     hf = hf_folder(tmp_path / "e", pad_token_id=3)
     refused(hf, "padding is id 0, the config's pad_token_id 3")
 
@@ -251,7 +251,7 @@ def test_a_pickle_is_opened_as_tensors_alone(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "sprung",)
 
     torch.save({"a": Trap()}, hf / "pytorch_model.bin")
-    refused(hf, "is not a file of tensors alone", allow_pickle=True)
+    refused(hf, "is not a file of tensors only", allow_pickle=True)
     torch.save([1], hf / "pytorch_model.bin")
     refused(hf, "something other than named tensors", allow_pickle=True)
     assert not (tmp_path / "sprung").exists()

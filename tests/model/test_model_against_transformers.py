@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -123,9 +124,9 @@ class Module:
         self.hf_names = [n for n in self.rules if n.startswith(prefixes)]
 
     def tree(self, p: dict[str, Any]) -> Any:
-        return convert.nest(
-            {self.rules[n].native: x.T if self.rules[n].transpose else x for n, x in p.items()}
-        )
+        rules = self.rules
+        flat = {rules[n].native: x.T if rules[n].transpose else x for n, x in p.items()}
+        return traverse_util.unflatten_dict(flat, sep="/")
 
     def error(self, ours: Any, theirs: Any, x: np.ndarray | None, keep: np.ndarray) -> float:
         """Largest error of the output, of the input's gradient and of every parameter's.

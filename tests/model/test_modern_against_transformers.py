@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -17,7 +18,6 @@ pytest.importorskip("transformers")
 import transformers
 
 from bert_jax.config import Encoder
-from bert_jax.convert import nest
 from bert_jax.model import Network
 from bert_jax.model.heads import MlmHead
 from bert_jax.objectives import losses
@@ -104,7 +104,7 @@ def ours(arrays: dict[str, np.ndarray], layers: int) -> Any:
         for name, x in zip(names, np.split(leaf, len(names), -2 if stacked else 0), strict=True):
             flat[name] = jnp.asarray(x.swapaxes(-1, -2) if name.endswith("kernel") else x)
     assert not arrays, arrays.keys()
-    return nest(flat)
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -251,5 +251,7 @@ def test_positions_repeat_behind_the_offset() -> None:
     grown, tree = convert.resize_position_embeddings(experiment, tree, 7)
     assert tree["embeddings"]["position"][:, 0].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 2]
     assert grown.encoder.position_rows == 9
-    with pytest.raises(ValueError, match="--positions is 3, the model has 3: expected more"):
+    with pytest.raises(
+        ValueError, match="--positions is 3, but the model already has 3: expected more"
+    ):
         convert.resize_position_embeddings(experiment, tree, 3)

@@ -1,8 +1,11 @@
-"""`export`: a model of ours as others can use it, in a folder of its own.
+"""`export`: write a model in a format that other programs read, to a new folder.
 
 hf         config.json  model.safetensors  tokenizer files  README.md   opens in transformers
 orbax      params/  config.json  tokenizer/                             a plain parameter tree
 stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  README.md
+
+A vocabulary that was padded for sharding during training is cut to `encoder.vocab_size` before:
+when the checkpoint is loaded (`checkpoint/manager.py`, `restore_params`).
 """
 
 from __future__ import annotations
@@ -38,12 +41,12 @@ def export_model(
     out: str | Path,
     part: str | None = None,
 ) -> list[str]:
-    """Write `model`, which was loaded from `folder`, to `out`; returns the names of parameters
-    that the format has no place for.
+    """Write `model`, which was loaded from `folder`, to `out`. Returns the names of parameters
+    that the format cannot represent.
 
-    `part` is ELECTRA's `discriminator` or `generator`; unless said the discriminator, of `orbax`
-    both. `out` appears when it is whole or not at all. ValueError: `out` is not empty, an unknown
-    format, or a model that the format cannot hold.
+    `part` is ELECTRA's `discriminator` or `generator`; the default is the discriminator, for
+    `orbax` both. `out` is written completely or not at all. ValueError: `out` is not empty, an
+    unknown format, or a model that the format cannot represent.
     """
     out = Path(out)
     if format not in EXPORTERS:
@@ -56,10 +59,13 @@ def export_model(
 
 
 def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
-    written, tensors, left_out = convert.to_hf(model.config, model.params, part)
-    if written["model_type"] in ("roberta", "albert"):
-        written |= {"bos_token_id": model.tokenizer.cls_id, "eos_token_id": model.tokenizer.sep_id}
-    write_json(out / "config.json", written)
+    config_json, tensors, left_out = convert.to_hf(model.config, model.params, part)
+    if config_json["model_type"] in ("roberta", "albert"):
+        config_json |= {
+            "bos_token_id": model.tokenizer.cls_id,
+            "eos_token_id": model.tokenizer.sep_id,
+        }
+    write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder.max_length)
     text = model_card(
@@ -75,10 +81,10 @@ def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> li
 def _orbax(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
     experiment, params = model.config, model.params
     if part is not None:
-        # One tower is an encoder with its head: its config is that of such a folder, imported.
+        # One network is an encoder with a head, like an imported folder.
         encoder, heads, params = convert.select_network(experiment, params, part)
-        alone = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
-        experiment = config.replace(experiment, encoder=encoder, objective=alone)
+        imported = config.Imported("electra", **dict.fromkeys(heads, True))  # type: ignore[arg-type]
+        experiment = config.replace(experiment, encoder=encoder, objective=imported)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").absolute(), params)
     config.save_config(experiment, out / "config.json")

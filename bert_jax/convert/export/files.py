@@ -1,4 +1,4 @@
-"""What every format writes."""
+"""Files that every export format writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bert_jax.config import Experiment
 
 
 class ExportableModel(Protocol):
-    """What `bert_jax.load` returns, as far as an export goes."""
+    """The attributes of `bert_jax.load`'s result that an export needs."""
 
     @property
     def config(self) -> Experiment: ...
@@ -27,22 +27,22 @@ class ExportableModel(Protocol):
     def step(self) -> int: ...
 
 
-def copy_tokenizer(folder: Path, out: Path, longest: int) -> None:
-    """The tokenizer of a run, an imported or a Hugging Face folder, file by file. In one that
-    was trained here the longest text becomes the model's; others are left as they were."""
+def copy_tokenizer(folder: Path, out: Path, max_length: int) -> None:
+    """Copy the tokenizer files of a run folder, imported folder or Hugging Face folder. A tokenizer
+    trained by us gets the model's `max_length`; others stay unchanged."""
     source = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
     out.mkdir(exist_ok=True)
     for name in convert.TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    if (source / "fingerprint.txt").is_file():  # which only our own `Tokenizer.save` writes
+    if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
-        write_json(out / "tokenizer_config.json", settings | {"model_max_length": longest})
+        write_json(out / "tokenizer_config.json", settings | {"model_max_length": max_length})
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})  # transformers insists on a format
-    path.chmod(0o644)  # the library makes files that only their owner reads
+    save_file(tensors, path, metadata={"format": "pt"})  # required by transformers
+    path.chmod(0o644)  # save_file makes it readable by its owner only
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

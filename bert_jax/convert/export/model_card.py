@@ -11,7 +11,7 @@ from bert_jax.convert.export.files import ExportableModel
 from bert_jax.tasks import results
 from bert_jax.utils import metrics_log
 
-AUTO_CLASSES = {  # end of a class's name -> what opens it
+AUTO_CLASSES = {  # end of a class's name -> the Auto class that opens it
     "MaskedLM": "AutoModelForMaskedLM",
     "PreTraining": "AutoModelForPreTraining",
     "SequenceClassification": "AutoModelForSequenceClassification",
@@ -22,68 +22,72 @@ AUTO_CLASSES = {  # end of a class's name -> what opens it
 
 
 def model_card(
-    model: ExportableModel, folder: Path, written: dict[str, Any], left_out: list[str]
+    model: ExportableModel, folder: Path, config_json: dict[str, Any], left_out: list[str]
 ) -> str:
-    """The model card: recipe, data, steps and metrics, as far as the folder knows them."""
-    c, kind = model.config, written["architectures"][0]
-    reader = next((r for end, r in AUTO_CLASSES.items() if kind.endswith(end)), "AutoModel")
-    size = f"{written['num_hidden_layers']} layers of width {written['hidden_size']}"
-    rows = [("architecture", f"{kind}, {size}"), ("vocabulary", f"{written['vocab_size']} pieces")]
+    """The model card: config, data, steps and metrics, as far as the folder has them."""
+    c, class_name = model.config, config_json["architectures"][0]
+    ends = (a for end, a in AUTO_CLASSES.items() if class_name.endswith(end))
+    auto_class = next(ends, "AutoModel")
+    size = f"{config_json['num_hidden_layers']} layers of width {config_json['hidden_size']}"
+    rows = [
+        ("architecture", f"{class_name}, {size}"),
+        ("vocabulary", f"{config_json['vocab_size']} pieces"),
+    ]
     if c.run.init is not None:
-        rows.append(("begun from", Path(c.run.init).name))
+        rows.append(("initialized from", Path(c.run.init).name))
     if isinstance(c.objective, Supervised):
         rows.append(("task", _task(c.objective)))
         if c.objective.labels:
-            rows.append(("labels", _shortened(c.objective.labels)))
+            rows.append(("labels", _label_list(c.objective.labels)))
     if model.step:
         objective = config.to_dict(c.objective)
         masking = objective.pop("masking", {})
-        for name in ("task", "labels"):  # said above
+        for name in ("task", "labels"):  # already in the table
             objective.pop(name, None)
         rows += [
             ("steps", f"{model.step} of {c.run.steps}, {c.data.batch_size} rows each"),
             ("data", f"{Path(c.data.path or c.data.mix or '?').name}, rows of {c.data.length}"),
-            ("objective", _listed(objective)),
-            *([("masking", _listed(masking))] if masking else []),
-            ("optimiser", _listed(config.to_dict(c.optim))),
+            ("objective", _comma_list(objective)),
+            *([("masking", _comma_list(masking))] if masking else []),
+            ("optimizer", _comma_list(config.to_dict(c.optim))),
         ]
     rows += [(name, f"{value:.4f}") for name, value in final_metrics(folder).items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
     return (
-        f"---\nlibrary_name: transformers\ntags:\n- bert-jax\n- {written['model_type']}\n---\n"
+        f"---\nlibrary_name: transformers\ntags:\n- bert-jax\n- {config_json['model_type']}\n---\n"
         f"# {Path(c.run.dir).name}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
-        f"```python\nfrom transformers import {reader}, AutoTokenizer\n\n"
+        f"```python\nfrom transformers import {auto_class}, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
-        f'model = {reader}.from_pretrained("FOLDER")\n```\n'
+        f'model = {auto_class}.from_pretrained("FOLDER")\n```\n'
     )
 
 
 def final_metrics(folder: Path) -> dict[str, float]:
-    """What a fine-tuning came to on each split, or else the last evaluation of a run."""
-    found: dict[str, Any] = {}
+    """The results of fine-tuning on each split, or else the last evaluation of a run."""
+    values: dict[str, Any] = {}
     if (folder / "results.json").is_file():
-        values = results.read_results(folder) or {}
+        finetune_results = results.read_results(folder) or {}
         for split in results.SPLITS:
-            found |= {f"{split} {k}": v for k, v in values.get(split, {}).items()}
+            values |= {f"{split} {k}": v for k, v in finetune_results.get(split, {}).items()}
     elif (folder / "metrics.jsonl").is_file():
         for row in metrics_log.read_metrics(folder):
-            found |= {k: v for k, v in row.items() if k.startswith("eval_")}
-    return {k: float(v) for k, v in found.items() if isinstance(v, int | float)}
+            values |= {k: v for k, v in row.items() if k.startswith("eval_")}
+    return {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
 
 
 def _task(objective: Supervised) -> str:
-    kind = objective.task_type
-    return kind if objective.task == kind else f"{objective.task}, a {kind}"
+    task_type = objective.task_type
+    return task_type if objective.task == task_type else f"{objective.task}, a {task_type}"
 
 
-def _shortened(labels: tuple[str, ...]) -> str:
-    """The first labels, in the order of the logits, as they may stand in a table."""
+def _label_list(labels: tuple[str, ...]) -> str:
+    """The first 50 labels in the order of the logits, escaped for a Markdown table."""
     shown = ", ".join(label.replace("|", "\\|").replace("\n", " ") for label in labels[:50])
     return f"{shown}, ... ({len(labels)} in all)" if len(labels) > 50 else shown
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _comma_list(values: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in values.items() if v is not None) or "-"

@@ -1,4 +1,4 @@
-"""A network as a compiled function of weights and tokens, which needs nothing of ours."""
+"""Export a network as a StableHLO function of weights and tokens, which runs without bert_jax."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from bert_jax import convert
 from bert_jax.config import Encoder, Supervised
@@ -26,11 +27,12 @@ def export_stablehlo(
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
     if task is not None and "label" in params:
         params = {**params, "label": convert.rescale_label_head(params["label"], task)}
-    made, shortest = convert.head_modules(heads, task), beam_size(task) if task is not None else 0
+    modules = convert.head_modules(heads, task)
+    min_length = beam_size(task) if task is not None else 0
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
-    left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *made}]
+    left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *modules}]
     weights = {k: v for k, v in weights.items() if k not in left_out}
-    exported = export_network(encoder, made, weights, shortest)
+    exported = export_network(encoder, modules, weights, min_length)
     try:
         (out / "model.stablehlo").write_bytes(exported.serialize())
     except ImportError:
@@ -39,7 +41,7 @@ def export_stablehlo(
             "pip install flatbuffers"
         ) from None
     write_tensors(out / "model.safetensors", weights)
-    write_json(out / "signature.json", _signature(encoder, exported, shortest))
+    write_json(out / "signature.json", _signature(encoder, exported, min_length))
     copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
     (out / "README.md").write_text(README, encoding="utf-8")
     return left_out
@@ -49,10 +51,10 @@ def export_network(
     encoder: Encoder,
     heads: Mapping[str, Head],
     weights: dict[str, np.ndarray],
-    shortest: int = 0,
+    min_length: int = 0,
 ) -> Any:
     """The network as a portable function of (weights, tokens, mask, types), for any batch size
-    and any length from `shortest` up to the model's; the masked-word head answers at every
+    and any length from `min_length` to the model's. The masked-word head gives logits at every
     position. Float32, no dropout.
     """
     network = Network(encoder, heads)
@@ -60,18 +62,18 @@ def export_network(
     def function(
         weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
     ) -> dict[str, jax.Array]:
-        at = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-        batch = {"tokens": tokens, "types": types, "masked": at}
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        batch = {"tokens": tokens, "types": types, "masked": positions}
         batch["attention_mask"] = AttentionMask(mask, packed=False)
-        # for spans: where the row ends, and where its second segment, the document, begins
+        # for spans: the row's end, and the start of its second segment, the document
         batch |= {"size": mask.sum(axis=1), "context": jnp.argmax(types == 1, axis=1)}
-        out: Any = network.apply({"params": convert.nest(weights)}, batch)
+        out: Any = network.apply({"params": traverse_util.unflatten_dict(weights, sep="/")}, batch)
         if "mlm" in out:
             out["mlm"] = out["mlm"].logits(weights["embeddings/word"])
         return {k: v for k, v in out.items() if v is not None}
 
     bounds = [f"l <= {encoder.max_length}"]
-    bounds += [f"l >= {min(shortest, encoder.max_length)}"] if shortest else []
+    bounds += [f"l >= {min(min_length, encoder.max_length)}"] if min_length else []
     b, length = jax.export.symbolic_shape("b, l", constraints=bounds)
     ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
     shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
@@ -81,8 +83,8 @@ def export_network(
     return export(shapes, ids, ids, ids)
 
 
-def _signature(encoder: Encoder, exported: Any, shortest: int) -> dict[str, Any]:
-    """What goes in and comes out, for readers without jax."""
+def _signature(encoder: Encoder, exported: Any, min_length: int) -> dict[str, Any]:
+    """Arguments and results of the function, for readers without jax."""
     numbers = range(len(exported.out_avals))
     names = flatten_with_names(jax.tree.unflatten(exported.out_tree, numbers))
     shapes = [[str(s) for s in a.shape] for a in exported.out_avals]
@@ -95,7 +97,7 @@ def _signature(encoder: Encoder, exported: Any, shortest: int) -> dict[str, Any]
         ],
         "results": dict(zip(names, shapes, strict=True)),
         "longest": encoder.max_length,
-        "shortest": max(shortest, 1),
+        "shortest": max(min_length, 1),
         "platforms": list(exported.platforms),
     }
 
@@ -117,8 +119,8 @@ outputs = function.call(weights, tokens, mask, np.zeros_like(tokens))
 outputs["hidden"]  # [1, 5, width]
 ```
 
-`signature.json` lists arguments and results. Text is turned into ids by the tokenizer beside it
-(`tokenizers` or `transformers` open it). A fine-tuned model also answers under the name of its
-head: `label` (logits or, of regression, the number; of multiple choice the score of each option,
-one option to a row), `tag`, or `span`. For joint spans `types` must be 1 where the document is.
+`signature.json` lists arguments and results. The tokenizer in the same folder turns text into ids
+(open it with `tokenizers` or `transformers`). The outputs of a fine-tuned model have the name of
+its head: `label` (logits or, for regression, the number; for multiple choice the score of each
+option, one option per row), `tag`, or `span`. For joint spans `types` must be 1 where the document is.
 """
