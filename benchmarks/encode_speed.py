@@ -83,7 +83,7 @@ def main() -> None:
         )
         for _ in range(args.rounds)
     ]
-    n, lengths = len(texts), [len(row.tokens) for row in native.rows(texts, truncate=True)]
+    n, lengths = len(texts), [len(row.tokens) for row in native.tokenize(texts, truncate=True)]
     native_seconds, hf_seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(
         f"{n} texts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"

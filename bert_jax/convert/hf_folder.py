@@ -180,7 +180,7 @@ def _tensor_names(file: Any) -> list[str]:
     return list(file.keys())
 
 
-def _all_of(file: Any) -> Tensors:
+def _read_all(file: Any) -> Tensors:
     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
 
 

@@ -1,4 +1,4 @@
-"""Features of every line of a file, in chunks: the text is never held as a whole."""
+"""`embed`: features of every line of a file, in chunks, so that memory does not grow with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.model import Model
 
-TEXTS_PER_CHUNK = 4096  # texts that are sorted by length together
+TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
 
 
 def embed_file(
@@ -26,24 +26,24 @@ def embed_file(
     pool: Pool = "mean",
     truncate: bool = False,
 ) -> int:
-    """Writes the features of every line of `file` to the new file `out`; returns their number.
+    """Write the features of every line of `file` to the new file `out`; return the number of lines.
 
         pool        arrays of the .npz, float32
         mean cls    features [layers, texts, d]
         words None  text_0, text_1, ...: [layers, words or tokens, d]
 
-    ValueError: what `Model.encode` refuses, before anything is computed; a file that is no
-    UTF-8 text or empty; an `out` that is there or not called .npz.
+    ValueError: as `Model.encode`, before anything is computed; a file that is empty or not UTF-8;
+    an `out` that exists or is not called .npz.
     """
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
     features.check_pool(pool)
     numbers = features.resolve_layers(layers, model.config.encoder.layers)
     texts = 0
-    for chunk in _chunks(file):  # a text that is too long is found now, not after hours
+    for chunk in _chunks(file):  # find texts that are too long before computing
         texts += len(chunk)
         if not truncate:
-            model.rows(chunk, words=pool == "words")
+            model.tokenize(chunk, words=pool == "words")
     if not texts:
         raise ValueError(f"{file} is empty: expected one text per line")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,39 +51,39 @@ def embed_file(
         new = Path(folder) / out.name
         chunks = (model.encode(c, numbers, pool, truncate) for c in _chunks(file))
         if pool in ("mean", "cls"):
-            _write_one(chunks, texts, new)
+            _write_pooled(chunks, texts, new)
         else:
-            _write_each(chunks, new)
+            _write_per_text(chunks, new)
         new.rename(out)
     return texts
 
 
-def _write_each(chunks: Iterator[list[np.ndarray]], path: Path) -> None:
-    """As np.savez writes an array for every text, one at a time."""
+def _write_per_text(chunks: Iterator[list[np.ndarray]], path: Path) -> None:
+    """Write the file that np.savez would write with one array per text, one text at a time."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for i, x in enumerate(x for chunk in chunks for x in chunk):
             with archive.open(f"text_{i}.npy", "w", force_zip64=True) as f:
                 npy.write_array(f, x)
 
 
-def _write_one(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
-    """As np.savez writes one array [layers, texts, d], through a file that is not held."""
-    plain, done, whole = path.with_suffix(".npy"), 0, None
+def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
+    """Write the file that np.savez would write with one array [layers, texts, d], on disk only."""
+    npy_file, done, features_map = path.with_suffix(".npy"), 0, None
     for x in chunks:
-        if whole is None:
+        if features_map is None:
             shape = (len(x), texts, x.shape[-1])
-            whole = npy.open_memmap(plain, "w+", np.float32, shape)
-        whole[:, done : done + x.shape[1]] = x
+            features_map = npy.open_memmap(npy_file, "w+", np.float32, shape)
+        features_map[:, done : done + x.shape[1]] = x
         done += x.shape[1]
-    assert whole is not None
-    whole.flush()
+    assert features_map is not None
+    features_map.flush()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.write(plain, "features.npy")
+        archive.write(npy_file, "features.npy")
 
 
 def _chunks(file: Path) -> Iterator[list[str]]:
     try:
-        # A form feed or U+2028 within a text does not begin another: lines end at \n, \r\n, \r.
+        # Lines end only at \n, \r\n and \r, not at a form feed or U+2028.
         with file.open(encoding="utf-8") as f:
             lines = (line.removesuffix("\n") for line in f)
             while chunk := list(islice(lines, TEXTS_PER_CHUNK)):

@@ -1,10 +1,9 @@
-"""Rows to features: what is computed together, in which shapes, and how it is pooled.
+"""Features of rows: tokenize texts, batch rows by length, compute and pool the layers.
 
-A row's shape follows from its own length alone, never from the rows beside it: it is padded to
-the next of 16, 24, 32, 48, 64, 96, ... tokens, and every batch of that length has the same
-number of rows, the missing ones empty. So one row always runs through one compiled program and
-gives the same numbers, be it alone or one of thousands, in float32 or bfloat16; few programs are
-compiled; and short rows cost little.
+A row's padded length depends only on its own length: it is the next of 16, 24, 32, 48, 64, 96, ...
+tokens, and every batch of that length has the same number of rows (missing ones are empty). So a
+row always runs through the same compiled program and gives the same numbers, alone or among
+thousands, in float32 or bfloat16. Few programs are compiled, and short rows cost little.
 
 Axes: b rows, l tokens, d width of a layer, k words.
 """
@@ -27,60 +26,60 @@ Pool = Literal["mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
 POOLS: tuple[Pool, ...] = ("mean", "cls", "words", None)
 
-# Tokens computed together. On a CPU more of them are not faster each, and a text alone pays for
-# all of them; an accelerator is idle with fewer.
+# Tokens per batch. On a CPU larger batches are not faster per token, and a single text pays for the
+# whole batch; smaller batches would leave an accelerator idle.
 TOKENS_PER_BATCH = {"cpu": 512}
 ACCELERATOR_TOKENS_PER_BATCH = 16384
 
 
 class FeatureRow(NamedTuple):
-    """Tokens as the encoder reads them, special ones included.
+    """The tokens of a text, with special tokens.
 
-    [CLS] un ##able to [SEP]     words 1 3 4: each begins where the last one ends
+    [CLS] un ##able to [SEP]     words 1 3 4: each word begins where the one before ends
     """
 
     tokens: np.ndarray  # [l]
     first: int  # tokens of segment 0
-    words: np.ndarray | None = None  # [k+1], where pooled by words
+    words: np.ndarray | None = None  # [k+1], for pooling by words
 
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
     """A row for every text."""
-    framed = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
-    return [FeatureRow(np.array(ids, np.int32), first) for ids, first in framed]
+    rows = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
+    return [FeatureRow(np.array(ids, np.int32), first) for ids, first in rows]
 
 
 def word_rows(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[FeatureRow]:
-    """A row for every text given as its words, encoded as with one space between them; a word
-    of which the tokenizer leaves nothing (a control character) is the unknown token."""
-    spaced = [w if i == 0 else f" {w}" for words in texts for i, w in enumerate(words)]
-    pieces = iter(tokenizer.encode_batch(spaced))
+    """A row for every text, which is a list of words and is encoded with one space between them. A
+    word without pieces (a control character) becomes the unknown token."""
+    words_with_spaces = [w if i == 0 else f" {w}" for words in texts for i, w in enumerate(words)]
+    pieces = iter(tokenizer.encode_batch(words_with_spaces))
     rows = []
     for words in texts:
-        of_words = [next(pieces) or [tokenizer.unk_id] for _ in words]
-        ids, first = tokenizer.build_row([i for word in of_words for i in word])
-        bounds = np.cumsum([1, *map(len, of_words)])  # after [CLS]
+        word_pieces = [next(pieces) or [tokenizer.unk_id] for _ in words]
+        ids, first = tokenizer.build_row([i for word in word_pieces for i in word])
+        bounds = np.cumsum([1, *map(len, word_pieces)])  # after [CLS]
         rows.append(FeatureRow(np.array(ids, np.int32), first, bounds))
     return rows
 
 
-def truncate_row(row: FeatureRow, most: int) -> FeatureRow:
-    """The row of one segment cut to `most` tokens, its last special token kept. Words that no
-    longer begin in it are gone."""
-    if len(row.tokens) <= most:
+def truncate_row(row: FeatureRow, max_length: int) -> FeatureRow:
+    """Truncate a row of one segment to `max_length` tokens; its last special token stays. Words
+    that begin after the cut are removed."""
+    if len(row.tokens) <= max_length:
         return row
-    tokens, words = np.append(row.tokens[: most - 1], row.tokens[-1]), row.words
+    tokens, words = np.append(row.tokens[: max_length - 1], row.tokens[-1]), row.words
     if words is not None:
-        words = np.append(words[:-1][words[:-1] < most - 1], most - 1)
-    return FeatureRow(tokens, most, words)
+        words = np.append(words[:-1][words[:-1] < max_length - 1], max_length - 1)
+    return FeatureRow(tokens, max_length, words)
 
 
-def length_batches(sizes: Sequence[int], most: int) -> Iterator[tuple[list[int], int, int]]:
-    """Numbers of rows that are computed together, the length they are padded to, and how many
-    rows their batch has. `most` is the longest row that the model takes."""
+def length_batches(sizes: Sequence[int], max_length: int) -> Iterator[tuple[list[int], int, int]]:
+    """Per batch: the indices of its rows, their padded length, and the batch size. `max_length` is
+    the model's maximum length."""
     groups = defaultdict(list)
     for i, size in enumerate(sizes):
-        groups[padded_length(size, most)].append(i)
+        groups[padded_length(size, max_length)].append(i)
     tokens = TOKENS_PER_BATCH.get(jax.default_backend(), ACCELERATOR_TOKENS_PER_BATCH)
     for length, group in sorted(groups.items()):
         rows = max(1, tokens // length)
@@ -88,56 +87,57 @@ def length_batches(sizes: Sequence[int], most: int) -> Iterator[tuple[list[int],
             yield group[begin : begin + rows], length, rows
 
 
-def padded_length(size: int, most: int) -> int:
-    """The smallest of 16, 24, 32, 48, 64, 96, ... and `most` that holds `size` tokens."""
-    whole = max(16, 1 << (size - 1).bit_length())
-    part = whole * 3 // 4
-    return min(part if size <= part and whole > 16 else whole, most)
+def padded_length(size: int, max_length: int) -> int:
+    """The smallest of 16, 24, 32, 48, 64, 96, ... and `max_length` that holds `size` tokens."""
+    power = max(16, 1 << (size - 1).bit_length())
+    three_quarters = power * 3 // 4
+    return min(three_quarters if size <= three_quarters and power > 16 else power, max_length)
 
 
 def collate(
-    rows: Sequence[FeatureRow], length: int, count: int, pad_id: int
+    rows: Sequence[FeatureRow], length: int, batch_size: int, pad_id: int
 ) -> dict[str, np.ndarray]:
-    """A batch of `count` rows; those beyond the ones given are all padding."""
-    tokens = np.full((count, length), pad_id, np.int32)
-    size, first = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    """A batch of `batch_size` rows; missing rows are all padding."""
+    tokens = np.full((batch_size, length), pad_id, np.int32)
+    size, first = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int32)
     for i, row in enumerate(rows):
         size[i], first[i] = len(row.tokens), row.first
         tokens[i, : size[i]] = row.tokens
     return {"tokens": tokens, "size": size, "first": first}
 
 
-def resolve_layers(layers: Layers, most: int) -> tuple[int, ...] | Literal["words"]:
-    """Layers from 0 to `most`, or the word table. ValueError: one that is not there."""
+def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal["words"]:
+    """Non-negative layer numbers, or the embedding table ("words"). ValueError: a missing layer."""
     if layers == "words":
         return "words"
     if isinstance(layers, str):
         raise ValueError(f"layers is {layers!r}: expected numbers, or 'words'")
     for i in layers:
-        if not -most - 1 <= i <= most:
-            raise ValueError(f"layer {i}: the model has layers 0 to {most}")
+        if not -max_length - 1 <= i <= max_length:
+            raise ValueError(f"layer {i}: the model has layers 0 to {max_length}")
     if not layers:
-        raise ValueError(f"no layers: expected some of 0 to {most}, or 'words'")
-    return tuple(i % (most + 1) for i in layers)
+        raise ValueError(f"no layers: expected some of 0 to {max_length}, or 'words'")
+    return tuple(i % (max_length + 1) for i in layers)
 
 
 def check_pool(pool: Any) -> None:
+    """Raise ValueError if `pool` is not one of `POOLS`."""
     if pool not in POOLS:
         raise ValueError(f"pool is {pool!r}: expected 'mean', 'cls', 'words' or None")
 
 
 def compile_features(network: Network) -> Callable[..., jax.Array]:
-    """(params, batch, layers, pool) -> float32 [layers b d], pooled on the device by "mean" or
-    "cls"; else [layers b l d] in the network's own dtype. Without heads."""
+    """The compiled function (params, batch, layers, pool) -> features of the encoder. With pool
+    "mean" or "cls" they are float32 [layers b d]; else [layers b l d] in the network's dtype."""
 
     def f(params: Any, batch: dict[str, jax.Array], layers: Any, pool: Pool) -> jax.Array:
         params = {k: params[k] for k in ("embeddings", "encoder")}
         if layers == "words":
             x = params["embeddings"]["word"][batch["tokens"]][None]
         else:
-            last = set(layers) == {network.config.layers}  # the others need not be kept
-            bare = Network(network.config, dtype=network.dtype, return_layers=not last)
-            out: Any = bare.apply({"params": params}, batch)
+            last = set(layers) == {network.config.layers}  # then other layers are not kept
+            encoder = Network(network.config, dtype=network.dtype, return_layers=not last)
+            out: Any = encoder.apply({"params": params}, batch)
             x = out["hidden"][None] if last else out["layers"]
             x = x[np.zeros(len(layers), int) if last else np.array(layers)]
         if pool == "cls":
@@ -148,14 +148,14 @@ def compile_features(network: Network) -> Callable[..., jax.Array]:
 
 
 def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
-    """[n b l d] to [n b d], over the tokens that are there; in float32."""
+    """[n b l d] to [n b d]: the mean over non-padding tokens, in float32."""
     real = jnp.arange(x.shape[2]) < size[:, None]
     total = jnp.where(real[None, :, :, None], x.astype(jnp.float32), 0).sum(axis=2)
     return total / jnp.maximum(size, 1)[None, :, None]
 
 
 def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """[n l d] to [n k d]: each word the mean of its pieces."""
+    """[n l d] to [n k d]: the mean over the pieces of each word."""
     return np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1) / np.diff(words)[:, None]
 
 
@@ -167,24 +167,25 @@ def compute_features(
     layers: Any,
     pool: Pool,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row's number and its features, batch by batch; `f` is of `build`. The next batch is
-    computed while the last one is fetched."""
-    before: tuple[list[int], Any] | None = None
-    for some, length, count in length_batches([len(r.tokens) for r in rows], encoder.max_length):
-        batch = collate([rows[i] for i in some], length, count, encoder.pad_id)
+    """Each row's index and features, batch by batch; `f` is from `compile_features`. The next batch
+    is computed while the previous one is fetched."""
+    previous: tuple[list[int], Any] | None = None
+    sizes = [len(r.tokens) for r in rows]
+    for indices, length, batch_size in length_batches(sizes, encoder.max_length):
+        batch = collate([rows[i] for i in indices], length, batch_size, encoder.pad_id)
         out = f(params, batch, layers=layers, pool=pool)
-        if before is not None:
-            yield from _fetched(*before, rows, pool)
-        before = some, out
-    if before is not None:
-        yield from _fetched(*before, rows, pool)
+        if previous is not None:
+            yield from _fetch(*previous, rows, pool)
+        previous = indices, out
+    if previous is not None:
+        yield from _fetch(*previous, rows, pool)
 
 
-def _fetched(
-    some: list[int], out: jax.Array, rows: Sequence[FeatureRow], pool: Pool
+def _fetch(
+    indices: list[int], out: jax.Array, rows: Sequence[FeatureRow], pool: Pool
 ) -> Iterator[tuple[int, np.ndarray]]:
     features = np.asarray(out)
-    for j, i in enumerate(some):
+    for j, i in enumerate(indices):
         x = features[:, j] if pool in ("mean", "cls") else features[:, j, : len(rows[i].tokens)]
-        x = x.astype(np.float32)  # a copy: nobody holds on to the whole batch
+        x = x.astype(np.float32)  # a copy, so that the batch is freed
         yield i, x if pool != "words" else mean_over_words(x, rows[i].words)  # type: ignore[arg-type]

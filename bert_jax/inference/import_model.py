@@ -1,10 +1,9 @@
-"""`import`: a model -> an imported folder, laid out like that of a run.
+"""`import`: a model to an imported folder, which has the layout of a run folder.
 
     config.json   tokenizer/   checkpoints/0/
 
-It comes from a Hugging Face folder or from one of ours, perhaps with more words and more
-positions than it had there. A tokenizer that stays as it is is copied file by file, so that a
-later export gives it back unchanged.
+The source is a Hugging Face folder, a run folder or an imported folder. Words and positions may be
+added. An unchanged tokenizer is copied file by file, so that an export returns it unchanged.
 """
 
 from __future__ import annotations
@@ -41,98 +40,104 @@ def import_folder(
     words: Sequence[str] = (),
     positions: int | None = None,
 ) -> list[str]:
-    """Write `out`; returns the names of the parameters, or rows, that were drawn at random.
+    """Write `out`. Returns the names of the parameters, or rows, that were initialized randomly.
 
-    generator   ELECTRA's other folder: both become one pre-training state
-    tokenizer   where the tokenizer is, if not beside the weights
-    heads       that are wanted: those the folder lacks are initialised
-    drop        tensors, or beginnings of their names, that are passed over
-    cased       the vocabulary keeps capital letters, which its folder does not say
-    words       to add to the vocabulary; those that it has are named on stderr
-    positions   tokens that the longest text shall have
+    generator   folder of ELECTRA's generator; both become one pre-training state
+    tokenizer   folder of the tokenizer, if it is not in `folder`
+    heads       heads that the model must have; missing ones are initialized
+    drop        tensors to ignore, or prefixes of their names
+    cased       whether a vocabulary keeps capital letters, if its folder does not say so
+    words       words to add to the vocabulary; known ones are named on stderr
+    positions   new maximum length in tokens
 
-    `out` appears when it is whole or not at all. ValueError: `out` is not empty, or the folder
-    cannot be imported (`convert.read_hf_folder`) or made larger (`convert.resize`).
+    `out` is written completely or not at all. ValueError: `out` is not empty, or the folder cannot
+    be imported (`convert.read_hf_folder`) or resized (`convert.resize`).
     """
     folder, out = Path(folder), Path(out)
     io.require_new(out)
-    experiment, params, source, drawn = _read(folder, generator, heads, drop, allow_pickle)
+    experiment, params, source, initialized = _read_model(
+        folder, generator, heads, drop, allow_pickle
+    )
     source = source if tokenizer is None else Path(tokenizer)
-    made = _cased(source) if cased else tokenizers.load_tokenizer(source)
-    convert.check_tokenizer(experiment, made)
+    new_tokenizer = _load_cased(source) if cased else tokenizers.load_tokenizer(source)
+    convert.check_tokenizer(experiment, new_tokenizer)
     changed = cased
     if words:
-        experiment, params, grown = _with_words(experiment, params, made, words)
-        if grown.vocab_size > made.vocab_size:
-            drawn.append(f"embeddings/word[{made.vocab_size}:{grown.vocab_size}]")
-            made, changed = grown, True
+        old_size = new_tokenizer.vocab_size
+        experiment, params, new_tokenizer = _add_words(experiment, params, new_tokenizer, words)
+        if new_tokenizer.vocab_size > old_size:
+            initialized.append(f"embeddings/word[{old_size}:{new_tokenizer.vocab_size}]")
+            changed = True
     if positions is not None:
         experiment, params = convert.resize_position_embeddings(experiment, params, positions)
     experiment = config.replace(experiment, run=dict(dir=str(out)))
 
     with io.atomic_dir(out) as new:
-        _write(new, experiment, params)
-        made.save(new / "tokenizer") if changed else _copy(source, new / "tokenizer")
-    return drawn
+        _write_model(new, experiment, params)
+        if changed:
+            new_tokenizer.save(new / "tokenizer")
+        else:
+            _copy_tokenizer(source, new / "tokenizer")
+    return initialized
 
 
-def _read(
+def _read_model(
     folder: Path,
     generator: str | Path | None,
     heads: Collection[str],
     drop: Collection[str],
     allow_pickle: bool,
 ) -> tuple[Experiment, Any, Path, list[str]]:
-    """Experiment, parameters, the tokenizer's folder, and the names of fresh parameters."""
+    """Experiment, parameters, the tokenizer's folder, and the names of new parameters."""
     if (folder / "config.json").is_file() and not convert.is_hf_folder(folder):
         if generator is not None or heads or drop or allow_pickle:
             raise ValueError(
-                f"{folder} is a folder of ours: --generator, --heads, --drop and --allow-pickle "
-                "are for Hugging Face folders; leave them out"
+                f"{folder} is not a Hugging Face folder: --generator, --heads, --drop and "
+                "--allow-pickle are only for those; leave them out"
             )
         model = load(folder)
         return model.config, model.params, folder / "tokenizer", []
-    absent = {*heads, *(["pooler"] if "pair" in heads else [])}  # the pair head reads it
-    experiment, params, beside = convert.read_hf_folder(folder, allow_pickle, drop, absent)
-    drawn: list[str] = []
+    absent = {*heads, *(["pooler"] if "pair" in heads else [])}  # which the pair head needs
+    experiment, params, tokenizer = convert.read_hf_folder(folder, allow_pickle, drop, absent)
+    initialized: list[str] = []
     if generator is not None:
         other = convert.read_hf_folder(generator, allow_pickle, drop)[:2]
         experiment, params = convert.join_electra((experiment, params), other)
     elif heads:
-        experiment, params, drawn = convert.with_heads(experiment, params, heads)
-    return experiment, params, beside, drawn
+        experiment, params, initialized = convert.with_heads(experiment, params, heads)
+    return experiment, params, tokenizer, initialized
 
 
-def _cased(source: Path) -> Tokenizer:
-    made = tokenizers.load_tokenizer(source, cased=True)
-    if not made.cased:
+def _load_cased(source: Path) -> Tokenizer:
+    tokenizer = tokenizers.load_tokenizer(source, cased=True)
+    if not tokenizer.cased:
         raise ValueError(
-            f"{source} has a tokenizer.json, which makes small letters: --cased is for folders "
-            "of a bare vocabulary; leave it out"
+            f"{source} has a tokenizer.json that lowercases: --cased is only for folders with "
+            "nothing but a vocabulary; leave it out"
         )
-    return made
+    return tokenizer
 
 
-def _with_words(
+def _add_words(
     experiment: Experiment, params: Any, tokenizer: Tokenizer, words: Sequence[str]
 ) -> tuple[Experiment, Any, Tokenizer]:
-    grown, known = tokenizer.with_words(words)
+    new_tokenizer, known = tokenizer.with_words(words)
     if known:
         more = ", ..." if len(known) > 10 else ""
         shown = ", ".join(known[:10]) + more
         logger.info("in the vocabulary already: %d (%s)", len(known), shown)
-    old, new = tokenizer.vocab_size, grown.vocab_size
-    return *convert.resize_token_embeddings(experiment, params, old, new), grown
+    old, new = tokenizer.vocab_size, new_tokenizer.vocab_size
+    return *convert.resize_token_embeddings(experiment, params, old, new), new_tokenizer
 
 
-def _write(folder: Path, experiment: Experiment, params: Any) -> None:
+def _write_model(folder: Path, experiment: Experiment, params: Any) -> None:
     config.save_config(experiment, folder / "config.json")
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(0, {"params": jax.tree.map(jnp.asarray, params)}, experiment)
     checkpoints.close()
 
 
-def _copy(tokenizer: Path, out: Path) -> None:
+def _copy_tokenizer(tokenizer: Path, out: Path) -> None:
     out.mkdir()
     for name in (*convert.TOKENIZER_FILES, tokenizers.FINGERPRINT_FILE):
         if (tokenizer / name).is_file():

@@ -1,4 +1,4 @@
-"""A trained model in use: filled masks, features from any layer, answers to a task."""
+"""Load a trained model and use it: fill masks, compute features of any layer, predict a task."""
 
 from __future__ import annotations
 
@@ -24,42 +24,44 @@ from bert_jax.tasks import results
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
 
-PREDICT_BATCH_SIZE = 32  # computed together by `predict`
+PREDICT_BATCH_SIZE = 32  # rows per batch of `predict`
 
 
 def load(path: str | Path) -> Model:
-    """The model of a run folder, of an imported folder, or of a Hugging Face folder. A run gives
-    its newest checkpoint; one of fine-tuning that has finished the best, as `results.json` says.
+    """The model of a run folder, imported folder or Hugging Face folder. Of a run the newest
+    checkpoint is loaded; of a finished fine-tuning run the best one, which `results.json` names.
 
-    ValueError: no such folder, none of these, no checkpoint in it yet, the best one gone, damaged
-    weights.
+    ValueError: the folder is missing or is none of these, has no checkpoint, lacks the best one,
+    or has damaged weights.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
-        seeds = f"; it holds several seeds: name one, {folder / 'seed_0'}"
-        more = seeds if (folder / "seed_0").is_dir() else ""
+        seeds = f"; it has several seeds, choose one such as {folder / 'seed_0'}"
+        hint = seeds if (folder / "seed_0").is_dir() else ""
         raise ValueError(
-            f"{folder} holds no config.json: expected a run or Hugging Face folder{more}"
+            f"{folder} has no config.json: expected a run or Hugging Face folder{hint}"
         )
     if convert.is_hf_folder(folder):
-        experiment, params, beside = convert.read_hf_folder(folder)
-        tokenizer = tokenizers.load_tokenizer(beside)
+        experiment, params, tokenizer_dir = convert.read_hf_folder(folder)
+        tokenizer = tokenizers.load_tokenizer(tokenizer_dir)
         convert.check_tokenizer(experiment, tokenizer)
         return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
     experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
-    found = results.read_results(folder) if isinstance(experiment.objective, Supervised) else None
+    finetune_results = (
+        results.read_results(folder) if isinstance(experiment.objective, Supervised) else None
+    )
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     step = checkpoints.newest()
     if step is None:
-        raise ValueError(f"{folder} holds no checkpoint yet: train it first")
-    if found is not None:
-        step = _best_step(folder, found, checkpoints.steps())
+        raise ValueError(f"{folder} has no checkpoint yet: train it first")
+    if finetune_results is not None:
+        step = _best_step(folder, finetune_results, checkpoints.steps())
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = pytree.abstract(like, jax.tree.map(lambda _: here, like))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = pytree.abstract(like, jax.tree.map(lambda _: sharding, like))
     params = checkpoints.restore_params(step, shapes)
-    threshold = 0.0 if found is None else found.get("threshold", 0.0)
+    threshold = 0.0 if finetune_results is None else finetune_results.get("threshold", 0.0)
     return Model(experiment, params, tokenizer, step, threshold)
 
 
@@ -78,17 +80,17 @@ def _best_step(folder: Path, finetune_results: results.Results, steps: Sequence[
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: what it was, what it learned, and its tokenizer."""
+    """A trained model: its config, its parameters, and its tokenizer."""
 
     config: Experiment
     params: dict[str, Any]
     tokenizer: Tokenizer
     step: int = 0
-    threshold: float = 0.0  # of no answer, for questions: the best on dev
+    threshold: float = 0.0  # of no answer, for questions; tuned on dev
 
     @cached_property
     def objective(self) -> objectives.Objective:
-        # The backend of attention that the run had may not exist here.
+        # The run's attention implementation may not exist on this platform.
         return objectives.build(config.replace(self.config, run=dict(attention="auto")))
 
     @cached_property
@@ -109,14 +111,14 @@ class Model:
         return features.compile_features(network)
 
     @cached_property
-    def _answers(self) -> Any:
-        """(params, batch) -> what a head of fine-tuning says of every row."""
+    def _task_outputs(self) -> Any:
+        """(params, batch) -> the outputs of the fine-tuned head for every row."""
         assert isinstance(self.objective, objectives.SupervisedObjective)
         return jax.jit(self.objective.outputs)
 
     @property
     def task(self) -> Supervised:
-        """What it was fine-tuned for. ValueError: it was not."""
+        """The objective that it was fine-tuned for. ValueError: it was not fine-tuned."""
         if not isinstance(self.config.objective, Supervised):
             raise ValueError(
                 "the model has no head for a task: fine-tune it first (bert-jax finetune)"
@@ -124,34 +126,33 @@ class Model:
         return self.config.objective
 
     def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.EncodedExamples:
-        """Rows as the model was trained on: of `data.length` tokens, else as the task's kind
-        has them."""
-        task, most = self.task, self.config.encoder.max_length
-        length = self.config.data.length or min(task.default_length, most)
+        """Rows as in training: of `data.length` tokens, or else of the task type's default."""
+        task, max_length = self.task, self.config.encoder.max_length
+        length = self.config.data.length or min(task.default_length, max_length)
         labels, family = task.labels, task.family
         return tasks.encode_examples(
             task.task_type, examples, self.tokenizer, length, labels, family=family
         )
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
-        """What the head says of every row of `encode_examples`; see tasks/__init__.py."""
+        """The head's outputs for every row of `encode_examples` (tasks/__init__.py)."""
         batches = LabeledBatches(rows, PREDICT_BATCH_SIZE, self.config.encoder.pad_id)
 
         def apply(batch: Batch) -> tuple[Any, Any]:
-            return batch["row"], jax.device_get(self._answers(self.params, batch))
+            return batch["row"], jax.device_get(self._task_outputs(self.params, batch))
 
         return batches.predict_all(apply, self.task.per_token)
 
     def predict(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What a fine-tuned model says of rows such as `finetune` reads, in their order; labels
-        in them are not looked at.
+        """The predictions of a fine-tuned model for rows in the format that `finetune` reads, in
+        their order. Labels are ignored. `tasks.decode_predictions` lists the fields.
 
-        ValueError: a model that was not fine-tuned, a row that lacks a field.
+        ValueError: a model that is not fine-tuned, a row that lacks a field.
         """
-        places = (tasks.Location("rows", f"row {i}") for i in range(len(rows)))
-        kind = self.task.task_type
+        task_type = self.task.task_type
         examples = [
-            tasks.parse_unlabeled_example(kind, r, at) for r, at in zip(rows, places, strict=True)
+            tasks.parse_unlabeled_example(task_type, row, tasks.Location("rows", f"row {i}"))
+            for i, row in enumerate(rows)
         ]
         return self.predict_examples(self.encode_examples(examples))
 
@@ -161,27 +162,29 @@ class Model:
         return tasks.decode_predictions(task.task, encoded, outputs, task.labels, self.threshold)
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-        """For each mask token of the text, in order, the `top` likeliest tokens and their
-        probabilities. ELECTRA answers with its generator.
+        """For each mask token of the text, in order, the `top` most likely tokens and their
+        probabilities. ELECTRA uses its generator.
 
-        ValueError: no mask token, a text longer than the model, no masked-word head.
+        ValueError: no mask token, a text that is too long, a model without a masked-word head.
         """
         network, params = self.objective.mask_filler(self.params)
         if "mlm" not in network.heads:
-            raise ValueError("the model has no masked-word head: it gives features only")
+            raise ValueError("the model has no masked-word head: it can only compute features")
         if top < 1:
             raise ValueError(f"top is {top}: expected at least 1")
         tokens, _ = self.tokenizer.build_row(self.tokenizer.encode_with_masks(text))
         self._check_length(text, tokens)
         masks = np.flatnonzero(np.array(tokens) == self.tokenizer.mask_id)
         if not len(masks):
-            raise ValueError(f"the text has no {self.tokenizer.mask_token}: put one in its place")
+            raise ValueError(
+                f"the text has no {self.tokenizer.mask_token}: put one where a word is missing"
+            )
         row = features.FeatureRow(np.array(tokens), len(tokens))
         encoder = self.config.encoder
         length = features.padded_length(len(tokens), encoder.max_length)
         batch = features.collate([row], length, 1, encoder.pad_id)
         logits = self._logits(params, {**batch, "masked": masks[None]})[0]
-        logits = logits[:, : self.tokenizer.vocab_size]  # a table may be padded to a round size
+        logits = logits[:, : self.tokenizer.vocab_size]  # without padding rows
         probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
         return [
             [(self.tokenizer.token(int(i)), float(p)) for i, p in zip(row, ps, strict=True)]
@@ -197,36 +200,36 @@ class Model:
     ) -> Any:
         """Features of every text, float32.
 
-            pool     gives
-            mean     [layers, texts, d]  the mean over a text's tokens, [CLS] and [SEP] included
+            pool     result
+            mean     [layers, texts, d]  the mean over a text's tokens, with [CLS] and [SEP]
             cls      [layers, texts, d]  the first token
             words    per text [layers, words, d]: a vector for each of text.split(), the mean of
                      its pieces, without special tokens
             None     per text [layers, tokens, d]
 
-        Layer 0 is what enters the first layer, i the output of layer i; negative numbers count
-        from the end. `layers="words"` gives the rows of the word table alone, as one layer.
-        ELECTRA answers with its discriminator. A text's numbers do not depend on the others.
+        Layer 0 is the input of the first layer, i the output of layer i; negative numbers count
+        from the end. `layers="words"` gives the rows of the embedding table, as one layer.
+        ELECTRA uses its discriminator. A text's features do not depend on the other texts.
 
-        With `pool="words"` any space between two words counts as one; only byte-level BPE could
-        tell. With `truncate` words that begin behind the cut have no vector.
+        With `pool="words"` all white space between two words counts as one space, which makes a
+        difference only for byte-level BPE. With `truncate`, words after the cut have no vector.
 
-        ValueError: a layer that is not there, a text longer than the model unless `truncate`.
+        ValueError: a missing layer, a text that is too long unless `truncate`.
         """
         if not texts:
             raise ValueError("no texts: expected at least one")
         if isinstance(texts, str):
             raise ValueError("texts is one string: expected a list of texts")
-        rows = self.rows(texts, words=pool == "words", truncate=truncate)
+        rows = self.tokenize(texts, words=pool == "words", truncate=truncate)
         out: list[Any] = [None] * len(rows)
-        for i, x in self.encode_rows(rows, layers, pool):
+        for i, x in self.iter_features(rows, layers, pool):
             out[i] = x
         return np.stack(out, axis=1) if pool in ("mean", "cls") else out
 
-    def rows(
+    def tokenize(
         self, texts: Sequence[str], words: bool = False, truncate: bool = False
     ) -> list[features.FeatureRow]:
-        """What the encoder reads of each text. ValueError: too long, unless `truncate`."""
+        """Each text as a row of tokens. ValueError: a text that is too long, unless `truncate`."""
         if words:
             rows = features.word_rows(self.tokenizer, [t.split() for t in texts])
         else:
@@ -237,11 +240,11 @@ class Model:
             self._check_length(text, row.tokens)
         return rows
 
-    def encode_rows(
+    def iter_features(
         self, rows: Sequence[features.FeatureRow], layers: Layers = (-1,), pool: Pool = "mean"
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The number and the features of each row, as `encode` gives them, as they come: the
-        rows are sorted by length, and no more than two batches are held."""
+        """The index and the features of each row, like `encode`, in order of length. At most two
+        batches are in memory."""
         features.check_pool(pool)
         numbers = features.resolve_layers(layers, self.config.encoder.layers)
         _, params = self.objective.encoder(self.params)
@@ -250,9 +253,9 @@ class Model:
         )
 
     def _check_length(self, text: str, ids: Any) -> None:
-        most = self.config.encoder.max_length
-        if len(ids) > most:
+        max_length = self.config.encoder.max_length
+        if len(ids) > max_length:
             raise ValueError(
-                f"a text has {len(ids)} tokens, the model takes {most} "
+                f"a text has {len(ids)} tokens, but the model takes {max_length} "
                 f"({text[:40]!r}...): shorten it, or pass truncate"
             )

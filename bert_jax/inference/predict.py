@@ -1,4 +1,4 @@
-"""`predict`: a fine-tuned model on a file of new rows, a part of the file at a time."""
+"""`predict`: apply a fine-tuned model to a file of new rows, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from bert_jax import tasks
 from bert_jax.config import TaskType
 from bert_jax.inference.model import Model
 
-ROWS_PER_CHUNK = 1024  # rows held at a time
+ROWS_PER_CHUNK = 1024  # rows in memory at a time
 
 
 def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
-    """Write an object per row of `source` into the new file `out`, in their order; returns how
-    many rows there were, and how many of their texts were too long and cut.
+    """Write one JSON object per row of `source` to the new file `out`, in their order. Returns the
+    number of rows, and how many of them were truncated.
 
-    ValueError: a model that was not fine-tuned, an `out` that is there, rows that are not sound.
+    ValueError: a model that is not fine-tuned, an `out` that exists, invalid rows.
     """
-    kind = model.task.task_type
+    task_type = model.task.task_type
     if out.exists():
-        raise ValueError(f"--out {out} is there: expected the name of a new file")
+        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
     if not source.is_file():
         raise ValueError(f"{source} does not exist: expected a file of rows; check the path")
-    part, rows, cut = out.with_name(f".{out.name}.part"), 0, 0
+    part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
     try:
         with part.open("w", encoding="utf-8") as f:
-            for examples in _parts(_examples(kind, source)):
+            for examples in _chunks(_read_examples(task_type, source)):
                 encoded = model.encode_examples(examples)
-                for said in model.predict_examples(encoded):
-                    f.write(json.dumps(said, ensure_ascii=False) + "\n")
-                rows, cut = rows + len(examples), cut + encoded.num_truncated
+                for prediction in model.predict_examples(encoded):
+                    f.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                rows += len(examples)
+                truncated += encoded.num_truncated
             f.flush()
             os.fsync(f.fileno())
         if not rows:
-            raise ValueError(f"{source} is empty: expected one JSON object a line")
+            raise ValueError(f"{source} is empty: expected one JSON object per line")
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    return rows, cut
+    return rows, truncated
 
 
-def _examples(kind: TaskType, source: Path) -> Iterable[tasks.Example]:
-    """SQuAD's JSON is one object and read whole; a line is a row of its own."""
-    if kind == "qa" and source.suffix == ".json":
-        return tasks.read_unlabeled_examples(kind, source)
-    return tasks.iter_unlabeled_examples(kind, source)
+def _read_examples(task_type: TaskType, source: Path) -> Iterable[tasks.Example]:
+    """The examples of SQuAD's JSON, which is read as a whole, or of JSONL, line by line."""
+    if task_type == "qa" and source.suffix == ".json":
+        return tasks.read_unlabeled_examples(task_type, source)
+    return tasks.iter_unlabeled_examples(task_type, source)
 
 
-def _parts(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:
+def _chunks(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:
     remaining = iter(examples)
-    while part := list(itertools.islice(remaining, ROWS_PER_CHUNK)):
-        yield part
+    while chunk := list(itertools.islice(remaining, ROWS_PER_CHUNK)):
+        yield chunk

@@ -1,7 +1,7 @@
-"""Which layer to take: a linear model on the features of every layer, tested on the dev rows.
+"""`probe`: train a linear model on the features of every layer, and evaluate it on dev.
 
-The encoder stays as it is. What such a model cannot read off a layer is not said there in a
-simple way (Tenney et al. 2019; Liu et al. 2019, Linguistic Knowledge and Transferability).
+The encoder is not trained. What a linear model cannot predict from a layer is not linearly encoded
+there (Tenney et al. 2019; Liu et al. 2019, Linguistic Knowledge and Transferability).
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 Layer = int | Literal["words"]
-# Tagging: the first piece of a word, or the mean of its pieces. Classification: of all tokens.
+# Tagging: the first piece of a word, or the mean of its pieces. Classification: the mean of all
+# tokens, or the first token.
 POOLS = {"tagging": ("first", "mean"), "classification": ("mean", "cls")}
-MAX_FEATURE_BYTES = (
-    1 << 30
-)  # bytes of features that are held; with more, layers are computed in groups
-L2_PENALTY = 100.0  # on the squared weights, summed as the loss over the rows is
+MAX_FEATURE_BYTES = 1 << 30  # of features in memory; beyond it, layers are computed in groups
+L2_PENALTY = 100.0  # on the squared weights, relative to the loss summed over rows
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class LayerScore:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the linear models reached on the dev rows."""
+    """The metrics of the linear models on dev."""
 
     model: str
     task: str
     data: str
-    metric: str  # by which one layer is best
+    metric: str  # that selects the best layer
     rows: dict[str, int]  # examples, by split
-    majority: dict[str, float]  # always the commonest label of the training rows
+    majority: dict[str, float]  # metrics of always predicting the most frequent training label
     scores: list[LayerScore]
 
     @property
@@ -66,12 +65,12 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class LayerSplit:
-    """A split: its rows, and the labels of its vectors, row after row."""
+    """A split: its rows, and the labels of its feature vectors in the order of the rows."""
 
     encoded: tasks.EncodedExamples
     rows: list[features.FeatureRow]
     labels: np.ndarray  # int [n]
-    counts: np.ndarray  # int [rows]: vectors of each
+    counts: np.ndarray  # int [rows]: number of vectors per row
 
 
 def probe_layers(
@@ -85,55 +84,58 @@ def probe_layers(
     seed: int = 0,
     name: str = "",
 ) -> ProbeResult:
-    """Writes `probe.json` and `probe.png` into the new folder `out`. No `layers`: the word table
-    and all from 0 to the last; no `pools`: both of the task. Of each split `rows` examples are
-    drawn by `seed`; 0: all.
+    """Probe the layers, and write `probe.json` and `probe.png` to the new folder `out`.
 
-    ValueError: a task that is neither tagging nor classification, a layer or a pool that is not
-    there, training rows of one label, an `out` that is there.
+    layers   numbers, or "words" for the embedding table; default: all
+    pools    default: both of the task type
+    rows     number of examples per split, sampled with `seed`; 0: all
+
+    ValueError: a task that is neither tagging nor classification, a missing layer or pool,
+    training rows with one label only, an `out` that exists.
     """
     io.require_new(out)
-    kind = _kind(task)
-    pools = pools or POOLS[kind]
-    if not set(pools) <= set(POOLS[kind]):
-        raise ValueError(f"pool is {', '.join(pools)}: {kind} has {' and '.join(POOLS[kind])}")
+    task_type = _task_type(task)
+    pools = pools or POOLS[task_type]
+    if not set(pools) <= set(POOLS[task_type]):
+        expected = " and ".join(POOLS[task_type])
+        raise ValueError(f"pool is {', '.join(pools)}: {task_type} has {expected}")
     if rows < 0:
-        raise ValueError(f"rows is {rows}: expected how many examples to take, or 0 for all")
-    chosen = _layers(layers, model.config.encoder.layers)
+        raise ValueError(f"rows is {rows}: expected a number of examples, or 0 for all")
+    selected = _resolve_layers(layers, model.config.encoder.layers)
     dataset = tasks.read_dataset(task, data)
     train, dev = (_layer_split(model, dataset, split, rows, seed) for split in ("train", "dev"))
     if len(np.unique(train.labels)) < 2:
-        raise ValueError(f"{data}: the {len(train.rows)} training rows have one label alone")
+        raise ValueError(f"{data}: all {len(train.rows)} training rows have the same label")
 
-    def scored(guesses: np.ndarray) -> dict[str, float]:
-        outputs = _outputs(dev, guesses, len(dataset.labels))
+    def evaluate(predictions: np.ndarray) -> dict[str, float]:
+        outputs = _one_hot_outputs(dev, predictions, len(dataset.labels))
         return tasks.compute_metrics(task, dev.encoded, outputs, dataset.labels)
 
     scores = []
-    bar = tqdm(total=len(pools) * len(chosen), desc="layers", disable=None)
+    bar = tqdm(total=len(pools) * len(selected), desc="layers", disable=None)
     for pool in pools:
-        for group in _groups(model, chosen, len(train.labels) + len(dev.labels)):
-            x, y = (_features(model, part, group, pool) for part in (train, dev))
+        for group in _layer_groups(model, selected, len(train.labels) + len(dev.labels)):
+            x, y = (_features(model, split, group, pool) for split in (train, dev))
             for i, layer in enumerate(group):
-                guesses = _guesses(x[i], train.labels, y[i])
-                scores.append(LayerScore(layer, pool, scored(guesses)))
+                predictions = _fit_and_predict(x[i], train.labels, y[i])
+                scores.append(LayerScore(layer, pool, evaluate(predictions)))
                 bar.update()
     bar.close()
-    commonest = np.bincount(train.labels).argmax()
-    found = ProbeResult(
+    most_frequent = np.bincount(train.labels).argmax()
+    result = ProbeResult(
         name,
         task,
         str(data),
         tasks.main_metric(task, dataset),
         {"train": len(train.encoded.examples), "dev": len(dev.encoded.examples)},
-        scored(np.full(len(dev.labels), commonest)),
+        evaluate(np.full(len(dev.labels), most_frequent)),
         scores,
     )
     with io.atomic_dir(out) as new:
-        said = asdict(found) | {"best": asdict(found.best)}
-        (new / "probe.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-        _draw(found, new / "probe.png")
-    return found
+        values = asdict(result) | {"best": asdict(result.best)}
+        (new / "probe.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        _plot(result, new / "probe.png")
+    return result
 
 
 def render_probe(result: ProbeResult) -> str:
@@ -143,7 +145,7 @@ def render_probe(result: ProbeResult) -> str:
         [s.layer, s.pool, *(f"{s.metrics[m]:.3f}" for m in metrics), "best" if s is best else ""]
         for s in result.scores
     ]
-    rows.append(["always one label", "", *(f"{result.majority[m]:.3f}" for m in metrics), ""])
+    rows.append(["majority class", "", *(f"{result.majority[m]:.3f}" for m in metrics), ""])
     header = ("layer", "pool", *metrics, "")
     table = format_table(header, rows, left=(0, 1, len(header) - 1))
     return (
@@ -153,120 +155,124 @@ def render_probe(result: ProbeResult) -> str:
     )
 
 
-def _kind(task: Any) -> TaskType:
+def _task_type(task: Any) -> TaskType:
     if task not in (*typing.get_args(TaskType), *typing.get_args(GlueTask)):
         raise ValueError(f"the task is {task!r}: expected {' or '.join(POOLS)}, or a GLUE name")
-    kind = tasks.task_type_of(task)
-    if kind not in POOLS:
-        raise ValueError(f"{task} is a task of {kind}: a probe takes {' or '.join(POOLS)}")
-    return kind
+    task_type = tasks.task_type_of(task)
+    if task_type not in POOLS:
+        raise ValueError(f"{task} is a {task_type} task: expected {' or '.join(POOLS)}")
+    return task_type
 
 
-def _layers(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """The layers to take, from the word table on."""
-    layers = layers or ["words", *range(most + 1)]
+def _resolve_layers(layers: Sequence[Layer], last: int) -> list[Layer]:
+    """The layers in order, with the embedding table ("words") first; default: all."""
+    layers = layers or ["words", *range(last + 1)]
     numbers = [i for i in layers if i != "words"]
-    found: Any = features.resolve_layers(numbers, most) if numbers else ()
-    return [*(["words"] if "words" in layers else []), *sorted(set(found))]
+    resolved: Any = features.resolve_layers(numbers, last) if numbers else ()
+    return [*(["words"] if "words" in layers else []), *sorted(set(resolved))]
 
 
 def _layer_split(
-    model: Model, dataset: tasks.Dataset, split: str, most: int, seed: int
+    model: Model, dataset: tasks.Dataset, split: str, max_rows: int, seed: int
 ) -> LayerSplit:
-    """The rows of a split, or of `most` of its examples, drawn by `seed`."""
+    """The rows of a split, or of `max_rows` of its examples, sampled with `seed`."""
     examples = dataset.splits[split]
-    if 0 < most < len(examples):
-        drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
-        examples = [examples[i] for i in np.sort(drawn)]
+    if 0 < max_rows < len(examples):
+        sample = np.random.default_rng(seed).choice(len(examples), max_rows, replace=False)
+        examples = [examples[i] for i in np.sort(sample)]
     length = model.config.encoder.max_length
     encoded = tasks.encode_examples(
         dataset.task_type, examples, model.tokenizer, length, dataset.labels
     )
     rows, labels = [], []
     for i, row in enumerate(encoded.rows):
-        bounds = _bounds(encoded, i, model.tokenizer) if dataset.task_type == "tagging" else None
+        bounds = (
+            _word_bounds(encoded, i, model.tokenizer) if dataset.task_type == "tagging" else None
+        )
         labels.append([row["label"]] if bounds is None else row["tags"][bounds[:-1]])
         rows.append(features.FeatureRow(row["tokens"], int(row["first"]), bounds))
     counts = np.array([len(x) for x in labels])
     return LayerSplit(encoded, rows, np.concatenate(labels), counts)
 
 
-def _bounds(encoded: tasks.EncodedExamples, number: int, tokenizer: Tokenizer) -> np.ndarray:
-    """Where the words that a row of tagging stands for begin, and where the last one ends."""
-    words, at = cast(tasks.WordPositions, encoded.alignments[number])
+def _word_bounds(encoded: tasks.EncodedExamples, number: int, tokenizer: Tokenizer) -> np.ndarray:
+    """The first piece of each word that is tagged in this row, and the end of the last word."""
+    words, positions = cast(tasks.WordPositions, encoded.alignments[number])
     if not len(words):
         return np.ones(1, np.int64)
     example = cast(tasks.TaggingExample, encoded.examples[encoded.example_indices[number]])
-    spaced = " " if tokenizer.kind == "bpe" and words[-1] else ""
-    pieces = max(1, len(tokenizer.encode(spaced + example.tokens[words[-1]])))
-    return np.append(at, min(at[-1] + pieces, encoded.rows[number]["size"] - 1))
+    space = " " if tokenizer.kind == "bpe" and words[-1] else ""
+    pieces = max(1, len(tokenizer.encode(space + example.tokens[words[-1]])))
+    return np.append(positions, min(positions[-1] + pieces, encoded.rows[number]["size"] - 1))
 
 
-def _groups(model: Model, layers: Sequence[Layer], vectors: int) -> Iterator[list[Layer]]:
-    """The word table alone, and as many layers at a time as may be held."""
+def _layer_groups(model: Model, layers: Sequence[Layer], vectors: int) -> Iterator[list[Layer]]:
+    """The embedding table alone, then groups of as many layers as fit in memory."""
     if "words" in layers:
         yield ["words"]
     numbers = [i for i in layers if i != "words"]
-    some = max(1, MAX_FEATURE_BYTES // (4 * vectors * model.config.encoder.hidden_size))
-    for begin in range(0, len(numbers), some):
-        yield list(numbers[begin : begin + some])
+    size = max(1, MAX_FEATURE_BYTES // (4 * vectors * model.config.encoder.hidden_size))
+    for begin in range(0, len(numbers), size):
+        yield list(numbers[begin : begin + size])
 
 
-def _features(model: Model, part: LayerSplit, layers: Sequence[Layer], pool: str) -> np.ndarray:
-    """[layers, vectors, d], in the order of `part.labels`."""
-    words = part.rows[0].words is not None
-    of_row: Any = ("words" if pool == "mean" else None) if words else pool
+def _features(model: Model, split: LayerSplit, layers: Sequence[Layer], pool: str) -> np.ndarray:
+    """[layers, vectors, d], in the order of `split.labels`."""
+    words = split.rows[0].words is not None
+    row_pool: Any = ("words" if pool == "mean" else None) if words else pool
     numbers: Any = "words" if layers[0] == "words" else layers
-    ends = np.cumsum(part.counts)
+    ends = np.cumsum(split.counts)
     out: np.ndarray | None = None
-    for i, x in model.encode_rows(part.rows, numbers, of_row):
+    for i, x in model.iter_features(split.rows, numbers, row_pool):
         if words and pool == "first":
-            x = x[:, part.rows[i].words[:-1]]  # type: ignore[index]
+            x = x[:, split.rows[i].words[:-1]]  # type: ignore[index]
         if out is None:
             out = np.empty((len(x), ends[-1], x.shape[-1]), np.float32)
-        out[:, ends[i] - part.counts[i] : ends[i]] = x if words else x[:, None]
+        out[:, ends[i] - split.counts[i] : ends[i]] = x if words else x[:, None]
     assert out is not None
     return out
 
 
-def _guesses(x: np.ndarray, labels: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The labels of `y` [m d], by logistic regression on `x` [n d]."""
+def _fit_and_predict(x: np.ndarray, labels: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The predicted labels of `y` [m d], by logistic regression trained on `x` [n d]."""
     regression = LogisticRegression(C=1 / L2_PENALTY, max_iter=1000)
     return make_pipeline(StandardScaler(), regression).fit(x, labels).predict(y)
 
 
-def _outputs(part: LayerSplit, guesses: np.ndarray, labels: int) -> list[np.ndarray]:
-    """What a head would have said of each row: 1 for the guess, 0 for every other label."""
+def _one_hot_outputs(split: LayerSplit, predictions: np.ndarray, labels: int) -> list[np.ndarray]:
+    """The predictions as outputs of a head: 1 for the predicted label, 0 for every other label."""
     outputs = []
-    logits = np.eye(labels, dtype=np.float32)[guesses]
-    for row, of_row in zip(part.rows, np.split(logits, np.cumsum(part.counts)[:-1]), strict=True):
+    logits = np.eye(labels, dtype=np.float32)[predictions]
+    for row, row_logits in zip(
+        split.rows, np.split(logits, np.cumsum(split.counts)[:-1]), strict=True
+    ):
         if row.words is None:
-            outputs.append(of_row[0])
+            outputs.append(row_logits[0])
         else:
             outputs.append(np.zeros((len(row.tokens), labels), np.float32))
-            outputs[-1][row.words[:-1]] = of_row
+            outputs[-1][row.words[:-1]] = row_logits
     return outputs
 
 
-def _draw(found: ProbeResult, path: Path) -> None:
-    """A panel for accuracy and one for the metric that decides, if it is another."""
-    metrics, best = list(dict.fromkeys(["accuracy", found.metric])), found.best
+def _plot(result: ProbeResult, path: Path) -> None:
+    """A panel for accuracy and, if it is different, one for the metric that selects the layer."""
+    metrics, best = list(dict.fromkeys(["accuracy", result.metric])), result.best
     figure, axes = plt.subplots(1, len(metrics), figsize=(6 * len(metrics), 4), squeeze=False)
-    names = list(dict.fromkeys(str(s.layer) for s in found.scores))
+    names = list(dict.fromkeys(str(s.layer) for s in result.scores))
     for axis, metric in zip(axes[0], metrics, strict=True):
-        for pool in dict.fromkeys(s.pool for s in found.scores):
-            line = [s for s in found.scores if s.pool == pool]
+        for pool in dict.fromkeys(s.pool for s in result.scores):
+            line = [s for s in result.scores if s.pool == pool]
             at = [names.index(str(s.layer)) for s in line]
             axis.plot(at, [s.metrics[metric] for s in line], marker="o", markersize=4, label=pool)
-        axis.axhline(found.majority[metric], color="gray", linestyle=":", label="always one label")
+        axis.axhline(result.majority[metric], color="gray", linestyle=":", label="majority class")
         axis.set(title=f"{metric}, dev", xlabel="layer")
         axis.set_xticks(range(len(names)), names)
         axis.grid(alpha=0.3)
-        if metric == found.metric:
+        if metric == result.metric:
             at, value = names.index(str(best.layer)), best.metrics[metric]
             axis.plot(at, value, "*", color="black", markersize=11, label=f"best: {value:.3f}")
             axis.legend()
-    figure.suptitle(f"{Path(found.data).name}: a linear model on the features of each layer")
+    figure.suptitle(f"{Path(result.data).name}: a linear model on the features of each layer")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -235,7 +235,7 @@ def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
         convert.read_hf_folder(hf)
     for name, file, message in (
         ("bert.pooler.dense.bias", "../x.bin", "expected the name of a file in the same folder"),
-        ("bert.pooler.dense.bias", "x.bin", "which is not there"),
+        ("bert.pooler.dense.bias", "x.bin", "which is missing"),
         ("bert.more", "pytorch_model-0.bin", r"do not hold: bert\.more"),
     ):
         index.write_text(json.dumps({"weight_map": where | {name: file}}))

@@ -144,7 +144,7 @@ def test_an_index_that_does_not_hold(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     where = shard(hf)
     index(hf, where | {"bert.pooler.dense.bias": "model-7.safetensors"})
-    refused(hf, r"names model-7\.safetensors, which is not there")
+    refused(hf, r"names model-7\.safetensors, which is missing")
     index(hf, where | {"bert.other": "model-0.safetensors"})
     refused(hf, r"lists tensors that its files lack: bert\.other")
     index(hf, ["model-0.safetensors"])

@@ -176,7 +176,7 @@ def test_fill_gives_probabilities_in_order(base: Experiment, words: tokenizer.To
 
 def test_truncation_is_asked_for(words: tokenizer.Tokenizer) -> None:
     m, long = model(words), "word " * 200
-    with pytest.raises(ValueError, match="the model takes 150"):
+    with pytest.raises(ValueError, match="but the model takes 150"):
         m.encode([long])
     (cut,) = m.encode([long], truncate=True, pool=None)
     assert cut.shape[1] == 150

@@ -119,7 +119,7 @@ def test_bad_input_is_said_and_nothing_is_written(
 
 def test_a_file_is_not_written_over(home: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="is there: expected the name of a new file"):
+    with pytest.raises(ValueError, match="which exists: expected the name of a new file"):
         predict.predict_file(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")
 
 

@@ -134,13 +134,13 @@ def test_every_word_of_a_text_in_windows_has_one_vector(model: Model, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(task="qa"), "qa is a task of qa: a probe takes tagging or classification"),
-        (dict(task="stsb"), "stsb is a task of regression"),
+        (dict(task="qa"), "qa is a qa task: expected tagging or classification"),
+        (dict(task="stsb"), "stsb is a regression task"),
         (dict(task="parsing"), "the task is 'parsing'"),
         (dict(layers=[99]), "layer 99: the model has layers 0 to"),
         (dict(pools=["first"]), "classification has mean and cls"),
         (dict(rows=-1), "rows is -1"),
-        (dict(rows=1), "have one label alone"),
+        (dict(rows=1), "rows have the same label"),
         (dict(out=Path(__file__).parent), "choose another folder"),
         (dict(data="nowhere"), "nowhere"),
     ],

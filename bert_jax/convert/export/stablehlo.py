@@ -122,5 +122,5 @@ outputs["hidden"]  # [1, 5, width]
 `signature.json` lists arguments and results. The tokenizer in the same folder turns text into ids
 (open it with `tokenizers` or `transformers`). The outputs of a fine-tuned model have the name of
 its head: `label` (logits or, for regression, the number; for multiple choice the score of each
-option, one option per row), `tag`, or `span`. For joint spans `types` must be 1 where the document is.
+option, one option per row), `tag`, or `span`. For joint spans `types` must be 1 in the document.
 """
