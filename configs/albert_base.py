@@ -1,12 +1,12 @@
-"""ALBERT-base (v2: no dropout), 11,813,810 parameters with both heads (Lan et al. 2019).
+"""ALBERT-base v2 (no dropout), 11,813,810 parameters with both heads (Lan et al. 2019).
 
     bert-jax tokenizer TEXT... --kind unigram --vocab-size 30000 --out TOK
     bert-jax prepare TEXT... --tokenizer TOK --segments sop --length 512 --out CORPUS
     bert-jax pretrain configs/albert_base.py --data.path CORPUS
 
-Published: LAMB, batch 4,096, 1.76e-3, 3,125 of 125,000 steps of warm-up; the released models
-trained on for millions of steps. Twenty predictions per row of 512, as the authors ran it
-(google-research/albert, issue 51).
+Published: LAMB, batch size 4,096, learning rate 1.76e-3, 125,000 steps of which 3,125 are warmup.
+The released models were trained for millions of steps more. The authors used 20 predictions per
+row of 512 tokens (google-research/albert, issue 51).
 """
 
 from bert_jax.config import ALBERT

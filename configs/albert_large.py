@@ -1,8 +1,8 @@
-"""ALBERT-large (v2: no dropout), 17,847,474 parameters with both heads (Lan et al. 2019).
+"""ALBERT-large v2 (no dropout), 17,847,474 parameters with both heads (Lan et al. 2019).
 
     bert-jax pretrain configs/albert_large.py --data.path CORPUS
 
-Published: as albert_base.
+Published: the same training as albert_base.
 """
 
 from bert_jax.config import ALBERT, replace

@@ -1,9 +1,9 @@
-"""ALBERT-xlarge (v2: no dropout), 59,021,490 parameters with both heads (Lan et al. 2019).
+"""ALBERT-xlarge v2 (no dropout), 59,021,490 parameters with both heads (Lan et al. 2019).
 
     bert-jax pretrain configs/albert_xlarge.py --data.path CORPUS
 
-Published: as albert_base.
-Heads are 128 wide, unlike every other size.
+Published: the same training as albert_base.
+Its heads have width 128, unlike those of the other sizes.
 """
 
 from bert_jax.config import ALBERT, replace

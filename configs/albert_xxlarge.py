@@ -1,9 +1,9 @@
-"""ALBERT-xxlarge (v2: no dropout), 223,158,450 parameters with both heads (Lan et al. 2019).
+"""ALBERT-xxlarge v2 (no dropout), 223,158,450 parameters with both heads (Lan et al. 2019).
 
     bert-jax pretrain configs/albert_xxlarge.py --data.path CORPUS
 
-Published: as albert_base.
-The paper prints 235M, which no count of its variables gives.
+Published: the same training as albert_base.
+The paper says 235M parameters, which no way of counting its variables gives.
 """
 
 from bert_jax.config import ALBERT, replace

@@ -3,11 +3,11 @@
     bert-jax prepare TEXT... --tokenizer TOK --segments nsp --length 128 --out CORPUS
     bert-jax pretrain configs/bert_base.py --data.path CORPUS
 
-Published: batch 256, one million steps, Adam 1e-4, 10,000 steps of warm-up, dropout .1; rows
-of 128 tokens for nine tenths of the steps, then 512. Four days on 4 Cloud TPUs, as far as we
-know (the constants but the rate, and the hardware, are quoted from memory of the paper).
-The masks are dynamic here; `--objective.masking.num_static_masks 10` gives
-the original's static ones.
+Published: batch size 256, 1,000,000 steps of which 10,000 are warmup, Adam with learning rate
+1e-4, dropout 0.1. Rows have 128 tokens in 90% of the steps and 512 in the others. Training took 4
+days on 4 Cloud TPUs. All numbers except the learning rate are from memory of the paper.
+Masking is dynamic here; the original's static masking is
+`--objective.masking.num_static_masks 10`.
 """
 
 from bert_jax.config import BERT

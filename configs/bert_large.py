@@ -2,7 +2,8 @@
 
     bert-jax pretrain configs/bert_large.py --data.path CORPUS
 
-Published: as bert_base. Four days on 16 Cloud TPUs, as far as we know (from memory).
+Published: the same training as bert_base. It took 4 days on 16 Cloud TPUs (from memory of the
+paper).
 """
 
 from bert_jax.config import BERT, replace

@@ -2,7 +2,7 @@
 
     bert-jax pretrain configs/bert_medium.py --data.path CORPUS
 
-Its pre-training constants are not published; those of BERT-base stand here.
+Its training settings are not published; this config uses those of BERT-base.
 """
 
 from bert_jax.config import BERT, replace

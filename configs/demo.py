@@ -1,8 +1,8 @@
-"""What `make demo` trains: a small BERT that learns in minutes on two CPU cores.
+"""The model of `make demo`: a small BERT that learns in minutes on two CPU cores.
 
     bert-jax pretrain configs/demo.py --data.path CORPUS
 
-Its optimiser is not BERT's; `bert_jax.config.demo` says where and why.
+Its optimizer is not BERT's; `bert_jax.config.demo_config` explains why.
 """
 
 from bert_jax.config import BERT, demo_config, replace

@@ -1,7 +1,8 @@
-"""A small ALBERT that learns in minutes on two CPU cores: size and optimiser of demo.py, on
-unigram rows prepared with --segments sop --length 64.
+"""A small ALBERT that learns in minutes on two CPU cores, with the size and optimizer of demo.py.
 
     bert-jax pretrain configs/demo_albert.py --data.path CORPUS
+
+The corpus needs a unigram tokenizer and `prepare --segments sop --length 64`.
 """
 
 from bert_jax.config import ALBERT, demo_config, replace

@@ -1,7 +1,8 @@
-"""A small ELECTRA that learns in minutes on two CPU cores: size and optimiser of demo.py, on
-wordpiece rows prepared with --segments electra --length 64.
+"""A small ELECTRA that learns in minutes on two CPU cores, with the size and optimizer of demo.py.
 
     bert-jax pretrain configs/demo_electra.py --data.path CORPUS
+
+The corpus needs a wordpiece tokenizer and `prepare --segments electra --length 64`.
 """
 
 from bert_jax.config import ELECTRA, demo_config, replace

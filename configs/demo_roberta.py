@@ -1,7 +1,8 @@
-"""A small RoBERTa that learns in minutes on two CPU cores: size and optimiser of demo.py, on
-bpe rows prepared with --segments full --length 64.
+"""A small RoBERTa that learns in minutes on two CPU cores, with the size and optimizer of demo.py.
 
     bert-jax pretrain configs/demo_roberta.py --data.path CORPUS
+
+The corpus needs a bpe tokenizer and `prepare --segments full --length 64`.
 """
 
 from bert_jax.config import ROBERTA, demo_config, replace

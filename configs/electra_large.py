@@ -1,8 +1,8 @@
-"""ELECTRA-large, 354,655,291 parameters with its generator of a quarter (Clark et al. 2020).
+"""ELECTRA-large, 354,655,291 parameters with its generator of 1/4 of the width (Clark et al. 2020).
 
     bert-jax pretrain configs/electra_large.py --data.path CORPUS
 
-Published: a quarter of the tokens masked, batch 2,048, 2e-4, 400,000 steps (1.75 million for
+Published: masking rate 25%, batch size 2,048, learning rate 2e-4, 400,000 steps (1.75 million for
 the released model).
 """
 

@@ -1,11 +1,12 @@
-"""ELECTRA-small, 14,196,219 parameters with its generator of a quarter (Clark et al. 2020).
+"""ELECTRA-small, 14,196,219 parameters with its generator of 1/4 of the width (Clark et al. 2020).
 
     bert-jax tokenizer TEXT... --kind wordpiece --vocab-size 30522 --out TOK
     bert-jax prepare TEXT... --tokenizer TOK --segments electra --length 128 --out CORPUS
     bert-jax pretrain configs/electra_small.py --data.path CORPUS
 
-Published: batch 128, 5e-4, 10,000 of one million steps of warm-up; four days on one V100. The
-released small model has a generator of full size: `--objective.generator-size 1`.
+Published: batch size 128, learning rate 5e-4, 1,000,000 steps of which 10,000 are warmup; 4 days
+on one V100. The generator of the released small model has full size:
+`--objective.generator-size 1`.
 """
 
 from bert_jax.config import ELECTRA, replace

@@ -1,12 +1,13 @@
-"""Fine-tuning as ELECTRA was (Clark et al. 2020, appendix B; electra/configure_finetuning.py).
+"""Fine-tuning as published for ELECTRA (Clark et al. 2020, appendix B; configure_finetuning.py).
 
     bert-jax finetune configs/finetune_electra.py --init MODEL --task cola --data glue_data/CoLA
 
-Each layer's rate is .8 of that of the one above, with a gap below the head
-(`optim.layerwise_lr_decay`). Published: 3e-4 small, 1e-4 base, 5e-5 with .9 large; batch 32,
-a tenth of warm-up, 3 epochs, 10 for RTE and STS-B, 2 for SQuAD with 512 tokens
-(`--data.length 512`). Pairs of MRPC and STS-B are trained on in both orders, STS-B's
-scores are divided by 5. The paper has no weight decay, its code .01, which is taken here.
+The learning rate of each layer is 0.8 times that of the layer above, with a gap below the head
+(`optim.layerwise_lr_decay`). Published: learning rate 3e-4 for small, 1e-4 for base, 5e-5 with
+layer decay 0.9 for large; batch size 32, 10% warmup, 3 epochs (10 for RTE and STS-B, 2 for SQuAD
+with 512 tokens, `--data.length 512`). Pairs of MRPC and STS-B are trained in both orders, and
+STS-B's scores are divided by 5. The paper has no weight decay; this config uses 0.01, as the
+authors' code does.
 """
 
 from bert_jax.config import FINETUNE_ELECTRA

@@ -1,19 +1,21 @@
-"""A base-size encoder with what came after the five papers, 134,394,426 parameters.
+"""A base-size encoder with later improvements, 134,394,426 parameters.
 
     bert-jax tokenizer TEXT... --kind wordpiece --vocab-size 30522 --out TOK
     bert-jax prepare TEXT... --tokenizer TOK --segments full --length 1024 --out CORPUS
     bert-jax pretrain configs/modern_base.py --data.path CORPUS --run.dtype bfloat16
 
-No published recipe, but close to ModernBERT-base (Warner et al. 2024, and the constants of its
-yamls/modernbert/modernbert-base-pretrain.yaml): 22 narrow layers, norms in front, rotary
-positions, GeGLU, no biases, one layer in three sees the whole row and the others 64 tokens to
-either side; three tenths of the tokens masked (MosaicBERT, Portes et al. 2023, too); AdamW .9/.98
-with a decay of 1e-5 up to 8e-4 and level from there. It trained on 1.7 trillion tokens in batches
-that grew to 4,608 rows of 1,024, warmed up for 3 billion, and cooled down only behind a phase of
-longer rows; here it is a quarter of the tokens. Otherwise: no dropout at all (there .1 behind
-attention), textbook AdamW for StableAdamW, batches of one size, plain initial values, a norm in
-front of the first layer too, and a straight fall over the last tenth. Another optimiser for it is
-`--optim.name muon --optim.weight-decay .1`. Not trained by us.
+This is not a published config, but close to ModernBERT-base (Warner et al. 2024; numbers from its
+yamls/modernbert/modernbert-base-pretrain.yaml): 22 narrow layers, pre-norm, rotary positions,
+GeGLU, no biases; every third layer attends to the whole row, the others to 64 tokens on either
+side. 30% of the tokens are masked (also MosaicBERT, Portes et al. 2023). AdamW has betas 0.9 and
+0.98, weight decay 1e-5 and a constant learning rate of 8e-4 after warmup. ModernBERT trained on 1.7
+trillion tokens in batches that grew to 4,608 rows of 1,024 tokens, warmed up for 3 billion tokens,
+and decayed only after a phase of longer rows. This config trains on a quarter of the tokens.
+
+Other differences: no dropout (ModernBERT: 0.1 after attention), AdamW in place of StableAdamW,
+constant batch size, standard initial values, a norm before the first layer, and linear decay in the
+last 10% of the steps. Another optimizer is `--optim.name muon --optim.weight-decay .1`. We have not
+trained this model.
 """
 
 from bert_jax.config import BERT, Masked, Masking, Optim, replace

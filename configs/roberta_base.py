@@ -4,8 +4,9 @@
     bert-jax prepare TEXT... --tokenizer TOK --segments full --length 512 --out CORPUS
     bert-jax pretrain configs/roberta_base.py --data.path CORPUS
 
-Published: batch 8,192, 6e-4, 24,000 of 500,000 steps of warm-up, Adam .9/.98/1e-6, decay .01 on
-everything, no clipping, dynamic masks that may hide <s> and </s>.
+Published: batch size 8,192, learning rate 6e-4, 500,000 steps of which 24,000 are warmup, Adam with
+b1 = 0.9, b2 = 0.98 and eps = 1e-6, weight decay 0.01 of every parameter, no gradient clipping,
+dynamic masking that may also mask <s> and </s>.
 """
 
 from bert_jax.config import ROBERTA

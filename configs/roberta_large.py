@@ -2,8 +2,8 @@
 
     bert-jax pretrain configs/roberta_large.py --data.path CORPUS
 
-Published: as roberta_base, but 4e-4 and 30,000 steps of warm-up; about a day on 1,024 V100 per
-100,000 steps.
+Published: the same training as roberta_base, but with learning rate 4e-4 and 30,000 warmup steps;
+about a day on 1,024 V100 per 100,000 steps.
 """
 
 from bert_jax.config import ROBERTA, replace

@@ -4,9 +4,9 @@
     bert-jax prepare TEXT... --tokenizer TOK --segments single --length 512 --out CORPUS
     bert-jax pretrain configs/spanbert_base.py --data.path CORPUS
 
-Batch 2,048, 5e-4 and 300,000 steps are the authors' (SpanBERT, issue 6); 10,000 steps of
-warm-up are the large model's, since the base model's are not published. Weight decay is the
-paper's .1; their README's command has .01.
+The authors gave batch size 2,048, learning rate 5e-4 and 300,000 steps (SpanBERT, issue 6). The
+10,000 warmup steps are those of the large model, because those of the base model are not published.
+The weight decay of 0.1 is from the paper; the command in the authors' README has 0.01.
 """
 
 from bert_jax.config import SPANBERT

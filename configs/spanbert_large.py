@@ -2,7 +2,8 @@
 
     bert-jax pretrain configs/spanbert_large.py --data.path CORPUS
 
-Published: batch 256, 1e-4, 10,000 of 2.4 million steps of warm-up; 15 days on 32 V100.
+Published: batch size 256, learning rate 1e-4, 2,400,000 steps of which 10,000 are warmup; 15 days
+on 32 V100.
 """
 
 from bert_jax.config import SPANBERT, replace

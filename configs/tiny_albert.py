@@ -1,7 +1,8 @@
-"""ALBERT in a few seconds on a CPU, for smoke tests, on a corpus of unigram rows
-prepared with --segments sop.
+"""ALBERT for smoke tests: a few seconds on a CPU.
 
     bert-jax pretrain configs/tiny_albert.py --data.path CORPUS --run.dir runs/tiny_albert
+
+The corpus needs a unigram tokenizer and `prepare --segments sop`.
 """
 
 from bert_jax.config import ALBERT, replace

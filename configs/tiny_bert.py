@@ -1,6 +1,8 @@
-"""BERT in a few seconds on a CPU, for smoke tests.
+"""BERT for smoke tests: a few seconds on a CPU.
 
-bert-jax pretrain configs/tiny_bert.py --data.path CORPUS --run.dir runs/tiny_bert
+    bert-jax pretrain configs/tiny_bert.py --data.path CORPUS --run.dir runs/tiny_bert
+
+The corpus needs a wordpiece tokenizer and `prepare --segments nsp`.
 """
 
 from bert_jax.config import BERT, replace

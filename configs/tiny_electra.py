@@ -1,7 +1,8 @@
-"""ELECTRA in a few seconds on a CPU, for smoke tests, on a corpus of wordpiece rows
-prepared with --segments electra.
+"""ELECTRA for smoke tests: a few seconds on a CPU.
 
     bert-jax pretrain configs/tiny_electra.py --data.path CORPUS --run.dir runs/tiny_electra
+
+The corpus needs a wordpiece tokenizer and `prepare --segments electra`.
 """
 
 from bert_jax.config import ELECTRA, replace

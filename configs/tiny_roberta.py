@@ -1,7 +1,8 @@
-"""RoBERTa in a few seconds on a CPU, for smoke tests, on a corpus of bpe rows
-prepared with --segments full.
+"""RoBERTa for smoke tests: a few seconds on a CPU.
 
     bert-jax pretrain configs/tiny_roberta.py --data.path CORPUS --run.dir runs/tiny_roberta
+
+The corpus needs a bpe tokenizer and `prepare --segments full`.
 """
 
 from bert_jax.config import ROBERTA, replace

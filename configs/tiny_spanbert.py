@@ -1,7 +1,8 @@
-"""SpanBERT in a few seconds on a CPU, for smoke tests, on a corpus of wordpiece rows
-prepared with --segments single.
+"""SpanBERT for smoke tests: a few seconds on a CPU.
 
     bert-jax pretrain configs/tiny_spanbert.py --data.path CORPUS --run.dir runs/tiny_spanbert
+
+The corpus needs a wordpiece tokenizer and `prepare --segments single`.
 """
 
 from bert_jax.config import SPANBERT, replace

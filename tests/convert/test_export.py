@@ -24,7 +24,7 @@ from tests.helpers.hf_fixtures import Model, error, hf_folder, imported, network
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "electra", "electra_generator"])
-def test_import_then_export_gives_back_every_bit(kind: str, tmp_path: Path) -> None:
+def test_import_then_export_is_bitwise_identical(kind: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf", kind)
     assert import_model.import_folder(hf, tmp_path / "ours") == []
     assert (
@@ -38,7 +38,7 @@ def test_import_then_export_gives_back_every_bit(kind: str, tmp_path: Path) -> N
     assert names == ["back", "hf", "ours"]  # and no working folders
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+def test_export_does_not_overwrite_a_folder(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     with pytest.raises(ValueError, match="exists and is not empty"):
         import_model.import_folder(hf, hf)
@@ -51,7 +51,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
-def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
+def test_model_card_lists_config_steps_and_metrics(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     rows = [{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}]
     (hf / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -65,7 +65,7 @@ def test_the_model_card_says_what_is_known(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
+def test_orbax_export_is_read_by_orbax_alone(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     model = read(hf)
     export_model(model, hf, "orbax", tmp_path / "out")
@@ -76,7 +76,7 @@ def test_orbax_alone_reads_the_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["discriminator", "generator"])
-def test_the_tree_of_a_tower_is_that_of_its_config(part: str, tmp_path: Path) -> None:
+def test_orbax_export_of_one_electra_network_matches_its_config(part: str, tmp_path: Path) -> None:
     whole, out = tiny_configs.FAMILIES["electra"], tmp_path / "out"
     params = jax.jit(objectives.build(whole).init)(jax.random.key(0))
     hf = hf_folder(tmp_path / "hf")  # for its tokenizer
@@ -103,7 +103,7 @@ assert not any(m.startswith(("bert_jax", "flax")) for m in sys.modules)
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
-def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) -> None:
+def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> None:
     """Two batch sizes and lengths, in a process that never imports this package."""
     pytest.importorskip("flatbuffers")
     hf, out = hf_folder(tmp_path / "hf", kind), tmp_path / "out"
@@ -135,7 +135,9 @@ def test_the_compiled_function_needs_nothing_of_ours(kind: str, tmp_path: Path) 
             assert made["mlm"].shape == (*made["hidden"].shape[:2], 37)
 
 
-def test_without_flatbuffers_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:
+def test_stablehlo_export_without_flatbuffers_writes_nothing(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     hf = hf_folder(tmp_path / "hf")
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)

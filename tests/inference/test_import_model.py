@@ -22,7 +22,7 @@ from bert_jax.perf import param_table
 from tests.helpers.hf_fixtures import hf_folder, imported
 
 
-def test_missing_heads_are_made_when_asked_for_and_named(tmp_path: Path) -> None:
+def test_requested_missing_heads_are_initialized_and_named(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     tensors = load_file(hf / "model.safetensors")
     bare = {k: v for k, v in tensors.items() if not k.startswith(("cls.", "bert.pooler"))}
@@ -47,7 +47,7 @@ def test_missing_heads_are_made_when_asked_for_and_named(tmp_path: Path) -> None
         import_model.import_folder(hf, tmp_path / "x", heads=("mlm", "pair", "rtd"))
 
 
-def test_a_tokenizer_may_lie_elsewhere_and_tensors_be_passed_over(tmp_path: Path) -> None:
+def test_import_with_tokenizer_from_another_folder_and_dropped_tensors(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf", architectures=["Other"])
     tensors = load_file(hf / "model.safetensors")
     save_file({**tensors, "cls.extra.weight": np.ones((2, 2))}, hf / "model.safetensors")
@@ -59,7 +59,7 @@ def test_a_tokenizer_may_lie_elsewhere_and_tensors_be_passed_over(tmp_path: Path
     assert imported(tmp_path / "ours").config.objective == Imported("bert", mlm=True, pooler=True)
 
 
-def test_half_precision_becomes_single_without_loss(tmp_path: Path) -> None:
+def test_float16_and_bfloat16_weights_become_float32_exactly(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     half = {k: v.astype(jnp.bfloat16) for k, v in load_file(hf / "model.safetensors").items()}
     save_file(half, hf / "model.safetensors")
@@ -68,7 +68,7 @@ def test_half_precision_becomes_single_without_loss(tmp_path: Path) -> None:
     assert np.array_equal(word, half["bert.embeddings.word_embeddings.weight"])
 
 
-def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
+def test_sharded_safetensors_are_read_by_index(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]
     shard(hf)
@@ -91,7 +91,7 @@ def index(folder: Path, where: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "roberta", "electra", "electra_generator"])
-def test_the_table_of_a_folder_needs_headers_alone(kind: str, tmp_path: Path) -> None:
+def test_inspect_reads_only_safetensors_headers(kind: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf", kind)
     experiment, params, _ = convert.read_hf_folder(hf)
     assert convert.read_hf_experiment(hf) == experiment
@@ -101,17 +101,17 @@ def test_the_table_of_a_folder_needs_headers_alone(kind: str, tmp_path: Path) ->
     assert table["total"] == sum(p.size for p in jax.tree.leaves(params))
 
 
-def test_a_folder_of_ours_may_be_imported_again(tmp_path: Path) -> None:
+def test_imported_folder_can_be_imported_again(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     import_model.import_folder(hf, tmp_path / "a")
     assert import_model.import_folder(tmp_path / "a", tmp_path / "b") == []
     a, b = (imported(tmp_path / name) for name in "ab")
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a.params, b.params)))
     assert (tmp_path / "b/tokenizer/vocab.txt").read_bytes() == (hf / "vocab.txt").read_bytes()
-    refused(tmp_path / "a", "--drop and --allow-pickle are for Hugging Face folders", drop=["x"])
+    refused(tmp_path / "a", "is not a Hugging Face folder: --generator", drop=["x"])
 
 
-def test_capital_letters_are_kept_where_the_folder_does_not_say(tmp_path: Path) -> None:
+def test_cased_flag_for_a_bare_vocabulary(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     vocabulary = hf / "vocab.txt"
     vocabulary.write_text(vocabulary.read_text().replace("\nb\n", "\nB\n"))
@@ -119,7 +119,7 @@ def test_capital_letters_are_kept_where_the_folder_does_not_say(tmp_path: Path) 
     import_model.import_folder(hf, tmp_path / "ours", cased=True)
     assert tokenizers.load_tokenizer(tmp_path / "ours/tokenizer").encode("B b") == [6, 1]
     tokenizers.load_tokenizer(hf).save(hf)
-    refused(hf, "--cased is for folders of a bare vocabulary", cased=True)
+    refused(hf, "--cased is only for folders with nothing but a vocabulary", cased=True)
 
 
 # ---- what is refused, each with one message and nothing written
@@ -133,14 +133,14 @@ def refused(hf: Path, message: str, **kwargs: Any) -> None:
 
 
 @pytest.mark.parametrize("outside", ["../model.safetensors", "/etc/passwd", "..", "a\\b", ""])
-def test_a_path_out_of_the_folder(outside: str, tmp_path: Path) -> None:
+def test_index_path_outside_the_folder_is_refused(outside: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     where = shard(hf)
     index(hf, where | {"bert.pooler.dense.bias": outside})
     refused(hf, "expected the name of a file in the same folder")
 
 
-def test_an_index_that_does_not_hold(tmp_path: Path) -> None:
+def test_inconsistent_index_is_refused(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     where = shard(hf)
     index(hf, where | {"bert.pooler.dense.bias": "model-7.safetensors"})
@@ -162,7 +162,9 @@ BAD = {  # what is done to the folder -> what is said
 
 
 @pytest.mark.parametrize("how", BAD)
-def test_the_command_says_it_in_one_line(how: str, tmp_path: Path, capsys: Any) -> None:
+def test_import_command_reports_damaged_files_in_one_line(
+    how: str, tmp_path: Path, capsys: Any
+) -> None:
     hf = hf_folder(tmp_path / "hf", **({"model_type": "t5"} if how == "config" else {}))
     path = hf / "model.safetensors"
     raw = path.read_bytes()
@@ -186,7 +188,7 @@ def test_the_command_says_it_in_one_line(how: str, tmp_path: Path, capsys: Any) 
 
 
 @pytest.mark.parametrize("how", ["cut", "absurd", "empty", "not json", "overflow"])
-def test_damaged_weights(how: str, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused(how: str, tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     path = hf / "model.safetensors"
     raw = path.read_bytes()
@@ -203,7 +205,7 @@ def test_damaged_weights(how: str, tmp_path: Path) -> None:
     refused(hf, r"model\.safetensors is not a valid safetensors file")
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     tensors = load_file(hf / "model.safetensors")
     tensors["bert.encoder.layer.1.output.dense.bias"][3] = np.nan
@@ -211,7 +213,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     refused(hf, r"not finite bert\.encoder\.layer\.1\.output\.dense\.bias")
 
 
-def test_folders_of_something_else(tmp_path: Path) -> None:
+def test_folders_of_other_models_are_refused(tmp_path: Path) -> None:
     refused(hf_folder(tmp_path / "a", model_type="t5"), "model_type 't5': expected one of bert")
     hf = hf_folder(tmp_path / "b")
     (hf / "config.json").write_text("[1]")
@@ -226,17 +228,17 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "d", pieces=38)
     refused(hf, "38 pieces, but the embedding table has 37 rows")
     hf = hf_folder(tmp_path / "e", pad_token_id=3)
-    refused(hf, "padding is id 0, the config's pad_token_id 3")
+    refused(hf, "padding id is 0, but the config's pad_token_id is 3")
 
 
-def test_a_pickle_is_not_opened_unasked(tmp_path: Path) -> None:
+def test_pickle_is_refused_without_allow_pickle(tmp_path: Path) -> None:
     hf = hf_folder(tmp_path / "hf")
     (hf / "model.safetensors").rename(hf / "pytorch_model.bin")
     refused(hf, "a pickle, which could run code")
 
 
 @pytest.mark.peer
-def test_a_pickle_is_opened_as_tensors_alone(tmp_path: Path) -> None:
+def test_allow_pickle_reads_only_tensors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     hf = hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]

@@ -70,23 +70,23 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_a_text_has_one_vector_alone_or_in_a_batch(name: str) -> None:
+def test_features_do_not_depend_on_the_batch(name: str) -> None:
     check_alone(model(trained(KINDS.get(name, "wordpiece")), FAMILIES[name]), (0, 1, 3))
 
 
-def test_a_text_has_one_vector_in_bfloat16_and_by_its_first_token(
+def test_features_do_not_depend_on_the_batch_in_bfloat16_and_with_cls_pooling(
     words: tokenizer.Tokenizer,
 ) -> None:
     check_alone(model(words, BERT, "bfloat16"), (3,), "cls")
 
 
 @pytest.mark.skipif(MINILM is None, reason="its package is not installed")
-def test_a_text_has_one_vector_of_a_real_model() -> None:
+def test_features_of_a_real_model_do_not_depend_on_the_batch() -> None:
     assert MINILM is not None
     check_alone(load(Path(str(MINILM.origin)).parent / "model"), (0, 3, 6))
 
 
-def test_bfloat16_gives_float32_features_near_those_of_float32(
+def test_bfloat16_features_are_float32_and_close_to_those_of_float32(
     words: tokenizer.Tokenizer,
 ) -> None:
     a, b = (model(words, dtype=d).encode(TEXTS[:2]) for d in ("float32", "bfloat16"))
@@ -94,14 +94,14 @@ def test_bfloat16_gives_float32_features_near_those_of_float32(
     assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
 
 
-def test_electra_answers_with_its_discriminator(words: tokenizer.Tokenizer) -> None:
+def test_electra_encodes_with_its_discriminator(words: tokenizer.Tokenizer) -> None:
     m = model(words, ELECTRA)
     zero = {**m.params, "generator": jax.tree.map(np.zeros_like, m.params["generator"])}
     same = Model(m.config, zero, words)
     assert np.array_equal(m.encode(TEXTS[:3]), same.encode(TEXTS[:3]))
 
 
-def test_layers_are_counted_from_the_embedding_block(words: tokenizer.Tokenizer) -> None:
+def test_layer_zero_is_the_embedding_output(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     a = m.encode(TEXTS[:2], layers=(0, 1, 2, 3))
     assert a.shape == (4, 2, 24)
@@ -109,7 +109,7 @@ def test_layers_are_counted_from_the_embedding_block(words: tokenizer.Tokenizer)
     assert m.encode(TEXTS[:2], layers="words").shape == (1, 2, 12)
 
 
-def test_pooling_is_over_the_tokens_of_the_text(words: tokenizer.Tokenizer) -> None:
+def test_pooling_ignores_padding(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     tokens = m.encode(TEXTS[:2], layers=(2,), pool=None)
     lengths = [len(words.build_row(words.encode(t))[0]) for t in TEXTS[:2]]
@@ -120,7 +120,7 @@ def test_pooling_is_over_the_tokens_of_the_text(words: tokenizer.Tokenizer) -> N
 
 
 @pytest.mark.parametrize("kind", tokenizer.KINDS)
-def test_a_word_is_the_mean_of_its_pieces(kind: tokenizer.Kind) -> None:
+def test_words_pooling_is_the_mean_over_pieces(kind: tokenizer.Kind) -> None:
     words = trained(kind)
     m, text = model(words), "Unbelievable: the well-known peace!"
     (tokens,), (pooled,) = (m.encode([text], (0, 3), pool) for pool in (None, "words"))
@@ -133,7 +133,7 @@ def test_a_word_is_the_mean_of_its_pieces(kind: tokenizer.Kind) -> None:
     assert at == tokens.shape[1] - 1  # [SEP]
 
 
-def test_every_word_has_a_vector(words: tokenizer.Tokenizer) -> None:
+def test_words_pooling_gives_a_vector_per_word(words: tokenizer.Tokenizer) -> None:
     nothing = "\u200b"  # which the tokenizer leaves out
     assert words.encode(nothing) == []
     texts = ["", f"a {nothing} b", "  one   two  "]
@@ -142,7 +142,7 @@ def test_every_word_has_a_vector(words: tokenizer.Tokenizer) -> None:
     ]
 
 
-def test_the_word_table_is_a_layer_with_every_pool(words: tokenizer.Tokenizer) -> None:
+def test_layers_words_gives_the_embedding_table_with_every_pool(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     table, ids = (
         np.asarray(m.params["embeddings"]["word"]),
@@ -154,7 +154,7 @@ def test_the_word_table_is_a_layer_with_every_pool(words: tokenizer.Tokenizer) -
 
 
 @pytest.mark.parametrize("most", [40, 128, 512, 1000])
-def test_a_shape_follows_from_the_row_alone(most: int) -> None:
+def test_padded_length_depends_only_on_the_row(most: int) -> None:
     sizes = range(1, most + 1)
     lengths = [features.padded_length(n, most) for n in sizes]
     assert all(n <= length <= max(16, n * 3 / 2) for n, length in zip(sizes, lengths, strict=True))
@@ -165,7 +165,7 @@ def test_a_shape_follows_from_the_row_alone(most: int) -> None:
 
 
 @pytest.mark.parametrize("base", [BERT, ELECTRA])
-def test_fill_gives_probabilities_in_order(base: Experiment, words: tokenizer.Tokenizer) -> None:
+def test_fill_gives_sorted_probabilities(base: Experiment, words: tokenizer.Tokenizer) -> None:
     guesses = model(words, base).fill("The [MASK] of the [MASK].", top=600)
     assert len(guesses) == 2
     for mask in guesses:
@@ -174,7 +174,7 @@ def test_fill_gives_probabilities_in_order(base: Experiment, words: tokenizer.To
         assert abs(sum(p) - 1) < 1e-5
 
 
-def test_truncation_is_asked_for(words: tokenizer.Tokenizer) -> None:
+def test_long_text_is_refused_without_truncate(words: tokenizer.Tokenizer) -> None:
     m, long = model(words), "word " * 200
     with pytest.raises(ValueError, match="but the model takes 150"):
         m.encode([long])
@@ -192,14 +192,14 @@ def test_truncation_is_asked_for(words: tokenizer.Tokenizer) -> None:
         (dict(pool="max"), "expected 'mean', 'cls', 'words' or None"),
     ],
 )
-def test_what_is_not_there_is_an_error(
+def test_invalid_layers_and_pools_are_refused(
     call: dict, message: str, words: tokenizer.Tokenizer
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model(words).encode(["a"], **call)
 
 
-def test_one_string_is_not_a_list_of_texts(words: tokenizer.Tokenizer) -> None:
+def test_a_string_in_place_of_a_list_is_refused(words: tokenizer.Tokenizer) -> None:
     with pytest.raises(ValueError, match="expected a list of texts"):
         model(words).encode("a text")
 
@@ -207,7 +207,7 @@ def test_one_string_is_not_a_list_of_texts(words: tokenizer.Tokenizer) -> None:
 @pytest.mark.parametrize(
     "objective", [Imported(), Supervised(labels=("a", "b"))], ids=lambda o: type(o).__name__
 )
-def test_a_model_without_a_masked_word_head_says_so(
+def test_fill_without_a_masked_word_head_is_refused(
     objective: Imported | Supervised, words: tokenizer.Tokenizer
 ) -> None:
     m = model(words, replace(BERT, objective=objective))
@@ -217,7 +217,7 @@ def test_a_model_without_a_masked_word_head_says_so(
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls", "words", None])
-def test_a_file_is_embedded_in_chunks(
+def test_embed_file_in_chunks_equals_encode(
     pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bert_jax.inference.embed_file.TEXTS_PER_CHUNK", 3)
@@ -233,7 +233,7 @@ def test_a_file_is_embedded_in_chunks(
     assert [p.name for p in out.parent.iterdir()] == ["x.npz"]
 
 
-def test_nothing_is_computed_before_the_file_was_looked_through(
+def test_embed_checks_the_whole_file_before_computing(
     words: tokenizer.Tokenizer, tmp_path: Path
 ) -> None:
     m, file, out = model(words), tmp_path / "texts", tmp_path / "x.npz"

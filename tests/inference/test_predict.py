@@ -38,7 +38,7 @@ def close(a: object, b: object) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
-def test_predictions_are_those_of_the_evaluation(
+def test_predictions_equal_those_of_the_evaluation(
     kind: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "ROWS_PER_CHUNK", 5)  # in parts or at once, all the same
@@ -50,14 +50,14 @@ def test_predictions_are_those_of_the_evaluation(
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
-def test_an_exported_model_says_the_same(kind: str, home: Path, tmp_path: Path) -> None:
+def test_exported_model_gives_the_same_predictions(kind: str, home: Path, tmp_path: Path) -> None:
     model = load(home / kind)
     export.export_model(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
     rows = toy_tasks.rows(kind, 5, 3)
     assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
 
 
-def test_rows_are_predicted_one_by_one_or_together(home: Path) -> None:
+def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     model = load(home / "classification")
     rows = [{"text": r["text"]} for r in toy_tasks.rows("classification", 40, 9)]
     together = model.predict(rows)
@@ -66,13 +66,13 @@ def test_rows_are_predicted_one_by_one_or_together(home: Path) -> None:
     assert model.predict([]) == []
 
 
-def test_long_texts_are_cut_and_counted(home: Path, tmp_path: Path) -> None:
+def test_long_texts_are_truncated_and_counted(home: Path, tmp_path: Path) -> None:
     rows = [{"text": "red " * n} for n in (3, 46, 47, 200)]  # 48 with [CLS] and [SEP]
     file = toy_tasks.write(tmp_path / "in.jsonl", rows)
     assert predict.predict_file(load(home / "classification"), file, tmp_path / "out") == (4, 2)
 
 
-def test_long_contexts_and_sentences_go_by_windows(home: Path) -> None:
+def test_long_contexts_and_sentences_are_predicted_in_windows(home: Path) -> None:
     words = ["one", "two"] * 60
     [said] = load(home / "tagging").predict([{"tokens": words}])
     assert len(said["tags"]) == 120
@@ -81,7 +81,7 @@ def test_long_contexts_and_sentences_go_by_windows(home: Path) -> None:
     assert context[said["start"] : said["end"]] == said["answer"]
 
 
-def test_the_command_says_how_many(
+def test_predict_command_reports_row_counts(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy_tasks.write(tmp_path / "in.jsonl", [{"text": "red"}, {"text": "blue " * 99}])
@@ -105,7 +105,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", sorted(BAD))
-def test_bad_input_is_said_and_nothing_is_written(
+def test_invalid_input_is_reported_and_no_file_is_written(
     name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, line, expected = BAD[name]
@@ -117,7 +117,7 @@ def test_bad_input_is_said_and_nothing_is_written(
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_a_file_is_not_written_over(home: Path, tmp_path: Path) -> None:
+def test_predict_does_not_overwrite_a_file(home: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="which exists: expected the name of a new file"):
         predict.predict_file(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")

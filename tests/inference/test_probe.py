@@ -62,7 +62,7 @@ def by_layer(found: room.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
     return {s.layer: s.metrics for s in found.scores if s.pool == pool}
 
 
-def test_what_a_word_alone_decides_is_read_off_the_word_table(
+def test_probe_reads_word_identity_from_the_embedding_table(
     model: Model, tagged: Path, tmp_path: Path
 ) -> None:
     found = probe_layers(model, "tagging", tagged, tmp_path / "out", name="a model")
@@ -79,7 +79,7 @@ def test_what_a_word_alone_decides_is_read_off_the_word_table(
     )
 
 
-def test_the_first_token_of_the_word_table_says_nothing(
+def test_probe_on_the_embedding_of_the_first_token_is_at_majority_level(
     model: Model, classes: Path, tmp_path: Path
 ) -> None:
     found = probe_layers(model, "classification", classes, tmp_path / "out", layers=["words", -1])
@@ -88,9 +88,7 @@ def test_the_first_token_of_the_word_table_says_nothing(
     assert {s.layer for s in found.scores} == {"words", model.config.encoder.layers}
 
 
-def test_the_folder_holds_the_numbers_and_a_picture(
-    model: Model, classes: Path, tmp_path: Path
-) -> None:
+def test_probe_writes_json_and_png(model: Model, classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     found = probe_layers(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
     said = json.loads((out / "probe.json").read_text())
@@ -99,7 +97,7 @@ def test_the_folder_holds_the_numbers_and_a_picture(
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_layers_in_groups_are_layers_at_once(
+def test_probing_layers_in_groups_equals_probing_all_at_once(
     model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = probe_layers(model, "tagging", tagged, tmp_path / "a", pools=["mean"], rows=30)
@@ -108,7 +106,7 @@ def test_layers_in_groups_are_layers_at_once(
     assert once.rows == {"train": 30, "dev": 30}
 
 
-def test_a_word_has_the_vector_that_encode_gives_it(
+def test_probe_features_equal_those_of_encode(
     model: Model, tagged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = room.tasks.read_dataset("tagging", tagged)
@@ -120,7 +118,9 @@ def test_a_word_has_the_vector_that_encode_gives_it(
         assert np.array_equal(ours, np.concatenate([w[0] for w in words]))
 
 
-def test_every_word_of_a_text_in_windows_has_one_vector(model: Model, tmp_path: Path) -> None:
+def test_probe_features_of_a_text_in_windows_have_one_vector_per_word(
+    model: Model, tmp_path: Path
+) -> None:
     most = model.config.encoder.max_length
     tokens = ["a1", "b", "c"] * most
     data = write(tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * most})
@@ -145,7 +145,7 @@ def test_every_word_of_a_text_in_windows_has_one_vector(model: Model, tmp_path: 
         (dict(data="nowhere"), "nowhere"),
     ],
 )
-def test_what_cannot_be_probed_is_an_error(
+def test_invalid_probe_arguments_are_refused(
     changes: dict, message: str, model: Model, classes: Path, tmp_path: Path
 ) -> None:
     usual = dict(task="classification", data=classes, out=tmp_path / "out")
@@ -154,7 +154,7 @@ def test_what_cannot_be_probed_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_names_the_best_layer(
+def test_probe_command_names_the_best_layer(
     hf: Path, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     command = ["probe", str(hf), "--task", "classification", "--data", str(classes)]

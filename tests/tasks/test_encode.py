@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from bert_jax import tasks
 from bert_jax.tasks import (
     ChoiceExample,
-    Dataset,
     EncodedExamples,
     QuestionExample,
     TaggingExample,
@@ -61,7 +60,7 @@ def encode(
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
-def test_a_row_is_a_frame_around_its_text(task: str, kind: str) -> None:
+def test_row_is_the_text_with_special_tokens(task: str, kind: str) -> None:
     tokenizer, encoded = trained_tokenizer(kind), encode(task, kind)
     assert [row["row"] for row in encoded.rows] == list(range(len(encoded.rows)))
     for row in encoded.rows:
@@ -81,7 +80,7 @@ def test_a_row_is_a_frame_around_its_text(task: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
-def test_outputs_that_say_the_labels_score_best(task: Any, kind: str) -> None:
+def test_outputs_equal_to_the_labels_have_perfect_metrics(task: Any, kind: str) -> None:
     encoded = encode(task, kind)
     scores = score_perfect(task, encoded, LABELS)
     assert scores
@@ -96,14 +95,14 @@ def test_outputs_that_say_the_labels_score_best(task: Any, kind: str) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 20))
-def test_pairs_are_cut_piece_by_piece_from_the_longer(a: int, b: int, room: int) -> None:
+def test_pairs_are_truncated_piece_by_piece_from_the_longer_text(a: int, b: int, room: int) -> None:
     first, second = list(range(a)), list(range(b))
     while len(first) + len(second) > room:
         (first if len(first) > len(second) else second).pop()
     assert truncate_pair(list(range(a)), list(range(b)), room) == (first, second)
 
 
-def test_unknown_labels_are_refused_and_missing_ones_marked() -> None:
+def test_unknown_labels_are_refused_and_missing_labels_marked() -> None:
     with pytest.raises(ValueError, match="unknown label 'z': expected one of a, b"):
         encode("classification", "bpe", [TextExample("a", None, "z")])
     encoded = encode("classification", "bpe", [TextExample("a")])
@@ -112,7 +111,7 @@ def test_unknown_labels_are_refused_and_missing_ones_marked() -> None:
     assert not np.isnan(encode("regression", "bpe", [TextExample("a")]).rows[0]["label"])
 
 
-def test_texts_that_are_cut_are_counted() -> None:
+def test_truncated_texts_are_counted() -> None:
     fits, long = TextExample("the cat", "sat"), TextExample(LONG, "the")
     encoded = encode(
         "classification", "bpe", [fits, long, TextExample("a", LONG), TextExample(LONG)]
@@ -127,12 +126,12 @@ def test_texts_that_are_cut_are_counted() -> None:
     assert tasks.encode_examples("qa", asked, trained_tokenizer("bpe"), 100).num_truncated == 1
 
 
-def test_a_length_without_room_is_refused() -> None:
+def test_length_without_room_for_text_is_refused() -> None:
     with pytest.raises(ValueError, match="length is 3, which leaves no room"):
         encode("classification", "wordpiece", length=3)
 
 
-def test_swapping_adds_each_pair_once_more() -> None:
+def test_swapped_pairs_are_appended() -> None:
     pair, single = TextExample("a", "b", 1.0), TextExample("a", None, 0.0)
     assert tasks.with_swapped_pairs([pair, single]) == [pair, single, TextExample("b", "a", 1.0)]
 
@@ -163,7 +162,9 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
 
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 20))
-def test_windows_cover_every_piece_and_each_has_one_best(size: int, room: int, stride: int) -> None:
+def test_sliding_windows_cover_every_piece_and_each_has_one_max_context(
+    size: int, room: int, stride: int
+) -> None:
     found = sliding_windows(size, room, stride)
     assert all(length <= room for _, length in found)
     begins = [begin for begin, _ in found]
@@ -181,7 +182,7 @@ def test_windows_cover_every_piece_and_each_has_one_best(size: int, room: int, s
 # ---- options
 
 
-def test_the_two_ways_of_asking_about_a_passage() -> None:
+def test_choice_rows_of_roberta_and_of_other_families() -> None:
     """ALBERT: passage, then question and option, of which the last pieces stay; RoBERTa: the
     other way round, and the first."""
     tok = trained_tokenizer("wordpiece")
@@ -201,7 +202,7 @@ def test_the_two_ways_of_asking_about_a_passage() -> None:
     )
 
 
-def test_options_that_are_not_there_have_no_tokens() -> None:
+def test_missing_options_have_no_tokens() -> None:
     rows = encode("choice", "wordpiece").rows
     assert [len(row["tokens"]) for row in rows] == [3, 3]
     assert rows[0]["size"][2] == rows[0]["first"][2] == len(rows[0]["tokens"][2]) == 0
@@ -209,112 +210,3 @@ def test_options_that_are_not_there_have_no_tokens() -> None:
     found = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
     assert [f["label"] for f in found] == [1, 2]
     assert len(found[0]["probabilities"]) == 2
-
-
-# ---- metrics
-
-
-def scores(task: Any, gold: list[Any], outputs: list[Any], labels: tuple[str, ...]) -> Any:
-    kind = tasks.task_type_of(task)
-    words = kind == "tagging"
-    some = [
-        TaggingExample(("a",) * len(g), g) if words else TextExample("a", None, g) for g in gold
-    ]
-    encoded = tasks.encode_examples(kind, some, trained_tokenizer("wordpiece"), 24, labels)
-    return tasks.compute_metrics(task, encoded, outputs, labels)
-
-
-def hot(label: int, n: int) -> np.ndarray:
-    return np.eye(n, dtype=np.float32)[label]
-
-
-def test_metrics_of_classes() -> None:
-    """True and false positives 2 1, negatives 1 1 by hand."""
-    gold, given = ["1", "1", "1", "0", "0"], [1, 1, 0, 1, 0]
-    found = scores("classification", gold, [hot(g, 2) for g in given], ("0", "1"))
-    mcc = (2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2)
-    right = {"accuracy": 0.6, "f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "matthews": mcc}
-    assert found == pytest.approx(right)
-    alike = scores("classification", gold, [hot(0, 2)] * 5, ("0", "1"))
-    assert (alike["matthews"], alike["f1"], alike["accuracy"]) == (0, 0, 0.4)
-    zeros = scores("classification", ["0", "0"], [hot(0, 2)] * 2, ("0", "1"))
-    assert (zeros["matthews"], zeros["f1"], zeros["accuracy"]) == (0, 0, 1)
-
-
-def test_glue_has_its_own_metrics() -> None:
-    outputs = [hot(0, 2), hot(1, 2)]
-
-    def names(task: str) -> set[str]:
-        labels = ("entailment", "not_entailment") if task == "rte" else ("0", "1")
-        return set(scores(task, list(labels), outputs, labels))
-
-    assert names("cola") == {"matthews", "accuracy"}
-    assert names("mrpc") == names("qqp") == {"accuracy", "f1"}
-    assert names("sst2") == names("wnli") == names("rte") == {"accuracy"}
-    assert set(scores("stsb", [0.0, 1.0], [1.0, 2.0], ())) == {"pearson", "spearman"}
-
-
-def test_a_constant_correlates_with_nothing() -> None:
-    assert scores("regression", [1.0, 2.0], [3.0, 3.0], ()) == {"pearson": 0, "spearman": 0}
-    assert scores("regression", [1.0, 2.0, 9.0], [1.0, 3.0, 4.0], ())["spearman"] == 1
-
-
-def test_examples_without_a_label_count_nowhere() -> None:
-    assert scores("classification", ["1", None], [hot(1, 2)] * 2, ("0", "1"))["accuracy"] == 1
-    assert scores("classification", [None], [hot(1, 2)], ("0", "1")) == {}
-    encoded = encode("tagging", "bpe", [TaggingExample(("a",))])
-    assert tasks.compute_metrics("tagging", encoded, [np.zeros((3, 5), np.float32)], LABELS) == {}
-
-
-CHUNKS = ("B-X", "B-Y", "E-X", "I-X", "L-X", "O", "S-Y", "U-Y")
-
-
-def tagged(gold: list[str], given: list[str], labels: tuple[str, ...] = CHUNKS) -> Any:
-    outputs = np.stack([hot(0, len(labels))] + [hot(labels.index(t), len(labels)) for t in given])
-    outputs = np.concatenate([outputs, outputs[:1]])
-    return scores("tagging", [tuple(gold)], [outputs], labels)
-
-
-def test_entities_count_as_wholes() -> None:
-    gold = ["B-X", "I-X", "O", "B-Y"]
-    found = tagged(gold, ["B-X", "O", "O", "B-Y"])
-    assert found == {"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.75}
-    assert tagged(gold, ["O"] * 4)["f1"] == 0
-    found = tagged(["B-X", "E-X", "O", "S-Y"], ["B-X", "E-X", "O", "O"])
-    assert found["f1"] == pytest.approx(2 / 3)
-    assert found == tagged(["B-X", "L-X", "O", "U-Y"], ["B-X", "L-X", "O", "O"])
-
-
-def test_tags_that_are_no_chunks_count_by_word() -> None:
-    found = tagged(["N", "V", "N"], ["N", "N", "N"], ("N", "V"))
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["recall"] == 0  # of the second class
-
-
-def test_confusion_counts_gold_by_prediction() -> None:
-    encoded = encode("classification", "bpe", [TextExample("a", None, x) for x in "aab"])
-    given = [hot(0, 5), hot(1, 5), hot(1, 5)]
-    counts = tasks.confusion_matrix(encoded, given, LABELS)
-    assert counts[:2, :2].tolist() == [[1, 1], [0, 1]]
-    assert counts.sum() == 3
-    unlabelled = encode("classification", "bpe", [TextExample("a")])
-    assert not tasks.confusion_matrix(unlabelled, given[:1], LABELS).any()
-
-
-@pytest.mark.parametrize(
-    ("task", "labels", "metric"),
-    [
-        ("cola", (), "matthews"),
-        ("stsb", (), "spearman"),
-        ("mnli", (), "accuracy"),
-        ("classification", ("a", "b"), "accuracy"),
-        ("regression", (), "pearson"),
-        ("choice", (), "accuracy"),
-        ("qa", (), "f1"),
-        ("tagging", ("B-X", "I-X", "O"), "f1"),
-        ("tagging", ("N", "O", "V"), "accuracy"),
-    ],
-)
-def test_the_headline_of_a_task(task: Any, labels: tuple[str, ...], metric: str) -> None:
-    read = Dataset(task, tasks.task_type_of(task), labels, {"train": [], "dev": []})
-    assert tasks.main_metric(task, read) == metric

@@ -44,7 +44,7 @@ def glue(path: Path, task: str, labels: list[str], end: str = "\n") -> Path:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("task", sorted(LINES))
-def test_glue_is_read_by_its_columns(task: Any, end: str, tmp_path: Path) -> None:
+def test_glue_files_are_read_by_column(task: Any, end: str, tmp_path: Path) -> None:
     labels = list(LABELS[task]) or ["3.8", "0"]
     read = tasks.read_dataset(task, glue(tmp_path, task, labels, end))
     pair = B if task in PAIRS else None
@@ -58,14 +58,16 @@ def test_glue_is_read_by_its_columns(task: Any, end: str, tmp_path: Path) -> Non
     assert read.notes == []
 
 
-def test_the_folder_of_all_nine_will_do(tmp_path: Path) -> None:
+def test_glue_task_is_found_in_the_folder_of_all_nine(tmp_path: Path) -> None:
     glue(tmp_path / "CoLA", "cola", ["0", "1"])
     assert len(tasks.read_dataset("cola", tmp_path).splits["train"]) == 2
     with pytest.raises(ValueError, match=r"has no train\.tsv: expected GLUE's train\.tsv"):
         tasks.read_dataset("rte", tmp_path)
 
 
-def test_broken_lines_of_qqp_are_counted_and_those_of_others_refused(tmp_path: Path) -> None:
+def test_broken_lines_are_skipped_and_counted_for_qqp_and_refused_for_other_tasks(
+    tmp_path: Path,
+) -> None:
     path = glue(tmp_path / "a", "qqp", ["0", "1"])
     with (path / "train.tsv").open("a") as f:
         f.write("0\t1\t2\ta\tb\n0\t1\t2\ta\tb\tc\t1\n")
@@ -81,6 +83,6 @@ def test_broken_lines_of_qqp_are_counted_and_those_of_others_refused(tmp_path: P
 
 
 @pytest.mark.parametrize(("task", "label"), [("cola", "2"), ("mnli", "-"), ("stsb", "nan")])
-def test_a_label_that_glue_does_not_have_is_refused(task: Any, label: str, tmp_path: Path) -> None:
+def test_unknown_glue_label_is_refused(task: Any, label: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"train\.tsv, line \d: .*label '{label}'"):
         tasks.read_dataset(task, glue(tmp_path, task, [label]))

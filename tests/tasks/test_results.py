@@ -5,7 +5,7 @@ from pathlib import Path
 from bert_jax.tasks import results
 
 
-def test_counts_stand_in_rows_and_every_string_is_as_it_was(tmp_path: Path) -> None:
+def test_results_json_round_trips_with_confusion_rows_on_one_line(tmp_path: Path) -> None:
     said = dict(task="rte", task_type="classification", model="runs/sweep[01]", metric="accuracy")
     said |= dict(seed=0, steps=6, best_step=3, dev=dict(accuracy=0.5), notes=["[ 3 ]", "[1,2]\n"])
     said |= dict(confusion=dict(labels=["[1,2]", "3, 4]"], dev=[[1, 0], [12, 3]]))

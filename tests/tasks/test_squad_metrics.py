@@ -24,7 +24,7 @@ def questions(rows: list[dict[str, Any]]) -> list[QuestionExample]:
 
 
 @pytest.mark.parametrize("case", json.loads(CASES.read_text(encoding="utf-8")))
-def test_scores_are_those_of_the_official_scripts(case: Any) -> None:
+def test_squad_metrics_equal_the_official_scripts(case: Any) -> None:
     """Recorded from ports of them: version 1.1 torchmetrics 1.x, 2.0 transformers 4.46."""
     rows = case["rows"]
     nulls = [row["null"] for row in rows] if "limit" in case else None
@@ -32,7 +32,7 @@ def test_scores_are_those_of_the_official_scripts(case: Any) -> None:
     assert {name: round(found[name], 3) for name in case["scores"]} == case["scores"]
 
 
-def test_two_empty_bags_agree_in_version_2_alone() -> None:
+def test_two_empty_answers_match_only_in_version_2() -> None:
     the = {"gold": ["the"], "given": "an"}
     assert squad_scores(questions([the]), ["an"]) == {"exact_match": 100, "f1": 0}
     none = {"gold": []}
@@ -40,7 +40,7 @@ def test_two_empty_bags_agree_in_version_2_alone() -> None:
     assert (found["exact_match"], found["f1"]) == (100, 100)
 
 
-def test_the_threshold_is_where_answering_pays_most() -> None:
+def test_best_null_threshold_maximizes_the_score() -> None:
     rows = questions([{"gold": ["a b"]}, {"gold": []}, {"gold": ["b"]}, {"gold": []}])
     found = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0])
     assert (found["best_f1"], found["threshold"]) == (100, 1)
@@ -51,7 +51,7 @@ def test_the_threshold_is_where_answering_pays_most() -> None:
     assert wrong["threshold"] < -2
 
 
-def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> None:
+def test_model_without_unanswerable_training_questions_always_answers() -> None:
     examples = [make_question("a cat", "cat"), QuestionExample("b", "q", "cat sat", (), True)]
     encoded = encode(examples)
     outputs = perfect_outputs(encoded, ())
@@ -64,6 +64,6 @@ def test_a_model_that_knows_of_no_unanswerable_questions_always_answers() -> Non
     assert tasks.main_metric("qa", read) == "best_f1"
 
 
-def test_questions_without_known_answers_are_not_scored() -> None:
+def test_unlabeled_questions_are_left_out_of_metrics() -> None:
     encoded = encode([QuestionExample("a", "q", "the cat")])
     assert tasks.compute_metrics("qa", encoded, perfect_outputs(encoded, ())) == {}

@@ -68,9 +68,8 @@ def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> li
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder.max_length)
-    text = model_card(
-        model, folder, written, left_out
-    )  # half a surrogate pair in a label is no UTF-8
+    text = model_card(model, folder, config_json, left_out)
+    # errors="replace": labels may contain unpaired surrogates, which UTF-8 cannot encode
     (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
     return left_out
 

@@ -1,6 +1,5 @@
-"""Extractive question answering: windows and answers."""
+"""Answers to questions, decoded from the outputs of linear and joint heads."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -12,152 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax import tasks
-from bert_jax.tasks import Answer, ContextWindow, EncodedExamples, QuestionExample
+from bert_jax.tasks import ContextWindow, EncodedExamples
 from bert_jax.tasks.decode import decode_answers
-from bert_jax.tasks.qa_windows import covering_pieces
 from tests.helpers.labeled_rows import (
     KINDS,
+    LATIN,
+    LONG_CONTEXT,
+    MIXED,
     SAMPLE,
+    as_window,
+    encode_windows,
     make_question,
     perfect_outputs,
     trained_tokenizer,
 )
 
 REAL = os.environ.get("BERT_JAX_TASKS")  # a folder with SQuAD files in its folder qa
-
-LATIN = "Zoë's cafe\u0301 (in Zürich) sold 1,000 “fish”, \xa0$12.50 each."
-MIXED = "In 北京 the 👩\u200d👧🏽 family ate ﬁsh and 한국어 노래 हिन्दी; naïve\u2028İstanbul."
-LONG = " ".join(f"the cat number {i} sat" for i in range(40))
-ASKED = [
-    make_question(LATIN, "cafe\u0301"),
-    make_question(LATIN, "Zoë"),
-    make_question(LATIN, "$12.50"),
-    make_question(LATIN, "“fish”"),
-    make_question(LATIN, "1,000"),
-    make_question(MIXED, "北京", question="어디?"),
-    make_question(MIXED, "👩\u200d👧🏽"),
-    make_question(MIXED, "ﬁsh and 한국어 노래"),
-    make_question(MIXED, "naïve\u2028İstanbul"),
-    make_question(LONG, "the cat number 0"),
-    make_question(LONG, "cat number 23"),
-    make_question(LONG, "number 39 sat"),
-    make_question("one", "one", question="the cat sat on a mat " * 40),
-]
-
-
-def encode(kind: str, examples: Any = ASKED, length: int = 100, **more: Any) -> EncodedExamples:
-    return tasks.encode_examples(
-        "qa", examples, trained_tokenizer(kind), length, **{"stride": 16} | more
-    )
-
-
-def window(place: Any) -> ContextWindow:
-    assert isinstance(place, ContextWindow)
-    return place
-
-
-# ---- rows
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_a_question_and_a_part_of_its_context(kind: str) -> None:
-    """All parts together hold every piece; each has its best window once; questions are cut."""
-    tokenizer, encoded = trained_tokenizer(kind), encode(kind)
-    for i, e in enumerate(ASKED):
-        ids, spans = tokenizer.encode_with_offsets(e.context)
-        question = tokenizer.encode(e.question)[:64]
-        seen, best = set(), np.zeros(len(ids), int)
-        for j in (j for j, owner in enumerate(encoded.example_indices) if owner == i):
-            row, place = encoded.rows[j], window(encoded.alignments[j])
-            part = slice(place.begin, place.begin + len(place.offsets))
-            assert row["tokens"].tolist() == tokenizer.build_row(question, ids[part])[0]
-            assert row["first"] == len(question) + 2
-            assert row["tokens"][row["context"] : -1].tolist() == ids[part]
-            assert len(row["tokens"]) <= 100
-            assert row["context"] == place.context_start
-            assert (place.offsets == spans[part]).all()
-            best[part] += place.max_context
-            seen |= set(range(len(ids))[part])
-        assert seen == set(range(len(ids)))
-        assert (best == 1).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gold_spans_decode_to_the_gold_text(kind: str) -> None:
-    """Emoji, CJK, accents, ligatures, joiners; every window that holds the answer."""
-    encoded = encode(kind)
-    found = set()
-    for row, place, i in zip(
-        encoded.rows, encoded.alignments, encoded.example_indices, strict=True
-    ):
-        if row["start"] > 0:
-            spans = window(place).offsets[row["start"] - row["context"] : row["end"] + 1]
-            end = window(place).offsets[row["end"] - row["context"], 1]
-            assert ASKED[i].context[spans[0, 0] : end] == ASKED[i].answers[0].text
-            found.add(i)
-        else:
-            assert row["start"] == row["end"] == 0
-    assert found == set(range(len(ASKED)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_outputs_that_say_the_answer_give_it_back(kind: str) -> None:
-    encoded = encode(kind)
-    answers = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
-    assert json.loads(json.dumps(answers, allow_nan=False)) == answers
-    assert [a["answer"] for a in answers] == [e.answers[0].text for e in ASKED]
-    parts = [e.context[a["start"] : a["end"]] for a, e in zip(answers, ASKED, strict=True)]
-    assert parts == [a["answer"] for a in answers]
-    assert tasks.compute_metrics("qa", encoded, perfect_outputs(encoded, ())) == {
-        "exact_match": 100,
-        "f1": 100,
-    }
-
-
-def test_an_answer_inside_a_word_takes_the_fewest_pieces_around_it() -> None:
-    spans = np.array([[0, 3], [3, 3], [3, 8], [9, 12]], np.int32)
-    assert covering_pieces(spans, 0, 3) == (0, 0)
-    assert covering_pieces(spans, 4, 10) == (2, 3)
-    assert covering_pieces(spans, 2, 4) == (0, 2)
-    assert covering_pieces(spans, 8, 9) is None
-
-
-def test_training_leaves_out_questions_without_an_answer_and_counts_them() -> None:
-    examples = [
-        ASKED[0],
-        QuestionExample("a", "q", "the cat"),
-        QuestionExample("b", "q", "the cat", (Answer("dog", -1),)),
-        QuestionExample("c", "q", "the cat", (), True),
-        QuestionExample("d", "q", "the cat", (Answer("dog", -1), Answer("cat", 4))),
-    ]
-    encoded = encode("wordpiece", examples, train=True)
-    assert encoded.example_indices == [0, 3, 4]
-    assert [int(row["impossible"]) for row in encoded.rows] == [0, 1, 0]
-    assert encoded.rows[1]["start"] == 0 < encoded.rows[2]["start"]
-    note = "questions whose answer was not found in the context, not trained on: 2"
-    assert encoded.notes == [note]
-    asked = encode("wordpiece", examples)
-    assert asked.example_indices == [0, 1, 2, 3, 4]
-    answers = tasks.decode_predictions("qa", asked, perfect_outputs(asked, ()))
-    assert all(answer["answer"] for answer in answers)
-
-
-def test_an_empty_context_has_an_empty_answer() -> None:
-    encoded = encode("wordpiece", [QuestionExample("a", "q", " ")])
-    (answer,) = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
-    assert (answer["answer"], answer["start"], answer["candidates"]) == ("", None, [])
-
-
-def test_windows_need_room_and_a_stride() -> None:
-    with pytest.raises(
-        ValueError, match="length is 12, which leaves no room for the context after a question"
-    ):
-        encode("wordpiece", [make_question("a", "a", question="the cat " * 9)], length=12)
-    with pytest.raises(ValueError, match="stride is 0: expected at least 1"):
-        encode("wordpiece", stride=0)
-
-
-# ---- answers
 
 
 def random_outputs(encoded: EncodedExamples, rng: np.random.Generator) -> list[Any]:
@@ -175,12 +44,18 @@ def allowed(place: ContextWindow, first: int, last: int) -> bool:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_the_best_answer_is_the_best_of_all_allowed_spans(seed: int) -> None:
-    encoded = encode("bpe", [make_question(LONG, "sat"), make_question(MIXED, "naïve")], length=60)
+def test_best_answer_is_the_best_of_all_valid_spans_by_brute_force(seed: int) -> None:
+    encoded = encode_windows(
+        "bpe", [make_question(LONG_CONTEXT, "sat"), make_question(MIXED, "naïve")], length=60
+    )
     outputs = random_outputs(encoded, np.random.default_rng(seed))
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     for row, place, i, out in zip(
-        encoded.rows, map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
+        encoded.rows,
+        map(as_window, encoded.alignments),
+        encoded.example_indices,
+        outputs,
+        strict=True,
     ):
         c = int(row["context"])
         for first in range(len(place.offsets)):
@@ -219,7 +94,7 @@ def projected(context: str, first: int, last: int) -> str | None:
     return original[letters[begin] : letters[begin + len(said.replace(" ", "")) - 1] + 1]
 
 
-def test_the_text_of_an_answer_is_what_the_original_makes_of_its_pieces() -> None:
+def test_answer_text_equals_that_of_get_final_text() -> None:
     rng, same = np.random.default_rng(0), 0
     lines = [line for line in SAMPLE.read_text(encoding="utf-8").splitlines() if len(line) > 80]
     for context in (lines[i][:400] for i in rng.integers(len(lines), size=100)):
@@ -233,8 +108,8 @@ def test_the_text_of_an_answer_is_what_the_original_makes_of_its_pieces() -> Non
     assert same > 300
 
 
-def test_no_answer_competes_by_the_least_null_score_of_the_windows() -> None:
-    encoded = encode("wordpiece", [make_question(LONG, "cat number 23")], length=60)
+def test_null_score_is_the_minimum_over_windows() -> None:
+    encoded = encode_windows("wordpiece", [make_question(LONG_CONTEXT, "cat number 23")], length=60)
     assert len(encoded.rows) > 2
     outputs = perfect_outputs(encoded, ())
     for k, out in enumerate(outputs):
@@ -277,15 +152,15 @@ def joint(encoded: EncodedExamples, seed: int, k: int = 6, m: int = 4) -> list[A
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int) -> None:
-    encoded = encode(
-        "unigram", [make_question(LONG, "sat"), make_question(LATIN, "each")], length=60
+def test_joint_heads_give_the_best_valid_span_of_their_beam(seed: int) -> None:
+    encoded = encode_windows(
+        "unigram", [make_question(LONG_CONTEXT, "sat"), make_question(LATIN, "each")], length=60
     )
     outputs = joint(encoded, seed, k=30, m=30)
     best: list[tuple[float, str]] = [(-np.inf, "")] * 2
     nulls = [np.inf] * 2
     for place, i, out in zip(
-        map(window, encoded.alignments), encoded.example_indices, outputs, strict=True
+        map(as_window, encoded.alignments), encoded.example_indices, outputs, strict=True
     ):
         nulls[i] = min(nulls[i], float(out["answerable"]))
         for k, first in enumerate(out["start_at"] - place.context_start):
@@ -307,8 +182,8 @@ def test_joint_heads_answer_with_the_best_allowed_span_of_their_beams(seed: int)
     assert [a["answer"] for a in answers] == right
 
 
-def test_a_beam_without_any_span_has_an_empty_answer() -> None:
-    encoded = encode("wordpiece", [make_question("the cat", "cat")])
+def test_beam_without_a_valid_span_gives_an_empty_answer() -> None:
+    encoded = encode_windows("wordpiece", [make_question("the cat", "cat")])
     (out,) = joint(encoded, 0, k=1, m=1)
     out["start_at"][:] = 0
     (answer,) = tasks.decode_predictions("qa", encoded, [out])
@@ -320,16 +195,16 @@ def test_a_beam_without_any_span_has_an_empty_answer() -> None:
 
 @pytest.mark.skipif(REAL is None, reason="BERT_JAX_TASKS names no folder of task data")
 @pytest.mark.parametrize("kind", KINDS)
-def test_real_answers_come_back_wherever_pieces_begin_and_end_with_them(kind: str) -> None:
+def test_real_answers_are_decoded_exactly_if_pieces_align(kind: str) -> None:
     read = tasks.read_dataset("qa", Path(str(REAL)) / "qa")
     examples: Any = [e for split in read.splits.values() for e in split]
-    encoded = encode(kind, examples, 384, stride=128, train=True)
+    encoded = encode_windows(kind, examples, 384, stride=128, train=True)
     exact, found = 0, set()
     for row, place, i in zip(
         encoded.rows, encoded.alignments, encoded.example_indices, strict=True
     ):
         if row["start"] and i not in found:
-            spans, answer = window(place).offsets, examples[i].answers[0]
+            spans, answer = as_window(place).offsets, examples[i].answers[0]
             begin = spans[row["start"] - row["context"], 0]
             end = spans[row["end"] - row["context"], 1]
             text = examples[i].context[begin:end]

@@ -15,7 +15,7 @@ CHOICE = {"text": "t", "question": "q", "options": ["a", "b"], "label": 1}
 ASKED = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2}]}
 
 
-def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
+def test_jsonl_rows_become_examples_in_order(tmp_path: Path) -> None:
     rows = [TEXT, {"text": "b", "text_pair": "c", "label": "y"}]
     read = tasks.read_dataset("classification", write_task_dir(tmp_path / "a", rows))
     assert read.splits["train"] == [TextExample("a", None, "x"), TextExample("b", "c", "y")]
@@ -29,7 +29,7 @@ def test_rows_become_examples_in_their_order(tmp_path: Path) -> None:
     assert read.notes == []
 
 
-def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> None:
+def test_labels_are_sorted_and_integer_labels_numerically(tmp_path: Path) -> None:
     def labels(name: str, *some: Any) -> tuple[str, ...]:
         path = write_task_dir(tmp_path / name, [{"text": "a", "label": label} for label in some])
         return tasks.read_dataset("classification", path).labels
@@ -40,7 +40,7 @@ def test_labels_are_sorted_and_integers_are_by_their_size(tmp_path: Path) -> Non
     assert labels("d", "10", "9", "x") == ("10", "9", "x")
 
 
-def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
+def test_labels_are_optional_in_the_test_split(tmp_path: Path) -> None:
     path = write_task_dir(tmp_path, [TEXT, TEXT | {"label": "y"}])
     write_jsonl(path / "test.jsonl", [{"text": "a"}, {"text": "b", "label": None}, TEXT])
     read = tasks.read_dataset("classification", path)
@@ -74,7 +74,7 @@ GOOD: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", sorted(BAD))
-def test_a_wrong_row_is_named_by_file_and_line(name: str, tmp_path: Path) -> None:
+def test_invalid_row_error_names_file_and_line(name: str, tmp_path: Path) -> None:
     kind, row, message = BAD[name]
     good: Any = GOOD[kind]
     path = write_task_dir(tmp_path, good, [good[0], row])
@@ -83,7 +83,7 @@ def test_a_wrong_row_is_named_by_file_and_line(name: str, tmp_path: Path) -> Non
     assert message in str(e.value)
 
 
-def test_a_label_that_train_does_not_have_is_named_with_its_line(tmp_path: Path) -> None:
+def test_label_missing_from_train_is_named_with_its_line(tmp_path: Path) -> None:
     path = write_task_dir(tmp_path / "a", GOOD["classification"], [TEXT, TEXT | {"label": "z"}])
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 2: unknown label 'z': .* x, y"):
         tasks.read_dataset("classification", path)
@@ -92,12 +92,12 @@ def test_a_label_that_train_does_not_have_is_named_with_its_line(tmp_path: Path)
         tasks.read_dataset("tagging", path)
 
 
-def test_one_class_only_is_an_error(tmp_path: Path) -> None:
+def test_single_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.jsonl: one class only \(x\)"):
         tasks.read_dataset("classification", write_task_dir(tmp_path, [TEXT, TEXT]))
 
 
-def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
         tasks.read_dataset("classification", tmp_path / "nowhere")
     write_jsonl(tmp_path / "train.jsonl", [TEXT])
@@ -117,20 +117,20 @@ def test_a_missing_or_an_empty_file_is_an_error(tmp_path: Path) -> None:
         write_squad(tmp_path / name, ("a b", [ASKED]))
 
 
-def test_an_empty_text_stays_a_row_and_is_counted(tmp_path: Path) -> None:
+def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
     rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
     read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows, [TEXT]))
     assert len(read.splits["train"]) == 3
     assert read.notes == [f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"]
 
 
-def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
     rows = [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}]
     read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows))
     assert read.splits["train"][0] == TextExample("a?", None, "x")
 
 
-def test_new_rows_need_no_label(tmp_path: Path) -> None:
+def test_unlabeled_rows_need_no_label(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
     with pytest.raises(ValueError, match="line 3: no field `text`"):
         tasks.read_unlabeled_examples("classification", file)
@@ -143,7 +143,7 @@ def test_new_rows_need_no_label(tmp_path: Path) -> None:
         tasks.read_unlabeled_examples("classification", tmp_path / "nowhere.jsonl")
 
 
-def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
+def test_labels_of_unlabeled_rows_are_ignored(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a", "label": []}, "", {"text": "b"}])
     assert list(tasks.iter_unlabeled_examples("classification", file)) == [
         TextExample("a"),
@@ -159,7 +159,7 @@ def test_labels_of_rows_to_predict_may_be_anything(tmp_path: Path) -> None:
 # ---- questions
 
 
-def test_questions_are_read_from_either_version(tmp_path: Path) -> None:
+def test_squad_files_of_both_versions_are_read(tmp_path: Path) -> None:
     none = {"id": 7, "question": "r", "answers": [], "is_impossible": True}
     write_squad(
         tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}])
@@ -173,7 +173,7 @@ def test_questions_are_read_from_either_version(tmp_path: Path) -> None:
     assert tasks.read_dataset("qa", tmp_path).labels == ()
 
 
-def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
+def test_answer_with_a_wrong_start_is_located_at_the_nearest_occurrence(tmp_path: Path) -> None:
     def one(text: str, start: int) -> dict[str, Any]:
         return ASKED | {"answers": [{"text": text, "answer_start": start}]}
 
@@ -191,7 +191,7 @@ def test_an_answer_is_looked_for_where_it_is_not(tmp_path: Path) -> None:
     ]
 
 
-def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
+def test_questions_may_be_jsonl_rows(tmp_path: Path) -> None:
     row = {"question": "q", "context": "a b"}
     columns = {"answers": {"text": ["b"], "answer_start": [2]}}
     file = write_jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
@@ -213,7 +213,7 @@ def test_new_questions_come_as_lines_too(tmp_path: Path) -> None:
         ('{"data": []}', "is empty"),
     ],
 )
-def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path) -> None:
+def test_files_without_squad_format_are_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(content)
     with pytest.raises(ValueError, match=r"new\.json") as e:
         tasks.read_unlabeled_examples("qa", tmp_path / "new.json")
@@ -231,7 +231,7 @@ def test_what_is_not_squad_is_refused(content: str, message: str, tmp_path: Path
         ({"is_impossible": "no"}, "expected true or false"),
     ],
 )
-def test_a_wrong_question_is_named_by_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
+def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
     file = write_squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
     with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
         tasks.read_unlabeled_examples("qa", file)
@@ -241,7 +241,7 @@ def test_a_wrong_question_is_named_by_its_id(wrong: Any, message: str, tmp_path:
 # ---- RACE and TFDS
 
 
-def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
+def test_race_folders_are_read(tmp_path: Path) -> None:
     text = {"article": "p", "questions": ["q _", "r"], "answers": ["B", "A"], "id": "1.txt"}
     text |= {"options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]]}
     for name in ("train/high/1.txt", "train/middle/all.txt", "train/middle/2.txt", "dev/1.txt"):
@@ -257,7 +257,7 @@ def test_race_is_read_from_its_own_folders(tmp_path: Path) -> None:
         tasks.read_dataset("choice", tmp_path)
 
 
-def test_a_tfds_dataset_has_classes_with_names(tmp_path: Path) -> None:
+def test_tfds_dataset_gives_class_names(tmp_path: Path) -> None:
     import tensorflow_datasets as tfds
 
     def write(path: Path, splits: list[str], features: Any, rows: list[Any]) -> str:
