@@ -119,7 +119,9 @@ def test_head_can_be_dropped_on_import() -> None:
     experiment, params = convert.from_hf(written, tensors, drop=["classifier."])
     assert experiment.objective == Imported("bert", pooler=True)
     assert set(params) == {"embeddings", "encoder", "pooler"}
-    with pytest.raises(ValueError, match="fine-tuned for classification and cannot have other heads"):
+    with pytest.raises(
+        ValueError, match="fine-tuned for classification and cannot have other heads"
+    ):
         convert.with_heads(*convert.from_hf(written, tensors), ["mlm"])
 
 
