@@ -1,14 +1,14 @@
 """Convert models between Hugging Face's format and the native one.
 
-rules       one table of names per family, Hugging Face <-> native
-hf_config   config.json <-> Encoder
-hf_tasks    classes for fine-tuning <-> Supervised
-hf_params   tensors <-> parameters: from_hf, to_hf
-hf_electra  a discriminator's and a generator's folder -> one pre-training state
-hf_folder   read Hugging Face folders, which are not trusted
-heads       heads by name: their modules, parameter shapes, new heads
-resize      a larger vocabulary, more positions
-export/     write a model as Hugging Face, Orbax or StableHLO files
+hf_name_rules  one table of names per family, Hugging Face <-> native
+hf_config      config.json <-> Encoder
+hf_tasks       classes for fine-tuning <-> Supervised
+hf_params      tensors <-> parameters: from_hf, to_hf
+hf_electra     a discriminator's and a generator's folder -> one pre-training state
+hf_folder      read Hugging Face folders, which are not trusted
+heads          heads by name: their modules, parameter shapes, new heads
+resize         a larger vocabulary, more positions
+export/        write a model as Hugging Face, Orbax or StableHLO files
 """
 
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads

@@ -111,8 +111,8 @@ def family_from_hf_config(hf: Json) -> Family:
     if not isinstance(model_type, str) or model_type not in hf_name_rules.FAMILIES:
         raise ValueError(
             f"config.json has model_type {model_type!r}: expected one of "
-            f"{', '.join(hf_name_rules.FAMILIES)} (SpanBERT's is bert); other architectures cannot be "
-            "imported"
+            f"{', '.join(hf_name_rules.FAMILIES)} (SpanBERT's is bert); other architectures "
+            "cannot be imported"
         )
     return hf_name_rules.FAMILIES[model_type]
 

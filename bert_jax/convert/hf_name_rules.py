@@ -1,4 +1,4 @@
-"""Conversion rules: one table per family of Hugging Face and native names, used in both directions.
+"""Hugging Face names and native names: one table per family, used in both directions.
 
 A table maps the names of modules, hf to native. The names decide what an entry means:
 

@@ -18,6 +18,7 @@ from bert_jax.model import AttentionMask, Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.task_heads import beam_size
 from bert_jax.utils.pytree import flatten_with_names
+from bert_jax.utils.types import Batch
 
 
 def export_stablehlo(
@@ -63,7 +64,7 @@ def export_network(
         weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
     ) -> dict[str, jax.Array]:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-        batch = {"tokens": tokens, "types": types, "masked": positions}
+        batch: Batch = {"tokens": tokens, "types": types, "masked": positions}
         batch["attention_mask"] = AttentionMask(mask, packed=False)
         # for spans: the row's end, and the start of its second segment, the document
         batch |= {"size": mask.sum(axis=1), "context": jnp.argmax(types == 1, axis=1)}
