@@ -25,12 +25,12 @@ SMALL = {
     "prepare": "--workers 1",
     "pretrain": f"--data.batch-size 8 {STEPS}",
     "finetune": "--run.epochs 1 --data.batch-size 8 --seeds 2",
-    "bench": "--batch-size 4 --length 16",
+    "bench": "--batch-size 4 --length 16 --steps 2 --encoder.vocab-size 700",
     "plan": "--data.batch-size 128",
 }
 SMALL_CONFIG = """
-from bert_jax.config import from_file, replace
-big = from_file({path!r})
+from bert_jax.config import from_python_file, replace
+big = from_python_file({path!r})
 few = dict(layers=2, hidden_size=32, heads=2, mlp_size=64, max_length=512)
 config = big if {name!r}.startswith("finetune") else replace(big, encoder=few)
 """
