@@ -20,15 +20,25 @@ from bert_jax.convert.export import export_model, final_metrics
 from bert_jax.inference import import_model
 from bert_jax.model import AttentionMask
 from tests.helpers import tiny_configs
-from tests.helpers.hf_fixtures import Model, error, hf_folder, imported, network, read
+from tests.helpers.hf_fixtures import (
+    LoadedModel,
+    make_network,
+    read_hf_folder,
+    read_imported_folder,
+    relative_error,
+    write_hf_folder,
+)
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "electra", "electra_generator"])
 def test_import_then_export_is_bitwise_identical(kind: str, tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf", kind)
+    hf = write_hf_folder(tmp_path / "hf", kind)
     assert import_model.import_folder(hf, tmp_path / "ours") == []
     assert (
-        export_model(imported(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back") == []
+        export_model(
+            read_imported_folder(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back"
+        )
+        == []
     )
     a, b = (load_file(f / "model.safetensors") for f in (hf, tmp_path / "back"))
     assert a.keys() == b.keys()
@@ -39,35 +49,35 @@ def test_import_then_export_is_bitwise_identical(kind: str, tmp_path: Path) -> N
 
 
 def test_export_does_not_overwrite_a_folder(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     with pytest.raises(ValueError, match="exists and is not empty"):
         import_model.import_folder(hf, hf)
     with pytest.raises(ValueError, match="exists and is not empty"):
-        export_model(read(hf), hf, "hf", hf)
+        export_model(read_hf_folder(hf), hf, "hf", hf)
     with pytest.raises(ValueError, match="expected hf, orbax, stablehlo"):
-        export_model(read(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
+        export_model(read_hf_folder(hf), hf, "onnx", tmp_path / "x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="only an ELECTRA with discriminator and generator"):
-        export_model(read(hf), hf, "hf", tmp_path / "x", part="generator")
+        export_model(read_hf_folder(hf), hf, "hf", tmp_path / "x", part="generator")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
 def test_model_card_lists_config_steps_and_metrics(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     rows = [{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}]
     (hf / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert final_metrics(hf) == {"eval_loss": 2.5}
     results = {"metric": "accuracy", "steps": 4, "best_step": 2, "dev": {"accuracy": 0.75}}
     (hf / "results.json").write_text(json.dumps(results))
     assert final_metrics(hf) == {"dev accuracy": 0.75}
-    export_model(read(hf)._replace(step=40), hf, "hf", tmp_path / "out")
+    export_model(read_hf_folder(hf)._replace(step=40), hf, "hf", tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     for part in ("| steps | 40 of 1000000", "| dev accuracy | 0.7500 |", "peak_lr 0.0001"):
         assert part in text
 
 
 def test_orbax_export_is_read_by_orbax_alone(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
-    model = read(hf)
+    hf = write_hf_folder(tmp_path / "hf")
+    model = read_hf_folder(hf)
     export_model(model, hf, "orbax", tmp_path / "out")
     with ocp.StandardCheckpointer() as checkpointer:
         back = checkpointer.restore((tmp_path / "out/params").absolute())
@@ -79,8 +89,8 @@ def test_orbax_export_is_read_by_orbax_alone(tmp_path: Path) -> None:
 def test_orbax_export_of_one_electra_network_matches_its_config(part: str, tmp_path: Path) -> None:
     whole, out = tiny_configs.FAMILIES["electra"], tmp_path / "out"
     params = jax.jit(objectives.build(whole).init)(jax.random.key(0))
-    hf = hf_folder(tmp_path / "hf")  # for its tokenizer
-    export_model(Model(whole, params, read(hf).tokenizer), hf, "orbax", out, part)
+    hf = write_hf_folder(tmp_path / "hf")  # for its tokenizer
+    export_model(LoadedModel(whole, params, read_hf_folder(hf).tokenizer), hf, "orbax", out, part)
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((out / "params").absolute())
     of_config = objectives.build(config.read_config(out / "config.json"))
@@ -106,10 +116,10 @@ assert not any(m.startswith(("bert_jax", "flax")) for m in sys.modules)
 def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> None:
     """Two batch sizes and lengths, in a process that never imports this package."""
     pytest.importorskip("flatbuffers")
-    hf, out = hf_folder(tmp_path / "hf", kind), tmp_path / "out"
-    model = read(hf)
+    hf, out = write_hf_folder(tmp_path / "hf", kind), tmp_path / "out"
+    model = read_hf_folder(hf)
     assert export_model(model, hf, "stablehlo", out) == []
-    rng, net = np.random.default_rng(0), network(model.config, model.params)
+    rng, net = np.random.default_rng(0), make_network(model.config, model.params)
     expected = []
     for i, shape in enumerate([(2, 7), (5, 19)]):
         mask = np.arange(shape[1]) < rng.integers(3, shape[1] + 1, shape[0])[:, None]
@@ -130,7 +140,7 @@ def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> No
         made = np.load(out / f"made{i}.npz")
         assert set(made) == set(signature["results"])
         for name in {"hidden", "pair", "pooler", "rtd"} & set(made):
-            assert error(made[name], np.asarray(theirs[name])) <= 1e-5
+            assert relative_error(made[name], np.asarray(theirs[name])) <= 1e-5
         if "mlm" in made:
             assert made["mlm"].shape == (*made["hidden"].shape[:2], 37)
 
@@ -138,9 +148,9 @@ def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> No
 def test_stablehlo_export_without_flatbuffers_writes_nothing(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
     with pytest.raises(ValueError, match="pip install flatbuffers"):
-        export_model(read(hf), hf, "stablehlo", tmp_path / "out")
+        export_model(read_hf_folder(hf), hf, "stablehlo", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]

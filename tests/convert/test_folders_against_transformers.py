@@ -26,7 +26,7 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
 from tests.helpers import hf_reference
-from tests.helpers.hf_fixtures import Model, error, hf_folder, network
+from tests.helpers.hf_fixtures import LoadedModel, make_network, relative_error, write_hf_folder
 
 pytestmark = pytest.mark.peer
 
@@ -65,13 +65,13 @@ def folder_of(tmp_path_factory: Any, lines: list[str]) -> Any:
     return get
 
 
-def random_model(base: Any, tokenizer: Any) -> Model:
+def random_model(base: Any, tokenizer: Any) -> LoadedModel:
     sizes = SMALL | dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     experiment = replace(base, encoder=sizes)
     drawn = objectives.build(experiment).init(jax.random.key(0))
     key = iter(jax.random.split(jax.random.key(1), 200))
     louder = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
-    return Model(experiment, louder, tokenizer, 7)
+    return LoadedModel(experiment, louder, tokenizer, 7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,7 +99,7 @@ def test_export_opens_in_transformers_without_warnings(
         compare(model, part, made, lines)
 
 
-def compare(model: Model, part: str | None, made: Any, lines: list[str]) -> None:
+def compare(model: LoadedModel, part: str | None, made: Any, lines: list[str]) -> None:
     """Every layer and every head on real text."""
     tokens = np.full((6, 33), model.tokenizer.pad_id)
     for row, line in zip(tokens, lines, strict=False):
@@ -114,21 +114,21 @@ def compare(model: Model, part: str | None, made: Any, lines: list[str]) -> None
     }
     encoder, heads, params = convert.select_network(model.config, model.params, part)
     params = {k: v for k, v in params.items() if k in {"embeddings", "encoder", *heads}}
-    out: Any = jax.jit(network(replace(model.config, encoder=encoder), params).apply)(
+    out: Any = jax.jit(make_network(replace(model.config, encoder=encoder), params).apply)(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
     with torch.no_grad():
-        theirs = hf_reference.call(made.eval(), one, output_hidden_states=True)
+        theirs = hf_reference.forward(made.eval(), one, output_hidden_states=True)
     for i in range(1, 3):
-        assert error(out["layers"][i][keep], theirs.hidden_states[i].numpy()[keep]) <= 1e-5
+        assert relative_error(out["layers"][i][keep], theirs.hidden_states[i].numpy()[keep]) <= 1e-5
     if "mlm" in out:
         logits = out["mlm"].logits(params["embeddings"]["word"])
         full = theirs["logits" if "logits" in theirs else "prediction_logits"].numpy()
-        assert error(logits[keep], full[keep]) <= 1e-5
+        assert relative_error(logits[keep], full[keep]) <= 1e-5
     if "rtd" in out:
-        assert error(out["rtd"][keep], theirs.logits.numpy()[keep]) <= 1e-5
+        assert relative_error(out["rtd"][keep], theirs.logits.numpy()[keep]) <= 1e-5
     for name in {"seq_relationship_logits", "sop_logits"} & set(theirs):
-        assert error(out["pair"], theirs[name].numpy()) <= 1e-5
+        assert relative_error(out["pair"], theirs[name].numpy()) <= 1e-5
 
 
 ROUND = {  # class -> what its config has beside the odd sizes
@@ -168,12 +168,12 @@ def test_encoder_without_pooler_round_trips() -> None:
 def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Path) -> None:
     folder = folder_of("bpe")
     changes = dict(vocab_size=403, max_position_embeddings=35)
-    made = hf_reference.model("roberta", hf_reference.odd_config("roberta", 0, **changes))
+    made = hf_reference.make_model("roberta", hf_reference.odd_config("roberta", 0, **changes))
     made.save_pretrained(tmp_path / "hf")
     for file in (folder / "tokenizer").iterdir():
         (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
     experiment, params, beside = convert.read_hf_folder(tmp_path / "hf")
-    model = Model(experiment, params, tokenizers.load_tokenizer(beside))
+    model = LoadedModel(experiment, params, tokenizers.load_tokenizer(beside))
     export_model(model, beside, "hf", tmp_path / "back")
     a, b = (T.AutoConfig.from_pretrained(tmp_path / f).to_dict() for f in ("hf", "back"))
     assert {k: (a[k], b[k]) for k in a if a[k] != b[k]}.keys() <= {"_name_or_path"}
@@ -208,7 +208,7 @@ def test_minilm_gives_its_published_vectors() -> None:
             "size": jnp.array([len(row)]),
             "first": jnp.array([len(row)]),
         }
-        hidden: Any = network(experiment, params).apply({"params": params}, batch)
+        hidden: Any = make_network(experiment, params).apply({"params": params}, batch)
         mean = np.asarray(hidden["hidden"][0]).mean(0)
         vectors.append(mean / np.linalg.norm(mean))
     start = [0.067657, 0.063496, 0.048713, 0.079305]
@@ -245,21 +245,24 @@ def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
         "types": np.zeros_like(tokens),
         "masked": np.arange(tokens.size)[None],
     }
-    out: Any = network(experiment, params).apply(
+    out: Any = make_network(experiment, params).apply(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
     ours = out["mlm"].logits(params["embeddings"]["word"])
     with torch.no_grad():
-        theirs = hf_reference.call(made, one).logits.numpy()
-    assert error(ours, theirs) <= 1e-4
+        theirs = hf_reference.forward(made, one).logits.numpy()
+    assert relative_error(ours, theirs) <= 1e-4
 
 
 def test_character_level_bert_opens_in_transformers(tmp_path: Path) -> None:
     """The recorded model and its tokenizer, imported and exported, are a folder of theirs."""
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     experiment, params, beside = convert.read_hf_folder(hf)
     export_model(
-        Model(experiment, params, tokenizers.load_tokenizer(beside)), hf, "hf", tmp_path / "back"
+        LoadedModel(experiment, params, tokenizers.load_tokenizer(beside)),
+        hf,
+        "hf",
+        tmp_path / "back",
     )
     made, info = T.AutoModelForPreTraining.from_pretrained(
         tmp_path / "back", output_loading_info=True

@@ -22,7 +22,7 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.inference import import_model
 from bert_jax.perf import param_table
 from tests.convert.test_export import ALONE
-from tests.helpers.hf_fixtures import Model, error, hf_folder
+from tests.helpers.hf_fixtures import LoadedModel, relative_error, write_hf_folder
 
 SIZES: dict[str, Any] = dict(layers=2, hidden_size=12, heads=3, vocab_size=37, max_length=24)
 BASES = {"bert": config.BERT, "albert": config.ALBERT, "electra": config.ELECTRA}
@@ -62,7 +62,7 @@ def test_fine_tuned_model_computes_the_same_after_export_and_import(family: str,
     objective = back[0].objective
     assert isinstance(objective, Supervised)
     assert (objective.scale, objective.labels) == (1.0, ours[0].objective.labels)
-    assert error(outputs(*back), outputs(*ours)) <= 1e-5
+    assert relative_error(outputs(*back), outputs(*ours)) <= 1e-5
     again = convert.to_hf(*back)
     assert again.config == written
     assert all(np.array_equal(again.tensors[k], tensors[k]) for k in tensors)
@@ -137,10 +137,10 @@ def test_unused_pooler_is_ignored() -> None:
 # ---- folders
 
 
-def saved(folder: Path, family: str, task: Any, **changes: Any) -> Model:
+def saved(folder: Path, family: str, task: Any, **changes: Any) -> LoadedModel:
     """A fine-tuned model beside the tokenizer of `folder`, which is made."""
-    hf_folder(folder)
-    return Model(*tuned(family, task, **changes), tokenizers.load_tokenizer(folder), 7)
+    write_hf_folder(folder)
+    return LoadedModel(*tuned(family, task, **changes), tokenizers.load_tokenizer(folder), 7)
 
 
 def test_hugging_face_folder_and_its_import_give_the_same_predictions(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_hugging_face_folder_and_its_import_give_the_same_predictions(tmp_path: 
         assert loaded.config.objective.labels == LABELS  # type: ignore[union-attr]
         assert sum(p.size for p in jax.tree.leaves(loaded.params)) == table["total"]
         out = jax.jit(loaded.objective.outputs)(loaded.params, BATCH)
-        assert error(out, outputs(model.config, model.params)) <= 1e-5
+        assert relative_error(out, outputs(model.config, model.params)) <= 1e-5
         with pytest.raises(ValueError, match="no masked-word head"):
             loaded.fill("a [MASK]")
     export_model(bert_jax.load(tmp_path / "ours"), tmp_path / "ours", "hf", tmp_path / "back")  # type: ignore[arg-type]
@@ -215,13 +215,13 @@ def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
         if task == "stsb":
             ours = {"label": ours[:, None]}
         assert {f"span/{k}" if task == "qa" else k for k in made} < set(signature["results"])
-        assert all(error(made[k], np.asarray(v)) <= 1e-5 for k, v in ours.items())
+        assert all(relative_error(made[k], np.asarray(v)) <= 1e-5 for k, v in ours.items())
 
 
 @pytest.mark.peer
 def test_sharded_pickles_are_read_by_index(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]
     tensors = load_file(hf / "model.safetensors")
     (hf / "model.safetensors").unlink()

@@ -23,7 +23,7 @@ from bert_jax.config import Supervised, replace
 from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from tests.helpers import hf_reference
-from tests.helpers.hf_fixtures import Model, hf_folder
+from tests.helpers.hf_fixtures import LoadedModel, write_hf_folder
 from tests.helpers.tiny_configs import FAMILIES as SMALL
 
 pytestmark = pytest.mark.peer
@@ -63,14 +63,14 @@ def theirs(family: str, kind: str) -> Any:
 
 def rows(made: Any, kind: str) -> dict[str, np.ndarray]:
     """Six rows with labels; spans in full ones, as theirs admits padding for an answer."""
-    one, rng = hf_reference.batch(made.config, 5, rows=6), np.random.default_rng(6)
+    one, rng = hf_reference.make_batch(made.config, 5, rows=6), np.random.default_rng(6)
     length = one["tokens"].shape[1]
     if kind == "qa":
         one["size"] = np.full(6, length, np.int32)
         one["tokens"] = rng.integers(2, made.config.vocab_size, (6, length)).astype(np.int32)
         one["start"], one["end"] = rng.integers(0, length, (2, 6)).astype(np.int32)
     elif kind == "tagging":
-        asked = hf_reference.real(one) & (rng.random((6, length)) < 0.6)
+        asked = hf_reference.is_real(one) & (rng.random((6, length)) < 0.6)
         one["tags"] = np.where(asked, rng.integers(0, 3, (6, length)), -1).astype(np.int32)
     elif kind == "regression":
         one["label"] = rng.normal(size=6).astype(np.float32)
@@ -111,7 +111,7 @@ def outputs_of(out: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
         return {k: out[f"{k}_logits"].detach().numpy() for k in ("start", "end")}
     logits = out.logits.detach().numpy()
     if "tags" in one:
-        logits = logits[hf_reference.real(one)]
+        logits = logits[hf_reference.is_real(one)]
     return {"logits": logits[:, 0] if logits.shape[-1] == 1 else logits}
 
 
@@ -119,7 +119,7 @@ def ours_of(objective: Any, params: Any, one: dict[str, np.ndarray]) -> dict[str
     out = jax.jit(objective.outputs)(params, {k: jnp.asarray(v) for k, v in one.items()})
     if isinstance(out, dict):
         return out
-    return {"logits": out[hf_reference.real(one)] if "tags" in one else out}
+    return {"logits": out[hf_reference.is_real(one)] if "tags" in one else out}
 
 
 def without_slope(made: Any, kind: str) -> list[str]:
@@ -138,7 +138,7 @@ def without_slope(made: Any, kind: str) -> list[str]:
 def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -> None:
     made = theirs(family, kind)
     one = rows(made, kind)
-    experiment, params = hf_reference.imported(made)
+    experiment, params = hf_reference.to_native(made)
     objective = objectives.build(experiment)
     assert isinstance(experiment.objective, Supervised)
     assert experiment.objective.task_type == kind
@@ -147,7 +147,7 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
     told.loss.backward()
     expected, ours = outputs_of(told, one), ours_of(objective, params, one)
     for name, logits in expected.items():
-        assert hf_reference.error(ours[name], logits) <= TOLERANCE
+        assert hf_reference.relative_error(ours[name], logits) <= TOLERANCE
 
     batch = {k: jnp.asarray(v) for k, v in one.items()}
 
@@ -156,12 +156,12 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
         return objectives.total_loss(objective.weights, terms, objective.counts(batch))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
-    assert hf_reference.error(value, told.loss.detach().numpy()) <= TOLERANCE
+    assert hf_reference.relative_error(value, told.loss.detach().numpy()) <= TOLERANCE
     slopes, expected = convert.to_hf(experiment, grads).tensors, hf_reference.gradients(made)
     for free in without_slope(made, kind):
         scale = np.abs(expected[free.replace("bias", "weight")]).max()
         assert np.abs(slopes.pop(free) - expected.pop(free)).max() <= TOLERANCE * scale
-    worst = hf_reference.errors(slopes, expected)
+    worst = hf_reference.relative_errors(slopes, expected)
     assert max(worst.values()) <= TOLERANCE, max(worst, key=worst.__getitem__)
 
 
@@ -183,9 +183,9 @@ def test_export_and_import_is_identical(family: str, kind: str) -> None:
     assert experiment.objective.dropout == 0.2  # type: ignore[union-attr]
 
 
-def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
+def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> LoadedModel:
     """A model of ours with random parameters and the head of its family."""
-    hf_folder(folder)
+    write_hf_folder(folder)
     tokenizer = tokenizers.load_tokenizer(folder)
     task = "stsb" if kind == "regression" else kind
     labels = LABELS if kind in ("classification", "tagging") else ()
@@ -197,7 +197,7 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> Model:
     drawn = objectives.build(experiment).init(jax.random.key(0))
     key = iter(jax.random.split(jax.random.key(1), 200))
     louder = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
-    return Model(experiment, louder, tokenizer, 7)
+    return LoadedModel(experiment, louder, tokenizer, 7)
 
 
 @pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])
@@ -220,7 +220,7 @@ def test_export_opens_in_transformers_without_warnings(
     told = outputs_of(call(made, one), one)
     ours = ours_of(objectives.build(model.config), model.params, one)
     for name, logits in told.items():
-        assert hf_reference.error(ours[name], logits) <= TOLERANCE
+        assert hf_reference.relative_error(ours[name], logits) <= TOLERANCE
     if kind in ("classification", "tagging"):
         assert tuple(made.config.id2label.values()) == LABELS
     if kind == "regression":

@@ -14,13 +14,13 @@ from bert_jax import config, convert
 from bert_jax.config import ALBERT, BERT, ROBERTA, Imported, Masked, ReplacedTokens, replace
 from bert_jax.objectives import losses
 from bert_jax.utils.pytree import flatten_with_names
-from tests.helpers.hf_fixtures import error, golden, network, recorded
+from tests.helpers.hf_fixtures import golden_model, load_golden, make_network, relative_error
 
 KINDS = ["bert", "albert", "roberta", "electra", "electra_generator"]
 
 
 def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> jax.Array:
-    out: Any = network(experiment, params).apply({"params": params}, batch)
+    out: Any = make_network(experiment, params).apply({"params": params}, batch)
     terms = []
     if "mlm" in out:
         logits = out["mlm"].logits(params["embeddings"]["word"])
@@ -36,21 +36,21 @@ def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> j
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_outputs_and_gradients_of_transformers(kind: str) -> None:
     """What transformers computed, without transformers."""
-    told = golden(kind)
-    experiment, params = convert.from_hf(*recorded(kind))
+    told = load_golden(kind)
+    experiment, params = convert.from_hf(*golden_model(kind))
     params = jax.tree.map(jnp.asarray, params)
     batch = {k: jnp.asarray(v) for k, v in told["batch"].items()}
     real = jnp.arange(batch["tokens"].shape[1]) < batch["size"][:, None]
-    out: Any = network(experiment, params).apply({"params": params}, batch)
+    out: Any = make_network(experiment, params).apply({"params": params}, batch)
     hidden = out["layers"][-len(told["hidden"]) :]
-    assert error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
+    assert relative_error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
     if "mlm" in out:
         out["mlm"] = out["mlm"].logits(params["embeddings"]["word"])
     for name, logits in told["logits"].items():
         used = real if name == "rtd" else slice(None)
-        assert error(out[name][used], logits[used]) <= 1e-5, name
+        assert relative_error(out[name][used], logits[used]) <= 1e-5, name
     loss, grads = jax.jit(jax.value_and_grad(lambda p: loss_of(experiment, p, batch, real)))(params)
-    assert error(loss, told["loss"]) <= 1e-5
+    assert relative_error(loss, told["loss"]) <= 1e-5
     theirs = convert.to_hf(experiment, grads).tensors
     assert theirs.keys() == told["slope"].keys()
     for name, slope in told["slope"].items():
@@ -63,7 +63,7 @@ def test_golden_outputs_and_gradients_of_transformers(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_after_import_is_identical(kind: str) -> None:
-    hf, tensors = recorded(kind)
+    hf, tensors = golden_model(kind)
     written, back, left_out = convert.to_hf(*convert.from_hf(hf, tensors))
     assert back.keys() == tensors.keys()
     assert not left_out
@@ -72,18 +72,18 @@ def test_export_after_import_is_identical(kind: str) -> None:
 
 
 def test_heads_determine_the_objective() -> None:
-    hf, tensors = recorded("bert")
+    hf, tensors = golden_model("bert")
     assert convert.from_hf(hf, tensors)[0].objective == BERT.objective
     bare = {k: v for k, v in tensors.items() if not k.startswith("cls.")}
     hf["architectures"] = ["BertModel"]
     assert convert.from_hf(hf, bare)[0].objective == Imported("bert", pooler=True)
-    assert convert.from_hf(*recorded("electra"))[0].objective == Imported("electra", rtd=True)
-    assert convert.from_hf(*recorded("roberta"))[0].objective == ROBERTA.objective
+    assert convert.from_hf(*golden_model("electra"))[0].objective == Imported("electra", rtd=True)
+    assert convert.from_hf(*golden_model("roberta"))[0].objective == ROBERTA.objective
 
 
 def test_old_tensor_names_buffers_and_tied_tensors_are_accepted() -> None:
     """Without a prefix, layer norms called gamma and beta, and what is there twice."""
-    hf, tensors = recorded("bert", architectures=["BertModel"])
+    hf, tensors = golden_model("bert", architectures=["BertModel"])
     expected = convert.from_hf(hf, {k: v for k, v in tensors.items() if k[:4] != "cls."})[1]
     old = {k.removeprefix("bert."): v for k, v in tensors.items() if k[:4] != "cls."}
     old = {
@@ -99,14 +99,14 @@ def test_old_tensor_names_buffers_and_tied_tensors_are_accepted() -> None:
     word = tensors["bert.embeddings.word_embeddings.weight"]
     tied = {**tensors, "cls.predictions.decoder.weight": word}
     tied["cls.predictions.decoder.bias"] = tied.pop("cls.predictions.bias")
-    convert.from_hf(recorded("bert")[0], tied)
+    convert.from_hf(golden_model("bert")[0], tied)
     tied["cls.predictions.decoder.weight"] = word + 1
     with pytest.raises(ValueError, match=r"not tied cls\.predictions\.decoder\.weight"):
-        convert.from_hf(recorded("bert")[0], tied)
+        convert.from_hf(golden_model("bert")[0], tied)
 
 
 def test_roberta_without_token_types_is_exported_with_a_row_of_zeros() -> None:
-    hf, tensors = recorded("roberta")
+    hf, tensors = golden_model("roberta")
     name = "roberta.embeddings.token_type_embeddings.weight"
     assert convert.from_hf(hf, tensors)[0].encoder.token_types == 1  # a row that is not zero
     tensors[name] = np.zeros_like(tensors[name])
@@ -149,10 +149,10 @@ def test_shared_layers_compute_the_same_in_transformers(encoder: Any, kind: str,
         "masked": jnp.array([[2]]),
     }
     a, b = (
-        jax.jit(network(e, p).apply)({"params": p}, batch)["hidden"]
+        jax.jit(make_network(e, p).apply)({"params": p}, batch)["hidden"]
         for e, p in ((ours, params), (back, again))
     )
-    assert error(a, np.asarray(b)) <= 1e-6
+    assert relative_error(a, np.asarray(b)) <= 1e-6
 
 
 def test_shared_layers_of_electra_are_exported_separately() -> None:
@@ -173,9 +173,9 @@ def test_shared_layers_of_electra_are_exported_separately() -> None:
 
 
 def test_joined_electra_shares_equal_embeddings() -> None:
-    discriminator = convert.from_hf(*recorded("electra", num_attention_heads=3))
-    hf, tensors = recorded("electra_generator", num_attention_heads=1, intermediate_size=60)
-    tensors |= {k: v for k, v in recorded("electra")[1].items() if ".embeddings." in k}
+    discriminator = convert.from_hf(*golden_model("electra", num_attention_heads=3))
+    hf, tensors = golden_model("electra_generator", num_attention_heads=1, intermediate_size=60)
+    tensors |= {k: v for k, v in golden_model("electra")[1].items() if ".embeddings." in k}
     for i in range(2):  # the width of the feed-forward part follows from the generator's size
         at = f"electra.encoder.layer.{i}"
         tensors[f"{at}.intermediate.dense.weight"] = np.ones((60, 15), np.float32)
@@ -226,7 +226,7 @@ def test_encoders_without_a_hugging_face_counterpart_are_refused(
 
 
 def test_all_tensor_problems_are_listed_in_one_error() -> None:
-    hf, tensors = recorded("bert")
+    hf, tensors = golden_model("bert")
     tensors.pop("cls.predictions.bias")
     tensors["classifier.weight"] = np.zeros((3, 15), np.float32)
     tensors["bert.pooler.dense.weight"] = np.zeros((15, 16), np.float32)
@@ -245,7 +245,7 @@ def test_all_tensor_problems_are_listed_in_one_error() -> None:
 
 
 def test_unneeded_tensors_can_be_dropped() -> None:
-    hf, tensors = recorded("bert")
+    hf, tensors = golden_model("bert")
     extra = {**tensors, "taxonomy.weight": np.zeros((3, 15), np.float32)}
     convert.from_hf(hf, extra, drop=("taxonomy.",))
     cut = {k: v for k, v in tensors.items() if not k.startswith("cls.seq")}
@@ -275,19 +275,19 @@ def test_unneeded_tensors_can_be_dropped() -> None:
     ],
 )
 def test_config_json_that_does_not_fit_the_tensors_is_refused(changes: Any, message: str) -> None:
-    hf, tensors = recorded("bert", **changes)
+    hf, tensors = golden_model("bert", **changes)
     with pytest.raises(ValueError, match=re.escape(message)):
         convert.from_hf(hf, tensors)
 
 
 def test_fixed_activation_of_a_head_is_checked() -> None:
     with pytest.raises(ValueError, match="which always uses gelu"):
-        convert.from_hf(*recorded("roberta", hidden_act="relu"))
+        convert.from_hf(*golden_model("roberta", hidden_act="relu"))
 
 
 def test_missing_keys_of_albert_take_its_defaults() -> None:
     """A config.json may leave out what its family's defaults say."""
-    hf, tensors = recorded("albert")
+    hf, tensors = golden_model("albert")
     for key in ("hidden_act", "layer_norm_eps", "type_vocab_size", "num_hidden_groups"):
         hf.pop(key)
     encoder = convert.from_hf(hf, tensors)[0].encoder

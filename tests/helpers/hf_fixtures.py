@@ -1,4 +1,4 @@
-"""Recorded models of transformers: as arrays, as networks of ours, as folders of either."""
+"""Recorded models of transformers: as arrays, as our networks, and as folders of both formats."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GOLDEN = FIXTURES / "golden"
 
 
 @cache
-def golden(kind: str) -> dict[str, Any]:
-    """The arrays of a file by their folders."""
+def load_golden(kind: str) -> dict[str, Any]:
+    """The arrays of a golden file, grouped by the first part of their names."""
     out: dict[str, Any] = {}
     for name, array in np.load(GOLDEN / f"{kind}.npz").items():
         folder, _, rest = name.partition("/")
@@ -31,15 +31,15 @@ def golden(kind: str) -> dict[str, Any]:
     return {k: v.get("", v) if len(v) == 1 else v for k, v in out.items()}
 
 
-def recorded(kind: str, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    return json.loads(str(golden(kind)["config"])) | changes, dict(golden(kind)["weight"])
+def golden_model(kind: str, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return json.loads(str(load_golden(kind)["config"])) | changes, dict(load_golden(kind)["weight"])
 
 
-def error(a: Any, b: Any) -> float:
+def relative_error(a: Any, b: Any) -> float:
     return float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
 
 
-def network(experiment: Any, params: Any) -> Network:
+def make_network(experiment: Any, params: Any) -> Network:
     heads = {h: convert.HEADS[h] for h in params if h in convert.HEADS}
     order = [h for h in convert.HEADS if h in heads]
     return Network(experiment.encoder, {h: heads[h] for h in order}, return_layers=True)
@@ -48,7 +48,7 @@ def network(experiment: Any, params: Any) -> Network:
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-class Model(NamedTuple):
+class LoadedModel(NamedTuple):
     """What `bert_jax.load` gives, as far as an export goes."""
 
     config: Any
@@ -57,9 +57,9 @@ class Model(NamedTuple):
     step: int = 0
 
 
-def hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any) -> Path:
+def write_hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any) -> Path:
     """A recorded model as it would have been saved, with a tokenizer of single letters."""
-    hf, tensors = recorded(kind, **changes)
+    hf, tensors = golden_model(kind, **changes)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(hf))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -69,12 +69,12 @@ def hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any
     return folder
 
 
-def read(folder: Path) -> Model:
+def read_hf_folder(folder: Path) -> LoadedModel:
     experiment, params, beside = convert.read_hf_folder(folder)
-    return Model(experiment, params, tokenizers.load_tokenizer(beside))
+    return LoadedModel(experiment, params, tokenizers.load_tokenizer(beside))
 
 
-def imported(folder: Path) -> Model:
+def read_imported_folder(folder: Path) -> LoadedModel:
     """An imported folder, read as that of a run is."""
     experiment = config.read_config(folder / "config.json")
     heads = getattr(experiment.objective, "heads", ("mlm", "pooler", "pair"))
@@ -84,4 +84,4 @@ def imported(folder: Path) -> Model:
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     assert checkpoints.newest() == 0
     params = checkpoints.restore_params(0, shapes)
-    return Model(experiment, params, tokenizers.load_tokenizer(folder / "tokenizer"))
+    return LoadedModel(experiment, params, tokenizers.load_tokenizer(folder / "tokenizer"))

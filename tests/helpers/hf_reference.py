@@ -1,4 +1,4 @@
-"""Models of transformers with random weights, and what it takes to compare with them."""
+"""Models of transformers with random weights, and helpers to compare with them."""
 
 from __future__ import annotations
 
@@ -44,47 +44,47 @@ def odd_config(kind: str, seed: int, **changes: Any) -> Any:
         groups = [g for g in range(1, layers + 1) if layers % g == 0]
         sizes |= dict(num_hidden_groups=int(rng.choice(groups)), hidden_act="gelu_new")
     if kind == "albert" or kind.startswith("electra"):
-        # never the hidden size: theirs would project even then, ours does not
+        # never the hidden size, for which transformers has a projection and we do not
         width = int(rng.integers(6, 20)) | 1
         sizes |= dict(embedding_size=width + 2 * (width == sizes["hidden_size"]))
     return CLASSES[kind][0](**(sizes | changes), attn_implementation="eager")
 
 
-def model(kind: str, config: Any, seed: int = 0, scale: float | None = 0.3) -> Any:
+def make_model(kind: str, config: Any, seed: int = 0, scale: float | None = 0.3) -> Any:
     """The model with random weights, biases and layer norms too, dropout off. `scale` None
     keeps the matrices as they are initialised."""
     torch.manual_seed(seed)
-    made = CLASSES[kind][1](config)
+    model = CLASSES[kind][1](config)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in model.parameters():
             if p.ndim == 1:
                 p += 0.2 * torch.randn_like(p)
             elif scale is not None:
                 p.normal_(std=scale)
-    return made.eval()
+    return model.eval()
 
 
-def tensors(made: Any) -> Arrays:
-    return {name: p.detach().numpy().copy() for name, p in made.named_parameters()}
+def tensors(model: Any) -> Arrays:
+    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
-def gradients(made: Any) -> Arrays:
-    """Of every parameter, tied ones once; zero where none arrived."""
-    named = made.named_parameters()
+def gradients(model: Any) -> Arrays:
+    """The gradient of every parameter, tied ones once; zero if there is none."""
+    named = model.named_parameters()
     return {n: (torch.zeros_like(p) if p.grad is None else p.grad).numpy() for n, p in named}
 
 
-def imported(made: Any) -> tuple[Experiment, Any]:
-    experiment, params = convert.from_hf(config_json(made), tensors(made))
+def to_native(model: Any) -> tuple[Experiment, Any]:
+    experiment, params = convert.from_hf(config_json(model), tensors(model))
     return experiment, jax.tree.map(jnp.asarray, params)
 
 
-def config_json(made: Any) -> dict[str, Any]:
-    return {**made.config.to_dict(), "architectures": [type(made).__name__]}
+def config_json(model: Any) -> dict[str, Any]:
+    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
 
 
-def batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
-    """Rows of random length, padded on the right, with masked places; the fields of ours."""
+def make_batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
+    """A batch of ours: rows of random length, padded on the right, with masked positions."""
     rng = np.random.default_rng(seed)
     roberta = config.model_type == "roberta"
     length = config.max_position_embeddings - (2 if roberta else 0)
@@ -93,7 +93,7 @@ def batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
     tokens = np.where(real, rng.integers(2, config.vocab_size, (rows, length)), config.pad_token_id)
     types = rng.integers(0, config.type_vocab_size, (rows, length)) * real
     masked = np.stack([np.sort(rng.choice(np.arange(1, n), slots, replace=False)) for n in size])
-    used = rng.integers(2, slots + 1, rows)  # the slots after those are not predictions
+    used = rng.integers(2, slots + 1, rows)  # later slots are unused
     weights = np.arange(slots) < used[:, None]
     out = {
         "tokens": tokens,
@@ -113,72 +113,73 @@ def batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
     for r, n in enumerate(used):
         labels[r, masked[r, :n]] = out["targets"][r, :n]
     out["labels"] = labels
-    kinds = {"weights": np.float32, "sampling": np.uint32}
-    return {k: v.astype(kinds.get(k, np.int32)) for k, v in out.items()}
+    dtypes = {"weights": np.float32, "sampling": np.uint32}
+    return {k: v.astype(dtypes.get(k, np.int32)) for k, v in out.items()}
 
 
-def real(one: Arrays) -> np.ndarray:
-    return np.arange(one["tokens"].shape[1]) < one["size"][:, None]
+def is_real(batch: Arrays) -> np.ndarray:
+    return np.arange(batch["tokens"].shape[1]) < batch["size"][:, None]
 
 
-def call(made: Any, one: Arrays, tokens: np.ndarray | None = None, **kwargs: Any) -> Any:
-    """The peer's outputs for a batch of ours."""
+def forward(model: Any, batch: Arrays, tokens: np.ndarray | None = None, **kwargs: Any) -> Any:
+    """The outputs of a transformers model for a batch of ours."""
     long = lambda x: torch.tensor(x).long()  # noqa: E731
-    return made(
-        input_ids=long(one["tokens"] if tokens is None else tokens),
-        attention_mask=long(real(one)),
-        token_type_ids=long(one["types"]),
+    return model(
+        input_ids=long(batch["tokens"] if tokens is None else tokens),
+        attention_mask=long(is_real(batch)),
+        token_type_ids=long(batch["types"]),
         **kwargs,
     )
 
 
-def masked_loss(logits: torch.Tensor, one: Arrays) -> torch.Tensor:
-    """Mean cross-entropy at the masked places, from logits at all places."""
-    rows, slots = np.nonzero(one["weights"])
-    at = one["masked"][rows, slots]
-    return F.cross_entropy(logits[rows, at], torch.from_numpy(one["targets"][rows, slots]).long())
+def masked_loss(logits: torch.Tensor, batch: Arrays) -> torch.Tensor:
+    """Mean cross-entropy at the masked positions, from logits at all positions."""
+    rows, slots = np.nonzero(batch["weights"])
+    at = batch["masked"][rows, slots]
+    return F.cross_entropy(logits[rows, at], torch.from_numpy(batch["targets"][rows, slots]).long())
 
 
-def pair_loss(logits: torch.Tensor, one: Arrays) -> torch.Tensor:
-    return F.cross_entropy(logits, torch.from_numpy(one["pair"]).long())
+def pair_loss(logits: torch.Tensor, batch: Arrays) -> torch.Tensor:
+    return F.cross_entropy(logits, torch.from_numpy(batch["pair"]).long())
 
 
-def replaced_loss(logits: torch.Tensor, one: Arrays, tokens: np.ndarray) -> torch.Tensor:
-    """Mean binary cross-entropy over the real tokens; a token as it was counts as original."""
-    labels = torch.from_numpy((np.asarray(tokens) != one["labels"]).astype(np.float32))
-    keep = torch.from_numpy(real(one))
+def replaced_loss(logits: torch.Tensor, batch: Arrays, tokens: np.ndarray) -> torch.Tensor:
+    """Mean binary cross-entropy over the real tokens; an unchanged token counts as original."""
+    labels = torch.from_numpy((np.asarray(tokens) != batch["labels"]).astype(np.float32))
+    keep = torch.from_numpy(is_real(batch))
     return F.binary_cross_entropy_with_logits(logits[keep], labels[keep])
 
 
-def loss(made: Any, one: Arrays, tokens: np.ndarray | None = None) -> torch.Tensor:
-    """What each class is pre-trained on, written over its logits."""
-    out = call(made, one, tokens)
-    if isinstance(made, T.BertForPreTraining):
-        return masked_loss(out.prediction_logits, one) + pair_loss(out.seq_relationship_logits, one)
-    if isinstance(made, T.AlbertForPreTraining):
-        return masked_loss(out.prediction_logits, one) + pair_loss(out.sop_logits, one)
-    if isinstance(made, T.ElectraForPreTraining):
+def pretraining_loss(model: Any, batch: Arrays, tokens: np.ndarray | None = None) -> torch.Tensor:
+    """The pre-training loss of each class, from its logits."""
+    out = forward(model, batch, tokens)
+    if isinstance(model, T.BertForPreTraining):
+        nsp_loss = pair_loss(out.seq_relationship_logits, batch)
+        return masked_loss(out.prediction_logits, batch) + nsp_loss
+    if isinstance(model, T.AlbertForPreTraining):
+        return masked_loss(out.prediction_logits, batch) + pair_loss(out.sop_logits, batch)
+    if isinstance(model, T.ElectraForPreTraining):
         assert tokens is not None
-        return replaced_loss(out.logits, one, tokens)
-    return masked_loss(out.logits, one)
+        return replaced_loss(out.logits, batch, tokens)
+    return masked_loss(out.logits, batch)
 
 
-def error(a: Any, b: Any) -> float:
-    """Largest difference relative to the largest entry of b; infinite if one is not finite."""
+def relative_error(a: Any, b: Any) -> float:
+    """The largest difference relative to the largest entry of b; inf if an entry is not finite."""
     a, b = np.asarray(a), np.asarray(b)
     assert a.shape == b.shape, (a.shape, b.shape)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return np.inf
-    worst = float(np.abs(a - b).max())
-    return worst / float(np.abs(b).max()) if worst else 0.0
+    largest = float(np.abs(a - b).max())
+    return largest / float(np.abs(b).max()) if largest else 0.0
 
 
-def errors(ours: Arrays, theirs: Arrays) -> dict[str, float]:
-    """`error` by tensor; a key bias, whose gradient is zero in exact arithmetic, is measured
-    by the query bias of its layer."""
-    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
-    out = {name: error(ours[name], theirs[name]) for name in theirs}
-    for name in [n for n in theirs if n.endswith("key.bias")]:
-        scale = np.abs(theirs[name.replace("key.bias", "query.bias")]).max()
-        out[name] = float(np.abs(ours[name] - theirs[name]).max() / scale) if scale else 0.0
+def relative_errors(native: Arrays, hf: Arrays) -> dict[str, float]:
+    """`relative_error` by tensor. The gradient of a key bias is zero in exact arithmetic; its error
+    is relative to the query bias of its layer."""
+    assert native.keys() == hf.keys(), native.keys() ^ hf.keys()
+    out = {name: relative_error(native[name], hf[name]) for name in hf}
+    for name in [n for n in hf if n.endswith("key.bias")]:
+        scale = np.abs(hf[name.replace("key.bias", "query.bias")]).max()
+        out[name] = float(np.abs(native[name] - hf[name]).max() / scale) if scale else 0.0
     return out

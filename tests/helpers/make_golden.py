@@ -1,11 +1,11 @@
-"""Writes tests/fixtures/golden/*.npz: small models of transformers, and what they compute.
+"""Write tests/fixtures/golden/*.npz: small models of transformers and their outputs.
 
     python -m tests.helpers.make_golden
 
-needs torch and transformers; the tests that read the files need neither. Each file holds
+Needs torch and transformers; the tests that read the files need neither. Each file holds
 `config` (JSON), `weight/NAME`, the batch as `batch/FIELD`, `hidden` (of every layer that has
 the hidden size), the logits at the masked places or of the other heads, `loss`, and
-`slope/NAME`: the norm of every tensor's gradient.
+`slope/NAME`, the norm of every tensor's gradient.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ LOGITS = {"prediction_logits": "mlm", "seq_relationship_logits": "pair", "sop_lo
 
 
 def record(kind: str) -> dict[str, np.ndarray]:
-    made = hf_reference.model(
+    model = hf_reference.make_model(
         kind, hf_reference.odd_config(kind, 0, **(SIZES | MORE[kind])), seed=1
     )
-    one = hf_reference.batch(made.config, 1, rows=3, slots=4)
+    batch = hf_reference.make_batch(model.config, 1, rows=3, slots=4)
     with torch.no_grad():
-        out = hf_reference.call(made, one, output_hidden_states=True)
-    loss = hf_reference.loss(made, one, one["tokens"])
+        out = hf_reference.forward(model, batch, output_hidden_states=True)
+    loss = hf_reference.pretraining_loss(model, batch, batch["tokens"])
     loss.backward()
-    width = made.config.hidden_size
+    width = model.config.hidden_size
     hidden = [h.numpy() for h in out.hidden_states if h.shape[-1] == width]
     names = LOGITS | {"logits": "rtd" if kind == "electra" else "mlm"}
-    logits = {ours: out[theirs].numpy() for theirs, ours in names.items() if theirs in out}
+    logits = {name: out[hf].numpy() for hf, name in names.items() if hf in out}
     if "mlm" in logits:
-        logits["mlm"] = np.take_along_axis(logits["mlm"], one["masked"][..., None], 1)
-    slopes = {k: np.float32(np.linalg.norm(g)) for k, g in hf_reference.gradients(made).items()}
+        logits["mlm"] = np.take_along_axis(logits["mlm"], batch["masked"][..., None], 1)
+    slopes = {k: np.float32(np.linalg.norm(g)) for k, g in hf_reference.gradients(model).items()}
     return {
-        "config": np.array(json.dumps(hf_reference.config_json(made))),
-        **{f"weight/{k}": v for k, v in hf_reference.tensors(made).items()},
-        **{f"batch/{k}": v for k, v in one.items()},
+        "config": np.array(json.dumps(hf_reference.config_json(model))),
+        **{f"weight/{k}": v for k, v in hf_reference.tensors(model).items()},
+        **{f"batch/{k}": v for k, v in batch.items()},
         **{f"logits/{k}": v for k, v in logits.items()},
         **{f"slope/{k}": v for k, v in slopes.items()},
         "hidden": np.stack(hidden),

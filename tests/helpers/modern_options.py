@@ -1,4 +1,4 @@
-"""A tiny encoder with everything that came after the five papers, for tests."""
+"""A tiny encoder with all options that are newer than the five papers."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = dict(
 )
 
 
-def tiny(family: str = "bert", optimizer: str = "adamw", **encoder: Any) -> Experiment:
+def tiny_config(family: str = "bert", optimizer: str = "adamw", **encoder: Any) -> Experiment:
     return replace(
         tiny_configs.FAMILIES[family],
         encoder=OPTIONS | dict(layers=4) | encoder,

@@ -1,4 +1,4 @@
-"""Small experiments and made-up rows, for tests of what comes after the text."""
+"""Tiny configs and synthetic rows, for tests that need no text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def without_dropout(config: Experiment) -> Experiment:
 
 
 class Rows:
-    """A source of rows that follow from their number."""
+    """A data source whose rows are a function of their index."""
 
     def __init__(self, n: int = 40) -> None:
         self.n = n
@@ -65,7 +65,7 @@ def build(config: Experiment) -> objectives.Objective:
 
 
 def batch(rows: int = 8, start: int = 0) -> dict[str, Any]:
-    made = [Rows()[i] for i in range(start, start + rows)]
-    stacked = {k: np.stack([np.int32(r[k]) for r in made]) for k in made[0]}
+    sampled = [Rows()[i] for i in range(start, start + rows)]
+    stacked = {k: np.stack([np.int32(r[k]) for r in sampled]) for k in sampled[0]}
     stacked |= {"row": np.arange(start, start + rows), "epoch": np.zeros(rows)}
     return {k: jnp.asarray(v, jnp.int32) for k, v in stacked.items()}

@@ -19,11 +19,11 @@ from bert_jax.config import Imported
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.inference import import_model
 from bert_jax.perf import param_table
-from tests.helpers.hf_fixtures import hf_folder, imported
+from tests.helpers.hf_fixtures import read_imported_folder, write_hf_folder
 
 
 def test_requested_missing_heads_are_initialized_and_named(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     tensors = load_file(hf / "model.safetensors")
     bare = {k: v for k, v in tensors.items() if not k.startswith(("cls.", "bert.pooler"))}
     save_file(bare, hf / "model.safetensors")
@@ -42,13 +42,13 @@ def test_requested_missing_heads_are_initialized_and_named(tmp_path: Path) -> No
         "pooler/dense/bias",
         "pooler/dense/kernel",
     ]
-    assert imported(tmp_path / "ours").config.objective == config.BERT.objective
+    assert read_imported_folder(tmp_path / "ours").config.objective == config.BERT.objective
     with pytest.raises(ValueError, match="bert has no head 'rtd': expected mlm"):
         import_model.import_folder(hf, tmp_path / "x", heads=("mlm", "pair", "rtd"))
 
 
 def test_import_with_tokenizer_from_another_folder_and_dropped_tensors(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf", architectures=["Other"])
+    hf = write_hf_folder(tmp_path / "hf", architectures=["Other"])
     tensors = load_file(hf / "model.safetensors")
     save_file({**tensors, "cls.extra.weight": np.ones((2, 2))}, hf / "model.safetensors")
     (tmp_path / "tok").mkdir()
@@ -56,11 +56,13 @@ def test_import_with_tokenizer_from_another_folder_and_dropped_tensors(tmp_path:
     import_model.import_folder(
         hf, tmp_path / "ours", tokenizer=tmp_path / "tok", drop=["cls.extra", "cls.seq"]
     )
-    assert imported(tmp_path / "ours").config.objective == Imported("bert", mlm=True, pooler=True)
+    assert read_imported_folder(tmp_path / "ours").config.objective == Imported(
+        "bert", mlm=True, pooler=True
+    )
 
 
 def test_float16_and_bfloat16_weights_become_float32_exactly(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     half = {k: v.astype(jnp.bfloat16) for k, v in load_file(hf / "model.safetensors").items()}
     save_file(half, hf / "model.safetensors")
     word = convert.read_hf_folder(hf)[1]["embeddings"]["word"]
@@ -69,7 +71,7 @@ def test_float16_and_bfloat16_weights_become_float32_exactly(tmp_path: Path) -> 
 
 
 def test_sharded_safetensors_are_read_by_index(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]
     shard(hf)
     same = jax.tree.map(np.array_equal, convert.read_hf_folder(hf)[1], whole)
@@ -92,7 +94,7 @@ def index(folder: Path, where: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "roberta", "electra", "electra_generator"])
 def test_inspect_reads_only_safetensors_headers(kind: str, tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf", kind)
+    hf = write_hf_folder(tmp_path / "hf", kind)
     experiment, params, _ = convert.read_hf_folder(hf)
     assert convert.read_hf_experiment(hf) == experiment
     shard(hf)
@@ -102,17 +104,17 @@ def test_inspect_reads_only_safetensors_headers(kind: str, tmp_path: Path) -> No
 
 
 def test_imported_folder_can_be_imported_again(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     import_model.import_folder(hf, tmp_path / "a")
     assert import_model.import_folder(tmp_path / "a", tmp_path / "b") == []
-    a, b = (imported(tmp_path / name) for name in "ab")
+    a, b = (read_imported_folder(tmp_path / name) for name in "ab")
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a.params, b.params)))
     assert (tmp_path / "b/tokenizer/vocab.txt").read_bytes() == (hf / "vocab.txt").read_bytes()
     refused(tmp_path / "a", "is not a Hugging Face folder: --generator", drop=["x"])
 
 
 def test_cased_flag_for_a_bare_vocabulary(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     vocabulary = hf / "vocab.txt"
     vocabulary.write_text(vocabulary.read_text().replace("\nb\n", "\nB\n"))
     assert tokenizers.load_tokenizer(hf).encode("B") == [1]
@@ -134,14 +136,14 @@ def refused(hf: Path, message: str, **kwargs: Any) -> None:
 
 @pytest.mark.parametrize("outside", ["../model.safetensors", "/etc/passwd", "..", "a\\b", ""])
 def test_index_path_outside_the_folder_is_refused(outside: str, tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     where = shard(hf)
     index(hf, where | {"bert.pooler.dense.bias": outside})
     refused(hf, "expected the name of a file in the same folder")
 
 
 def test_inconsistent_index_is_refused(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     where = shard(hf)
     index(hf, where | {"bert.pooler.dense.bias": "model-7.safetensors"})
     refused(hf, r"names model-7\.safetensors, which is missing")
@@ -165,7 +167,7 @@ BAD = {  # what is done to the folder -> what is said
 def test_import_command_reports_damaged_files_in_one_line(
     how: str, tmp_path: Path, capsys: Any
 ) -> None:
-    hf = hf_folder(tmp_path / "hf", **({"model_type": "t5"} if how == "config" else {}))
+    hf = write_hf_folder(tmp_path / "hf", **({"model_type": "t5"} if how == "config" else {}))
     path = hf / "model.safetensors"
     raw = path.read_bytes()
     if how == "nan":
@@ -189,7 +191,7 @@ def test_import_command_reports_damaged_files_in_one_line(
 
 @pytest.mark.parametrize("how", ["cut", "absurd", "empty", "not json", "overflow"])
 def test_damaged_weights_are_refused(how: str, tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     path = hf / "model.safetensors"
     raw = path.read_bytes()
     wide = json.dumps({"a": {"dtype": "F32", "shape": [2**40] * 2, "data_offsets": [0, 4]}})
@@ -206,7 +208,7 @@ def test_damaged_weights_are_refused(how: str, tmp_path: Path) -> None:
 
 
 def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     tensors = load_file(hf / "model.safetensors")
     tensors["bert.encoder.layer.1.output.dense.bias"][3] = np.nan
     save_file(tensors, hf / "model.safetensors")
@@ -214,25 +216,27 @@ def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_folders_of_other_models_are_refused(tmp_path: Path) -> None:
-    refused(hf_folder(tmp_path / "a", model_type="t5"), "model_type 't5': expected one of bert")
-    hf = hf_folder(tmp_path / "b")
+    refused(
+        write_hf_folder(tmp_path / "a", model_type="t5"), "model_type 't5': expected one of bert"
+    )
+    hf = write_hf_folder(tmp_path / "b")
     (hf / "config.json").write_text("[1]")
     refused(hf, "expected a JSON object")
     (hf / "config.json").write_text("{")
     refused(hf, "is not readable JSON")
     (hf / "config.json").unlink()
     refused(hf, r"has no config\.json: expected a Hugging Face folder")
-    hf = hf_folder(tmp_path / "c")
+    hf = write_hf_folder(tmp_path / "c")
     (hf / "model.safetensors").unlink()
     refused(hf, r"no weights: expected model\.safetensors")
-    hf = hf_folder(tmp_path / "d", pieces=38)
+    hf = write_hf_folder(tmp_path / "d", pieces=38)
     refused(hf, "38 pieces, but the embedding table has 37 rows")
-    hf = hf_folder(tmp_path / "e", pad_token_id=3)
+    hf = write_hf_folder(tmp_path / "e", pad_token_id=3)
     refused(hf, "padding id is 0, but the config's pad_token_id is 3")
 
 
 def test_pickle_is_refused_without_allow_pickle(tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     (hf / "model.safetensors").rename(hf / "pytorch_model.bin")
     refused(hf, "a pickle, which could run code")
 
@@ -240,7 +244,7 @@ def test_pickle_is_refused_without_allow_pickle(tmp_path: Path) -> None:
 @pytest.mark.peer
 def test_allow_pickle_reads_only_tensors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     whole = convert.read_hf_folder(hf)[1]
     tensors = load_file(hf / "model.safetensors")
     (hf / "model.safetensors").unlink()

@@ -19,7 +19,7 @@ LETTERS = "abcdefgh"
 
 @pytest.fixture(scope="module")
 def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hf_fixtures.hf_folder(tmp_path_factory.mktemp("models") / "hf")
+    return hf_fixtures.write_hf_folder(tmp_path_factory.mktemp("models") / "hf")
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ def batch(rows: int = 3, length: int = 11, seed: int = 0) -> dict[str, jax.Array
     rng = np.random.default_rng(seed)
     size = rng.integers(5, length, rows)
     slots = {k: rng.integers(0, 5, (rows, 2)) for k in ("masked", "left", "right", "offset")}
-    made = {"tokens": rng.integers(0, 50, (rows, length)), "size": size, "first": size // 2}
-    return {k: jnp.asarray(v, jnp.int32) for k, v in {**made, **slots}.items()}
+    fields = {"tokens": rng.integers(0, 50, (rows, length)), "size": size, "first": size // 2}
+    return {k: jnp.asarray(v, jnp.int32) for k, v in {**fields, **slots}.items()}
 
 
 def init(config: Encoder, heads: dict = HEADS, **kwargs: object) -> tuple[Network, dict]:
@@ -40,7 +40,7 @@ def close(a: object, b: object, tolerance: float) -> None:
         assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-6)
 
 
-def test_what_stands_in_the_padding_changes_nothing() -> None:
+def test_padding_tokens_do_not_change_the_output() -> None:
     network, params = init(SMALL)
     one = batch()
     padding = jnp.arange(11) >= one["size"][:, None]
@@ -49,8 +49,8 @@ def test_what_stands_in_the_padding_changes_nothing() -> None:
     assert jnp.array_equal(*(jnp.where(padding[..., None], 0, h) for h in hidden))
 
 
-def test_the_gradient_at_the_padding_is_exactly_zero() -> None:
-    """Of the words that stand only there, of the positions past every row's end."""
+def test_the_gradient_at_padding_is_exactly_zero() -> None:
+    """For words that occur only there, and for positions after the end of every row."""
     network, params = init(SMALL, {})
     one = batch()
     padding = jnp.arange(11) >= one["size"][:, None]
@@ -66,7 +66,7 @@ def test_the_gradient_at_the_padding_is_exactly_zero() -> None:
     assert grads["word"][:49].any()
 
 
-def test_albert_is_a_bert_whose_layers_are_equal() -> None:
+def test_albert_equals_a_bert_with_equal_layers() -> None:
     albert, shared = init(replace(SMALL, groups=1))
     bert = Network(SMALL, HEADS)
     equal = dict(shared, encoder=jax.tree.map(lambda x: jnp.repeat(x, 4, 0), shared["encoder"]))
@@ -77,15 +77,15 @@ def test_albert_is_a_bert_whose_layers_are_equal() -> None:
         jax.grad(lambda p, n=n: (f(n, p) * weights).sum())(p)
         for n, p in ((albert, shared), (bert, equal))
     )
-    added = jax.tree.map(lambda x: x.sum(0, keepdims=True), h["encoder"]["layers"])
-    key = lambda t: t["attention"]["key"].pop("bias")  # noqa: E731  its true gradient is zero
-    assert np.abs(key(g["encoder"]["layers"]) - key(added)).max() < 1e-5
-    close(g["encoder"]["layers"], added, 1e-5)
+    summed = jax.tree.map(lambda x: x.sum(0, keepdims=True), h["encoder"]["layers"])
+    key = lambda t: t["attention"]["key"].pop("bias")  # noqa: E731  its exact gradient is zero
+    assert np.abs(key(g["encoder"]["layers"]) - key(summed)).max() < 1e-5
+    close(g["encoder"]["layers"], summed, 1e-5)
 
 
 @pytest.mark.parametrize("groups", [4, 2, 1])
 def test_scanned_layers_equal_a_loop(groups: int) -> None:
-    """`keep` hands out every layer; a network of the first n layers ends where layer n does."""
+    """A network of the first n layers returns the output of layer n."""
     config = replace(SMALL, groups=groups)
     network, params = init(config, {}, return_layers=True)
     layers = network.apply({"params": params}, batch())["layers"]
@@ -104,7 +104,7 @@ def test_scanned_layers_equal_a_loop(groups: int) -> None:
 
 
 @pytest.mark.parametrize(("share", "own"), [("attention", "mlp"), ("mlp", "attention")])
-def test_a_part_that_is_not_shared_has_parameters_per_layer(share: str, own: str) -> None:
+def test_a_sublayer_that_is_not_shared_has_parameters_per_layer(share: str, own: str) -> None:
     config = replace(SMALL, groups=1, share_params=share)
     network, params = init(config, {})
     layers = params["encoder"]["layers"]
@@ -118,8 +118,8 @@ def test_a_part_that_is_not_shared_has_parameters_per_layer(share: str, own: str
     close(hidden, Network(SMALL).apply({"params": bert}, batch())["hidden"], 1e-6)
 
 
-def test_every_application_of_a_shared_layer_draws_its_own_dropout() -> None:
-    """With the same masks in every layer, repeating a layer would repeat its noise."""
+def test_each_application_of_a_shared_layer_draws_its_own_dropout() -> None:
+    """With the same dropout mask in every layer, repeating a layer would repeat its noise."""
     config = replace(SMALL, groups=1, dropout=0.5)
     network, params = init(config, {}, return_layers=True)
     zero = jax.tree.map(jnp.zeros_like, params["encoder"]["layers"])
@@ -132,7 +132,7 @@ def test_every_application_of_a_shared_layer_draws_its_own_dropout() -> None:
     assert not np.allclose(layers[2] - layers[1], layers[3] - layers[2])
 
 
-def test_dropout_keeps_the_mean_and_its_rate() -> None:
+def test_dropout_has_its_rate_and_keeps_the_mean() -> None:
     x = jnp.ones((400, 250))
     y = dropout(x, 0.1, jax.random.key(0))
     dropped = float((y == 0).mean())
@@ -141,7 +141,7 @@ def test_dropout_keeps_the_mean_and_its_rate() -> None:
     assert dropout(x, 0.1, None) is x
 
 
-def test_bfloat16_computes_near_float32_with_float32_parameters() -> None:
+def test_bfloat16_is_close_to_float32_with_float32_parameters() -> None:
     network, params = init(SMALL)
     half = Network(SMALL, HEADS, jnp.bfloat16)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))

@@ -25,7 +25,7 @@ from tests.helpers import hf_reference
 
 pytestmark = pytest.mark.peer
 
-# theirs -> ours; {i} counts layers; kernels are transposed
+# transformers -> ours; {i} is the layer; kernels are transposed
 TABLE = {
     "model.embeddings.tok_embeddings.weight": "embeddings/word",
     "model.embeddings.norm.weight": "embeddings/norm/scale",
@@ -38,7 +38,7 @@ TABLE = {
     "head.norm.weight": "mlm/norm/scale",
     "decoder.bias": "mlm/bias",
 }
-JOINED = {  # several of ours, one below another
+JOINED = {  # several of ours, concatenated
     "model.layers.{i}.attn.Wqkv.weight": [
         f"encoder/layers/attention/{n}/kernel" for n in ("query", "key", "value")
     ],
@@ -46,9 +46,9 @@ JOINED = {  # several of ours, one below another
 }
 
 
-def made(seed: int) -> Any:
-    """Random odd sizes and weights. Theirs has no norm in front of the first layer; here it is
-    given one, which is all that the two architectures differ in."""
+def hf_model(seed: int) -> Any:
+    """A ModernBERT with random odd sizes and weights, and with a norm before the first attention,
+    whose absence is the only difference to our encoder."""
     rng = np.random.default_rng(seed)
     heads = int(rng.integers(2, 5))
     theta = dict(rope_type="default", rope_theta=float(rng.integers(50, 5000)))
@@ -94,12 +94,12 @@ def encoder(config: Any) -> Encoder:
     )
 
 
-def ours(arrays: dict[str, np.ndarray], layers: int) -> Any:
-    """Their tensors, or gradients, as our tree; each is used exactly once."""
+def native_tree(arrays: dict[str, np.ndarray], layers: int) -> Any:
+    """Tensors or gradients of transformers as our tree; each is used exactly once."""
     arrays, flat = dict(arrays), {}
-    for theirs, names in {**{k: [v] for k, v in TABLE.items()}, **JOINED}.items():
-        stacked = "{i}" in theirs
-        parts = [arrays.pop(theirs.format(i=i)) for i in (range(layers) if stacked else [0])]
+    for hf_name, names in {**{k: [v] for k, v in TABLE.items()}, **JOINED}.items():
+        stacked = "{i}" in hf_name
+        parts = [arrays.pop(hf_name.format(i=i)) for i in (range(layers) if stacked else [0])]
         leaf = np.stack(parts) if stacked else parts[0]
         for name, x in zip(names, np.split(leaf, len(names), -2 if stacked else 0), strict=True):
             flat[name] = jnp.asarray(x.swapaxes(-1, -2) if name.endswith("kernel") else x)
@@ -108,8 +108,8 @@ def ours(arrays: dict[str, np.ndarray], layers: int) -> Any:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_outputs_and_gradients(seed: int) -> None:
-    model = made(seed)
+def test_outputs_and_gradients_equal_modernbert(seed: int) -> None:
+    model = hf_model(seed)
     config = encoder(model.config)
     rng = np.random.default_rng(seed)
     size = np.array([40, 23, 9])
@@ -139,12 +139,12 @@ def test_outputs_and_gradients(seed: int) -> None:
         value, _ = losses.cross_entropy(logits, jnp.asarray(targets), jnp.ones((3, 5)))
         return value.value, (out["layers"], logits)
 
-    params = ours(hf_reference.tensors(model), config.layers)
+    params = native_tree(hf_reference.tensors(model), config.layers)
     (value, (layers, logits)), grads = jax.jit(jax.value_and_grad(f, has_aux=True))(params)
-    for mine, theirs in zip(layers, out.hidden_states, strict=True):
-        assert hf_reference.error(mine[real], theirs.detach().numpy()[real]) <= 1e-5
-    assert hf_reference.error(logits, out.logits.detach().numpy()[rows, masked]) <= 1e-5
-    assert hf_reference.error(value, loss.detach().numpy()) <= 1e-5
-    expected = ours(hf_reference.gradients(model), config.layers)
-    for name, error in jax.tree.map(hf_reference.error, grads, expected).items():
+    for native, hf in zip(layers, out.hidden_states, strict=True):
+        assert hf_reference.relative_error(native[real], hf.detach().numpy()[real]) <= 1e-5
+    assert hf_reference.relative_error(logits, out.logits.detach().numpy()[rows, masked]) <= 1e-5
+    assert hf_reference.relative_error(value, loss.detach().numpy()) <= 1e-5
+    expected = native_tree(hf_reference.gradients(model), config.layers)
+    for name, error in jax.tree.map(hf_reference.relative_error, grads, expected).items():
         assert max(jax.tree.leaves(error)) <= 1e-4, name

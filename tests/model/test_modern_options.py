@@ -1,5 +1,5 @@
-"""What came after the five papers: each option is its formula, and all of them keep the
-stack's properties."""
+"""Encoder options newer than the five papers: each equals its formula, and together they keep the
+properties of the encoder."""
 
 import re
 from typing import Any
@@ -65,42 +65,42 @@ def close(a: Any, b: Any, tolerance: float) -> None:
         assert np.abs(x - y).max() <= tolerance * max(float(np.abs(y).max()), 1e-6)
 
 
-# ---- each option is its formula
+# ---- each option equals its formula
 
 
-def test_rms_norm_takes_away_no_mean() -> None:
+def test_rms_norm_subtracts_no_mean() -> None:
     x = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 24))
     scale = np.linspace(0.5, 2.0, 24)
     norm = layer_norm(replace(TINY, layer_norm_eps=1e-5), jnp.float32)
-    ours = norm.apply({"params": {"scale": jnp.float32(scale)}}, jnp.float32(x))
+    actual = norm.apply({"params": {"scale": jnp.float32(scale)}}, jnp.float32(x))
     np.testing.assert_allclose(
-        ours, x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale, rtol=2e-6
+        actual, x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale, rtol=2e-6
     )
 
 
-def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
+def test_rotary_positions_rotate_pairs_as_complex_numbers() -> None:
     at = np.array([[0, 1, 2, 0, 1, 30]])
     x = np.random.default_rng(0).normal(size=(1, 3, 6, 8))
-    by = rotary_cos_sin(TINY, jnp.asarray(at, jnp.int32))
-    assert by is not None
+    rotary = rotary_cos_sin(TINY, jnp.asarray(at, jnp.int32))
+    assert rotary is not None
     angles = at[:, None, :, None] * 10_000.0 ** (-np.arange(4) / 4)
     z = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * angles)
-    ours = apply_rotary(jnp.float32(x), by)
-    np.testing.assert_allclose(ours, np.concatenate([z.real, z.imag], -1), atol=1e-5)
+    actual = apply_rotary(jnp.float32(x), rotary)
+    np.testing.assert_allclose(actual, np.concatenate([z.real, z.imag], -1), atol=1e-5)
 
 
-def test_rotary_attention_sees_distances_alone() -> None:
-    """All positions moved on by 7: the same outputs."""
+def test_rotary_attention_depends_on_distances_only() -> None:
+    """Shifting all positions by 7 does not change the outputs."""
     x = jax.random.normal(jax.random.key(1), (2, 12, 24))
-    part, sight = Attention(TINY), AttentionMask.from_sizes(jnp.array([12, 9]), 12)
+    part, mask = Attention(TINY), AttentionMask.from_sizes(jnp.array([12, 9]), 12)
     at = jnp.broadcast_to(jnp.arange(12), (2, 12))
-    params = part.init(jax.random.key(0), x, sight, rotary_cos_sin(TINY, at))
-    near, moved = (part.apply(params, x, sight, rotary_cos_sin(TINY, at + n)) for n in (0, 7))
-    close(moved, near, 1e-5)
-    assert np.abs(near - part.apply(params, x, sight, rotary_cos_sin(TINY, 2 * at))).max() > 1e-3
+    params = part.init(jax.random.key(0), x, mask, rotary_cos_sin(TINY, at))
+    near, shifted = (part.apply(params, x, mask, rotary_cos_sin(TINY, at + n)) for n in (0, 7))
+    close(shifted, near, 1e-5)
+    assert np.abs(near - part.apply(params, x, mask, rotary_cos_sin(TINY, 2 * at))).max() > 1e-3
 
 
-def test_a_gated_mlp_is_its_formula() -> None:
+def test_a_gated_mlp_equals_its_formula() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 24))
     part = Mlp(replace(TINY, layer_norm_eps=1e-5))
     params = part.init(jax.random.key(0), jnp.float32(x))
@@ -108,29 +108,29 @@ def test_a_gated_mlp_is_its_formula() -> None:
     h = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * p["norm"]["scale"]
     gate = h @ p["gate"]["kernel"]
     out = x + (gate / (1 + np.exp(-gate)) * (h @ p["up"]["kernel"])) @ p["down"]["kernel"]
-    ours = part.apply({"params": jax.tree.map(jnp.float32, p)}, jnp.float32(x))
-    np.testing.assert_allclose(ours, out, rtol=1e-5, atol=1e-5)
+    actual = part.apply({"params": jax.tree.map(jnp.float32, p)}, jnp.float32(x))
+    np.testing.assert_allclose(actual, out, rtol=1e-5, atol=1e-5)
 
 
-def test_a_local_layer_sees_its_window_and_a_far_one_all() -> None:
-    """By gradients: whose inputs an output depends on."""
-    part, sight = (
+def test_a_local_layer_attends_within_its_window_and_a_global_one_to_all() -> None:
+    """By gradients: the inputs that an output depends on."""
+    part, mask = (
         Attention(replace(TINY, positions="learned")),
         AttentionMask.from_sizes(jnp.array([12]), 12),
     )
     x = jax.random.normal(jax.random.key(1), (1, 12, 24))
-    params = part.init(jax.random.key(0), x, sight)
+    params = part.init(jax.random.key(0), x, mask)
 
-    def reached(far: bool) -> np.ndarray:
-        f = lambda x: part.apply(params, x, sight, None, jnp.asarray(far))[0].sum(-1)  # type: ignore[index]  # noqa: E731
+    def depends(is_global: bool) -> np.ndarray:
+        f = lambda x: part.apply(params, x, mask, None, jnp.asarray(is_global))[0].sum(-1)  # type: ignore[index]  # noqa: E731
         return np.abs(jax.jit(jax.jacobian(f))(x)[:, 0]).max(-1) > 0
 
     i = np.arange(12)
-    assert (reached(False) == (np.abs(i[:, None] - i) <= 4)).all()
-    assert reached(True).all()
+    assert (depends(False) == (np.abs(i[:, None] - i) <= 4)).all()
+    assert depends(True).all()
 
 
-def test_every_third_layer_from_the_first_sees_all() -> None:
+def test_every_third_layer_from_the_first_is_global() -> None:
     assert global_layers(Encoder()) is None
     albert = global_layers(replace(TINY, layers=8, groups=2))
     assert albert is not None
@@ -140,7 +140,7 @@ def test_every_third_layer_from_the_first_sees_all() -> None:
     close(*(hidden(Network(c), params, padded()) for c in (every, none)), 0.0)
 
 
-def test_no_biases_but_those_of_logits() -> None:
+def test_without_biases_only_logits_have_a_bias() -> None:
     heads = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}
     for norm in ("layer", "rms"):
         names = pytree.flatten_with_names(init(replace(TINY, norm=norm), heads)[1])
@@ -150,7 +150,7 @@ def test_no_biases_but_those_of_logits() -> None:
         assert "embeddings/position" not in names
 
 
-def test_layers_that_add_nothing_leave_a_norm_of_the_embeddings() -> None:
+def test_layers_that_add_nothing_return_the_norm_of_the_embeddings() -> None:
     network, params = init(TINY, return_layers=True)
     zero = lambda n, x: jnp.zeros_like(x) if re.search("(out|down)/kernel", n) else x  # noqa: E731
     out: Any = network.apply({"params": pytree.map_with_names(zero, params)}, padded())
@@ -161,16 +161,16 @@ def test_layers_that_add_nothing_leave_a_norm_of_the_embeddings() -> None:
     close(out["layers"][2], out["layers"][0], 0.0)
 
 
-# ---- all of them keep the stack's properties
+# ---- together they keep the properties of the encoder
 
 
 @pytest.mark.parametrize("backend", ["xla", "flash", "splash"])
-def test_packed_sequences_are_as_if_alone(backend: str) -> None:
+def test_packed_sequences_equal_unpacked_ones(backend: str) -> None:
     """Outputs and gradients of all parameters, with rotary positions and windows."""
     params = init(TINY)[1]
     weights = jax.random.normal(jax.random.key(1), (3, 12, 24))
 
-    def found(batch: Any, network: Network, cut: Any) -> Any:
+    def outputs_and_gradients(batch: Any, network: Network, cut: Any) -> Any:
         def f(params: Any) -> Any:
             h = cut(network.apply({"params": params}, batch)["hidden"])  # type: ignore[index]
             return sum((x * w[: len(x)]).sum() for x, w in zip(h, weights, strict=True)), h
@@ -178,14 +178,18 @@ def test_packed_sequences_are_as_if_alone(backend: str) -> None:
         (_, h), grads = jax.jit(jax.value_and_grad(f, has_aux=True))(params)
         return h, grads
 
-    alone = found(padded(), Network(TINY), lambda h: [h[i, :n] for i, n in enumerate(SIZE)])
+    alone = outputs_and_gradients(
+        padded(), Network(TINY), lambda h: [h[i, :n] for i, n in enumerate(SIZE)]
+    )
     network = Network(TINY, attention=backend)
-    together = found(packed(), network, lambda h: [h[r, i : i + n] for r, i, n in PLACES])
+    together = outputs_and_gradients(
+        packed(), network, lambda h: [h[r, i : i + n] for r, i, n in PLACES]
+    )
     close(together, alone, 1e-5)
 
 
 @pytest.mark.parametrize(("groups", "share"), [(1, "all"), (2, "all"), (2, "attention")])
-def test_shared_layers_are_equal_layers_local_or_not(groups: int, share: str) -> None:
+def test_shared_layers_equal_repeated_layers_with_windows(groups: int, share: str) -> None:
     network, shared = init(replace(TINY, groups=groups, share_params=share))
     layers = dict(shared["encoder"]["layers"])
     own = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), layers.pop("own", {}))
@@ -196,7 +200,7 @@ def test_shared_layers_are_equal_layers_local_or_not(groups: int, share: str) ->
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])
-def test_what_is_computed_twice_is_the_same(remat: str) -> None:
+def test_rematerialization_does_not_change_the_gradient(remat: str) -> None:
     network, params = init(TINY)
 
     def gradient(network: Network) -> Any:
@@ -206,8 +210,8 @@ def test_what_is_computed_twice_is_the_same(remat: str) -> None:
     close(gradient(Network(TINY, remat=remat)), gradient(network), 1e-6)
 
 
-def test_depth_costs_no_code() -> None:
-    """The program of 12 layers is as long as that of 3, on a branching backend too."""
+def test_program_size_does_not_depend_on_depth() -> None:
+    """12 layers compile to as many lines as 3, also on a backend with branches."""
 
     def lines(layers: int, backend: str) -> int:
         network, params = init(replace(TINY, layers=layers), attention=backend)
@@ -219,7 +223,7 @@ def test_depth_costs_no_code() -> None:
         assert lines(12, backend) == lines(3, backend)
 
 
-def test_what_stands_in_the_padding_changes_nothing() -> None:
+def test_padding_tokens_do_not_change_the_output() -> None:
     network, params = init(TINY)
     one, real = padded(), jnp.arange(12) < jnp.array(SIZE)[:, None]
     other = one | {"tokens": jnp.where(real, one["tokens"], 7)}
@@ -227,19 +231,19 @@ def test_what_stands_in_the_padding_changes_nothing() -> None:
     assert jnp.array_equal(a, b)
 
 
-def test_bfloat16_computes_near_float32() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     network, params = init(TINY)
     half = hidden(Network(TINY, dtype=jnp.bfloat16), params, padded())
     assert half.dtype == jnp.bfloat16
     assert np.abs(half.astype(jnp.float32) - hidden(network, params, padded())).max() < 0.1
 
 
-# ---- around the stack
+# ---- generators, configs and export
 
 
 def test_a_generator_inherits_all_options() -> None:
-    made = ELECTRA.objective.generator(replace(ELECTRA.encoder, **modern_options.OPTIONS))  # type: ignore[union-attr]
-    assert {k: getattr(made, k) for k in modern_options.OPTIONS} == modern_options.OPTIONS
+    generator = ELECTRA.objective.generator(replace(ELECTRA.encoder, **modern_options.OPTIONS))  # type: ignore[union-attr]
+    assert {k: getattr(generator, k) for k in modern_options.OPTIONS} == modern_options.OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -251,7 +255,7 @@ def test_a_generator_inherits_all_options() -> None:
         (dict(positions="rotary", hidden_size=21, heads=3), "heads are 7 wide"),
     ],
 )
-def test_impossible_options_are_refused(change: dict, message: str) -> None:
+def test_invalid_options_are_rejected(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(Encoder(), **change)
 
@@ -268,7 +272,7 @@ def test_impossible_options_are_refused(change: dict, message: str) -> None:
     ],
     ids=str,
 )
-def test_hugging_face_has_no_place_for_an_option(change: dict) -> None:
+def test_exporting_an_option_that_hugging_face_lacks_is_rejected(change: dict) -> None:
     config = replace(tiny_configs.FAMILIES["bert"], encoder=change)
     params = objectives.build(config).init(jax.random.key(0))
     with pytest.raises(ValueError, match=f"encoder.{next(iter(change))} is .*stablehlo or orbax"):
@@ -276,7 +280,7 @@ def test_hugging_face_has_no_place_for_an_option(change: dict) -> None:
     assert warm_start.model_family(config) == "bert"  # whose heads it is fine-tuned with
 
 
-def test_a_portable_function_holds_all_options() -> None:
+def test_stablehlo_export_supports_all_options() -> None:
     network, params = init(TINY)
     flat = pytree.flatten_with_names(params)
     one = padded()
@@ -287,15 +291,15 @@ def test_a_portable_function_holds_all_options() -> None:
     close(out[real], hidden(network, params, one)[real], 1e-5)
 
 
-def test_rotary_positions_grow_without_a_table() -> None:
-    config = modern_options.tiny()
+def test_max_length_of_rotary_positions_can_be_raised() -> None:
+    config = modern_options.tiny_config()
     params = objectives.build(config).init(jax.random.key(0))
     longer, same = convert.resize_position_embeddings(config, params, 100)
     assert longer.encoder.max_length == 100
     close(same, params, 0.0)
 
 
-def test_modern_base_counts() -> None:
+def test_modern_base_has_its_documented_parameter_count() -> None:
     path = ROOT / "configs" / "modern_base.py"
     config = from_python_file(path)
     shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))

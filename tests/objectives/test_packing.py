@@ -113,38 +113,38 @@ def test_a_packed_sequence_has_the_masks_of_an_unpacked_one(masking_name: str) -
     """All fields at all positions; zeros at padding; `segments` and `positions` restart."""
     packed, alone = batches()
     packed, alone = (with_scheduled_rate(b, MASKINGS[masking_name], 0.5) for b in (packed, alone))
-    ours = jax.jit(
+    actual = jax.jit(
         lambda b: corrupt_batch(b, MASKINGS[masking_name], tiny_configs.VOCABULARY, KEY)
     )(packed)
-    theirs = jax.jit(
+    reference = jax.jit(
         lambda b: mask_tokens(b, MASKINGS[masking_name], tiny_configs.VOCABULARY, KEY)
     )(alone)
-    ours, theirs = jax.device_get((ours, theirs))
+    actual, reference = jax.device_get((actual, reference))
     i = 0
     for row, sizes in enumerate(SIZES):
         begin, slot = 0, 0
         for j, size in enumerate(sizes):
             at = slice(begin, begin + size)
             for name in ("tokens", "labels"):
-                assert np.array_equal(ours[name][row, at], theirs[name][i, :size])
-            assert (ours["segments"][row, at] == j + 1).all()
-            assert np.array_equal(ours["positions"][row, at], np.arange(size))
-            assert ours["types"][row, at].sum() == size - theirs["first"][i]
-            assert ours["starts"][row, j] == begin
-            used = theirs["weights"][i] > 0
+                assert np.array_equal(actual[name][row, at], reference[name][i, :size])
+            assert (actual["segments"][row, at] == j + 1).all()
+            assert np.array_equal(actual["positions"][row, at], np.arange(size))
+            assert actual["types"][row, at].sum() == size - reference["first"][i]
+            assert actual["starts"][row, j] == begin
+            used = reference["weights"][i] > 0
             slots = slice(slot, slot + used.sum())
             for name in ("targets", "weights", "offset", "sbo_weights"):
-                assert np.array_equal(ours[name][row, slots], theirs[name][i, used])
-            in_text = theirs["sbo_weights"][i, used] > 0
+                assert np.array_equal(actual[name][row, slots], reference[name][i, used])
+            in_text = reference["sbo_weights"][i, used] > 0
             for name in ("masked", "left", "right"):
                 which = slice(None) if name == "masked" else in_text
-                shifted = ours[name][row, slots][which] - begin
-                assert np.array_equal(shifted, theirs[name][i, used][which])
+                shifted = actual[name][row, slots][which] - begin
+                assert np.array_equal(shifted, reference[name][i, used][which])
             begin, slot, i = begin + size, slot + used.sum(), i + 1
         for name in ("segments", "positions", "types"):
-            assert not ours[name][row, begin:].any()
-        assert not ours["weights"][row, slot:].any()
-        assert (ours["masked"] < tiny_configs.LENGTH).all()
+            assert not actual[name][row, begin:].any()
+        assert not actual["weights"][row, slot:].any()
+        assert (actual["masked"] < tiny_configs.LENGTH).all()
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.5, 0.9])
@@ -204,22 +204,22 @@ def terms_and_gradients(family: str, packed: bool) -> tuple[Any, Any, Any]:
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
-    (ours, counts, _), (theirs, expected, _) = (
+    (actual, counts, _), (reference, expected, _) = (
         terms_and_gradients(family, p) for p in (True, False)
     )
     assert counts == expected
-    assert sorted(ours) == sorted(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    assert sorted(actual) == sorted(reference)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(reference), strict=True):
         assert np.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 def test_packed_gradients_equal_those_of_the_sequences(family: str) -> None:
-    ours, theirs = (
+    actual, reference = (
         pytree.flatten_with_names(terms_and_gradients(family, p)[2]) for p in (True, False)
     )
-    for name, g in theirs.items():
-        assert np.abs(ours[name] - g).max() <= 1e-5 * max(1.0, np.abs(g).max()), name
+    for name, g in reference.items():
+        assert np.abs(actual[name] - g).max() <= 1e-5 * max(1.0, np.abs(g).max()), name
 
 
 def network(family: str = "bert", dropout: bool = False) -> tuple[Network, Any, Any]:
@@ -236,15 +236,15 @@ def test_packed_outputs_equal_those_of_the_sequences(family: str) -> None:
     net, params, packed = network(family)
     alone = tiny_configs.build(deterministic(family)).corrupt(batches()[1], KEY)
     run = jax.jit(lambda batch: net.apply({"params": params}, batch))
-    ours, theirs = run(packed), run(alone)
+    actual, reference = run(packed), run(alone)
     i = 0
     for row, sizes in enumerate(SIZES):
         begin = 0
         for j, size in enumerate(sizes):
-            hidden = ours["hidden"][row, begin : begin + size]
-            assert np.abs(hidden - theirs["hidden"][i, :size]).max() < 1e-5
-            if "pair" in theirs:
-                assert np.abs(ours["pair"][row, j] - theirs["pair"][i]).max() < 1e-5
+            hidden = actual["hidden"][row, begin : begin + size]
+            assert np.abs(hidden - reference["hidden"][i, :size]).max() < 1e-5
+            if "pair" in reference:
+                assert np.abs(actual["pair"][row, j] - reference["pair"][i]).max() < 1e-5
             begin, i = begin + size, i + 1
 
 

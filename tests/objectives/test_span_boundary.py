@@ -1,4 +1,4 @@
-"""SpanBERT's boundary head and loss against a float64 rendering of the published module
+"""SpanBERT's boundary head and loss against a float64 implementation of the published module
 (SpanBERT, pretraining/fairseq/models/pair_bert.py and criterions/spanbert_loss.py)."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def random_params() -> dict[str, np.ndarray]:
     return {**params, "table": 0.4 * RNG.normal(size=(V, D)), "hidden": RNG.normal(size=(B, L, D))}
 
 
-# spans [3 4 5] and [8] in row 0, [2 .. 6] in row 1 (its fifth token has no place), row 2 empty
+# spans [3 4 5] and [8] in row 0, [2 .. 6] in row 1 (no offset for the fifth token), row 2 empty
 BATCH = {
     "left": jnp.array([[2, 2, 2, 7, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]),
     "right": jnp.array([[6, 6, 6, 9, 0], [7, 7, 7, 7, 7], [0, 0, 0, 0, 0]]),
@@ -49,8 +49,8 @@ def norm(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
     return x / np.sqrt((x * x).mean() + 1e-12) * p[f"{name}/scale"] + p[f"{name}/bias"]
 
 
-def rendered(p: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
-    """Logits of every slot, and the weighted loss over those that count, one by one."""
+def reference(p: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """The logits of every slot, and the weighted loss over those that count, one by one."""
     logits, losses = np.zeros((B, 5, V)), []
     for b, i in np.ndindex(B, 5):
         left, right, offset, target = (
@@ -67,8 +67,8 @@ def rendered(p: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     return logits, 0.7 * float(np.mean(losses))
 
 
-def ours(p: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The same by the head and by the objective's own term."""
+def native(p: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The same by `SboHead` and the objective's weights."""
     objective = objectives.build(CONFIG)
     assert isinstance(objective, objectives.MaskedObjective)
     like = jax.eval_shape(objective.init, jax.random.key(0))["sbo"]
@@ -79,26 +79,26 @@ def ours(p: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     return objective.weights["sbo_loss"] * term.value, logits
 
 
-def numerical(p: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """The gradient of the rendering, entry by entry, by central differences."""
+def numerical_gradient(p: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The gradient of `reference` by central differences."""
     out = np.zeros_like(p[name])
     for at in np.ndindex(out.shape):
         sides = []
         for step in (1e-5, -1e-5):
-            moved = p[name].copy()
-            moved[at] += step
-            sides.append(rendered({**p, name: moved})[1])
+            shifted = p[name].copy()
+            shifted[at] += step
+            sides.append(reference({**p, name: shifted})[1])
         out[at] = (sides[0] - sides[1]) / 2e-5
     return out
 
 
-def test_the_boundary_head_is_the_published_one() -> None:
+def test_the_span_boundary_head_equals_the_published_one() -> None:
     params = random_params()
     single = {k: jnp.asarray(v, jnp.float32) for k, v in params.items()}
-    (loss, logits), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(single)
-    expected, mean = rendered(params)
+    (loss, logits), grads = jax.jit(jax.value_and_grad(native, has_aux=True))(single)
+    expected, mean = reference(params)
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
     assert abs(loss - mean) <= 1e-5 * mean
     for name in params:
-        slope = numerical(params, name)
+        slope = numerical_gradient(params, name)
         assert np.abs(grads[name] - slope).max() <= 1e-5 * np.abs(slope).max(), name

@@ -1,4 +1,4 @@
-"""Muon by its properties, and the trapezoid by its corners."""
+"""Muon by its properties, and the trapezoidal schedule."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 HIDDEN = [n for n in SHAPES if "/layers/" in n and n.endswith("kernel")]
 
 
-def drawn(seed: int) -> dict[str, Any]:
+def normal(seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {n: jnp.float32(rng.normal(size=shape)) for n, shape in SHAPES.items()}
 
@@ -49,19 +49,19 @@ def run(opt: optax.GradientTransformation, params: Any, gradients: list[Any]) ->
 
 
 def matrices(tree: Any) -> dict[str, np.ndarray]:
-    """The layers of every hidden leaf, one matrix each, double precision."""
+    """The matrices of every hidden kernel, one per layer, in double precision."""
     return {n: np.float64(tree[n]).reshape(-1, *tree[n].shape[-2:]) for n in HIDDEN}
 
 
-def test_every_leaf_of_a_model_is_in_exactly_one_group() -> None:
-    config = modern_options.tiny("electra", "muon")
+def test_every_parameter_belongs_to_muon_or_adamw() -> None:
+    config = modern_options.tiny_config("electra", "muon")
     params = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
     state = jax.eval_shape(optimizer(config.optim, 9).init, params)
     moments = next(part for part in state if hasattr(part, "v"))
-    with_v = set(flatten_with_names(moments.v))
+    adamw = set(flatten_with_names(moments.v))
     names = set(flatten_with_names(params))
     assert set(flatten_with_names(moments.m)) == names
-    assert names - with_v == {n for n in names if is_hidden_kernel(n)}
+    assert names - adamw == {n for n in names if is_hidden_kernel(n)}
     assert {n.split("/layers/")[-1] for n in names - with_v} == {
         f"{part}/kernel"
         for part in (
@@ -72,16 +72,16 @@ def test_every_leaf_of_a_model_is_in_exactly_one_group() -> None:
 
 
 def test_the_direction_of_each_layer_is_nearly_orthogonal() -> None:
-    """The singular vectors of the momentum; singular values near one, times .2 sqrt(max)."""
-    params, gradients = drawn(0), [drawn(i) for i in (1, 2, 3)]
+    """The singular vectors are those of the momentum, the singular values near .2 sqrt(max)."""
+    params, gradients = normal(0), [normal(i) for i in (1, 2, 3)]
     updates, _ = run(optimizer(steady(weight_decay=0.0), 9), params, gradients)
     rate = float(schedule(steady(), 9)(2))
     for name, layers in matrices(updates).items():
         m = 0.0
         for g in gradients:
             m = m + 0.05 * (matrices(g)[name] - m)
-        looking_ahead = 0.95 * m + 0.05 * matrices(gradients[-1])[name]
-        for u, x in zip(layers, looking_ahead, strict=True):
+        lookahead = 0.95 * m + 0.05 * matrices(gradients[-1])[name]
+        for u, x in zip(layers, lookahead, strict=True):
             left, _, right = np.linalg.svd(x, full_matrices=False)
             inner = left.T @ u @ right.T / (-rate * 0.2 * max(u.shape) ** 0.5)
             assert np.abs(inner - np.diag(np.diag(inner))).max() < 1e-4
@@ -89,7 +89,7 @@ def test_the_direction_of_each_layer_is_nearly_orthogonal() -> None:
             assert (np.diag(inner) < 1.25).all()
 
 
-def test_a_direction_has_adamws_size_whatever_its_shape() -> None:
+def test_the_direction_has_the_rms_of_adamw_for_any_shape() -> None:
     rng = np.random.default_rng(0)
     for m, n in ((64, 64), (64, 256), (256, 64)):
         p = {"encoder/layers/x/kernel": jnp.float32(rng.normal(size=(2, m, n)))}
@@ -98,8 +98,8 @@ def test_a_direction_has_adamws_size_whatever_its_shape() -> None:
         assert 0.15 < float(jnp.sqrt(jnp.mean(u * u))) < 0.22
 
 
-def test_stacked_layers_move_as_separate_ones() -> None:
-    params, gradients = drawn(0), [drawn(i) for i in range(1, 6)]
+def test_stacked_layers_are_updated_like_separate_ones() -> None:
+    params, gradients = normal(0), [normal(i) for i in range(1, 6)]
     stacked = run(optimizer(steady(), 9), params, gradients)[1]
     for name, layers in matrices(stacked).items():
         for i, layer in enumerate(layers):
@@ -112,25 +112,25 @@ def test_stacked_layers_move_as_separate_ones() -> None:
             np.testing.assert_allclose(alone["encoder/layers/x/kernel"][0], layer, 1e-5, 1e-6)
 
 
-def test_it_is_optax_muon_but_for_the_first_steps_bias_correction() -> None:
-    """Theirs corrects momentum and gradient apart, which fades as beta^t."""
-    params, gradients = drawn(0), [drawn(i % 7) for i in range(1, 300)]
-    ours = run(optimizer(steady(), 9), params, gradients)[0]
+def test_muon_equals_optax_after_bias_correction_has_faded() -> None:
+    """optax corrects the bias of momentum and gradient separately, which fades as beta^t."""
+    params, gradients = normal(0), [normal(i % 7) for i in range(1, 300)]
+    actual = run(optimizer(steady(), 9), params, gradients)[0]
     numbers = optax.contrib.MuonDimensionNumbers(-2, -1)
-    theirs = optax.contrib.muon(
+    optax_muon = optax.contrib.muon(
         schedule(steady(), 9),
         weight_decay=0.01,
         consistent_rms=0.2,
         muon_weight_dimension_numbers={n: numbers if n in HIDDEN else None for n in SHAPES},
     )
-    expected = run(theirs, params, gradients)[0]
+    expected = run(optax_muon, params, gradients)[0]
     for name in HIDDEN:
         scale = np.abs(expected[name]).max()
-        assert np.abs(ours[name] - expected[name]).max() < 1e-3 * scale, name
+        assert np.abs(actual[name] - expected[name]).max() < 1e-3 * scale, name
 
 
-def test_what_is_no_matrix_of_a_layer_moves_as_in_adamw() -> None:
-    params, gradients = drawn(0), [drawn(i) for i in range(1, 6)]
+def test_other_parameters_are_updated_as_in_adamw() -> None:
+    params, gradients = normal(0), [normal(i) for i in range(1, 6)]
     muon, adamw = (
         run(optimizer(steady(name=name), 9), params, gradients)[1] for name in ("muon", "adamw")
     )
@@ -138,44 +138,44 @@ def test_what_is_no_matrix_of_a_layer_moves_as_in_adamw() -> None:
         assert np.array_equal(muon[name], adamw[name]) == (name not in HIDDEN)
 
 
-def test_decay_layer_rates_and_clipping_hold_for_matrices_too() -> None:
-    params, zero = drawn(0), jax.tree.map(jnp.zeros_like, drawn(0))
+def test_weight_decay_layer_rates_and_clipping_apply_to_matrices() -> None:
+    params, zero = normal(0), jax.tree.map(jnp.zeros_like, normal(0))
     shrunk = run(optimizer(steady(weight_decay=0.1), 9), params, [zero])[1]
     for name in HIDDEN:
         np.testing.assert_allclose(shrunk[name], params[name] * 0.999, rtol=1e-6)
     rates = layerwise_lr_decay(0.5, 6)
-    plain, scaled = (run(optimizer(steady(), 9, f), params, [drawn(1)])[0] for f in (None, rates))
+    plain, scaled = (run(optimizer(steady(), 9, f), params, [normal(1)])[0] for f in (None, rates))
     expected = map_with_names(lambda n, u: u * rates(n, u.shape), plain)
     for name in SHAPES:
         np.testing.assert_allclose(scaled[name], expected[name], rtol=1e-6)
-    large = jax.tree.map(lambda g: 1e6 * g, drawn(1))
-    clipped = run(optimizer(steady(clip_norm=1.0), 9), params, [drawn(1), large])[0]
+    large = jax.tree.map(lambda g: 1e6 * g, normal(1))
+    clipped = run(optimizer(steady(clip_norm=1.0), 9), params, [normal(1), large])[0]
     assert all(np.isfinite(u).all() for u in jax.tree.leaves(clipped))
 
 
-def test_the_state_counts_updates_and_holds_one_moment_of_matrices() -> None:
-    opt, params = optimizer(steady(), 9), drawn(0)
+def test_the_state_counts_updates_and_has_one_moment_for_matrices() -> None:
+    opt, params = optimizer(steady(), 9), normal(0)
     state = opt.init(params)
-    _, new = jax.jit(opt.update, donate_argnums=1)(drawn(1), state, params)
+    _, new = jax.jit(opt.update, donate_argnums=1)(normal(1), state, params)
     assert updates_done(new) == 1
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
-    table = param_table.parameter_table(modern_options.tiny(optimizer="muon"))
+    table = param_table.parameter_table(modern_options.tiny_config(optimizer="muon"))
     leaves = {leaf["name"]: leaf["count"] for leaf in table["parameters"]["leaves"]}
     hidden = sum(n for name, n in leaves.items() if is_hidden_kernel(name))
     total = pytree.count(
-        jax.eval_shape(objectives.build(modern_options.tiny()).init, jax.random.key(0))
+        jax.eval_shape(objectives.build(modern_options.tiny_config()).init, jax.random.key(0))
     )
     assert table["bytes"]["state"] == 4 * (3 * total - hidden)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
-def test_a_momentum_out_of_range_is_refused(value: float) -> None:
+def test_a_momentum_out_of_range_is_rejected(value: float) -> None:
     with pytest.raises(ValueError, match=f"optim.momentum is {value}: expected 0 <= x < 1"):
         optimizer(steady(momentum=value), 9)
 
 
-# ---- the trapezoid
+# ---- the trapezoidal schedule
 
 
 def test_a_trapezoid_has_its_corners() -> None:
@@ -186,13 +186,13 @@ def test_a_trapezoid_has_its_corners() -> None:
     assert at(jnp.arange(3)).dtype == np.float32
 
 
-def test_a_trapezoid_may_lack_either_slope_or_be_a_triangle() -> None:
+def test_a_trapezoid_may_have_no_warm_up_or_cool_down_or_be_a_triangle() -> None:
     base = Optim(schedule="trapezoid", peak_lr=1.0, warmup_steps=0, cooldown_ratio=0.0)
     assert schedule(base, 10)(jnp.arange(12)).tolist() == [1.0] * 10 + [0.0] * 2
     steep = replace(base, warmup_steps=10, cooldown_ratio=1.0)
     np.testing.assert_allclose(schedule(steep, 10)(jnp.array([3, 5, 7])), [0.3, 0.5, 0.3], 1e-6)
 
 
-def test_a_cooldown_out_of_range_is_refused() -> None:
+def test_a_cooldown_ratio_out_of_range_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"cooldown_ratio is 1\.5: expected 0 <= x <= 1"):
         Optim(cooldown_ratio=1.5)

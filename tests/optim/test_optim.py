@@ -1,4 +1,4 @@
-"""Optimisers and schedules against direct float64 renderings of the published formulas."""
+"""Optimizers and schedules against float64 implementations of the published formulas."""
 
 import dataclasses
 import functools
@@ -73,7 +73,7 @@ def first(opt, params, grads):
 
 
 def rate(c, t, T):
-    """The spec's schedules in plain Python."""
+    """The published schedules in plain Python."""
     w, peak, left = c.warmup_steps, c.peak_lr, max(1 - t / T, 0)
     if c.schedule == "electra":
         return peak * left * min(1, t / w if w else 1)
@@ -113,9 +113,9 @@ def reference(c, params, gradients, steps):
     return out
 
 
-def assert_close(ours, theirs, tolerance):
-    for name, leaf in flatten_with_names(ours).items():
-        error = np.abs(np.float64(leaf) - theirs[name]).max() / np.abs(theirs[name]).max()
+def assert_close(actual, expected, tolerance):
+    for name, leaf in flatten_with_names(actual).items():
+        error = np.abs(np.float64(leaf) - expected[name]).max() / np.abs(expected[name]).max()
         assert error < tolerance, (name, error)
 
 
@@ -124,11 +124,11 @@ def assert_close(ours, theirs, tolerance):
 
 @pytest.mark.parametrize("name", ["bert", "electra", "roberta", "spanbert"])
 @pytest.mark.parametrize(("w", "T"), [(0, 7), (1, 1), (3, 10), (10, 10), (20, 10), (97, 1000)])
-def test_a_schedule_is_its_formula_at_every_step(name, w, T):
+def test_a_schedule_equals_its_formula_at_every_step(name, w, T):
     c, steps = Optim(schedule=name, warmup_steps=w, peak_lr=3e-4), jnp.arange(1005)
-    ours = schedule(c, T)(steps)
-    np.testing.assert_allclose(ours, [rate(c, t, T) for t in steps.tolist()], 1e-6, 1e-12)
-    assert ours.dtype == np.float32
+    actual = schedule(c, T)(steps)
+    np.testing.assert_allclose(actual, [rate(c, t, T) for t in steps.tolist()], 1e-6, 1e-12)
+    assert actual.dtype == np.float32
 
 
 @pytest.mark.parametrize("c", PUBLISHED, ids=lambda c: f"{c.name}-{c.schedule}")
@@ -165,11 +165,11 @@ def test_decay_steps_are_the_length_of_the_schedule():
     assert schedule(c, 10)(20) == schedule(Optim(warmup_steps=2), 50)(20) > 0
 
 
-# ---- optimisers against their formulas
+# ---- optimizers against their formulas
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_update_is_the_formula(name):
+def test_one_update_equals_the_formula(name):
     c, params = steady(name=name, peak_lr=1.0), normal(0)
     grads = jax.tree.map(lambda x: jnp.sign(x) * 10 ** (3 * x - 3), normal(1))  # some below eps
     updates, _ = first(optimizer(c, 10), params, grads)
@@ -179,21 +179,21 @@ def test_one_update_is_the_formula(name):
 
 
 @pytest.mark.parametrize("c", PUBLISHED, ids=lambda c: f"{c.name}-{c.schedule}")
-def test_a_thousand_updates_are_the_formula(c):
+def test_a_thousand_updates_equal_the_formula(c):
     c = dataclasses.replace(c, warmup_steps=100, peak_lr=1e-3, clip_norm=None)
     params, gradients = normal(0), [normal(100 + i, 0.1 + i % 7) for i in range(1000)]
     assert_close(run(c, params, gradients, 1000), reference(c, params, gradients, 1000), 1e-5)
 
 
-def test_adamw_is_optax():
+def test_adamw_equals_optax():
     c, params, gradients = steady(name="adamw"), normal(0), [normal(i) for i in range(1, 20)]
     weights = map_with_names(lambda n, _: is_weight(n), params)
     opt = optax.adamw(schedule(c, 50), c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=weights)
-    theirs, state, update = params, opt.init(params), jax.jit(opt.update)
+    optax_params, state, update = params, opt.init(params), jax.jit(opt.update)
     for g in gradients:
-        updates, state = update(g, state, theirs)
-        theirs = optax.apply_updates(theirs, updates)
-    assert_close(run(c, params, gradients, 50), flatten_with_names(theirs), 1e-5)
+        updates, state = update(g, state, optax_params)
+        optax_params = optax.apply_updates(optax_params, updates)
+    assert_close(run(c, params, gradients, 50), flatten_with_names(optax_params), 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -204,7 +204,7 @@ def test_the_first_update_of_a_warm_up_changes_nothing_but_the_moments(name):
     assert any((m != 0).any() for m in jax.tree.leaves(state))
 
 
-def test_clipping_is_of_the_global_norm():
+def test_gradients_are_clipped_by_their_global_norm():
     params, grads = normal(0), normal(1)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads)))
     shrunk = jax.tree.map(lambda g: np.asarray(g) * 0.5 / norm, grads)
@@ -217,7 +217,7 @@ def test_clipping_is_of_the_global_norm():
 # ---- by name
 
 
-def test_decay_goes_by_name_not_by_rank():
+def test_weight_decay_depends_on_names_not_ranks():
     params, zero = normal(0), jax.tree.map(jnp.zeros_like, normal(0))
     kept = flatten_with_names(run(steady(weight_decay=0.1), params, [zero], 9))
     every = flatten_with_names(run(steady(weight_decay=0.1, decay="all"), params, [zero], 9))
@@ -242,7 +242,7 @@ def test_decay_goes_by_name_not_by_rank():
         ("bias", False, 0),
     ],
 )
-def test_what_a_name_says(name, weight, axes):
+def test_weights_and_layer_axes_follow_from_names(name, weight, axes):
     assert (is_weight(name), num_layer_axes(name)) == (weight, axes)
 
 
@@ -268,7 +268,7 @@ def test_a_trust_ratio_is_one_where_a_norm_is_zero():
     assert out["encoder"]["layers"]["kernel"][:, 0, 0].tolist() == [3, 0, 1]
 
 
-def test_layer_rates_are_electras():
+def test_layerwise_lr_decay_is_that_of_electra():
     rates = layerwise_lr_decay(0.8, 12)
     stack = np.asarray(rates("encoder/layers/mlp/up/kernel", (12, 4, 8)))
     assert stack.shape == (12, 1, 1)
@@ -283,14 +283,14 @@ def test_layer_rates_are_electras():
     np.testing.assert_array_equal(shared[:, 0], stack[3::4, 0, 0])
 
 
-def test_layer_rates_scale_the_update_decay_included():
+def test_layer_rates_scale_the_update_including_weight_decay():
     params, grads, rates = normal(0), normal(1), layerwise_lr_decay(0.5, 6)
     plain, scaled = (optimizer(steady(), 9, f) for f in (None, rates))
     u, s = first(plain, params, grads)[0], first(scaled, params, grads)[0]
     assert_close(s, flatten_with_names(map_with_names(lambda n, x: x * rates(n, x.shape), u)), 1e-6)
 
 
-# ---- the state, and what is refused
+# ---- the state, and invalid values
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -321,12 +321,12 @@ def test_moments_are_separate_float32_buffers_shaped_as_the_parameters(name):
         ({"decay_steps": -3}, "optim.decay_steps is -3: expected at least 1"),
     ],
 )
-def test_a_constant_out_of_range_is_refused(changes, message):
+def test_a_constant_out_of_range_is_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
         optimizer(Optim(**changes), 10)
 
 
-def test_layer_rates_refuse_what_they_cannot_serve():
+def test_layer_rates_reject_invalid_decays_and_layers():
     with pytest.raises(ValueError, match=r"layer decay is 0\.0: expected 0 < x <= 1"):
         layerwise_lr_decay(0.0, 12)
     with pytest.raises(

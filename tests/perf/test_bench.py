@@ -247,7 +247,7 @@ def test_the_peer_has_the_same_loss(family: str) -> None:
     if family == "roberta":  # in transformers it has a table of types, in bert_jax none
         gathered.model.roberta.embeddings.token_type_embeddings.weight.data.zero_()
     stock.model.load_state_dict(gathered.model.state_dict())
-    _, params = hf_reference.imported(gathered.model)
+    _, params = hf_reference.to_native(gathered.model)
     mean = objective.terms(params, batch, None)["mlm_loss"]
     for peer in (gathered, stock):
         assert peer.loss(**peer._pool[0]).item() == pytest.approx(float(mean.value), rel=1e-5)

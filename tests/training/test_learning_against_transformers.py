@@ -64,7 +64,7 @@ class Published:
 
 
 def batches(config: Any) -> list[dict[str, np.ndarray]]:
-    return [hf_reference.batch(config, 100 + i, rows=6) for i in range(BATCHES)]
+    return [hf_reference.make_batch(config, 100 + i, rows=6) for i in range(BATCHES)]
 
 
 def our_step(built: Any, config: Optim) -> Any:
@@ -94,8 +94,8 @@ def assert_same_curve(ours: list[float], theirs: list[float]) -> None:
     ("kind", "base"), [("bert", BERT), ("albert", ALBERT), ("roberta", ROBERTA)]
 )
 def test_masked_families(kind: str, base: Any) -> None:
-    made = hf_reference.model(kind, hf_reference.odd_config(kind, 3), 3, scale=None)
-    experiment, params = hf_reference.imported(made)
+    made = hf_reference.make_model(kind, hf_reference.odd_config(kind, 3), 3, scale=None)
+    experiment, params = hf_reference.to_native(made)
     changes = QUICK | (dict(peak_lr=5e-2) if kind == "albert" else {})
     config = dataclasses.replace(base.optim, **changes)
     step, init = our_step(objectives.build(experiment), config)
@@ -105,7 +105,7 @@ def test_masked_families(kind: str, base: Any) -> None:
         one = rows[t % BATCHES]
         params, state, value = step(params, state, {k: jnp.asarray(v) for k, v in one.items()})
         made.zero_grad()
-        loss = hf_reference.loss(made, one)
+        loss = hf_reference.pretraining_loss(made, one)
         loss.backward()
         theirs.step(t)
         curves[0].append(float(value))
@@ -135,14 +135,14 @@ def test_electra() -> None:
         num_attention_heads=1,
         intermediate_size=64,
     )
-    disc = hf_reference.model("electra", config, 3, scale=None)
-    gen = hf_reference.model("electra_generator", small, 4, scale=None)
+    disc = hf_reference.make_model("electra", config, 3, scale=None)
+    gen = hf_reference.make_model("electra_generator", small, 4, scale=None)
     # The generator may sample the padding token; theirs would give its row no gradient for that.
     disc.electra.embeddings.word_embeddings.padding_idx = None
     gen.electra.embeddings = disc.electra.embeddings
     gen.generator_lm_head.weight = disc.electra.embeddings.word_embeddings.weight
     experiment, params = convert.join_electra(
-        hf_reference.imported(disc), hf_reference.imported(gen)
+        hf_reference.to_native(disc), hf_reference.to_native(gen)
     )
     assert experiment.objective.tied == "all"  # type: ignore[union-attr]
     built = objectives.build(experiment)
@@ -167,7 +167,9 @@ def test_electra() -> None:
         params, state, value = step(params, state, batch)
         gen.zero_grad()
         disc.zero_grad()
-        loss = hf_reference.loss(gen, one) + 50 * hf_reference.loss(disc, one, tokens)
+        loss = hf_reference.pretraining_loss(gen, one) + 50 * hf_reference.pretraining_loss(
+            disc, one, tokens
+        )
         loss.backward()
         theirs.step(t)
         curves[0].append(float(value))

@@ -31,7 +31,7 @@ def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any
 
 @pytest.mark.parametrize(("family", "optimizer"), [("bert", "adamw"), ("electra", "muon")])
 def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -> None:
-    config = replace(modern_options.tiny(family, optimizer), run=dict(steps=30))
+    config = replace(modern_options.tiny_config(family, optimizer), run=dict(steps=30))
     seen, _ = losses(config, Mesh(1), 30, one=True)
     assert seen[-1] < (0.7 if family == "bert" else 0.9) * seen[0]
 
@@ -39,7 +39,7 @@ def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_four_devices_are_one(mesh: Mesh) -> None:
     """Muon's matrices and what it leaves to AdamW."""
-    config = modern_options.tiny("bert", "muon")
+    config = modern_options.tiny_config("bert", "muon")
     expected, params = losses(config, Mesh(1), 4)
     found, other = losses(config, mesh, 4)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -49,7 +49,7 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
 
 def test_six_steps_with_muon_are_three_and_three(tmp_path: Path) -> None:
     """With the rate of masking on its way too: bit for bit."""
-    config = modern_options.tiny("bert", "muon", layers=2)
+    config = modern_options.tiny_config("bert", "muon", layers=2)
     config = replace(config, optim=dict(decay_steps=6), objective=dict(masking=PACE))
     whole = fit(config, tmp_path / "whole")
     fit(replace(config, run=dict(steps=3)), tmp_path / "parts")
@@ -62,7 +62,7 @@ PACE = dict(rate=0.4, final_rate=0.1)
 
 def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
     """Half way between the two, at step 5 of 10, on any mesh and in micro-batches."""
-    config = modern_options.tiny(layers=2)
+    config = modern_options.tiny_config(layers=2)
     config = replace(config, objective=dict(masking=PACE), run=dict(steps=10))
     objective, batch = tiny_configs.build(config), tiny_configs.batch()
 

@@ -25,7 +25,7 @@ from bert_jax.training import warm_start
 from bert_jax.training.pretrain import pretrain
 from bert_jax.training.step import compile_steps
 from bert_jax.utils.pytree import flatten_with_names
-from tests.helpers.hf_fixtures import hf_folder
+from tests.helpers.hf_fixtures import write_hf_folder
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_configs import FAMILIES
 
@@ -164,7 +164,7 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_hugging_face_folder_of_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
-    hf = hf_folder(tmp_path / "hf")
+    hf = write_hf_folder(tmp_path / "hf")
     run = asked(made, "bert", str(tmp_path / "run"), init=str(hf))
     with pytest.raises(ValueError, match=rf"another tokenizer .* prepare it with --tokenizer {hf}"):
         pretrain(run)
