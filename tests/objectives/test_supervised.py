@@ -50,7 +50,7 @@ def rows(kind: str, n: int = 6) -> dict[str, jax.Array]:
     rng, size = np.random.default_rng(1), np.asarray(batch["size"])
     first = np.asarray(batch["first"])
     label = rng.integers(0, 3, n)
-    batch["context"] = one["first"]
+    batch["context"] = batch["first"]
     if kind == "regression":
         batch["label"] = jnp.asarray(rng.normal(size=n), jnp.float32)
     elif kind == "tagging":

@@ -62,7 +62,7 @@ def test_every_parameter_belongs_to_muon_or_adamw() -> None:
     names = set(flatten_with_names(params))
     assert set(flatten_with_names(moments.m)) == names
     assert names - adamw == {n for n in names if is_hidden_kernel(n)}
-    assert {n.split("/layers/")[-1] for n in names - with_v} == {
+    assert {n.split("/layers/")[-1] for n in names - adamw} == {
         f"{part}/kernel"
         for part in (
             *(f"attention/{n}" for n in ("query", "key", "value", "out")),
