@@ -337,5 +337,5 @@ def test_the_prepare_command_packs_and_prints_a_summary(prepared: Path, capsys: 
 
 def test_packed_and_unpacked_corpora_do_not_mix(prepared: Path, tmp_path: Path) -> None:
     mix = dict(path=None, mix=f"{prepared}/corpora/32=1,{prepared}/plain/32=1")
-    with pytest.raises(ValueError, match=r"corpora/32 has packed rows, and .*plain/32 has not"):
+    with pytest.raises(ValueError, match=r"corpora/32 has packed rows, but .*plain/32 has not"):
         pretrain(config(prepared, tmp_path / "run", data=mix))
