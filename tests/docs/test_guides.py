@@ -1,4 +1,4 @@
-"""Every command of the guides, as it is written there, at sizes that take seconds."""
+"""The commands of the documents: each parses; those of the guides run, at small sizes."""
 
 import itertools
 import json
@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from bert_jax.cli.command import change_config, parse
+from bert_jax.cli.main import COMMANDS
+from bert_jax.config import from_python_file
 from tests.helpers import cheap_compiles
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT
 
+SLOW = pytest.mark.slow
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = {p.stem: p for p in sorted((ROOT / "docs" / "guides").glob("*.md"))}
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -96,12 +101,28 @@ def test_each_guide_has_commands() -> None:
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
 
-@pytest.mark.parametrize("guide", ["from_scratch", "families"])
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_command_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flags exist, its values have their type, and its configs have the fields it changes."""
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in "".join(BLOCK.findall(text)).splitlines():
+        if not line.startswith("bert-jax ") or " CONFIG " in line:
+            continue
+        name, *args = shlex.split(line, comments=True)[1:]
+        parsed, extra = parse(COMMANDS[name], name, args)
+        if extra and parsed.extra == "config":
+            target = getattr(parsed, "config", None) or parsed.target  # type: ignore[attr-defined]
+            change_config(from_python_file(target), extra, name)
+
+
+@pytest.mark.parametrize("guide", ["from_scratch", pytest.param("families", marks=SLOW)])
 def test_every_command_works(guide: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in commands(guide):
         do(line, monkeypatch)
 
 
+@SLOW
 def test_every_command_works_on_a_checkpoint(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in (
         "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out first",
@@ -115,7 +136,7 @@ def test_every_command_works_on_a_checkpoint(here: Path, monkeypatch: pytest.Mon
     assert set((here / "words.txt").read_text().split()) <= set(longer)
 
 
-@pytest.mark.slow
+@SLOW
 def test_every_command_works_with_several_processes(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
