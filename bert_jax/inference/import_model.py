@@ -47,7 +47,7 @@ def import_folder(
     heads       heads that the model must have; missing ones are initialized
     drop        tensors to ignore, or prefixes of their names
     cased       whether a vocabulary keeps capital letters, if its folder does not say so
-    words       words to add to the vocabulary; known ones are named on stderr
+    words       words to add to the vocabulary; known ones are logged
     positions   new maximum length in tokens
 
     `out` is written completely or not at all. ValueError: `out` is not empty, or the folder cannot

@@ -18,8 +18,8 @@ RECIPES = sorted((ROOT / "configs").glob("finetune*.py"))
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("command")
-    toy_tasks.model(folder / "model")
-    toy_tasks.task(folder / "data", "classification")
+    toy_tasks.write_model_dir(folder / "model")
+    toy_tasks.write_task_dir(folder / "data", "classification")
     return folder
 
 
@@ -102,8 +102,8 @@ def test_bad_data_is_rejected_in_one_line_before_the_run_dir_is_made(
     name: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     split, rows, expected = BAD_DATA[name]
-    data = toy_tasks.task(tmp_path / "data", "classification")
-    toy_tasks.write(data / f"{split}.jsonl", rows)
+    data = toy_tasks.write_task_dir(tmp_path / "data", "classification")
+    toy_tasks.write_jsonl(data / f"{split}.jsonl", rows)
     assert finetune(home, tmp_path / "run", data=data) == 2
     err = capsys.readouterr().err.strip().splitlines()
     assert len(err) == 1

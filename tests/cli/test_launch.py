@@ -274,8 +274,8 @@ def test_a_signal_reaches_every_process_on_this_machine(repo: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> None:
     """With the real commands: the same losses and results, printed once."""
-    toy_tasks.model(tmp_path / "model")
-    toy_tasks.task(tmp_path / "data", "classification")
+    toy_tasks.write_model_dir(tmp_path / "model")
+    toy_tasks.write_task_dir(tmp_path / "data", "classification")
     recipe = str(LAUNCH.parent / "configs" / "finetune.py")
     command = [sys.executable, "-m", "bert_jax", "finetune", recipe, "--init", "model"]
     command += ["--task", "classification", "--data", "data", "--data.batch-size", "16"]

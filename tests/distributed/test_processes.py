@@ -243,8 +243,8 @@ def test_finetune_compares_its_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No config holds them. Nothing is written before all processes agree."""
-    toy_tasks.model(tmp_path / "model")
-    toy_tasks.task(tmp_path / "data", "classification")
+    toy_tasks.write_model_dir(tmp_path / "model")
+    toy_tasks.write_task_dir(tmp_path / "data", "classification")
 
     def refuse(address: Any, count: int, index: int, request: Any, *rest: Any) -> None:
         raise RunError(f"process {index} of {count}: {request['flags']}")

@@ -17,10 +17,14 @@ from tests.helpers import toy_tasks
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and runs of two steps on data of some kinds."""
     folder = tmp_path_factory.mktemp("predict")
-    toy_tasks.model(folder / "model")
+    toy_tasks.write_model_dir(folder / "model")
     for kind in ("classification", "tagging", "qa"):
-        data = toy_tasks.task(folder / "data" / kind, kind)
-        finetune(toy_tasks.asked(folder / "model", kind, data, folder / kind, run=dict(steps=2)))
+        data = toy_tasks.write_task_dir(folder / "data" / kind, kind)
+        finetune(
+            toy_tasks.finetune_config_for(
+                folder / "model", kind, data, folder / kind, run=dict(steps=2)
+            )
+        )
     return folder
 
 
@@ -53,13 +57,13 @@ def test_predictions_equal_those_of_the_evaluation(
 def test_exported_model_gives_the_same_predictions(kind: str, home: Path, tmp_path: Path) -> None:
     model = load(home / kind)
     export.export_model(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
-    rows = toy_tasks.rows(kind, 5, 3)
+    rows = toy_tasks.random_rows(kind, 5, 3)
     assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
 
 
 def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     model = load(home / "classification")
-    rows = [{"text": r["text"]} for r in toy_tasks.rows("classification", 40, 9)]
+    rows = [{"text": r["text"]} for r in toy_tasks.random_rows("classification", 40, 9)]
     together = model.predict(rows)
     assert close([model.predict([r])[0] for r in rows[:3]], together[:3])
     assert sum(together[0]["probabilities"].values()) == pytest.approx(1)
@@ -68,7 +72,7 @@ def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
 
 def test_long_texts_are_truncated_and_counted(home: Path, tmp_path: Path) -> None:
     rows = [{"text": "red " * n} for n in (3, 46, 47, 200)]  # 48 with [CLS] and [SEP]
-    file = toy_tasks.write(tmp_path / "in.jsonl", rows)
+    file = toy_tasks.write_jsonl(tmp_path / "in.jsonl", rows)
     assert predict.predict_file(load(home / "classification"), file, tmp_path / "out") == (4, 2)
 
 
@@ -84,7 +88,7 @@ def test_long_contexts_and_sentences_are_predicted_in_windows(home: Path) -> Non
 def test_predict_command_reports_row_counts(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toy_tasks.write(tmp_path / "in.jsonl", [{"text": "red"}, {"text": "blue " * 99}])
+    toy_tasks.write_jsonl(tmp_path / "in.jsonl", [{"text": "red"}, {"text": "blue " * 99}])
     with pytest.raises(SystemExit) as e:
         cli.main(["predict", str(home / "classification"), *_files(tmp_path)])
     assert e.value.code == 0

@@ -25,15 +25,15 @@ from tests.helpers import toy_tasks
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and a folder of data for each kind."""
     folder = tmp_path_factory.mktemp("finetune")
-    toy_tasks.model(folder / "model")
-    for kind in toy_tasks.KINDS:
-        toy_tasks.task(folder / kind, kind)
+    toy_tasks.write_model_dir(folder / "model")
+    for kind in toy_tasks.TASK_TYPES:
+        toy_tasks.write_task_dir(folder / kind, kind)
     return folder
 
 
 def tune(home: Path, folder: Path, kind: str = "classification", seeds: int = 1, **changes: Any):
     where = home / "model", kind, home / kind, folder
-    return finetune(toy_tasks.asked(*where, **changes), seeds)
+    return finetune(toy_tasks.finetune_config_for(*where, **changes), seeds)
 
 
 def lines(run: Path) -> list[dict]:
@@ -45,7 +45,7 @@ def written(run: Path) -> dict[str, Any]:
     return json.loads((run / "results.json").read_text())
 
 
-@pytest.mark.parametrize("kind", toy_tasks.KINDS)
+@pytest.mark.parametrize("kind", toy_tasks.TASK_TYPES)
 def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     steps = dict(steps=60, eval_every=30, log_every=10)
     assert tune(home, tmp_path / "run", kind, run=steps) is None
@@ -92,9 +92,9 @@ def test_a_finished_run_is_left_as_it_is(
 def test_a_run_goes_on_without_the_model_that_it_began_with(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "model", tmp_path / "model")
     where = tmp_path / "model", "classification", home / "classification", tmp_path / "run"
-    finetune(toy_tasks.asked(*where, run=dict(steps=3)))
+    finetune(toy_tasks.finetune_config_for(*where, run=dict(steps=3)))
     shutil.rmtree(tmp_path / "model")
-    finetune(toy_tasks.asked(*where))
+    finetune(toy_tasks.finetune_config_for(*where))
     assert written(tmp_path / "run")["steps"] == 6
 
 
@@ -141,14 +141,18 @@ def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> Non
 
 
 def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -> None:
-    data = toy_tasks.task(tmp_path / "data", "qa")
+    data = toy_tasks.write_task_dir(tmp_path / "data", "qa")
     for file in data.iterdir():
         whole = json.loads(file.read_text())
         for paragraph in whole["data"][0]["paragraphs"][::3]:
             paragraph["context"] = paragraph["context"].replace("red", "five")
             paragraph["qas"][0] |= {"answers": [], "is_impossible": True}
         file.write_text(json.dumps(whole))
-    finetune(toy_tasks.asked(home / "model", "qa", data, tmp_path / "run", run=dict(steps=2)))
+    finetune(
+        toy_tasks.finetune_config_for(
+            home / "model", "qa", data, tmp_path / "run", run=dict(steps=2)
+        )
+    )
     found = written(tmp_path / "run")
     assert found["metric"] == "best_f1"
     assert found["dev"]["f1"] == pytest.approx(found["dev"]["best_f1"])
@@ -183,7 +187,7 @@ def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path
 
     def resolved(**run: Any) -> Any:
         where = home / "model", "classification", home / "classification", tmp_path / "run"
-        return FinetuneTask.of(toy_tasks.asked(*where, run=run)).config.run
+        return FinetuneTask.of(toy_tasks.finetune_config_for(*where, run=run)).config.run
 
     run = resolved(epochs=2.5, evals_per_epoch=1.0)
     assert (run.steps, run.eval_every) == (8, 3)  # 48 rows in batches of 16
@@ -195,19 +199,21 @@ def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path
     ("family", "head"), [("albert", "pooler"), ("roberta", "pooler"), ("electra", "first")]
 )
 def test_every_family_has_its_own_heads(family: str, head: str, home: Path, tmp_path: Path) -> None:
-    toy_tasks.model(tmp_path / "model", family)
+    toy_tasks.write_model_dir(tmp_path / "model", family)
     where = tmp_path / "model", "stsb", home / "classification", tmp_path / "run"
-    objective = toy_tasks.asked(*where).objective
+    objective = toy_tasks.finetune_config_for(*where).objective
     assert isinstance(objective, Supervised)
     assert (objective.family, objective.head) == (family, head)
     assert objective.scale == (1.0 if family == "albert" else 5.0)
-    assert toy_tasks.asked(*where, objective=dict(head="gelu")).objective.head == "gelu"  # type: ignore[union-attr]
+    assert (
+        toy_tasks.finetune_config_for(*where, objective=dict(head="gelu")).objective.head == "gelu"
+    )  # type: ignore[union-attr]
 
 
 def test_an_electra_is_tuned_from_its_discriminator(home: Path, tmp_path: Path) -> None:
-    toy_tasks.model(tmp_path / "model", "electra")
+    toy_tasks.write_model_dir(tmp_path / "model", "electra")
     where = tmp_path / "model", "classification", home / "classification", tmp_path / "run"
-    finetune(toy_tasks.asked(*where, optim=dict(peak_lr=0.0, layer_decay=0.8)))
+    finetune(toy_tasks.finetune_config_for(*where, optim=dict(peak_lr=0.0, layer_decay=0.8)))
     before, after = load(tmp_path / "model").params, load(tmp_path / "run").params
     same = jax.tree.map(np.array_equal, after["encoder"], before["discriminator"]["encoder"])
     assert all(jax.tree.leaves(same))
@@ -221,7 +227,7 @@ def test_a_fine_tuned_model_begins_another_task(
     caplog.set_level("INFO", "bert_jax")
     caplog.clear()
     where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
-    finetune(toy_tasks.asked(*where, run=dict(steps=3)))
+    finetune(toy_tasks.finetune_config_for(*where, run=dict(steps=3)))
     said = caplog.text
     assert "initialized at random: label/dense/bias, label/dense/kernel" in said
     assert "pooler" not in said
@@ -239,11 +245,11 @@ def test_what_is_wrong_with_the_data_is_said_before_anything_is_written(
     name: str, home: Path, tmp_path: Path
 ) -> None:
     file, bad, said = BAD[name]
-    data = toy_tasks.task(tmp_path / "data", "classification")
-    toy_tasks.write(data / file, [*toy_tasks.rows("classification", 5, 0), bad])
+    data = toy_tasks.write_task_dir(tmp_path / "data", "classification")
+    toy_tasks.write_jsonl(data / file, [*toy_tasks.random_rows("classification", 5, 0), bad])
     where = home / "model", "classification", data, tmp_path / "run"
     with pytest.raises(ValueError, match=said):
-        finetune(toy_tasks.asked(*where))
+        finetune(toy_tasks.finetune_config_for(*where))
     assert not (tmp_path / "run").exists()
 
 
@@ -255,16 +261,18 @@ def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> 
         tune(home, tmp_path / "run", seeds=2)
     with pytest.raises(ValueError, match=r"is at step 6, but run\.steps is 3"):
         tune(home, tmp_path / "run", run=dict(steps=3))
-    other = toy_tasks.task(tmp_path / "other", "classification", dev=7)
+    other = toy_tasks.write_task_dir(tmp_path / "other", "classification", dev=7)
     shutil.copytree(home / "classification", tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.corpus was"):
-        finetune(toy_tasks.asked(home / "model", "classification", other, tmp_path / "run"))
+        finetune(
+            toy_tasks.finetune_config_for(home / "model", "classification", other, tmp_path / "run")
+        )
 
 
 def test_a_split_is_answered_in_sight_of_the_mesh(home: Path, tmp_path: Path) -> None:
     """Kernels of attention see which rows are theirs: no TPU splits them by itself."""
     where = home / "model", "classification", home / "classification", tmp_path / "run"
-    task = FinetuneTask.of(toy_tasks.asked(*where, run=dict(attention="flash")))
+    task = FinetuneTask.of(toy_tasks.finetune_config_for(*where, run=dict(attention="flash")))
     mesh = sharding.make_mesh(Mesh(2), jax.devices()[:2])
     objective = objectives.build(task.config)
     steps = compile_steps(task.config, objective, mesh)

@@ -200,13 +200,14 @@ def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
 # ---- larger models
 
 
-def test_more_words_and_positions(made: Path, tmp_path: Path, capsys: Any) -> None:
+def test_more_words_and_positions(made: Path, tmp_path: Path, caplog: Any) -> None:
     """The old rows stay, new words are words, and a run goes on from there."""
+    caplog.set_level("INFO", "bert_jax")
     words = ["zyzzyva", "covfefe", "the"]
     out = tmp_path / "grown"
     drawn = import_model.import_folder(made / "first", out, words=words, positions=70)
     assert drawn == ["embeddings/word[300:302]"]
-    assert "in the vocabulary already: 1 (the)" in capsys.readouterr().err
+    assert "in the vocabulary already: 1 (the)" in caplog.text
     old, new = load(made / "first"), load(out)
     assert (new.config.encoder.vocab_size, new.config.encoder.max_length) == (302, 70)
     assert new.tokenizer.encode("Zyzzyva, covfefe")[::2] == [300, 301]
