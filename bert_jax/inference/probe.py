@@ -94,11 +94,7 @@ def probe_layers(
     training rows with one label only, an `out` that exists.
     """
     io.require_new(out)
-    task_type = _task_type(task)
-    pools = pools or POOLS[task_type]
-    if not set(pools) <= set(POOLS[task_type]):
-        expected = " and ".join(POOLS[task_type])
-        raise ValueError(f"pool is {', '.join(pools)}: {task_type} has {expected}")
+    pools = _resolve_pools(pools, _task_type(task))
     if rows < 0:
         raise ValueError(f"rows is {rows}: expected a number of examples, or 0 for all")
     selected = _resolve_layers(layers, model.config.encoder.layers)
@@ -113,8 +109,9 @@ def probe_layers(
 
     scores = []
     bar = tqdm(total=len(pools) * len(selected), desc="layers", disable=None)
+    vectors = len(train.labels) + len(dev.labels)
     for pool in pools:
-        for group in _layer_groups(model, selected, len(train.labels) + len(dev.labels)):
+        for group in _layer_groups(model, selected, vectors):
             x, y = (_features(model, split, group, pool) for split in (train, dev))
             for i, layer in enumerate(group):
                 predictions = _fit_and_predict(x[i], train.labels, y[i])
@@ -162,6 +159,14 @@ def _task_type(task: Any) -> TaskType:
     if task_type not in POOLS:
         raise ValueError(f"{task} is a {task_type} task: expected {' or '.join(POOLS)}")
     return task_type
+
+
+def _resolve_pools(pools: Sequence[str], task_type: TaskType) -> Sequence[str]:
+    pools = pools or POOLS[task_type]
+    if not set(pools) <= set(POOLS[task_type]):
+        expected = " and ".join(POOLS[task_type])
+        raise ValueError(f"pool is {', '.join(pools)}: {task_type} has {expected}")
+    return pools
 
 
 def _resolve_layers(layers: Sequence[Layer], last: int) -> list[Layer]:

@@ -66,8 +66,8 @@ def read_tfds(
 
 def _open(source: str) -> tuple[Any, dict[str, Any]]:
     with tfds_folder.open_builder(source, source.removeprefix("tfds:"), "tfds:NAME") as builder:
-        names = {ours: split for split, ours in SPLITS.items() if split in builder.info.splits}
-        splits = {ours: builder.as_data_source(split=split) for ours, split in names.items()}
+        names = {name: split for split, name in SPLITS.items() if split in builder.info.splits}
+        splits = {name: builder.as_data_source(split=split) for name, split in names.items()}
     if not {"train", "dev"} <= set(splits):
         found = ", ".join(sorted(builder.info.splits)) or "none"
         raise ValueError(f"{source} has the splits {found}: expected train, and validation or dev")

@@ -1,4 +1,4 @@
-"""Files to examples: every shape that is read, and everything that is wrong with them."""
+"""Files to examples: every format that is read, and every error in a file."""
 
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,7 @@ def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
         tasks.read_dataset("classification", tmp_path / "nowhere")
     write_jsonl(tmp_path / "train.jsonl", [TEXT])
-    with pytest.raises(
-        ValueError, match=r"has no dev\.jsonl: expected train\.jsonl and dev\.jsonl"
-    ):
+    with pytest.raises(ValueError, match=r"has no dev\.jsonl: expected train\.jsonl and dev"):
         tasks.read_dataset("classification", tmp_path)
     write_jsonl(tmp_path / "dev.jsonl", [])
     with pytest.raises(ValueError, match=r"dev\.jsonl is empty"):
@@ -120,13 +118,13 @@ def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
 def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
     rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
     read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows, [TEXT]))
-    assert len(read.splits["train"]) == 3
-    assert read.notes == [f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"]
+    note = f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"
+    assert (len(read.splits["train"]), read.notes) == (3, [note])
 
 
 def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
-    rows = [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}]
-    read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows))
+    data = write_task_dir(tmp_path, [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}])
+    read = tasks.read_dataset("classification", data)
     assert read.splits["train"][0] == TextExample("a?", None, "x")
 
 
