@@ -1,15 +1,15 @@
 """The environment in which tests compile programs. Imported before JAX starts."""
 
 import os
+from importlib import metadata
 
 from bert_jax.utils import io
 
-# Tests compile much and compute little, so code is compiled without optimization and without the
-# fusion emitters, which take more than half of the time.
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false"
-)
+# Tests compile much and compute little, so code is compiled without optimization and, in the
+# jaxlib that has the choice, without the fusion emitters, which take more than half of the time.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if metadata.version("jaxlib").startswith("0.10."):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
 
 def xla_flags(devices: int) -> str:
