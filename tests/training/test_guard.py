@@ -309,7 +309,7 @@ def test_a_hanging_phase_is_named_with_all_stacks(
 def test_a_usual_duration_is_not_told_of(tmp_path: Path) -> None:
     """Beyond `hang_timeout`, but not beyond so many medians."""
     with Watchdog(Guard(hang_timeout=0.2, hang_factor=20), tmp_path) as dog:
-        dog._taken["save"].extend([0.05] * 9)
+        dog._durations["save"].extend([0.05] * 9)
         assert dog.limit("save") == pytest.approx(1.0)
         with dog.phase("save"):
             hanging_on_purpose()
