@@ -52,9 +52,9 @@ slow: $(VENV)/tested
 
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
-	$(BIN)/python tests/chaos/damage.py --cases $(CASES) --seed $$seed && \
-	$(BIN)/python tests/chaos/kill.py --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
-	$(BIN)/python tests/chaos/kill.py --processes 2 --kills 5 --stops 2 --families bert --seed $$seed
+	$(BIN)/python -m tests.chaos.damage --cases $(CASES) --seed $$seed && \
+	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
+	$(BIN)/python -m tests.chaos.kill --processes 2 --kills 5 --stops 2 --families bert --seed $$seed
 
 beam: .venv-beam/tested
 	.venv-beam/bin/python -m pytest -r s tests/data/test_beam.py

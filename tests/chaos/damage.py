@@ -1,7 +1,7 @@
 """Damage the newest checkpoint at random: either the damage is detected and the checkpoint before
 it is used, or it is harmless. No run may resume with other numbers or start again at step 0.
 
-    python tests/chaos/damage.py [--cases 200] [--seed 0]
+    python -m tests.chaos.damage [--cases 200] [--seed 0]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kill runs at random moments and resume them until they are done: the result equals that of an
 undisturbed run bit by bit, in parameters, optimizer, guard and every metric but the throughput.
 
-    python tests/chaos/kill.py [--kills 100] [--stops 10] [--seed 0] [--families bert,...]
+    python -m tests.chaos.kill [--kills 100] [--stops 10] [--seed 0] [--families bert,...]
 """
 
 from __future__ import annotations
