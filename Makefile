@@ -48,7 +48,7 @@ suite: $(VENV)/tested
 	$(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/tested
-	$(BIN)/python -m pytest -r s -m slow
+	$(BIN)/python -m pytest -r s -m slow -n 2
 
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \

@@ -41,10 +41,10 @@ config = big if {name!r}.startswith("finetune") else replace(big, encoder=few)
 """
 PROGRAM = """#!{python}
 import shlex, sys
-from bert_jax import cli
+from bert_jax.cli.main import main
 small = {small!r}
 args = sys.argv[1:]
-cli.main([*args, *shlex.split(small.get(args[0], ""))])
+main([*args, *shlex.split(small.get(args[0], ""))])
 """
 
 
