@@ -15,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+PYTEST := $(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
+
 KILLS ?= 100
 STOPS ?= 10
 CASES ?= 200
@@ -45,10 +47,10 @@ types: $(VENV)/tested
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 suite: $(VENV)/tested
-	$(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 slow: $(VENV)/tested
-	$(BIN)/python -m pytest -r s -m slow -n 2
+	$(PYTEST) -m slow
 
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \

@@ -22,11 +22,32 @@ import pytest
 
 from bert_jax.training import assemble
 from tests.helpers import shared_steps
+from tests.helpers.paths import ROOT
 
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
+# Files that take longest come first, so that both workers end at the same time.
+LONGEST = (
+    "distributed/test_processes.py",
+    "cli/test_cli.py",
+    "convert/test_folders_against_transformers.py",
+    "training/test_step.py",
+    "objectives/test_packing.py",
+    "training/test_finetune.py",
+    "objectives/test_objectives.py",
+    "cli/test_launch.py",
+    "convert/test_heads.py",
+    "convert/test_export.py",
+    "inference/test_model.py",
+    "checkpoint/test_gcs.py",
+    "training/test_warm_start.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {ROOT / "tests" / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     skip = pytest.mark.skip(reason="torch and transformers are not installed")
     for item in items:
         if item.get_closest_marker("peer") and not PEERS:

@@ -134,7 +134,8 @@ def test_profile_writes_a_trace_and_does_not_change_the_losses(
 
 
 def test_the_compilation_cache_is_filled_by_default(workspace: Path, tmp_path: Path) -> None:
-    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    unset = ("JAX_COMPILATION_CACHE_DIR", "BERT_JAX_CACHE")
+    env = {k: v for k, v in os.environ.items() if k not in unset}
     env |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-m", "bert_jax", "fill", workspace / "run", "so [MASK] it"]
     subprocess.run(command, env=env, check=True, capture_output=True)
@@ -561,6 +562,13 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_143(workspace: Path, tmp_path
         "100000",
         "--run.log-every",
         "1",
+        # with the program of `workspace`, which is compiled already
+        "--optim.decay-steps",
+        "2",
+        "--mesh.data",
+        "1",
+        "--mesh.fsdp",
+        "4",
     ]
     process = subprocess.Popen([str(c) for c in command], stderr=subprocess.DEVNULL)
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():

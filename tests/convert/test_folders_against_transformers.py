@@ -19,14 +19,20 @@ from tests.helpers.paths import SAMPLE
 torch = pytest.importorskip("torch")
 T = pytest.importorskip("transformers")
 
-from bert_jax import config, convert, objectives
+from bert_jax import config, convert
 from bert_jax.config import replace
 from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
 from tests.helpers import hf_reference
-from tests.helpers.hf_fixtures import LoadedModel, make_network, relative_error, write_hf_folder
+from tests.helpers.hf_fixtures import (
+    LoadedModel,
+    make_network,
+    random_params,
+    relative_error,
+    write_hf_folder,
+)
 
 pytestmark = pytest.mark.peer
 
@@ -68,10 +74,7 @@ def folder_of(tmp_path_factory: Any, lines: list[str]) -> Any:
 def random_model(base: Any, tokenizer: Any) -> LoadedModel:
     sizes = SMALL | dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     experiment = replace(base, encoder=sizes)
-    drawn = objectives.build(experiment).init(jax.random.key(0))
-    key = iter(jax.random.split(jax.random.key(1), 200))
-    louder = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
-    return LoadedModel(experiment, louder, tokenizer, 7)
+    return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -201,14 +204,14 @@ def test_minilm_gives_its_published_vectors() -> None:
     ]
     rows = [tokenizer.build_row(ids)[0] for ids in tokenizer.encode_batch(texts)]
     assert rows[0] == [101, 2023, 2003, 2019, 2742, 6251, 102]
-    vectors = []
+    vectors, apply = [], jax.jit(make_network(experiment, params).apply)
     for row in rows:
         batch = {
             "tokens": jnp.array([row]),
             "size": jnp.array([len(row)]),
             "first": jnp.array([len(row)]),
         }
-        hidden: Any = make_network(experiment, params).apply({"params": params}, batch)
+        hidden: Any = apply({"params": params}, batch)
         mean = np.asarray(hidden["hidden"][0]).mean(0)
         vectors.append(mean / np.linalg.norm(mean))
     start = [0.067657, 0.063496, 0.048713, 0.079305]
@@ -245,7 +248,7 @@ def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
         "types": np.zeros_like(tokens),
         "masked": np.arange(tokens.size)[None],
     }
-    out: Any = make_network(experiment, params).apply(
+    out: Any = jax.jit(make_network(experiment, params).apply)(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
     ours = out["mlm"].logits(params["embeddings"]["word"])

@@ -23,7 +23,7 @@ from bert_jax.config import Supervised, replace
 from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from tests.helpers import hf_reference
-from tests.helpers.hf_fixtures import LoadedModel, write_hf_folder
+from tests.helpers.hf_fixtures import LoadedModel, random_params, write_hf_folder
 from tests.helpers.tiny_configs import FAMILIES as SMALL
 
 pytestmark = pytest.mark.peer
@@ -194,10 +194,7 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> LoadedMo
     if family == "roberta":  # the tokenizer pads with 0
         encoder = replace(encoder, pad_id=0, position_offset=1)
     experiment = replace(SMALL[family], encoder=encoder, objective=objective)
-    drawn = objectives.build(experiment).init(jax.random.key(0))
-    key = iter(jax.random.split(jax.random.key(1), 200))
-    louder = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
-    return LoadedModel(experiment, louder, tokenizer, 7)
+    return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
 @pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])

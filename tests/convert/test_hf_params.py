@@ -41,7 +41,7 @@ def test_golden_outputs_and_gradients_of_transformers(kind: str) -> None:
     params = jax.tree.map(jnp.asarray, params)
     batch = {k: jnp.asarray(v) for k, v in told["batch"].items()}
     real = jnp.arange(batch["tokens"].shape[1]) < batch["size"][:, None]
-    out: Any = make_network(experiment, params).apply({"params": params}, batch)
+    out: Any = jax.jit(make_network(experiment, params).apply)({"params": params}, batch)
     hidden = out["layers"][-len(told["hidden"]) :]
     assert relative_error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
     if "mlm" in out:

@@ -1,4 +1,7 @@
-"""Eight virtual devices: training is the same on any mesh, and no wide array is replicated."""
+"""Eight virtual devices: training is the same on any mesh, and no wide array is replicated.
+
+With four devices, in the fast suite: training/test_step.py and test_sharding.py.
+"""
 
 import json
 import os
@@ -10,12 +13,10 @@ import pytest
 
 from tests.helpers import cheap_compiles, tiny_configs
 
-FAMILIES = [
-    pytest.param(f, marks=[] if f == "electra" else pytest.mark.slow) for f in tiny_configs.FAMILIES
-]
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=tiny_configs.FAMILIES)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("mesh")
     done = subprocess.run(

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_jax import config, convert
+from bert_jax import config, convert, objectives
 from bert_jax.checkpoint import manager
+from bert_jax.config import Experiment
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.model import Network
 from bert_jax.utils import pytree
@@ -43,6 +44,17 @@ def make_network(experiment: Any, params: Any) -> Network:
     heads = {h: convert.HEADS[h] for h in params if h in convert.HEADS}
     order = [h for h in convert.HEADS if h in heads]
     return Network(experiment.encoder, {h: heads[h] for h in order}, return_layers=True)
+
+
+def random_params(experiment: Experiment) -> Any:
+    """Parameters of which none is close to a constant, so that each matters."""
+
+    def init() -> Any:
+        drawn = objectives.build(experiment).init(jax.random.key(0))
+        key = iter(jax.random.split(jax.random.key(1), 200))
+        return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(key), p.shape), drawn)
+
+    return jax.jit(init)()
 
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

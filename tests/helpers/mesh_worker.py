@@ -76,8 +76,8 @@ def main(family: str, folder: Path) -> dict:
         config = replace(config, objective=dict(generator_size=0.5))
     results: dict = {}
     start, first = {}, {}
-    for name, mesh in MESHES.items():
-        steps = build(config, mesh)
+    compiled = {name: build(config, mesh) for name, mesh in MESHES.items()}
+    for name, steps in compiled.items():
         state = steps.init()
         start = start or unpadded(state)
         shard_bytes = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
@@ -99,7 +99,7 @@ def main(family: str, folder: Path) -> dict:
                 checkpoints.save(STEPS, state, config)
             results["next"] = {name: run_steps(steps, state, STEPS, STEPS + 1)[1]}
     for name in ("2,2,2", "1,1,1"):
-        steps = build(config, MESHES[name])
+        steps = compiled[name]
         with Checkpoints(folder) as checkpoints:
             state = checkpoints.restore(STEPS, steps.like)
         results["next"][name] = run_steps(steps, state, STEPS, STEPS + 1)[1]

@@ -1,8 +1,10 @@
 """Tiny configs and synthetic rows, for tests that need no text."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,6 +64,16 @@ class Rows:
 
 def build(config: Experiment) -> objectives.Objective:
     return objectives.build(config, VOCABULARY)
+
+
+@functools.lru_cache(maxsize=64)
+def initial_params(config: Experiment) -> Any:
+    """Of key 0, made once."""
+    return jax.jit(build(config).init)(jax.random.key(0))
+
+
+def corrupted_batch(config: Experiment, rows: int = 8, seed: int = 0) -> dict[str, Any]:
+    return jax.jit(build(config).corrupt)(batch(rows), jax.random.key(seed))
 
 
 def batch(rows: int = 8, start: int = 0) -> dict[str, Any]:

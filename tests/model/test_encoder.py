@@ -32,7 +32,7 @@ def batch(rows: int = 3, length: int = 11, seed: int = 0) -> dict[str, jax.Array
 
 def init(config: Encoder, heads: dict = HEADS, **kwargs: object) -> tuple[Network, dict]:
     network = Network(config, heads, **kwargs)  # type: ignore[arg-type]
-    return network, network.init(jax.random.key(0), batch())["params"]
+    return network, jax.jit(network.init)(jax.random.key(0), batch())["params"]
 
 
 def close(a: object, b: object, tolerance: float) -> None:
@@ -45,7 +45,7 @@ def test_padding_tokens_do_not_change_the_output() -> None:
     one = batch()
     padding = jnp.arange(11) >= one["size"][:, None]
     other = {**one, "tokens": jnp.where(padding, 7, one["tokens"])}
-    hidden = [network.apply({"params": params}, b)["hidden"] for b in (one, other)]
+    hidden = [jax.jit(network.apply)({"params": params}, b)["hidden"] for b in (one, other)]
     assert jnp.array_equal(*(jnp.where(padding[..., None], 0, h) for h in hidden))
 
 
@@ -88,7 +88,7 @@ def test_scanned_layers_equal_a_loop(groups: int) -> None:
     """A network of the first n layers returns the output of layer n."""
     config = replace(SMALL, groups=groups)
     network, params = init(config, {}, return_layers=True)
-    layers = network.apply({"params": params}, batch())["layers"]
+    layers = jax.jit(network.apply)({"params": params}, batch())["layers"]
     per_group = 4 // groups
     for n in range(per_group, 5, per_group):
         short = Network(replace(config, layers=n, groups=n // per_group))
@@ -100,7 +100,7 @@ def test_scanned_layers_equal_a_loop(groups: int) -> None:
                 )
             },
         )
-        close(short.apply({"params": cut}, batch())["hidden"], layers[n], 1e-6)
+        close(jax.jit(short.apply)({"params": cut}, batch())["hidden"], layers[n], 1e-6)
 
 
 @pytest.mark.parametrize(("share", "own"), [("attention", "mlp"), ("mlp", "attention")])
@@ -114,8 +114,8 @@ def test_a_sublayer_that_is_not_shared_has_parameters_per_layer(share: str, own:
         own: jax.tree.map(lambda x: x[0], layers["own"]),
     }
     bert = dict(params, encoder={"layers": whole})
-    hidden = network.apply({"params": params}, batch())["hidden"]
-    close(hidden, Network(SMALL).apply({"params": bert}, batch())["hidden"], 1e-6)
+    expected = jax.jit(Network(SMALL).apply)({"params": bert}, batch())["hidden"]
+    close(jax.jit(network.apply)({"params": params}, batch())["hidden"], expected, 1e-6)
 
 
 def test_each_application_of_a_shared_layer_draws_its_own_dropout() -> None:
@@ -128,7 +128,7 @@ def test_each_application_of_a_shared_layer_draws_its_own_dropout() -> None:
     zero["attention"]["norm"]["scale"] += 1.0
     params = dict(params, encoder={"layers": zero})
     rngs = {"dropout": jax.random.key(2)}
-    layers = network.apply({"params": params}, batch(), rngs=rngs)["layers"]
+    layers = jax.jit(network.apply)({"params": params}, batch(), rngs=rngs)["layers"]
     assert not np.allclose(layers[2] - layers[1], layers[3] - layers[2])
 
 
@@ -145,7 +145,7 @@ def test_bfloat16_is_close_to_float32_with_float32_parameters() -> None:
     network, params = init(SMALL)
     half = Network(SMALL, HEADS, jnp.bfloat16)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
-    f, h = (n.apply({"params": params}, batch())["hidden"] for n in (network, half))
+    f, h = (jax.jit(n.apply)({"params": params}, batch())["hidden"] for n in (network, half))
     assert h.dtype == jnp.bfloat16
     assert np.abs(f - h.astype(jnp.float32)).max() < 0.05
 

@@ -53,7 +53,7 @@ PLACES = [(0, 0, 12), (0, 12, 7), (1, 0, 10)]  # row, begin, size
 def init(config: Encoder, heads: Any = None, **how: Any) -> tuple[Network, Any]:
     network = Network(config, heads or {}, **how)
     batch = padded() | {"masked": jnp.zeros((3, 2), jnp.int32)}
-    return network, network.init(jax.random.key(0), batch)["params"]
+    return network, jax.jit(network.init)(jax.random.key(0), batch)["params"]
 
 
 def hidden(network: Network, params: Any, batch: Any) -> Any:
@@ -153,7 +153,8 @@ def test_without_biases_only_logits_have_a_bias() -> None:
 def test_layers_that_add_nothing_return_the_norm_of_the_embeddings() -> None:
     network, params = init(TINY, return_layers=True)
     zero = lambda n, x: jnp.zeros_like(x) if re.search("(out|down)/kernel", n) else x  # noqa: E731
-    out: Any = network.apply({"params": pytree.map_with_names(zero, params)}, padded())
+    params = pytree.map_with_names(zero, params)
+    out: Any = jax.jit(network.apply)({"params": params}, padded())
     norm = layer_norm(TINY, jnp.float32)
     first = norm.apply({"params": params["encoder"]["norm"]}, out["layers"][0])
     close(out["hidden"], first, 1e-6)
@@ -274,7 +275,7 @@ def test_invalid_options_are_rejected(change: dict, message: str) -> None:
 )
 def test_exporting_an_option_that_hugging_face_lacks_is_rejected(change: dict) -> None:
     config = replace(tiny_configs.FAMILIES["bert"], encoder=change)
-    params = objectives.build(config).init(jax.random.key(0))
+    params = tiny_configs.initial_params(config)
     with pytest.raises(ValueError, match=f"encoder.{next(iter(change))} is .*stablehlo or orbax"):
         convert.to_hf(config, params)
     assert warm_start.model_family(config) == "bert"  # whose heads it is fine-tuned with
@@ -293,7 +294,7 @@ def test_stablehlo_export_supports_all_options() -> None:
 
 def test_max_length_of_rotary_positions_can_be_raised() -> None:
     config = modern_options.tiny_config()
-    params = objectives.build(config).init(jax.random.key(0))
+    params = tiny_configs.initial_params(config)
     longer, same = convert.resize_position_embeddings(config, params, 100)
     assert longer.encoder.max_length == 100
     close(same, params, 0.0)

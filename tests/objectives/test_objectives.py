@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 def gradients(config: Experiment, weights: dict[str, float] | None = None) -> dict[str, jax.Array]:
     """Name -> gradient of the loss, or of the terms in `weights`; without dropout."""
     objective = tiny_configs.build(config)
-    params = jax.jit(objective.init)(KEY)
+    params = tiny_configs.initial_params(config)
     weights = objective.weights if weights is None else weights
 
     def loss(p: dict, batch: dict) -> jax.Array:
@@ -92,7 +92,7 @@ def test_untied_embeddings_are_in_each_tower(tied: str, own: set[str]) -> None:
 def test_a_correct_sample_counts_as_original() -> None:
     """A generator that always samples the original token replaces nothing."""
     objective = tiny_configs.build(tiny_configs.FAMILIES["electra"])
-    batch = objective.corrupt(tiny_configs.batch(), KEY)
+    batch = tiny_configs.corrupted_batch(tiny_configs.FAMILIES["electra"])
     logits = 1e4 * jax.nn.one_hot(batch["targets"], tiny_configs.V)
     sampled = objective.sample(logits, batch["sampling"])
     assert np.array_equal(objective.replace(batch, sampled), batch["labels"])
@@ -100,7 +100,7 @@ def test_a_correct_sample_counts_as_original() -> None:
 
 def test_samples_follow_the_generators_distribution_at_masked_positions_only() -> None:
     objective = tiny_configs.build(tiny_configs.FAMILIES["electra"])
-    batch = objective.corrupt(tiny_configs.batch(40), KEY)
+    batch = tiny_configs.corrupted_batch(tiny_configs.FAMILIES["electra"], 40)
     logits = jnp.broadcast_to(
         jnp.log(jnp.arange(1, tiny_configs.V + 1.0)), (*batch["masked"].shape, 64)
     )
@@ -152,13 +152,13 @@ def test_loss_chunks_change_neither_loss_nor_gradient(family: str) -> None:
     values = []
     for chunks in (1, 4):
         objective = tiny_configs.build(replace(config, run=dict(loss_chunks=chunks)))
-        params, batch = objective.init(KEY), objective.corrupt(tiny_configs.batch(8), KEY)
 
-        def loss(params: Any, objective: Any = objective, batch: Any = batch) -> jax.Array:
+        def loss(params: Any, objective: Any = objective) -> jax.Array:
+            batch = objective.corrupt(tiny_configs.batch(8), KEY)
             terms = objective.terms(params, batch, KEY)
             return objectives.total_loss(objective.weights, terms, objective.counts(batch))
 
-        values.append(jax.jit(jax.value_and_grad(loss))(params))
+        values.append(jax.jit(jax.value_and_grad(loss))(tiny_configs.initial_params(config)))
     for whole, chunked in zip(*map(jax.tree.leaves, values), strict=True):
         np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-6)
 

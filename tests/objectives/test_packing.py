@@ -190,7 +190,7 @@ def test_random_budgets_never_overflow_the_slots_of_a_row(name: str) -> None:
 def terms_and_gradients(family: str, packed: bool) -> tuple[Any, Any, Any]:
     """Terms, counts and gradients of the same sequences."""
     objective = tiny_configs.build(deterministic(family))
-    params = jax.jit(objective.init)(KEY)
+    params = tiny_configs.initial_params(deterministic(family))
 
     def loss(params: Any, batch: Any) -> Any:
         batch = objective.corrupt(batch, KEY)
@@ -225,16 +225,17 @@ def test_packed_gradients_equal_those_of_the_sequences(family: str) -> None:
 def network(family: str = "bert", dropout: bool = False) -> tuple[Network, Any, Any]:
     """An encoder, its parameters, and a packed batch for it."""
     config = tiny_configs.FAMILIES[family]
-    objective = tiny_configs.build(config if dropout else tiny_configs.without_dropout(config))
-    packed = objective.corrupt(batches()[0], KEY)
-    net, params = objective.encoder(jax.jit(objective.init)(KEY))
+    config = config if dropout else tiny_configs.without_dropout(config)
+    objective = tiny_configs.build(config)
+    packed = jax.jit(objective.corrupt)(batches()[0], KEY)
+    net, params = objective.encoder(tiny_configs.initial_params(config))
     return net, params, packed
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_packed_outputs_equal_those_of_the_sequences(family: str) -> None:
     net, params, packed = network(family)
-    alone = tiny_configs.build(deterministic(family)).corrupt(batches()[1], KEY)
+    alone = jax.jit(tiny_configs.build(deterministic(family)).corrupt)(batches()[1], KEY)
     run = jax.jit(lambda batch: net.apply({"params": params}, batch))
     actual, reference = run(packed), run(alone)
     i = 0
