@@ -19,7 +19,6 @@ import json
 import math
 import os
 import platform
-import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +28,7 @@ import jax
 
 from bert_jax.perf import param_table
 from bert_jax.tasks import results as task_results
-from bert_jax.training import metrics_writer
+from bert_jax.training.evaluation import share_loss
 from bert_jax.utils import io, metrics_log
 from study.jobs import Job
 from study.metrics import Record
@@ -138,41 +137,34 @@ def count_parameters(experiment: Any) -> int:
 
 
 def delta(lines: Lines) -> float | None:
-    """How far the loss fell, at best, below the trivial baseline (nat).
+    """How far the loss on validation text fell, at best, below the trivial baseline (nat).
 
-    The baseline is the unigram loss or, if a discriminator is fine-tuned, the entropy of the
-    share of replaced tokens. The loss is that on validation text or, for masked language models,
-    of the last tenth of training: static masks are memorized and say little about other text.
-    None: no such losses were logged.
+    The baseline is the unigram loss where the mask token is shown or, if a discriminator is
+    fine-tuned, the entropy of the share of replaced tokens. None: no such losses were logged.
     """
     deltas = [_eval_delta(line) for line in lines if "eval_loss" in line]
     deltas = [d for d in deltas if d is not None and math.isfinite(d)]
-    losses = [line["mlm_loss"] for line in lines if math.isfinite(line.get("mlm_loss", math.nan))]
-    evals = [line for line in lines if "eval_unigram_loss" in line]
-    if evals and losses and not {"eval_rtd_loss", "eval_restored_loss"} & set(evals[-1]):
-        last_tenth = losses[-max(1, len(losses) // 10) :]
-        deltas.append(evals[-1]["eval_unigram_loss"] - statistics.mean(last_tenth))
     return _round(max(deltas)) if deltas else None
 
 
 def _eval_delta(line: dict[str, float]) -> float | None:
     """`delta` at one evaluation."""
     if "eval_rtd_loss" in line:
-        recall, precision = line["eval_rtd_recall"], line["eval_rtd_precision"]
+        recall, precision = line["eval_rtd_recall"], line.get("eval_rtd_precision", 0.0)
         # errors are replaced tokens that were missed and originals that were flagged
         share = (1 - line["eval_rtd_accuracy"]) / (
             1 - recall + (recall * (1 / precision - 1) if precision else 0)
         )
-        return metrics_writer.entropy(share) - line["eval_rtd_loss"]
+        return share_loss(share, share) - line["eval_rtd_loss"]
     if "eval_unigram_loss" in line:
-        return line["eval_unigram_loss"] - line.get("eval_restored_loss", line["eval_mlm_loss"])
+        return line["eval_unigram_loss"] - line.get("eval_restored_loss", line["eval_mask_loss"])
     return None
 
 
 def pair_delta(lines: Lines) -> float | None:
-    """`delta` of sentence pairs on validation text; the baseline is the entropy of the classes."""
+    """`delta` of sentence pairs on validation text; the baseline knows the share of each class."""
     lines = [line for line in lines if math.isfinite(line.get("eval_pair_loss", math.nan))]
-    deltas = [metrics_writer.entropy(v["eval_pair_share"]) - v["eval_pair_loss"] for v in lines]
+    deltas = [v["eval_pair_baseline_loss"] - v["eval_pair_loss"] for v in lines]
     return _round(max(deltas)) if deltas else None
 
 

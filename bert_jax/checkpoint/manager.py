@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import os
 import re
 import threading
@@ -291,4 +292,9 @@ def _cause(e: Exception) -> str:
 
 def _score_function(best: str) -> Callable[[Any], float]:
     name, sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
-    return lambda metrics: sign * metrics[name]
+
+    def score(metrics: Any) -> float:
+        value = metrics[name]
+        return -math.inf if math.isnan(value) else sign * value  # no figure is never the best
+
+    return score

@@ -152,6 +152,16 @@ def corpus_vocabulary(stage_data: StageData) -> Vocabulary:
     )
 
 
+def pair_share(stage_data: StageData) -> float | None:
+    """The share of training pairs with label 1, weighted as the corpora are mixed; None if a corpus
+    has no pairs."""
+    infos = [corpus.info for corpus in stage_data.corpora]
+    if not all(info.segments in ("nsp", "sop") and info.train.sequences for info in infos):
+        return None
+    shares = [info.train.random_pairs / info.train.sequences for info in infos]
+    return float(np.average(shares, weights=stage_data.weights))
+
+
 BatchSlice = tuple[int, int]  # (i, n): the i-th of n equal parts of every batch
 WHOLE_BATCH: tuple[BatchSlice, ...] = ((0, 1),)
 

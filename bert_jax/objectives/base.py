@@ -75,15 +75,40 @@ def apply_network(network: Network, params: Params, batch: Batch, key: jax.Array
     return network.apply({"params": params}, batch, rngs={} if key is None else {"dropout": key})
 
 
-def unigram_baseline(vocabulary: Vocabulary | None, masking: Masking, batch: Batch) -> Terms:
-    """The loss of the training text's unigram distribution on the same masked tokens; a model that
-    uses context scores lower. Tokens that do not occur in the text count as the rarest one. Empty
+def hidden_weights(vocabulary: Vocabulary | None, batch: Batch) -> jax.Array:
+    """The weights of the predictions whose position shows the mask token, [b p]. The others show the target or a random token, so that a model without any context does
+    better there than the unigram distribution: by copying."""
+    shown = jnp.take_along_axis(batch["tokens"], batch["masked"], axis=-1)
+    return jnp.where(shown == require_vocabulary(vocabulary).mask_id, batch["weights"], 0.0)
+
+
+def unigram_loss(
+    vocabulary: Vocabulary | None, masking: Masking, targets: jax.Array, weights: jax.Array
+) -> Mean | None:
+    """The loss of the training text's unigram distribution: what a model without context scores
+    where tokens are hidden. Tokens that do not occur in the text count as the rarest one. None
     without token counts."""
     frequency = None if vocabulary is None else vocabulary.frequency(masking.mask_special_tokens)
     if frequency is None:
-        return {}
+        return None
     log_p = jnp.asarray(np.log(np.maximum(frequency, frequency[frequency > 0].min())), jnp.float32)
-    return {"unigram_loss": weighted_mean(-log_p[batch["targets"]], batch["weights"])}
+    return weighted_mean(-log_p[targets], weights)
+
+
+def hidden_terms(
+    head: LMHeadOutput,
+    table: jax.Array,
+    chunks: int,
+    vocabulary: Vocabulary | None,
+    masking: Masking,
+    batch: Batch,
+) -> Terms:
+    """Loss and accuracy at the positions that show the mask token, and the unigram loss there."""
+    weights = hidden_weights(vocabulary, batch)
+    loss, accuracy = vocabulary_loss(head, table, chunks, batch["targets"], weights)
+    terms = {"mask_loss": loss, "mask_accuracy": accuracy}
+    baseline = unigram_loss(vocabulary, masking, batch["targets"], weights)
+    return terms if baseline is None else {**terms, "unigram_loss": baseline}
 
 
 def vocabulary_loss(

@@ -27,6 +27,37 @@ class Mean:
     def value(self) -> jax.Array:
         return self.total / jnp.maximum(self.count, 1.0)
 
+    @property
+    def is_empty(self) -> jax.Array:
+        """Whether nothing was scored: `value` is then no figure, and not a perfect loss of 0."""
+        return self.count == 0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ClassMeans:
+    """A sum and a count for each of two classes, float32 [2]. The value is the mean over classes of
+    each class's mean: a balanced accuracy, which is .5 for every constant answer."""
+
+    totals: Any
+    counts: Any
+
+    @classmethod
+    def of(
+        cls, values: Float[Array, "*s"], labels: Int[Array, "*s"], weights: Float[Array, "*s"]
+    ) -> ClassMeans:
+        parts = [weights * (labels == c) for c in (0, 1)]
+        totals = jnp.stack([(values * part).sum() for part in parts])
+        return cls(totals, jnp.stack([part.sum() for part in parts]))
+
+    @property
+    def value(self) -> jax.Array:
+        return (self.totals / jnp.maximum(self.counts, 1.0)).mean()
+
+    @property
+    def is_empty(self) -> jax.Array:
+        return (self.counts == 0).any()
+
 
 def weighted_mean(values: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Mean:
     """The mean of the values whose weight is 1; weights are 0 or 1."""
@@ -56,8 +87,16 @@ def in_chunks(f: Callable[..., tuple[Any, Any]], chunks: int, *rows: Any) -> tup
 def cross_entropy(
     logits: Float[Array, "*s c"], targets: Int[Array, "*s"], weights: Float[Array, "*s"]
 ) -> tuple[Mean, Mean]:
-    """Softmax cross-entropy in nat, and accuracy, over the positions whose weight is 1. It uses
-    sums and maxima only: a look-up or an argmax would gather logits that are sharded along the
+    """Softmax cross-entropy in nat, and accuracy, over the positions whose weight is 1."""
+    losses, correct = token_cross_entropy(logits, targets)
+    return weighted_mean(losses, weights), weighted_mean(correct, weights)
+
+
+def token_cross_entropy(
+    logits: Float[Array, "*s c"], targets: Int[Array, "*s"]
+) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+    """Softmax cross-entropy in nat, and 1 where the largest logit is the target's. It uses sums
+    and maxima only: a look-up or an argmax would gather logits that are sharded along the
     vocabulary."""
     logits = logits.astype(jnp.float32)
     at = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
@@ -65,8 +104,7 @@ def cross_entropy(
     loss = jax.nn.logsumexp(logits, axis=-1) - target_logits
     largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     argmax = jnp.where(logits == largest, at, logits.shape[-1]).min(-1)
-    correct = (argmax == targets).astype(jnp.float32)
-    return weighted_mean(loss, weights), weighted_mean(correct, weights)
+    return loss, (argmax == targets).astype(jnp.float32)
 
 
 def sigmoid_cross_entropy(
@@ -115,3 +153,7 @@ class Histogram:
         below = jnp.cumsum(self.negatives) - self.negatives / 2
         pairs = self.negatives.sum() * self.positives.sum()
         return jnp.where(pairs > 0, (self.positives * below).sum() / jnp.maximum(pairs, 1.0), 0.5)
+
+    @property
+    def is_empty(self) -> jax.Array:
+        return (self.negatives.sum() == 0) | (self.positives.sum() == 0)

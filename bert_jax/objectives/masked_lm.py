@@ -11,16 +11,24 @@ import jax.numpy as jnp
 from bert_jax.config import Masked
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
+from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives.base import (
     Terms,
     apply_network,
     corrupt_batch,
     dummy_batch,
     has_label,
-    unigram_baseline,
+    hidden_terms,
+    hidden_weights,
+    unigram_loss,
     vocabulary_loss,
 )
-from bert_jax.objectives.losses import cross_entropy, weighted_mean
+from bert_jax.objectives.losses import (
+    ClassMeans,
+    cross_entropy,
+    token_cross_entropy,
+    weighted_mean,
+)
 from bert_jax.utils.types import Batch, Params
 
 
@@ -70,15 +78,29 @@ class MaskedObjective:
         if self.config.sentence_pair:
             labels, weights = jnp.maximum(batch["pair"], 0), has_label(batch)
             terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, weights)
-            if key is None:  # the accuracy of always predicting class 1
+            if key is None:
+                _, correct = token_cross_entropy(out["pair"], labels)
+                terms["pair_accuracy"] = ClassMeans.of(correct, labels, weights)  # balanced
                 terms["pair_share"] = weighted_mean(labels.astype(jnp.float32), weights)
         if self.config.sbo_weight:
             terms["sbo_loss"], _ = predict(
                 out["sbo"], targets=batch["targets"], weights=self._sbo_weights(batch)
             )
-        if key is None:
-            terms |= unigram_baseline(self.vocabulary, self.config.masking, batch)
+        if key is None and self.vocabulary is not None:
+            vocabulary, masking = self.vocabulary, self.config.masking
+            terms |= hidden_terms(out["mlm"], table, self.loss_chunks, vocabulary, masking, batch)
+            if self.config.sbo_weight:
+                terms |= self._hidden_sbo_terms(out["sbo"], table, batch)
         return terms
+
+    def _hidden_sbo_terms(self, head: LMHeadOutput, table: jax.Array, batch: Batch) -> Terms:
+        """The span boundary loss where the mask token is shown, and the unigram loss there. The
+        term sees the positions beside the span alone, so copying does not help it."""
+        weights = jnp.where(hidden_weights(self.vocabulary, batch) > 0, self._sbo_weights(batch), 0)
+        targets, chunks = batch["targets"], self.loss_chunks
+        terms = {"sbo_mask_loss": vocabulary_loss(head, table, chunks, targets, weights)[0]}
+        baseline = unigram_loss(self.vocabulary, self.config.masking, targets, weights)
+        return terms if baseline is None else {**terms, "sbo_unigram_loss": baseline}
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params

@@ -29,8 +29,8 @@ from bert_jax.objectives.base import (
     apply_network,
     corrupt_batch,
     dummy_batch,
+    hidden_terms,
     token_weights,
-    unigram_baseline,
     vocabulary_loss,
 )
 from bert_jax.objectives.losses import (
@@ -111,8 +111,11 @@ class ReplacedTokensObjective:
         tokens = self.replace(batch, sampled)
 
         terms |= self._discriminate(params, {**batch, "tokens": tokens}, keys[1])
-        if key is None:
-            terms |= unigram_baseline(self.vocabulary, self.config.masking, batch)
+        if key is None and self.vocabulary is not None:
+            table, masking = tower["embeddings"]["word"], self.config.masking
+            terms |= hidden_terms(
+                out["mlm"], table, self.loss_chunks, self.vocabulary, masking, batch
+            )
         return terms
 
     def _discriminate(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
@@ -143,8 +146,16 @@ class ReplacedTokensObjective:
         terms["rtd_precision"] = Mean(true_positives, (predicted * weights).sum())
         terms["rtd_recall"] = Mean(true_positives, (labels * weights).sum())
         if key is None:
-            terms["rtd_auc"] = Histogram.from_logits(rtd, labels, weights)
+            terms["rtd_auc"] = Histogram.from_logits(rtd, labels, self._word_weights(batch))
         return terms
+
+    def _word_weights(self, batch: Batch) -> jax.Array:
+        """The loss weights without special tokens, which are never replaced: to know them takes no
+        context, so they do not count in the AUC."""
+        weights = self._loss_weights(batch)
+        if self.vocabulary is None or self.config.masking.mask_special_tokens:
+            return weights
+        return jnp.where(jnp.asarray(self.vocabulary.special)[batch["labels"]], 0.0, weights)
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.discriminator, electra.merge_tower(params, "discriminator")

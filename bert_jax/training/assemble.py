@@ -80,6 +80,11 @@ class CorpusData:
     def vocabulary(self) -> Vocabulary:
         return mixture.corpus_vocabulary(self.stages[-1])
 
+    @property
+    def pair_share(self) -> float | None:
+        """The share of training pairs with label 1 in the last stage; None without pairs."""
+        return mixture.pair_share(self.stages[-1])
+
     def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
         return mixture.training_loader(config, self.stages, slices).iterate
 
@@ -105,7 +110,8 @@ class Assembly:
         # One pass goes by micro-batches, as training does.
         max_batches = self.config.run.eval_batches * self.config.optim.accumulate
         batches = held_out.one_pass(max_batches)
-        return evaluation.evaluate(self.steps, self.objective, params, batches)
+        share = self.data.pair_share
+        return evaluation.evaluate(self.steps, self.objective, params, batches, share)
 
 
 def assemble(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +20,20 @@ from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.step import CompiledSteps, to_floats
 from bert_jax.utils.types import Batch
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate(
-    steps: CompiledSteps, objective: Objective, params: Any, batches: Iterable[Batch]
+    steps: CompiledSteps,
+    objective: Objective,
+    params: Any,
+    batches: Iterable[Batch],
+    pair_share: float | None = None,
 ) -> dict[str, float]:
-    """`eval_` metrics over all batches: totals and counts are summed, then divided once. Empty
-    where there is no batch."""
+    """`eval_` metrics over all batches: totals and counts are summed, then divided once. A metric
+    without a scored position is left out, with a warning; the loss is then NaN. Empty where there
+    is no batch. `pair_share` is the share of pairs with label 1 in the training rows: with it comes
+    `eval_pair_baseline_loss`, the loss of a model that knows the shares alone."""
     sums = None
     for batch in batches:
         terms = steps.evaluate(params, steps.to_devices(batch))
@@ -31,8 +41,25 @@ def evaluate(
     if sums is None:
         return {}
     values = to_floats(sums)
-    values["loss"] = sum(w * values[name] for name, w in objective.weights.items())
+    empty = sorted(set(sums) - set(values))
+    if missing := [name for name in (*objective.weights, "mask_loss") if name in empty]:
+        logger.warning(
+            "no held-out position was scored for %s, so there is no figure: evaluate more rows "
+            "(run.eval_batches), or look at objective.masking",
+            ", ".join(missing),
+        )
+    terms = [w * values.get(name, math.nan) for name, w in objective.weights.items()]
+    values["loss"] = sum(terms)
+    if pair_share is not None and "pair_share" in values:
+        values["pair_baseline_loss"] = share_loss(values["pair_share"], pair_share)
     return {f"eval_{name}": value for name, value in values.items()}
+
+
+def share_loss(share: float, predicted: float) -> float:
+    """Cross-entropy in nat of pairs of which a `share` has label 1, under the constant probability
+    `predicted`."""
+    parts = ((share, predicted), (1 - share, 1 - predicted))
+    return -sum(p * math.log(max(q, 1e-9)) for p, q in parts if p > 0)
 
 
 @dataclass(frozen=True)
@@ -99,5 +126,5 @@ class Evaluator:
         batches = self.task.batches(self.config, split, self._slices)
         outputs = batches.predict_all(outputs_of, self._objective.per_token)
         total = jax.tree.map(lambda *parts: jnp.sum(jnp.stack(parts)), *losses)
-        loss = to_floats({"loss": total})["loss"]
+        loss = to_floats({"loss": total}).get("loss", math.nan)  # NaN: no row has a label
         return EvalResult(self._objective, self.task.encoded[split], outputs, loss)

@@ -11,7 +11,6 @@ import numpy as np
 
 from bert_jax.tasks import results
 from bert_jax.tasks.results import Results
-from bert_jax.training import metrics_writer
 from bert_jax.utils import metrics_log, remote
 
 matplotlib.use("Agg")
@@ -24,10 +23,13 @@ Lines = list[dict[str, float]]
 
 CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
     ("loss", "loss", None),
-    ("masked language model loss (nat)", "mlm_loss", "eval_unigram_loss"),
-    ("masked language model accuracy", "mlm_accuracy", None),
-    ("pair accuracy", "pair_accuracy", None),
-    ("span boundary loss (nat)", "sbo_loss", None),
+    ("loss where [MASK] stands (nat)", "mask_loss", "eval_unigram_loss"),
+    ("accuracy where [MASK] stands", "mask_accuracy", None),
+    ("masked language model loss, copies included (nat)", "mlm_loss", None),
+    ("sentence-pair loss (nat)", "pair_loss", "eval_pair_baseline_loss"),
+    ("sentence-pair accuracy (validation: balanced)", "pair_accuracy", None),
+    ("span boundary loss where [MASK] stands (nat)", "sbo_mask_loss", "eval_sbo_unigram_loss"),
+    ("span boundary loss, copies included (nat)", "sbo_loss", None),
     ("replaced token loss (nat)", "rtd_loss", None),
     ("replaced token recall", "rtd_recall", None),
     ("accuracy on training batches", "task_accuracy", None),
@@ -99,23 +101,31 @@ def summary(run: str | Path) -> str:
     if last is None:
         return f"run folder: {run}"
     summary_lines = [f"after {last['step']} steps, on the validation text:"]
-    if {"eval_unigram_loss", "eval_mlm_loss", "eval_mlm_accuracy"} <= last.keys():
+    if {"eval_unigram_loss", "eval_mask_loss", "eval_mask_accuracy"} <= last.keys():
         summary_lines.append(
-            f"  masked tokens: {last['eval_mlm_loss']:.3f} nat, "
-            f"{last['eval_mlm_accuracy']:.1%} right; unigram baseline "
+            f"  where [MASK] stands: {last['eval_mask_loss']:.3f} nat, "
+            f"{last['eval_mask_accuracy']:.1%} right; without context (word frequencies) "
             f"{last['eval_unigram_loss']:.3f} nat"
         )
-    if {"eval_pair_accuracy", "eval_pair_share", "eval_pair_loss"} <= last.keys():
-        share = last["eval_pair_share"]
+    elif "eval_loss" in last and "mlm_loss" in last:
+        summary_lines.append("  no token was hidden in the evaluated rows: there is no figure")
+    if {"eval_pair_accuracy", "eval_pair_baseline_loss", "eval_pair_loss"} <= last.keys():
         summary_lines.append(
-            f"  sentence pairs: {last['eval_pair_accuracy']:.1%} right, "
-            f"{last['eval_pair_loss']:.3f} nat; majority-class baseline: "
-            f"{max(share, 1 - share):.1%}, {metrics_writer.entropy(share):.3f} nat"
+            f"  sentence pairs: balanced accuracy {last['eval_pair_accuracy']:.1%} (chance 50.0%), "
+            f"{last['eval_pair_loss']:.3f} nat; the share of each label alone: "
+            f"{last['eval_pair_baseline_loss']:.3f} nat"
         )
-    if {"eval_rtd_recall", "eval_rtd_precision", "eval_rtd_auc"} <= last.keys():
+    if {"eval_sbo_mask_loss", "eval_sbo_unigram_loss"} <= last.keys():
         summary_lines.append(
-            f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, precision "
-            f"{last['eval_rtd_precision']:.1%}, AUC {last['eval_rtd_auc']:.3f}"
+            f"  span boundary term where [MASK] stands: {last['eval_sbo_mask_loss']:.3f} nat; "
+            f"word frequencies {last['eval_sbo_unigram_loss']:.3f} nat"
+        )
+    if {"eval_rtd_recall", "eval_rtd_auc"} <= last.keys():
+        precision = last.get("eval_rtd_precision")
+        share = "no token flagged" if precision is None else f"precision {precision:.1%}"
+        summary_lines.append(
+            f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, {share}, "
+            f"AUC {last['eval_rtd_auc']:.3f} (chance 0.500)"
         )
     return "\n".join([*summary_lines, *_goodput(folder), f"run folder: {run}"])
 

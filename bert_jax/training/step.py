@@ -7,6 +7,7 @@ from its state alone, and any step can be computed again on its own.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -226,6 +227,15 @@ def gradient_report(
 
 
 def to_floats(metrics: dict[str, Any]) -> dict[str, float]:
-    """Metrics for the log: fetched from the device together, in their shortest exact form."""
+    """Metrics for the log: fetched from the device together, in their shortest exact form.
+
+    A mean over no position has no figure and is left out. `loss` is NaN where all terms are empty:
+    no token was hidden and no pair had a label, which is no perfect score.
+    """
     values = {k: v.value if hasattr(v, "value") else v for k, v in metrics.items()}
-    return {k: float(str(np.float32(v))) for k, v in jax.device_get(values).items()}
+    empty = {k: v.is_empty for k, v in metrics.items() if hasattr(v, "is_empty")}
+    values, empty = jax.device_get((values, empty))
+    floats = {k: float(str(np.float32(v))) for k, v in values.items() if not empty.get(k, False)}
+    if empty and all(empty.values()) and "loss" in floats:
+        floats["loss"] = math.nan
+    return floats

@@ -235,8 +235,8 @@ def manifest() -> bytes:
 def run() -> list[bytes]:
     """metrics.jsonl, timing.jsonl and results.json."""
     evaluated = {
-        "eval_loss": 2.0, "eval_mlm_loss": 2.0, "eval_mlm_accuracy": 0.4,
-        "eval_unigram_loss": 3.0, "eval_pair_accuracy": 0.5, "eval_pair_share": 0.5,
+        "eval_loss": 2.0, "eval_mask_loss": 2.0, "eval_mask_accuracy": 0.4,
+        "eval_unigram_loss": 3.0, "eval_pair_accuracy": 0.5, "eval_pair_baseline_loss": 0.7,
         "eval_pair_loss": 0.6, "eval_rtd_recall": 0.1, "eval_rtd_precision": 0.2,
         "eval_rtd_auc": 0.6,
     }  # fmt: skip

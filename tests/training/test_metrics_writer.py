@@ -10,17 +10,18 @@ import pytest
 from bert_jax.training import metrics_writer
 from bert_jax.utils import metrics_log
 
-PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mlm_loss": 6.5, "eval_unigram_loss": 6.5}
+PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mask_loss": 6.5, "eval_unigram_loss": 6.5}
+COPYING = PLATEAU | {"eval_mlm_loss": 5.8}  # a tenth of the targets is shown
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         (PLATEAU, ["the unigram baseline"]),
-        (PLATEAU | {"eval_mlm_loss": 6.0}, []),
-        ({"eval_pair_loss": 0.692, "eval_pair_share": 0.5}, ["at chance level"]),
-        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.5}, []),
-        ({"eval_pair_loss": 0.6, "eval_pair_share": 0.71}, ["at chance level"]),
+        (COPYING, ["the unigram baseline"]),
+        (PLATEAU | {"eval_mask_loss": 6.0}, []),
+        ({"eval_pair_loss": 0.692, "eval_pair_baseline_loss": 0.693}, ["share of each label"]),
+        ({"eval_pair_loss": 0.6, "eval_pair_baseline_loss": 0.693}, []),
         ({"eval_rtd_recall": 0.0, "eval_rtd_accuracy": 0.93}, ["predicted as original"]),
         ({"eval_rtd_recall": 0.2}, []),
     ],

@@ -1,0 +1,120 @@
+"""Losses where the mask token is shown: the only positions that tell learning from copying."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import Masking, replace
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.model.heads import LMHeadOutput
+from bert_jax.objectives.base import hidden_terms, vocabulary_loss
+from bert_jax.objectives.losses import ClassMeans, Histogram, Mean
+from bert_jax.objectives.masking import mask_tokens
+from bert_jax.training import evaluation
+from bert_jax.training.metrics_writer import at_trivial_baseline
+from bert_jax.training.step import to_floats
+from tests.helpers import tiny_configs
+from tests.helpers.tiny_configs import SPECIAL, VOCABULARY, V
+
+COUNTS = np.where(SPECIAL, 0, 1 + np.arange(V)[::-1] ** 2)
+ZIPF = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.starts, COUNTS)
+LOG_P = np.log(np.maximum(COUNTS / COUNTS.sum(), 1e-9))
+
+
+def masked_rows(masking: Masking = Masking()) -> Any:  # noqa: B008
+    return mask_tokens(tiny_configs.batch(40), masking, ZIPF, jax.random.key(0))
+
+
+def copying_head(batch: Any) -> LMHeadOutput:
+    """A model without context: it repeats a token that is shown, and answers the mask token with
+    the unigram distribution."""
+    shown = jnp.take_along_axis(batch["tokens"], batch["masked"], axis=-1)
+    copies = 9.0 * jax.nn.one_hot(shown, V) * (shown != ZIPF.mask_id)[..., None]
+    return LMHeadOutput(copies, jnp.asarray(LOG_P, jnp.float32))
+
+
+def scores(batch: Any, head: LMHeadOutput) -> dict[str, float]:
+    """Evaluation metrics of a head."""
+    terms = hidden_terms(head, jnp.eye(V), 1, ZIPF, Masking(), batch)
+    loss, _ = vocabulary_loss(head, jnp.eye(V), 1, batch["targets"], batch["weights"])
+    return {f"eval_{k}": v for k, v in to_floats({**terms, "mlm_loss": loss}).items()}
+
+
+def test_copying_alone_scores_the_unigram_loss_where_tokens_are_hidden() -> None:
+    batch = masked_rows(Masking(mask_prob=0.8, random_prob=0.0))  # 20 % of the targets are shown
+    values = scores(batch, copying_head(batch))
+    assert values["eval_mask_loss"] == pytest.approx(values["eval_unigram_loss"], abs=1e-5)
+    assert values["eval_mlm_loss"] < values["eval_unigram_loss"] - 0.3  # what copying is worth
+    assert at_trivial_baseline(values) != []
+
+
+def test_a_model_of_context_is_below_the_unigram_loss_and_shuffled_context_is_not() -> None:
+    """In these rows each token is the successor of the one before it, and the head knows that."""
+    batch = tiny_configs.batch(40)
+    at = np.arange(tiny_configs.LENGTH)
+    rows = 4 + (np.arange(40)[:, None] + at) % (V - 4)
+    batch["tokens"] = jnp.asarray(np.where(at < batch["size"][:, None], rows, 0), jnp.int32)
+
+    def loss(order: np.ndarray) -> tuple[float, float]:
+        masked = mask_tokens(batch, Masking(), ZIPF, jax.random.key(0))
+        left = masked["tokens"][:, order][jnp.arange(40)[:, None], masked["masked"] - 1]
+        following = 4 + (left - 4 + 1) % (V - 4)
+        known = (left >= 4)[..., None]  # not hidden itself
+        features = jnp.where(known, 3.0 * jax.nn.one_hot(following, V), 0.0)
+        values = scores(masked, LMHeadOutput(features, jnp.zeros(V)))
+        return values["eval_mask_loss"], values["eval_unigram_loss"]
+
+    in_order, unigram = loss(at)
+    shuffled, _ = loss(np.random.default_rng(0).permutation(at))
+    assert in_order < unigram - 1.0
+    assert shuffled > in_order + 1.0
+
+
+def test_without_a_hidden_token_there_is_no_figure() -> None:
+    batch = masked_rows(Masking(mask_prob=0.0, random_prob=0.0))
+    values = scores(batch, copying_head(batch))
+    assert set(values) == {"eval_mlm_loss"}
+
+
+def test_empty_terms_have_no_figure_and_no_perfect_loss() -> None:
+    empty = {"mlm_loss": Mean(jnp.zeros(()), jnp.zeros(()))}
+    assert np.isnan(to_floats({"loss": jnp.zeros(()), **empty})["loss"])
+    assert to_floats(empty) == {}
+    one_class = ClassMeans.of(jnp.ones(3), jnp.ones(3, jnp.int32), jnp.ones(3))
+    no_positive = Histogram.from_logits(jnp.ones(3), jnp.zeros(3), jnp.ones(3))
+    assert to_floats({"pair_accuracy": one_class, "rtd_auc": no_positive}) == {}
+
+
+def test_evaluation_without_a_scored_position_warns(caplog: pytest.LogCaptureFixture) -> None:
+    """`eval_loss` is then NaN, which is never the best checkpoint."""
+
+    class Steps:
+        @staticmethod
+        def to_devices(batch: Any) -> Any:
+            return batch
+
+        @staticmethod
+        def evaluate(params: Any, batch: Any) -> Any:
+            return {"mlm_loss": Mean(jnp.zeros(()), jnp.zeros(()))}
+
+    config = replace(tiny_configs.FAMILIES["bert"], objective=dict(sentence_pair=False))
+    steps: Any = Steps()
+    values = evaluation.evaluate(steps, tiny_configs.build(config), {}, [{}])
+    assert list(values) == ["eval_loss"]
+    assert np.isnan(values["eval_loss"])
+    assert "no held-out position was scored for mlm_loss" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_constant_answer_has_a_balanced_accuracy_of_one_half(answer: int) -> None:
+    labels = jnp.array([0, 0, 0, 1, 1, 0])
+    mean = ClassMeans.of((labels == answer) * 1.0, labels, jnp.array([1.0, 1, 1, 1, 1, 0]))
+    assert float(mean.value) == 0.5
+
+
+def test_the_share_of_each_label_is_the_baseline_of_pairs() -> None:
+    assert evaluation.share_loss(0.5, 0.5) == pytest.approx(np.log(2))
+    assert evaluation.share_loss(0.5, 0.8) == pytest.approx(-np.log([0.8, 0.2]).mean())
