@@ -141,8 +141,8 @@ FINETUNE_SPANBERT = replace(
 
 
 def demo_config(base: Experiment, original: bool = False) -> Experiment:
-    """A family at a size that learns in minutes on two CPU cores: 4 layers of width 128, 4.1 million
-    tokens in rows of 64.
+    """A family at a size that learns in minutes on two CPU cores: 4 layers of width 128, and 4.1
+    million tokens in rows of 64.
 
     The family's are: objective, masking, embeddings, sharing of parameters. Later ideas are: rotary
     positions, pre-norm, a gated MLP (of width 352, which costs the same), no biases, no dropout,

@@ -76,8 +76,9 @@ def apply_network(network: Network, params: Params, batch: Batch, key: jax.Array
 
 
 def hidden_weights(vocabulary: Vocabulary | None, batch: Batch) -> jax.Array:
-    """The weights of the predictions whose position shows the mask token, [b p]. The others show the target or a random token, so that a model without any context does
-    better there than the unigram distribution: by copying."""
+    """The weights of the predictions whose position shows the mask token, [b p]. The others show
+    the target or a random token: there a model without any context does better than the unigram
+    distribution, by copying."""
     shown = jnp.take_along_axis(batch["tokens"], batch["masked"], axis=-1)
     return jnp.where(shown == require_vocabulary(vocabulary).mask_id, batch["weights"], 0.0)
 
