@@ -36,6 +36,9 @@ class Masking:
     replace_per: Literal["token", "span"] = "token"
     # Whether special tokens may be masked, as fairseq masks <s> and </s>.
     mask_special_tokens: bool = False
+    # Whether the unknown token may be masked and predicted. The originals treat it as any word,
+    # so a model learns to answer with it; here it is an input only.
+    mask_unknown: bool = False
     # Longest n-gram in words (ALBERT: 3) or longest span in words (SpanBERT: 10).
     max_ngram: int = 1
     # Parameter of SpanBERT's geometric distribution of span lengths.

@@ -146,9 +146,13 @@ def corpus_vocabulary(stage_data: StageData) -> Vocabulary:
     weights = stage_data.weights or [1.0] * len(corpora)
     unigrams = [w * c.unigram / c.unigram.sum() for w, c in zip(weights, corpora, strict=True)]
     counts = np.sum(unigrams, axis=0)
-    word_after_special = tokenizer.kind == "bpe"
     return Vocabulary(
-        tokenizer.mask_id, special, tokenizer.word_starts(), counts, word_after_special
+        tokenizer.mask_id,
+        special,
+        tokenizer.word_starts(),
+        counts,
+        word_after_special=tokenizer.kind == "bpe",
+        unk_id=tokenizer.unk_id,
     )
 
 

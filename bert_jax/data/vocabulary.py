@@ -19,10 +19,16 @@ class Vocabulary(NamedTuple):
     # mark every word; there a continuing piece belongs to the word before, even across a special
     # token, as in the originals.
     word_after_special: bool = False
+    unk_id: int | None = None  # masked only with masking.mask_unknown; None: no such token
 
-    def frequency(self, include_special: bool = False) -> np.ndarray | None:
-        """The relative frequency of each piece, float [v]; None without a corpus."""
+    def frequency(
+        self, include_special: bool = False, include_unknown: bool = False
+    ) -> np.ndarray | None:
+        """The relative frequency of each piece, float [v], by default of those that are predicted;
+        None without a corpus."""
         if self.counts is None:
             return None
         counts = self.counts if include_special else np.where(self.special, 0, self.counts)
+        if self.unk_id is not None and not include_unknown:
+            counts = np.where(np.arange(len(counts)) == self.unk_id, 0, counts)
         return counts / counts.sum()

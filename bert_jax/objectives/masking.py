@@ -77,15 +77,13 @@ def _mask_row(
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     is_real = at < size
     is_text = is_real & ~jnp.asarray(vocabulary.special)[tokens]
+    candidates = is_real if masking.mask_special_tokens else is_text
+    # SpanBERT does not count special tokens
+    counted = candidates.sum() if masking.budget == "ceil" else size
+    if vocabulary.unk_id is not None and not masking.mask_unknown:
+        candidates &= tokens != vocabulary.unk_id
     is_masked = choose_masked(
-        tokens,
-        is_real if masking.mask_special_tokens else is_text,
-        size,
-        masking,
-        vocabulary,
-        slots,
-        choice_key,
-        rate,
+        tokens, candidates, counted, masking, vocabulary, slots, choice_key, rate
     )
     first, last = span_bounds(is_masked)
 
@@ -121,22 +119,20 @@ def _mask_row(
 def choose_masked(
     tokens: Int[Array, " l"],
     candidates: Bool[Array, " l"],
-    size: Int[Array, ""],
+    counted: Int[Array, ""],
     masking: Masking,
     vocabulary: Vocabulary,
     slots: int,
     key: jax.Array,
     rate: Any = None,
 ) -> Bool[Array, " l"]:
-    """Which candidates of a row are masked: at most the budget, and exactly the budget for single
-    tokens and spans."""
+    """Which candidates of a row are masked: at most the budget, which is a share of `counted`
+    tokens, and exactly the budget for single tokens and spans."""
     rounding_key, sampling_key = jax.random.split(key)
-    n = candidates.sum()
-    length = n if masking.budget == "ceil" else size  # SpanBERT does not count special tokens
     rate = masking.rate if rate is None else rate
     u = jax.random.uniform(rounding_key)
     budgets = jnp.asarray(num_to_mask(masking, rate, tokens.shape[0], u))
-    budget = jnp.minimum(jnp.minimum(budgets[length], slots), n)
+    budget = jnp.minimum(jnp.minimum(budgets[counted], slots), candidates.sum())
     if masking.granularity == "token":
         u = jax.random.uniform(sampling_key, tokens.shape)
         order = jnp.argsort(jnp.where(candidates, u, 2.0))
@@ -191,8 +187,10 @@ def sample_ngrams(
 ) -> Int[Array, " l"]:
     """The number of the draw, from 1, that masked each token; 0 for tokens that are not masked.
 
-    Words are visited in random order. Each starts an n-gram with p(n) ~ 1/n, shortened if it
-    exceeds the budget, and skipped if it still does or overlaps a masked word
+    Words are visited in random order. Each starts an n-gram with p(n) ~ 1/n, which ends with the
+    row, is shortened if it exceeds the budget, and skipped if it still does or overlaps a masked
+    word. The law is not renormalized for the last words of a row: the last one draws a longer
+    n-gram as often as any other, and is then masked alone
     (albert/create_pretraining_data.py; with `max_ngram` 1 BERT's whole-word masking)."""
     length = words.word.shape[0]
     order_key, length_key = jax.random.split(key)
@@ -200,16 +198,16 @@ def sample_ngrams(
     order = jax.random.uniform(order_key, (length,))
     order = jnp.argsort(jnp.where(at < words.num_words, order, 2.0))
     u = jax.random.uniform(length_key, (length,))
-    cumulative = np.cumsum(1.0 / np.arange(1, masking.max_ngram + 1)).astype(np.float32)
+    p = 1.0 / np.arange(1, masking.max_ngram + 1)
+    cdf = (np.cumsum(p) / p.sum())[:-1].astype(np.float32)
     n = jnp.arange(1, masking.max_ngram + 1)
 
     def body(state: LoopState) -> LoopState:
         i, total, draws = state
         w = order[i]
-        max_n = jnp.minimum(words.num_words - w, masking.max_ngram)  # n-grams end with the row
-        drawn_n = 1 + (u[i] * jnp.asarray(cumulative)[max_n - 1] > jnp.asarray(cumulative)).sum()
+        drawn_n = 1 + (u[i] > jnp.asarray(cdf)).sum()
         begin, ends = words.tokens_before(w), words.tokens_before(w + n)
-        fits = (n <= drawn_n) & (n <= max_n) & (total + ends - begin <= budget)
+        fits = (n <= drawn_n) & (total + ends - begin <= budget)
         end = jnp.max(jnp.where(fits, ends, begin))
         window = (at >= begin) & (at < end)
         window &= ~(window & (draws > 0)).any()

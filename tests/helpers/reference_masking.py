@@ -31,7 +31,8 @@ def whole_words(words: list[int], budget: int, rng: random.Random) -> set[int]:
 def ngrams(
     words: list[int], budget: int, rng: random.Random, max_words: int = 3, draws: list | None = None
 ) -> set[int]:
-    """albert/create_pretraining_data.py: n-grams of up to three words from every word."""
+    """albert/create_pretraining_data.py: n-grams of up to three words from every word. The windows
+    of a row's last words are shorter, and as likely as the whole ones of other words."""
     grouped = groups(words)
     order = list(range(len(grouped)))
     rng.shuffle(order)
@@ -42,9 +43,8 @@ def ngrams(
         windows = [
             [token for word in grouped[w : w + n] for token in word]
             for n in range(1, max_words + 1)
-            if w + n <= len(grouped)
         ]
-        n = rng.choices(range(1, len(windows) + 1), [1 / n for n in range(1, len(windows) + 1)])[0]
+        n = rng.choices(range(1, max_words + 1), [1 / n for n in range(1, max_words + 1)])[0]
         while n > 1 and len(masked) + len(windows[n - 1]) > budget:
             n -= 1
         window = set(windows[n - 1])

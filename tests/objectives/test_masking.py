@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Masking, replace
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.objectives.masking import mask_tokens
+from bert_jax.objectives.masking import WordBoundaries, mask_tokens, sample_ngrams
 from bert_jax.objectives.masking_budget import max_predictions
 from tests.helpers import reference_masking
 
@@ -216,6 +218,87 @@ def test_span_lengths_agree_with_the_original_algorithm(name: str) -> None:
     for a, b in zip(histograms, expected, strict=True):
         n, m = a.total(), b.total()
         assert sum(abs(a[k] / n - b[k] / m) for k in a | b) / 2 < 0.03
+
+
+def test_ngrams_at_the_end_of_a_row_are_cut_and_their_law_is_not_renormalized() -> None:
+    """The first window of a row of three words. The last word is masked alone whatever n it draws;
+    the one before it, as often as a word draws 1 (6/11)."""
+    words = WordBoundaries.from_starts(jnp.ones(3, bool), jnp.ones(3, bool))
+    masking = MASKINGS["albert"]
+
+    def first_window(key: jax.Array) -> jax.Array:
+        draws = sample_ngrams(words, masking, jnp.asarray(3), 3, key)
+        return (draws == 1) @ jnp.array([1, 2, 4])
+
+    windows = np.asarray(jax.vmap(first_window)(jax.random.split(jax.random.key(0), 20_000)))
+    law = {0b001: 6, 0b011: 3, 0b111: 2, 0b010: 6, 0b110: 5, 0b100: 11}  # of 33
+    assert set(windows.tolist()) == set(law)
+    for window, share in law.items():
+        assert abs((windows == window).mean() - share / 33) < 4 * np.sqrt(0.25 / 20_000)
+
+
+# ---- the unknown token
+
+SCRIPTS = {
+    "English": "the river runs to the sea",
+    "Korean": "강물 이 바다 로 흐른다",
+    "Thai": "แม่น้ำ ไหล ลง ทะเล",
+    "Greek": "το ποτάμι κυλά στη θάλασσα",
+}
+
+
+@pytest.fixture(scope="module")
+def unknown_words() -> tuple[Tokenizer, dict[str, jax.Array]]:
+    """A tokenizer of all scripts, and rows of each with three words that it does not know."""
+    tokenizer = train_tokenizer([*SCRIPTS.values()] * 50, "unigram", 61)
+    rows = []
+    for text in SCRIPTS.values():
+        first, *rest = text.split()
+        ids, _ = tokenizer.build_row(tokenizer.encode(f"{first} ☃ {' '.join(rest)} ☂ {first} ☃"))
+        rows += [ids] * 16
+    sizes = [len(ids) for ids in rows]
+    tokens = [ids + [tokenizer.pad_id] * (max(sizes) - len(ids)) for ids in rows]
+    batch = {"tokens": tokens, "size": sizes, "row": range(64), "epoch": [0] * 64}
+    return tokenizer, {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
+
+
+@pytest.mark.parametrize("granularity", ["token", "word", "span"])
+def test_the_unknown_token_is_an_input_and_never_a_target(granularity, unknown_words) -> None:
+    tokenizer, batch = unknown_words
+    special = np.isin(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
+    vocabulary = Vocabulary(
+        tokenizer.mask_id, special, tokenizer.word_starts(), unk_id=tokenizer.unk_id
+    )
+    masking = Masking(granularity=granularity, rate=0.9, max_ngram=3)
+    unknown = np.asarray(batch["tokens"]) == tokenizer.unk_id
+    assert (unknown.sum(1) == 3).all()
+
+    out = jax.tree.map(np.asarray, mask_tokens(batch, masking, vocabulary, jax.random.key(0)))
+    assert masked_positions(out)[~unknown].any()
+    assert not masked_positions(out)[unknown].any()
+    assert (out["tokens"][unknown] == tokenizer.unk_id).all()
+    if granularity == "token":  # the originals mask it as any word
+        as_published = replace(masking, mask_unknown=True)
+        out = mask_tokens(batch, as_published, vocabulary, jax.random.key(0))
+        share = masked_positions(jax.tree.map(np.asarray, out))[unknown].mean()
+        assert abs(share - 0.95) < 0.08  # 90 % of the tokens, which is more of those that are text
+
+
+def test_the_frequencies_are_of_what_is_predicted() -> None:
+    """The unknown token has none, unless it is masked like a word."""
+    vocabulary = VOCABULARY._replace(counts=np.full(V, 2), unk_id=7)
+    assert np.flatnonzero(vocabulary.frequency() == 0).tolist() == [0, 1, 2, 3, 7]
+    assert vocabulary.frequency()[8] == 1 / (V - 5)
+    assert vocabulary.frequency(include_unknown=True)[7] == 1 / (V - 4)
+    assert vocabulary.frequency(include_special=True)[7] == 0
+
+
+def test_a_row_of_unknown_tokens_masks_nothing() -> None:
+    vocabulary, batch = VOCABULARY._replace(unk_id=7), rows(4)
+    batch |= {"tokens": jnp.where(jnp.asarray(SPECIAL)[batch["tokens"]], batch["tokens"], 7)}
+    for name in ("bert", "spanbert"):
+        out = mask_tokens(batch, MASKINGS[name], vocabulary, jax.random.key(0))
+        assert not out["weights"].any()
 
 
 def test_span_boundaries_are_adjacent_text_tokens() -> None:
