@@ -24,6 +24,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 SPACE_MARK = "▁"  # stands for a space in SentencePiece
 _MAX_CACHED_WORDS = 1 << 16
+# Characters of a WordPiece word: BERT's first release and every Hugging Face tokenizer. BERT's code
+# since November 2018 and ELECTRA's have 200.
+MAX_INPUT_CHARS = 100
 
 
 class TokenizersBackend:
@@ -50,6 +53,12 @@ class TokenizersBackend:
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
         return json.loads(self.core.to_str())
+
+    @property
+    def word_limit(self) -> dict[str, int]:
+        """The characters of the longest word that WordPiece encodes, if not the usual number."""
+        model, name = self.spec["model"], "max_input_chars_per_word"
+        return {name: model[name]} if model.get(name, MAX_INPUT_CHARS) != MAX_INPUT_CHARS else {}
 
     @property
     def lowercases(self) -> bool:
@@ -81,6 +90,7 @@ class SentencePieceBackend:
     and the comma after it are two pieces (albert, tokenization.py)."""
 
     added: Mapping[str, list[bool]] = MappingProxyType({})
+    word_limit: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, model: bytes, cased: bool):
         self.model, self.cased = model, cased
@@ -206,11 +216,12 @@ def wordpiece_pipeline(
     strip_accents: bool | None = None,
     chinese: bool = True,
     unk: str = "[UNK]",
+    max_input_chars_per_word: int = MAX_INPUT_CHARS,
 ) -> tokenizers.Tokenizer:
-    """BERT's tokenizer (bert, tokenization.py), with at most 100 characters per word as in its
-    first release. `strip_accents` None: strip them if `lower`."""
+    """BERT's tokenizer (bert, tokenization.py). A longer word is the unknown token.
+    `strip_accents` None: strip them if `lower`."""
     core = tokenizers.Tokenizer(
-        models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=100)
+        models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=max_input_chars_per_word)
     )
     core.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=chinese, strip_accents=strip_accents, lowercase=lower

@@ -145,8 +145,8 @@ class Tokenizer:
         spec = self._backend.spec
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
-        added = [self._backend.added] if self._backend.added else []
-        return [accents, chinese, split.get("add_prefix_space"), *added]
+        optional = filter(None, (self._backend.added, self._backend.word_limit))
+        return [accents, chinese, split.get("add_prefix_space"), *optional]
 
     # ---- saving
 
@@ -193,7 +193,7 @@ class Tokenizer:
         if self.kind == "wordpiece":
             accents, chinese, *_ = self._normalization()
             config |= {"tokenizer_class": "BertTokenizer", "strip_accents": accents}
-            config |= {"tokenize_chinese_chars": chinese}
+            config |= {"tokenize_chinese_chars": chinese, **self._backend.word_limit}
         elif self.kind == "bpe":
             config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
             config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}
@@ -276,6 +276,7 @@ def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
         strip_accents=config.get("strip_accents"),
         chinese=config.get("tokenize_chinese_chars", True),
         unk=_special_token_strings("wordpiece", config)[1],
+        max_input_chars_per_word=config.get("max_input_chars_per_word", backends.MAX_INPUT_CHARS),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import io
@@ -25,12 +26,27 @@ _MAX_SENTENCE_BYTES = 65_536  # SentencePiece skips longer ones
 
 
 def train_tokenizer(
-    texts: Iterable[str], kind: Kind, vocab_size: int, cased: bool = False
+    texts: Iterable[str],
+    kind: Kind,
+    vocab_size: int,
+    cased: bool = False,
+    max_input_chars_per_word: int | None = None,
 ) -> Tokenizer:
-    """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once. ValueError: the
+    """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once. WordPiece takes
+    words of more than `max_input_chars_per_word` characters (100) for unknown. ValueError: the
     text is empty, or allows only smaller or only larger vocabularies."""
+    if max_input_chars_per_word is not None and kind != "wordpiece":
+        raise ValueError(
+            f"max_input_chars_per_word is {max_input_chars_per_word}, but {kind} encodes words of "
+            "any length: leave it out"
+        )
+    max_chars = backends.MAX_INPUT_CHARS
+    if max_input_chars_per_word is not None:
+        max_chars = max_input_chars_per_word
+    if max_chars < 1:
+        raise ValueError(f"max_input_chars_per_word is {max_chars}: expected at least 1")
     train_functions: dict[str, Callable[[Iterator[str], int, bool], Tokenizer]] = {
-        "wordpiece": _wordpiece,
+        "wordpiece": functools.partial(_wordpiece, max_chars=max_chars),
         "unigram": _unigram,
         "bpe": _bpe,
     }
@@ -84,7 +100,7 @@ def _check_size(expected: int, actual: int, kind: str) -> None:
 # ---- WordPiece
 
 
-def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
+def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool, max_chars: int) -> Tokenizer:
     """WordPiece by merging the most frequent pairs, as the `tokenizers` library does; BERT's own
     trainer was never released.
 
@@ -104,13 +120,13 @@ def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
         limit_alphabet=min(2 * _MAX_ALPHABET, max(free // 2, 2)),
         show_progress=False,
     )
-    core.train_from_iterator((_move_inner_letters(t, base) for t in texts), trainer)
+    core.train_from_iterator((_move_inner_letters(t, base, max_chars) for t in texts), trainer)
     trained = core.get_vocab()
     ordered = sorted(trained, key=trained.__getitem__)
     pieces = specials + [_move_back(p) for p in ordered[len(specials) :]]
     _check_size(vocab_size, len(pieces), "wordpiece")
     vocab = {p: i for i, p in enumerate(pieces)}
-    built = backends.wordpiece_pipeline(vocab, lower=not cased)
+    built = backends.wordpiece_pipeline(vocab, lower=not cased, max_input_chars_per_word=max_chars)
     built.add_special_tokens(list(SPECIAL_TOKENS["wordpiece"]))
     return Tokenizer("wordpiece", backends.TokenizersBackend(built), cased)
 
@@ -122,12 +138,14 @@ def wordpiece_special_tokens(vocab_size: int) -> list[str]:
     return [pad, *([f"[unused{i}]" for i in range(1, 100)] if vocab_size >= 1000 else []), *others]
 
 
-def _move_inner_letters(text: str, base: tokenizers.Tokenizer) -> str:
+def _move_inner_letters(text: str, base: tokenizers.Tokenizer, max_chars: int) -> str:
     assert base.normalizer is not None
     assert base.pre_tokenizer is not None
     words = base.pre_tokenizer.pre_tokenize_str(base.normalizer.normalize_str(text))
     return " ".join(
-        w[0] + w[1:].translate(_UP) for w, _ in words if len(w) <= 100 and max(w) < "\U00020000"
+        w[0] + w[1:].translate(_UP)
+        for w, _ in words
+        if len(w) <= max_chars and max(w) < "\U00020000"
     )
 
 
