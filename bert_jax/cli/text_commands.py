@@ -41,6 +41,9 @@ class Tokenizer(Command):
     out: Annotated[str, arg(metavar="DIR")]
     # Keep upper case and accents.
     cased: bool = False
+    # WordPiece only: longer words are unknown. The default is 100, as in Hugging Face; BERT's and
+    # ELECTRA's own code has 200.
+    max_input_chars_per_word: Annotated[int | None, optional("N")] = None
     # Learn from at most this many million characters; of more text, lines are sampled evenly.
     sample_mb: Annotated[float, arg(metavar="N")] = 200
     # Refuse bytes that are not UTF-8 instead of replacing them.
@@ -62,7 +65,13 @@ class Tokenizer(Command):
         _require_text(self.text)
         io.require_new(Path(self.out))
         texts = training.sample_texts(lines(), self.sample_mb)
-        tokenizer = training.train_tokenizer(texts, self.kind, self.vocab_size, cased=self.cased)
+        tokenizer = training.train_tokenizer(
+            texts,
+            self.kind,
+            self.vocab_size,
+            cased=self.cased,
+            max_input_chars_per_word=self.max_input_chars_per_word,
+        )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)
         if replaced:
@@ -100,8 +109,10 @@ class Prepare(Command):
     row_length: Annotated[int | None, optional("L")] = None
     # Seed of all random choices.
     seed: Annotated[int, arg(metavar="N")] = 0
-    # Number of passes over the text; each cuts it anew.
-    duplicates: Annotated[int, arg(metavar="N")] = 1
+    # Number of passes over the text; each cuts it anew, so that a run sees new pairs for N epochs.
+    # The default is as published, 10 for nsp and 40 for sop (fewer where the text has more than
+    # 4.3 billion tokens over all passes), and 1 for the other segments.
+    duplicates: Annotated[int | None, optional("N")] = None
     # What runs the work. The corpus does not depend on it. Beam also takes its own options, such
     # as --runner=FlinkRunner.
     engine: Literal["local", "beam"] = "local"
@@ -130,9 +141,13 @@ class Prepare(Command):
         for split in ("train", "validation"):
             counts = getattr(corpus.info, split)
             packed = f" of {counts.sequences} sequences" if corpus.info.packed else ""
+            duplicates = corpus.info.duplicates if split == "train" else 1
+            passes = f" in {duplicates} duplicates" if duplicates > 1 else ""
+            share = counts.random_pairs / max(1, counts.labeled_pairs)
+            pairs = f", {share:.1%} of pairs with label 1" if counts.labeled_pairs else ""
             print(
-                f"{split}: {counts.documents} documents, {counts.rows} rows{packed}, "
-                f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding"
+                f"{split}: {counts.documents} documents, {counts.rows} rows{packed}{passes}, "
+                f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding{pairs}"
             )
         print(f"corpus: {self.out}")
         return 0

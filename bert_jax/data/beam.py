@@ -70,7 +70,7 @@ def run(
     pipeline_options(flags)
     index = _first_pass(folder, config, flags)
     task = RowTask(config.rows, index.documents, str(folder / "documents"))
-    counts = _second_pass(folder, task, index, config.duplicates, flags)
+    counts = _second_pass(folder, task, index, list_work_shards(index, config), flags)
     token_store.close_store()
     for part in ("documents", "rows"):
         shutil.rmtree(folder / part)
@@ -195,11 +195,14 @@ def _index_blocks(shared: Path, sources: int) -> StoreIndex:
 
 
 def _second_pass(
-    folder: Path, task: RowTask, index: StoreIndex, duplicates: int, flags: Sequence[str]
+    folder: Path,
+    task: RowTask,
+    index: StoreIndex,
+    shards: Sequence[WorkShard],
+    flags: Sequence[str],
 ) -> dict[str, SplitCounts]:
     """As prepare._second_pass. An item is consecutive work shards, about one file of rows."""
-    shards = list_work_shards(index, duplicates)
-    rows = duplicates * index.tokens / task.config.row_length
+    rows = (1 + shards[-1].duplicate) * index.tokens / task.config.row_length
     per_item = -(-len(shards) * records.rows_per_shard(rows) // max(1, int(rows)))
     starts = range(0, len(shards), per_item)
     items = [(i, [tuple(s) for s in shards[k : k + per_item]]) for i, k in enumerate(starts)]

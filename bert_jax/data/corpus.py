@@ -22,6 +22,7 @@ import numpy as np
 
 from bert_jax.data import records, tfds_folder
 from bert_jax.data.segments import TokenRow
+from bert_jax.data.sentence_pairs import PAIR_KINDS
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 
@@ -39,6 +40,7 @@ class SplitCounts:
     short_rows: int = 0  # rows with padding
     random_pairs: int = 0  # rows with label 1: random (NSP) or swapped (SOP)
     sequences: int = 0  # equal to `rows` unless rows are packed
+    labeled_pairs: int = 0  # rows with label 1 or 0; the others of an NSP or SOP corpus have none
 
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[TokenRow]], length: int) -> SplitCounts:
@@ -50,6 +52,7 @@ class SplitCounts:
             short_rows=sum(n < length for n in tokens),
             random_pairs=sum(sequence.pair == 1 for row in rows for sequence in row),
             sequences=sum(map(len, rows)),
+            labeled_pairs=sum(sequence.pair >= 0 for row in rows for sequence in row),
         )
 
     def __add__(self, other: SplitCounts) -> SplitCounts:
@@ -75,6 +78,11 @@ class CorpusInfo:
     version: int = VERSION
     packed: int = 0  # max sequences in a row; 0: rows are not packed
     sequence_length: int | None = None  # max tokens of a sequence; None: `length`
+
+    def unlabeled_pairs(self, split: str) -> int:
+        """Rows (or sequences) of sentence pairs that have no label."""
+        counts = self.counts(split)
+        return counts.sequences - counts.labeled_pairs if self.segments in PAIR_KINDS else 0
 
     def padding(self, split: str) -> float:
         """The share of a split's tokens that are padding."""
@@ -153,8 +161,8 @@ def open_corpus(path: str | Path) -> Corpus:
         raise ValueError(f"{path} is not a corpus: expected a folder that prepare wrote")
     try:
         values = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
-        for split in SPLITS:  # written before packing existed, it has no `sequences`
-            values[split] = SplitCounts(**{"sequences": values[split]["rows"]} | values[split])
+        for split in SPLITS:
+            values[split] = SplitCounts(**_added_counts(values, split) | values[split])
         info = CorpusInfo(**values)
     except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise ValueError(f"{path}/corpus.json is damaged: {e}; prepare the corpus again") from e
@@ -168,6 +176,13 @@ def open_corpus(path: str | Path) -> Corpus:
     for split in SPLITS:
         _check_shards(path, split)
     return Corpus(path, info)
+
+
+def _added_counts(values: dict[str, Any], split: str) -> dict[str, int]:
+    """Counts that a corpus.json lacks which was written before they existed."""
+    sequences = values[split].get("sequences", values[split]["rows"])
+    labeled = sequences if values["segments"] in PAIR_KINDS else 0
+    return {"sequences": sequences, "labeled_pairs": labeled}
 
 
 def _check_shards(path: Path, split: str) -> None:

@@ -7,7 +7,9 @@
     tfds:NAME/SPLIT            an example's feature `text`      the text's lines
 
 A file without blank lines is one document. To bound memory, a line is split at 1 MiB and a
-document at 4 MiB of text; the rest is the next line or document.
+document at 4 MiB of text; the rest is the next line or document. A file that has no blank line
+in its first 4 MiB does not say where its documents end. It is cut at line ends into documents of
+64 KiB up to its first blank line, so that a twentieth of it can be held out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import gzip
 import io
 import itertools
 import json
+import logging
 import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,9 +29,12 @@ from sentencex import segment  # type: ignore[attr-defined]
 
 from bert_jax.data import tfds_folder
 
+logger = logging.getLogger(__name__)
+
 MAX_LINE_BYTES = 1 << 20  # bytes
 MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
+UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
 
 
 class Document(NamedTuple):
@@ -101,7 +107,7 @@ def _read_any_format(source: str, strict: bool) -> Iterator[Document]:
     if ".jsonl" in suffixes[-2:]:
         lines = _read_lines(source, strict, MAX_JSON_BYTES)
         return _documents_of_texts(_json_texts(lines, source), source)
-    return _group_lines(_read_lines(source, strict, MAX_LINE_BYTES), source)
+    return _group_lines(_read_lines(source, strict, MAX_LINE_BYTES), source, divided=False)
 
 
 # ---- bytes to lines
@@ -178,28 +184,58 @@ def _decode(raw: bytes, number: int, file: str, strict: bool) -> _Line:
 # ---- lines and records to documents
 
 
-def _group_lines(lines: Iterable[_Line], source: str) -> Iterator[Document]:
-    """Group lines into documents: up to a blank line, or up to the maximum size."""
+def _group_lines(lines: Iterable[_Line], source: str, divided: bool) -> Iterator[Document]:
+    """Group lines into documents: up to a blank line, or up to the maximum size. Text that is not
+    `divided` into documents and reaches that size without a blank line is cut into small ones."""
     paragraphs: list[str] = []
     size = replaced_bytes = 0
+    limit = MAX_DOCUMENT_CHARACTERS
     for text, line_replaced_bytes, _ in lines:
         text = text.strip()
         replaced_bytes += line_replaced_bytes
         if text:
             paragraphs.append(text)
             size += len(text)
-        if paragraphs and (not text or size >= MAX_DOCUMENT_CHARACTERS):
-            yield Document(tuple(paragraphs), replaced_bytes, source)
+        elif paragraphs:
+            divided, limit = True, MAX_DOCUMENT_CHARACTERS
+        if paragraphs and (not text or size >= limit):
+            if divided:
+                yield Document(tuple(paragraphs), replaced_bytes, source)
+            else:
+                if limit == MAX_DOCUMENT_CHARACTERS:
+                    _warn_undivided(source)
+                    limit = UNDIVIDED_CHARACTERS
+                yield from _cut(paragraphs, replaced_bytes, source)
             paragraphs, size, replaced_bytes = [], 0, 0
     if paragraphs:
         yield Document(tuple(paragraphs), replaced_bytes, source)
+
+
+def _cut(paragraphs: list[str], replaced_bytes: int, source: str) -> Iterator[Document]:
+    """Documents of UNDIVIDED_CHARACTERS or a little more; the last one may be shorter."""
+    begin = size = 0
+    for end, text in enumerate(paragraphs, 1):
+        size += len(text)
+        if size >= UNDIVIDED_CHARACTERS or end == len(paragraphs):
+            yield Document(tuple(paragraphs[begin:end]), replaced_bytes, source)
+            begin, size, replaced_bytes = end, 0, 0
+
+
+def _warn_undivided(source: str) -> None:
+    logger.warning(
+        "%s has no blank line in its first %d MiB, so where its documents end is not known: it is "
+        "cut into documents of %d KiB; put blank lines between documents",
+        source,
+        MAX_DOCUMENT_CHARACTERS >> 20,
+        UNDIVIDED_CHARACTERS >> 10,
+    )
 
 
 def _documents_of_texts(texts: Iterable[_Line], source: str) -> Iterator[Document]:
     """One document per text; blank lines do not end it."""
     for text, replaced_bytes, number in texts:
         lines = (_Line(t, 0, number) for t in text.splitlines() if t.strip())
-        for document in _group_lines(lines, source):
+        for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
             replaced_bytes = 0
 

@@ -37,11 +37,19 @@ from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
-from bert_jax.data.work_shards import PrepareConfig, RowConfig, RowTask, list_work_shards
+from bert_jax.data.work_shards import (
+    PrepareConfig,
+    RowConfig,
+    RowTask,
+    WorkShard,
+    list_work_shards,
+)
 from bert_jax.data.worker_pool import Progress, Workers
 from bert_jax.utils import io
 
 logger = logging.getLogger(__name__)
+
+MIN_DOCUMENTS = 20  # of a split, below which `prepare` warns
 
 
 def prepare_corpus(
@@ -52,7 +60,7 @@ def prepare_corpus(
     out: str | Path,
     workers: int = 1,
     seed: int = 0,
-    duplicates: int = 1,
+    duplicates: int | None = None,
     strict: bool = False,
     engine: str = "local",
     progress: bool = True,
@@ -64,8 +72,9 @@ def prepare_corpus(
 
     `texts` are files, globs and TFDS datasets (documents.py); `flags` go to Beam's runner. With
     `pack`, up to so many sequences of `length` tokens share a row of `row_length` tokens; None
-    chooses a number (bin_packing.default_sequences). ValueError: an option is out of range, or
-    the text, the tokenizer or `out` cannot be used."""
+    chooses a number (bin_packing.default_sequences). `duplicates` None is 10 for nsp and 40 for
+    sop, as published, fewer for long texts, and 1 for the other kinds. ValueError: an option is
+    out of range, or the text, the tokenizer or `out` cannot be used."""
     _check_engine(engine, workers, flags)
     out = Path(out)
     io.require_new(out)
@@ -96,7 +105,49 @@ def prepare_corpus(
         (folder / "corpus.json").write_text(text, encoding="utf-8")
     if index.replaced_bytes:
         logger.warning("replaced %d bytes that were not UTF-8 by U+FFFD", index.replaced_bytes)
+    for split in SPLITS:
+        _log_split(split, info)
     return open_corpus(out)
+
+
+def _log_split(split: str, info: CorpusInfo) -> None:
+    """Warn of a split of few documents; say how many pairs have no label, and why."""
+    counts, unlabeled = info.counts(split), info.unlabeled_pairs(split)
+    if counts.documents < MIN_DOCUMENTS:
+        logger.warning(
+            "%s has %d document%s, fewer than %d: its figures depend on what these hold; give more "
+            "text, or put blank lines between the documents of the text",
+            split,
+            counts.documents,
+            "s" if counts.documents > 1 else "",
+            MIN_DOCUMENTS,
+        )
+    if not unlabeled:
+        return
+    if counts.documents == 1:
+        logger.warning(
+            "%s has one document, so there is no other one to draw a segment from: %d of its %d "
+            "pairs have no label, and %d have label 1",
+            split,
+            unlabeled,
+            counts.sequences,
+            counts.random_pairs,
+        )
+    elif not counts.random_pairs:
+        logger.warning(
+            "all %d pairs of %s would have the same label, so they have none: one sentence fills a "
+            "row; use longer rows",
+            unlabeled,
+            split,
+        )
+    else:
+        logger.info(
+            "%s has %d pairs of each label; %d more have no label, so that neither label is the "
+            "more frequent one (their text is used)",
+            split,
+            counts.random_pairs,
+            unlabeled,
+        )
 
 
 def _corpus_info(
@@ -107,7 +158,7 @@ def _corpus_info(
         rows.segments,
         rows.row_length,
         rows.seed,
-        config.duplicates,
+        config.num_duplicates(index.tokens),
         tokenizer.kind,
         tokenizer.fingerprint,
         rows.vocab_size,
@@ -156,7 +207,8 @@ def run_local(
     with Workers(workers) as pool:
         index = _first_pass(folder, config, store, pool, progress)
         task = RowTask(config.rows, index.documents, str(store))
-        counts = _second_pass(folder, task, index, config.duplicates, pool, progress)
+        shards = list_work_shards(index, config)
+        counts = _second_pass(folder, task, index, shards, pool, progress)
     token_store.close_store()
     store.unlink()
     return index, counts
@@ -192,14 +244,13 @@ def _second_pass(
     folder: Path,
     task: RowTask,
     index: StoreIndex,
-    duplicates: int,
+    shards: Sequence[WorkShard],
     pool: Workers,
     progress: bool,
 ) -> dict[str, SplitCounts]:
     """Make the rows; write them, their metadata and the unigram counts."""
     config = task.config
-    shards = list_work_shards(index, duplicates)
-    per_file = records.rows_per_shard(duplicates * index.tokens / config.row_length)
+    per_file = records.rows_per_shard((1 + shards[-1].duplicate) * index.tokens / config.row_length)
     writers = {split: records.SplitWriter(folder, split, per_file) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, SplitCounts())
     unigram = np.zeros(config.vocab_size, np.int64)

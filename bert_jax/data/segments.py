@@ -1,33 +1,34 @@
 """Documents of tokenized sentences to rows, one pure function per way of pre-training.
 
     --segments  function              rows                                            paper
-    nsp         next_sentence_pairs   two segments, the second next or random         BERT
-    sop         sentence_order_pairs  two segments, in order or swapped               ALBERT
     electra     electra_segments      two segments, no label                          ELECTRA
     full        full_sentences        FULL-SENTENCES: across documents                RoBERTa
     doc         doc_sentences         DOC-SENTENCES: within a document                RoBERTa
     single      single_segments       one segment of sentences, within a document     SpanBERT
+    nsp         next_sentence_pairs   two segments, the second next or random         BERT
+    sop         sentence_order_pairs  two segments, in order or swapped               ALBERT
+
+The last two are in sentence_pairs.py.
 
 The sources are the originals' create_pretraining_data.py (bert, albert),
 build_pretraining_dataset.py (electra), token_block_utils_fast.pyx (fairseq) and
 no_nsp_span_bert_dataset.py (SpanBERT). Masks are drawn later, on the device.
 
-The first three truncate a sentence that is longer than a row, as the originals do. The last three
-split it into chunks that fit and lose nothing; there fairseq keeps an over-long row, and
+Rows of two segments truncate a sentence that is longer than a row, as the originals do. The other
+kinds split it into chunks that fit and lose nothing; there fairseq keeps an over-long row, and
 SpanBERT drops the sentence.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
-SHORT_PAIR_PROB = 0.1  # of a document to have shorter rows: BERT's and ALBERT's short_seq_prob
 SHORT_ELECTRA_PROB = 0.05  # of an ELECTRA example to be shorter
 ONE_SEGMENT_PROB = 0.1  # of an ELECTRA example to have no second segment
 
@@ -56,115 +57,6 @@ class Sentences:
         """The first `stop` at which sentences from `start` reach `target` tokens, or the end."""
         stop = bisect.bisect_left(self.bounds, self.bounds[start] + target)
         return min(max(stop, start + 1), len(self))
-
-
-DrawDocument = Callable[[np.random.Generator], Sentences]  # draws another document
-
-
-# ---- two segments: BERT and ALBERT
-
-
-def next_sentence_pairs(
-    document: Sentences,
-    length: int,
-    special_tokens: SpecialTokens,
-    rng: np.random.Generator,
-    draw_other: DrawDocument,
-) -> Iterator[TokenRow]:
-    """BERT's next sentence prediction: in half of the rows, and whenever one sentence fills the
-    row, segment B comes from another document, and the next row continues after segment A."""
-    room = special_tokens.text_capacity(length, 2)
-    target = pair_target(room, rng)
-    start = 0
-    while start < len(document):
-        stop = document.fill(start, target)
-        middle = start + _split_point(stop - start, rng)
-        a = document.slice(start, middle)
-        if middle == stop or rng.random() < 0.5:
-            b, pair = _random_segment(draw_other(rng), target - len(a), rng), 1
-            start = middle
-        else:
-            b, pair = document.slice(middle, stop), 0
-            start = stop
-        yield _pair_row(a, b, room, pair, special_tokens, rng)
-
-
-def sentence_order_pairs(
-    document: Sentences,
-    length: int,
-    special_tokens: SpecialTokens,
-    rng: np.random.Generator,
-    draw_other: DrawDocument,
-) -> Iterator[TokenRow]:
-    """ALBERT's sentence order prediction: the segments of half of the rows are swapped. If one
-    sentence fills the row, segment B is random, with the label of a swap, as in ALBERT's code."""
-    room = special_tokens.text_capacity(length, 2)
-    target = pair_target(room, rng)
-    start = 0
-    while start < len(document):
-        stop = document.fill(start, target)
-        middle = start + _split_point(stop - start, rng)
-        a, b = document.slice(start, middle), document.slice(middle, stop)
-        pair = 0
-        if middle == stop:
-            b, pair = _random_segment(draw_other(rng), target - len(a), rng), 1
-        elif rng.random() < 0.5:
-            a, b, pair = b, a, 1
-        start = stop
-        yield _pair_row(a, b, room, pair, special_tokens, rng)
-
-
-def pair_target(room: int, rng: np.random.Generator) -> int:
-    """The target number of tokens per row, drawn once per document: usually all that fit."""
-    return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR_PROB else room
-
-
-def _split_point(sentences: int, rng: np.random.Generator) -> int:
-    """Draw how many of a chunk's sentences make segment A."""
-    return int(rng.integers(1, sentences)) if sentences > 1 else 1
-
-
-def _random_segment(document: Sentences, target: int, rng: np.random.Generator) -> np.ndarray:
-    start = int(rng.integers(len(document)))
-    return document.slice(start, document.fill(start, target))
-
-
-def _pair_row(
-    a: np.ndarray,
-    b: np.ndarray,
-    room: int,
-    pair: int,
-    special_tokens: SpecialTokens,
-    rng: np.random.Generator,
-) -> TokenRow:
-    a, b = truncate_pair(a, b, room, rng)
-    ids, first_size = special_tokens.build_row(a.tolist(), b.tolist())
-    return TokenRow(np.array(ids, np.int32), first_size, pair)
-
-
-def truncate_pair(
-    a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Remove tokens one by one from the longer segment (B when equal), each from its front or its
-    back at random. How many each segment loses follows from the lengths alone, so the number
-    that is removed from the front is binomial."""
-    size_a, size_b = _truncated_sizes(len(a), len(b), room)
-    return _trim_both_ends(a, size_a, rng), _trim_both_ends(b, size_b, rng)
-
-
-def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
-    if a + b <= room:
-        return a, b
-    # the longer shrinks to the shorter, then B and A in turns
-    short = min(a, b)
-    if 2 * short <= room:
-        return (short, room - short) if a <= b else (room - short, short)
-    return room - room // 2, room // 2
-
-
-def _trim_both_ends(x: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    front = int(rng.binomial(len(x) - size, 0.5))
-    return x[front : front + size]
 
 
 # ---- two segments: ELECTRA

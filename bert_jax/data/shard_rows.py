@@ -2,8 +2,9 @@
 
     documents of the shard -> rows (segments.py) -> packed rows (bin_packing.py) -> tf.Example
 
-All functions are pure: every random number is keyed by (seed, duplicate, document number), and
-random documents are read from the store by number.
+All functions are pure: every random number is keyed by (seed, duplicate, document number), or for
+the balance of labels by (seed, shard). Random documents are read from the store by number, always
+from the split of the row.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ import numpy as np
 from bert_jax.data import bin_packing, records, segments, splits
 from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.segments import Sentences, TokenRow
+from bert_jax.data.sentence_pairs import (
+    PAIR_KINDS,
+    PairDraws,
+    balance_labels,
+    next_sentence_pairs,
+    sentence_order_pairs,
+)
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import read_document
 from bert_jax.data.work_shards import RowTask, ShardResult, WorkShard
@@ -47,34 +55,43 @@ def make_shard(shard: WorkShard, task: RowTask) -> dict[str, ShardResult]:
 
 def make_rows(shard: WorkShard, task: RowTask) -> dict[str, list[TokenRow]]:
     """The rows of a shard's documents, by split. Validation rows are made for the first
-    duplicate only."""
+    duplicate only; of their sentence pairs, as many have label 1 as label 0."""
     rows = {}
     for split in SPLITS if shard.duplicate == 0 else SPLITS[:1]:
         numbers = range(shard.start, shard.stop)
         mine = [n for n in numbers if splits.split_name(n, task.folds) == split]
-        rows[split] = list(_rows_of_documents(mine, shard.duplicate, task))
+        draws = PairDraws() if split == "train" else PairDraws.held_out()
+        rows[split] = list(_rows_of_documents(mine, shard.duplicate, task, draws))
+    if "validation" in rows and task.config.segments in PAIR_KINDS:
+        rng = _philox(task.config.seed, _BALANCE_STREAM | shard.start)
+        rows["validation"] = balance_labels(rows["validation"], rng)
     return rows
 
 
-def _rows_of_documents(numbers: list[int], duplicate: int, task: RowTask) -> Iterator[TokenRow]:
+def _rows_of_documents(
+    numbers: list[int], duplicate: int, task: RowTask, draws: PairDraws
+) -> Iterator[TokenRow]:
     config = task.config
     if config.segments == "full":  # rows cross documents, but never shards
         stored = (read_document(task.store, n) for n in numbers)
         yield from segments.full_sentences(stored, config.length, config.special_tokens)
         return
     for number in numbers:
-        yield from _rows_of_document(number, document_rng(config.seed, duplicate, number), task)
+        rng = document_rng(config.seed, duplicate, number)
+        yield from _rows_of_document(number, rng, task, draws)
 
 
-def _rows_of_document(number: int, rng: np.random.Generator, task: RowTask) -> Iterator[TokenRow]:
+def _rows_of_document(
+    number: int, rng: np.random.Generator, task: RowTask, draws: PairDraws
+) -> Iterator[TokenRow]:
     config, document = task.config, read_document(task.store, number)
     kind, length, special_tokens = config.segments, config.length, config.special_tokens
-    draw = functools.partial(_draw_other, number, task)
+    other = functools.partial(draw_other, number, task)
     match kind:
         case "nsp":
-            return segments.next_sentence_pairs(document, length, special_tokens, rng, draw)
+            return next_sentence_pairs(document, length, special_tokens, rng, other, draws)
         case "sop":
-            return segments.sentence_order_pairs(document, length, special_tokens, rng, draw)
+            return sentence_order_pairs(document, length, special_tokens, rng, other, draws)
         case "electra" | "electra_original":
             scramble = kind == "electra_original"
             return segments.electra_segments(document, length, special_tokens, rng, scramble)
@@ -85,23 +102,27 @@ def _rows_of_document(number: int, rng: np.random.Generator, task: RowTask) -> I
     raise AssertionError(kind)
 
 
-def document_rng(seed: int, duplicate: int, number: int) -> np.random.Generator:
-    """The random numbers of one document in one duplicate: a counter-based stream of its own."""
-    key = np.array([seed, (duplicate << 48) | number], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
-def _draw_other(number: int, task: RowTask, rng: np.random.Generator) -> Sentences:
-    """Another document of the same split, in up to ten draws as in BERT's code; of the whole
-    corpus where the split has only this one."""
+def draw_other(number: int, task: RowTask, rng: np.random.Generator) -> Sentences | None:
+    """Another document of the split of document `number`, all equally likely; None if the split
+    has no other one. BERT's code draws at most ten times, and keeps the document itself then."""
     split = splits.split_name(number, task.folds)
-    count = splits.split_size(split, task.documents, task.folds)
-    drawn = number
-    for _ in range(10):
-        if count > 1:
-            drawn = splits.nth_in_split(split, int(rng.integers(count)), task.folds)
-        else:
-            drawn = int(rng.integers(task.documents))
-        if drawn != number:
-            break
-    return read_document(task.store, drawn)
+    others = splits.split_size(split, task.documents, task.folds) - 1
+    if not others:
+        return None
+    drawn = int(rng.integers(others))
+    drawn += drawn >= splits.index_in_split(number, task.folds)
+    return read_document(task.store, splits.nth_in_split(split, drawn, task.folds))
+
+
+# ---- random numbers: a counter-based stream for every document, and for the labels of a shard
+
+_BALANCE_STREAM = 1 << 63  # beyond every (duplicate, document)
+
+
+def document_rng(seed: int, duplicate: int, number: int) -> np.random.Generator:
+    """The random numbers of one document in one duplicate."""
+    return _philox(seed, (duplicate << 48) | number)
+
+
+def _philox(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))

@@ -21,6 +21,12 @@ def split_size(split: str, documents: int, folds: int) -> int:
     return held_out if split == "validation" else documents - held_out
 
 
+def index_in_split(number: int, folds: int) -> int:
+    """How many documents of its split come before a document."""
+    before, fold = divmod(number, folds)
+    return before if fold == folds - 1 else before * (folds - 1) + fold
+
+
 def nth_in_split(split: str, n: int, folds: int) -> int:
     """The number of the n-th document of the split."""
     if split == "validation":

@@ -7,6 +7,7 @@ engine runs them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,9 +19,17 @@ from bert_jax.data.splits import NUM_FOLDS
 from bert_jax.data.token_store import StoreIndex
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
+logger = logging.getLogger(__name__)
+
 SEGMENT_KINDS = ("nsp", "sop", "electra", "electra_original", "full", "doc", "single")
 MIN_LENGTH = 8  # tokens of a row: two segments of two, and their special tokens
 MAX_LENGTH = 65_536
+
+# dupe_factor of BERT's and ALBERT's create_pretraining_data.py. Every duplicate cuts the text into
+# other pairs, so a run sees new ones for so many epochs.
+PUBLISHED_DUPLICATES = {"nsp": 10, "sop": 40}
+# Text tokens that these defaults write at most: with pairs of random segments 8 to 13 GB.
+MAX_DUPLICATED_TOKENS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,13 @@ class PrepareConfig:
 
     sources: list[str]
     rows: RowConfig
-    duplicates: int
+    duplicates: int | None  # None: as published, see num_duplicates
     strict: bool  # refuse bytes that are not UTF-8
     space_sentences: bool  # see encode_documents.py
 
     def __post_init__(self) -> None:
+        if self.duplicates is None:
+            return
         if self.duplicates < 1:
             raise ValueError(f"duplicates is {self.duplicates}: expected at least 1")
         if self.duplicates > 1 and self.rows.segments in ("full", "doc", "single"):
@@ -96,6 +107,14 @@ class PrepareConfig:
                 "numbers, so every duplicate would have the same rows: leave duplicates at 1; "
                 "masks are drawn during training"
             )
+
+    def num_duplicates(self, tokens: int) -> int:
+        """The duplicates of a text of so many tokens: as set, or by default as published, but at
+        most as many as MAX_DUPLICATED_TOKENS allow, and at least 1."""
+        if self.duplicates is not None:
+            return self.duplicates
+        published = PUBLISHED_DUPLICATES.get(self.rows.segments, 1)
+        return max(1, min(published, MAX_DUPLICATED_TOKENS // max(1, tokens)))
 
 
 @dataclass(frozen=True)
@@ -127,6 +146,19 @@ class ShardResult(NamedTuple):
     unigram: np.ndarray  # int64[V]: how often each id occurs
 
 
-def list_work_shards(index: StoreIndex, duplicates: int) -> list[WorkShard]:
-    """The shards of pass 2, in the order of their rows."""
+def list_work_shards(index: StoreIndex, config: PrepareConfig) -> list[WorkShard]:
+    """The shards of pass 2, in the order of their rows. Say so if there are fewer duplicates than
+    were published."""
+    duplicates = config.num_duplicates(index.tokens)
+    published = PUBLISHED_DUPLICATES.get(config.rows.segments, 1)
+    if config.duplicates is None and duplicates < published:
+        logger.info(
+            "%d duplicates of a text of %s tokens, not %d as published: the default stops at %s "
+            "tokens; --duplicates %d writes them all",
+            duplicates,
+            f"{index.tokens:,}",
+            published,
+            f"{MAX_DUPLICATED_TOKENS:,}",
+            published,
+        )
     return [WorkShard(d, start, stop) for d in range(duplicates) for start, stop in index.shards]

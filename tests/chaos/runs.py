@@ -57,7 +57,7 @@ def prepare(root: Path, family: str) -> Path:
         sample = (ROOT / "data/sample.txt").read_text()
         text.write_text(sample[:300_000].rsplit("\n\n", 1)[0] + "\n")
     train = ("tokenizer", text, "--kind", kind, "--vocab-size", 1500, "--out", tokenizer)
-    rows = ("--segments", segments, "--length", 32, "--out", out)
+    rows = ("--segments", segments, "--length", 32, "--duplicates", 1, "--out", out)
     for command in (train, ("prepare", text, "--tokenizer", tokenizer, *rows)):
         done = subprocess.run(
             bert_jax(*command), cwd=ROOT, env=environment(root), capture_output=True, text=True

@@ -339,6 +339,8 @@ def test_two_processes_train_from_a_bucket_into_a_bucket(gs, tmp_path: Path) -> 
         "tok",
         "--segments",
         "nsp",
+        "--duplicates",
+        "1",
     ]
     variables = {"BERT_JAX_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     environment = os.environ | variables | {"XLA_FLAGS": ""}

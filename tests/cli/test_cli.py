@@ -49,6 +49,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nsp",
         "--length",
         32,
+        "--duplicates",
+        1,
         "--out",
         root / "corpus",
     )
@@ -537,6 +539,8 @@ def test_resume_with_a_rebuilt_corpus_is_rejected(
         "nsp",
         "--length",
         32,
+        "--duplicates",
+        1,
         "--seed",
         1,
         "--out",

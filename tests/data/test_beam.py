@@ -31,8 +31,9 @@ def inputs(tmp_path_factory) -> Path:
 
 
 def make(inputs: Path, out: Path, **options) -> corpus.Corpus:
-    arguments = {"texts": [str(inputs / "*.txt")], "segments": "nsp", "length": 32} | options
-    return prepare_corpus(tokenizer_dir=inputs / "tokenizer", out=out, progress=False, **arguments)
+    arguments = {"texts": [str(inputs / "*.txt")], "segments": "nsp", "length": 32}
+    arguments |= {"duplicates": 1, "progress": False} | options
+    return prepare_corpus(tokenizer_dir=inputs / "tokenizer", out=out, **arguments)
 
 
 def rows(prepared: corpus.Corpus) -> list[str]:
@@ -49,7 +50,7 @@ def rows(prepared: corpus.Corpus) -> list[str]:
 @with_beam
 @pytest.mark.parametrize(
     "options",
-    [dict(duplicates=2), dict(segments="full"), dict(segments="electra", seed=3), dict(pack=3)],
+    [dict(duplicates=None), dict(segments="full"), dict(segments="electra", seed=3), dict(pack=3)],
     ids=lambda o: "-".join(map(str, o.values())),
 )
 def test_the_corpus_is_that_of_the_local_engine(options, inputs, tmp_path, monkeypatch):
@@ -100,6 +101,7 @@ def test_the_command_hands_unknown_flags_to_beam(inputs, tmp_path):
 
     def args(name: str, *flags: str) -> list[str]:
         options = ["--tokenizer", str(inputs / "tokenizer"), "--segments", "sop", "--length", "32"]
+        options += ["--duplicates", "2"]
         return ["prepare", str(inputs / "a.txt"), *options, "--out", str(tmp_path / name), *flags]
 
     flags = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")

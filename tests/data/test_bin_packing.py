@@ -25,7 +25,8 @@ def inputs(tmp_path_factory) -> tuple[str, str]:
 
 
 def make(inputs, out, **options) -> corpus.Corpus:
-    return prepare_corpus([inputs[0]], inputs[1], "nsp", 64, out, progress=False, **options)
+    options = {"duplicates": 1, "progress": False} | options
+    return prepare_corpus([inputs[0]], inputs[1], "nsp", 64, out, **options)
 
 
 def rows(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:

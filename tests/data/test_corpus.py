@@ -31,7 +31,8 @@ def inputs(tmp_path_factory) -> tuple[str, str]:
 
 
 def make(inputs, out, kind="nsp", length=64, **options) -> corpus.Corpus:
-    return prepare_corpus([inputs[0]], inputs[1], kind, length, out, progress=False, **options)
+    options = {"duplicates": 1, "progress": False} | options
+    return prepare_corpus([inputs[0]], inputs[1], kind, length, out, **options)
 
 
 def rows(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
@@ -75,7 +76,8 @@ def test_the_counts_are_those_of_the_rows(prepared):
         assert counts.rows == len(read)
         assert counts.tokens == sum(size for _, size, _, _ in read)
         assert counts.short_rows == sum(size < 64 for _, size, _, _ in read)
-        assert counts.random_pairs == sum(pair for *_, pair in read)
+        assert counts.random_pairs == sum(pair == 1 for *_, pair in read)
+        assert counts.labeled_pairs == sum(pair >= 0 for *_, pair in read)
     tokens = np.array([i for ids, size, _, _ in rows(prepared) for i in ids[:size]])
     expected = np.bincount(tokens, minlength=prepared.tokenizer.vocab_size)
     assert (prepared.unigram == expected).all()
@@ -88,6 +90,7 @@ def test_every_20th_document_is_held_out(prepared):
             mine = [i for i in range(total) if splits.split_name(i, folds) == split]
             count = splits.split_size(split, total, folds)
             assert [splits.nth_in_split(split, n, folds) for n in range(count)] == mine
+            assert [splits.index_in_split(i, folds) for i in mine] == [*range(count)]
 
 
 def test_random_pairs_are_about_as_many_as_next_ones(prepared):
@@ -144,12 +147,115 @@ def test_every_kind_of_rows_can_be_prepared(kind, inputs, tmp_path):
     assert prepared.info.validation.rows > 0
 
 
-def test_two_documents_are_enough(inputs, tmp_path):
-    (tmp_path / "two.txt").write_text("One. Two. Three.\n\nFour. Five. Six.\n")
+# ---- few documents, in any script
+
+SENTENCES = {
+    "Korean": "비가 온다. 바람이 분다. 강물이 흐른다. 새가 난다.",
+    "Thai": "ฝนตกหนัก ลมพัดแรง แม่น้ำไหล นกบินสูง",
+    "Greek": "Βρέχει πολύ. Φυσάει αέρας. Το ποτάμι κυλά. Πετούν πουλιά.",  # noqa: RUF001
+    "Hindi": "बारिश होती है। हवा चलती है। नदी बहती है। पक्षी उड़ते हैं।",
+}
+
+
+MARKS = "一二三四五六七八九十百千万上下左右中大小山川日月木"  # one for each of 25 documents
+
+
+def documents_in(script: str) -> str:
+    """Documents of 12 lines each, which have the document's mark in them."""
+    lines = SENTENCES[script]
+    return "\n\n".join("\n".join(f"{mark} {lines}" for _ in range(12)) for mark in MARKS)
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory) -> str:
+    """A tokenizer of bytes, which has all scripts above."""
+    folder = tmp_path_factory.mktemp("letters") / "tokenizer"
+    lines = [line for s in SENTENCES for line in documents_in(s).split("\n") if line]
+    train_tokenizer(lines, "bpe", 300).save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("script", SENTENCES)
+@pytest.mark.parametrize("kind", ["nsp", "sop"])
+def test_validation_rows_are_of_validation_documents(script, kind, letters, tmp_path):
+    """Of 25 documents the 20th alone is held out: its mark is in no row of training, and no other
+    mark in a row of validation."""
+    (tmp_path / "text.txt").write_text(documents_in(script), encoding="utf-8")
     prepared = prepare_corpus(
-        [str(tmp_path / "two.txt")], inputs[1], "nsp", 16, tmp_path / "c", progress=False
+        [tmp_path / "text.txt"], letters, kind, 128, tmp_path / "c", duplicates=1, progress=False
     )
-    assert (prepared.info.train.documents, prepared.info.validation.documents) == (1, 1)
+    decode = prepared.tokenizer.decode
+    used = {
+        split: {c for ids, size, *_ in rows(prepared, split) for c in decode(ids[:size])}
+        for split in splits.SPLITS
+    }
+    assert used["validation"] & {*MARKS} == {MARKS[19]}
+    assert used["train"] & {*MARKS} == {*MARKS} - {MARKS[19]}
+    assert prepared.info.validation.random_pairs == 0 or kind == "sop"
+
+
+def test_two_documents_share_nothing_and_prepare_says_what_they_lack(inputs, tmp_path, caplog):
+    sentences = "One. Two. Three.\n" * 20 + "\n" + "Four. Five. Six.\n" * 20
+    (tmp_path / "two.txt").write_text(sentences)
+    prepared = prepare_corpus(
+        [tmp_path / "two.txt"], inputs[1], "nsp", 16, tmp_path / "c", progress=False
+    )
+    info = prepared.info
+    assert (info.train.documents, info.validation.documents) == (1, 1)
+    assert info.train.random_pairs == info.validation.labeled_pairs == 0
+    assert info.train.labeled_pairs > 0
+    assert "train has 1 document, fewer than 20" in caplog.text
+    assert (
+        f"{info.unlabeled_pairs('train')} of its {info.train.rows} pairs have no label"
+        in caplog.text
+    )
+    assert f"{info.validation.rows} of its {info.validation.rows} pairs" in caplog.text
+
+
+def test_validation_labels_are_balanced_and_prepare_says_what_it_left_out(inputs, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for kind in ("nsp", "sop"):
+        counts = make(inputs, tmp_path / kind, kind).info.validation
+        assert counts.labeled_pairs == 2 * counts.random_pairs > 0
+        left_out = counts.rows - counts.labeled_pairs
+        assert f"{counts.random_pairs} pairs of each label; {left_out} more have no" in caplog.text
+    assert "validation has 7 documents, fewer than 20" in caplog.text
+    assert "train has" not in caplog.text
+
+
+# ---- duplicates
+
+
+def test_pairs_are_cut_as_often_as_published_and_other_rows_once(inputs, tmp_path):
+    (tmp_path / "text.txt").write_text("One. Two. Three.\n\n" * 30)
+    for kind, duplicates in [("nsp", 10), ("sop", 40), ("electra", 1), ("doc", 1)]:
+        prepared = prepare_corpus(
+            [tmp_path / "text.txt"], inputs[1], kind, 16, tmp_path / kind, progress=False
+        )
+        assert prepared.info.duplicates == duplicates
+        assert prepared.info.train.rows >= duplicates * prepared.info.train.documents
+
+
+def test_a_long_text_has_fewer_duplicates_and_prepare_says_so(
+    inputs, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(work_shards, "MAX_DUPLICATED_TOKENS", 500)
+    (tmp_path / "text.txt").write_text("One. Two. Three.\n\n" * 30)
+    prepared = [
+        prepare_corpus(
+            [tmp_path / "text.txt"],
+            inputs[1],
+            "sop",
+            16,
+            tmp_path / str(duplicates),
+            duplicates=duplicates,
+            progress=False,
+        )
+        for duplicates in (None, 5)
+    ]
+    assert [p.info.duplicates for p in prepared] == [2, 5]
+    assert caplog.text.count("2 duplicates of a text of 240 tokens, not 40 as published") == 1
 
 
 def test_several_shards_are_in_order(inputs, prepared, tmp_path, monkeypatch):

@@ -129,12 +129,46 @@ def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
 def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch):
     monkeypatch.setattr(documents, "MAX_LINE_BYTES", 50)
     monkeypatch.setattr(documents, "MAX_DOCUMENT_CHARACTERS", 120)
+    monkeypatch.setattr(documents, "UNDIVIDED_CHARACTERS", 120)
     words = " ".join(f"wört{i}" for i in range(200)) + " " + "ä" * 200
     found = paragraphs(file("long.txt", words))
     assert "".join(p for d in found for p in d).replace(" ", "") == words.replace(" ", "")
     assert max(len(p.encode()) for d in found for p in d) <= 100
     assert max(sum(map(len, d)) for d in found) <= 220
     assert len(found) > 5
+
+
+@pytest.fixture
+def small_documents(monkeypatch):
+    """Documents of at most 60 characters; of 20, where a file does not divide its text."""
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_CHARACTERS", 60)
+    monkeypatch.setattr(documents, "UNDIVIDED_CHARACTERS", 20)
+
+
+def test_a_long_file_without_blank_lines_is_cut_into_small_documents(file, small_documents, caplog):
+    """At line ends, and nothing is lost. After its first blank line documents are whole again."""
+    lines = [f"τρίτη {i:03d}" for i in range(20)]  # 9 characters each
+    found = paragraphs(file("long.txt", "\n".join(lines)))
+    assert [p for d in found for p in d] == lines
+    assert max(len(d) for d in found) == 3
+    assert len(found) > 5
+    assert caplog.text.count("long.txt has no blank line") == 1
+    found = paragraphs(file("late.txt", "\n".join([*lines, "", *lines[:5], "", "สวัสดี"])))
+    assert [len(d) for d in found][-2:] == [5, 1]
+
+
+def test_a_file_that_divides_its_text_is_cut_at_the_maximum_only(file, small_documents, caplog):
+    lines = [f"세 번째 {i:03d}" for i in range(20)]  # 8 characters each
+    assert [len(d) for d in paragraphs(file("two.txt", "첫째\n\n" + "\n".join(lines)))] == [
+        1,
+        8,
+        8,
+        4,
+    ]
+    text = json.dumps({"text": "\n".join(lines)})
+    assert [len(d) for d in paragraphs(file("one.jsonl", text))] == [8, 8, 4]
+    assert [len(d) for d in paragraphs(file("short.txt", "\n".join(lines[:7])))] == [7]
+    assert not caplog.text
 
 
 def test_sentences_lose_nothing_but_white_space():

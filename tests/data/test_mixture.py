@@ -89,7 +89,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for length in (16, 32):
             out = folder / name / str(length)
             made = ([str(folder / "text.txt")], folder / f"{name}-tokenizer", "nsp", length, out)
-            prepare_corpus(*made, progress=False)
+            prepare_corpus(*made, duplicates=1, progress=False)
     return folder
 
 

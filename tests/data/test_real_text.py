@@ -59,7 +59,8 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
             lines = [p for d in documents.read_documents([SAMPLE]) for p in d.paragraphs]
             train_tokenizer(lines, kind, 4000).save(folder)
         if not out.exists():
-            prepare_corpus([str(SAMPLE)], folder, segments, 64, out, progress=False)
+            text = [str(SAMPLE)]
+            prepare_corpus(text, folder, segments, 64, out, duplicates=1, progress=False)
         opened = corpus.open_corpus(out)
         vocabulary = mixture.corpus_vocabulary(mixture.StageData(BERT.stages[0], [opened], None))
         batch = Loader([opened.source("train")], ROWS, 64, opened.info.pad_id)[0]

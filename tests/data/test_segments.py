@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from bert_jax.data import documents, segments
+from bert_jax.data import documents, segments, sentence_pairs
 from bert_jax.data.segments import Sentences
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -51,8 +51,8 @@ def other(rng: np.random.Generator) -> Sentences:
 
 
 KINDS = {
-    "nsp": lambda d, n, f, r: segments.next_sentence_pairs(d, n, f, r, other),
-    "sop": lambda d, n, f, r: segments.sentence_order_pairs(d, n, f, r, other),
+    "nsp": lambda d, n, f, r: sentence_pairs.next_sentence_pairs(d, n, f, r, other),
+    "sop": lambda d, n, f, r: sentence_pairs.sentence_order_pairs(d, n, f, r, other),
     "electra": segments.electra_segments,
     "scrambled": functools.partial(segments.electra_segments, scramble=True),
     "full": lambda d, n, f, r: segments.full_sentences([d, counting([3, 4])], n, f),
@@ -107,7 +107,7 @@ def test_doc_and_single_never_cross_a_document():
 def test_next_segments_go_on_in_the_text_and_random_ones_do_not():
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        for row in segments.next_sentence_pairs(
+        for row in sentence_pairs.next_sentence_pairs(
             counting(random_lengths(seed)), LENGTH, BERT, rng, other
         ):
             a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
@@ -122,14 +122,14 @@ def test_untruncated_pairs_are_contiguous_and_leave_no_gap():
     document = counting([1] * 500)  # a chunk of one-token sentences always fits exactly
     tiny = lambda rng: counting([1], 900_000)  # noqa: E731
     rng = np.random.default_rng(0)
-    rows = list(segments.next_sentence_pairs(document, LENGTH, BERT, rng, tiny))
+    rows = list(sentence_pairs.next_sentence_pairs(document, LENGTH, BERT, rng, tiny))
     used = [i for row in rows for i in text_of(row, BERT) if i < 900_000]
     assert used == document.tokens.tolist()
 
 
 def test_swapped_segments_are_the_text_in_the_other_order():
     rng = np.random.default_rng(0)
-    for row in segments.sentence_order_pairs(counting([1] * 500), LENGTH, BERT, rng, other):
+    for row in sentence_pairs.sentence_order_pairs(counting([1] * 500), LENGTH, BERT, rng, other):
         a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
         first, second = (b, a) if row.pair and b[0] < 900_000 else (a, b)
         assert second[0] == first[-1] + 1 or row.pair
@@ -141,19 +141,19 @@ def test_truncation_is_the_originals_one_token_at_a_time(lengths, room):
     a, b = lengths
     while a + b > room:
         a, b = (a - 1, b) if a > b else (a, b - 1)
-    assert segments._truncated_sizes(*lengths, room) == (a, b)
+    assert sentence_pairs._truncated_sizes(*lengths, room) == (a, b)
 
 
 def test_truncation_takes_from_both_ends_alike():
     rng = np.random.default_rng(0)
-    cut = [segments._trim_both_ends(np.arange(30), 10, rng)[0] for _ in range(4000)]
+    cut = [sentence_pairs._trim_both_ends(np.arange(30), 10, rng)[0] for _ in range(4000)]
     assert abs(np.mean(cut) - 10) < 4 * np.sqrt(20 / 4 / 4000)
     assert abs(np.var(cut) - 20 / 4) < 0.6
 
 
 def test_a_tenth_of_documents_has_a_shorter_target():
     rng = np.random.default_rng(0)
-    drawn = np.array([segments.pair_target(61, rng) for _ in range(40_000)])
+    drawn = np.array([sentence_pairs.pair_target(61, rng) for _ in range(40_000)])
     share = 0.1 * 59 / 60  # a short target may be the full one by chance
     assert abs((drawn < 61).mean() - share) < 4 * np.sqrt(share * (1 - share) / 40_000)
     assert set(drawn) == set(range(2, 62))
@@ -240,7 +240,10 @@ def test_rows_follow_the_original_s_law(kind):
     for index, document in enumerate(made):
         generator = np.random.default_rng(index)
         draw = functools.partial(another, made, index)
-        walk = {"nsp": segments.next_sentence_pairs, "sop": segments.sentence_order_pairs}.get(kind)
+        walk = {
+            "nsp": sentence_pairs.next_sentence_pairs,
+            "sop": sentence_pairs.sentence_order_pairs,
+        }.get(kind)
         rows = (
             walk(document, LENGTH, BERT, generator, draw)
             if walk

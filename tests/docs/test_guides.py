@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STEPS = "--run.steps 2 --run.eval-every 1 --run.eval-batches 1 --optim.warmup-steps 1"
 SMALL = {
     "tokenizer": "--vocab-size 700",
-    "prepare": "--workers 1",
+    "prepare": "--workers 1 --duplicates 1",
     "pretrain": f"--data.batch-size 8 {STEPS}",
     "finetune": "--run.epochs 1 --data.batch-size 8 --seeds 2",
     "bench": "--batch-size 4 --length 16 --steps 2 --encoder.vocab-size 700",

@@ -285,7 +285,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer(text, "wordpiece", 400).save(folder / "tokenizer")
     for name, length, pack in (("corpora", 16, 4), ("corpora", 32, 3), ("plain", 32, 0)):
         args = [str(folder / "text.txt")], folder / "tokenizer", "sop", length
-        prepare_corpus(*args, folder / name / str(length), progress=False, pack=pack)
+        out = folder / name / str(length)
+        prepare_corpus(*args, out, duplicates=1, progress=False, pack=pack)
     return folder
 
 
@@ -327,13 +328,16 @@ def test_the_prepare_command_packs_and_prints_a_summary(prepared: Path, capsys: 
     """`--pack` without a number allows 3 sequences more than fit at full length."""
     args = ["prepare", str(prepared / "text.txt"), "--tokenizer", str(prepared / "tokenizer")]
     args += ["--segments", "sop", "--length", "16", "--row-length", "48"]
-    args += ["--out", str(prepared / "packed"), "--pack"]
+    args += ["--out", str(prepared / "packed"), "--pack", "--duplicates", "2"]
     with pytest.raises(SystemExit) as exit_info:
         cli.main(args)
     assert exit_info.value.code == 0
     assert open_corpus(prepared / "packed").info.packed == 6
-    summary = r"train: 57 documents, \d+ rows of \d+ sequences, \d+ tokens, \d+\.\d% padding"
-    assert re.search(summary, capsys.readouterr().out)
+    train, validation = capsys.readouterr().out.splitlines()[:2]
+    numbers = r"\d+ tokens, \d+\.\d% padding"
+    made = r"57 documents, \d+ rows of \d+ sequences in 2 duplicates"
+    assert re.fullmatch(rf"train: {made}, {numbers}, \d+\.\d% of pairs with label 1", train)
+    assert re.search(rf"3 documents, \d+ rows of \d+ sequences, {numbers}", validation)
 
 
 def test_packed_and_unpacked_corpora_do_not_mix(prepared: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
     kind = ("--kind", "wordpiece", "--vocab-size", 800)
     assert not call("tokenizer", text, *kind, "--out", tok)
-    rows = ("--segments", "nsp", "--length", 32)
+    rows = ("--segments", "nsp", "--length", 32, "--duplicates", 1)
     assert not call("prepare", text, "--tokenizer", tok, *rows, "--out", corpus)
     values = {
         "data.path": corpus,

@@ -96,7 +96,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "text.txt").write_text("\n\n".join(lines) + "\n")
     train_tokenizer(lines, "wordpiece", 300).save(root / "tok")
     texts = [str(root / "text.txt")]
-    prepare_corpus(texts, root / "tok", "nsp", 32, root / "nsp", progress=False)
+    once = dict(duplicates=1, progress=False)
+    prepare_corpus(texts, root / "tok", "nsp", 32, root / "nsp", **once)
     assert pretrain(asked(root, "bert", "first")) is None
     return root
 
@@ -219,9 +220,8 @@ def test_more_words_and_positions(made: Path, tmp_path: Path, caplog: Any) -> No
     assert np.array_equal(b["embeddings/position"], np.tile(position, (3, 1))[:70])
     assert np.array_equal(old.encode(["of the war"]), new.encode(["of the war"]))
 
-    prepare_corpus(
-        [str(made / "text.txt")], out / "tokenizer", "nsp", 64, tmp_path / "long", progress=False
-    )
+    texts, once = [str(made / "text.txt")], dict(duplicates=1, progress=False)
+    prepare_corpus(texts, out / "tokenizer", "nsp", 64, tmp_path / "long", **once)
     run = asked(made, "bert", str(tmp_path / "run"), init=str(out), steps=1)
     run = replace(run, encoder=dict(max_length=64), data=dict(length=None))
     pretrain(replace(run, data=dict(path=str(tmp_path / "long"))))

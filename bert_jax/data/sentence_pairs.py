@@ -1,0 +1,205 @@
+"""Rows of two segments with a label: BERT's next sentence prediction and ALBERT's sentence order.
+
+    training     the originals' draws: one target length and fair coins per document
+    validation   a target length for every few rows of text, balanced coins, equal label counts
+
+A document's target length decides how long its rows are, and of how many rows one sentence fills
+all, which have label 1. A split of few documents would follow the draw of one of them, so
+validation draws the target again and again, by the same law (`HELD_OUT`, `balance_labels`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bert_jax.data.segments import Sentences, TokenRow
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
+
+PAIR_KINDS = ("nsp", "sop")
+SHORT_PAIR_PROB = 0.1  # of a document to have shorter rows: BERT's and ALBERT's short_seq_prob
+HELD_OUT_ROWS = 4  # full rows of text for which a target length of a validation document holds
+
+# Draws another document of the same split; None if the split has no other one.
+DrawDocument = Callable[[np.random.Generator], Sentences | None]
+
+
+def fair_coin(rng: np.random.Generator) -> bool:
+    return bool(rng.random() < 0.5)
+
+
+class BalancedCoin:
+    """A coin whose every second flip is the opposite of the flip before."""
+
+    def __init__(self) -> None:
+        self._next: bool | None = None
+
+    def __call__(self, rng: np.random.Generator) -> bool:
+        if self._next is not None:
+            flip, self._next = self._next, None
+            return flip
+        flip = fair_coin(rng)
+        self._next = not flip
+        return flip
+
+
+@dataclass
+class PairDraws:
+    """How the rows of a split draw their labels and lengths; by default as the originals do."""
+
+    coin: Callable[[np.random.Generator], bool] = fair_coin
+    target_rows: float = math.inf  # full rows of text after which the target is drawn again
+
+    @classmethod
+    def held_out(cls) -> PairDraws:
+        """The draws of the validation documents of one shard."""
+        return cls(BalancedCoin(), HELD_OUT_ROWS)
+
+
+def next_sentence_pairs(
+    document: Sentences,
+    length: int,
+    special_tokens: SpecialTokens,
+    rng: np.random.Generator,
+    draw_other: DrawDocument,
+    draws: PairDraws | None = None,
+) -> Iterator[TokenRow]:
+    """BERT's next sentence prediction: in half of the rows, and whenever one sentence fills the
+    row, segment B comes from another document, and the next row continues after segment A.
+
+    Without another document such a row is not made: the chunk's own text becomes a row without a
+    label, of one segment if it is one sentence."""
+    draws = draws or PairDraws()
+    room = special_tokens.text_capacity(length, 2)
+    targets = _Targets(document, room, draws.target_rows)
+    start = 0
+    while start < len(document):
+        target = targets.at(start, rng)
+        stop = document.fill(start, target)
+        middle = start + _split_point(stop - start, rng)
+        a, b = document.slice(start, middle), document.slice(middle, stop)
+        pair, start = 0, stop
+        if middle == stop or draws.coin(rng):
+            other, pair = draw_other(rng), -1
+            if other is not None:
+                b, pair = _random_segment(other, target - len(a), rng), 1
+                start = middle
+        yield _pair_row(a, b, room, pair, special_tokens, rng)
+
+
+def sentence_order_pairs(
+    document: Sentences,
+    length: int,
+    special_tokens: SpecialTokens,
+    rng: np.random.Generator,
+    draw_other: DrawDocument,
+    draws: PairDraws | None = None,
+) -> Iterator[TokenRow]:
+    """ALBERT's sentence order prediction: the segments of half of the rows are swapped. If one
+    sentence fills the row, segment B is random, with the label of a swap, as in ALBERT's code;
+    without another document the row has one segment and no label."""
+    draws = draws or PairDraws()
+    room = special_tokens.text_capacity(length, 2)
+    targets = _Targets(document, room, draws.target_rows)
+    start = 0
+    while start < len(document):
+        target = targets.at(start, rng)
+        stop = document.fill(start, target)
+        middle = start + _split_point(stop - start, rng)
+        a, b = document.slice(start, middle), document.slice(middle, stop)
+        pair = 0
+        if middle == stop:
+            other, pair = draw_other(rng), -1
+            if other is not None:
+                b, pair = _random_segment(other, target - len(a), rng), 1
+        elif draws.coin(rng):
+            a, b, pair = b, a, 1
+        start = stop
+        yield _pair_row(a, b, room, pair, special_tokens, rng)
+
+
+def balance_labels(rows: list[TokenRow], rng: np.random.Generator) -> list[TokenRow]:
+    """The rows with as many labels 1 as labels 0. Some rows of the more frequent label, drawn at
+    random, lose it: their text stays, `pair` is -1. So within a label rows are as they were."""
+    with_label = [[i for i, row in enumerate(rows) if row.pair == label] for label in (0, 1)]
+    fewer, more = sorted(with_label, key=len)
+    surplus = {*map(int, rng.permutation(more)[len(fewer) :])}
+    return [row._replace(pair=-1) if i in surplus else row for i, row in enumerate(rows)]
+
+
+# ---- lengths
+
+
+def pair_target(room: int, rng: np.random.Generator) -> int:
+    """Draw the target number of tokens per row: usually all that fit."""
+    return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR_PROB else room
+
+
+@dataclass
+class _Targets:
+    """The target lengths of a document's rows: one, or a new one after every `rows` full rows of
+    text. Rows of each target then hold the same share of the text as over many documents."""
+
+    document: Sentences
+    room: int
+    rows: float
+    _target: int = field(default=0, init=False)
+    _until: float = field(default=0, init=False)  # tokens of the document
+
+    def at(self, start: int, rng: np.random.Generator) -> int:
+        """The target of the row that begins at sentence `start`."""
+        if self.document.bounds[start] >= self._until:
+            self._target = pair_target(self.room, rng)
+            self._until = self.document.bounds[start] + self.rows * self.room
+        return self._target
+
+
+def _split_point(sentences: int, rng: np.random.Generator) -> int:
+    """Draw how many of a chunk's sentences make segment A."""
+    return int(rng.integers(1, sentences)) if sentences > 1 else 1
+
+
+def _random_segment(document: Sentences, target: int, rng: np.random.Generator) -> np.ndarray:
+    start = int(rng.integers(len(document)))
+    return document.slice(start, document.fill(start, target))
+
+
+def _pair_row(
+    a: np.ndarray,
+    b: np.ndarray,
+    room: int,
+    pair: int,
+    special_tokens: SpecialTokens,
+    rng: np.random.Generator,
+) -> TokenRow:
+    a, b = truncate_pair(a, b, room, rng)
+    ids, first_size = special_tokens.build_row(a.tolist(), b.tolist() or None)
+    return TokenRow(np.array(ids, np.int32), first_size, pair)
+
+
+def truncate_pair(
+    a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Remove tokens one by one from the longer segment (B when equal), each from its front or its
+    back at random. How many each segment loses follows from the lengths alone, so the number
+    that is removed from the front is binomial."""
+    size_a, size_b = _truncated_sizes(len(a), len(b), room)
+    return _trim_both_ends(a, size_a, rng), _trim_both_ends(b, size_b, rng)
+
+
+def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
+    if a + b <= room:
+        return a, b
+    # the longer shrinks to the shorter, then B and A in turns
+    short = min(a, b)
+    if 2 * short <= room:
+        return (short, room - short) if a <= b else (room - short, short)
+    return room - room // 2, room // 2
+
+
+def _trim_both_ends(x: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    front = int(rng.binomial(len(x) - size, 0.5))
+    return x[front : front + size]
