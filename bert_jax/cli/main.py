@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bert_jax.cli import logs, model_commands, perf_commands, run_commands, text_commands
+from bert_jax.cli import (
+    evaluate_command,
+    logs,
+    model_commands,
+    perf_commands,
+    run_commands,
+    text_commands,
+)
 from bert_jax.cli.command import Command, parse
 from bert_jax.cli.configs import load_config_or_model
 from bert_jax.utils import compilation_cache, remote
@@ -25,6 +32,7 @@ COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "finetune": run_commands.Finetune,
     "predict": model_commands.Predict,
     "fill": model_commands.Fill,
+    "evaluate": evaluate_command.Evaluate,
     "embed": model_commands.Embed,
     "probe": model_commands.Probe,
     "import": model_commands.Import,

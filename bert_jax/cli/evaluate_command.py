@@ -1,0 +1,73 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import MODEL, Command, optional
+
+
+@dataclass(frozen=True)
+class Evaluate(Command):
+    """Show how well a model restores text, beside what scores the same without it.
+
+    Example: bert-jax evaluate runs/demo --data runs/demo-data/corpus
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    # Corpus of the model's tokenizer: its validation rows are restored, its training rows counted.
+    data: Annotated[str | None, optional("CORPUS")] = None
+    # Raw text instead, for models of any tokenizer; also gives bits per character.
+    text: Annotated[str | None, optional("FILE")] = None
+    # Raw text to count; without it each half of the text is scored by counts of the other half.
+    counts: Annotated[str | None, optional("FILE")] = None
+    # Maximum number of rows to restore; a fixed sample is drawn.
+    max_rows: Annotated[int, arg(metavar="N")] = 1000
+    # How often each row is masked.
+    maskings: Annotated[int, arg(metavar="N")] = 3
+    # Tokens per row of text; the default is 128, or fewer if the model takes fewer.
+    length: Annotated[int | None, optional("L")] = None
+    # Maximum number of words for bits per character; a fixed sample is drawn.
+    max_words: Annotated[int, arg(metavar="N")] = 1000
+    # Remove case or accents first, to compare with a model whose tokenizer removes them.
+    fold: Annotated[tuple[Literal["case", "accents"], ...], optional("case|accents")] = ()
+    # Seed of the samples and the masks.
+    seed: Annotated[int, arg(metavar="N")] = 0
+    # Print one JSON object.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        if (self.data is None) == (self.text is None):
+            raise ValueError("give either --data CORPUS or --text FILE")
+        if self.counts is not None and self.text is None:
+            raise ValueError("--counts goes with --text: the counts of a corpus are its own")
+        from bert_jax import load
+        from bert_jax.data.corpus import open_corpus
+        from bert_jax.inference import evaluate
+        from bert_jax.inference.evaluation_tables import render_evaluation
+
+        model = load(self.model)
+        if self.data is not None:
+            corpus = open_corpus(self.data)
+            result = evaluate.evaluate_corpus(
+                model, corpus, self.max_rows, self.maskings, self.seed
+            )
+        else:
+            assert self.text is not None
+            result = evaluate.evaluate_text(
+                model,
+                self.text,
+                self.counts,
+                self.length,
+                self.max_rows,
+                self.max_words,
+                self.fold,
+                self.maskings,
+                self.seed,
+            )
+        print(json.dumps(evaluate.to_json(result)) if self.json else render_evaluation(result))
+        return 0

@@ -1,0 +1,60 @@
+"""What a tokenizer does to a text before it splits it into pieces."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from bert_jax.data.tokenization.backends import SentencePieceBackend, clean_text
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+
+Fold = Literal["case", "accents"]
+FOLDS: tuple[Fold, ...] = ("case", "accents")
+
+
+def normalize(tokenizer: Tokenizer, text: str) -> str:
+    """The text that the pieces spell."""
+    backend = tokenizer._backend
+    if isinstance(backend, SentencePieceBackend):
+        return clean_text(text, backend.cased)
+    normalizer = backend.core.normalizer
+    return text if normalizer is None else normalizer.normalize_str(text)
+
+
+def folds(tokenizer: Tokenizer) -> tuple[Fold, ...]:
+    """Which distinctions the tokenizer removes."""
+    removes = {
+        "case": normalize(tokenizer, "A") == "a",
+        "accents": normalize(tokenizer, "é").lower() == "e",
+    }
+    return tuple(f for f in FOLDS if removes[f])
+
+
+def fold_text(text: str, fold: Sequence[Fold]) -> str:
+    """The text without these distinctions, as long as before: a character whose lower case has
+    another length stays, and so does an accent that is a character of its own."""
+    return text.translate({ord(c): _fold_character(c, fold) for c in set(text)})
+
+
+def _fold_character(c: str, fold: Sequence[Fold]) -> str:
+    if "accents" in fold:
+        base, *marks = unicodedata.normalize("NFD", c)
+        c = base if all(unicodedata.category(m) == "Mn" for m in marks) else c
+    lower = c.lower()
+    return lower if "case" in fold and len(lower) == 1 else c
+
+
+def dropped_characters(tokenizer: Tokenizer, text: str) -> int:
+    """How many characters of the text lose more than their case: control characters and marks that
+    are removed, letters that lose an accent. White space is not counted."""
+    return sum(
+        count
+        for c, count in Counter(text).items()
+        if not c.isspace() and _size(normalize(tokenizer, c).strip()) < _size(c)
+    )
+
+
+def _size(text: str) -> int:
+    return len(unicodedata.normalize("NFKD", text))

@@ -1,0 +1,88 @@
+"""An evaluation as text: every figure beside what scores the same without the ability."""
+
+from __future__ import annotations
+
+from bert_jax.inference.bits_per_character import BitsPerCharacter
+from bert_jax.inference.evaluate import Evaluation
+from bert_jax.inference.masked_places import MaskedScores
+from bert_jax.inference.pair_scores import PairScores
+from bert_jax.inference.replaced_tokens import ReplacedScores
+from bert_jax.utils.tables import format_table
+
+
+def render_evaluation(evaluation: Evaluation) -> str:
+    """The tables that `bert-jax evaluate` prints."""
+    e = evaluation
+    of = f"{e.rows:,}" if e.rows == e.total_rows else f"{e.rows:,} of {e.total_rows:,}"
+    parts = [
+        f"{e.data}: {of} rows, each masked {e.maskings} times\ncounts are made from {e.counts}",
+        _masked(e.masked),
+    ]
+    if e.pairs is not None:
+        parts.append(_pairs(e.pairs, e.pair_kind))
+    if e.replaced is not None:
+        parts.append(_replaced(e.replaced))
+    if e.bits is not None:
+        parts.append(_bits(e.bits))
+    return "\n\n".join(parts)
+
+
+def _masked(masked: MaskedScores) -> str:
+    rows = [
+        (name, f"{s.loss.mean():.3f}", _percent(s.in_top(1).mean()), _percent(s.in_top(5).mean()))
+        for name, s in (
+            ("the model", masked.model),
+            ("counts of both neighbors", masked.bigram),
+            ("frequencies of tokens", masked.unigram),
+        )
+    ]
+    title = f"{len(masked.row):,} hidden tokens"
+    table = format_table((title, "loss (nat)", "right", "among the first 5"), rows)
+    difference, error = masked.difference()
+    level = abs(difference) <= error
+    verdict = "level with" if level else "better than" if difference < 0 else "worse than"
+    return (
+        f"{table}\nmodel - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} "
+        "what the two tokens beside a place tell"
+    )
+
+
+def _pairs(pairs: PairScores, kind: str) -> str:
+    rows = [
+        ("the model", f"{pairs.loss:.3f}", f"{pairs.accuracy:.3f} ± {pairs.standard_error:.3f}"),
+        ("the share of each class in training", f"{pairs.share_loss:.3f}", "0.500"),
+    ]
+    header = (f"{pairs.pairs:,} sentence pairs ({kind})", "loss (nat)", "balanced accuracy")
+    return format_table(header, rows)
+
+
+def _replaced(r: ReplacedScores) -> str:
+    precision = "none found" if r.precision is None else _percent(r.precision)
+    share = _percent(r.replaced_share)
+    rows = [
+        ("the discriminator", f"{r.auc:.3f}", _percent(r.recall), precision),
+        ("the discriminator, tokens of each row shuffled", f"{r.shuffled_auc:.3f}", "", ""),
+        ("counts of both neighbors", f"{r.bigram_auc:.3f}", "", ""),
+        ("chance", "0.500", "", share),
+    ]
+    header = (f"{r.tokens:,} tokens, {share} replaced", "AUC", "recall", "precision")
+    return format_table(header, rows)
+
+
+def _bits(b: BitsPerCharacter) -> str:
+    of = f"{len(b.bits):,}" if len(b.bits) == b.total_words else f"{len(b.bits):,} of "
+    of += "" if len(b.bits) == b.total_words else f"{b.total_words:,}"
+    folded = " and ".join(b.folded) if b.folded else "nothing"
+    rows = [
+        ("bits per character", f"{b.value:.3f} ± {b.standard_error:.3f}"),
+        ("unknown pieces, which are spelled", _percent(b.unknown_pieces / max(1, b.pieces))),
+        ("characters of the text that normalization drops", f"{b.dropped_characters:,}"),
+        ("folded, so not predicted", folded),
+    ]
+    return f"{of} words, each restored with the rest of the text in sight\n" + format_table(
+        ("", ""), rows
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,182 @@
+"""How well a model restores hidden tokens, beside what does so without it.
+
+All models get the same task, whatever they were trained with: 15 % of the tokens of each row,
+drawn one by one, and each of them shows the mask token. So nothing can be copied from the place
+itself, as it can where training leaves a tenth of the predicted tokens unchanged.
+
+Axes: n rows, k maskings of each, l tokens of a row, p predictions, m hidden tokens in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import Masking
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.distributed import constraints
+from bert_jax.inference.counts_by_row import CountsByRow
+from bert_jax.inference.model import Model
+from bert_jax.inference.neighbor_counts import PlaceScores
+from bert_jax.inference.neighbor_tables import TokenKinds, neighbors
+from bert_jax.inference.token_rows import TokenRows, map_rows
+from bert_jax.objectives.masking import mask_tokens
+from bert_jax.utils.types import Batch
+
+MASKING = Masking(mask_prob=1.0, random_prob=0.0)  # single tokens, 15 %
+MASKINGS = 3  # of each row
+SEED = 0
+TOP = 5
+ROWS_PER_BATCH = 256
+
+
+class MaskedRows(NamedTuple):
+    """k masked copies of n rows, copy after copy: row i of copy j is at j n + i."""
+
+    rows: TokenRows  # [kn l]: their tokens are masked
+    labels: np.ndarray  # int32 [kn l]: the tokens before they were masked
+    masked: np.ndarray  # int32 [kn p]: the hidden positions, 0 where `used` is not set
+    used: np.ndarray  # bool [kn p]
+    maskings: int  # k
+
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The copy's row and the position of each hidden token: [m], [m]."""
+        row, slot = np.nonzero(self.used)
+        return row, self.masked[row, slot]
+
+    def row_number(self, copy: np.ndarray) -> np.ndarray:
+        """The numbers of the rows, 0 to n - 1, that copies are of."""
+        return copy % (len(self.rows) // self.maskings)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The hidden tokens, [m]."""
+        return self.labels[self.places]
+
+
+def mask_rows(
+    rows: TokenRows,
+    vocabulary: Vocabulary,
+    maskings: int = MASKINGS,
+    seed: int = SEED,
+    masking: Masking = MASKING,
+) -> MaskedRows:
+    """The rows, masked `maskings` times. The masks of a row follow from the seed and its number."""
+    mask = jax.jit(lambda batch, key: mask_tokens(batch, masking, vocabulary, key))
+    key = jax.random.key(seed, impl=constraints.PRNG)
+    parts: list[dict[str, np.ndarray]] = []
+    for epoch in range(maskings):
+        for begin in range(0, len(rows), ROWS_PER_BATCH):
+            number = np.arange(begin, begin + ROWS_PER_BATCH)
+            filled = min(ROWS_PER_BATCH, len(rows) - begin)
+            source = np.minimum(number, len(rows) - 1)
+            batch = {
+                "tokens": rows.tokens[source],
+                "size": rows.size[source],
+                "row": number.astype(np.int32),
+                "epoch": np.full(ROWS_PER_BATCH, epoch, np.int32),
+            }
+            masked = jax.device_get(mask(batch, key))
+            names = ("tokens", "labels", "masked", "weights")
+            parts.append({name: masked[name][:filled] for name in names})
+    tokens, labels, positions, weights = (
+        np.concatenate([part[name] for part in parts])
+        for name in ("tokens", "labels", "masked", "weights")
+    )
+    copies = rows.take(np.tile(np.arange(len(rows)), maskings))
+    copies = replace(copies, tokens=tokens)
+    return MaskedRows(copies, labels, positions, weights > 0, maskings)
+
+
+def check_mask_filler(model: Model) -> None:
+    """Raise ValueError if the model has no masked-word head."""
+    network, _ = model.objective.mask_filler(model.params)
+    if "mlm" not in network.heads:
+        raise ValueError(
+            "the model has no masked-word head, so it cannot restore hidden tokens: evaluate a "
+            "pre-trained model"
+        )
+
+
+def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
+    """Loss and rank of the hidden tokens under a model, [m]. ELECTRA's generator restores them.
+
+    ValueError: the model has no masked-word head.
+    """
+    check_mask_filler(model)
+    network, params = model.objective.mask_filler(model.params)
+    targets = np.take_along_axis(masked.labels, masked.masked, axis=1)
+
+    @jax.jit
+    def score(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        out: Any = network.apply({"params": params}, batch)
+        logits = out["mlm"].logits(params["embeddings"]["word"])
+        target = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)
+        loss = jax.nn.logsumexp(logits, axis=-1) - target[..., 0]
+        return loss, (logits > target).sum(-1)
+
+    loss, rank = map_rows(
+        lambda batch: score(params, batch),
+        masked.rows,
+        model.config.encoder,
+        masked=masked.masked,
+        targets=targets,
+    )
+    return PlaceScores(loss[masked.used].astype(float), rank[masked.used])
+
+
+@dataclass(frozen=True)
+class MaskedScores:
+    """Scores at the same hidden tokens: the model's, and what would score without it."""
+
+    row: np.ndarray  # int [m]: the row of each hidden token, of n
+    num_rows: int  # n
+    model: PlaceScores
+    unigram: PlaceScores  # the frequencies of tokens
+    bigram: PlaceScores  # counts of both neighbors
+
+    def difference(self) -> tuple[float, float]:
+        """Mean loss of the model minus that of the counts in nat, and its standard error. Rows are
+        independent, the maskings of a row are not, so a row with its maskings is one sample."""
+        return paired_difference(self.row, self.model.loss, self.bigram.loss, self.num_rows)
+
+
+def masked_scores(
+    model: Model, counts: CountsByRow, masked: MaskedRows, kinds: TokenKinds
+) -> MaskedScores:
+    """The scores of a model, of unigram and of neighbor counts at the same hidden tokens.
+
+    ValueError: the model has no masked-word head, or no token was hidden.
+    """
+    if not masked.used.any():
+        raise ValueError("no token could be hidden: expected rows with text")
+    row, position = masked.places
+    left, right = neighbors(masked.rows.tokens, kinds, row, position)
+    number, targets = masked.row_number(row), masked.targets
+    return MaskedScores(
+        number,
+        len(masked.rows) // masked.maskings,
+        model_scores(model, masked),
+        counts.unigram_scores(number, targets),
+        counts.scores(number, left, right, targets),
+    )
+
+
+def paired_difference(
+    row: np.ndarray, a: np.ndarray, b: np.ndarray, num_rows: int
+) -> tuple[float, float]:
+    """The mean of a - b over all places, and its standard error over rows (a ratio estimate, as
+    rows have different numbers of places)."""
+    places = np.bincount(row, minlength=num_rows)
+    sums = np.bincount(row, a - b, minlength=num_rows)
+    mean = sums.sum() / places.sum()
+    rows = int((places > 0).sum())
+    if rows < 2:
+        return float(mean), float("nan")
+    variance = ((sums - mean * places) ** 2).sum() * rows / (rows - 1)
+    return float(mean), float(np.sqrt(variance) / places.sum())

@@ -1,0 +1,130 @@
+"""How well ELECTRA's discriminator finds the tokens that its generator replaced.
+
+The generator fills the places that show the mask token (masked_places.py) with samples. A token
+counts as replaced if it differs from the original. Special tokens are left out: they are never
+replaced, so they would be right for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import rankdata
+
+from bert_jax.distributed import constraints
+from bert_jax.inference.counts_by_row import CountsByRow
+from bert_jax.inference.masked_places import SEED, MaskedRows
+from bert_jax.inference.model import Model
+from bert_jax.inference.neighbor_tables import TokenKinds, neighbors
+from bert_jax.inference.token_rows import TokenRows, map_rows
+from bert_jax.objectives import ReplacedTokensObjective
+from bert_jax.utils.types import Batch
+
+
+@dataclass(frozen=True)
+class ReplacedScores:
+    """All tokens of text, in rows with the generator's samples."""
+
+    tokens: int
+    replaced_share: float
+    auc: float  # probability that a replaced token has a larger logit than an original one
+    recall: float  # share of the replaced tokens with a positive logit
+    precision: float | None  # share of the replaced among those; None if there is none
+    bigram_auc: float  # of -log p(token | its two neighbors) under the counts, on the same rows
+    shuffled_auc: float  # of the discriminator where each row's tokens stand in random order
+
+
+def replaced_scores(
+    model: Model, counts: CountsByRow, masked: MaskedRows, kinds: TokenKinds, seed: int = SEED
+) -> ReplacedScores | None:
+    """The scores of a discriminator; None for a model that has no generator and discriminator, or
+    if all tokens or none were replaced."""
+    objective = model.objective
+    if not isinstance(objective, ReplacedTokensObjective):
+        return None
+    if "rtd" not in objective.discriminator.heads:
+        return None
+    rows = replace(masked.rows, tokens=sample_replacements(model, objective, masked, seed))
+    row, position = np.nonzero(~kinds.special[masked.labels])
+    replaced = (rows.tokens != masked.labels)[row, position]
+    if replaced.all() or not replaced.any():
+        return None
+    logits = _discriminator_logits(model, rows)[row, position]
+    left, right = neighbors(rows.tokens, kinds, row, position)
+    surprise = counts.loss(masked.row_number(row), left, right, rows.tokens[row, position])
+    order = _shuffle_text(~kinds.special[masked.labels], seed)
+    shuffled = replace(rows, tokens=np.take_along_axis(rows.tokens, order, axis=1))
+    shuffled_logits = np.zeros(rows.tokens.shape, np.float32)
+    np.put_along_axis(shuffled_logits, order, _discriminator_logits(model, shuffled), axis=1)
+    positive = logits > 0
+    return ReplacedScores(
+        tokens=len(replaced),
+        replaced_share=float(replaced.mean()),
+        auc=area_under_roc(logits, replaced),
+        recall=float(positive[replaced].mean()),
+        precision=float(replaced[positive].mean()) if positive.any() else None,
+        bigram_auc=area_under_roc(surprise, replaced),
+        shuffled_auc=area_under_roc(shuffled_logits[row, position], replaced),
+    )
+
+
+def sample_replacements(
+    model: Model, objective: ReplacedTokensObjective, masked: MaskedRows, seed: int = SEED
+) -> np.ndarray:
+    """The original rows with the generator's samples at the hidden places, int32 [kn l]."""
+    network, params = objective.mask_filler(model.params)
+    key = jax.random.key(seed, impl=constraints.PRNG)
+
+    @jax.jit
+    def sample(params: Any, batch: Batch) -> tuple[jax.Array]:
+        out: Any = network.apply({"params": params}, batch)
+        logits = out["mlm"].logits(params["embeddings"]["word"])
+        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["number"])
+        return (objective.sample(logits, jax.random.key_data(keys)),)
+
+    (sampled,) = map_rows(
+        lambda batch: sample(params, batch),
+        masked.rows,
+        model.config.encoder,
+        masked=masked.masked,
+        number=np.arange(len(masked.rows), dtype=np.int32),
+    )
+    tokens = masked.labels.copy()
+    tokens[masked.places] = sampled[masked.used]
+    return tokens
+
+
+def _discriminator_logits(model: Model, rows: TokenRows) -> np.ndarray:
+    """[n l]"""
+    network, params = model.objective.encoder(model.params)
+
+    @jax.jit
+    def apply(params: Any, batch: Batch) -> tuple[jax.Array]:
+        batch = {**batch, "masked": jnp.zeros((len(batch["size"]), 1), jnp.int32)}
+        out: Any = network.apply({"params": params}, batch)
+        return (out["rtd"],)
+
+    (logits,) = map_rows(
+        lambda batch: apply(params, batch), rows, model.config.encoder, per_token=True
+    )
+    return logits
+
+
+def _shuffle_text(is_text: np.ndarray, seed: int) -> np.ndarray:
+    """A random order [n l] of the text tokens of each row; special tokens stay where they are."""
+    u = np.random.default_rng(seed).random(is_text.shape)
+    order = np.tile(np.arange(is_text.shape[1]), (len(is_text), 1))
+    for i, text in enumerate(is_text):
+        at = np.flatnonzero(text)
+        order[i, at] = at[np.argsort(u[i, at])]
+    return order
+
+
+def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The probability that a positive has a larger score than a negative; ties count one half."""
+    ranks, n = rankdata(scores), int(positive.sum())
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))

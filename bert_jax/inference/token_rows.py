@@ -1,0 +1,169 @@
+"""Rows of tokens to evaluate on, from a corpus or a text, and a function applied to all of them.
+
+Axes: n rows, l tokens of a row, b rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax.config import Encoder
+from bert_jax.data.corpus import Corpus
+from bert_jax.data.documents import Document
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.inference import features
+from bert_jax.inference.neighbor_tables import TokenKinds
+from bert_jax.utils.types import Batch
+
+ROWS_PER_READ = 8192
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of one sequence each, with special tokens, padded."""
+
+    tokens: np.ndarray  # int32 [n l]
+    size: np.ndarray  # int32 [n]: number of tokens, padding excluded
+    first: np.ndarray  # int32 [n]: number of tokens of segment 0
+    pair: np.ndarray  # int32 [n]: label of the sentence pair, or -1
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: np.ndarray) -> TokenRows:
+        """The rows with these numbers, or where a mask is true."""
+        return TokenRows(self.tokens[rows], self.size[rows], self.first[rows], self.pair[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, which have the same length."""
+        names = ("tokens", "size", "first", "pair")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """The properties of a tokenizer's pieces that masking needs."""
+    return Vocabulary(
+        tokenizer.mask_id,
+        TokenKinds.of(tokenizer).special,
+        tokenizer.word_starts(),
+        word_after_special=tokenizer.kind == "bpe",
+    )
+
+
+# ---- reading
+
+
+def corpus_rows(corpus: Corpus, split: str, max_rows: int | None = None) -> TokenRows:
+    """The rows of a split, at most the first `max_rows`; a packed row gives one row for each of its
+    sequences. Of training rows only one pass over the text is read: `prepare --duplicates` repeats
+    it."""
+    source, info = corpus.source(split), corpus.info
+    count = len(source)
+    if split == "train":
+        count = -(-count // info.duplicates)
+    count = count if max_rows is None else min(count, max_rows)
+    sequences: list[TokenRows] = []
+    for begin in range(0, count, ROWS_PER_READ):
+        read = source.__getitems__(range(begin, min(begin + ROWS_PER_READ, count)))
+        sequences.append(_unpacked(read, info.pad_id))
+    length = info.sequence_length or info.length
+    if not sequences:
+        return TokenRows(np.zeros((0, length), np.int32), *np.zeros((3, 0), np.int32))
+    rows = TokenRows.concatenate(sequences)
+    return replace(rows, tokens=rows.tokens[:, :length])
+
+
+def _unpacked(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenRows:
+    """Records as rows of one sequence each."""
+    tokens = np.stack([row["tokens"] for row in rows]).astype(np.int32)
+    size, first, pair = (
+        np.array([np.atleast_1d(row[name]) for row in rows], np.int32)
+        for name in ("size", "first", "pair")
+    )
+    at = np.arange(tokens.shape[1])
+    starts = np.cumsum(size, axis=1) - size
+    row, sequence = np.nonzero(size)
+    sizes = size[row, sequence]
+    source = np.minimum(starts[row, sequence][:, None] + at, len(at) - 1)
+    unpacked = np.where(at < sizes[:, None], tokens[row[:, None], source], pad_id)
+    return TokenRows(unpacked.astype(np.int32), sizes, first[row, sequence], pair[row, sequence])
+
+
+def without_random_segments(rows: TokenRows, segments: str, pad_id: int) -> TokenRows:
+    """The rows without the random second segments of next-sentence pairs, whose text is also in a
+    row of its own: counted twice, it would look like evidence."""
+    if segments != "nsp":
+        return rows
+    size = np.where(rows.pair == 1, rows.first, rows.size)
+    tokens = np.where(np.arange(rows.tokens.shape[1]) < size[:, None], rows.tokens, pad_id)
+    return replace(rows, tokens=tokens, size=size)
+
+
+def text_rows(documents: Iterable[Document], tokenizer: Tokenizer, length: int) -> list[TokenRows]:
+    """The rows of each document: its tokens in pieces that fill rows of `length` tokens. A document
+    without tokens has no row."""
+    out = []
+    for document in documents:
+        paragraphs = list(document.paragraphs)
+        if tokenizer.kind == "bpe":  # byte-level BPE encodes the space before a word
+            paragraphs = [*paragraphs[:1], *(f" {p}" for p in paragraphs[1:])]
+        ids = [i for piece in tokenizer.encode_batch(paragraphs) for i in piece]
+        room = tokenizer.special_tokens.text_capacity(length, 1)
+        parts = [ids[begin : begin + room] for begin in range(0, len(ids), room)]
+        tokens = np.full((len(parts), length), tokenizer.pad_id, np.int32)
+        size = np.zeros(len(parts), np.int32)
+        for i, part in enumerate(parts):
+            row, size[i] = tokenizer.build_row(part)
+            tokens[i, : size[i]] = row
+        if len(parts):
+            out.append(TokenRows(tokens, size, size, np.full_like(size, -1)))
+    return out
+
+
+# ---- computing
+
+
+def map_rows(
+    apply: Callable[[Batch], Any],
+    rows: TokenRows,
+    encoder: Encoder,
+    per_token: bool = False,
+    **fields: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """The arrays [b ...] that `apply(batch)` returns, of all rows [n ...], in batches of rows of
+    similar length.
+
+    A batch has the `tokens`, `size` and `first` of its rows and the `fields` [n ...]. A batch that
+    rows do not fill has empty ones. With `per_token` the arrays are [b l] and padded with zeros.
+    """
+    length = rows.tokens.shape[1]
+    out: list[np.ndarray] | None = None
+    for indices, width, batch_size in features.length_batches(
+        rows.size.tolist(), encoder.max_length
+    ):
+        filled = len(indices)
+        source = np.array(indices + indices[:1] * (batch_size - filled))
+        width = min(width, length)
+        size = np.where(np.arange(batch_size) < filled, rows.size[source], 0)
+        extra = {name: values[source] for name, values in fields.items()}
+        tokens = rows.tokens[source, :width]
+        batch = {"tokens": tokens, "size": size, "first": rows.first[source], **extra}
+        parts = [part[:filled] for part in jax.device_get(apply(batch))]
+        if out is None:
+            shapes = [(length,) if per_token else part.shape[1:] for part in parts]
+            out = [
+                np.zeros((len(rows), *shape), part.dtype)
+                for shape, part in zip(shapes, parts, strict=True)
+            ]
+        for whole, part in zip(out, parts, strict=True):
+            whole[(indices, slice(width)) if per_token else indices] = part
+    if out is None:
+        raise ValueError("there are no rows to evaluate on: give more text")
+    return tuple(out)
