@@ -89,7 +89,9 @@ def unigram_loss(
     """The loss of the training text's unigram distribution: what a model without context scores
     where tokens are hidden. Tokens that do not occur in the text count as the rarest one. None
     without token counts."""
-    frequency = None if vocabulary is None else vocabulary.frequency(masking.mask_special_tokens)
+    if vocabulary is None:
+        return None
+    frequency = vocabulary.frequency(masking.mask_special_tokens, masking.mask_unknown)
     if frequency is None:
         return None
     log_p = jnp.asarray(np.log(np.maximum(frequency, frequency[frequency > 0].min())), jnp.float32)

@@ -184,7 +184,8 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
     run = config.run
     steps, eval_every = run.steps, run.eval_every
     if run.epochs is not None:
-        steps = max(1, math.ceil(rows * run.epochs / config.data.batch_size))
+        # a last batch that is not full is not trained on, as in BERT's, ALBERT's and ELECTRA's code
+        steps = max(1, math.floor(rows * run.epochs / config.data.batch_size))
     if run.evals_per_epoch is not None:
         eval_every = max(1, round(rows / config.data.batch_size / run.evals_per_epoch))
     content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()

@@ -190,7 +190,7 @@ def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path
         return FinetuneTask.of(toy_tasks.finetune_config_for(*where, run=run)).config.run
 
     run = resolved(epochs=2.5, evals_per_epoch=1.0)
-    assert (run.steps, run.eval_every) == (8, 3)  # 48 rows in batches of 16
+    assert (run.steps, run.eval_every) == (7, 3)  # 48 rows in batches of 16: 7.5 of them
     assert resolved(epochs=1.0, evals_per_epoch=3.0).eval_every == 1
     assert resolved(steps=11).steps == 11
 

@@ -250,6 +250,15 @@ def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.Temp
     )
 
 
+def bert_class(word_limit: Mapping[str, int]) -> dict[str, Any]:
+    """The class that opens a WordPiece folder in `transformers`. Its BertTokenizer replaces the
+    pipeline by one of 100 characters per word."""
+    if not word_limit:
+        return {"tokenizer_class": "BertTokenizer"}
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names, **word_limit}
+
+
 # ---- where words begin
 
 _ASCII_LETTERS = frozenset(string.ascii_letters)

@@ -192,8 +192,8 @@ class Tokenizer:
         config |= {"model_max_length": 512, "do_lower_case": not self.cased}
         if self.kind == "wordpiece":
             accents, chinese, *_ = self._normalization()
-            config |= {"tokenizer_class": "BertTokenizer", "strip_accents": accents}
-            config |= {"tokenize_chinese_chars": chinese, **self._backend.word_limit}
+            config |= {"strip_accents": accents, "tokenize_chinese_chars": chinese}
+            config |= backends.bert_class(self._backend.word_limit)
         elif self.kind == "bpe":
             config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
             config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}

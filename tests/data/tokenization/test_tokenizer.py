@@ -117,6 +117,48 @@ def test_a_word_of_101_characters_is_unknown(trained):
     assert tok.encode("x" * 100) != [tok.unk_id]
 
 
+@pytest.fixture(scope="module")
+def long_words(paragraphs):
+    """A tokenizer whose words have up to 200 characters, as in BERT's and ELECTRA's own code."""
+    return train_tokenizer(paragraphs[:300], "wordpiece", 600, max_input_chars_per_word=200)
+
+
+@pytest.mark.parametrize("harm", ["none", "tokenizer.json"])
+def test_the_length_of_words_can_be_the_originals(harm, long_words, paragraphs, tmp_path):
+    """It changes ids, so it is a part of the fingerprint, and a saved folder keeps it."""
+    long_words.save(tmp_path)
+    if harm != "none":
+        (tmp_path / harm).unlink()
+    for tok in (long_words, tokenizer.load_tokenizer(tmp_path)):
+        assert tok.encode("e" * 201) == [tok.unk_id]
+        assert tok.encode("e" * 200) != [tok.unk_id]
+        assert tok.fingerprint == long_words.fingerprint
+    usual = train_tokenizer(paragraphs[:300], "wordpiece", 600)
+    assert usual.fingerprint != long_words.fingerprint
+    assert pieces(usual) == pieces(long_words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [("bpe", 200, "is 200, but bpe encodes words of any length"), ("wordpiece", 0, "at least 1")],
+)
+def test_a_length_of_words_that_cannot_be_is_refused(kind, limit, message):
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(["a word"], kind, 300, max_input_chars_per_word=limit)
+
+
+def test_transformers_keeps_the_length_of_words(long_words, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    long_words.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("e" * 101, "e" * 200, "e" * 201, "the cat"):
+        assert (
+            theirs(text, text)["input_ids"]
+            == long_words.build_row(*[long_words.encode(text)] * 2)[0]
+        )
+        assert max(theirs(text, text)["token_type_ids"]) == 1
+
+
 def test_a_digit_and_its_comma_are_two_pieces(trained):
     tok = trained["unigram"]
     assert not any(c.isdigit() and d == "," for p in pieces(tok) for c, d in itertools.pairwise(p))
