@@ -37,7 +37,7 @@ class AttentionMask:
         segments = self.segments if self.packed else (self.segments > 0).astype(jnp.int32)
         return AttentionMask(segments + 1, packed=True)
 
-    def to_bool(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, "b #l l"]:
+    def to_bool(self, window: int | Int[Array, ""] | None = None) -> Bool[Array, " b #l l"]:
         """True where query l attends to key s; `window` hides keys at larger distances."""
         keys = self.segments[:, None, :]
         visible = keys > 0
