@@ -48,8 +48,8 @@ def date_and_versions() -> dict[str, Any]:
 
 def format_versions(cases: Cases) -> str:
     """All dates and versions of the cases, in words."""
-    found = {(c["date"], c["versions"]["jax"], c["versions"]["libtpu"]) for c in cases}
-    return ", or ".join(f"{date} (jax {jax}, libtpu {tpu})" for date, jax, tpu in sorted(found))
+    versions = {(c["date"], c["versions"]["jax"], c["versions"]["libtpu"]) for c in cases}
+    return ", or ".join(f"{date} (jax {jax}, libtpu {tpu})" for date, jax, tpu in sorted(versions))
 
 
 def replace_table(page: Path, begin: str, end: str, table: str) -> None:

@@ -41,10 +41,10 @@ def standard_error(share: float, rows: int) -> float:
 
 def _field(*path: str, times: float = 1.0) -> Callable[[Record], float | None]:
     def value(record: Record) -> float | None:
-        found: Any = record
+        number: Any = record
         for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
-        return None if found is None else times * found
+            number = number.get(name) if isinstance(number, dict) else None
+        return None if number is None else times * number
 
     return value
 

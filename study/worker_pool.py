@@ -26,9 +26,9 @@ def run_workers(study: Study, jobs: Sequence[Job], processes: int, stop: StopReq
     ChildProcessError: a worker was killed."""
     _prepare_corpora(study, jobs, stop)
     context = multiprocessing.get_context("spawn")  # JAX has threads, which do not survive a fork
-    taken = context.Value("i", 0)
+    next_index = context.Value("i", 0)
     workers = [
-        context.Process(target=_work, args=(study, jobs, taken, number, cores))
+        context.Process(target=_work, args=(study, jobs, next_index, number, cores))
         for number, cores in enumerate(split_cores(processes))
     ]
     for worker in workers:
@@ -69,23 +69,23 @@ def _prepare_corpora(study: Study, jobs: Sequence[Job], stop: StopRequest) -> No
                 study.datasets.corpus(corpus)
 
 
-def _work(study: Study, jobs: Sequence[Job], taken: Any, number: int, cores: set[int]) -> None:
+def _work(study: Study, jobs: Sequence[Job], next_index: Any, number: int, cores: set[int]) -> None:
     os.setsid()  # Ctrl-C reaches only the parent, which forwards it
     if cores:
         os.sched_setaffinity(0, cores)
     log = (study.out / f"worker-{number}.txt").open("a", buffering=1)
     with log as sys.stderr, stop_request() as stop:
         logs.configure()
-        study.run_jobs(_next_jobs(jobs, taken), len(jobs), stop)
+        study.run_jobs(_next_jobs(jobs, next_index), len(jobs), stop)
 
 
-def _next_jobs(jobs: Sequence[Job], taken: Any) -> Iterator[tuple[int, Job]]:
+def _next_jobs(jobs: Sequence[Job], next_index: Any) -> Iterator[tuple[int, Job]]:
     """(number from 1, job) of jobs that no worker has taken, while the parent is alive."""
     parent = multiprocessing.parent_process()
     while parent is None or parent.is_alive():
-        with taken.get_lock():
-            index = taken.value
-            taken.value += 1
+        with next_index.get_lock():
+            index = next_index.value
+            next_index.value += 1
         if index >= len(jobs):
             return
         yield index + 1, jobs[index]

@@ -31,15 +31,15 @@ ORDER = (  # each may import those before it
 def imported(file: Path) -> set[str]:
     """Packages of bert_jax that a file imports, inside functions too; "bert_jax" for the names
     of the top level."""
-    found = set()
+    packages = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bert_jax":
             parts = str(node.module).split(".")
             names = [parts[1]] if len(parts) > 1 else [a.name for a in node.names]
-            found |= {n if n in ORDER else "bert_jax" for n in names}
+            packages |= {n if n in ORDER else "bert_jax" for n in names}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("bert_jax.")}
-    return found
+            packages |= {a.name.split(".")[1] for a in node.names if a.name.startswith("bert_jax.")}
+    return packages
 
 
 def test_the_package_holds_packages_alone() -> None:

@@ -90,8 +90,8 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else "see bert-jax --help"
-        given = f"unknown command {name!r}" if name else "no command is given"
-        raise ValueError(f"{given}: {hint}")
+        problem = f"unknown command {name!r}" if name else "no command is given"
+        raise ValueError(f"{problem}: {hint}")
     if COMMANDS[name].extra == "config" and args[1:] in (["-h"], ["--help"]):
         load_config_or_model(args[0], ["--help"], name)  # prints the fields and exits
     command, extra = parse(COMMANDS[name], name, args)

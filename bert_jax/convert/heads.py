@@ -53,13 +53,13 @@ def with_heads(
             "leave them out, or drop its head (--drop classifier)"
         )
     family = hf_config.hf_family(experiment.encoder, experiment.objective)
-    wanted = {*heads, *(("pooler",) if "pair" in heads else ())}
-    unknown = sorted(wanted - set(family.heads))
+    names = {*heads, *(("pooler",) if "pair" in heads else ())}
+    unknown = sorted(names - set(family.heads))
     if unknown:
         raise ValueError(
             f"{family.name} has no head {unknown[0]!r}: expected {', '.join(family.heads)}"
         )
-    new = sorted(wanted - set(params))
+    new = sorted(names - set(params))
     all_heads = {h for h in HEADS if h in params or h in new}
     network = Network(experiment.encoder, head_modules(all_heads))
     initial = network.init(jax.random.key(seed), _init_batch())["params"]

@@ -108,13 +108,13 @@ def _collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tup
     if task_type == "qa":
         impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)
         return ANSWERABLE_LABELS if impossible else ()
-    seen = {label for _, e in train for label in _label_names(e)}
-    if len(seen) < 2:
+    labels = {label for _, e in train for label in _label_names(e)}
+    if len(labels) < 2:
         file = train[0][0].file
-        raise ValueError(f"{file}: one class only ({', '.join(seen)}): expected at least two")
-    if all(_is_integer(label) for label in seen):
-        return tuple(sorted(seen, key=int))
-    return tuple(sorted(seen))
+        raise ValueError(f"{file}: one class only ({', '.join(labels)}): expected at least two")
+    if all(_is_integer(label) for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
 
 
 def _is_integer(label: str) -> bool:

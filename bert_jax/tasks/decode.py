@@ -194,13 +194,13 @@ def _answer_span(window: ContextWindow, score: float, first: int, last: int) -> 
 
 def _distinct_spans(context: str, spans: Sequence[AnswerSpan]) -> Iterator[AnswerSpan]:
     """The best span of each text, best first; ties go to the first in the context."""
-    seen: set[str] = set()
+    texts: set[str] = set()
     for span in sorted(spans, key=lambda s: (-s.score, s.begin, s.end)):
         text = context[span.begin : span.end]
-        if text not in seen:
-            seen.add(text)
+        if text not in texts:
+            texts.add(text)
             yield span
-        if len(seen) == MAX_CANDIDATES:
+        if len(texts) == MAX_CANDIDATES:
             return
 
 

@@ -69,8 +69,8 @@ def _open(source: str) -> tuple[Any, dict[str, Any]]:
         names = {name: split for split, name in SPLITS.items() if split in builder.info.splits}
         splits = {name: builder.as_data_source(split=split) for name, split in names.items()}
     if not {"train", "dev"} <= set(splits):
-        found = ", ".join(sorted(builder.info.splits)) or "none"
-        raise ValueError(f"{source} has the splits {found}: expected train, and validation or dev")
+        listed = ", ".join(sorted(builder.info.splits)) or "none"
+        raise ValueError(f"{source} has the splits {listed}: expected train, and validation or dev")
     return builder, splits
 
 

@@ -157,14 +157,14 @@ def transfer_params(model: Model, like: Any) -> TransferResult:
 
     ValueError: lists every leaf whose shape differs.
     """
-    flat, wanted = flatten_with_names(model.params), flatten_with_names(like)
+    flat, shapes = flatten_with_names(model.params), flatten_with_names(like)
     general = {k: v for k, v in flat.items() if not k.startswith(TASK_HEADS)}
     sources = _sources(general, isinstance(model.config.objective, ReplacedTokens))
-    matched = {name: sources[k] for name in wanted if (k := _in_tower(name)) in sources}
+    matched = {name: sources[k] for name in shapes if (k := _in_tower(name)) in sources}
     mismatches = [
-        f"{name} {list(flat[source].shape)}, here {list(wanted[name].shape)}"
+        f"{name} {list(flat[source].shape)}, here {list(shapes[name].shape)}"
         for name, source in matched.items()
-        if flat[source].shape != wanted[name].shape
+        if flat[source].shape != shapes[name].shape
     ]
     if mismatches:
         raise ValueError(
@@ -174,7 +174,7 @@ def transfer_params(model: Model, like: Any) -> TransferResult:
         )
     return TransferResult(
         params={name: flat[source] for name, source in matched.items()},
-        initialized=[name for name in wanted if name not in matched],
+        initialized=[name for name in shapes if name not in matched],
         unused=sorted(set(flat) - set(matched.values())),
     )
 

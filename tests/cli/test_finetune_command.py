@@ -65,8 +65,8 @@ def test_finetune_writes_results_that_report_shows(
 
 def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None:
     assert not finetune(home, tmp_path / "run", "--run.steps", 2, "--seeds", 2)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert [one["run"] for one in found["seeds"]] == ["seed_0", "seed_1"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [one["run"] for one in results["seeds"]] == ["seed_0", "seed_1"]
     assert not call("report", tmp_path / "run", "--out", tmp_path / "report")
     assert "run/seed_1" in (tmp_path / "report" / "report.html").read_text()
     assert call("predict", tmp_path / "run", "x", "--out", "y") == 2
@@ -76,16 +76,16 @@ def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None
 def test_overrides_win_over_every_finetune_config(path: Path, home: Path) -> None:
     """The heads are the model's family's; shares of a recipe give way to numbers of steps."""
 
-    def change(asked: Experiment) -> Experiment:
+    def change(experiment: Experiment) -> Experiment:
         run = dict(init=str(home / "model"), steps=1000, eval_every=30)
-        return config.replace(asked, optim=dict(warmup_steps=200), run=run)
+        return config.replace(experiment, optim=dict(warmup_steps=200), run=run)
 
-    found = finetune_config.for_model(config.from_python_file(path), change)
-    assert found.objective.family == "bert"
-    assert (found.run.epochs, found.run.evals_per_epoch) == (None, None)
-    rate = optim.schedule(found.optim, found.run.steps)
+    resolved = finetune_config.for_model(config.from_python_file(path), change)
+    assert resolved.objective.family == "bert"
+    assert (resolved.run.epochs, resolved.run.evals_per_epoch) == (None, None)
+    rate = optim.schedule(resolved.optim, resolved.run.steps)
     # of the peak; an ELECTRA's rate falls from the start
-    assert rate(100) == pytest.approx(found.optim.peak_lr / 2, rel=0.11)
+    assert rate(100) == pytest.approx(resolved.optim.peak_lr / 2, rel=0.11)
 
 
 ROW = {"text": "red", "label": "red"}

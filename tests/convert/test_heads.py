@@ -55,14 +55,14 @@ def outputs(experiment: Any, params: Any) -> Any:
 @pytest.mark.parametrize("family", ["bert", "electra"])
 def test_fine_tuned_model_computes_the_same_after_export_and_import(family: str, task: Any) -> None:
     """ELECTRA's linear head comes back with a GELU in it, STS-B's scale inside its weights."""
-    ours = tuned(family, task)
-    written, tensors, left_out = convert.to_hf(*ours)
+    native = tuned(family, task)
+    written, tensors, left_out = convert.to_hf(*native)
     back = convert.from_hf(written, tensors)
     assert not left_out
     objective = back[0].objective
     assert isinstance(objective, Supervised)
-    assert (objective.scale, objective.labels) == (1.0, ours[0].objective.labels)
-    assert relative_error(outputs(*back), outputs(*ours)) <= 1e-5
+    assert (objective.scale, objective.labels) == (1.0, native[0].objective.labels)
+    assert relative_error(outputs(*back), outputs(*native)) <= 1e-5
     again = convert.to_hf(*back)
     assert again.config == written
     assert all(np.array_equal(again.tensors[k], tensors[k]) for k in tensors)
@@ -201,8 +201,8 @@ def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
         at = np.arange(length)
         mask, types = at < size[:, None], (at >= first[:, None]) & (at < size[:, None])
         tokens = rng.integers(0, 37, (rows, length))
-        given = {"tokens": tokens, "mask": mask, "types": types}
-        np.savez(out / f"given{i}.npz", **{k: v.astype(np.int32) for k, v in given.items()})  # type: ignore[arg-type]
+        inputs = {"tokens": tokens, "mask": mask, "types": types}
+        np.savez(out / f"given{i}.npz", **{k: v.astype(np.int32) for k, v in inputs.items()})  # type: ignore[arg-type]
         batch = {"tokens": tokens, "size": size, "first": first, "context": first}
         batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
         params = jax.tree.map(jnp.asarray, model.params)
@@ -210,12 +210,12 @@ def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
     script = ALONE.replace("**out)", "**out.get('span', {'label': out.get('label')}))")
     subprocess.run([sys.executable, "-c", script, str(out)], check=True, cwd=tmp_path)
     signature = json.loads((out / "signature.json").read_text())
-    for i, ours in enumerate(expected):
-        made = dict(np.load(out / f"made{i}.npz"))
+    for i, native in enumerate(expected):
+        loaded = dict(np.load(out / f"made{i}.npz"))
         if task == "stsb":
-            ours = {"label": ours[:, None]}
-        assert {f"span/{k}" if task == "qa" else k for k in made} < set(signature["results"])
-        assert all(relative_error(made[k], np.asarray(v)) <= 1e-5 for k, v in ours.items())
+            native = {"label": native[:, None]}
+        assert {f"span/{k}" if task == "qa" else k for k in loaded} < set(signature["results"])
+        assert all(relative_error(loaded[k], np.asarray(v)) <= 1e-5 for k, v in native.items())
 
 
 @pytest.mark.peer

@@ -42,14 +42,14 @@ def prepared(inputs, tmp_path_factory) -> corpus.Corpus:
 
 def sequences(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
     """Those of all rows, packed or not: tokens, first, pair."""
-    found = []
+    packed = []
     for ids, *numbers in rows(prepared, split):
         ends = np.cumsum(np.atleast_1d(numbers[0])).tolist()
         first, pair = map(np.atleast_1d, numbers[1:])
         for begin, end, *others in zip([0, *ends[:-1]], ends, first, pair, strict=True):
             if end > begin:
-                found.append((ids[begin:end], *map(int, others)))
-    return sorted(found)
+                packed.append((ids[begin:end], *map(int, others)))
+    return sorted(packed)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_every_form_gives_the_same_documents(file, tmp_path):
     data = TEXT.encode()
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
     two_frames = zstandard.compress(data[:20]) + zstandard.compress(data[20:])
-    made = [
+    paths = [
         file("a.txt", data),
         file("crlf.txt", "\ufeff" + TEXT.replace("\n", "\r\n")),
         file("a.txt.gz", gzip.compress(data)),
@@ -49,7 +49,7 @@ def test_every_form_gives_the_same_documents(file, tmp_path):
         file("b.jsonl.gz", gzip.compress(records.encode())),
         tmp_path / "a.parquet",
     ]
-    for path in made:
+    for path in paths:
         assert paragraphs(path) == EXPECTED, path
 
 
@@ -131,11 +131,11 @@ def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch)
     monkeypatch.setattr(documents, "MAX_DOCUMENT_CHARACTERS", 120)
     monkeypatch.setattr(documents, "UNDIVIDED_CHARACTERS", 120)
     words = " ".join(f"wört{i}" for i in range(200)) + " " + "ä" * 200
-    found = paragraphs(file("long.txt", words))
-    assert "".join(p for d in found for p in d).replace(" ", "") == words.replace(" ", "")
-    assert max(len(p.encode()) for d in found for p in d) <= 100
-    assert max(sum(map(len, d)) for d in found) <= 220
-    assert len(found) > 5
+    read = paragraphs(file("long.txt", words))
+    assert "".join(p for d in read for p in d).replace(" ", "") == words.replace(" ", "")
+    assert max(len(p.encode()) for d in read for p in d) <= 100
+    assert max(sum(map(len, d)) for d in read) <= 220
+    assert len(read) > 5
 
 
 @pytest.fixture

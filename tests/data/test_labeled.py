@@ -29,8 +29,8 @@ def test_labelled_rows_are_looked_up_by_step_and_shown_once_an_epoch() -> None:
     rows = labelled()
     stream = rows.iterate(2)
     assert all(equal(next(stream), rows[step]) for step in range(2, 7))
-    seen = [tuple(p) for i in range(5) for p in zip(rows[i]["row"], rows[i]["epoch"], strict=True)]
-    assert sorted(seen) == sorted((r, e) for r in range(20) for e in range(2))
+    pairs = [tuple(p) for i in range(5) for p in zip(rows[i]["row"], rows[i]["epoch"], strict=True)]
+    assert sorted(pairs) == sorted((r, e) for r in range(20) for e in range(2))
     assert not equal(rows[0], labelled(seed=1)[0])
 
 
@@ -64,7 +64,7 @@ def test_evaluation_sees_every_labelled_row_once_and_gives_them_back_in_order() 
     numbers = np.concatenate([b["row"] for b in rows.one_pass()])
     assert sorted(numbers) == [-1] * 4 + list(range(20))
     assert all((b["size"] == 0).tolist() == (b["row"] < 0).tolist() for b in rows.one_pass())
-    given = rows.predict_all(lambda b: (b["row"], {"x": b["tokens"] * 1.0}), per_token=True)
-    assert [len(g["x"]) for g in given] == [r["size"] for r in rows.rows]
-    given = rows.predict_all(lambda b: (b["row"], b["row"] * 2), per_token=False)
-    assert [int(g) for g in given] == [2 * i for i in range(20)]
+    outputs = rows.predict_all(lambda b: (b["row"], {"x": b["tokens"] * 1.0}), per_token=True)
+    assert [len(g["x"]) for g in outputs] == [r["size"] for r in rows.rows]
+    outputs = rows.predict_all(lambda b: (b["row"], b["row"] * 2), per_token=False)
+    assert [int(g) for g in outputs] == [2 * i for i in range(20)]

@@ -42,14 +42,14 @@ def test_the_stream_from_a_step_is_the_look_up() -> None:
 
 def test_an_epoch_shows_every_row_once_in_a_new_order() -> None:
     """20 rows in batches of 8: five batches are two epochs."""
-    seen = [
+    pairs = [
         (int(r), int(e))
         for i in range(5)
         for b in [batches()[i]]
         for r, e in zip(b["row"], b["epoch"], strict=True)
     ]
-    assert sorted(seen) == sorted((r, e) for r in range(20) for e in range(2))
-    assert [r for r, e in seen if e == 0] != [r for r, e in seen if e == 1]
+    assert sorted(pairs) == sorted((r, e) for r in range(20) for e in range(2))
+    assert [r for r, e in pairs if e == 0] != [r for r, e in pairs if e == 1]
 
 
 def test_another_seed_is_another_order() -> None:

@@ -69,8 +69,8 @@ def test_the_stream_from_any_step_is_the_look_up() -> None:
     for start in range(7):
         stream = staged().iterate(start)
         for step in range(start, 9):
-            ours, theirs = next(stream), staged()[step]
-            assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
+            streamed, looked_up = next(stream), staged()[step]
+            assert all(np.array_equal(streamed[k], looked_up[k]) for k in looked_up)
 
 
 def test_a_stage_begins_with_its_own_first_batch() -> None:
@@ -88,8 +88,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_tokenizer(text, "wordpiece", size).save(folder / f"{name}-tokenizer")
         for length in (16, 32):
             out = folder / name / str(length)
-            made = ([str(folder / "text.txt")], folder / f"{name}-tokenizer", "nsp", length, out)
-            prepare_corpus(*made, duplicates=1, progress=False)
+            args = ([str(folder / "text.txt")], folder / f"{name}-tokenizer", "nsp", length, out)
+            prepare_corpus(*args, duplicates=1, progress=False)
     return folder
 
 
@@ -117,9 +117,9 @@ def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
     for steps in (3, 6):
         pretrain(replace(config(prepared, tmp_path / "parts"), run=dict(steps=steps)))
     assert [line["step"] for line in lines(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
-    ours, theirs = lines(tmp_path / "parts"), lines(tmp_path / "whole")
-    assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
-    assert ours[-1] == theirs[-1]
+    parts, at_once = lines(tmp_path / "parts"), lines(tmp_path / "whole")
+    assert [line["loss"] for line in parts] == [line["loss"] for line in at_once]
+    assert parts[-1] == at_once[-1]
     saved = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert saved["data"]["length"] == 32
     assert saved["data"]["corpus"].count("+") == 1
@@ -128,18 +128,19 @@ def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
 def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
     prepared: Path, tmp_path: Path
 ) -> None:
-    asked = replace(config(prepared, tmp_path), encoder=dict(pad_id=0))
-    opened = corpora.open_stages(asked)
+    experiment = replace(config(prepared, tmp_path), encoder=dict(pad_id=0))
+    opened = corpora.open_stages(experiment)
     assert [c.path.name for mixture in opened for c in mixture.corpora] == ["16", "32"]
-    assert corpora.training_loader(asked, opened)[3]["tokens"].shape == (8, 16)
-    assert corpora.training_loader(asked, opened)[4]["tokens"].shape == (4, 32)
-    assert next(corpora.evaluation_loader(asked, opened).one_pass(1))["tokens"].shape == (4, 32)
+    assert corpora.training_loader(experiment, opened)[3]["tokens"].shape == (8, 16)
+    assert corpora.training_loader(experiment, opened)[4]["tokens"].shape == (4, 32)
+    evaluated = next(corpora.evaluation_loader(experiment, opened).one_pass(1))
+    assert evaluated["tokens"].shape == (4, 32)
 
 
 def test_stages_of_one_corpus_shuffle_it_differently(prepared: Path, tmp_path: Path) -> None:
     path = f"{prepared}/corpora/16"
-    asked = config(prepared, tmp_path, path=path, stages="16x8=1,16x16=1")
-    batches = corpora.training_loader(asked, corpora.open_stages(asked))
+    experiment = config(prepared, tmp_path, path=path, stages="16x8=1,16x16=1")
+    batches = corpora.training_loader(experiment, corpora.open_stages(experiment))
     assert batches[3]["tokens"].shape == (16, 16)
     assert not np.array_equal(batches[0]["row"], batches[3]["row"][:8])
 
@@ -167,7 +168,8 @@ def test_corpora_that_do_not_fit_their_stages_are_refused(
 
 
 def test_each_shape_is_checked_against_the_devices(prepared: Path, tmp_path: Path) -> None:
-    asked = replace(config(prepared, tmp_path / "run", stages="16x8=1,32x6=1"), mesh=dict(data=4))
+    experiment = config(prepared, tmp_path / "run", stages="16x8=1,32x6=1")
+    experiment = replace(experiment, mesh=dict(data=4))
     assert jax.device_count() == 4
     with pytest.raises(ValueError, match="batch_size 6 does not divide over 4 devices"):
-        pretrain(asked)
+        pretrain(experiment)

@@ -48,11 +48,11 @@ class Masked(NamedTuple):
 
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root, made = tmp_path_factory.mktemp("real"), {}
+    root, by_family = tmp_path_factory.mktemp("real"), {}
 
     def get(name: str) -> Masked:
-        if name in made:
-            return made[name]
+        if name in by_family:
+            return by_family[name]
         kind, segments, masking = CORPORA[name]
         folder, out = root / kind, root / f"{kind}-{segments}"
         if not folder.exists():
@@ -70,8 +70,8 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         hidden = np.zeros(rows["tokens"].shape, bool)
         r, p = np.nonzero(rows["weights"])
         hidden[r, rows["masked"][r, p]] = True
-        made[name] = Masked(masking, vocabulary, rows, hidden)
-        return made[name]
+        by_family[name] = Masked(masking, vocabulary, rows, hidden)
+        return by_family[name]
 
     return get
 
@@ -95,8 +95,8 @@ def test_fates_are_80_10_10(name: str, masks: Any) -> None:
     n, v = m.hidden.sum(), len(m.vocabulary.special)
     masked = (m.rows["tokens"] == m.vocabulary.mask_id)[m.hidden].sum()
     same = (m.rows["tokens"] == m.rows["labels"])[m.hidden].sum()
-    for seen, share in ((masked, 0.8 + 0.1 / v), (same, 0.1 + 0.1 / v)):
-        assert abs(seen - n * share) < 4 * np.sqrt(n * share * (1 - share))
+    for count, share in ((masked, 0.8 + 0.1 / v), (same, 0.1 + 0.1 / v)):
+        assert abs(count - n * share) < 4 * np.sqrt(n * share * (1 - share))
 
 
 @pytest.mark.parametrize("name", ["whole words", "albert"])
@@ -112,7 +112,7 @@ def test_words_are_kept_whole(name: str, masks: Any) -> None:
 def test_lengths_agree_with_the_original_algorithms(name: str, masks: Any) -> None:
     """Runs of hidden pieces (spans after merging) and of hidden words: total variation."""
     m, rng = masks(name), random.Random(0)
-    ours, theirs = [Counter(), Counter()], [Counter(), Counter()]
+    native, reference = [Counter(), Counter()], [Counter(), Counter()]
     for i in range(ROWS):
         words, hidden = m.words(i)
         share = max(1, round(0.15 * int(m.rows["size"][i])))
@@ -120,14 +120,14 @@ def test_lengths_agree_with_the_original_algorithms(name: str, masks: Any) -> No
         if name == "spanbert":
             walk = reference_masking.spans(words, rng)
         else:
-            most = m.masking.max_ngram
-            walk = reference_masking.ngrams(words, budget, rng, most)
+            max_ngram = m.masking.max_ngram
+            walk = reference_masking.ngrams(words, budget, rng, max_ngram)
             if name == "whole words":
                 walk = reference_masking.whole_words(words, budget, rng)
-        for counters, some in ((ours, hidden), (theirs, walk)):
+        for counters, some in ((native, hidden), (reference, walk)):
             counters[0].update(reference_masking.run_lengths(some))
             counters[1].update(reference_masking.run_lengths({words[j] for j in some}))
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(native, reference, strict=True):
         assert sum(abs(a[k] / a.total() - b[k] / b.total()) for k in a | b) / 2 < 0.03
 
 
@@ -146,9 +146,9 @@ def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
     text = (at < m.rows["size"][:, None]) & ~m.vocabulary.special[rows]
     budgets = m.hidden.sum(1)
     keys = jax.random.split(jax.random.key(1), ROWS)
-    ours, theirs = Counter(), Counter()
+    native, reference = Counter(), Counter()
     for row in np.asarray(jax.jit(jax.vmap(draws))(rows, text, budgets, keys)):
-        ours.update(Counter(row[row > 0].tolist()).values())
+        native.update(Counter(row[row > 0].tolist()).values())
     for i in range(ROWS):
         sizes: list[int] = []
         words, _ = m.words(i)
@@ -156,6 +156,9 @@ def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
             reference_masking.spans(words, rng, draws=sizes)
         else:
             reference_masking.ngrams(words, int(budgets[i]), rng, draws=sizes)
-        theirs.update(sizes)
-    keys_of = ours | theirs
-    assert sum(abs(ours[k] / ours.total() - theirs[k] / theirs.total()) for k in keys_of) / 2 < 0.03
+        reference.update(sizes)
+    keys_of = native | reference
+    assert (
+        sum(abs(native[k] / native.total() - reference[k] / reference.total()) for k in keys_of) / 2
+        < 0.03
+    )

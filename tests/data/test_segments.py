@@ -24,15 +24,15 @@ def sample() -> list[list[list[int]]]:
     """Documents of 20 to 40 sentences of the sample text."""
     read = list(documents.read_documents([SAMPLE]))
     tok = train_tokenizer((p for d in read[::6] for p in d.paragraphs), "wordpiece", 2000)
-    rng, made = random.Random(0), []
+    rng, encoded_documents = random.Random(0), []
     for document in read:
         split = [s for p in document.paragraphs for s in documents.split_sentences(p)]
         encoded, start = tok.encode_batch(split), 0
         while start < len(encoded):
             stop = start + rng.randint(20, 40)
-            made.append(encoded[start:stop])
+            encoded_documents.append(encoded[start:stop])
             start = stop
-    return made
+    return encoded_documents
 
 
 def counting(lengths: list[int], start: int = 1000) -> Sentences:
@@ -227,19 +227,21 @@ def statistics(rows: list[tuple[int, int, int]]) -> list[float]:
     return [len(rows), short.sum(), (label == 1).sum(), (b == 0).sum(), a.sum(), b.sum()]
 
 
-def another(made: list[Sentences], index: int, rng: np.random.Generator) -> Sentences:
-    return made[(index + int(rng.integers(1, len(made)))) % len(made)]
+def another(documents: list[Sentences], index: int, rng: np.random.Generator) -> Sentences:
+    return documents[(index + int(rng.integers(1, len(documents)))) % len(documents)]
 
 
 @pytest.mark.parametrize("kind", ["nsp", "sop", "electra"])
 def test_rows_follow_the_original_s_law(kind):
     """Means over documents, ours and the reference's, within four standard errors."""
     corpus, rng = sample(), random.Random(1)
-    made = [Sentences(np.array([*chain(*d)], np.int32), np.array([*map(len, d)])) for d in corpus]
-    ours, theirs = [], []
-    for index, document in enumerate(made):
+    documents = [
+        Sentences(np.array([*chain(*d)], np.int32), np.array([*map(len, d)])) for d in corpus
+    ]
+    native, reference = [], []
+    for index, document in enumerate(documents):
         generator = np.random.default_rng(index)
-        draw = functools.partial(another, made, index)
+        draw = functools.partial(another, documents, index)
         walk = {
             "nsp": sentence_pairs.next_sentence_pairs,
             "sop": sentence_pairs.sentence_order_pairs,
@@ -250,13 +252,13 @@ def test_rows_follow_the_original_s_law(kind):
             else segments.electra_segments(document, LENGTH, BERT, generator)
         )
         sizes = [(r.first - 2, max(0, len(r.tokens) - r.first - 1), r.pair) for r in rows]
-        ours.append(statistics(sizes))
+        native.append(statistics(sizes))
         if kind == "electra":
             expected = reference_electra(corpus, index, LENGTH, rng)
         else:
             expected = reference_pairs(corpus, index, LENGTH - 3, rng, swap=kind == "sop")
-        theirs.append(statistics(expected))
-    x, y = np.array(ours, float), np.array(theirs, float)
+        reference.append(statistics(expected))
+    x, y = np.array(native, float), np.array(reference, float)
     error = np.sqrt((x.var(0) + y.var(0)) / len(x)) + 1e-9
     assert (abs(x.mean(0) - y.mean(0)) < 4 * error).all(), (x.mean(0), y.mean(0), error)
 

@@ -46,7 +46,7 @@ class Tally:
         begin = time.process_time()
         with self.peak.measured():
             broken = self.breach(
-                lambda given: self.target.feed(self.scratch, given), data, self.target.bounded
+                lambda content: self.target.feed(self.scratch, content), data, self.target.bounded
             )
         self.slowest = max(self.slowest, time.process_time() - begin)
         self.inputs += 1
@@ -67,13 +67,13 @@ class Tally:
         (self.folder / name).write_bytes(data)
 
     def write(self, name: str = "report.json") -> None:
-        found = {
+        report = {
             "inputs": self.inputs,
             "slowest_ms": 1000 * self.slowest,
             "peak_mb": self.peak.bytes / 1e6,
             "broken": self.broken,
         }
-        (self.folder / name).write_text(json.dumps(found))
+        (self.folder / name).write_text(json.dumps(report))
 
 
 def by_hypothesis(tally: Tally, n: int, seed: int) -> None:

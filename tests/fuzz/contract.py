@@ -102,5 +102,5 @@ class Peak:
             yield
         finally:
             status = Path("/proc/self/status").read_text()
-            most = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-            self.bytes = max(self.bytes, most - before)
+            peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+            self.bytes = max(self.bytes, peak - before)

@@ -42,9 +42,9 @@ JSON_OPS = ("value", "value", "remove", "rename", "wrap", "copy", "move", "more"
 LINE_OPS = ("remove", "again", "move", "cell", "cell", "less", "more")
 
 
-def edits(ops: Sequence[str], most: int) -> st.SearchStrategy[list[Edit]]:
+def edits(ops: Sequence[str], max_edits: int) -> st.SearchStrategy[list[Edit]]:
     at = st.integers(0, FULL - 1)
-    return st.lists(st.tuples(st.sampled_from(ops), at, at), max_size=most)
+    return st.lists(st.tuples(st.sampled_from(ops), at, at), max_size=max_edits)
 
 
 def mutated(shape: str, data: bytes) -> st.SearchStrategy[bytes]:
@@ -65,8 +65,8 @@ def inputs(target: Target) -> st.SearchStrategy[bytes]:
 
 
 def _parts(target: Target, parts: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    made = [mutated(shape, p) for (_, shape), p in zip(target.files, parts, strict=True)]
-    return st.tuples(*made).map(CUT.join)
+    parts_of_files = [mutated(shape, p) for (_, shape), p in zip(target.files, parts, strict=True)]
+    return st.tuples(*parts_of_files).map(CUT.join)
 
 
 # ---- bytes
@@ -113,7 +113,7 @@ def _edit(root: list[Any], op: str, a: int, b: int) -> None:
         return
     inside, key = places[a * len(places) // FULL]
     value = f"<{b % len(VALUES)}>"  # json.dumps could not write some of them
-    other, theirs = places[b * len(places) // FULL]
+    other, other_key = places[b * len(places) // FULL]
     if op == "value":
         inside[key] = value
     elif op == "remove":
@@ -123,9 +123,9 @@ def _edit(root: list[Any], op: str, a: int, b: int) -> None:
     elif op == "wrap":
         inside[key] = [inside[key]] if b % 2 else {"a": inside[key]}
     elif op == "copy":
-        inside[key] = _copied(other[theirs])
+        inside[key] = _copied(other[other_key])
     elif op == "move":
-        inside[key], other[theirs] = _copied(other[theirs]), _copied(inside[key])
+        inside[key], other[other_key] = _copied(other[other_key]), _copied(inside[key])
     elif op == "more":
         if isinstance(inside, dict):
             inside[f"{key}x"] = value

@@ -71,13 +71,13 @@ def start(engine: str, jobs: list[Job], seed: int, folder: Path) -> subprocess.P
 
 def gathered(job: Job, folder: Path) -> Found:
     """What came of a job."""
-    found = Found(0, 0.0, 0.0, {})
+    total = Found(0, 0.0, 0.0, {})
     for report in sorted((folder / f"{job.target}-{job.engine}").glob("*/report.json")):
-        said = json.loads(report.read_text())
-        for one in said["broken"].values():
+        result = json.loads(report.read_text())
+        for one in result["broken"].values():
             one["file"] = str(report.parent / one["file"])
-        found = _joined(found, Found(**said))
-    return found
+        total = _joined(total, Found(**result))
+    return total
 
 
 def _joined(a: Found, b: Found) -> Found:
@@ -106,13 +106,13 @@ def main() -> int:
     )
     total, failed = 0, []
     for job in jobs:
-        found = gathered(job, keep)
+        result = gathered(job, keep)
         print(
-            f"{job.target:16}{job.engine:12}{found.inputs:8}{len(found.broken):10}"
-            f"{found.slowest_ms:12.0f}{found.peak_mb:9.0f}"
+            f"{job.target:16}{job.engine:12}{result.inputs:8}{len(result.broken):10}"
+            f"{result.slowest_ms:12.0f}{result.peak_mb:9.0f}"
         )
-        total += found.inputs
-        failed += [(job.target, kind, one) for kind, one in found.broken.items()]
+        total += result.inputs
+        failed += [(job.target, kind, one) for kind, one in result.broken.items()]
     print(f"{'all':28}{total:8}{len(failed):10}")
     for target, kind, one in failed:
         print(f"\n{target}: {kind}\n{one['times']} times, as with {one['file']}\n{one['trace']}")

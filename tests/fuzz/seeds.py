@@ -63,7 +63,7 @@ def parquet() -> bytes:
 
 def rows(kind: str) -> bytes:
     first, second, third = SENTENCES
-    made: dict[str, list[dict[str, Any]]] = {
+    by_kind: dict[str, list[dict[str, Any]]] = {
         "classification": [
             {"text": first, "text_pair": second, "label": "yes"},
             {"text": third, "label": "no"},
@@ -86,7 +86,7 @@ def rows(kind: str) -> bytes:
             {"question": "when?", "context": CONTEXT, "is_impossible": True, "answers": []},
         ],
     }  # fmt: skip
-    return lines(*made[kind])
+    return lines(*by_kind[kind])
 
 
 def race() -> bytes:
@@ -98,7 +98,7 @@ def glue(task: Any, test: bool) -> bytes:
     columns = GLUE_COLUMNS[task]
     at = columns.test if test else columns.texts
     count = max(columns.fields or 0, max(at) + 2, columns.label + 1)
-    made = [["column"] * count] if columns.header or test else []
+    rows = [["column"] * count] if columns.header or test else []
     for n in range(4):
         fields = [f"f{n}"] * count
         for i in at:
@@ -106,17 +106,17 @@ def glue(task: Any, test: bool) -> bytes:
         if not test:
             labels = columns.labels or ("1.0", "3.5")
             fields[columns.label] = labels[n % len(labels)]
-        made.append(fields)
-    return "".join("\t".join(fields) + "\n" for fields in made).encode()
+        rows.append(fields)
+    return "".join("\t".join(fields) + "\n" for fields in rows).encode()
 
 
 def squad() -> bytes:
-    asked: list[dict[str, Any]] = [
+    questions: list[dict[str, Any]] = [
         {"id": "1", "question": "who?", "answers": [{"text": "cat Zoë", "answer_start": 4}]},
         {"id": "2", "question": "when?", "answers": [{"text": "1990", "answer_start": 0}]},
         {"id": "3", "question": "why?", "answers": [], "is_impossible": True},
     ]
-    paragraphs = [{"context": CONTEXT, "qas": asked}]
+    paragraphs = [{"context": CONTEXT, "qas": questions}]
     return json.dumps(
         {"version": "2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
     ).encode()
@@ -137,7 +137,7 @@ def wordpiece() -> tokenizer.Tokenizer:
 def saved(kind: str) -> dict[str, bytes]:
     """The files of a tokenizer's folder."""
     if kind == "wordpiece":
-        made = wordpiece()
+        saved_tokenizer = wordpiece()
     elif kind == "bpe":
         from tokenizers import pre_tokenizers
 
@@ -145,26 +145,26 @@ def saved(kind: str) -> dict[str, bytes]:
         pieces = [*tokenizer.SPECIAL_TOKENS["bpe"], *letters, "ca", "cat"]
         vocab = {p: i for i, p in enumerate(dict.fromkeys(pieces))}
         core = backends.byte_bpe_pipeline(vocab, [("c", "a"), ("ca", "t")])
-        made = tokenizer.Tokenizer("bpe", backends.TokenizersBackend(core), cased=True)
+        saved_tokenizer = tokenizer.Tokenizer("bpe", backends.TokenizersBackend(core), cased=True)
     else:
         proto = backends.model_proto(spiece_with_map())
         proto.normalizer_spec.precompiled_charsmap = b""
-        made = tokenizer.Tokenizer(
+        saved_tokenizer = tokenizer.Tokenizer(
             "unigram",
             backends.SentencePieceBackend(proto.SerializeToString(), cased=False),
             cased=False,
         )
     with tempfile.TemporaryDirectory() as folder:
-        made.save(folder)
+        saved_tokenizer.save(folder)
         return {p.name: p.read_bytes() for p in Path(folder).iterdir()}
 
 
 @cache
 def spiece_with_map() -> bytes:
     """A SentencePiece model with its table of characters, which is all of its size."""
-    made = train_tokenizer(TEXT.splitlines() * 20, "unigram", 40)
-    assert isinstance(made._backend, backends.SentencePieceBackend)
-    return made._backend.model
+    trained = train_tokenizer(TEXT.splitlines() * 20, "unigram", 40)
+    assert isinstance(trained._backend, backends.SentencePieceBackend)
+    return trained._backend.model
 
 
 def files_of(kind: str, names: Sequence[str]) -> list[bytes]:
@@ -175,12 +175,12 @@ def files_of(kind: str, names: Sequence[str]) -> list[bytes]:
 
 
 def experiment(objective: config.Objective = config.BERT.objective) -> bytes:
-    made = config.replace(
+    changed = config.replace(
         config.BERT,
         encoder=dict(layers=2, hidden_size=8, heads=2, vocab_size=40, max_length=16),
         objective=objective,
     )
-    return json.dumps(config.to_dict(made)).encode()
+    return json.dumps(config.to_dict(changed)).encode()
 
 
 def experiments() -> list[bytes]:
@@ -201,8 +201,8 @@ def model() -> list[bytes]:
     small = config.replace(h, max_length=8, mlp_size=4)
     shapes = convert.param_shapes(small, ("pooler",), None)
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
-    made = config.Experiment(encoder=small, objective=config.Imported("bert", pooler=True))
-    exported = convert.to_hf(made, params)
+    imported = config.Experiment(encoder=small, objective=config.Imported("bert", pooler=True))
+    exported = convert.to_hf(imported, params)
     assert hf_config.family_from_hf_config(exported.config) is hf_name_rules.BERT
     return [json.dumps(exported.config).encode(), save(exported.tensors)]
 
@@ -223,8 +223,8 @@ def pickle() -> bytes:
 
 def index() -> list[bytes]:
     where = {"a.weight": "one.safetensors", "b": "one.safetensors", "c": "one.safetensors"}
-    found = {"metadata": {"total_size": 56}, "weight_map": where}
-    return [json.dumps(found).encode(), tensors()]
+    content = {"metadata": {"total_size": 56}, "weight_map": where}
+    return [json.dumps(content).encode(), tensors()]
 
 
 def manifest() -> bytes:

@@ -34,7 +34,7 @@ class Target(NamedTuple):
     files: tuple[tuple[str, str], ...]  # name in the folder, shape (mutate.SHAPES)
     seeds: Callable[[], list[list[bytes]]]
     use: Callable[[Path], Any]
-    beside: Callable[[], dict[str, bytes]] = dict  # files that are as they should be
+    extra: Callable[[], dict[str, bytes]] = dict  # files that are as they should be
     cost: int = 1  # inputs are divided by it
     bounded: bool = True  # in memory
 
@@ -43,7 +43,7 @@ class Target(NamedTuple):
         parts = data.split(CUT)
         for (name, _), part in itertools.zip_longest(self.files, parts[: len(self.files)]):
             _put(folder / name, part)
-        for name, content in self.beside().items():
+        for name, content in self.extra().items():
             _put(folder / name, content)
         self.use(folder)
 
@@ -71,22 +71,22 @@ def _documents(name: str, folder: Path) -> None:
         pass
 
 
-def _text(name: str, shape: str, made: Callable[[], bytes], cost: int = 1) -> Target:
+def _text(name: str, shape: str, content: Callable[[], bytes], cost: int = 1) -> Target:
     files = ((name, shape),)
-    return Target(files, lambda: [[made()]], functools.partial(_documents, name), cost=cost)
+    return Target(files, lambda: [[content()]], functools.partial(_documents, name), cost=cost)
 
 
 # ---- tasks
 
 
 def _outputs(encoded: tasks.EncodedExamples, labels: Sequence[str], joint: bool) -> list[Any]:
-    """What a network might have said of each row."""
+    """Random network outputs for each row."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    def said(row: dict[str, Any]) -> Any:
+    def output(row: dict[str, Any]) -> Any:
         size = int(row["size"]) if np.ndim(row["size"]) == 0 else len(row["size"])
         if encoded.task_type == "regression":
             return draw(1)[0]
@@ -104,7 +104,7 @@ def _outputs(encoded: tasks.EncodedExamples, labels: Sequence[str], joint: bool)
             )
         )
 
-    return [said(row) for row in encoded.rows]
+    return [output(row) for row in encoded.rows]
 
 
 def _task(task: TaskType | GlueTask, folder: Path) -> None:
@@ -140,9 +140,9 @@ def _jsonl_task(kind: TaskType, folder: Path) -> None:
         raise _foreign(first)
 
 
-def _foreign(found: Sequence[ValueError]) -> ValueError:
+def _foreign(errors: Sequence[ValueError]) -> ValueError:
     """The one that nobody would tell the user, if there is one."""
-    return next((e for e in found if not is_told(e)), found[0])
+    return next((e for e in errors if not is_told(e)), errors[0])
 
 
 def _both(task: TaskType | GlueTask, folder: Path) -> None:
@@ -187,13 +187,13 @@ def _tokenizer(folder: Path) -> None:
     loaded.save(folder / "out")
 
 
-def _saved(kind: str, *files: tuple[str, str], beside: Sequence[str] = ()) -> Target:
+def _saved(kind: str, *files: tuple[str, str], extra: Sequence[str] = ()) -> Target:
     names = [name for name, _ in files]
     return Target(
         files,
         lambda: [seeds.files_of(kind, names)],
         _tokenizer,
-        lambda: {name: seeds.saved(kind)[name] for name in beside},
+        lambda: {name: seeds.saved(kind)[name] for name in extra},
         cost=2,
     )
 
@@ -229,8 +229,8 @@ def _tensors(folder: Path) -> None:
 
 
 def _manifest(folder: Path) -> None:
-    said = manifest.verify(folder / "checkpoints/5")
-    assert said is None or isinstance(said, str)
+    problem = manifest.verify(folder / "checkpoints/5")
+    assert problem is None or isinstance(problem, str)
     manifest.latest_valid_step(folder / "checkpoints", repair=False)
 
 

@@ -31,7 +31,7 @@ def started() -> None:
 
 
 def holds(target: Target, folder: Path, data: bytes) -> None:
-    broken = breach(lambda given: target.feed(folder, given), data, target.bounded)
+    broken = breach(lambda content: target.feed(folder, content), data, target.bounded)
     assert broken is None, broken.trace
 
 

@@ -183,9 +183,9 @@ def test_import_command_reports_damaged_files_in_one_line(
     with pytest.raises(SystemExit) as e:
         cli.main(["import", str(hf), "--out", str(tmp_path / "out")])
     assert e.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert BAD[how] in said[0]
+    messages = capsys.readouterr().err.splitlines()
+    assert len(messages) == 1
+    assert BAD[how] in messages[0]
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 

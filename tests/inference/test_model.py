@@ -64,8 +64,8 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
     batch = m.encode(TEXTS[:64], layers, pool)
     for i in (0, 1, 3, 40, 63):
         alone = m.encode([TEXTS[i]], layers, pool)[:, 0]
-        beside = m.encode([TEXTS[9], TEXTS[i]], layers, pool)[:, 1]
-        for x in (alone, beside):
+        with_another = m.encode([TEXTS[9], TEXTS[i]], layers, pool)[:, 1]
+        for x in (alone, with_another):
             assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
 
 
@@ -153,15 +153,15 @@ def test_layers_words_gives_the_embedding_table_with_every_pool(words: tokenizer
     assert np.array_equal(m.encode(["peace"], "words", None)[0][0], table[ids])
 
 
-@pytest.mark.parametrize("most", [40, 128, 512, 1000])
-def test_padded_length_depends_only_on_the_row(most: int) -> None:
-    sizes = range(1, most + 1)
-    lengths = [features.padded_length(n, most) for n in sizes]
+@pytest.mark.parametrize("max_length", [40, 128, 512, 1000])
+def test_padded_length_depends_only_on_the_row(max_length: int) -> None:
+    sizes = range(1, max_length + 1)
+    lengths = [features.padded_length(n, max_length) for n in sizes]
     assert all(n <= length <= max(16, n * 3 / 2) for n, length in zip(sizes, lengths, strict=True))
     assert len(set(lengths)) <= 13
-    found = list(features.length_batches([5, 30, 5, 12, 31], most))
-    assert [sorted(some) for some, *_ in found] == [[0, 2, 3], [1, 4]]
-    assert all(rows == features.TOKENS_PER_BATCH["cpu"] // length for _, length, rows in found)
+    batches = list(features.length_batches([5, 30, 5, 12, 31], max_length))
+    assert [sorted(some) for some, *_ in batches] == [[0, 2, 3], [1, 4]]
+    assert all(rows == features.TOKENS_PER_BATCH["cpu"] // length for _, length, rows in batches)
 
 
 @pytest.mark.parametrize("base", [BERT, ELECTRA])
@@ -224,12 +224,12 @@ def test_embed_file_in_chunks_equals_encode(
     m, out = model(words), tmp_path / "new" / "x.npz"
     (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
     assert embed_file(m, tmp_path / "texts", out, (0, 2), pool) == 8
-    whole, found = m.encode(TEXTS[:8], (0, 2), pool), np.load(out)
+    whole, written = m.encode(TEXTS[:8], (0, 2), pool), np.load(out)
     if pool in ("mean", "cls"):
-        assert np.array_equal(found["features"], whole)
+        assert np.array_equal(written["features"], whole)
     else:
-        assert len(found) == 8
-        assert all(np.array_equal(found[f"text_{i}"], x) for i, x in enumerate(whole))
+        assert len(written) == 8
+        assert all(np.array_equal(written[f"text_{i}"], x) for i, x in enumerate(whole))
     assert [p.name for p in out.parent.iterdir()] == ["x.npz"]
 
 

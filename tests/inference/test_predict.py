@@ -78,11 +78,11 @@ def test_long_texts_are_truncated_and_counted(home: Path, tmp_path: Path) -> Non
 
 def test_long_contexts_and_sentences_are_predicted_in_windows(home: Path) -> None:
     words = ["one", "two"] * 60
-    [said] = load(home / "tagging").predict([{"tokens": words}])
-    assert len(said["tags"]) == 120
+    [prediction] = load(home / "tagging").predict([{"tokens": words}])
+    assert len(prediction["tags"]) == 120
     context = " ".join(words)
-    [said] = load(home / "qa").predict([{"question": "which ?", "context": context}])
-    assert context[said["start"] : said["end"]] == said["answer"]
+    [prediction] = load(home / "qa").predict([{"question": "which ?", "context": context}])
+    assert context[prediction["start"] : prediction["end"]] == prediction["answer"]
 
 
 def test_predict_command_reports_row_counts(
@@ -92,9 +92,9 @@ def test_predict_command_reports_row_counts(
     with pytest.raises(SystemExit) as e:
         cli.main(["predict", str(home / "classification"), *_files(tmp_path)])
     assert e.value.code == 0
-    said = capsys.readouterr()
-    assert "2 rows" in said.out
-    assert "1 of 2 texts were longer" in said.err
+    output = capsys.readouterr()
+    assert "2 rows" in output.out
+    assert "1 of 2 texts were longer" in output.err
     assert [set(p) for p in read(tmp_path / "out.jsonl")] == 2 * [
         {"label", "probability", "probabilities"}
     ]

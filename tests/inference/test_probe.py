@@ -32,8 +32,8 @@ def write(folder: Path, make: Any) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for split, n in (("train", 90), ("dev", 40)):
-        made = [make(list(rng.choice(list(LETTERS), rng.integers(1, 9)))) for _ in range(n)]
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in made))
+        rows = [make(list(rng.choice(list(LETTERS), rng.integers(1, 9)))) for _ in range(n)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
     return folder
 
 
@@ -58,22 +58,22 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "classes", make)
 
 
-def by_layer(found: room.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
-    return {s.layer: s.metrics for s in found.scores if s.pool == pool}
+def by_layer(result: room.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
+    return {s.layer: s.metrics for s in result.scores if s.pool == pool}
 
 
 def test_probe_reads_word_identity_from_the_embedding_table(
     model: Model, tagged: Path, tmp_path: Path
 ) -> None:
-    found = probe_layers(model, "tagging", tagged, tmp_path / "out", name="a model")
-    first = by_layer(found, "first")
+    result = probe_layers(model, "tagging", tagged, tmp_path / "out", name="a model")
+    first = by_layer(result, "first")
     assert list(first) == ["words", *range(model.config.encoder.layers + 1)]
-    assert list(by_layer(found, "mean")) == list(first)
+    assert list(by_layer(result, "mean")) == list(first)
     assert first["words"]["accuracy"] == first["words"]["f1"] == 1.0
-    assert found.metric == "f1"
-    assert found.majority["f1"] == 0.0
+    assert result.metric == "f1"
+    assert result.majority["f1"] == 0.0
     assert (
-        render_probe(found)
+        render_probe(result)
         .splitlines()[-1]
         .startswith("best: layer words, first: f1 1.000 (90 train")
     )
@@ -82,18 +82,18 @@ def test_probe_reads_word_identity_from_the_embedding_table(
 def test_probe_on_the_embedding_of_the_first_token_is_at_majority_level(
     model: Model, classes: Path, tmp_path: Path
 ) -> None:
-    found = probe_layers(model, "classification", classes, tmp_path / "out", layers=["words", -1])
-    assert by_layer(found, "cls")["words"] == found.majority
-    assert by_layer(found, "mean")["words"]["accuracy"] > found.majority["accuracy"] + 0.2
-    assert {s.layer for s in found.scores} == {"words", model.config.encoder.layers}
+    result = probe_layers(model, "classification", classes, tmp_path / "out", layers=["words", -1])
+    assert by_layer(result, "cls")["words"] == result.majority
+    assert by_layer(result, "mean")["words"]["accuracy"] > result.majority["accuracy"] + 0.2
+    assert {s.layer for s in result.scores} == {"words", model.config.encoder.layers}
 
 
 def test_probe_writes_json_and_png(model: Model, classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = probe_layers(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
-    said = json.loads((out / "probe.json").read_text())
-    assert said["best"]["layer"] == found.best.layer
-    assert [s["metrics"] for s in said["scores"]] == [s.metrics for s in found.scores]
+    result = probe_layers(model, "classification", classes, out, layers=[0, 1], pools=["mean"])
+    written = json.loads((out / "probe.json").read_text())
+    assert written["best"]["layer"] == result.best.layer
+    assert [s["metrics"] for s in written["scores"]] == [s.metrics for s in result.scores]
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -113,22 +113,24 @@ def test_probe_features_equal_those_of_encode(
     part = room._layer_split(model, data, "dev", 0, 0)
     texts = [" ".join(e.tokens) for e in data.splits["dev"]]  # type: ignore[union-attr]
     for layer in ("words", 1):
-        ours = room._features(model, part, [layer], "mean")[0]
+        probed = room._features(model, part, [layer], "mean")[0]
         words = model.encode(texts, "words" if layer == "words" else [layer], pool="words")
-        assert np.array_equal(ours, np.concatenate([w[0] for w in words]))
+        assert np.array_equal(probed, np.concatenate([w[0] for w in words]))
 
 
 def test_probe_features_of_a_text_in_windows_have_one_vector_per_word(
     model: Model, tmp_path: Path
 ) -> None:
-    most = model.config.encoder.max_length
-    tokens = ["a1", "b", "c"] * most
-    data = write(tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * most})
+    max_length = model.config.encoder.max_length
+    tokens = ["a1", "b", "c"] * max_length
+    data = write(
+        tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * max_length}
+    )
     part = room._layer_split(model, room.tasks.read_dataset("tagging", data), "dev", 1, 0)
     assert len(part.rows) > 1
     features = room._features(model, part, ["words"], "mean")[0]
     alone = model.encode(["a1 b c"], "words", pool="words")[0][0]
-    assert np.array_equal(features, np.tile(alone, (most, 1)))
+    assert np.array_equal(features, np.tile(alone, (max_length, 1)))
 
 
 @pytest.mark.parametrize(

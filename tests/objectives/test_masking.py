@@ -175,10 +175,10 @@ def test_all_tokens_of_a_span_are_replaced_alike() -> None:
 def test_random_tokens_are_as_frequent_as_in_the_corpus() -> None:
     masking = Masking(rate=0.5, mask_prob=0.0, random_prob=1.0, random_from="corpus")
     out = run(masking, rows(2000))
-    seen = (
+    frequency = (
         np.bincount(out["tokens"][masked_positions(out)], minlength=V) / masked_positions(out).sum()
     )
-    assert np.abs(seen - FREQUENCY).sum() / 2 < 0.02
+    assert np.abs(frequency - FREQUENCY).sum() / 2 < 0.02
 
 
 def words_of(tokens: np.ndarray) -> list[int]:

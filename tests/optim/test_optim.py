@@ -219,11 +219,11 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 def test_weight_decay_depends_on_names_not_ranks():
     params, zero = normal(0), jax.tree.map(jnp.zeros_like, normal(0))
-    kept = flatten_with_names(run(steady(weight_decay=0.1), params, [zero], 9))
+    after = flatten_with_names(run(steady(weight_decay=0.1), params, [zero], 9))
     every = flatten_with_names(run(steady(weight_decay=0.1, decay="all"), params, [zero], 9))
     for name, p in flatten_with_names(params).items():
         weight = name.endswith(("kernel", "word"))
-        np.testing.assert_allclose(kept[name], p * 0.999 if weight else p, rtol=1e-6)
+        np.testing.assert_allclose(after[name], p * 0.999 if weight else p, rtol=1e-6)
         np.testing.assert_allclose(every[name], p * 0.999, rtol=1e-6)
 
 

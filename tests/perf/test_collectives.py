@@ -30,8 +30,8 @@ def collective_bytes(f: Any, mesh: Mesh = MESH) -> dict[str, int]:
     """Bytes of each kind of collective in `f`, which maps the [8, 16] of one device."""
     local = jax.shard_map(f, mesh=mesh, in_specs=P(BOTH), out_specs=P(BOTH), check_vma=False)
     x = jnp.zeros((8 * mesh.size, 16))
-    found = bytes_by_kind(jax.jit(local).lower(x).compile().as_text())
-    return {kind: size for kind, size in found.items() if size}
+    by_kind = bytes_by_kind(jax.jit(local).lower(x).compile().as_text())
+    return {kind: size for kind, size in by_kind.items() if size}
 
 
 def test_each_kind_counts_the_whole_array() -> None:
@@ -111,10 +111,10 @@ ENTRY %main (a: f32[64]) -> f32[64] {
 def test_the_notation_of_the_tpu_compiler_is_parsed() -> None:
     """A loop without a trip count, groups named by axes, a reduce-scatter as an all-reduce and a
     slice."""
-    found = bytes_by_kind(TPU)
-    assert found["reduce-scatter"] == 24 * 4 * 64
-    assert found["all-gather"] == 24 * 4 * 64
-    assert found["all-reduce"] == 0
+    by_kind = bytes_by_kind(TPU)
+    assert by_kind["reduce-scatter"] == 24 * 4 * 64
+    assert by_kind["all-gather"] == 24 * 4 * 64
+    assert by_kind["all-reduce"] == 0
     assert {c.devices for c in collectives.read_collectives(hlo.parse_hlo(TPU))} == {2}
 
 
@@ -215,9 +215,9 @@ def test_data_parallel_steps_sum_the_gradient_once(family: str) -> None:
     steps = compile_steps(c, tiny_configs.build(c), sharding.make_mesh(config.Mesh(N)))
     text = steps.train.lower(steps.like, tiny_configs.batch(16)).compile().as_text()
     gradient = 4 * sum(x.size for x in jax.tree.leaves(steps.like.params))
-    found = bytes_by_kind(text)
-    assert gradient <= found.pop("all-reduce") <= 1.01 * gradient
-    assert not any(found.values())
+    by_kind = bytes_by_kind(text)
+    assert gradient <= by_kind.pop("all-reduce") <= 1.01 * gradient
+    assert not any(by_kind.values())
 
 
 def test_dropout_of_sharded_rows_equals_that_of_the_whole_batch() -> None:

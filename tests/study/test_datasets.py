@@ -49,9 +49,9 @@ def test_a_cut_context_has_its_answer_and_at_most_max_words() -> None:
         answer = "  ".join(words[first : first + 2])
         qa = {"id": str(i), "question": "?", "answers": [{"text": answer, "answer_start": begin}]}
         cut = cut_context(context, qa, 12)
-        (kept,) = cut["qas"][0]["answers"]
+        (cut_answer,) = cut["qas"][0]["answers"]
         assert len(cut["context"].split()) == 12
-        assert cut["context"][kept["answer_start"] :].startswith(answer)
+        assert cut["context"][cut_answer["answer_start"] :].startswith(answer)
         assert cut["context"] in context
 
 
@@ -101,11 +101,11 @@ def test_synthetic_tasks_are_scored_on_validation_documents(text: str, tmp_path:
 
 
 def test_missing_tasks_are_reported_before_the_first_run(text: str, tmp_path: Path) -> None:
-    given = tmp_path / "given"
-    (given / "t").mkdir(parents=True)
-    (given / "t/train.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
-    (given / "t/dev.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
-    study = Study(tmp_path / "out", SMOKE, Datasets(tmp_path / "data", SMOKE, (text,), given))
+    task_folder = tmp_path / "given"
+    (task_folder / "t").mkdir(parents=True)
+    (task_folder / "t/train.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
+    (task_folder / "t/dev.jsonl").write_text('{"text": "a", "label": "b"}\n' * 2)
+    study = Study(tmp_path / "out", SMOKE, Datasets(tmp_path / "data", SMOKE, (text,), task_folder))
     with pytest.raises(ValueError, match=r"has no qa/train.json .*: add them, or exclude"):
         study.run(list_jobs([BY_LETTER["g"]], SMOKE))
     assert not (tmp_path / "out/runs").exists()

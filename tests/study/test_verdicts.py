@@ -134,18 +134,18 @@ def test_delta_is_the_best_held_out_loss_where_tokens_are_hidden(
     assert results.delta(lines[:1]) is None
 
 
-@pytest.mark.parametrize("found", [0, 5, 10])
+@pytest.mark.parametrize("flagged", [0, 5, 10])
 def test_a_discriminator_that_knows_only_the_share_of_replaced_tokens_has_no_delta(
-    found: int,
+    flagged: int,
 ) -> None:
-    """10 of 100 tokens are replaced; `found` are found, and as many originals are flagged."""
+    """10 of 100 tokens are replaced. `flagged` of them are flagged, and as many originals."""
     line = {
         "eval_loss": 1.0,
         "eval_mask_loss": 3.0,
         "eval_unigram_loss": 6.0,  # the generator learns, but tasks do not use it
-        "eval_rtd_accuracy": 1 - (10 - found + found) / 100,
-        "eval_rtd_recall": found / 10,
-        "eval_rtd_precision": 0.5 if found else 0.0,
+        "eval_rtd_accuracy": 1 - (10 - flagged + flagged) / 100,
+        "eval_rtd_recall": flagged / 10,
+        "eval_rtd_precision": 0.5 if flagged else 0.0,
         "eval_rtd_loss": share_loss(0.1, 0.1) - 0.01,
     }
     assert results.delta([line]) == pytest.approx(0.01)

@@ -175,12 +175,12 @@ def test_answer_with_a_wrong_start_is_located_at_the_nearest_occurrence(tmp_path
     def one(text: str, start: int) -> dict[str, Any]:
         return ASKED | {"answers": [{"text": text, "answer_start": start}]}
 
-    asked = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
-    write_squad(tmp_path / "train.json", ("a b a c a", asked))
+    questions = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
+    write_squad(tmp_path / "train.json", ("a b a c a", questions))
     write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
     read = tasks.read_dataset("qa", tmp_path)
-    found = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
-    assert found == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
+    answers = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
+    assert answers == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
     notes = [note.removeprefix(f"{tmp_path / 'train.json'}: ") for note in read.notes]
     assert notes == [
         "answers that are elsewhere in their context than `answer_start` says: 1",

@@ -83,15 +83,15 @@ def projected(context: str, first: int, last: int) -> str | None:
     words = [m.span() for m in re.finditer(r"[^ \t\r\n\u202f]+", context)]
     around = [context[a:b] for a, b in words if b > spans[first, 0] and a < spans[last, 1]]
     original = " ".join(around)
-    said = " ".join(tokenizer.token(i) for i in ids[first : last + 1])
-    said = said.replace(" ##", "").removeprefix("##")
+    answer = " ".join(tokenizer.token(i) for i in ids[first : last + 1])
+    answer = answer.replace(" ##", "").removeprefix("##")
     parts = core.pre_tokenizer.pre_tokenize_str(core.normalizer.normalize_str(original))
     again = " ".join(part for part, _ in parts)
     letters = [i for i, c in enumerate(original) if c != " "]
-    if again.count(said) != 1 or len(letters) != len(again.replace(" ", "")):
+    if again.count(answer) != 1 or len(letters) != len(again.replace(" ", "")):
         return None
-    begin = len(again[: again.index(said)].replace(" ", ""))
-    return original[letters[begin] : letters[begin + len(said.replace(" ", "")) - 1] + 1]
+    begin = len(again[: again.index(answer)].replace(" ", ""))
+    return original[letters[begin] : letters[begin + len(answer.replace(" ", "")) - 1] + 1]
 
 
 def test_answer_text_equals_that_of_get_final_text() -> None:
@@ -101,10 +101,10 @@ def test_answer_text_equals_that_of_get_final_text() -> None:
         _, spans = trained_tokenizer("wordpiece").encode_with_offsets(context)
         for first in rng.integers(len(spans), size=5).tolist():
             last = min(len(spans) - 1, first + int(rng.integers(10)))
-            theirs = projected(context, first, last)
-            ours = context[spans[first, 0] : spans[last, 1]]
-            assert theirs in (None, " ".join(ours.split()))
-            same += theirs is not None
+            original = projected(context, first, last)
+            native = context[spans[first, 0] : spans[last, 1]]
+            assert original in (None, " ".join(native.split()))
+            same += original is not None
     assert same > 300
 
 
@@ -171,8 +171,8 @@ def test_joint_heads_give_the_best_valid_span_of_their_beam(seed: int) -> None:
                 if allowed(place, int(first), int(last)) and score > best[i][0]:
                     begin, stop = place.offsets[first, 0], place.offsets[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:stop])  # type: ignore[union-attr]
-    found = decode_answers(encoded, outputs)
-    assert [d.null_score for _, d in found] == nulls
+    decoded = decode_answers(encoded, outputs)
+    assert [d.null_score for _, d in decoded] == nulls
     answers = tasks.decode_predictions("qa", encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
     answers = tasks.decode_predictions(
@@ -199,11 +199,11 @@ def test_real_answers_are_decoded_exactly_if_pieces_align(kind: str) -> None:
     read = tasks.read_dataset("qa", Path(str(REAL)) / "qa")
     examples: Any = [e for split in read.splits.values() for e in split]
     encoded = encode_windows(kind, examples, 384, stride=128, train=True)
-    exact, found = 0, set()
+    exact, answered = 0, set()
     for row, place, i in zip(
         encoded.rows, encoded.alignments, encoded.example_indices, strict=True
     ):
-        if row["start"] and i not in found:
+        if row["start"] and i not in answered:
             spans, answer = as_window(place).offsets, examples[i].answers[0]
             begin = spans[row["start"] - row["context"], 0]
             end = spans[row["end"] - row["context"], 1]
@@ -214,6 +214,6 @@ def test_real_answers_are_decoded_exactly_if_pieces_align(kind: str) -> None:
                 at = answer.start + len(answer.text) - len(answer.text.lstrip())
                 assert at not in spans[:, 0] or at + len(gold) not in spans[:, 1]
             exact += text == gold
-            found.add(i)
-    assert len(found) == len(examples)
+            answered.add(i)
+    assert len(answered) == len(examples)
     assert exact > 0.99 * len(examples)

@@ -85,12 +85,12 @@ def test_outputs_equal_to_the_labels_have_perfect_metrics(task: Any, kind: str) 
     scores = score_perfect(task, encoded, LABELS)
     assert scores
     assert all(value == pytest.approx(1) for value in scores.values())
-    found = tasks.decode_predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    predictions = tasks.decode_predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
+    assert json.loads(json.dumps(predictions, allow_nan=False)) == predictions
     field = "tags" if task == "tagging" else "label"
     right = [getattr(e, field) for e in EXAMPLES[task]]
-    given = [tuple(f[field]) if task == "tagging" else f[field] for f in found]
-    assert given == right
+    predicted = [tuple(f[field]) if task == "tagging" else f[field] for f in predictions]
+    assert predicted == right
 
 
 @settings(deadline=None)
@@ -122,8 +122,8 @@ def test_truncated_texts_are_counted() -> None:
     assert encoded.num_truncated == 1
     assert encode("classification", "bpe", [fits]).notes == []
     assert encode("tagging", "bpe").num_truncated == 0  # long ones have windows
-    asked = QuestionExample("a", LONG * 3, "the cat"), QuestionExample("b", "the", LONG)
-    assert tasks.encode_examples("qa", asked, trained_tokenizer("bpe"), 100).num_truncated == 1
+    questions = QuestionExample("a", LONG * 3, "the cat"), QuestionExample("b", "the", LONG)
+    assert tasks.encode_examples("qa", questions, trained_tokenizer("bpe"), 100).num_truncated == 1
 
 
 def test_length_without_room_for_text_is_refused() -> None:
@@ -147,17 +147,17 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
     tags = tuple(LABELS[i % 5] for i in range(len(words)))
     tokenizer = trained_tokenizer(kind)
     encoded = encode("tagging", kind, [TaggingExample(words, tags)], length)
-    seen = []
+    tags_of_words = []
     for row, place in zip(encoded.rows, encoded.alignments, strict=True):
         assert place is not None
         tagged = np.flatnonzero(row["tags"] >= 0)
         assert tagged.tolist() == place[1].tolist()
-        seen += [(int(w), int(row["tags"][at])) for w, at in zip(*place, strict=True)]
+        tags_of_words += [(int(w), int(row["tags"][at])) for w, at in zip(*place, strict=True)]
         for w, at in zip(*place, strict=True):
             space = " " if kind == "bpe" and w else ""
             first = (tokenizer.encode(space + words[w]) or [tokenizer.unk_id])[0]
             assert row["tokens"][at] == first
-    assert sorted(seen) == [(i, i % 5) for i in range(len(words))]
+    assert sorted(tags_of_words) == [(i, i % 5) for i in range(len(words))]
 
 
 @settings(deadline=None)
@@ -165,15 +165,15 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
 def test_sliding_windows_cover_every_piece_and_each_has_one_max_context(
     size: int, room: int, stride: int
 ) -> None:
-    found = sliding_windows(size, room, stride)
-    assert all(length <= room for _, length in found)
-    begins = [begin for begin, _ in found]
-    assert begins == [k * min(room, stride) for k in range(len(found))]
-    best = max_context_windows(size, found)
+    windows = sliding_windows(size, room, stride)
+    assert all(length <= room for _, length in windows)
+    begins = [begin for begin, _ in windows]
+    assert begins == [k * min(room, stride) for k in range(len(windows))]
+    best = max_context_windows(size, windows)
     for piece in range(size):
         scores = [
             min(piece - b, b + n - 1 - piece) + 0.01 * n if b <= piece < b + n else -1
-            for b, n in found
+            for b, n in windows
         ]
         assert best[piece] == int(np.argmax(scores))
         assert max(scores) >= 0
@@ -187,13 +187,13 @@ def test_choice_rows_of_roberta_and_of_other_families() -> None:
     other way round, and the first."""
     tok = trained_tokenizer("wordpiece")
     e = ChoiceExample("the cat sat", "a _ mat", ("in", " ".join(["the"] * 140)))
-    passage, asked = tok.encode(e.text), tok.encode("a in mat")
+    passage, question = tok.encode(e.text), tok.encode("a in mat")
     row = encode("choice", "wordpiece", [e], 200).rows[0]
-    assert row["tokens"][0].tolist() == tok.build_row(passage, asked)[0]
+    assert row["tokens"][0].tolist() == tok.build_row(passage, question)[0]
     long = tok.encode(f"a {e.options[1]} mat")
     assert row["tokens"][1].tolist() == tok.build_row(passage, long[-128:])[0]
     row = encode("choice", "wordpiece", [e], 200, family="roberta").rows[0]
-    assert row["tokens"][0].tolist() == tok.build_row(asked, passage)[0]
+    assert row["tokens"][0].tolist() == tok.build_row(question, passage)[0]
     assert row["tokens"][1].tolist() == tok.build_row(long[:128], passage)[0]
     plain = ChoiceExample("the cat", "on?", ("a", "in"))
     row = encode("choice", "wordpiece", [plain]).rows[0]
@@ -207,6 +207,6 @@ def test_missing_options_have_no_tokens() -> None:
     assert [len(row["tokens"]) for row in rows] == [3, 3]
     assert rows[0]["size"][2] == rows[0]["first"][2] == len(rows[0]["tokens"][2]) == 0
     logits = [np.array([0, 1, 9], np.float32)] * 2  # that of a missing option is not looked at
-    found = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
-    assert [f["label"] for f in found] == [1, 2]
-    assert len(found[0]["probabilities"]) == 2
+    predictions = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
+    assert [f["label"] for f in predictions] == [1, 2]
+    assert len(predictions[0]["probabilities"]) == 2

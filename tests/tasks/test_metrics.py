@@ -32,11 +32,11 @@ def hot(label: int, n: int) -> np.ndarray:
 
 def test_classification_metrics() -> None:
     """True and false positives 2 1, negatives 1 1 by hand."""
-    gold, given = ["1", "1", "1", "0", "0"], [1, 1, 0, 1, 0]
-    found = scores("classification", gold, [hot(g, 2) for g in given], ("0", "1"))
+    gold, predicted = ["1", "1", "1", "0", "0"], [1, 1, 0, 1, 0]
+    metrics = scores("classification", gold, [hot(g, 2) for g in predicted], ("0", "1"))
     mcc = (2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2)
     right = {"accuracy": 0.6, "f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "matthews": mcc}
-    assert found == pytest.approx(right)
+    assert metrics == pytest.approx(right)
     alike = scores("classification", gold, [hot(0, 2)] * 5, ("0", "1"))
     assert (alike["matthews"], alike["f1"], alike["accuracy"]) == (0, 0, 0.4)
     zeros = scores("classification", ["0", "0"], [hot(0, 2)] * 2, ("0", "1"))
@@ -71,36 +71,38 @@ def test_unlabeled_examples_are_left_out_of_metrics() -> None:
 CHUNKS = ("B-X", "B-Y", "E-X", "I-X", "L-X", "O", "S-Y", "U-Y")
 
 
-def tagged(gold: list[str], given: list[str], labels: tuple[str, ...] = CHUNKS) -> Any:
-    outputs = np.stack([hot(0, len(labels))] + [hot(labels.index(t), len(labels)) for t in given])
+def tagged(gold: list[str], predicted: list[str], labels: tuple[str, ...] = CHUNKS) -> Any:
+    outputs = np.stack(
+        [hot(0, len(labels))] + [hot(labels.index(t), len(labels)) for t in predicted]
+    )
     outputs = np.concatenate([outputs, outputs[:1]])
     return scores("tagging", [tuple(gold)], [outputs], labels)
 
 
 def test_tagging_metrics_count_whole_entities() -> None:
     gold = ["B-X", "I-X", "O", "B-Y"]
-    found = tagged(gold, ["B-X", "O", "O", "B-Y"])
-    assert found == {"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.75}
+    metrics = tagged(gold, ["B-X", "O", "O", "B-Y"])
+    assert metrics == {"f1": 0.5, "precision": 0.5, "recall": 0.5, "accuracy": 0.75}
     assert tagged(gold, ["O"] * 4)["f1"] == 0
-    found = tagged(["B-X", "E-X", "O", "S-Y"], ["B-X", "E-X", "O", "O"])
-    assert found["f1"] == pytest.approx(2 / 3)
-    assert found == tagged(["B-X", "L-X", "O", "U-Y"], ["B-X", "L-X", "O", "O"])
+    metrics = tagged(["B-X", "E-X", "O", "S-Y"], ["B-X", "E-X", "O", "O"])
+    assert metrics["f1"] == pytest.approx(2 / 3)
+    assert metrics == tagged(["B-X", "L-X", "O", "U-Y"], ["B-X", "L-X", "O", "O"])
 
 
 def test_tags_without_entity_scheme_count_by_word() -> None:
-    found = tagged(["N", "V", "N"], ["N", "N", "N"], ("N", "V"))
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["recall"] == 0  # of the second class
+    metrics = tagged(["N", "V", "N"], ["N", "N", "N"], ("N", "V"))
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["recall"] == 0  # of the second class
 
 
 def test_confusion_matrix_counts_true_by_predicted_labels() -> None:
     encoded = encode("classification", [TextExample("a", None, x) for x in "aab"])
-    given = [hot(0, 5), hot(1, 5), hot(1, 5)]
-    counts = tasks.confusion_matrix(encoded, given, LABELS)
+    outputs = [hot(0, 5), hot(1, 5), hot(1, 5)]
+    counts = tasks.confusion_matrix(encoded, outputs, LABELS)
     assert counts[:2, :2].tolist() == [[1, 1], [0, 1]]
     assert counts.sum() == 3
     unlabelled = encode("classification", [TextExample("a")])
-    assert not tasks.confusion_matrix(unlabelled, given[:1], LABELS).any()
+    assert not tasks.confusion_matrix(unlabelled, outputs[:1], LABELS).any()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_qa_rows_are_a_question_and_a_window_of_its_context(kind: str) -> None:
     for i, e in enumerate(QUESTIONS):
         ids, spans = tokenizer.encode_with_offsets(e.context)
         question = tokenizer.encode(e.question)[:64]
-        seen, best = set(), np.zeros(len(ids), int)
+        covered, best = set(), np.zeros(len(ids), int)
         for j in (j for j, owner in enumerate(encoded.example_indices) if owner == i):
             row, place = encoded.rows[j], as_window(encoded.alignments[j])
             part = slice(place.begin, place.begin + len(place.offsets))
@@ -37,8 +37,8 @@ def test_qa_rows_are_a_question_and_a_window_of_its_context(kind: str) -> None:
             assert row["context"] == place.context_start
             assert (place.offsets == spans[part]).all()
             best[part] += place.max_context
-            seen |= set(range(len(ids))[part])
-        assert seen == set(range(len(ids)))
+            covered |= set(range(len(ids))[part])
+        assert covered == set(range(len(ids)))
         assert (best == 1).all()
 
 
@@ -46,7 +46,7 @@ def test_qa_rows_are_a_question_and_a_window_of_its_context(kind: str) -> None:
 def test_labeled_positions_decode_to_the_answer_text(kind: str) -> None:
     """Emoji, CJK, accents, ligatures, joiners; every window that holds the answer."""
     encoded = encode_windows(kind)
-    found = set()
+    answered = set()
     for row, place, i in zip(
         encoded.rows, encoded.alignments, encoded.example_indices, strict=True
     ):
@@ -54,10 +54,10 @@ def test_labeled_positions_decode_to_the_answer_text(kind: str) -> None:
             spans = as_window(place).offsets[row["start"] - row["context"] : row["end"] + 1]
             end = as_window(place).offsets[row["end"] - row["context"], 1]
             assert QUESTIONS[i].context[spans[0, 0] : end] == QUESTIONS[i].answers[0].text
-            found.add(i)
+            answered.add(i)
         else:
             assert row["start"] == row["end"] == 0
-    assert found == set(range(len(QUESTIONS)))
+    assert answered == set(range(len(QUESTIONS)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,9 +96,9 @@ def test_training_skips_and_counts_questions_without_an_answer() -> None:
     assert encoded.rows[1]["start"] == 0 < encoded.rows[2]["start"]
     note = "questions whose answer was not found in the context, not trained on: 2"
     assert encoded.notes == [note]
-    asked = encode_windows("wordpiece", examples)
-    assert asked.example_indices == [0, 1, 2, 3, 4]
-    answers = tasks.decode_predictions("qa", asked, perfect_outputs(asked, ()))
+    for_evaluation = encode_windows("wordpiece", examples)
+    assert for_evaluation.example_indices == [0, 1, 2, 3, 4]
+    answers = tasks.decode_predictions("qa", for_evaluation, perfect_outputs(for_evaluation, ()))
     assert all(answer["answer"] for answer in answers)
 
 

@@ -28,24 +28,24 @@ def test_squad_metrics_equal_the_official_scripts(case: Any) -> None:
     """Recorded from ports of them: version 1.1 torchmetrics 1.x, 2.0 transformers 4.46."""
     rows = case["rows"]
     nulls = [row["null"] for row in rows] if "limit" in case else None
-    found = squad_scores(questions(rows), [r["given"] for r in rows], nulls, case.get("limit", 0))
-    assert {name: round(found[name], 3) for name in case["scores"]} == case["scores"]
+    metrics = squad_scores(questions(rows), [r["given"] for r in rows], nulls, case.get("limit", 0))
+    assert {name: round(metrics[name], 3) for name in case["scores"]} == case["scores"]
 
 
 def test_two_empty_answers_match_only_in_version_2() -> None:
     the = {"gold": ["the"], "given": "an"}
     assert squad_scores(questions([the]), ["an"]) == {"exact_match": 100, "f1": 0}
     none = {"gold": []}
-    found = squad_scores(questions([the, none]), ["an", ""])
-    assert (found["exact_match"], found["f1"]) == (100, 100)
+    metrics = squad_scores(questions([the, none]), ["an", ""])
+    assert (metrics["exact_match"], metrics["f1"]) == (100, 100)
 
 
 def test_best_null_threshold_maximizes_the_score() -> None:
     rows = questions([{"gold": ["a b"]}, {"gold": []}, {"gold": ["b"]}, {"gold": []}])
-    found = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0])
-    assert (found["best_f1"], found["threshold"]) == (100, 1)
-    at = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0], found["threshold"])
-    assert at["f1"] == found["best_f1"]
+    metrics = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0])
+    assert (metrics["best_f1"], metrics["threshold"]) == (100, 1)
+    at = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0], metrics["threshold"])
+    assert at["f1"] == metrics["best_f1"]
     wrong = squad_scores(rows, ["x"] * 4, [-2.0, 3.0, 1.0, 2.0])
     assert wrong["best_f1"] == 50
     assert wrong["threshold"] < -2
@@ -55,11 +55,11 @@ def test_model_without_unanswerable_training_questions_always_answers() -> None:
     examples = [make_question("a cat", "cat"), QuestionExample("b", "q", "cat sat", (), True)]
     encoded = encode(examples)
     outputs = perfect_outputs(encoded, ())
-    found = tasks.compute_metrics("qa", encoded, outputs)
-    assert (found["f1"], found["unanswered_f1"]) == (50, 0)
-    assert "threshold" not in found
-    found = tasks.compute_metrics("qa", encoded, outputs, tasks.ANSWERABLE_LABELS)
-    assert (found["f1"], found["best_f1"]) == (100, 100)
+    metrics = tasks.compute_metrics("qa", encoded, outputs)
+    assert (metrics["f1"], metrics["unanswered_f1"]) == (50, 0)
+    assert "threshold" not in metrics
+    metrics = tasks.compute_metrics("qa", encoded, outputs, tasks.ANSWERABLE_LABELS)
+    assert (metrics["f1"], metrics["best_f1"]) == (100, 100)
     read = tasks.Dataset("qa", "qa", tasks.ANSWERABLE_LABELS, {"dev": list(examples)})
     assert tasks.main_metric("qa", read) == "best_f1"
 

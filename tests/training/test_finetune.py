@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import load, objectives
+from bert_jax import load, objectives, tasks
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Mesh, Supervised
 from bert_jax.distributed import sharding
@@ -49,15 +49,15 @@ def written(run: Path) -> dict[str, Any]:
 def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     steps = dict(steps=60, eval_every=30, log_every=10)
     assert tune(home, tmp_path / "run", kind, run=steps) is None
-    found = written(tmp_path / "run")
+    metrics = written(tmp_path / "run")
     best = {"regression": "pearson", "tagging": "f1", "qa": "f1"}.get(kind, "accuracy")
-    assert found["metric"] == best
-    assert found["test"][best] >= (95 if kind == "qa" else 0.95)
+    assert metrics["metric"] == best
+    assert metrics["test"][best] >= (95 if kind == "qa" else 0.95)
     assert {"task", "task_type", "model", "metric", "steps", "best_step", "dev", "test"} <= set(
-        found
+        metrics
     )
-    said = (tmp_path / "run" / "predictions_test.jsonl").read_text().splitlines()
-    assert len(said) == 19
+    predictions = (tmp_path / "run" / "predictions_test.jsonl").read_text().splitlines()
+    assert len(predictions) == 19
     labels = {"tokens_per_second", "loss", "task_loss", "learning_rate", "step"}
     assert labels <= set(
         json.loads((tmp_path / "run" / "metrics.jsonl").read_text().split("\n")[0])
@@ -102,12 +102,12 @@ def test_the_best_checkpoint_counts_and_is_loaded(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of equals the latest; it is kept although newer ones came."""
-    made = iter([0.2, 0.9, 0.9, 0.8, 0.3, 0.5])
-    monkeypatch.setattr("bert_jax.tasks.compute_metrics", lambda *_: {"accuracy": next(made, 0.7)})
+    accuracies = iter([0.2, 0.9, 0.9, 0.8, 0.3, 0.5])
+    monkeypatch.setattr(tasks, "compute_metrics", lambda *_: {"accuracy": next(accuracies, 0.7)})
     tune(home, tmp_path / "run", run=dict(steps=12, eval_every=2))
     assert written(tmp_path / "run")["best_step"] == 6 == load(tmp_path / "run").step
-    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as kept:
-        assert kept.steps() == [6, 10, 12]
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [6, 10, 12]
 
 
 def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
@@ -115,10 +115,10 @@ def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
 ) -> None:
     """Not the best of those that are left."""
     tune(home, tmp_path / "run")
-    found = written(tmp_path / "run")
-    assert load(tmp_path / "run").step == found["best_step"]
-    other = 9 - found["best_step"]  # 3 and 6 were saved
-    results.write_results(tmp_path / "run", found | {"best_step": other})
+    written_results = written(tmp_path / "run")
+    assert load(tmp_path / "run").step == written_results["best_step"]
+    other = 9 - written_results["best_step"]  # 3 and 6 were saved
+    results.write_results(tmp_path / "run", written_results | {"best_step": other})
     assert load(tmp_path / "run").step == other
     shutil.rmtree(tmp_path / "run/checkpoints" / str(other))
     with pytest.raises(
@@ -134,10 +134,10 @@ def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> Non
         path = tmp_path / "parts" / file
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     tune(home, tmp_path / "parts", seeds=2)
-    found = written(tmp_path / "whole")
-    assert found == written(tmp_path / "parts")
-    assert [one["seed"] for one in found["seeds"]] == [0, 1]
-    assert len({one["dev"]["loss"] for one in found["seeds"]}) == 2
+    whole = written(tmp_path / "whole")
+    assert whole == written(tmp_path / "parts")
+    assert [one["seed"] for one in whole["seeds"]] == [0, 1]
+    assert len({one["dev"]["loss"] for one in whole["seeds"]}) == 2
 
 
 def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -
             home / "model", "qa", data, tmp_path / "run", run=dict(steps=2)
         )
     )
-    found = written(tmp_path / "run")
-    assert found["metric"] == "best_f1"
-    assert found["dev"]["f1"] == pytest.approx(found["dev"]["best_f1"])
-    assert load(tmp_path / "run").threshold == found["threshold"] == found["dev"]["threshold"]
+    metrics = written(tmp_path / "run")
+    assert metrics["metric"] == "best_f1"
+    assert metrics["dev"]["f1"] == pytest.approx(metrics["dev"]["best_f1"])
+    assert load(tmp_path / "run").threshold == metrics["threshold"] == metrics["dev"]["threshold"]
 
 
 def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> None:
@@ -164,22 +164,22 @@ def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> 
     for i, x in enumerate((0.5, 0.9, 0.6)):
         runs.append(tmp_path / f"seed_{i}")
         runs[-1].mkdir()
-        said = dict(task="rte", task_type="classification", model="m", metric="accuracy", steps=6)
+        common = dict(task="rte", task_type="classification", model="m", metric="accuracy", steps=6)
         counts = dict(labels=["a", "b"], test=[[1, 0], [2, i]])
         scores = dict(dev=dict(accuracy=x), test=dict(accuracy=1 - x, loss=x), confusion=counts)
-        results.write_results(runs[-1], dict(**said, seed=i, best_step=3, **scores))
-    found = results.aggregate_seeds(tmp_path, runs)
-    assert found == results.read_results(tmp_path)
-    assert found["dev"] == {"accuracy": 0.6}
-    assert found["test"] == {"accuracy": 0.4, "loss": 0.6}
-    assert found["spread"]["dev"]["accuracy"] == {
+        results.write_results(runs[-1], dict(**common, seed=i, best_step=3, **scores))
+    aggregated = results.aggregate_seeds(tmp_path, runs)
+    assert aggregated == results.read_results(tmp_path)
+    assert aggregated["dev"] == {"accuracy": 0.6}
+    assert aggregated["test"] == {"accuracy": 0.4, "loss": 0.6}
+    assert aggregated["spread"]["dev"]["accuracy"] == {
         "sd": pytest.approx(np.std([0.5, 0.9, 0.6], ddof=1)),
         "min": 0.5,
         "max": 0.9,
     }
-    assert [one["dev"]["accuracy"] for one in found["seeds"]] == [0.5, 0.9, 0.6]
-    assert found["confusion"]["test"] == [[3, 0], [6, 3]]
-    assert "0.6000 ± 0.2082" in results.render_results(found)
+    assert [one["dev"]["accuracy"] for one in aggregated["seeds"]] == [0.5, 0.9, 0.6]
+    assert aggregated["confusion"]["test"] == [[3, 0], [6, 3]]
+    assert "0.6000 ± 0.2082" in results.render_results(aggregated)
 
 
 def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ def test_a_fine_tuned_model_begins_another_task(
     caplog.clear()
     where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
     finetune(toy_tasks.finetune_config_for(*where, run=dict(steps=3)))
-    said = caplog.text
-    assert "initialized at random: label/dense/bias, label/dense/kernel" in said
-    assert "pooler" not in said
+    log = caplog.text
+    assert "initialized at random: label/dense/bias, label/dense/kernel" in log
+    assert "pooler" not in log
 
 
 BAD = {
@@ -244,11 +244,11 @@ BAD = {
 def test_what_is_wrong_with_the_data_is_said_before_anything_is_written(
     name: str, home: Path, tmp_path: Path
 ) -> None:
-    file, bad, said = BAD[name]
+    file, bad, message = BAD[name]
     data = toy_tasks.write_task_dir(tmp_path / "data", "classification")
     toy_tasks.write_jsonl(data / file, [*toy_tasks.random_rows("classification", 5, 0), bad])
     where = home / "model", "classification", data, tmp_path / "run"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         finetune(toy_tasks.finetune_config_for(*where))
     assert not (tmp_path / "run").exists()
 

@@ -87,7 +87,7 @@ def steps_of(config: Experiment) -> CompiledSteps:
 
 def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
     """Five steps, of which the third has a bad row, or is "left out" and only counts."""
-    steps, seen = steps_of(config), []
+    steps, history = steps_of(config), []
     state = steps.init()
     for i in range(5):
         if i == 2 and third == "left out":
@@ -96,8 +96,8 @@ def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
         batch = tiny_configs.batch(8, 8 * i)
         batch = poisoned(batch, third) if i == 2 else batch
         state, metrics = steps.train(state, steps.to_devices(batch))
-        seen.append(to_floats(metrics))
-    return state, seen
+        history.append(to_floats(metrics))
+    return state, history
 
 
 @pytest.mark.parametrize(
@@ -107,34 +107,34 @@ def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
 def test_a_bad_step_is_as_if_left_out(kind: str, accumulate: int) -> None:
     """Parameters and optimiser are bit for bit those of a run that never saw its batch."""
     config = replace(CONFIG, optim=dict(accumulate=accumulate))
-    (spoilt, seen), (clean, _) = run(config, kind), run(config, "left out")
+    (spoilt, history), (clean, _) = run(config, kind), run(config, "left out")
     assert same((spoilt.step, spoilt.params, spoilt.opt), (clean.step, clean.params, clean.opt))
-    assert [m["skipped"] for m in seen] == [0, 0, 1, 1, 1]
+    assert [m["skipped"] for m in history] == [0, 0, 1, 1, 1]
     assert same(spoilt.guard.losses, clean.guard.losses)
-    rates = [m["learning_rate"] for m in seen]
+    rates = [m["learning_rate"] for m in history]
     assert rates[3] == rates[2]  # the rate follows the updates that were made
 
 
 def test_a_large_gradient_is_clipped_and_kept() -> None:
-    state, seen = run(CONFIG, "large gradient")
-    assert seen[2]["gradient_norm"] > 1e15
-    assert [m["skipped"] for m in seen] == [0] * 5
+    state, history = run(CONFIG, "large gradient")
+    assert history[2]["gradient_norm"] > 1e15
+    assert [m["skipped"] for m in history] == [0] * 5
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.opt)))
 
 
 @pytest.mark.parametrize(("what", "skipped"), [("warn", 0), ("skip", 1)])
 def test_a_spike_is_left_out_where_asked(what: str, skipped: int) -> None:
-    _, seen = run(replace(CONFIG, guard=dict(spike=what, spike_window=2)), "spike")
-    assert seen[-1]["skipped"] == skipped
-    assert seen[-1]["spikes"] == 1
+    _, history = run(replace(CONFIG, guard=dict(spike=what, spike_window=2)), "spike")
+    assert history[-1]["skipped"] == skipped
+    assert history[-1]["spikes"] == 1
 
 
 def judged(config: Guard, losses: list[float]) -> tuple[list[bool], guard.LossHistory]:
-    history, made = guard.init(config), []
+    history, accepted = guard.init(config), []
     for loss in losses:
         good, history = guard.check_update(config, history, jnp.float32(loss), jnp.float32(1))
-        made.append(bool(good))
-    return made, history
+        accepted.append(bool(good))
+    return accepted, history
 
 
 def test_a_spike_is_measured_in_deviations_above_the_median() -> None:
@@ -143,8 +143,8 @@ def test_a_spike_is_measured_in_deviations_above_the_median() -> None:
     config = Guard(spike="skip", spike_window=5)
     losses = [5.0, 4.0, 3.0, 2.0, 1.0]
     for last, good in ((17.7, True), (17.9, False), (-99.0, True)):
-        made, history = judged(config, [*losses, last])
-        assert made == [True] * 5 + [good]
+        accepted, history = judged(config, [*losses, last])
+        assert accepted == [True] * 5 + [good]
         assert (float(history.losses[-1]) == np.float32(last)) == good
     assert judged(config, [*losses[:4], 99.0])[0] == [True] * 5  # the window is not full
 
@@ -155,8 +155,8 @@ def test_equal_losses_do_not_make_a_spike_of_any_other() -> None:
 
 def test_after_too_many_in_a_row_no_update_is_made() -> None:
     nan = float("nan")
-    made, history = judged(Guard(max_skipped_updates=2), [1.0, nan, 1.0, nan, nan, 1.0])
-    assert made == [True, False, True, False, False, False]
+    accepted, history = judged(Guard(max_skipped_updates=2), [1.0, nan, 1.0, nan, nan, 1.0])
+    assert accepted == [True, False, True, False, False, False]
     assert int(history.skipped) == 4
 
 
@@ -237,10 +237,10 @@ def test_processes_agree_a_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def child(code: str) -> subprocess.Popen:
-    made = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
-    assert made.stdout is not None
-    assert made.stdout.readline() == "ready\n"
-    return made
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 BUSY = """
@@ -300,10 +300,10 @@ def test_a_hanging_phase_is_named_with_all_stacks(
             hanging_on_purpose()
         time.sleep(0.15)
     file = min(tmp_path.glob("hang-*.txt"))
-    for told in (file.read_text(), capfd.readouterr().err):
-        assert "data of step 7 has taken" in told
-        assert "hanging_on_purpose" in told
-        assert "thread watchdog" in told
+    for report in (file.read_text(), capfd.readouterr().err):
+        assert "data of step 7 has taken" in report
+        assert "hanging_on_purpose" in report
+        assert "thread watchdog" in report
 
 
 def test_a_usual_duration_is_not_told_of(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def our_step(built: Any, config: Optim) -> Any:
     return step, transform.init
 
 
-def assert_same_curve(ours: list[float], theirs: list[float]) -> None:
-    a, b = np.array(ours), np.array(theirs)
+def assert_same_curve(native: list[float], hf: list[float]) -> None:
+    a, b = np.array(native), np.array(hf)
     assert b[-BATCHES:].mean() < 0.95 * b[:BATCHES].mean(), "nothing was learned"
     assert (np.abs(a - b) / b).max() <= TOLERANCE
 
@@ -94,20 +94,21 @@ def assert_same_curve(ours: list[float], theirs: list[float]) -> None:
     ("kind", "base"), [("bert", BERT), ("albert", ALBERT), ("roberta", ROBERTA)]
 )
 def test_masked_families(kind: str, base: Any) -> None:
-    made = hf_reference.make_model(kind, hf_reference.odd_config(kind, 3), 3, scale=None)
-    experiment, params = hf_reference.to_native(made)
+    model = hf_reference.make_model(kind, hf_reference.odd_config(kind, 3), 3, scale=None)
+    experiment, params = hf_reference.to_native(model)
     changes = QUICK | (dict(peak_lr=5e-2) if kind == "albert" else {})
     config = dataclasses.replace(base.optim, **changes)
     step, init = our_step(objectives.build(experiment), config)
-    theirs, state, curves = Published(dict(made.named_parameters()), config), init(params), ([], [])
-    rows = batches(made.config)
+    published = Published(dict(model.named_parameters()), config)
+    state, curves = init(params), ([], [])
+    rows = batches(model.config)
     for t in range(STEPS):
         one = rows[t % BATCHES]
         params, state, value = step(params, state, {k: jnp.asarray(v) for k, v in one.items()})
-        made.zero_grad()
-        loss = hf_reference.pretraining_loss(made, one)
+        model.zero_grad()
+        loss = hf_reference.pretraining_loss(model, one)
         loss.backward()
-        theirs.step(t)
+        published.step(t)
         curves[0].append(float(value))
         curves[1].append(loss.item())
     assert_same_curve(*curves)
@@ -157,7 +158,7 @@ def test_electra() -> None:
         return built.replace(batch, built.sample(logits, batch["sampling"]))  # type: ignore[attr-defined]
 
     named = {id(p): (n, p) for m in (gen, disc) for n, p in m.named_parameters()}
-    theirs = Published({f"{i} {n}": p for i, (n, p) in enumerate(named.values())}, tuned)
+    published = Published({f"{i} {n}": p for i, (n, p) in enumerate(named.values())}, tuned)
     rows, state, curves = batches(config), init(params), ([], [])
     for t in range(STEPS):
         one = rows[t % BATCHES]
@@ -171,7 +172,7 @@ def test_electra() -> None:
             disc, one, tokens
         )
         loss.backward()
-        theirs.step(t)
+        published.step(t)
         curves[0].append(float(value))
         curves[1].append(loss.item())
     assert_same_curve(*curves)

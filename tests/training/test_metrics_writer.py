@@ -27,9 +27,9 @@ COPYING = PLATEAU | {"eval_mlm_loss": 5.8}  # a tenth of the targets is shown
     ],
 )
 def test_trivial_answers_are_recognised(values: dict, says: list[str]) -> None:
-    found = metrics_writer.at_trivial_baseline(values)
-    assert len(found) == len(says)
-    assert all(s in f for s, f in zip(says, found, strict=True))
+    messages = metrics_writer.at_trivial_baseline(values)
+    assert len(messages) == len(says)
+    assert all(s in f for s, f in zip(says, messages, strict=True))
 
 
 def test_three_evaluations_at_the_baseline_are_warned_of(

@@ -20,20 +20,20 @@ MESHES = [
 
 def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any:
     """Of every step, on one batch again and again or on others; and the parameters after them."""
-    made = shared_steps.tiny(config, mesh)
-    state, seen = made.init(), []
+    steps_of_mesh = shared_steps.tiny(config, mesh)
+    state, values = steps_of_mesh.init(), []
     for i in range(steps):
-        batch = made.to_devices(tiny_configs.batch(8, 0 if one else 8 * i))
-        state, metrics = made.train(state, batch)
-        seen.append(float(metrics["loss"]))
-    return np.array(seen), jax.device_get(state.params)
+        batch = steps_of_mesh.to_devices(tiny_configs.batch(8, 0 if one else 8 * i))
+        state, metrics = steps_of_mesh.train(state, batch)
+        values.append(float(metrics["loss"]))
+    return np.array(values), jax.device_get(state.params)
 
 
 @pytest.mark.parametrize(("family", "optimizer"), [("bert", "adamw"), ("electra", "muon")])
 def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -> None:
     config = replace(modern_options.tiny_config(family, optimizer), run=dict(steps=30))
-    seen, _ = losses(config, Mesh(1), 30, one=True)
-    assert seen[-1] < (0.7 if family == "bert" else 0.9) * seen[0]
+    values, _ = losses(config, Mesh(1), 30, one=True)
+    assert values[-1] < (0.7 if family == "bert" else 0.9) * values[0]
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
@@ -41,8 +41,8 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
     """Muon's matrices and what it leaves to AdamW."""
     config = modern_options.tiny_config("bert", "muon")
     expected, params = losses(config, Mesh(1), 4)
-    found, other = losses(config, mesh, 4)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    values, other = losses(config, mesh, 4)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
         assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
 
@@ -67,11 +67,11 @@ def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
     objective, batch = tiny_configs.build(config), tiny_configs.batch()
 
     def share(step: int, accumulate: int = 1) -> float:
-        asked = replace(config, optim=dict(accumulate=accumulate))
+        accumulating = replace(config, optim=dict(accumulate=accumulate))
         params = jax.eval_shape(objective.init, jax.random.key(0))
         params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        f = jax.jit(lambda p, s, b: compute_gradients(asked, objective, p, s, b, 0)[1]["mlm_loss"])
-        return float(f(params, step, batch).count) / float(batch["size"].sum())
+        f = jax.jit(lambda p, s, b: compute_gradients(accumulating, objective, p, s, b, 0)[1])
+        return float(f(params, step, batch)["mlm_loss"].count) / float(batch["size"].sum())
 
     assert share(0) == pytest.approx(0.4, abs=0.03)
     assert share(5) == pytest.approx(0.25, abs=0.03) == share(5, accumulate=2)

@@ -21,16 +21,16 @@ def test_the_first_steps_of_a_start_are_not_traced(
     began: list[int] = []
     monkeypatch.setattr("jax.profiler.start_trace", lambda *_, **__: began.append(1))
     monkeypatch.setattr("jax.profiler.stop_trace", lambda: None)
-    profile, seen = Profiler(tmp_path, 2, start), []
+    profile, traced_steps = Profiler(tmp_path, 2, start), []
     for step in range(start + 1, last + 1):
         profile.before(step)
-        seen += [step] if profile._running else []
+        traced_steps += [step] if profile._running else []
         profile.after(step, None)
     profile.close()
-    assert (seen, len(began)) == (traced, min(1, len(traced)))
-    said = caplog.text
-    assert ("no trace was written" in said) == (not traced)
-    assert traced or f"begins at step {start + SKIP_FIRST + 1}" in said
+    assert (traced_steps, len(began)) == (traced, min(1, len(traced)))
+    log = caplog.text
+    assert ("no trace was written" in log) == (not traced)
+    assert traced or f"begins at step {start + SKIP_FIRST + 1}" in log
 
 
 def test_who_asked_for_no_trace_hears_nothing(

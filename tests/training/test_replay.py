@@ -29,8 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run.save_every": 3,
         "run.log_every": 1,
     }
-    asked = [str(x) for k, v in values.items() for x in (f"--{k}", v)]
-    assert not call("pretrain", ROOT / "configs/tiny_bert.py", *asked)
+    flags = [str(x) for k, v in values.items() for x in (f"--{k}", v)]
+    assert not call("pretrain", ROOT / "configs/tiny_bert.py", *flags)
     return root / "run"
 
 
@@ -71,11 +71,11 @@ def test_what_is_bad_is_named() -> None:
     bad = dict(zip(names, (np.int32(0), np.array([0, 3, 1]), np.array([0, 0, 1])), strict=True))
     norms = dict(zip(names, (1.0, 3.0, 4.0), strict=True))
     terms = {"mlm_loss": 2.0, "pair_accuracy": 0.5, "pair_loss": float("nan")}
-    found = {"terms": terms, "nonfinite": bad, "gradient": norms, "parameter": norms}
+    gradient_report = {"terms": terms, "nonfinite": bad, "gradient": norms, "parameter": norms}
     metrics = {"loss": float("nan"), "mlm_loss": 2.0}
-    done = replay.Replay(3, 2, metrics, {"loss": float("nan"), "mlm_loss": 2.5}, found)
-    said = replay.render_replay(done, Path("run"))
-    assert "NOT as the run logged it: mlm_loss" in said
-    assert "pair_loss is nan" in said
-    assert "is that of encoder/layers/mlp/up/bias[1]" in said
+    done = replay.Replay(3, 2, metrics, {"loss": float("nan"), "mlm_loss": 2.5}, gradient_report)
+    text = replay.render_replay(done, Path("run"))
+    assert "NOT as the run logged it: mlm_loss" in text
+    assert "pair_loss is nan" in text
+    assert "is that of encoder/layers/mlp/up/bias[1]" in text
     assert replay.norms_by_module(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}

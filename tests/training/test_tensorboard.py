@@ -12,12 +12,12 @@ from bert_jax.training.tensorboard import TensorBoardWriter
 def events(folder: Path) -> list[Event]:
     """Records: length, checksum, bytes, checksum."""
     (file,) = folder.iterdir()
-    content, found = file.read_bytes(), []
+    content, read = file.read_bytes(), []
     while content:
         (size,) = struct.unpack("Q", content[:8])
-        found.append(Event.FromString(content[12 : 12 + size]))
+        read.append(Event.FromString(content[12 : 12 + size]))
         content = content[16 + size :]
-    return found
+    return read
 
 
 def test_scalars_are_there_by_step_after_a_mark_of_where_they_begin(tmp_path: Path) -> None:

@@ -36,51 +36,55 @@ def shapes(experiment: Experiment) -> Any:
     return jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
 
 
-def inherit(source: Experiment, asked: Experiment) -> warm_start.TransferResult:
-    """`asked` from a model of `source`, by shapes alone."""
+def inherit(source: Experiment, target: Experiment) -> warm_start.TransferResult:
+    """`target` from a model of `source`, by shapes alone."""
     model = inference_model.Model(source, shapes(source), None)  # type: ignore[arg-type]
-    return warm_start.transfer_params(model, shapes(asked))
+    return warm_start.transfer_params(model, shapes(target))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_of_the_same_objective_gives_all_it_has(family: str) -> None:
-    found = inherit(FAMILIES[family], FAMILIES[family])
-    assert (found.initialized, found.unused) == ([], [])
-    assert found.params.keys() == flatten_with_names(shapes(FAMILIES[family])).keys()
+    result = inherit(FAMILIES[family], FAMILIES[family])
+    assert (result.initialized, result.unused) == ([], [])
+    assert result.params.keys() == flatten_with_names(shapes(FAMILIES[family])).keys()
 
 
 def test_what_one_side_lacks_is_named() -> None:
     bert, spanbert = FAMILIES["bert"], FAMILIES["spanbert"]
-    found = inherit(bert, spanbert)
-    assert {n.split("/")[0] for n in found.initialized} == {"sbo"}
-    assert {n.split("/")[0] for n in found.unused} == {"pooler", "pair"}
-    assert found.params["mlm/bias"].shape == (64,)
+    result = inherit(bert, spanbert)
+    assert {n.split("/")[0] for n in result.initialized} == {"sbo"}
+    assert {n.split("/")[0] for n in result.unused} == {"pooler", "pair"}
+    assert result.params["mlm/bias"].shape == (64,)
 
 
 def test_a_discriminator_alone_leaves_the_generator_to_chance() -> None:
     electra = FAMILIES["electra"]
-    found = inherit(replace(electra, objective=Imported("electra", rtd=True)), electra)
-    assert all(n.startswith("generator/") for n in found.initialized)
-    assert not any("embeddings" in n for n in found.initialized)  # which both towers share
-    assert found.unused == []
+    result = inherit(replace(electra, objective=Imported("electra", rtd=True)), electra)
+    assert all(n.startswith("generator/") for n in result.initialized)
+    assert not any("embeddings" in n for n in result.initialized)  # which both towers share
+    assert result.unused == []
 
 
-@pytest.mark.parametrize("theirs", ["all", "words", "none"])
-@pytest.mark.parametrize("ours", ["all", "words", "none"])
-def test_towers_keep_their_parameters_however_they_are_tied(theirs: str, ours: str) -> None:
-    source, asked = (replace(FAMILIES["electra"], objective=dict(tied=t)) for t in (theirs, ours))
-    found = inherit(source, asked)
-    assert found.initialized == []
+@pytest.mark.parametrize("source_tied", ["all", "words", "none"])
+@pytest.mark.parametrize("target_tied", ["all", "words", "none"])
+def test_towers_keep_their_parameters_however_they_are_tied(
+    source_tied: str, target_tied: str
+) -> None:
+    tied = (source_tied, target_tied)
+    source, target = (replace(FAMILIES["electra"], objective=dict(tied=t)) for t in tied)
+    result = inherit(source, target)
+    assert result.initialized == []
     order = ["all", "words", "none"]
-    shared = order.index(ours) < order.index(theirs)  # then the generator gives up its own
-    assert all(n.startswith("generator/embeddings/") for n in found.unused)
-    assert bool(found.unused) == shared
+    # The generator gives up its own embeddings.
+    shared = order.index(target_tied) < order.index(source_tied)
+    assert all(n.startswith("generator/embeddings/") for n in result.unused)
+    assert bool(result.unused) == shared
 
 
 def test_a_generator_of_another_size_is_refused() -> None:
-    asked = replace(FAMILIES["electra"], objective=dict(generator_layers=0.5))
+    target = replace(FAMILIES["electra"], objective=dict(generator_layers=0.5))
     with pytest.raises(ValueError, match=r"objective\.generator_size") as e:
-        inherit(FAMILIES["electra"], asked)
+        inherit(FAMILIES["electra"], target)
     assert "generator/encoder/layers/mlp/up/kernel [2, 8, 32], here [1, 8, 32]" in str(e.value)
 
 
@@ -88,7 +92,7 @@ def test_a_generator_of_another_size_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small corpus, and a run of two steps on it."""
     root = tmp_path_factory.mktemp("init")
     words = (ROOT / "data/sample.txt").read_text()[:40_000].split()
@@ -98,11 +102,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [str(root / "text.txt")]
     once = dict(duplicates=1, progress=False)
     prepare_corpus(texts, root / "tok", "nsp", 32, root / "nsp", **once)
-    assert pretrain(asked(root, "bert", "first")) is None
+    assert pretrain(experiment_of(root, "bert", "first")) is None
     return root
 
 
-def asked(root: Path, family: str, run: str, **more: Any) -> Experiment:
+def experiment_of(root: Path, family: str, run: str, **more: Any) -> Experiment:
     return replace(
         FAMILIES[family],
         data=dict(path=str(root / "nsp")),
@@ -116,44 +120,44 @@ def still(experiment: Experiment) -> Experiment:
     return replace(experiment, optim=dict(peak_lr=0.0))
 
 
-def test_a_run_begins_with_the_model(made: Path, caplog: Any) -> None:
+def test_a_run_begins_with_the_model(workspace: Path, caplog: Any) -> None:
     """And goes on by itself: the same command again needs the model no more."""
-    shutil.copytree(made / "first", made / "gone")
-    run = still(asked(made, "spanbert", "second", init=str(made / "gone")))
+    shutil.copytree(workspace / "first", workspace / "gone")
+    run = still(experiment_of(workspace, "spanbert", "second", init=str(workspace / "gone")))
     run = replace(run, encoder=dict(hidden_size=48, dropout=0.3))  # the model's is 24
     caplog.set_level("INFO", "bert_jax")
     pretrain(run)
-    said = caplog.text
-    assert f"not in {made / 'gone'}, initialized at random: sbo/" in said
-    assert "not used by the objective: pair/dense/bias" in said
-    before, after = (load(made / name) for name in ("first", "second"))
+    log = caplog.text
+    assert f"not in {workspace / 'gone'}, initialized at random: sbo/" in log
+    assert "not used by the objective: pair/dense/bias" in log
+    before, after = (load(workspace / name) for name in ("first", "second"))
     assert after.config.encoder == replace(before.config.encoder, dropout=0.3)
     old, new = flatten_with_names(before.params), flatten_with_names(after.params)
-    kept = old.keys() & new.keys()
-    assert {n.split("/")[0] for n in kept} == {"embeddings", "encoder", "mlm"}
-    assert all(np.array_equal(old[n], new[n]) for n in kept)
+    shared = old.keys() & new.keys()
+    assert {n.split("/")[0] for n in shared} == {"embeddings", "encoder", "mlm"}
+    assert all(np.array_equal(old[n], new[n]) for n in shared)
 
-    shutil.rmtree(made / "gone")
+    shutil.rmtree(workspace / "gone")
     pretrain(replace(run, run=dict(steps=3)))
-    rows = [json.loads(line) for line in (made / "second/metrics.jsonl").open()]
+    rows = [json.loads(line) for line in (workspace / "second/metrics.jsonl").open()]
     assert [r["step"] for r in rows] == [1, 2, 3]
     with pytest.raises(ValueError, match=r"run\.init was '.*gone', now '.*first'"):
-        pretrain(replace(run, run=dict(init=str(made / "first"))))
+        pretrain(replace(run, run=dict(init=str(workspace / "first"))))
     with pytest.raises(ValueError, match=r"encoder\.dropout was 0\.3, now 0\.1"):
         pretrain(replace(run, encoder=dict(dropout=0.1)))
 
 
-def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
+def test_an_imported_electra_goes_on(workspace: Path, tmp_path: Path) -> None:
     """Exported tower by tower, imported as one, and the same state again."""
-    experiment = asked(made, "electra", str(tmp_path / "run"))
-    words = tokenizer.load_tokenizer(made / "tok")
+    experiment = experiment_of(workspace, "electra", str(tmp_path / "run"))
+    words = tokenizer.load_tokenizer(workspace / "tok")
     experiment = replace(
         experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
     )
     params = objectives.build(experiment).init(jax.random.key(1))
     first = inference_model.Model(experiment, params, words)
     for part in ("discriminator", "generator"):
-        export_model(first, made / "tok", "hf", tmp_path / part, part)
+        export_model(first, workspace / "tok", "hf", tmp_path / part, part)
     import_model.import_folder(
         tmp_path / "discriminator", tmp_path / "joint", generator=tmp_path / "generator"
     )
@@ -164,17 +168,21 @@ def test_an_imported_electra_goes_on(made: Path, tmp_path: Path) -> None:
     assert (int(state.step), any(x.any() for x in jax.tree.leaves(state.opt))) == (0, False)
 
 
-def test_a_hugging_face_folder_of_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_hugging_face_folder_of_another_tokenizer_is_refused(
+    workspace: Path, tmp_path: Path
+) -> None:
     hf = write_hf_folder(tmp_path / "hf")
-    run = asked(made, "bert", str(tmp_path / "run"), init=str(hf))
+    run = experiment_of(workspace, "bert", str(tmp_path / "run"), init=str(hf))
     with pytest.raises(ValueError, match=rf"another tokenizer .* prepare it with --tokenizer {hf}"):
         pretrain(run)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_encoder_cannot_be_asked_for_twice(made: Path, tmp_path: Path, capsys: Any) -> None:
-    arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", made / "first"]
-    arguments += ["--data.path", made / "nsp", "--run.dir", tmp_path / "run"]
+def test_the_encoder_cannot_be_asked_for_twice(
+    workspace: Path, tmp_path: Path, capsys: Any
+) -> None:
+    arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", workspace / "first"]
+    arguments += ["--data.path", workspace / "nsp", "--run.dir", tmp_path / "run"]
     with pytest.raises(SystemExit) as e:
         cli.main([str(a) for a in [*arguments, "--encoder.layers", 3]])
     assert e.value.code == 2
@@ -183,16 +191,16 @@ def test_the_encoder_cannot_be_asked_for_twice(made: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.peer
-def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
+def test_a_run_fills_masks_there_as_here(workspace: Path, tmp_path: Path) -> None:
     torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
-    model = load(made / "first")
-    export_model(model, made / "first", "hf", tmp_path / "hf")
-    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
+    model = load(workspace / "first")
+    export_model(model, workspace / "first", "hf", tmp_path / "hf")
+    hf = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "hf").eval()
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     text = "The [MASK] of the war and the [MASK]."
     ids = words(text, return_tensors="pt")
     with torch.no_grad():
-        probabilities = theirs(**ids).logits.softmax(-1)[ids["input_ids"] == words.mask_token_id]
+        probabilities = hf(**ids).logits.softmax(-1)[ids["input_ids"] == words.mask_token_id]
     for row, guesses in zip(probabilities.numpy(), model.fill(text), strict=True):
         for token, p in guesses:
             assert abs(row[words.convert_tokens_to_ids(token)] - p) <= 1e-5 * row.max()
@@ -201,15 +209,15 @@ def test_a_run_fills_masks_there_as_here(made: Path, tmp_path: Path) -> None:
 # ---- larger models
 
 
-def test_more_words_and_positions(made: Path, tmp_path: Path, caplog: Any) -> None:
+def test_more_words_and_positions(workspace: Path, tmp_path: Path, caplog: Any) -> None:
     """The old rows stay, new words are words, and a run goes on from there."""
     caplog.set_level("INFO", "bert_jax")
     words = ["zyzzyva", "covfefe", "the"]
     out = tmp_path / "grown"
-    drawn = import_model.import_folder(made / "first", out, words=words, positions=70)
+    drawn = import_model.import_folder(workspace / "first", out, words=words, positions=70)
     assert drawn == ["embeddings/word[300:302]"]
     assert "in the vocabulary already: 1 (the)" in caplog.text
-    old, new = load(made / "first"), load(out)
+    old, new = load(workspace / "first"), load(out)
     assert (new.config.encoder.vocab_size, new.config.encoder.max_length) == (302, 70)
     assert new.tokenizer.encode("Zyzzyva, covfefe")[::2] == [300, 301]
     a, b = flatten_with_names(old.params), flatten_with_names(new.params)
@@ -220,9 +228,9 @@ def test_more_words_and_positions(made: Path, tmp_path: Path, caplog: Any) -> No
     assert np.array_equal(b["embeddings/position"], np.tile(position, (3, 1))[:70])
     assert np.array_equal(old.encode(["of the war"]), new.encode(["of the war"]))
 
-    texts, once = [str(made / "text.txt")], dict(duplicates=1, progress=False)
+    texts, once = [str(workspace / "text.txt")], dict(duplicates=1, progress=False)
     prepare_corpus(texts, out / "tokenizer", "nsp", 64, tmp_path / "long", **once)
-    run = asked(made, "bert", str(tmp_path / "run"), init=str(out), steps=1)
+    run = experiment_of(workspace, "bert", str(tmp_path / "run"), init=str(out), steps=1)
     run = replace(run, encoder=dict(max_length=64), data=dict(length=None))
     pretrain(replace(run, data=dict(path=str(tmp_path / "long"))))
     assert load(tmp_path / "run").config.encoder.vocab_size == 302

@@ -28,13 +28,13 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def grown_of(lines: list[str]) -> Any:
-    made: dict[str, tuple[Tokenizer, Tokenizer]] = {}
+    by_kind: dict[str, tuple[Tokenizer, Tokenizer]] = {}
 
     def get(kind: str) -> tuple[Tokenizer, Tokenizer]:
-        if kind not in made:
+        if kind not in by_kind:
             old = train_tokenizer(iter(lines), kind, 600, cased=True)  # type: ignore[arg-type]
-            made[kind] = old, old.with_words(WORDS)[0]
-        return made[kind]
+            by_kind[kind] = old, old.with_words(WORDS)[0]
+        return by_kind[kind]
 
     return get
 
@@ -90,7 +90,7 @@ def test_ids_are_those_of_transformers(
     transformers: Any = pytest.importorskip("transformers")
     new = grown_of(kind)[1]
     new.save(tmp_path)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert len(theirs) == 605
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert len(hf) == 605
     for text in [*TEXTS, *lines[:100]]:
-        assert theirs(text)["input_ids"] == new.build_row(new.encode(text))[0]
+        assert hf(text)["input_ids"] == new.build_row(new.encode(text))[0]

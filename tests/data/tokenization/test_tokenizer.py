@@ -170,10 +170,10 @@ def test_a_model_with_such_pieces_splits_them(paragraphs):
 
     import sentencepiece
 
-    found = io.BytesIO()
+    model_file = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["in 1990, we", "1 9 0 19 99"] * 50 + paragraphs[:100]),
-        model_writer=found,
+        model_writer=model_file,
         vocab_size=200,
         pad_id=0,
         unk_id=1,
@@ -184,7 +184,7 @@ def test_a_model_with_such_pieces_splits_them(paragraphs):
         user_defined_symbols=["1990,"],
         minloglevel=2,
     )
-    model = backends.SentencePieceBackend(found.getvalue(), cased=False)
+    model = backends.SentencePieceBackend(model_file.getvalue(), cased=False)
     assert "1990," in model.pieces
     encoded = [model.pieces[i] for i in model.encode("in 1990, we")]
     assert "1990," not in encoded
@@ -273,16 +273,16 @@ def test_transformers_gives_the_same_ids(kind, cased, paragraphs, tmp_path):
     transformers = pytest.importorskip("transformers")
     tok = train_tokenizer(paragraphs, kind, 3000, cased)
     tok.save(tmp_path)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=10**6)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=10**6)
     text = SAMPLE.read_text(encoding="utf-8").splitlines()
     lines = ["", *(s for p in text for s in split_sentences(p))][:8000] + noise(2200) + ["x" * 101]
-    ours = tok.encode_batch(lines)
-    assert [tok.build_row(a)[0] for a in ours] == theirs(lines)["input_ids"]
-    pairs = [tok.build_row(a, b) for a, b in zip(ours, reversed(ours), strict=True)]
-    found = theirs(lines, lines[::-1])
-    assert [ids for ids, _ in pairs] == found["input_ids"]
+    encoded = tok.encode_batch(lines)
+    assert [tok.build_row(a)[0] for a in encoded] == hf(lines)["input_ids"]
+    pairs = [tok.build_row(a, b) for a, b in zip(encoded, reversed(encoded), strict=True)]
+    hf_pairs = hf(lines, lines[::-1])
+    assert [ids for ids, _ in pairs] == hf_pairs["input_ids"]
     if kind != "bpe":
         types = [[0] * split + [1] * (len(ids) - split) for ids, split in pairs]
-        assert types == found["token_type_ids"]
+        assert types == hf_pairs["token_type_ids"]
     masked = f"Paris is the {tok.mask_token} of France"
-    assert tok.build_row(tok.encode_with_masks(masked))[0] == theirs(masked)["input_ids"]
+    assert tok.build_row(tok.encode_with_masks(masked))[0] == hf(masked)["input_ids"]
