@@ -98,7 +98,7 @@ def lines(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """The same run by one process that has all four devices."""
     folder = tmp_path_factory.mktemp("alone")
     Processes(folder, 1, devices=4).succeed()
@@ -111,12 +111,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     ids=["2", "4, tensor"],
 )
 def test_several_processes_train_as_one(
-    count: int, mesh: str, parts: int, tmp_path: Path, alone: list[dict]
+    count: int, mesh: str, parts: int, tmp_path: Path, single_process_run: list[dict]
 ) -> None:
     """The same losses; parts of the batch that are disjoint and together the batch, shared by
     the processes that differ along `tensor` alone; one log, one checkpoint."""
     Processes(tmp_path, count, devices=4 // count, mesh=mesh).succeed()
-    for line, expected in zip(lines(tmp_path), alone, strict=True):
+    for line, expected in zip(lines(tmp_path), single_process_run, strict=True):
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         if "eval_loss" in expected:
             assert line["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)

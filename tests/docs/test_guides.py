@@ -54,7 +54,7 @@ def commands(guide: str) -> list[str]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the guides begin with: text, labels, small configs, the launchers."""
     whole = (ROOT / "data/sample.txt").read_text(encoding="utf-8").split("\n\n")
     documents = ["\n".join(d.splitlines()[:60]) for d in whole[:20]]
@@ -117,13 +117,15 @@ def test_every_command_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("guide", ["from_scratch", pytest.param("families", marks=SLOW)])
-def test_every_command_works(guide: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in commands(guide):
         do(line, monkeypatch)
 
 
 @SLOW
-def test_every_command_works_on_a_checkpoint(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_works_on_a_checkpoint(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for line in (
         "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out first",
         "bert-jax prepare text/*.txt --tokenizer first --segments nsp --length 64 --out rows",
@@ -132,13 +134,13 @@ def test_every_command_works_on_a_checkpoint(here: Path, monkeypatch: pytest.Mon
         *commands("domain"),
     ):
         do(line, monkeypatch)
-    longer = (here / "longer/tokenizer/vocab.txt").read_text().split()
-    assert set((here / "words.txt").read_text().split()) <= set(longer)
+    longer = (workspace / "longer/tokenizer/vocab.txt").read_text().split()
+    assert set((workspace / "words.txt").read_text().split()) <= set(longer)
 
 
 @SLOW
 def test_every_command_works_with_several_processes(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
     for line in (

@@ -28,7 +28,7 @@ Feed = Callable[[bytes], None]
 
 
 class Tally:
-    """What came of the inputs so far."""
+    """Counts and failures of the inputs so far."""
 
     def __init__(self, name: str, folder: Path, scratch: Path) -> None:
         from . import contract

@@ -33,7 +33,7 @@ class Job(NamedTuple):
     inputs: int
 
 
-class Found(NamedTuple):
+class FuzzResult(NamedTuple):
     inputs: int
     slowest_ms: float
     peak_mb: float
@@ -69,19 +69,19 @@ def start(engine: str, jobs: list[Job], seed: int, folder: Path) -> subprocess.P
     return subprocess.Popen([sys.executable, *module, *listed], env=env, stdout=subprocess.DEVNULL)
 
 
-def gathered(job: Job, folder: Path) -> Found:
-    """What came of a job."""
-    total = Found(0, 0.0, 0.0, {})
+def read_reports(job: Job, folder: Path) -> FuzzResult:
+    """The reports of a job, added up."""
+    total = FuzzResult(0, 0.0, 0.0, {})
     for report in sorted((folder / f"{job.target}-{job.engine}").glob("*/report.json")):
         result = json.loads(report.read_text())
         for one in result["broken"].values():
             one["file"] = str(report.parent / one["file"])
-        total = _joined(total, Found(**result))
+        total = _joined(total, FuzzResult(**result))
     return total
 
 
-def _joined(a: Found, b: Found) -> Found:
-    return Found(
+def _joined(a: FuzzResult, b: FuzzResult) -> FuzzResult:
+    return FuzzResult(
         a.inputs + b.inputs,
         max(a.slowest_ms, b.slowest_ms),
         max(a.peak_mb, b.peak_mb),
@@ -106,7 +106,7 @@ def main() -> int:
     )
     total, failed = 0, []
     for job in jobs:
-        result = gathered(job, keep)
+        result = read_reports(job, keep)
         print(
             f"{job.target:16}{job.engine:12}{result.inputs:8}{len(result.broken):10}"
             f"{result.slowest_ms:12.0f}{result.peak_mb:9.0f}"

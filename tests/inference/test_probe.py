@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_jax import load
+from bert_jax import load, tasks
 from bert_jax.cli import main as cli
-from bert_jax.inference import probe as room
+from bert_jax.inference import probe as probe_module
 from bert_jax.inference.model import Model
 from bert_jax.inference.probe import probe_layers, render_probe
 from tests.helpers import hf_fixtures
@@ -58,7 +58,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "classes", make)
 
 
-def by_layer(result: room.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
+def by_layer(result: probe_module.ProbeResult, pool: str) -> dict[Any, dict[str, float]]:
     return {s.layer: s.metrics for s in result.scores if s.pool == pool}
 
 
@@ -101,7 +101,7 @@ def test_probing_layers_in_groups_equals_probing_all_at_once(
     model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = probe_layers(model, "tagging", tagged, tmp_path / "a", pools=["mean"], rows=30)
-    monkeypatch.setattr(room, "MAX_FEATURE_BYTES", 1)
+    monkeypatch.setattr(probe_module, "MAX_FEATURE_BYTES", 1)
     assert probe_layers(model, "tagging", tagged, tmp_path / "b", pools=["mean"], rows=30) == once
     assert once.rows == {"train": 30, "dev": 30}
 
@@ -109,11 +109,11 @@ def test_probing_layers_in_groups_equals_probing_all_at_once(
 def test_probe_features_equal_those_of_encode(
     model: Model, tagged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = room.tasks.read_dataset("tagging", tagged)
-    part = room._layer_split(model, data, "dev", 0, 0)
+    data = tasks.read_dataset("tagging", tagged)
+    part = probe_module._layer_split(model, data, "dev", 0, 0)
     texts = [" ".join(e.tokens) for e in data.splits["dev"]]  # type: ignore[union-attr]
     for layer in ("words", 1):
-        probed = room._features(model, part, [layer], "mean")[0]
+        probed = probe_module._features(model, part, [layer], "mean")[0]
         words = model.encode(texts, "words" if layer == "words" else [layer], pool="words")
         assert np.array_equal(probed, np.concatenate([w[0] for w in words]))
 
@@ -126,9 +126,9 @@ def test_probe_features_of_a_text_in_windows_have_one_vector_per_word(
     data = write(
         tmp_path / "long", lambda _: {"tokens": tokens, "tags": ["A", "B", "C"] * max_length}
     )
-    part = room._layer_split(model, room.tasks.read_dataset("tagging", data), "dev", 1, 0)
+    part = probe_module._layer_split(model, tasks.read_dataset("tagging", data), "dev", 1, 0)
     assert len(part.rows) > 1
-    features = room._features(model, part, ["words"], "mean")[0]
+    features = probe_module._features(model, part, ["words"], "mean")[0]
     alone = model.encode(["a1 b c"], "words", pool="words")[0][0]
     assert np.array_equal(features, np.tile(alone, (max_length, 1)))
 

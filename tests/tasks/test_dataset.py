@@ -12,7 +12,7 @@ from tests.helpers.labeled_rows import write_jsonl, write_squad, write_task_dir
 TEXT = {"text": "a", "label": "x"}
 TAGGED = {"tokens": ["a", "b"], "tags": ["O", "B-X"]}
 CHOICE = {"text": "t", "question": "q", "options": ["a", "b"], "label": 1}
-ASKED = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2}]}
+QUESTION = {"id": "1", "question": "q", "answers": [{"text": "b", "answer_start": 2}]}
 
 
 def test_jsonl_rows_become_examples_in_order(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     for name in ("train.json", "dev.json"):
         with pytest.raises(ValueError, match=rf"has no {name}"):
             tasks.read_dataset("qa", tmp_path)
-        write_squad(tmp_path / name, ("a b", [ASKED]))
+        write_squad(tmp_path / name, ("a b", [QUESTION]))
 
 
 def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
@@ -160,24 +160,24 @@ def test_labels_of_unlabeled_rows_are_ignored(tmp_path: Path) -> None:
 def test_squad_files_of_both_versions_are_read(tmp_path: Path) -> None:
     none = {"id": 7, "question": "r", "answers": [], "is_impossible": True}
     write_squad(
-        tmp_path / "train.json", ("a b", [ASKED]), ("c", [none | {"plausible_answers": []}])
+        tmp_path / "train.json", ("a b", [QUESTION]), ("c", [none | {"plausible_answers": []}])
     )
-    write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    write_squad(tmp_path / "dev.json", ("a b", [QUESTION]))
     read = tasks.read_dataset("qa", tmp_path)
     right = QuestionExample("1", "q", "a b", (Answer("b", 2),))
     assert read.splits["train"] == [right, QuestionExample("7", "r", "c", (), True)]
     assert read.labels == tasks.ANSWERABLE_LABELS
-    write_squad(tmp_path / "train.json", ("a b", [ASKED]))
+    write_squad(tmp_path / "train.json", ("a b", [QUESTION]))
     assert tasks.read_dataset("qa", tmp_path).labels == ()
 
 
 def test_answer_with_a_wrong_start_is_located_at_the_nearest_occurrence(tmp_path: Path) -> None:
     def one(text: str, start: int) -> dict[str, Any]:
-        return ASKED | {"answers": [{"text": text, "answer_start": start}]}
+        return QUESTION | {"answers": [{"text": text, "answer_start": start}]}
 
-    questions = [one("a", 3), one("z", 0), one("", 0), ASKED | {"answers": []}]
+    questions = [one("a", 3), one("z", 0), one("", 0), QUESTION | {"answers": []}]
     write_squad(tmp_path / "train.json", ("a b a c a", questions))
-    write_squad(tmp_path / "dev.json", ("a b", [ASKED]))
+    write_squad(tmp_path / "dev.json", ("a b", [QUESTION]))
     read = tasks.read_dataset("qa", tmp_path)
     answers = [e.answers for e in read.splits["train"]]  # type: ignore[union-attr]
     assert answers == [(Answer("a", 4),), (Answer("z", -1),), (Answer("", -1),), ()]
@@ -230,7 +230,7 @@ def test_files_without_squad_format_are_refused(content: str, message: str, tmp_
     ],
 )
 def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
-    file = write_squad(tmp_path / "new.json", ("a b", [ASKED | wrong]))
+    file = write_squad(tmp_path / "new.json", ("a b", [QUESTION | wrong]))
     with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
         tasks.read_unlabeled_examples("qa", file)
     assert message in str(e.value)

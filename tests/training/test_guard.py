@@ -129,7 +129,7 @@ def test_a_spike_is_left_out_where_asked(what: str, skipped: int) -> None:
     assert history[-1]["spikes"] == 1
 
 
-def judged(config: Guard, losses: list[float]) -> tuple[list[bool], guard.LossHistory]:
+def accepted_updates(config: Guard, losses: list[float]) -> tuple[list[bool], guard.LossHistory]:
     history, accepted = guard.init(config), []
     for loss in losses:
         good, history = guard.check_update(config, history, jnp.float32(loss), jnp.float32(1))
@@ -143,19 +143,20 @@ def test_a_spike_is_measured_in_deviations_above_the_median() -> None:
     config = Guard(spike="skip", spike_window=5)
     losses = [5.0, 4.0, 3.0, 2.0, 1.0]
     for last, good in ((17.7, True), (17.9, False), (-99.0, True)):
-        accepted, history = judged(config, [*losses, last])
+        accepted, history = accepted_updates(config, [*losses, last])
         assert accepted == [True] * 5 + [good]
         assert (float(history.losses[-1]) == np.float32(last)) == good
-    assert judged(config, [*losses[:4], 99.0])[0] == [True] * 5  # the window is not full
+    assert accepted_updates(config, [*losses[:4], 99.0])[0] == [True] * 5  # the window is not full
 
 
 def test_equal_losses_do_not_make_a_spike_of_any_other() -> None:
-    assert judged(Guard(spike="skip", spike_window=3), [2.0, 2.0, 2.0, 2.1])[0][-1]
+    assert accepted_updates(Guard(spike="skip", spike_window=3), [2.0, 2.0, 2.0, 2.1])[0][-1]
 
 
 def test_after_too_many_in_a_row_no_update_is_made() -> None:
     nan = float("nan")
-    accepted, history = judged(Guard(max_skipped_updates=2), [1.0, nan, 1.0, nan, nan, 1.0])
+    losses = [1.0, nan, 1.0, nan, nan, 1.0]
+    accepted, history = accepted_updates(Guard(max_skipped_updates=2), losses)
     assert accepted == [True, False, True, False, False, False]
     assert int(history.skipped) == 4
 

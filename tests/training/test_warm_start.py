@@ -115,7 +115,7 @@ def experiment_of(root: Path, family: str, run: str, **more: Any) -> Experiment:
     )
 
 
-def still(experiment: Experiment) -> Experiment:
+def without_updates(experiment: Experiment) -> Experiment:
     """The run that learns nothing, so that it ends with what it began with."""
     return replace(experiment, optim=dict(peak_lr=0.0))
 
@@ -123,7 +123,8 @@ def still(experiment: Experiment) -> Experiment:
 def test_a_run_begins_with_the_model(workspace: Path, caplog: Any) -> None:
     """And goes on by itself: the same command again needs the model no more."""
     shutil.copytree(workspace / "first", workspace / "gone")
-    run = still(experiment_of(workspace, "spanbert", "second", init=str(workspace / "gone")))
+    experiment = experiment_of(workspace, "spanbert", "second", init=str(workspace / "gone"))
+    run = without_updates(experiment)
     run = replace(run, encoder=dict(hidden_size=48, dropout=0.3))  # the model's is 24
     caplog.set_level("INFO", "bert_jax")
     pretrain(run)

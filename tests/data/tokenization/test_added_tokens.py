@@ -27,7 +27,7 @@ def lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def grown_of(lines: list[str]) -> Any:
+def with_added_words(lines: list[str]) -> Any:
     by_kind: dict[str, tuple[Tokenizer, Tokenizer]] = {}
 
     def get(kind: str) -> tuple[Tokenizer, Tokenizer]:
@@ -41,9 +41,9 @@ def grown_of(lines: list[str]) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_words_are_the_last_pieces_and_old_texts_stay(
-    kind: str, grown_of: Any, lines: list[str], tmp_path: Path
+    kind: str, with_added_words: Any, lines: list[str], tmp_path: Path
 ) -> None:
-    old, new = grown_of(kind)
+    old, new = with_added_words(kind)
     assert new.vocab_size == 605
     assert new.fingerprint != old.fingerprint
     assert [i for i in new.encode(TEXTS[0]) if i >= 600] == [600, 601, 602, 603]
@@ -56,8 +56,8 @@ def test_new_words_are_the_last_pieces_and_old_texts_stay(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_that_are_there_are_not_added_again(kind: str, grown_of: Any) -> None:
-    new = grown_of(kind)[1]
+def test_words_that_are_there_are_not_added_again(kind: str, with_added_words: Any) -> None:
+    new = with_added_words(kind)[1]
     same, known = new.with_words([*WORDS, "the"])
     assert (known, same.fingerprint) == ([*WORDS, "the"], new.fingerprint)
     assert new.with_words(["other1", "other1"])[0].vocab_size == 606
@@ -71,9 +71,9 @@ def test_case_is_the_tokenizer_s(lines: list[str]) -> None:
         old.with_words(["covfefe", "a-b"])
 
 
-def test_a_unigram_pipeline_grows_as_its_model_does(grown_of: Any, tmp_path: Path) -> None:
+def test_a_unigram_pipeline_grows_as_its_model_does(with_added_words: Any, tmp_path: Path) -> None:
     """A Hugging Face folder may hold tokenizer.json alone."""
-    old, new = grown_of("unigram")
+    old, new = with_added_words("unigram")
     old.save(tmp_path)
     for name in ("spiece.model", tokenizer.FINGERPRINT_FILE):
         (tmp_path / name).unlink()
@@ -85,10 +85,10 @@ def test_a_unigram_pipeline_grows_as_its_model_does(grown_of: Any, tmp_path: Pat
 @pytest.mark.peer
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_those_of_transformers(
-    kind: str, grown_of: Any, lines: list[str], tmp_path: Path
+    kind: str, with_added_words: Any, lines: list[str], tmp_path: Path
 ) -> None:
     transformers: Any = pytest.importorskip("transformers")
-    new = grown_of(kind)[1]
+    new = with_added_words(kind)[1]
     new.save(tmp_path)
     hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert len(hf) == 605
