@@ -11,7 +11,6 @@ and the next one is tried; after several failures in a row the run stops.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import logging
 import math
@@ -26,10 +25,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax.checkpoint import manifest
+from bert_jax.checkpoint import manifest, vocab_padding
 from bert_jax.config import Experiment, to_dict
 from bert_jax.distributed import initialize
-from bert_jax.utils import io, pytree, remote
+from bert_jax.utils import io, remote
 from bert_jax.utils.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -142,13 +141,14 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of a step, with the shapes, types and shardings of `like`. ValueError: it
         is damaged, or has other arrays."""
-        state = self._restore(step, _restore_args(like))
+        state = self._restore(step, vocab_padding.restore_args(like))
         self.refresh_lock()
         return state
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone; optimizer moments are not read. ValueError: as `restore`."""
-        return self._restore(step, _restore_args({"params": like}, partial=True))["params"]
+        args = vocab_padding.restore_args({"params": like}, partial=True)
+        return self._restore(step, args)["params"]
 
     def close(self) -> None:
         """Wait until the last step and its manifest are written. RunError: the last save failed."""
@@ -250,18 +250,6 @@ class Checkpoints:
         if self._newest is None:
             return "there is no checkpoint yet"
         return f"the newest checkpoint is {self._newest}"
-
-
-def _restore_args(like: Any, partial: bool = False) -> Any:
-    """Restore arguments for `like`. A vocabulary table may have more or fewer padding rows in the
-    checkpoint: they are cut off, or added as zeros."""
-    args = ocp.checkpoint_utils.construct_restore_args(like)
-
-    def leaf(name: str, arg: Any) -> Any:
-        return dataclasses.replace(arg, strict=False) if pytree.is_embedding_table(name) else arg
-
-    args = pytree.map_with_names(leaf, args)
-    return ocp.args.PyTreeRestore(like, restore_args=args, partial_restore=partial)
 
 
 def _check_free_space(folder: manifest.StoragePath, state: Any) -> None:

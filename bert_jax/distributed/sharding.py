@@ -125,7 +125,7 @@ def pad_vocab(params: Any, mesh: jax.sharding.Mesh | AbstractMesh) -> Any:
     """Pad the leaves that count tokens with zeros to a multiple of tensor x fsdp.
 
     Most vocabularies are not divisible. No softmax sees the padding rows (model/heads.py), they get
-    no gradient, and checkpoints open with any number of them (checkpoint/manager.py).
+    no gradient, and checkpoints open with any number of them (checkpoint/vocab_padding.py).
     """
 
     def leaf(name: str, x: Any) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 
 from bert_jax.utils import io
 from bert_jax.utils.tables import format_table
+from bert_jax.utils.types import is_number
 
 RESULTS_FILE = "results.json"
 SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched")
@@ -51,11 +52,11 @@ def _is_valid(values: Results) -> bool:
         return (
             "dev" in splits
             and isinstance(values["metric"], str)
-            and all(_is_number(v) for s in splits for v in values[s].values())
+            and all(is_number(v) for s in splits for v in values[s].values())
             and ("spread" in values) == ("seeds" in values) == of_seeds
-            and (of_seeds or all(_is_number(values[k]) for k in ("steps", "best_step")))
+            and (of_seeds or all(is_number(values[k]) for k in ("steps", "best_step")))
             and all(
-                _is_number(values["spread"][s][m]["sd"])
+                is_number(values["spread"][s][m]["sd"])
                 for s in splits
                 for m in (values[s] if of_seeds else ())
             )
@@ -73,17 +74,11 @@ def _is_confusion(confusion: Any) -> bool:
         and all(isinstance(label, str) for label in labels)
         and ("dev" in confusion or "test" in confusion)
         and all(
-            len(counts) == n and all(len(row) == n and all(map(_is_number, row)) for row in counts)
+            len(counts) == n and all(len(row) == n and all(map(is_number, row)) for row in counts)
             for split, counts in confusion.items()
             if split in SPLITS
         )
     )
-
-
-def _is_number(value: Any) -> bool:
-    """Whether the value is a number; NaN is, an integer that is too large for a float is not."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-    return whole or isinstance(value, float)
 
 
 def write_results(folder: Path, results: Results) -> None:

@@ -47,14 +47,6 @@ class Data(Protocol):
     def warm_start(self) -> WarmStart | None: ...
 
 
-class TrainingData(Data, Protocol):
-    """Data of which `batches_from(config, slices)(step)` yields the batches from a step on."""
-
-    def batches_from(
-        self, config: Experiment, slices: Slices
-    ) -> Callable[[int], Iterator[Batch]]: ...
-
-
 @dataclass(frozen=True)
 class CorpusData:
     """Prepared corpora, one mixture per stage of the batch schedule."""

@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bert_jax.utils.types import is_number
+
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's `metrics.jsonl`, with NaN for numbers that were not finite. A last line
@@ -29,7 +31,7 @@ def metric_lines(path: Path) -> list[dict[str, Any]]:
             line = json.loads(raw.decode())
         except (ValueError, RecursionError) as e:
             raise ValueError(f"{path} line {number} is not JSON: {e}") from e
-        numbers = isinstance(line, dict) and all(v is None or _is_number(v) for v in line.values())
+        numbers = isinstance(line, dict) and all(v is None or is_number(v) for v in line.values())
         if not numbers or not isinstance(line.get("step"), int):
             raise ValueError(
                 f"{path} line {number}: expected a JSON object of numbers with a step; "
@@ -37,12 +39,6 @@ def metric_lines(path: Path) -> list[dict[str, Any]]:
             )
         lines.append(line)
     return lines
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number: NaN is one, an integer of more than 64 bits is not."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-    return whole or isinstance(value, float)
 
 
 def goodput(folder: Path) -> dict[str, float]:
@@ -90,5 +86,5 @@ def _is_timing(line: Any) -> bool:
     numbers: list[Any] = [
         line.get(k) for k in ("step", "seconds", *(("after", "wait") if steps else ()))
     ]
-    finite = all(_is_number(v) and math.isfinite(v) for v in numbers)
+    finite = all(is_number(v) and math.isfinite(v) for v in numbers)
     return finite and (not steps or line["after"] < line["step"])

@@ -4,8 +4,8 @@ hf         config.json  model.safetensors  tokenizer files  README.md   opens in
 orbax      params/  config.json  tokenizer/                             a plain parameter tree
 stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  README.md
 
-A vocabulary that was padded for sharding during training is cut to `encoder.vocab_size` before:
-when the checkpoint is loaded (`checkpoint/manager.py`, `restore_params`).
+A vocabulary that was padded for sharding is cut to `encoder.vocab_size` before, when the checkpoint
+is read (`checkpoint/vocab_padding.py`).
 """
 
 from __future__ import annotations
