@@ -1,59 +1,32 @@
-"""Run directories and corpora on gs://: gcsfs and TensorStore talk to a fake server in memory."""
+"""Run directories on gs://."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import labeled_rows, tiny_configs
-from tests.helpers.paths import ROOT
-
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks by gRPC; read on import
-pytest.importorskip("gcsfs", reason='pip install "bert-jax[gcs]"')
-
-import fsspec.config
-
-from bert_jax.checkpoint import remote_lock, run_dir
+from bert_jax.checkpoint import run_dir
 from bert_jax.checkpoint.manifest import MANIFEST, verify
 from bert_jax.cli import main as cli
 from bert_jax.config import Experiment, replace
-from bert_jax.data.corpus_cache import cached_download
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.utils import io, remote
+from bert_jax.utils import remote
 from bert_jax.utils.errors import RunError
-from tests.helpers import fake_gcs as fake
+from tests.helpers import labeled_rows, tiny_configs
+from tests.helpers.paths import ROOT
+
+if TYPE_CHECKING:
+    from tests.helpers.fake_gcs import Bucket
 
 STATE = {"x": jnp.arange(1000.0)}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[fake.Bucket]:
-    bucket = fake.Bucket()
-    with pytest.MonkeyPatch.context() as patch, fake.served(bucket) as environment:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
-        yield bucket
-
-
-@pytest.fixture
-def gs(server: fake.Bucket) -> Iterator[fake.Bucket]:
-    server.objects.clear()
-    server.downloads.clear()
-    server.refuses = server.hangs = server.read_only = False
-    yield server
-    remote.clear_cache()
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +60,19 @@ def restore_newest(tokenizer: Tokenizer) -> tuple[int, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def objects_of_two_steps(server: fake.Bucket, tokenizer: Tokenizer) -> dict[str, tuple[bytes, int]]:
+def objects_of_two_steps(gcs_server: Bucket, tokenizer: Tokenizer) -> dict[str, tuple[bytes, int]]:
     assert save_steps(tokenizer, 1, 2) is None
-    return dict(server.objects)
+    return dict(gcs_server.objects)
 
 
 @pytest.fixture
-def two_steps(objects_of_two_steps: dict[str, tuple[bytes, int]], gs: fake.Bucket) -> fake.Bucket:
+def two_steps(objects_of_two_steps: dict[str, tuple[bytes, int]], gs: Bucket) -> Bucket:
     """The bucket of a run that saved steps 1 and 2."""
     gs.objects.update(objects_of_two_steps)
     return gs
 
 
-def test_a_run_resumes_from_the_bucket_alone(two_steps: fake.Bucket, tokenizer) -> None:
+def test_a_run_resumes_from_the_bucket_alone(two_steps: Bucket, tokenizer) -> None:
     """The local copy is removed at the end of each run."""
     gs = two_steps
     assert {n.split("/")[0] for n in gs.names("run/")} == {
@@ -134,7 +107,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_step_is_quarantined_and_the_one_before_used(
-    damage: str, two_steps: fake.Bucket, tokenizer, caplog: pytest.LogCaptureFixture
+    damage: str, two_steps: Bucket, tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     gs = two_steps
     name = max(gs.names("run/checkpoints/2/state/"), key=len)
@@ -147,7 +120,7 @@ def test_a_damaged_step_is_quarantined_and_the_one_before_used(
     assert "checkpoints/2 is damaged: state/" in caplog.text
 
 
-def test_a_step_without_a_manifest_is_unfinished(two_steps: fake.Bucket, tokenizer) -> None:
+def test_a_step_without_a_manifest_is_unfinished(two_steps: Bucket, tokenizer) -> None:
     del two_steps.objects[f"run/checkpoints/2/{MANIFEST}"]
     assert verify(remote.storage_path("gs://bucket/run") / "checkpoints" / "2") is not None
     assert restore_newest(tokenizer)[0] == 1
@@ -171,156 +144,6 @@ def test_a_bucket_that_cannot_be_written_fails_the_save(two_steps, tokenizer, ca
     gs.read_only = False
     gs.objects.pop("run/.lock")  # it could not be removed either
     assert restore_newest(tokenizer)[0] == 2
-
-
-# ---- one run at a time
-
-
-def other_lock(age: float) -> bytes:
-    fields = {"id": "7", "owner": "process 7 on far", "time": time.time() - age}
-    return json.dumps(fields).encode()
-
-
-def test_a_lock_that_is_renewed_refuses_a_second_run(gs, monkeypatch) -> None:
-    monkeypatch.setattr(remote_lock, "POLL", 0.05)
-    first = remote_lock.RemoteLock("gs://bucket/run", 600)
-    second = remote_lock.RemoteLock("gs://bucket/run", 600)
-    sleep = time.sleep
-
-    def renew_meanwhile(seconds: float) -> None:
-        first._renewed = -math.inf
-        first.refresh()
-        sleep(seconds)
-
-    monkeypatch.setattr(time, "sleep", renew_meanwhile)
-    with first.hold():
-        with (
-            pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on \S+: wait"),
-            second.hold(),
-        ):
-            pass
-        assert gs.names("run/") == [".lock"]
-    assert not gs.objects
-    with second.hold():
-        assert gs.names("run/") == [".lock"]
-
-
-@pytest.mark.parametrize(
-    ("age", "timeout", "take_over", "message"),
-    [
-        (700, 600, False, "taking over the lock"),
-        (5, 600, True, "taking over the lock"),
-        (5, 6, False, "waiting up to 1 s until it expires"),
-        (-1000, 1, False, "waiting up to 1 s until it expires"),  # the owner's clock is ahead
-    ],
-    ids=["expired", "take_over", "expires soon", "other clock"],
-)
-def test_the_lock_of_a_killed_run_is_taken_over(
-    age: float, timeout: float, take_over: bool, message: str, gs, caplog
-) -> None:
-    gs.put("run/.lock", other_lock(age))
-    with remote_lock.RemoteLock("gs://bucket/run", timeout).hold(take_over):
-        owner = json.loads(gs.objects["run/.lock"][0])["owner"]
-        assert owner.startswith(f"process {os.getpid()} on")
-    assert f"locked by process 7 on far, renewed {max(age, 0)} s ago: {message}" in caplog.text
-    assert caplog.text.splitlines()[-1].endswith("taking over the lock")
-
-
-def test_refresh_renews_the_lock_after_a_tenth_of_the_timeout(gs, monkeypatch) -> None:
-    lock = remote_lock.RemoteLock("gs://bucket/run", 600)
-    with lock.hold():
-        before = gs.objects["run/.lock"]
-        lock.refresh()
-        assert gs.objects["run/.lock"] == before
-        lock._renewed -= 61
-        lock.refresh()
-        assert gs.objects["run/.lock"] != before
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_run_whose_lock_was_taken_over_saves_no_more(ended: bool, gs, tokenizer) -> None:
-    """Also if the other run has ended since."""
-    other = other_lock(0)
-
-    def train() -> None:
-        with run_dir.locked_run_dir(experiment(), tokenizer) as checkpoints:
-            checkpoints.save(1, STATE, experiment())
-            assert checkpoints.newest() == 1
-            gs.objects.pop("run/.lock") if ended else gs.put("run/.lock", other)
-            checkpoints.refresh_lock.__self__._renewed = -math.inf
-            checkpoints.save(2, STATE, experiment())
-
-    owner = "another run, which has ended" if ended else "process 7 on far"
-    with pytest.raises(RunError, match=f"was taken over by {owner}: this run saves no more"):
-        train()
-    assert gs.names("run/checkpoints/2/") == []
-    assert ended or gs.objects["run/.lock"][0] == other  # the other run keeps it
-
-
-def test_a_refresh_that_fails_is_tried_again_later(gs, caplog) -> None:
-    lock = remote_lock.RemoteLock("gs://bucket/run", 600)
-    with lock.hold():
-        gs.read_only = True
-        lock._renewed -= 61
-        lock.refresh()
-        lock.refresh()
-        assert caplog.text.count("run/.lock was not renewed (") == 1
-        gs.read_only = False
-
-
-def test_a_takeover_during_a_save_leaves_the_step_unfinished(gs, tokenizer) -> None:
-    def train() -> None:
-        with run_dir.locked_run_dir(experiment(), tokenizer) as checkpoints:
-            gs.put("run/.lock", other_lock(0))  # too soon after the start for a refresh
-            checkpoints.save(1, STATE, experiment())
-
-    with pytest.raises(RunError, match=r"the last save failed: .* was taken over by process 7"):
-        train()
-    assert f"1/{MANIFEST}" not in gs.names("run/checkpoints/")
-
-
-# ---- corpora
-
-
-def with_fields(listing: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
-    """A listing whose objects have other fields."""
-    return listing | {"items": [item | fields for item in listing["items"]]}
-
-
-def test_a_corpus_is_downloaded_once_and_again_after_a_change(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(io.CACHE, str(tmp_path))
-    gs.put("corpora/c/corpus.json", b"{}")
-    gs.put("corpora/c/tokenizer/vocab.txt", b"a\n" * 1000)
-    first = cached_download("gs://bucket/corpora/c")
-    assert (first / "tokenizer/vocab.txt").read_bytes() == b"a\n" * 1000
-    assert cached_download("gs://bucket/corpora/c/") == first
-    assert len(gs.downloads) == 2
-    gs.put("corpora/c/corpus.json", b"{ }")
-    second = cached_download("gs://bucket/corpora/c")
-    assert second != first
-    assert (second / "corpus.json").read_bytes() == b"{ }"
-    assert cached_download("local") == Path("local")
-
-
-def test_a_download_with_another_checksum_is_discarded(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(io.CACHE, str(tmp_path))
-    gs.put("corpora/c/corpus.json", b"{}")
-    list_objects = gs.list_objects
-    wrong = {"crc32c": "AAAAAA=="}
-    monkeypatch.setattr(gs, "list_objects", lambda q: with_fields(list_objects(q), wrong))
-    with pytest.raises(ValueError, match=r"corpus\.json changed or was damaged during"):
-        cached_download("gs://bucket/corpora/c")
-    assert not [p for p in tmp_path.iterdir() if p.is_dir()]
-
-
-def test_a_corpus_larger_than_the_disk_is_refused(gs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(io.CACHE, str(tmp_path))
-    gs.put("corpora/c/corpus.json", b"{}")
-    list_objects = gs.list_objects
-    large = {"size": str(1 << 60)}
-    monkeypatch.setattr(gs, "list_objects", lambda q: with_fields(list_objects(q), large))
-    with pytest.raises(ValueError, match=r"bytes free: set BERT_JAX_CACHE to a folder"):
-        cached_download("gs://bucket/corpora/c")
 
 
 # ---- a whole run

@@ -1,4 +1,4 @@
-"""Muon by its properties, and the trapezoidal schedule."""
+"""Muon by its properties."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from bert_jax import objectives
-from bert_jax.config import Optim, replace
+from bert_jax.config import Optim
 from bert_jax.optim import is_hidden_kernel, layerwise_lr_decay, optimizer, schedule, updates_done
 from bert_jax.perf import param_table
 from bert_jax.utils import pytree
@@ -173,26 +173,3 @@ def test_the_state_counts_updates_and_has_one_moment_for_matrices() -> None:
 def test_a_momentum_out_of_range_is_rejected(value: float) -> None:
     with pytest.raises(ValueError, match=f"optim.momentum is {value}: expected 0 <= x < 1"):
         optimizer(steady(momentum=value), 9)
-
-
-# ---- the trapezoidal schedule
-
-
-def test_a_trapezoid_has_its_corners() -> None:
-    c = Optim(schedule="trapezoid", peak_lr=2.0, warmup_steps=10, cooldown_ratio=0.25)
-    at = schedule(c, 100)
-    corners = {0: 0.0, 5: 1.0, 10: 2.0, 11: 2.0, 75: 2.0, 76: 1.92, 99: 0.08, 100: 0.0, 101: 0.0}
-    np.testing.assert_allclose([at(t) for t in corners], list(corners.values()), rtol=1e-6)
-    assert at(jnp.arange(3)).dtype == np.float32
-
-
-def test_a_trapezoid_may_have_no_warm_up_or_cool_down_or_be_a_triangle() -> None:
-    base = Optim(schedule="trapezoid", peak_lr=1.0, warmup_steps=0, cooldown_ratio=0.0)
-    assert schedule(base, 10)(jnp.arange(12)).tolist() == [1.0] * 10 + [0.0] * 2
-    steep = replace(base, warmup_steps=10, cooldown_ratio=1.0)
-    np.testing.assert_allclose(schedule(steep, 10)(jnp.array([3, 5, 7])), [0.3, 0.5, 0.3], 1e-6)
-
-
-def test_a_cooldown_ratio_out_of_range_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"cooldown_ratio is 1\.5: expected 0 <= x <= 1"):
-        Optim(cooldown_ratio=1.5)

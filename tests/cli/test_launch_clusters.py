@@ -1,0 +1,191 @@
+"""The launchers of clusters: a TPU slice, SLURM and Kubernetes."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.fake_programs import COMMAND, SET, SLICE, calls, fake, launch, until
+
+# ---- a TPU slice
+
+# A slice of two workers, folders that come and go with it. A describe takes the next state.
+GCLOUD = """
+flags = dict(a[2:].split("=", 1) for a in args if a.startswith("--") and "=" in a)
+verb, states = args[3], home / "states"
+now = states.read_text().split() if states.exists() else []
+workers = [home / "0", home / "1"]
+if verb == "create":
+    states.write_text("WAITING_FOR_RESOURCES PROVISIONING ACTIVE")
+elif verb == "describe":
+    if not now:
+        sys.exit("not found")
+    print(now[0])
+    states.write_text(" ".join(now[1:] or now))
+    for worker in workers:
+        worker.mkdir(exist_ok=True)
+elif verb == "delete":
+    states.unlink()
+    for worker in workers:
+        shutil.rmtree(worker)
+elif now != ["ACTIVE"]:
+    sys.exit(255)
+elif verb == "scp":
+    for worker in workers:
+        shutil.copy(args[4], worker)
+else:
+    for worker in workers if flags["worker"] == "all" else workers[:1]:
+        done = subprocess.run(["bash", "-c", flags["command"]], cwd=worker)
+        if done.returncode:
+            sys.exit(done.returncode)
+"""
+
+# `python3.12 -m venv .venv` makes programs that record too; the first runs of bert-jax on worker
+# 0 are preempted after a while.
+PYTHON = """
+made = pathlib.Path(args[2]) / "bin"
+made.mkdir(parents=True)
+for other in ("pip", "python", "bert-jax"):
+    shutil.copy(home / "bin" / other, made)
+"""
+BERT_JAX = """
+place = pathlib.Path.cwd().parent.name
+print("training on", place, flush=True)
+left = home / "ends"
+if place == "0":
+    first, *rest = left.read_text().split()
+    left.write_text(" ".join(rest))
+    if first == "143":
+        (home / "states").write_text("SUSPENDING SUSPENDED")
+    sys.exit(int(first))
+"""
+
+
+@pytest.fixture
+def cloud(repo: Path) -> Path:
+    for name, part in (("gcloud", GCLOUD), ("python3.12", PYTHON), ("bert-jax", BERT_JAX)):
+        fake(repo, name, part)
+    fake(repo, "python", "print('1.2.3')")
+    for name in ("pip", "gcsfuse"):
+        fake(repo, name)
+    fake(repo, "mountpoint", "sys.exit(1)")
+    return repo
+
+
+def verbs(repo: Path) -> list[str]:
+    """The verbs of the gcloud calls, without those that wait."""
+    return [v for v in (call[3] for call in calls(repo, "gcloud")) if v != "describe"]
+
+
+def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -> None:
+    (cloud / "fake" / "ends").write_text("143 143 0")
+    done = launch(cloud, *SLICE, "--spot", "--bucket", "b", "--", *COMMAND)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the slice was preempted") == 2
+    assert "training on 0" in done.stdout
+    life = [v for v in verbs(cloud) if v in ("create", "scp", "delete")]
+    assert life == ["create", "scp", "delete"] * 3
+    created = next(c for c in calls(cloud, "gcloud") if "create" in c)
+    assert created[4:] == [
+        "n", "--zone=z", "--node-id=n", "--accelerator-type=v5litepod-8",
+        "--runtime-version=v2-alpha-tpuv5-lite", "--spot",
+    ]  # fmt: skip
+    assert calls(cloud, "bert-jax") == [COMMAND] * 6  # two workers, word for word
+    assert [c[-2:] for c in calls(cloud, "gcsfuse")] == [["b", "bucket"]] * 6
+    assert ["-q", "install", "jax[tpu]==1.2.3"] in calls(cloud, "pip")
+
+
+def test_a_run_that_fails_keeps_its_slice_and_its_status(cloud: Path) -> None:
+    """Wrong input is no preemption: nothing is tried again."""
+    (cloud / "fake" / "ends").write_text("2")
+    done = launch(cloud, *SLICE, "--", *COMMAND)
+    assert done.returncode == 2
+    assert "the slice is still there" in done.stderr
+    assert "delete" not in verbs(cloud)
+    assert launch(cloud, *SLICE, "--delete").returncode == 0
+    assert verbs(cloud)[-1] == "delete"
+
+
+def test_a_run_that_is_under_way_is_followed(cloud: Path) -> None:
+    (cloud / "fake" / "states").write_text("ACTIVE")
+    place = cloud / "fake" / "0" / "bert_jax"
+    place.mkdir(parents=True)
+    (place / "log").write_text("from before\n")
+    lasting = "until [ -e enough ]; do sleep .05; done; echo 0 > status"
+    training = subprocess.Popen(["sh", "-c", lasting], cwd=place)
+    (place / "pid").write_text(str(training.pid))
+    child = subprocess.Popen(
+        [str(cloud / "launch" / SLICE[0]), *SLICE[1:], "--keep", "--", *COMMAND],
+        stdout=subprocess.PIPE, text=True, cwd=cloud,
+    )  # fmt: skip
+    until(lambda: verbs(cloud) == ["ssh"] * 2)
+    (place / "enough").touch()
+    training.wait()  # as a zombie it would look alive
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert out == "from before\n"
+    assert verbs(cloud) == ["ssh"] * 3
+
+
+# ---- SLURM and Kubernetes
+
+
+def test_a_job_out_of_time_is_requeued(repo: Path, monkeypatch) -> None:
+    """SLURM runs the script again, from a copy elsewhere, until the run is done."""
+    monkeypatch.setenv("SLURM_SUBMIT_DIR", str(repo))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    (repo / "fake" / "ends").write_text("143 0")
+    ends = 'left = home / "ends"\nfirst, *rest = left.read_text().split()\n'
+    fake(repo, "srun", ends + 'left.write_text(" ".join(rest))\nsys.exit(int(first))')
+    fake(repo, "scontrol")
+    assert [launch(repo, "slurm.sbatch", *COMMAND).returncode for _ in range(2)] == [143, 0]
+    srun = ["srun", "--kill-on-bad-exit=0", ".venv/bin/bert-jax", *COMMAND]
+    assert calls(repo) == [srun, ["scontrol", "requeue", "77"], srun]
+
+
+def test_a_job_that_fails_is_not_requeued(repo: Path) -> None:
+    fake(repo, "srun", "sys.exit(2)")
+    assert launch(repo, "slurm.sbatch", *COMMAND).returncode == 2
+    assert len(calls(repo)) == 1
+
+
+KUBECTL = """
+if args[0] == "apply":
+    (home / "applied").write_text(sys.stdin.read())
+elif args[0] == "logs":
+    print("training")
+elif args[0] == "get":
+    left = home / "ends"
+    first, *rest = left.read_text().split()
+    left.write_text(" ".join(rest))
+    print(first.strip("-"), end="")
+"""
+
+
+def test_a_job_set_is_followed_through_its_restarts(repo: Path) -> None:
+    fake(repo, "kubectl", KUBECTL)
+    (repo / "fake" / "ends").write_text("- - Completed")
+    done = launch(repo, *SET, "--topology", "2x8", "--", *COMMAND)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["training"] * 3 + ["done"]
+    job_set = yaml.safe_load((repo / "fake" / "applied").read_text())
+    job = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    container = pod["containers"][0]
+    env = {e["name"]: e.get("value") for e in container["env"]}
+    assert (job_set["kind"], job_set["metadata"]["name"]) == ("JobSet", "n")
+    assert (job["parallelism"], job["completions"], job["completionMode"]) == (4, 4, "Indexed")
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x8"
+    assert (container["image"], container["args"]) == ("i", COMMAND)
+    assert env["JAX_COORDINATOR_ADDRESS"] == "n-worker-0-0.n:8476"
+    assert (env["JAX_NUM_PROCESSES"], env["JAX_PROCESS_ID"]) == ("4", None)
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "c"
+
+
+def test_a_job_set_that_fails_says_so_and_can_be_deleted(repo: Path) -> None:
+    fake(repo, "kubectl", KUBECTL)
+    (repo / "fake" / "ends").write_text("Failed")
+    assert launch(repo, *SET, "--", *COMMAND).returncode == 2
+    assert launch(repo, *SET[:3], "--delete").returncode == 0
+    assert calls(repo, "kubectl")[-1] == ["delete", "jobset", "n"]

@@ -1,0 +1,70 @@
+"""Weight decay, layer axes and layer rates follow from names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.optim import is_weight, layerwise_lr_decay, num_layer_axes, optimizer
+from bert_jax.utils.pytree import flatten_with_names, map_with_names
+from tests.helpers.reference_optim import assert_close, first, normal, run, steady
+
+
+def test_weight_decay_depends_on_names_not_ranks():
+    params, zero = normal(0), jax.tree.map(jnp.zeros_like, normal(0))
+    after = flatten_with_names(run(steady(weight_decay=0.1), params, [zero], 9))
+    every = flatten_with_names(run(steady(weight_decay=0.1, decay="all"), params, [zero], 9))
+    for name, p in flatten_with_names(params).items():
+        weight = name.endswith(("kernel", "word"))
+        np.testing.assert_allclose(after[name], p * 0.999 if weight else p, rtol=1e-6)
+        np.testing.assert_allclose(every[name], p * 0.999, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "axes"),
+    [
+        ("embeddings/word", True, 0),
+        ("embeddings/position", True, 0),
+        ("embeddings/norm/scale", False, 0),
+        ("encoder/projection/kernel", True, 0),
+        ("encoder/layers/attention/query/bias", False, 1),
+        ("encoder/layers/mlp_norm/scale", False, 1),
+        ("discriminator/encoder/layers/mlp/up/kernel", True, 1),
+        ("encoder/layers/own/mlp/up/kernel", True, 2),
+        ("mlm/bias", False, 0),
+        ("bias", False, 0),
+    ],
+)
+def test_weights_and_layer_axes_follow_from_names(name, weight, axes):
+    assert (is_weight(name), num_layer_axes(name)) == (weight, axes)
+
+
+def test_layerwise_lr_decay_is_that_of_electra():
+    rates = layerwise_lr_decay(0.8, 12)
+    stack = np.asarray(rates("encoder/layers/mlp/up/kernel", (12, 4, 8)))
+    assert stack.shape == (12, 1, 1)
+    np.testing.assert_allclose([stack[-1, 0, 0], stack[0, 0, 0]], [0.64, 0.8**13], rtol=1e-6)
+    assert round(float(stack[0, 0, 0]), 3) == 0.055
+    for name in ("embeddings/word", "encoder/projection/kernel"):
+        assert round(float(rates(name, (4, 4))), 3) == 0.044
+    assert rates("classifier/kernel", (4, 2)) == 1
+    own = np.asarray(rates("encoder/layers/own/mlp/up/bias", (3, 4, 8)))
+    np.testing.assert_array_equal(own.reshape(-1), stack.reshape(-1))
+    shared = np.asarray(rates("encoder/layers/mlp/up/bias", (3, 8)))
+    np.testing.assert_array_equal(shared[:, 0], stack[3::4, 0, 0])
+
+
+def test_layer_rates_scale_the_update_including_weight_decay():
+    params, grads, rates = normal(0), normal(1), layerwise_lr_decay(0.5, 6)
+    plain, scaled = (optimizer(steady(), 9, f) for f in (None, rates))
+    u, s = first(plain, params, grads)[0], first(scaled, params, grads)[0]
+    assert_close(s, flatten_with_names(map_with_names(lambda n, x: x * rates(n, x.shape), u)), 1e-6)
+
+
+def test_layer_rates_reject_invalid_decays_and_layers():
+    with pytest.raises(ValueError, match=r"layer decay is 0\.0: expected 0 < x <= 1"):
+        layerwise_lr_decay(0.0, 12)
+    with pytest.raises(
+        ValueError, match="holds 5 sets of parameters: expected a divisor of the 12"
+    ):
+        layerwise_lr_decay(0.8, 12)("encoder/layers/mlp/up/kernel", (5, 4, 8))

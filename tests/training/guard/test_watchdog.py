@@ -1,0 +1,71 @@
+"""A phase that hangs is reported with the stacks of all threads."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_jax.config import Guard
+from bert_jax.training.guard import Watchdog
+
+
+def hanging_on_purpose() -> None:
+    """A name that the stacks can show."""
+    threading.Event().wait(0.6)
+
+
+def test_a_hanging_phase_is_named_with_all_stacks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Watchdog(Guard(hang_timeout=0.2), tmp_path) as dog:
+        dog.step(7)
+        with dog.phase("data"):
+            hanging_on_purpose()
+        time.sleep(0.15)
+    file = min(tmp_path.glob("hang-*.txt"))
+    for report in (file.read_text(), capfd.readouterr().err):
+        assert "data of step 7 has taken" in report
+        assert "hanging_on_purpose" in report
+        assert "thread watchdog" in report
+
+
+def test_a_usual_duration_is_not_told_of(tmp_path: Path) -> None:
+    """Beyond `hang_timeout`, but not beyond so many medians."""
+    with Watchdog(Guard(hang_timeout=0.2, hang_factor=20), tmp_path) as dog:
+        dog._durations["save"].extend([0.05] * 9)
+        assert dog.limit("save") == pytest.approx(1.0)
+        with dog.phase("save"):
+            hanging_on_purpose()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clock_that_jumps_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Watchdog(Guard(hang_timeout=0.2), tmp_path) as dog:
+        for jump in (1e6, -1e6, 1e9):
+            dog.step(1)
+            monkeypatch.setattr(time, "time", lambda jump=jump: jump)
+            time.sleep(0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_phase_beyond_the_timeout_ends_the_process(tmp_path: Path) -> None:
+    code = f"""
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from bert_jax.config import Guard
+from bert_jax.training.guard import Watchdog
+with Watchdog(Guard(hang_timeout=.1, timeout=.3), Path({str(tmp_path)!r})) as dog, \\
+        dog.phase('evaluate'):
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "guard.timeout" in done.stderr
+    assert "evaluate of step 0" in done.stderr
