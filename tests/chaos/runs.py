@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -19,6 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from tests.helpers.compare import metric_lines
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax, when a state is read to compare
 ROOT = Path(__file__).parents[2]
@@ -199,12 +200,6 @@ def last_step(run: Path) -> int:
     return int(steps[-1]) if steps else 0
 
 
-def metrics(run: Path) -> list[dict[str, float]]:
-    """All lines of metrics.jsonl without the throughput, which depends on time."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
-
-
 def state(run: Path) -> dict[str, tuple[Any, ...]]:
     """Name -> (dtype, shape, bytes) of the final parameters, moments and guard."""
     path = run / "checkpoints" / str(STEPS) / "state"
@@ -231,7 +226,7 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
     """Names of the arrays, and `metrics.jsonl`, that differ from an undisturbed run."""
     actual, expected = state(run), state(undisturbed)
     names = sorted(k for k in actual | expected if actual.get(k) != expected.get(k))
-    if metrics(run) != metrics(undisturbed):
+    if metric_lines(run) != metric_lines(undisturbed):
         names.append("metrics.jsonl")
     return names
 

@@ -16,34 +16,19 @@ from bert_jax.data.corpus import open_corpus
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization import training
 from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.corpora import make, rows, write_inputs
 from tests.helpers.paths import ROOT, SAMPLE
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> tuple[str, str]:
     """Twelfths of the sample text, 152 documents in all, and a tokenizer."""
-    folder = tmp_path_factory.mktemp("given")
-    documents = SAMPLE.read_text(encoding="utf-8").split("\n\n")
-    text = "\n\n".join(d[: len(d) // 12] for d in documents)
-    (folder / "text.txt").write_text(text, encoding="utf-8")
-    train_tokenizer(text.split("\n"), "wordpiece", 1000).save(folder / "tokenizer")
-    return str(folder / "text.txt"), str(folder / "tokenizer")
-
-
-def make(inputs, out, kind="nsp", length=64, **options) -> corpus.Corpus:
-    options = {"duplicates": 1, "progress": False} | options
-    return prepare_corpus([inputs[0]], inputs[1], kind, length, out, **options)
-
-
-def rows(prepared: corpus.Corpus, split: str = "train") -> list[tuple]:
-    source = prepared.source(split)
-    read = source.__getitems__(list(range(len(source))))
-    return [(r["tokens"].tolist(), r["size"], r["first"], r["pair"]) for r in read]
+    return write_inputs(tmp_path_factory.mktemp("inputs"), 12)
 
 
 @pytest.fixture(scope="module")
 def prepared(inputs, tmp_path_factory) -> corpus.Corpus:
-    return make(inputs, tmp_path_factory.mktemp("made") / "corpus")
+    return make(inputs, tmp_path_factory.mktemp("prepared") / "corpus")
 
 
 def test_rows_do_not_depend_on_the_number_of_workers(inputs, prepared, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.training.pretrain import pretrain
 from tests.helpers import tiny_configs
+from tests.helpers.compare import metric_lines
 from tests.helpers.paths import SAMPLE
 
 
@@ -103,11 +104,6 @@ def config(prepared: Path, run: Path, **data: str) -> Experiment:
     )
 
 
-def lines(run: Path) -> list[dict]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
-
-
 def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
     prepared: Path, tmp_path: Path
 ) -> None:
@@ -116,8 +112,8 @@ def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
     assert pretrain(whole) is None
     for steps in (3, 6):
         pretrain(replace(config(prepared, tmp_path / "parts"), run=dict(steps=steps)))
-    assert [line["step"] for line in lines(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
-    parts, at_once = lines(tmp_path / "parts"), lines(tmp_path / "whole")
+    assert [line["step"] for line in metric_lines(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+    parts, at_once = metric_lines(tmp_path / "parts"), metric_lines(tmp_path / "whole")
     assert [line["loss"] for line in parts] == [line["loss"] for line in at_once]
     assert parts[-1] == at_once[-1]
     saved = json.loads((tmp_path / "whole" / "config.json").read_text())

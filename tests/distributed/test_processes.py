@@ -20,6 +20,7 @@ from bert_jax.distributed.initialize import ProcessInfo
 from bert_jax.utils.errors import RunError
 from tests.helpers import cheap_compiles, toy_tasks
 from tests.helpers.cli_runner import call
+from tests.helpers.compare import metric_lines
 from tests.helpers.paths import ROOT
 
 ABORTED = -signal.SIGABRT  # a shell says 134
@@ -92,17 +93,12 @@ class Processes:
             time.sleep(0.05)
 
 
-def lines(folder: Path) -> list[dict]:
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
-
-
 @pytest.fixture(scope="module")
 def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """The same run by one process that has all four devices."""
     folder = tmp_path_factory.mktemp("alone")
     Processes(folder, 1, devices=4).succeed()
-    return lines(folder)
+    return metric_lines(folder)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +112,7 @@ def test_several_processes_train_as_one(
     """The same losses; parts of the batch that are disjoint and together the batch, shared by
     the processes that differ along `tensor` alone; one log, one checkpoint."""
     Processes(tmp_path, count, devices=4 // count, mesh=mesh).succeed()
-    for line, expected in zip(lines(tmp_path), single_process_run, strict=True):
+    for line, expected in zip(metric_lines(tmp_path), single_process_run, strict=True):
         assert line["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         if "eval_loss" in expected:
             assert line["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)
@@ -134,8 +130,8 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder, count, steps in ((whole, 1, 6), (parts, 2, 2), (parts, 1, 4), (parts, 2, 6)):
         Processes(folder, count, devices=4 // count, steps=steps).succeed()
-    assert [line["step"] for line in lines(parts)] == [1, 2, 3, 4, 5, 6]
-    for line, expected in zip(lines(parts), lines(whole), strict=True):
+    assert [line["step"] for line in metric_lines(parts)] == [1, 2, 3, 4, 5, 6]
+    for line, expected in zip(metric_lines(parts), metric_lines(whole), strict=True):
         for name in sorted(line.keys() & expected.keys() & {"loss", "eval_loss"}):
             assert line[name] == pytest.approx(expected[name], rel=1e-6)
 
@@ -148,7 +144,7 @@ def test_a_signal_to_one_stops_all_at_one_step(tmp_path: Path) -> None:
     ended = processes.wait()
     assert [status for status, _ in ended.values()] == [143, 143], ended
     (saved,) = (p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
-    assert int(saved.name) == lines(tmp_path)[-1]["step"]
+    assert int(saved.name) == metric_lines(tmp_path)[-1]["step"]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +173,7 @@ def test_a_lost_process_ends_the_others_which_name_it_and_the_run_resumes(
         assert name in error
         assert "process 0 (the leader task in jax's messages) runs on 127.0.0.1:" in error
     Processes(tmp_path, 3, steps=80, save_every=20).succeed()
-    assert lines(tmp_path) == lines(undisturbed)
+    assert metric_lines(tmp_path) == metric_lines(undisturbed)
     for i in range(3):
         params, expected = (np.load(f / f"params-{i}.npz") for f in (tmp_path, undisturbed))
         assert params.files == expected.files

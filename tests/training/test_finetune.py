@@ -19,6 +19,7 @@ from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.step import compile_steps
 from tests.helpers import toy_tasks
+from tests.helpers.compare import metric_lines
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tune(home: Path, folder: Path, kind: str = "classification", seeds: int = 1, **changes: Any):
     where = home / "model", kind, home / kind, folder
     return finetune(toy_tasks.finetune_config_for(*where, **changes), seeds)
-
-
-def lines(run: Path) -> list[dict]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
 
 
 def written(run: Path) -> dict[str, Any]:
@@ -62,7 +58,7 @@ def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     assert labels <= set(
         json.loads((tmp_path / "run" / "metrics.jsonl").read_text().split("\n")[0])
     )
-    assert f"eval_{best}" in lines(tmp_path / "run")[-1]
+    assert f"eval_{best}" in metric_lines(tmp_path / "run")[-1]
 
 
 def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
@@ -70,7 +66,7 @@ def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
     tune(home, whole)
     tune(home, parts, run=dict(steps=3))
     tune(home, parts)
-    assert lines(whole) == lines(parts)
+    assert metric_lines(whole) == metric_lines(parts)
     a, b = (load(run).params for run in (whole, parts))
     same = jax.tree.map(lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b)
     assert all(jax.tree.leaves(same))

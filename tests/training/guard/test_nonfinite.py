@@ -21,14 +21,10 @@ from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import CompiledSteps, TrainState, to_floats
 from bert_jax.utils.errors import RunError
 from tests.helpers import shared_steps, tiny_configs
+from tests.helpers.compare import same_bits
 
 BERT = tiny_configs.FAMILIES["bert"]
 CONFIG = replace(BERT, optim=dict(decay_steps=6, warmup_steps=1))
-
-
-def same(a: object, b: object) -> bool:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
 # ---- numbers
@@ -103,9 +99,11 @@ def test_a_bad_step_is_as_if_left_out(kind: str, accumulate: int) -> None:
     """Parameters and optimiser are bit for bit those of a run that never saw its batch."""
     config = replace(CONFIG, optim=dict(accumulate=accumulate))
     (spoilt, history), (clean, _) = run(config, kind), run(config, "left out")
-    assert same((spoilt.step, spoilt.params, spoilt.opt), (clean.step, clean.params, clean.opt))
+    assert same_bits(
+        (spoilt.step, spoilt.params, spoilt.opt), (clean.step, clean.params, clean.opt)
+    )
     assert [m["skipped"] for m in history] == [0, 0, 1, 1, 1]
-    assert same(spoilt.guard.losses, clean.guard.losses)
+    assert same_bits(spoilt.guard.losses, clean.guard.losses)
     rates = [m["learning_rate"] for m in history]
     assert rates[3] == rates[2]  # the rate follows the updates that were made
 
@@ -210,5 +208,5 @@ def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
     config = replace(CONFIG, guard=dict(spike="skip", spike_window=3))
     whole = fit(config, tmp_path / "whole", (3, 4))
     fit(replace(config, run=dict(steps=3)), tmp_path / "parts", (3, 4))
-    assert same(whole, fit(config, tmp_path / "parts", (3, 4)))
+    assert same_bits(whole, fit(config, tmp_path / "parts", (3, 4)))
     assert int(whole.guard.skipped) == 2
