@@ -110,8 +110,8 @@ class Prepare(Command):
     # Seed of all random choices.
     seed: Annotated[int, arg(metavar="N")] = 0
     # Number of passes over the text; each cuts it anew, so that a run sees new pairs for N epochs.
-    # The default is as published, 10 for nsp and 40 for sop (fewer where the text has more than
-    # 4.3 billion tokens over all passes), and 1 for the other segments.
+    # The default is as published, 10 for nsp and 40 for sop (fewer where that is more than 4.3
+    # billion tokens of text, which take 14 to 18 GB), and 1 for the other segments.
     duplicates: Annotated[int | None, optional("N")] = None
     # What runs the work. The corpus does not depend on it. Beam also takes its own options, such
     # as --runner=FlinkRunner.
@@ -143,8 +143,8 @@ class Prepare(Command):
             packed = f" of {counts.sequences} sequences" if corpus.info.packed else ""
             duplicates = corpus.info.duplicates if split == "train" else 1
             passes = f" in {duplicates} duplicates" if duplicates > 1 else ""
-            share = counts.random_pairs / max(1, counts.labeled_pairs)
-            pairs = f", {share:.1%} of pairs with label 1" if counts.labeled_pairs else ""
+            pairs = f", {counts.label_share:.1%} of pairs with label 1"
+            pairs = pairs if counts.labeled_pairs else ""
             print(
                 f"{split}: {counts.documents} documents, {counts.rows} rows{packed}{passes}, "
                 f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding{pairs}"

@@ -42,6 +42,11 @@ class SplitCounts:
     sequences: int = 0  # equal to `rows` unless rows are packed
     labeled_pairs: int = 0  # rows with label 1 or 0; the others of an NSP or SOP corpus have none
 
+    @property
+    def label_share(self) -> float:
+        """The share of label 1 among the pairs that have a label; 0 without pairs."""
+        return self.random_pairs / max(1, self.labeled_pairs)
+
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[TokenRow]], length: int) -> SplitCounts:
         """The counts of rows of `length` tokens, each one or several sequences."""

@@ -158,12 +158,11 @@ def corpus_vocabulary(stage_data: StageData) -> Vocabulary:
 
 def pair_share(stage_data: StageData) -> float | None:
     """The share of training pairs with label 1, weighted as the corpora are mixed; None if a corpus
-    has no pairs."""
-    infos = [corpus.info for corpus in stage_data.corpora]
-    if not all(info.segments in ("nsp", "sop") and info.train.sequences for info in infos):
+    has no pairs with a label."""
+    counts = [corpus.info.train for corpus in stage_data.corpora]
+    if not all(c.labeled_pairs for c in counts):
         return None
-    shares = [info.train.random_pairs / info.train.sequences for info in infos]
-    return float(np.average(shares, weights=stage_data.weights))
+    return float(np.average([c.label_share for c in counts], weights=stage_data.weights))
 
 
 BatchSlice = tuple[int, int]  # (i, n): the i-th of n equal parts of every batch

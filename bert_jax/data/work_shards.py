@@ -28,7 +28,7 @@ MAX_LENGTH = 65_536
 # dupe_factor of BERT's and ALBERT's create_pretraining_data.py. Every duplicate cuts the text into
 # other pairs, so a run sees new ones for so many epochs.
 PUBLISHED_DUPLICATES = {"nsp": 10, "sop": 40}
-# Text tokens that these defaults write at most: with pairs of random segments 8 to 13 GB.
+# Tokens of text, over all duplicates, that these defaults write at most: 14 to 18 GB on disk.
 MAX_DUPLICATED_TOKENS = 1 << 32
 
 

@@ -81,7 +81,7 @@ def evaluate_corpus(
         counts, made_from = count_corpus(corpus)
     by_row = CountsByRow.same(counts, len(sample))
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
-    share = info.train.random_pairs / max(1, info.train.sequences)
+    share = info.train.label_share
     return Evaluation(
         f"validation rows of {corpus.path}",
         made_from,
