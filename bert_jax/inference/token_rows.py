@@ -54,6 +54,7 @@ def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
         TokenKinds.of(tokenizer).special,
         tokenizer.word_starts(),
         word_after_special=tokenizer.kind == "bpe",
+        unk_id=tokenizer.unk_id,
     )
 
 
