@@ -1,11 +1,15 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
 # make test   lint, types and the test suite: 8 minutes on two cores, half of it from then on
 # make slow   the tests that start many processes or compile every family
+# make peers  the comparisons with PyTorch and transformers, the slow ones too
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200 SEED=a number; without SEED another one each time)
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
+# make docs   the documentation site, in build/docs: half a minute, without the network once
+#             .venv-docs is there
+# make env    the environment that the tests use, and nothing else
 # make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)
 #
 # Each makes the virtual environment .venv first; PYTHON=python3.12 chooses the interpreter.
@@ -28,10 +32,12 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
 
-.PHONY: demo test lint types suite slow chaos beam fuzz study clean
+.PHONY: demo env test lint types suite slow peers chaos beam fuzz study docs clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
+
+env: $(VENV)/tested
 
 test: $(VENV)/tested
 	@echo "make test: ruff, then pyright beside pytest in two processes; up to 8 minutes the first" \
@@ -51,6 +57,9 @@ suite: $(VENV)/tested
 
 slow: $(VENV)/tested
 	$(PYTEST) -m slow
+
+peers: $(VENV)/tested
+	$(PYTEST) -m peer
 
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
@@ -93,5 +102,16 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	.venv-beam/bin/python -m pip --disable-pip-version-check --quiet install --editable .[beam] pytest beartype
 	touch $@
 
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "make docs: build/docs/index.html"
+
+.venv-docs/installed: requirements-docs.txt
+	@$(CHECK_PYTHON)
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@echo "installing requirements-docs.txt into .venv-docs"
+	.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-beam
+	rm -rf $(VENV) .venv-beam .venv-docs build

@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bert_jax.inference.model import Model, load
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "__version__", "load"]
+
+__version__: str
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the user configures it
 
 
 def __getattr__(name: str) -> Any:
     """jax is imported on first use, so that `bert-jax --help` and text work start at once."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bert-jax")
     if name in __all__:
         from bert_jax.inference import model as inference_model
 

@@ -1,0 +1,46 @@
+"""The links of the documents: each leads to a file, and each anchor to a heading."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:)([^)#\s]*)#?([^)\s]*)\)")
+HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors of a page's headings: lower case, no punctuation, hyphens for spaces."""
+    prose = re.sub(r"^```.*?^```$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in HEADING.findall(prose)
+    }
+
+
+def dead_links(path: Path) -> list[str]:
+    """Links of a document to files or headings that are not there."""
+    dead = []
+    for target, anchor in LINK.findall(CODE.sub("", path.read_text(encoding="utf-8"))):
+        file = (path.parent / target).resolve() if target else path
+        made = anchor.startswith("bert_jax.")  # from docstrings; `make docs` checks those
+        if not file.exists():
+            dead.append(target)
+        elif anchor and not made and anchor not in anchors(file.read_text(encoding="utf-8")):
+            dead.append(f"{target}#{anchor}")
+    return dead
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_link_is_dead(path: Path) -> None:
+    assert not dead_links(path)
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page: two\n[a](#a-page-two) [b](#c) [d](e.md) `[f](g.md)`\n")
+    assert dead_links(page) == ["#c", "e.md"]
