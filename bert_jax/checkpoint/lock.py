@@ -60,6 +60,7 @@ def run_lock(folder: Path, is_main: bool = True) -> Iterator[None]:
 
 
 def owner_name() -> str:
+    """This process, as a lock names its owner."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 

@@ -93,6 +93,7 @@ class Checkpoints:
             self.close()
 
     def steps(self) -> list[int]:
+        """The numbers of the saved steps, ascending."""
         return sorted(self._manager.all_steps())
 
     def newest(self) -> int | None:

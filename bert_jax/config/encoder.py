@@ -111,20 +111,25 @@ class Encoder:
 
     @property
     def num_groups(self) -> int:
+        """The number of parameter sets."""
         return self.layers if self.groups is None else self.groups
 
     @property
     def embedding_width(self) -> int:
+        """The width of the embeddings."""
         return self.embedding_size or self.hidden_size
 
     @property
     def mlp_width(self) -> int:
+        """The width of the MLP."""
         return self.mlp_size or 4 * self.hidden_size
 
     @property
     def head_size(self) -> int:
+        """The width of an attention head."""
         return self.hidden_size // self.heads
 
     @property
     def position_rows(self) -> int:
+        """The number of rows of the position table."""
         return self.max_length + self.position_offset

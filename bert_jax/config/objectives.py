@@ -165,6 +165,7 @@ class Imported:
 
     @property
     def heads(self) -> tuple[str, ...]:
+        """The names of its pre-training heads."""
         return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
 
 

@@ -79,6 +79,7 @@ class Family:
         return f"{self.name}."
 
     def encoder_table(self, projected: bool) -> NameTable:
+        """The names of the encoder, with those of the embedding projection if it is `projected`."""
         table = EMBEDDINGS | ({self.projection: "encoder/projection"} if projected else {})
         return {f"{self.prefix}{hf}": native for hf, native in (table | self.layers).items()}
 
@@ -226,9 +227,11 @@ class ParamRule(NamedTuple):
 
     @property
     def stacked(self) -> bool:
+        """Whether the native parameter stacks the tensors of all groups."""
         return "{i}" in self.hf
 
     def hf_names(self, num_groups: int) -> list[str]:
+        """The names of its tensors in a model of `num_groups` groups."""
         return [self.hf.format(i=i) for i in range(num_groups)] if self.stacked else [self.hf]
 
 

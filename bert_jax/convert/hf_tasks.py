@@ -111,6 +111,7 @@ def _rate_keys(family: Family, task_type: str) -> tuple[str, ...]:
 
 
 def task_table(family: Family, task: Supervised) -> NameTable:
+    """The names of the task head, Hugging Face to native."""
     return _task(family, task).table
 
 

@@ -95,6 +95,7 @@ class CorpusInfo:
         return 1 - counts.tokens / max(1, counts.rows * self.length)
 
     def counts(self, split: str) -> SplitCounts:
+        """The counts of the split `train` or `validation`."""
         return self.train if split == "train" else self.validation
 
 
@@ -111,6 +112,7 @@ class Corpus:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its ids."""
         loaded = load_tokenizer(self.path / "tokenizer")
         if loaded.fingerprint != self.info.tokenizer_fingerprint:
             raise ValueError(

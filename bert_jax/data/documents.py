@@ -38,12 +38,15 @@ UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without bla
 
 
 class Document(NamedTuple):
+    """The paragraphs of a document, and how it was read."""
+
     paragraphs: tuple[str, ...]
     replaced_bytes: int = 0  # bytes that were not UTF-8, each replaced by U+FFFD
     source: str = ""  # the file, or the TFDS name
 
     @property
     def characters(self) -> int:
+        """The number of its characters."""
         return sum(map(len, self.paragraphs))
 
 

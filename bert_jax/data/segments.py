@@ -34,6 +34,8 @@ ONE_SEGMENT_PROB = 0.1  # of an ELECTRA example to have no second segment
 
 
 class TokenRow(NamedTuple):
+    """The tokens of one row, before padding."""
+
     tokens: np.ndarray  # int32[size], special tokens included
     first: int  # tokens of segment 0
     pair: int = -1  # label: 1 is random (NSP) or swapped (SOP), 0 is not; -1: no label

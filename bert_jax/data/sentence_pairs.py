@@ -28,6 +28,7 @@ DrawDocument = Callable[[np.random.Generator], Sentences | None]
 
 
 def fair_coin(rng: np.random.Generator) -> bool:
+    """True or False with equal probability."""
     return bool(rng.random() < 0.5)
 
 

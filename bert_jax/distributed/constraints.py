@@ -114,4 +114,5 @@ def axis_size(mesh: jax.sharding.Mesh | AbstractMesh, axes: Axes) -> int:
 
 
 def axis_names(axes: Axes) -> tuple[str, ...]:
+    """The mesh axes of one dimension as a tuple; empty if it is not sharded."""
     return () if axes is None else (axes,) if isinstance(axes, str) else axes

@@ -60,6 +60,7 @@ class ProcessInfo:
 
     @property
     def address(self) -> tuple[str, int]:
+        """The host and the port of process 0."""
         host, _, port = self.coordinator.rpartition(":")
         return host.strip("[]"), int(port)
 

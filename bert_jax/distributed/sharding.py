@@ -153,6 +153,7 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The sharding of a value that every device holds as a whole."""
     return NamedSharding(mesh, P())
 
 

@@ -91,6 +91,7 @@ class Model:
     @cached_property
     def objective(self) -> objectives.Objective:
         # The run's attention implementation may not exist on this platform.
+        """The objective that it was trained with: networks, masking and losses as functions."""
         return objectives.build(config.replace(self.config, run=dict(attention="auto")))
 
     @cached_property
@@ -157,6 +158,7 @@ class Model:
         return self.predict_examples(self.encode_examples(examples))
 
     def predict_examples(self, encoded: tasks.EncodedExamples) -> list[dict[str, Any]]:
+        """`predict` for rows that `encode_examples` has encoded."""
         outputs = self.outputs(encoded.rows) if encoded.rows else []
         task = self.task
         return tasks.decode_predictions(task.task, encoded, outputs, task.labels, self.threshold)

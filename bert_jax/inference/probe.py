@@ -41,6 +41,8 @@ L2_PENALTY = 100.0  # on the squared weights, relative to the loss summed over r
 
 @dataclass(frozen=True)
 class LayerScore:
+    """The score of one layer and one way to pool it."""
+
     layer: Layer
     pool: str
     metrics: dict[str, float]
@@ -60,6 +62,7 @@ class ProbeResult:
 
     @property
     def best(self) -> LayerScore:
+        """The layer and pool with the highest score."""
         return max(self.scores, key=lambda s: s.metrics[self.metric])
 
 

@@ -57,6 +57,7 @@ class LMHeadOutput(NamedTuple):
 def gather_positions(
     hidden: Float[Array, "b l d"], positions: Int[Array, "b p"]
 ) -> Float[Array, "b p d"]:
+    """The hidden states at `positions`."""
     return jnp.take_along_axis(hidden, positions[..., None], axis=1)
 
 

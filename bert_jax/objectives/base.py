@@ -23,14 +23,30 @@ Terms = dict[str, Any]
 
 
 class Objective(Protocol):
-    """See the docstring of the package."""
+    """A network, its masking and its losses, as pure functions of parameters."""
 
     @property
-    def weights(self) -> dict[str, float]: ...
-    def init(self, key: jax.Array) -> Params: ...
-    def corrupt(self, batch: Batch, key: jax.Array) -> Batch: ...
-    def counts(self, batch: Batch) -> dict[str, jax.Array]: ...
-    def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms: ...
+    def weights(self) -> dict[str, float]:
+        """The weight of each term in the loss."""
+        ...
+
+    def init(self, key: jax.Array) -> Params:
+        """Random parameters, float32."""
+        ...
+
+    def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
+        """The batch as the network sees it, with targets and weights: masked, for pre-training."""
+        ...
+
+    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+        """The number of positions over which each term averages, in a corrupted batch."""
+        ...
+
+    def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
+        """The terms of the loss and other metrics of a corrupted batch, each as a `Mean` or another
+        total. Dropout is active if `key` is given."""
+        ...
+
     def encoder(self, params: Params) -> tuple[Network, Params]:
         """The network that computes features, and its parameters."""
         ...
@@ -72,6 +88,7 @@ class NoObjective:
 
 
 def apply_network(network: Network, params: Params, batch: Batch, key: jax.Array | None) -> Any:
+    """The outputs of a network. Dropout is active if `key` is given."""
     return network.apply({"params": params}, batch, rngs={} if key is None else {"dropout": key})
 
 
@@ -154,6 +171,7 @@ def corrupt_batch(
 
 
 def require_vocabulary(vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary, which must not be None."""
     assert vocabulary is not None, "masking needs a vocabulary, and this objective has none"
     return vocabulary
 

@@ -25,6 +25,7 @@ class Mean:
 
     @property
     def value(self) -> jax.Array:
+        """The mean; 0 if nothing was scored."""
         return self.total / jnp.maximum(self.count, 1.0)
 
     @property
@@ -46,16 +47,19 @@ class ClassMeans:
     def of(
         cls, values: Float[Array, "*s"], labels: Int[Array, "*s"], weights: Float[Array, "*s"]
     ) -> ClassMeans:
+        """The sums and counts of `values` for the labels 0 and 1. Weights are 0 or 1."""
         parts = [weights * (labels == c) for c in (0, 1)]
         totals = jnp.stack([(values * part).sum() for part in parts])
         return cls(totals, jnp.stack([part.sum() for part in parts]))
 
     @property
     def value(self) -> jax.Array:
+        """The mean over classes of each class's mean."""
         return (self.totals / jnp.maximum(self.counts, 1.0)).mean()
 
     @property
     def is_empty(self) -> jax.Array:
+        """Whether a class was not scored."""
         return (self.counts == 0).any()
 
 
@@ -140,6 +144,7 @@ class Histogram:
     def from_logits(
         cls, logits: Float[Array, "*s"], labels: Float[Array, "*s"], weights: Float[Array, "*s"]
     ) -> Histogram:
+        """The histogram of logits with labels 0 or 1, where weights are 1."""
         share = (logits + cls.MAX_LOGIT) / (2 * cls.MAX_LOGIT)
         bins = jnp.clip(share * cls.BINS, 0, cls.BINS - 1).astype(jnp.int32).ravel()
         empty = jnp.zeros(cls.BINS)
@@ -156,4 +161,5 @@ class Histogram:
 
     @property
     def is_empty(self) -> jax.Array:
+        """Whether there are no negatives or no positives."""
         return (self.negatives.sum() == 0) | (self.positives.sum() == 0)

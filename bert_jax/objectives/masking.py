@@ -162,6 +162,7 @@ class WordBoundaries(NamedTuple):
     def from_starts(
         cls, candidates: Bool[Array, " l"], starts: Bool[Array, " l"]
     ) -> WordBoundaries:
+        """The words of the `candidates` whose first tokens are `starts`."""
         length = candidates.shape[0]
         index = jnp.cumsum(candidates) - 1  # of each candidate among the candidates
         is_start = candidates & (starts | (index == 0))

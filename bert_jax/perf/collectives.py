@@ -29,6 +29,7 @@ class Collective:
 
     @property
     def total_bytes(self) -> int:
+        """The bytes of all its executions in one step."""
         return self.bytes * self.times
 
     @property

@@ -16,12 +16,15 @@ from typing import NamedTuple
 
 
 class Array(NamedTuple):
+    """The type of a value: its element type and dimensions."""
+
     dtype: str
     dims: tuple[int, ...]
     in_fast_memory: bool = False  # of a TPU: no traffic
 
     @property
     def bytes(self) -> int:
+        """The size of the value."""
         bits = 8 if self.dtype == "pred" else int(first_group(r"(\d+)", self.dtype) or 0)
         return math.prod(self.dims) * bits // 8
 
@@ -31,6 +34,8 @@ class Array(NamedTuple):
 
 @dataclass(frozen=True)
 class Instruction:
+    """One instruction of a compiled program."""
+
     name: str
     opcode: str
     results: tuple[Array, ...]  # all elements of a tuple, in order
@@ -46,11 +51,14 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Computation:
+    """A named sequence of instructions, such as the body of a loop."""
+
     name: str
     instructions: dict[str, Instruction]
 
     @property
     def root(self) -> Instruction:
+        """The instruction that gives its result."""
         return next(i for i in self.instructions.values() if i.root)
 
 
@@ -65,6 +73,8 @@ class Execution(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
+    """A compiled program, parsed from its text."""
+
     computations: dict[str, Computation]
     entry: str | None
     devices: int

@@ -77,6 +77,7 @@ def read_unlabeled_examples(task_type: TaskType, file: str | Path) -> list[Examp
 
 
 def is_glue(task: TaskType | GlueTask) -> typing.TypeGuard[GlueTask]:
+    """Whether a task is one of GLUE, with its own files."""
     return task in glue.GLUE_COLUMNS
 
 

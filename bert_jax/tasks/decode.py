@@ -80,6 +80,7 @@ def _choice_json(e: ChoiceExample, logits: np.ndarray) -> dict[str, Any]:
 
 
 def chosen_option(e: ChoiceExample, logits: np.ndarray) -> int:
+    """The number of the option with the largest logit."""
     return int(np.argmax(logits[: len(e.options)]))
 
 
@@ -104,6 +105,8 @@ def word_logits(encoded: EncodedExamples, outputs: Sequence[Any]) -> list[np.nda
 
 
 class AnswerSpan(NamedTuple):
+    """A possible answer: its score and its place in the context."""
+
     score: float
     begin: int  # characters of the context
     end: int

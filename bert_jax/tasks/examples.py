@@ -36,6 +36,8 @@ class ChoiceExample(NamedTuple):
 
 
 class Answer(NamedTuple):
+    """An answer to a question."""
+
     text: str
     start: int  # its first character in the context; -1 if the context does not contain it
 

@@ -37,14 +37,22 @@ Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n part
 
 
 class Data(Protocol):
-    """What a run learns from. `config` has every field that the data decides."""
+    """What a run learns from."""
 
     @property
-    def config(self) -> Experiment: ...
+    def config(self) -> Experiment:
+        """The config, with every field that the data decides."""
+        ...
+
     @property
-    def vocabulary(self) -> Vocabulary | None: ...
+    def vocabulary(self) -> Vocabulary | None:
+        """What masking needs to know about the tokenizer; None for labeled rows."""
+        ...
+
     @property
-    def warm_start(self) -> WarmStart | None: ...
+    def warm_start(self) -> WarmStart | None:
+        """The model that the run starts from; None for random parameters."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class CorpusData:
 
     @property
     def corpora(self) -> list[Corpus]:
+        """The corpora of all stages."""
         return [corpus for stage in self.stages for corpus in stage.corpora]
 
     @property
@@ -66,6 +75,7 @@ class CorpusData:
 
     @property
     def tokenizer_dir(self) -> Path:
+        """The folder of the tokenizer."""
         return self.corpora[0].path / "tokenizer"
 
     @property
@@ -78,6 +88,7 @@ class CorpusData:
         return mixture.pair_share(self.stages[-1])
 
     def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
+        """A function from a step to the batches from that step on, of the parts `slices`."""
         return mixture.training_loader(config, self.stages, slices).iterate
 
 

@@ -116,6 +116,7 @@ class Evaluator:
         )
 
     def evaluate(self, params: Any, split: str) -> EvalResult:
+        """The outputs of the parameters on a split, with the loss over its labeled examples."""
         losses = []
 
         def outputs_of(batch: Batch) -> tuple[Any, Any]:

@@ -195,6 +195,7 @@ class MetricsWriter:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Write what is pending, and close the files and the progress bar."""
         self.flush()
         self._count()
         for part in (self._file, self._timing, self._tensorboard, self._bar):

@@ -50,6 +50,7 @@ class BoundSeed(NamedTuple):
         return self.jitted(*args, self.seed)
 
     def lower(self, *args: Any) -> Any:
+        """`jax.jit`'s `lower` with the seed as the last argument."""
         return self.jitted.lower(*args, self.seed)
 
 

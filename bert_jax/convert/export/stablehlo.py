@@ -24,6 +24,8 @@ from bert_jax.utils.types import Batch
 def export_stablehlo(
     model: ExportableModel, folder: Path, out: Path, part: str | None
 ) -> list[str]:
+    """Write the network of a model as StableHLO, its weights and its signature to `out`. Returns
+    the names of the parameters that the function does not use."""
     encoder, heads, params = convert.select_network(model.config, model.params, part)
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
     if task is not None and "label" in params:

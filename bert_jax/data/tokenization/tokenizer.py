@@ -69,20 +69,25 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """The number of pieces, special tokens included."""
         return len(self._backend.pieces)
 
     def token(self, id: int) -> str:
+        """The piece of an id."""
         return self._backend.pieces[id]
 
     def id(self, token: str) -> int:
+        """The id of a piece. ValueError: there is no such piece."""
         if token not in self._ids:
             raise ValueError(f"{token!r} is not in the vocabulary of {self.vocab_size} pieces")
         return self._ids[token]
 
     def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens."""
         return self._backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for several texts."""
         return self._backend.encode_batch(texts)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
@@ -107,6 +112,7 @@ class Tokenizer:
         return self.special_tokens.build_row(a, b)
 
     def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
         return self._backend.decode(ids)
 
     def word_starts(self) -> np.ndarray:

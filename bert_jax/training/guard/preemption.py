@@ -47,6 +47,7 @@ class PreemptionHandler:
 
     @property
     def signal(self) -> int | None:
+        """The number of the signal on which all processes agree to stop, or None."""
         return self.received if jax.process_count() == 1 else self._agreed
 
     def should_stop(self) -> bool:

@@ -31,6 +31,8 @@ HISTORY = 101  # durations per kind of phase that the median is taken over
 
 
 class Phase(NamedTuple):
+    """What the run is doing, and since when."""
+
     name: str
     step: int
     since: float  # of time.monotonic()
