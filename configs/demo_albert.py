@@ -1,4 +1,4 @@
-"""A small ALBERT that learns in minutes on two CPU cores, with the size and optimizer of demo.py.
+"""A small ALBERT that learns in minutes on two CPU cores, with the recipe of demo.py.
 
     bert-jax pretrain configs/demo_albert.py --data.path CORPUS
 

@@ -1,4 +1,4 @@
-"""A small RoBERTa that learns in minutes on two CPU cores, with the size and optimizer of demo.py.
+"""A small RoBERTa that learns in minutes on two CPU cores, with the recipe of demo.py.
 
     bert-jax pretrain configs/demo_roberta.py --data.path CORPUS
 
