@@ -64,6 +64,7 @@ class BitsPerCharacter:
 
     @property
     def value(self) -> float:
+        """Bits per character over the scored words."""
         return float(self.bits.sum() / self.characters.sum())
 
     @property
