@@ -2,23 +2,16 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import jax
 import pytest
 
-from bert_jax import config
 from bert_jax.checkpoint import lock
-from bert_jax.cli import main as cli
-from bert_jax.cli.command import config_fields, field_names
-from bert_jax.utils import platform
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT, SAMPLE
 
@@ -30,71 +23,37 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a little text, a tokenizer, a corpus, and a run of two steps."""
     root = tmp_path_factory.mktemp("cli")
     (root / "text.txt").write_text(SAMPLE.read_text()[:300_000].rsplit("\n\n", 1)[0] + "\n")
-    assert not call(
-        "tokenizer",
-        root / "text.txt",
-        "--kind",
-        "wordpiece",
-        "--vocab-size",
-        1500,
-        "--out",
-        root / "tok",
-    )
-    assert not call(
-        "prepare",
-        root / "text.txt",
-        "--tokenizer",
-        root / "tok",
-        "--segments",
-        "nsp",
-        "--length",
-        32,
-        "--duplicates",
-        1,
-        "--out",
-        root / "corpus",
-    )
+    assert not train_tokenizer(root / "text.txt", root / "tok")
+    assert not prepare(root, root / "corpus")
     assert not pretrain(root, root / "run")
     return root
 
 
+def train_tokenizer(text: Path, out: Path, **flags: object) -> int:
+    flags = {"kind": "wordpiece", "vocab_size": 1500} | flags
+    return call("tokenizer", text, **flags, out=out)
+
+
+def prepare(root: Path, out: Path, text: Path | None = None, **flags: object) -> int:
+    flags = {"segments": "nsp", "length": 32, "duplicates": 1} | flags
+    return call("prepare", text or root / "text.txt", tokenizer=root / "tok", **flags, out=out)
+
+
 def pretrain(root: Path, run: Path, *more: object, corpus: str = "corpus") -> int:
-    return call(
-        "pretrain",
-        ROOT / "configs/tiny_bert.py",
-        "--data.path",
-        root / corpus,
-        "--run.dir",
-        run,
-        "--run.steps",
-        2,
-        "--mesh.data",
-        1,
-        "--mesh.fsdp",
-        4,
-        *more,
-    )
+    mesh = ["--mesh.data", 1, "--mesh.fsdp", 4]
+    paths = ["--data.path", root / corpus, "--run.dir", run]
+    return call("pretrain", TINY, *paths, "--run.steps", 2, *mesh, *more)
 
 
 def test_a_run_dir_holds_the_files_and_metrics_of_the_contract(workspace: Path) -> None:
     run = workspace / "run"
     names = {"config.json", "tokenizer", "checkpoints", "metrics.jsonl", "timing.jsonl"}
-    names.add("tensorboard")
+    names |= {"tensorboard"}
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == names
     assert (run / "checkpoints" / "2").is_dir()
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {
-        "step",
-        "loss",
-        "learning_rate",
-        "tokens_per_second",
-        "mlm_loss",
-        "mlm_accuracy",
-        "pair_loss",
-        "pair_accuracy",
-        "eval_loss",
-        "eval_mlm_loss",
-    } <= set(line)
+    training = {"step", "loss", "learning_rate", "tokens_per_second", "mlm_loss", "mlm_accuracy"}
+    assert training | {"pair_loss", "pair_accuracy", "eval_loss", "eval_mlm_loss"} <= set(line)
 
 
 def test_fill_prints_a_line_per_mask(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,228 +114,58 @@ def test_embed_writes_features(workspace: Path, tmp_path: Path) -> None:
     assert np.load(out)["features"].shape == (2, 2, 64)
 
 
-HEAVY = ("jax", "flax", "tensorflow", "torch", "pyarrow", "matplotlib")
+def prepare_text(content: bytes) -> Callable[[Path, Path], int]:
+    """`prepare` on a file with this content."""
 
-
-@pytest.mark.parametrize(
-    "code", ["import bert_jax", "from bert_jax.cli import main; main.main(['--help'])"]
-)
-def test_import_and_help_import_no_heavy_library(code: str) -> None:
-    script = (
-        f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\n"
-        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == "[]\n"
-
-
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_of_every_command_gives_an_example_and_a_sentence_per_flag(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")  # one line per flag
-    assert not call(command, "--help")
-    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
-    assert any(line.startswith(f"Example: bert-jax {command} ") for line in lines)
-    shown = " ".join(lines)
-    for field in _flag_names(cli.COMMANDS[command]):
-        help_text = re.search(rf"--{field}( \S+)? +([A-Z][^|]*?[.])( |$)", shown)
-        assert help_text, f"--{field}"
-
-
-def _flag_names(command: Any) -> list[str]:
-    positional = {"text", "model", "input", "file", "folder", "target", "config", "run-dirs"}
-    names = [n.replace("_", "-") for n in field_names(command)]
-    return [n for n in names if n not in positional | {"run-dir", "step"}]
-
-
-def test_plan_hides_accelerators_before_jax_is_imported() -> None:
-    script = (
-        "import sys, bert_jax.utils.platform as platform\n"
-        "platform.without_tpu_env = lambda: sys.exit(9 if 'jax' in sys.modules else 0)\n"
-        "from bert_jax.cli.main import main\n"
-        f"main(['plan', {str(TINY)!r}, '--topology', 'v5e:2x2'])"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_plan_opens_no_accelerator_where_jax_was_imported_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    before = jax.config.jax_platforms
-    jax.config.update("jax_platforms", "tpu,cpu")
-    try:
-        platform.without_tpu_env()
-        assert jax.config.jax_platforms == "cpu"
-        assert os.environ["JAX_PLATFORMS"] == "cpu"
-    finally:
-        jax.config.update("jax_platforms", before)
-
-
-@pytest.mark.parametrize("name", ["tiny_spanbert", "tiny_electra", "finetune"])
-def test_every_config_field_has_a_sentence_as_help(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")  # one column
-    path = ROOT / f"configs/{name}.py"
-    assert not call("pretrain", path, "--help")
-    lines = " ".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
-    entries = {entry.split()[0]: entry for entry in re.split(r" (?=--\w)", lines)}
-    for field in config_fields(config.from_python_file(path)):
-        flag = f"--{field.replace('_', '-')}"
-        if f"{flag}," not in entries:  # a switch, whose help follows its second name
-            assert re.search(r" [A-Z`].+[.)] +\(default: ", entries[flag]), flag
-
-
-def test_help_of_a_config_lists_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("pretrain", "plan"):
-        assert not call(command, ROOT / "configs/tiny_electra.py", "--help")
-        out = capsys.readouterr().out
-        assert "--objective.generator-size FLOAT" in out
-        assert "(default: 64)" in out
-
-
-BAD_FLAGS = {
-    ("fill", "run", "[MASK]", "--tpo", 3): "unknown flag --tpo: did you mean --top?",
-    ("fil", "run", "[MASK]"): "unknown command 'fil': did you mean fill?",
-    (): "no command is given: see bert-jax --help",
-    ("fill", "run", "[MASK]", "more"): "unexpected argument 'more'",
-    ("fill", "run", "[MASK]", "--top", "many"): "--top: invalid literal for int()",
-    ("tokenizer", "--kind", "bpe", "--vocab-size", 9, "--out", "x"): "no TEXT is given",
-    ("tokenizer", "x", "--kind", "bp"): "invalid choice 'bp' for argument '--kind'",
-    ("tokenizer", "x", "--kind", "bpe"): "Missing from bert-jax tokenizer: --vocab-size",
-    ("prepare", "x", "--wokers", 2): "unknown flag --wokers: did you mean --workers?",
-    ("pretrain", TINY, "--encoder.hiden-size", 3): "did you mean --encoder.hidden-size?",
-    ("plan", TINY): "--topology is missing",
-}
-
-
-@pytest.mark.parametrize("args", BAD_FLAGS)
-def test_a_wrong_flag_is_one_line_on_stderr_with_a_suggestion(
-    args: tuple[object, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(*args) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("bert-jax: ")
-    assert BAD_FLAGS[args] in line
-
-
-def text(content: bytes) -> Callable[[Path, Path], list[object]]:
-    """A call of `prepare` on a file with this content."""
-
-    def arguments(workspace: Path, tmp: Path) -> list[object]:
+    def run(workspace: Path, tmp: Path) -> int:
         (tmp / "bad.txt").write_bytes(content)
-        return [
-            "prepare",
-            tmp / "bad.txt",
-            "--tokenizer",
-            workspace / "tok",
-            "--segments",
-            "nsp",
-            "--length",
-            32,
-            "--out",
-            tmp / "out",
-            "--strict",
-        ]
+        return prepare(workspace, tmp / "out", tmp / "bad.txt", strict=True)
 
-    return arguments
+    return run
 
 
-BAD_INPUT: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
-    "an empty file": (text(b""), "bad.txt"),
-    "bytes that are not UTF-8": (text(b"One.\n\nTw\xffo.\n"), "UTF-8"),
-    "one document": (text(b"One sentence. And two.\n"), "document"),
+BAD_INPUT: dict[str, tuple[Callable[[Path, Path], int], str]] = {
+    "an empty file": (prepare_text(b""), "bad.txt"),
+    "bytes that are not UTF-8": (prepare_text(b"One.\n\nTw\xffo.\n"), "UTF-8"),
+    "one document": (prepare_text(b"One sentence. And two.\n"), "document"),
     "a missing file": (
-        lambda workspace, tmp: [
-            "tokenizer",
-            tmp / "none.txt",
-            "--kind",
-            "bpe",
-            "--vocab-size",
-            500,
-            "--out",
-            tmp / "out",
-        ],
+        lambda workspace, tmp: train_tokenizer(tmp / "none.txt", tmp / "out"),
         "none.txt",
     ),
     "a vocabulary larger than the text allows": (
-        lambda workspace, tmp: [
-            "tokenizer",
-            workspace / "text.txt",
-            "--kind",
-            "wordpiece",
-            "--vocab-size",
-            900_000,
-            "--out",
-            tmp / "out",
-        ],
+        lambda workspace, tmp: train_tokenizer(
+            workspace / "text.txt", tmp / "out", vocab_size=900_000
+        ),
         "900000",
     ),
     "an output folder that is not empty": (
-        lambda workspace, tmp: [
-            "prepare",
-            workspace / "text.txt",
-            "--tokenizer",
-            workspace / "tok",
-            "--segments",
-            "nsp",
-            "--length",
-            32,
-            "--out",
-            workspace / "corpus",
-        ],
+        lambda workspace, tmp: prepare(workspace, workspace / "corpus"),
         "not empty",
     ),
     "a path below a file": (
-        lambda workspace, tmp: [
-            "tokenizer",
-            workspace / "text.txt",
-            "--kind",
-            "wordpiece",
-            "--vocab-size",
-            1500,
-            "--out",
-            workspace / "text.txt" / "tok",
-        ],
+        lambda workspace, tmp: train_tokenizer(
+            workspace / "text.txt", workspace / "text.txt" / "tok"
+        ),
         "text.txt",
     ),
     "rows of no tokens": (
-        lambda workspace, tmp: [
-            "prepare",
-            workspace / "text.txt",
-            "--tokenizer",
-            workspace / "tok",
-            "--segments",
-            "nsp",
-            "--length",
-            0,
-            "--pack",
-            "--out",
-            tmp / "out",
-        ],
+        lambda workspace, tmp: prepare(workspace, tmp / "out", length=0, pack=True),
         "length is 0: expected 8 to",
     ),
     "help on a config that is not there": (
-        lambda workspace, tmp: ["pretrain", tmp / "none.py", "--help"],
+        lambda workspace, tmp: call("pretrain", tmp / "none.py", "--help"),
         "does not exist: expected a config file",
     ),
     "a text without a mask": (
-        lambda workspace, tmp: ["fill", workspace / "run", "Hm."],
+        lambda workspace, tmp: call("fill", workspace / "run", "Hm."),
         "has no [MASK]",
     ),
     "a text beyond the model": (
-        lambda workspace, tmp: ["fill", workspace / "run", "[MASK]" * 600],
+        lambda workspace, tmp: call("fill", workspace / "run", "[MASK]" * 600),
         "the model takes 512",
     ),
-    "a folder that is no model": (lambda workspace, tmp: ["fill", tmp, "[MASK]"], "config.json"),
-    "a report on nothing": (
-        lambda workspace, tmp: ["report", tmp, "--out", tmp / "out"],
-        "metrics.jsonl",
-    ),
+    "a folder that is no model": (lambda _, tmp: call("fill", tmp, "[MASK]"), "config.json"),
+    "a report on nothing": (lambda _, tmp: call("report", tmp, out=tmp / "out"), "metrics.jsonl"),
 }
 
 
@@ -384,25 +173,12 @@ BAD_INPUT: dict[str, tuple[Callable[[Path, Path], list[object]], str]] = {
 def test_bad_input_ends_with_status_2_and_one_line(
     name: str, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, expected = BAD_INPUT[name]
-    assert call(*arguments(workspace, tmp_path)) == 2
+    run, expected = BAD_INPUT[name]
+    assert run(workspace, tmp_path) == 2
     err = capsys.readouterr().err.strip().splitlines()
     assert expected in err[-1]
     assert "Traceback" not in " ".join(err)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_file_without_a_path_is_a_defect_with_a_traceback(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What names no path is a defect, with its traceback."""
-
-    def run(*_: object) -> int:
-        raise FileNotFoundError("no such array")
-
-    monkeypatch.setattr(cli.COMMANDS["fill"], "run", run)
-    with pytest.raises(FileNotFoundError, match="no such array"):
-        cli.main(["fill", "run", "[MASK]"])
 
 
 BAD_CONFIGS: dict[str, tuple[tuple[object, ...], str]] = {
@@ -456,17 +232,7 @@ def test_resume_with_another_tokenizer_is_rejected(
 ) -> None:
     shutil.copytree(workspace / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tokenizer")
-    call(
-        "tokenizer",
-        workspace / "text.txt",
-        "--kind",
-        "wordpiece",
-        "--vocab-size",
-        1500,
-        "--cased",
-        "--out",
-        tmp_path / "run" / "tokenizer",
-    )
+    train_tokenizer(workspace / "text.txt", tmp_path / "run" / "tokenizer", cased=True)
     assert pretrain(workspace, tmp_path / "run") == 2
     assert "is not that of the corpus" in capsys.readouterr().err
 
@@ -479,12 +245,12 @@ def test_a_run_killed_while_it_wrote_its_first_files_starts_again(
     (run / ".tokenizer.half").mkdir(parents=True)
     (run / ".config.json.new").write_text("{")
     assert not pretrain(workspace, run)
-    begun = tmp_path / "begun"
-    begun.mkdir()
-    shutil.copyfile(run / "config.json", begun / "config.json")
-    (begun / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step"')
-    assert not pretrain(workspace, begun)
-    assert (begun / "tokenizer").is_dir()
+    without_tokenizer = tmp_path / "begun"
+    without_tokenizer.mkdir()
+    shutil.copyfile(run / "config.json", without_tokenizer / "config.json")
+    (without_tokenizer / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step"')
+    assert not pretrain(workspace, without_tokenizer)
+    assert (without_tokenizer / "tokenizer").is_dir()
 
 
 def test_a_run_that_lost_its_checkpoints_does_not_overwrite_its_metrics(
@@ -530,50 +296,24 @@ def test_resume_with_a_rebuilt_corpus_is_rejected(
     shutil.copytree(workspace / "corpus", tmp_path / "corpus")
     assert not pretrain(tmp_path, tmp_path / "run")
     shutil.rmtree(tmp_path / "corpus")
-    call(
-        "prepare",
-        workspace / "text.txt",
-        "--tokenizer",
-        workspace / "tok",
-        "--segments",
-        "nsp",
-        "--length",
-        32,
-        "--duplicates",
-        1,
-        "--seed",
-        1,
-        "--out",
-        tmp_path / "corpus",
-    )
+    prepare(workspace, tmp_path / "corpus", seed=1)
     assert pretrain(tmp_path, tmp_path / "run") == 2
     assert "data.corpus was" in capsys.readouterr().err
 
 
 def test_sigterm_saves_a_checkpoint_and_exits_with_143(workspace: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "bert_jax",
-        "pretrain",
-        ROOT / "configs/tiny_bert.py",
+    command = [sys.executable, "-m", "bert_jax", "pretrain", TINY, "--run.dir", run]
+    command += [
         "--data.path",
         workspace / "corpus",
-        "--run.dir",
-        run,
         "--run.steps",
         "100000",
         "--run.log-every",
         "1",
-        # with the program of `workspace`, which is compiled already
-        "--optim.decay-steps",
-        "2",
-        "--mesh.data",
-        "1",
-        "--mesh.fsdp",
-        "4",
     ]
+    # With the program of `workspace`, which is compiled already.
+    command += ["--optim.decay-steps", "2", "--mesh.data", "1", "--mesh.fsdp", "4"]
     process = subprocess.Popen([str(c) for c in command], stderr=subprocess.DEVNULL)
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
         assert process.poll() is None

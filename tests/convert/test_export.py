@@ -105,9 +105,9 @@ folder = sys.argv[1]
 function = jax.export.deserialize(open(folder + "/model.stablehlo", "rb").read())
 weights = load_file(folder + "/model.safetensors")
 for i in range(2):
-    given = np.load(f"{folder}/given{i}.npz")
-    out = function.call(weights, given["tokens"], given["mask"], given["types"])
-    np.savez(f"{folder}/made{i}.npz", **out)
+    inputs = np.load(f"{folder}/inputs{i}.npz")
+    out = function.call(weights, inputs["tokens"], inputs["mask"], inputs["types"])
+    np.savez(f"{folder}/outputs{i}.npz", **out)
 assert not any(m.startswith(("bert_jax", "flax")) for m in sys.modules)
 """
 
@@ -123,26 +123,26 @@ def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> No
     expected = []
     for i, shape in enumerate([(2, 7), (5, 19)]):
         mask = np.arange(shape[1]) < rng.integers(3, shape[1] + 1, shape[0])[:, None]
-        given = {
+        inputs = {
             "tokens": rng.integers(0, 37, shape),
             "mask": mask,
             "types": rng.integers(0, 2, shape),
         }
-        given = {k: v.astype(np.int32) for k, v in given.items()}
-        np.savez(out / f"given{i}.npz", **given)
-        mask = AttentionMask(given["mask"], packed=False)
-        batch = {**given, "attention_mask": mask, "masked": np.zeros((shape[0], 1), np.int32)}
+        inputs = {k: v.astype(np.int32) for k, v in inputs.items()}
+        np.savez(out / f"inputs{i}.npz", **inputs)
+        mask = AttentionMask(inputs["mask"], packed=False)
+        batch = {**inputs, "attention_mask": mask, "masked": np.zeros((shape[0], 1), np.int32)}
         batch = jax.tree.map(jnp.asarray, batch)
         expected.append(jax.jit(net.apply)({"params": model.params}, batch))
     subprocess.run([sys.executable, "-c", ALONE, str(out)], check=True, cwd=tmp_path)
     signature = json.loads((out / "signature.json").read_text())
-    for i, theirs in enumerate(expected):
-        made = np.load(out / f"made{i}.npz")
-        assert set(made) == set(signature["results"])
-        for name in {"hidden", "pair", "pooler", "rtd"} & set(made):
-            assert relative_error(made[name], np.asarray(theirs[name])) <= 1e-5
-        if "mlm" in made:
-            assert made["mlm"].shape == (*made["hidden"].shape[:2], 37)
+    for i, native in enumerate(expected):
+        outputs = np.load(out / f"outputs{i}.npz")
+        assert set(outputs) == set(signature["results"])
+        for name in {"hidden", "pair", "pooler", "rtd"} & set(outputs):
+            assert relative_error(outputs[name], np.asarray(native[name])) <= 1e-5
+        if "mlm" in outputs:
+            assert outputs["mlm"].shape == (*outputs["hidden"].shape[:2], 37)
 
 
 def test_stablehlo_export_without_flatbuffers_writes_nothing(

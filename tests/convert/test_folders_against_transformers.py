@@ -59,14 +59,14 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: Any, lines: list[str]) -> Any:
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
 
     def get(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind)
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp(kind)
             trained = train_tokenizer(iter(lines), kind, 400, cased=True)  # type: ignore[arg-type]
-            trained.save(made[kind] / "tokenizer")
-        return made[kind]
+            trained.save(folders[kind] / "tokenizer")
+        return folders[kind]
 
     return get
 
@@ -90,19 +90,19 @@ def test_export_opens_in_transformers_without_warnings(
         export_model(model, folder, "hf", out, part)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            made, info = getattr(T, reader).from_pretrained(out, output_loading_info=True)
+            hf, info = getattr(T, reader).from_pretrained(out, output_loading_info=True)
             tokenizer = T.AutoTokenizer.from_pretrained(out)
         assert not any(info.values()), info
         assert not caplog.records, caplog.text
-        assert type(made).__name__ == made.config.architectures[0]
+        assert type(hf).__name__ == hf.config.architectures[0]
         for line in lines[:20]:
             ids = model.tokenizer.build_row(model.tokenizer.encode(line))[0]
             assert tokenizer(line)["input_ids"] == ids
         assert tokenizer.model_max_length == 33
-        compare(model, part, made, lines)
+        compare(model, part, hf, lines)
 
 
-def compare(model: LoadedModel, part: str | None, made: Any, lines: list[str]) -> None:
+def compare(model: LoadedModel, part: str | None, hf: Any, lines: list[str]) -> None:
     """Every layer and every head on real text."""
     tokens = np.full((6, 33), model.tokenizer.pad_id)
     for row, line in zip(tokens, lines, strict=False):
@@ -121,17 +121,18 @@ def compare(model: LoadedModel, part: str | None, made: Any, lines: list[str]) -
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
     with torch.no_grad():
-        theirs = hf_reference.forward(made.eval(), one, output_hidden_states=True)
+        hf_outputs = hf_reference.forward(hf.eval(), one, output_hidden_states=True)
     for i in range(1, 3):
-        assert relative_error(out["layers"][i][keep], theirs.hidden_states[i].numpy()[keep]) <= 1e-5
+        expected = hf_outputs.hidden_states[i].numpy()
+        assert relative_error(out["layers"][i][keep], expected[keep]) <= 1e-5
     if "mlm" in out:
         logits = out["mlm"].logits(params["embeddings"]["word"])
-        full = theirs["logits" if "logits" in theirs else "prediction_logits"].numpy()
+        full = hf_outputs["logits" if "logits" in hf_outputs else "prediction_logits"].numpy()
         assert relative_error(logits[keep], full[keep]) <= 1e-5
     if "rtd" in out:
-        assert relative_error(out["rtd"][keep], theirs.logits.numpy()[keep]) <= 1e-5
-    for name in {"seq_relationship_logits", "sop_logits"} & set(theirs):
-        assert relative_error(out["pair"], theirs[name].numpy()) <= 1e-5
+        assert relative_error(out["rtd"][keep], hf_outputs.logits.numpy()[keep]) <= 1e-5
+    for name in {"seq_relationship_logits", "sop_logits"} & set(hf_outputs):
+        assert relative_error(out["pair"], hf_outputs[name].numpy()) <= 1e-5
 
 
 ROUND = {  # class -> what its config has beside the odd sizes
@@ -147,23 +148,21 @@ ROUND = {  # class -> what its config has beside the odd sizes
 def test_import_and_export_of_every_class_is_identical(name: str) -> None:
     """Tensors bit by bit, and the config in every field."""
     kind = next(k for k in ("bert", "albert", "roberta", "electra") if name.lower().startswith(k))
-    made = getattr(T, name)(hf_reference.odd_config(kind, 5, **ROUND[name]))
-    tensors = hf_reference.tensors(made)
-    written, back, left_out = convert.to_hf(
-        *convert.from_hf(hf_reference.config_json(made), tensors)
-    )
+    hf = getattr(T, name)(hf_reference.odd_config(kind, 5, **ROUND[name]))
+    tensors = hf_reference.tensors(hf)
+    written, back, left_out = convert.to_hf(*convert.from_hf(hf_reference.config_json(hf), tensors))
     assert (written["architectures"], left_out) == ([name], [])
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[k], tensors[k]) for k in tensors)
-    a, b = made.config.to_dict(), type(made.config)(**written).to_dict()
+    a, b = hf.config.to_dict(), type(hf.config)(**written).to_dict()
     differ = {k for k in a if a[k] != b[k]}
     assert differ <= {"architectures", "dtype"}, differ
 
 
 def test_encoder_without_pooler_round_trips() -> None:
-    made = T.BertModel(hf_reference.odd_config("bert", 5), add_pooling_layer=False)
-    tensors = hf_reference.tensors(made)
-    experiment, params = convert.from_hf(hf_reference.config_json(made), tensors)
+    hf = T.BertModel(hf_reference.odd_config("bert", 5), add_pooling_layer=False)
+    tensors = hf_reference.tensors(hf)
+    experiment, params = convert.from_hf(hf_reference.config_json(hf), tensors)
     assert experiment.objective == config.Imported("bert")
     assert convert.to_hf(experiment, params).tensors.keys() == tensors.keys()
 
@@ -171,13 +170,13 @@ def test_encoder_without_pooler_round_trips() -> None:
 def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Path) -> None:
     folder = folder_of("bpe")
     changes = dict(vocab_size=403, max_position_embeddings=35)
-    made = hf_reference.make_model("roberta", hf_reference.odd_config("roberta", 0, **changes))
-    made.save_pretrained(tmp_path / "hf")
+    hf = hf_reference.make_model("roberta", hf_reference.odd_config("roberta", 0, **changes))
+    hf.save_pretrained(tmp_path / "hf")
     for file in (folder / "tokenizer").iterdir():
         (tmp_path / "hf" / file.name).write_bytes(file.read_bytes())
-    experiment, params, beside = convert.read_hf_folder(tmp_path / "hf")
-    model = LoadedModel(experiment, params, tokenizers.load_tokenizer(beside))
-    export_model(model, beside, "hf", tmp_path / "back")
+    experiment, params, tokenizer_dir = convert.read_hf_folder(tmp_path / "hf")
+    model = LoadedModel(experiment, params, tokenizers.load_tokenizer(tokenizer_dir))
+    export_model(model, tokenizer_dir, "hf", tmp_path / "back")
     a, b = (T.AutoConfig.from_pretrained(tmp_path / f).to_dict() for f in ("hf", "back"))
     assert {k: (a[k], b[k]) for k in a if a[k] != b[k]}.keys() <= {"_name_or_path"}
 
@@ -186,10 +185,10 @@ def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Pat
 
 
 def package(name: str) -> Path:
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
         pytest.skip(f"the package {name} is not installed")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
 
 
 def test_minilm_gives_its_published_vectors() -> None:
@@ -233,7 +232,7 @@ def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
     experiment, params, _ = convert.read_hf_folder(folder, allow_pickle=True, drop=drop)
     params = jax.tree.map(jnp.asarray, params)
     assert experiment.objective == config.Imported("bert", mlm=True, pooler=True)
-    made = T.BertForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
+    hf = T.BertForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
     protein = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKG"
     letters = "ACDEFGHIKLMNPQRSTVWY"
     tokens = np.array([[2, *(5 + letters.index(c) for c in protein), 3]], np.int32)
@@ -251,24 +250,24 @@ def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
     out: Any = jax.jit(make_network(experiment, params).apply)(
         {"params": params}, {k: jnp.asarray(v) for k, v in one.items()}
     )
-    ours = out["mlm"].logits(params["embeddings"]["word"])
+    logits = out["mlm"].logits(params["embeddings"]["word"])
     with torch.no_grad():
-        theirs = hf_reference.forward(made, one).logits.numpy()
-    assert relative_error(ours, theirs) <= 1e-4
+        hf_logits = hf_reference.forward(hf, one).logits.numpy()
+    assert relative_error(logits, hf_logits) <= 1e-4
 
 
 def test_character_level_bert_opens_in_transformers(tmp_path: Path) -> None:
     """The recorded model and its tokenizer, imported and exported, are a folder of theirs."""
     hf = write_hf_folder(tmp_path / "hf")
-    experiment, params, beside = convert.read_hf_folder(hf)
+    experiment, params, tokenizer_dir = convert.read_hf_folder(hf)
     export_model(
-        LoadedModel(experiment, params, tokenizers.load_tokenizer(beside)),
+        LoadedModel(experiment, params, tokenizers.load_tokenizer(tokenizer_dir)),
         hf,
         "hf",
         tmp_path / "back",
     )
-    made, info = T.AutoModelForPreTraining.from_pretrained(
+    reopened, info = T.AutoModelForPreTraining.from_pretrained(
         tmp_path / "back", output_loading_info=True
     )
     assert not any(info.values())
-    assert isinstance(made, T.BertForPreTraining)
+    assert isinstance(reopened, T.BertForPreTraining)

@@ -202,7 +202,7 @@ def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
         mask, types = at < size[:, None], (at >= first[:, None]) & (at < size[:, None])
         tokens = rng.integers(0, 37, (rows, length))
         inputs = {"tokens": tokens, "mask": mask, "types": types}
-        np.savez(out / f"given{i}.npz", **{k: v.astype(np.int32) for k, v in inputs.items()})  # type: ignore[arg-type]
+        np.savez(out / f"inputs{i}.npz", **{k: v.astype(np.int32) for k, v in inputs.items()})  # type: ignore[arg-type]
         batch = {"tokens": tokens, "size": size, "first": first, "context": first}
         batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
         params = jax.tree.map(jnp.asarray, model.params)
@@ -211,7 +211,7 @@ def test_stablehlo_export_of_a_fine_tuned_model_has_the_head(
     subprocess.run([sys.executable, "-c", script, str(out)], check=True, cwd=tmp_path)
     signature = json.loads((out / "signature.json").read_text())
     for i, native in enumerate(expected):
-        loaded = dict(np.load(out / f"made{i}.npz"))
+        loaded = dict(np.load(out / f"outputs{i}.npz"))
         if task == "stsb":
             native = {"label": native[:, None]}
         assert {f"span/{k}" if task == "qa" else k for k in loaded} < set(signature["results"])

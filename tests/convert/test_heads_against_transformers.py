@@ -42,7 +42,7 @@ LABELS = ("no", "perhaps", "yes")
 
 
 @cache
-def theirs(family: str, kind: str) -> Any:
+def hf_model(family: str, kind: str) -> Any:
     """A random model of odd sizes with three labels, or the one number of a regression."""
     named = LABELS[:1] if kind == "regression" else LABELS
     labels: dict[str, Any] = dict(id2label=dict(enumerate(named)))
@@ -54,24 +54,24 @@ def theirs(family: str, kind: str) -> Any:
     labels = labels if kind in ("classification", "regression", "tagging") else {}
     sizes = hf_reference.odd_config(family, 3, **labels, **{rate: 0.2})
     torch.manual_seed(4)
-    made = getattr(T, f"{family.capitalize()}For{CLASSES[kind]}")(sizes)
+    model = getattr(T, f"{family.capitalize()}For{CLASSES[kind]}")(sizes)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in model.parameters():
             p.normal_(std=0.15) if p.ndim > 1 else p.add_(0.1 * torch.randn_like(p))
-    return made.eval()
+    return model.eval()
 
 
-def rows(made: Any, kind: str) -> dict[str, np.ndarray]:
+def rows(hf: Any, kind: str) -> dict[str, np.ndarray]:
     """Six rows with labels; spans in full ones, as theirs admits padding for an answer."""
-    one, rng = hf_reference.make_batch(made.config, 5, rows=6), np.random.default_rng(6)
+    one, rng = hf_reference.make_batch(hf.config, 5, rows=6), np.random.default_rng(6)
     length = one["tokens"].shape[1]
     if kind == "qa":
         one["size"] = np.full(6, length, np.int32)
-        one["tokens"] = rng.integers(2, made.config.vocab_size, (6, length)).astype(np.int32)
+        one["tokens"] = rng.integers(2, hf.config.vocab_size, (6, length)).astype(np.int32)
         one["start"], one["end"] = rng.integers(0, length, (2, 6)).astype(np.int32)
     elif kind == "tagging":
-        asked = hf_reference.is_real(one) & (rng.random((6, length)) < 0.6)
-        one["tags"] = np.where(asked, rng.integers(0, 3, (6, length)), -1).astype(np.int32)
+        tagged = hf_reference.is_real(one) & (rng.random((6, length)) < 0.6)
+        one["tags"] = np.where(tagged, rng.integers(0, 3, (6, length)), -1).astype(np.int32)
     elif kind == "regression":
         one["label"] = rng.normal(size=6).astype(np.float32)
     elif kind == "classification":
@@ -81,27 +81,27 @@ def rows(made: Any, kind: str) -> dict[str, np.ndarray]:
         one["label"] = np.array([2, 0], np.int32)
         at = np.arange(length)
         types = (at >= one["first"][..., None]) & (at < one["size"][..., None])
-        one["types"] = types * (made.config.type_vocab_size - 1)
+        one["types"] = types * (hf.config.type_vocab_size - 1)
     return one
 
 
-def call(made: Any, one: dict[str, np.ndarray]) -> Any:
+def call(hf: Any, one: dict[str, np.ndarray]) -> Any:
     long = lambda x: torch.tensor(x).long()  # noqa: E731
     labels = {k: long(one[k]) for k in ("start", "end") if k in one}
-    given = {f"{k}_positions": v for k, v in labels.items()}
+    targets = {f"{k}_positions": v for k, v in labels.items()}
     if "tags" in one:
-        given = {"labels": long(np.where(one["tags"] < 0, -100, one["tags"]))}
+        targets = {"labels": long(np.where(one["tags"] < 0, -100, one["tags"]))}
     elif "label" in one:
-        given = {"labels": torch.tensor(one["label"])}
-        given["labels"] = (
-            given["labels"] if one["label"].dtype == np.float32 else long(one["label"])
+        targets = {"labels": torch.tensor(one["label"])}
+        targets["labels"] = (
+            targets["labels"] if one["label"].dtype == np.float32 else long(one["label"])
         )
     real = np.arange(one["tokens"].shape[-1]) < one["size"][..., None]
-    return made(
+    return hf(
         input_ids=long(one["tokens"]),
         attention_mask=long(real),
         token_type_ids=long(one["types"]),
-        **given,
+        **targets,
     )
 
 
@@ -115,14 +115,14 @@ def outputs_of(out: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"logits": logits[:, 0] if logits.shape[-1] == 1 else logits}
 
 
-def ours_of(objective: Any, params: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
+def native_outputs(objective: Any, params: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
     out = jax.jit(objective.outputs)(params, {k: jnp.asarray(v) for k, v in one.items()})
     if isinstance(out, dict):
         return out
     return {"logits": out[hf_reference.is_real(one)] if "tags" in one else out}
 
 
-def without_slope(made: Any, kind: str) -> list[str]:
+def without_slope(hf: Any, kind: str) -> list[str]:
     """Biases that add one number to all that a softmax compares: no gradient in exact
     arithmetic."""
     if kind == "choice":
@@ -130,24 +130,24 @@ def without_slope(made: Any, kind: str) -> list[str]:
     if kind != "qa":
         return []
     last = ("output.LayerNorm.bias", "full_layer_layer_norm.bias")
-    norms = [n for n, _ in made.named_parameters() if n.endswith(last)]
+    norms = [n for n, _ in hf.named_parameters() if n.endswith(last)]
     return ["qa_outputs.bias", *norms[-1:]]
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -> None:
-    made = theirs(family, kind)
-    one = rows(made, kind)
-    experiment, params = hf_reference.to_native(made)
+    hf = hf_model(family, kind)
+    one = rows(hf, kind)
+    experiment, params = hf_reference.to_native(hf)
     objective = objectives.build(experiment)
     assert isinstance(experiment.objective, Supervised)
     assert experiment.objective.task_type == kind
-    made.zero_grad()
-    told = call(made, one)
-    told.loss.backward()
-    expected, ours = outputs_of(told, one), ours_of(objective, params, one)
+    hf.zero_grad()
+    hf_out = call(hf, one)
+    hf_out.loss.backward()
+    expected, native = outputs_of(hf_out, one), native_outputs(objective, params, one)
     for name, logits in expected.items():
-        assert hf_reference.relative_error(ours[name], logits) <= TOLERANCE
+        assert hf_reference.relative_error(native[name], logits) <= TOLERANCE
 
     batch = {k: jnp.asarray(v) for k, v in one.items()}
 
@@ -156,9 +156,9 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
         return objectives.total_loss(objective.weights, terms, objective.counts(batch))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
-    assert hf_reference.relative_error(value, told.loss.detach().numpy()) <= TOLERANCE
-    slopes, expected = convert.to_hf(experiment, grads).tensors, hf_reference.gradients(made)
-    for free in without_slope(made, kind):
+    assert hf_reference.relative_error(value, hf_out.loss.detach().numpy()) <= TOLERANCE
+    slopes, expected = convert.to_hf(experiment, grads).tensors, hf_reference.gradients(hf)
+    for free in without_slope(hf, kind):
         scale = np.abs(expected[free.replace("bias", "weight")]).max()
         assert np.abs(slopes.pop(free) - expected.pop(free)).max() <= TOLERANCE * scale
     worst = hf_reference.relative_errors(slopes, expected)
@@ -167,15 +167,15 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_export_and_import_is_identical(family: str, kind: str) -> None:
-    made = theirs(family, kind)
-    hf, tensors = hf_reference.config_json(made), hf_reference.tensors(made)
+    hf_tuned = hf_model(family, kind)
+    hf, tensors = hf_reference.config_json(hf_tuned), hf_reference.tensors(hf_tuned)
     experiment, params = convert.from_hf(hf, tensors)
     written, back, left_out = convert.to_hf(experiment, params)
     assert not left_out
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[k], tensors[k]) for k in tensors)
-    again = type(made.config)(**written).to_dict()
-    for key, value in made.config.to_dict().items():
+    again = type(hf_tuned.config)(**written).to_dict()
+    for key, value in hf_tuned.config.to_dict().items():
         if key not in ("architectures", "dtype", "problem_type"):
             assert again[key] == value, key
     if kind in ("classification", "tagging"):
@@ -208,20 +208,20 @@ def test_export_opens_in_transformers_without_warnings(
     T.logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         reader = getattr(T, f"AutoModelFor{CLASSES[kind]}")
-        made, info = reader.from_pretrained(tmp_path / "out", output_loading_info=True)
+        hf, info = reader.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info.values()), info
     assert not caplog.records, caplog.text
-    one = rows(made.eval(), kind)
+    one = rows(hf.eval(), kind)
     if model.config.encoder.token_types < 2:
         one["types"] = np.zeros_like(one["types"])
-    told = outputs_of(call(made, one), one)
-    ours = ours_of(objectives.build(model.config), model.params, one)
-    for name, logits in told.items():
-        assert hf_reference.relative_error(ours[name], logits) <= TOLERANCE
+    hf_outputs = outputs_of(call(hf, one), one)
+    native = native_outputs(objectives.build(model.config), model.params, one)
+    for name, logits in hf_outputs.items():
+        assert hf_reference.relative_error(native[name], logits) <= TOLERANCE
     if kind in ("classification", "tagging"):
-        assert tuple(made.config.id2label.values()) == LABELS
+        assert tuple(hf.config.id2label.values()) == LABELS
     if kind == "regression":
-        assert made.config.problem_type == "regression"
+        assert hf.config.problem_type == "regression"
     card = (tmp_path / "out/README.md").read_text()
     assert f"AutoModelFor{CLASSES[kind]}.from_pretrained" in card
     assert "no, perhaps, yes" in card or kind not in ("classification", "tagging")

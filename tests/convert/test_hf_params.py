@@ -36,26 +36,26 @@ def loss_of(experiment: Any, params: Any, batch: dict[str, Any], real: Any) -> j
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden_outputs_and_gradients_of_transformers(kind: str) -> None:
     """What transformers computed, without transformers."""
-    told = load_golden(kind)
+    golden = load_golden(kind)
     experiment, params = convert.from_hf(*golden_model(kind))
     params = jax.tree.map(jnp.asarray, params)
-    batch = {k: jnp.asarray(v) for k, v in told["batch"].items()}
+    batch = {k: jnp.asarray(v) for k, v in golden["batch"].items()}
     real = jnp.arange(batch["tokens"].shape[1]) < batch["size"][:, None]
     out: Any = jax.jit(make_network(experiment, params).apply)({"params": params}, batch)
-    hidden = out["layers"][-len(told["hidden"]) :]
-    assert relative_error(hidden[:, real], told["hidden"][:, real]) <= 1e-5
+    hidden = out["layers"][-len(golden["hidden"]) :]
+    assert relative_error(hidden[:, real], golden["hidden"][:, real]) <= 1e-5
     if "mlm" in out:
         out["mlm"] = out["mlm"].logits(params["embeddings"]["word"])
-    for name, logits in told["logits"].items():
+    for name, logits in golden["logits"].items():
         used = real if name == "rtd" else slice(None)
         assert relative_error(out[name][used], logits[used]) <= 1e-5, name
     loss, grads = jax.jit(jax.value_and_grad(lambda p: loss_of(experiment, p, batch, real)))(params)
-    assert relative_error(loss, told["loss"]) <= 1e-5
-    theirs = convert.to_hf(experiment, grads).tensors
-    assert theirs.keys() == told["slope"].keys()
-    for name, slope in told["slope"].items():
+    assert relative_error(loss, golden["loss"]) <= 1e-5
+    slopes = convert.to_hf(experiment, grads).tensors
+    assert slopes.keys() == golden["slope"].keys()
+    for name, slope in golden["slope"].items():
         of = name.replace("key.bias", "query.bias")  # the gradient of a key bias is zero
-        assert abs(np.linalg.norm(theirs[name]) - slope) <= 1e-4 * told["slope"][of], name
+        assert abs(np.linalg.norm(slopes[name]) - slope) <= 1e-4 * golden["slope"][of], name
 
 
 # ---- there and back
@@ -136,9 +136,9 @@ SIZES: dict[str, Any] = dict(layers=4, hidden_size=12, heads=3, vocab_size=19, m
 )
 def test_shared_layers_compute_the_same_in_transformers(encoder: Any, kind: str, sets: int) -> None:
     """Where ALBERT shares as we do its groups are ours; else every layer is written out."""
-    ours = replace(BERT, encoder=SIZES | encoder)
-    params = random_params(ours, ("mlm", "pooler", "pair"))
-    written, tensors, left_out = convert.to_hf(ours, params)
+    native = replace(BERT, encoder=SIZES | encoder)
+    params = random_params(native, ("mlm", "pooler", "pair"))
+    written, tensors, left_out = convert.to_hf(native, params)
     assert (written["model_type"], written["num_hidden_groups"], left_out) == (kind, sets, [])
     back, again = convert.from_hf(written, tensors)
     assert back.encoder.num_groups == sets
@@ -150,24 +150,24 @@ def test_shared_layers_compute_the_same_in_transformers(encoder: Any, kind: str,
     }
     a, b = (
         jax.jit(make_network(e, p).apply)({"params": p}, batch)["hidden"]
-        for e, p in ((ours, params), (back, again))
+        for e, p in ((native, params), (back, again))
     )
     assert relative_error(a, np.asarray(b)) <= 1e-6
 
 
 def test_shared_layers_of_electra_are_exported_separately() -> None:
-    ours = replace(BERT, encoder=SIZES | dict(groups=2), objective=ReplacedTokens(weight=50.0))
-    tower = random_params(ours, ("rtd",))
-    small = replace(ours, encoder=ours.objective.generator(ours.encoder))  # type: ignore[union-attr]
+    native = replace(BERT, encoder=SIZES | dict(groups=2), objective=ReplacedTokens(weight=50.0))
+    tower = random_params(native, ("rtd",))
+    small = replace(native, encoder=native.objective.generator(native.encoder))  # type: ignore[union-attr]
     generator = random_params(small, ("mlm",))
     generator.pop("embeddings")
     params = {"embeddings": tower.pop("embeddings"), "discriminator": tower, "generator": generator}
-    written, tensors, _ = convert.to_hf(ours, params)
+    written, tensors, _ = convert.to_hf(native, params)
     query = [tensors[f"electra.encoder.layer.{i}.attention.self.query.weight"] for i in range(4)]
     assert written["architectures"] == ["ElectraForPreTraining"]
     assert np.array_equal(query[0], query[1])
     assert not np.array_equal(query[1], query[2])
-    other = convert.to_hf(ours, params, "generator")
+    other = convert.to_hf(native, params, "generator")
     assert other.config["architectures"] == ["ElectraForMaskedLM"]
     assert other.config["hidden_size"] == 3
 
@@ -217,9 +217,9 @@ def test_parameters_without_a_hugging_face_counterpart_are_named() -> None:
 def test_encoders_without_a_hugging_face_counterpart_are_refused(
     encoder: Any, message: str
 ) -> None:
-    ours = replace(BERT, encoder=SIZES | encoder, objective=Masked(sentence_pair=False))
+    native = replace(BERT, encoder=SIZES | encoder, objective=Masked(sentence_pair=False))
     with pytest.raises(ValueError, match=message):
-        convert.to_hf(ours, random_params(ours, ("mlm",)))
+        convert.to_hf(native, random_params(native, ("mlm",)))
 
 
 # ---- what does not fit

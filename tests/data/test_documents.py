@@ -148,13 +148,13 @@ def small_documents(monkeypatch):
 def test_a_long_file_without_blank_lines_is_cut_into_small_documents(file, small_documents, caplog):
     """At line ends, and nothing is lost. After its first blank line documents are whole again."""
     lines = [f"τρίτη {i:03d}" for i in range(20)]  # 9 characters each
-    found = paragraphs(file("long.txt", "\n".join(lines)))
-    assert [p for d in found for p in d] == lines
-    assert max(len(d) for d in found) == 3
-    assert len(found) > 5
+    read = paragraphs(file("long.txt", "\n".join(lines)))
+    assert [p for d in read for p in d] == lines
+    assert max(len(d) for d in read) == 3
+    assert len(read) > 5
     assert caplog.text.count("long.txt has no blank line") == 1
-    found = paragraphs(file("late.txt", "\n".join([*lines, "", *lines[:5], "", "สวัสดี"])))
-    assert [len(d) for d in found][-2:] == [5, 1]
+    read = paragraphs(file("late.txt", "\n".join([*lines, "", *lines[:5], "", "สวัสดี"])))
+    assert [len(d) for d in read][-2:] == [5, 1]
 
 
 def test_a_file_that_divides_its_text_is_cut_at_the_maximum_only(file, small_documents, caplog):

@@ -98,9 +98,9 @@ def test_validation_pairs_are_balanced(kind, seed, monkeypatch) -> None:
 def test_balancing_takes_labels_from_the_more_frequent_one_at_random() -> None:
     """So the rows of a label are, on average, what they were: here, long ones as often."""
     rows = [TokenRow(np.zeros(5 + i % 2), 3, int(i % 10 < 7)) for i in range(4000)]
-    kept = balance_labels(rows, np.random.default_rng(0))
-    assert labels(kept) == {1: 1200, 0: 1200, -1: 1600}
-    long = np.mean([len(row.tokens) == 6 for row in kept if row.pair == 1])
+    balanced = balance_labels(rows, np.random.default_rng(0))
+    assert labels(balanced) == {1: 1200, 0: 1200, -1: 1600}
+    long = np.mean([len(row.tokens) == 6 for row in balanced if row.pair == 1])
     assert abs(long - 3 / 7) < 4 * np.sqrt(0.25 / 1200)
     assert balance_labels([], np.random.default_rng(0)) == []
     assert labels(balance_labels(rows[:1], np.random.default_rng(0))) == {-1: 1}

@@ -112,8 +112,8 @@ def test_processes_hold_every_row_and_only_those_of_their_devices(
     groups = owners.reshape(-1, shape[2])
     for process in range(processes):
         needed = {g for g, row in enumerate(groups) if process in row}
-        held: set[int] = set()
+        read: set[int] = set()
         for i, n in sharding.process_slices(grid, process):
             size = len(groups) // n
-            held |= set(range(i * size, (i + 1) * size))
-        assert held == needed
+            read |= set(range(i * size, (i + 1) * size))
+        assert read == needed

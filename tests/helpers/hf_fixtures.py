@@ -82,8 +82,8 @@ def write_hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **change
 
 
 def read_hf_folder(folder: Path) -> LoadedModel:
-    experiment, params, beside = convert.read_hf_folder(folder)
-    return LoadedModel(experiment, params, tokenizers.load_tokenizer(beside))
+    experiment, params, tokenizer_dir = convert.read_hf_folder(folder)
+    return LoadedModel(experiment, params, tokenizers.load_tokenizer(tokenizer_dir))
 
 
 def read_imported_folder(folder: Path) -> LoadedModel:

@@ -117,19 +117,19 @@ def test_rtd_masked_is_rtd_without_the_other_positions() -> None:
 def test_replace_mlm_predicts_the_original_tokens_from_the_samples() -> None:
     electra, params, rows = setup("replace_mlm")
     assert isinstance(electra, objectives.ReplacedTokensObjective)
-    seen: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
 
     def replace_and_record(batch: Any, sampled: Any) -> Any:
-        seen["sampled"] = sampled
-        seen["tokens"] = objectives.ReplacedTokensObjective.replace(electra, batch, sampled)
-        return seen["tokens"]
+        recorded["sampled"] = sampled
+        recorded["tokens"] = objectives.ReplacedTokensObjective.replace(electra, batch, sampled)
+        return recorded["tokens"]
 
     object.__setattr__(electra, "replace", replace_and_record)
     terms = electra.terms(params, rows, None)
-    at_masked = jnp.take_along_axis(seen["tokens"], rows["masked"], -1)
-    assert jnp.where(rows["weights"] > 0, at_masked == seen["sampled"], True).all()
+    at_masked = jnp.take_along_axis(recorded["tokens"], rows["masked"], -1)
+    assert jnp.where(rows["weights"] > 0, at_masked == recorded["sampled"], True).all()
     network, tower = electra.encoder(params)
-    head: Any = network.apply({"params": tower}, {**rows, "tokens": seen["tokens"]})
+    head: Any = network.apply({"params": tower}, {**rows, "tokens": recorded["tokens"]})
     logits = head["mlm"].logits(tower["embeddings"]["word"])
     log_p = jax.nn.log_softmax(logits)
     target_log_p = jnp.take_along_axis(log_p, rows["targets"][..., None], -1)[..., 0]

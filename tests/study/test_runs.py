@@ -107,8 +107,8 @@ def test_pruning_keeps_the_checkpoints_that_other_hypotheses_need(
 ) -> None:
     pruned = dataclasses.replace(study, prune_checkpoints=True)
     assert pruned.run(JOBS) is None
-    kept = {folder.parent.name.partition("-")[0] for folder in study.out.glob("runs/*/checkpoints")}
-    assert kept == {"bert"}  # hypothesis (j) needs its layers
+    variants = {p.parent.name.partition("-")[0] for p in study.out.glob("runs/*/checkpoints")}
+    assert variants == {"bert"}  # hypothesis (j) needs its layers
     assert pruned.run(JOBS) is None
     assert len(training.trained) == len(JOBS)
     monkeypatch.setattr(Study, "probe", lambda self, job, name, out: out.mkdir(parents=True))

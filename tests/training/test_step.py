@@ -1,6 +1,5 @@
 """The step and the loop: exact resume, exact accumulation, the same on any mesh."""
 
-import json
 import signal
 from pathlib import Path
 from typing import cast
@@ -18,6 +17,7 @@ from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import BoundSeed, TrainState, compile_steps
 from bert_jax.utils import pytree
 from tests.helpers import shared_steps, tiny_configs
+from tests.helpers.compare import metric_lines, same_bits
 
 
 def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None) -> TrainState:
@@ -39,16 +39,6 @@ def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None)
         checkpoints.close()
 
 
-def lines(folder: Path) -> list[dict]:
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read]
-
-
-def same(a: object, b: object) -> bool:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
-
-
 FAMILIES = [
     f if f in ("bert", "electra") else pytest.param(f, marks=pytest.mark.slow)
     for f in tiny_configs.FAMILIES
@@ -62,9 +52,9 @@ def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
     whole = fit(config, tmp_path / "whole")
     fit(replace(config, run=dict(steps=3)), tmp_path / "parts")
     parts = fit(config, tmp_path / "parts")
-    assert same(whole, parts)
-    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
-    assert [line["step"] for line in lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    assert same_bits(whole, parts)
+    assert metric_lines(tmp_path / "whole") == metric_lines(tmp_path / "parts")
+    assert [line["step"] for line in metric_lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_lines_past_the_checkpoint_are_written_again(tmp_path: Path) -> None:
@@ -74,8 +64,8 @@ def test_lines_past_the_checkpoint_are_written_again(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as f:
         f.write('{"step": 4, "loss": 1.0}\n{"step": 5, "loss": 1.0}\n{"step"')
     fit(config, tmp_path)
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert all(line["loss"] > 1 for line in lines(tmp_path))
+    assert [line["step"] for line in metric_lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert all(line["loss"] > 1 for line in metric_lines(tmp_path))
 
 
 def test_a_signal_saves_the_step_it_arrives_in(tmp_path: Path) -> None:

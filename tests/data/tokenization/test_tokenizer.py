@@ -150,13 +150,12 @@ def test_a_length_of_words_that_cannot_be_is_refused(kind, limit, message):
 def test_transformers_keeps_the_length_of_words(long_words, tmp_path):
     transformers = pytest.importorskip("transformers")
     long_words.save(tmp_path)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ("e" * 101, "e" * 200, "e" * 201, "the cat"):
         assert (
-            theirs(text, text)["input_ids"]
-            == long_words.build_row(*[long_words.encode(text)] * 2)[0]
+            hf(text, text)["input_ids"] == long_words.build_row(*[long_words.encode(text)] * 2)[0]
         )
-        assert max(theirs(text, text)["token_type_ids"]) == 1
+        assert max(hf(text, text)["token_type_ids"]) == 1
 
 
 def test_a_digit_and_its_comma_are_two_pieces(trained):

@@ -1,0 +1,220 @@
+"""Text becomes a corpus: what is counted, said and refused on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bert_jax.data import splits, work_shards
+from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.tokenization.training import train_tokenizer
+from tests.helpers.corpora import make, rows, write_inputs
+from tests.helpers.paths import ROOT, SAMPLE
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> tuple[str, str]:
+    """Twelfths of the sample text, 152 documents in all, and a tokenizer."""
+    return write_inputs(tmp_path_factory.mktemp("inputs"), 12)
+
+
+# ---- few documents, in any script
+
+SENTENCES = {
+    "Korean": "비가 온다. 바람이 분다. 강물이 흐른다. 새가 난다.",
+    "Thai": "ฝนตกหนัก ลมพัดแรง แม่น้ำไหล นกบินสูง",
+    "Greek": "Βρέχει πολύ. Φυσάει αέρας. Το ποτάμι κυλά. Πετούν πουλιά.",  # noqa: RUF001
+    "Hindi": "बारिश होती है। हवा चलती है। नदी बहती है। पक्षी उड़ते हैं।",
+}
+
+
+MARKS = "一二三四五六七八九十百千万上下左右中大小山川日月木"  # one for each of 25 documents
+
+
+def documents_in(script: str) -> str:
+    """Documents of 12 lines each, which have the document's mark in them."""
+    lines = SENTENCES[script]
+    return "\n\n".join("\n".join(f"{mark} {lines}" for _ in range(12)) for mark in MARKS)
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory) -> str:
+    """A tokenizer of bytes, which has all scripts above."""
+    folder = tmp_path_factory.mktemp("letters") / "tokenizer"
+    lines = [line for s in SENTENCES for line in documents_in(s).split("\n") if line]
+    train_tokenizer(lines, "bpe", 300).save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("script", SENTENCES)
+@pytest.mark.parametrize("kind", ["nsp", "sop"])
+def test_validation_rows_are_of_validation_documents(script, kind, letters, tmp_path):
+    """Of 25 documents the 20th alone is held out: its mark is in no row of training, and no other
+    mark in a row of validation."""
+    (tmp_path / "text.txt").write_text(documents_in(script), encoding="utf-8")
+    prepared = prepare_corpus(
+        [tmp_path / "text.txt"], letters, kind, 128, tmp_path / "c", duplicates=1, progress=False
+    )
+    decode = prepared.tokenizer.decode
+    used = {
+        split: {c for ids, size, *_ in rows(prepared, split) for c in decode(ids[:size])}
+        for split in splits.SPLITS
+    }
+    assert used["validation"] & {*MARKS} == {MARKS[19]}
+    assert used["train"] & {*MARKS} == {*MARKS} - {MARKS[19]}
+    assert prepared.info.validation.random_pairs == 0 or kind == "sop"
+
+
+def test_two_documents_share_nothing_and_prepare_says_what_they_lack(inputs, tmp_path, caplog):
+    sentences = "One. Two. Three.\n" * 20 + "\n" + "Four. Five. Six.\n" * 20
+    (tmp_path / "two.txt").write_text(sentences)
+    prepared = prepare_corpus(
+        [tmp_path / "two.txt"], inputs[1], "nsp", 16, tmp_path / "c", progress=False
+    )
+    info = prepared.info
+    assert (info.train.documents, info.validation.documents) == (1, 1)
+    assert info.train.random_pairs == info.validation.labeled_pairs == 0
+    assert info.train.labeled_pairs > 0
+    assert "train has 1 document, fewer than 20" in caplog.text
+    assert (
+        f"{info.unlabeled_pairs('train')} of its {info.train.rows} pairs have no label"
+        in caplog.text
+    )
+    assert f"{info.validation.rows} of its {info.validation.rows} pairs" in caplog.text
+
+
+def test_validation_labels_are_balanced_and_prepare_says_what_it_left_out(inputs, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for kind in ("nsp", "sop"):
+        counts = make(inputs, tmp_path / kind, kind).info.validation
+        assert counts.labeled_pairs == 2 * counts.random_pairs > 0
+        left_out = counts.rows - counts.labeled_pairs
+        assert f"{counts.random_pairs} pairs of each label; {left_out} more have no" in caplog.text
+    assert "validation has 7 documents, fewer than 20" in caplog.text
+    assert "train has" not in caplog.text
+
+
+# ---- duplicates
+
+
+def test_pairs_are_cut_as_often_as_published_and_other_rows_once(inputs, tmp_path):
+    (tmp_path / "text.txt").write_text("One. Two. Three.\n\n" * 30)
+    for kind, duplicates in [("nsp", 10), ("sop", 40), ("electra", 1), ("doc", 1)]:
+        prepared = prepare_corpus(
+            [tmp_path / "text.txt"], inputs[1], kind, 16, tmp_path / kind, progress=False
+        )
+        assert prepared.info.duplicates == duplicates
+        assert prepared.info.train.rows >= duplicates * prepared.info.train.documents
+
+
+def test_a_long_text_has_fewer_duplicates_and_prepare_says_so(
+    inputs, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(work_shards, "MAX_DUPLICATED_TOKENS", 500)
+    (tmp_path / "text.txt").write_text("One. Two. Three.\n\n" * 30)
+    prepared = [
+        prepare_corpus(
+            [tmp_path / "text.txt"],
+            inputs[1],
+            "sop",
+            16,
+            tmp_path / str(duplicates),
+            duplicates=duplicates,
+            progress=False,
+        )
+        for duplicates in (None, 5)
+    ]
+    assert [p.info.duplicates for p in prepared] == [2, 5]
+    assert caplog.text.count("2 duplicates of a text of 240 tokens, not 40 as published") == 1
+
+
+# ---- what is refused
+
+
+def test_replaced_bytes_are_counted(inputs, tmp_path, caplog):
+    (tmp_path / "bad.txt").write_bytes(b"One caf\xe9.\n\nTwo \xff.\n")
+    prepared = prepare_corpus(
+        [str(tmp_path / "bad.txt")], inputs[1], "doc", 16, tmp_path / "c", progress=False
+    )
+    assert prepared.info.replaced_bytes == 2
+    assert "replaced 2 bytes that were not UTF-8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (b"", {}, r"text\.txt is empty"),
+        (b"One document only.\nIts second line.\n", {}, "is 1 document .* at least two"),
+        (b"A word.\n\n\x00\x01\n", {}, "is 1 document with words"),
+        (b"One caf\xe9.\n\nTwo.\n", {"strict": True}, r"line 1, byte 8: 0xe9 is not UTF-8"),
+        (b"A.\n\nB.\n", {"length": 7}, "length is 7: expected 8 to"),
+        (b"A.\n\nB.\n", {"segments": "pairs"}, "'pairs': expected one of nsp, sop"),
+        (b"A.\n\nB.\n", {"workers": 0}, "workers is 0"),
+        (b"A.\n\nB.\n", {"seed": -1}, "seed is -1"),
+        (b"A.\n\nB.\n", {"duplicates": 2, "segments": "doc"}, "doc draws no random numbers"),
+        (b"A.\n\nB.\n", {"engine": "spark"}, "expected local or beam"),
+        (b"A.\n\nB.\n", {"pack": 1}, "pack is 1: expected 2 to 64 sequences per row, or 0"),
+        (b"A.\n\nB.\n", {"row_length": 32}, "row_length is 32, but rows are not packed"),
+        (b"A.\n\nB.\n", {"pack": 2, "row_length": 8}, "row_length is 8: expected 16 .* to 65536"),
+        (b"A.\n\nB.\n", {"tokenizer_dir": "none"}, "none is not a folder"),
+        (b"A.\n\nB.\n", {"texts": ["none.txt"]}, r"none\.txt does not exist"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs, tmp_path):
+    file, place = tmp_path / "text.txt", tmp_path / "place"
+    file.write_bytes(text)
+    usual = {"texts": [str(file)], "tokenizer_dir": inputs[1], "segments": "nsp", "length": 16}
+    with pytest.raises(ValueError, match=message) as caught:
+        prepare_corpus(**usual | options, out=place / "corpus", progress=False)
+    assert "\n" not in str(caught.value)
+    assert not place.exists() or not list(place.iterdir())
+
+
+def test_an_output_folder_with_something_in_it_is_not_touched(inputs, tmp_path):
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        make(inputs, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    assert make(inputs, tmp_path / "empty").info.train.rows
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing(sign, inputs, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import signal, sys\nfrom bert_jax.data.prepare import prepare_corpus\n"
+        "if __name__ == '__main__':\n"
+        # what a script starts in the background ignores Ctrl-C, and so do its children
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    text, tokenizer, out = sys.argv[1:]\n"
+        "    prepare_corpus([text], tokenizer, 'nsp', 64, out, workers=2, duplicates=99)\n"
+    )
+    place = tmp_path / "place"
+    command = [sys.executable, str(script), str(SAMPLE), inputs[1], str(place / "corpus")]
+    child = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120  # starting two workers takes long on a busy machine
+    while not list(place.glob(".corpus.*/documents.array_record")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(sign)
+    assert child.wait(120) != 0
+    assert not list(place.iterdir())
+
+
+def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
+    text = tmp_path / "text.txt"
+    lines = ["The cat sat here. A dog ran. It is late."] * 40
+    text.write_text("\n".join(lines) + "\n\n" + "\n".join(lines) + "\n")
+    train_tokenizer(lines, "bpe", 280).save(tmp_path / "tok")
+    prepared = prepare_corpus(
+        [text], tmp_path / "tok", "single", 32, tmp_path / "out", progress=False
+    )
+    ids, size, *_ = rows(prepared)[0]
+    assert "here. A dog ran. It is" in prepared.tokenizer.decode(ids[1 : size - 1])
