@@ -12,5 +12,5 @@ config = replace(
     encoder=dict(embedding_size=64),
     objective=dict(generator_size=0.25),
     data=dict(batch_size=16),
-    run=dict(dir="runs/demo_electra", steps=4000),
+    run=dict(dir="runs/demo_electra", steps=4800),
 )
