@@ -169,7 +169,7 @@ def demo_config(base: Experiment, original: bool = False) -> Experiment:
         ),
         data=dict(batch_size=32, stages=stages),
         optim=Optim(
-            name="muon", schedule="trapezoid", peak_lr=4e-3, warmup_steps=100, cooldown_ratio=0.5
+            name="muon", schedule="trapezoid", peak_lr=3e-3, warmup_steps=100, cooldown_ratio=0.5
         ),
         run=dict(steps=2400, log_every=20, save_every=600, eval_every=200, eval_batches=16),
     )
