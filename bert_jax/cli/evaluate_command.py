@@ -69,5 +69,5 @@ class Evaluate(Command):
                 self.maskings,
                 self.seed,
             )
-        print(json.dumps(evaluate.to_json(result)) if self.json else render_evaluation(result))
+        print(json.dumps(result.to_json()) if self.json else render_evaluation(result))
         return 0

@@ -9,8 +9,8 @@ masked language model scoring):
                                  the sou ##ven [M] [SEP]      -log2 p(##ir)
 
 The sum over the words is divided by their characters in the raw text, with the white space after
-them. An unknown piece costs, beside its own -log2 p, what it takes to spell it: log2 of the size of
-the text's alphabet per character. So a vocabulary that lacks words does not win.
+them. An unknown piece costs what it takes to spell it: log2 of the size of the text's alphabet per
+character. So a vocabulary that lacks words does not win.
 
 A word is what stands between white space, so it is the same for every model. In text without
 spaces it ends after punctuation, and after 10 pieces.
@@ -18,14 +18,13 @@ spaces it ends after punctuation, and after 10 pieces.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.data.tokenization.normalization import (
@@ -39,7 +38,6 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.masked_places import SEED, check_mask_filler
 from bert_jax.inference.model import Model
 from bert_jax.inference.token_rows import TokenRows, map_rows
-from bert_jax.utils.types import Batch
 
 MAX_WORDS = 1000  # that are scored by default
 MAX_PIECES = 10  # of a word that are hidden together
@@ -110,15 +108,17 @@ def bits_per_character(
         characters[i] = after - begin
         queries += _queries(model, scored[text], begin, end, i)
     word = np.array([q.word for q in queries], int)
-    spelling = np.array([q.unknown_characters for q in queries]) * np.log2(max(2, alphabet))
-    bits = np.bincount(word, _losses(model, queries) / np.log(2) + spelling, len(chosen))
+    piece_bits = np.array([q.unknown_characters for q in queries]) * np.log2(max(2, alphabet))
+    known = np.array([q.target != tokenizer.unk_id for q in queries], bool)
+    piece_bits[known] = _losses(model, list(itertools.compress(queries, known))) / np.log(2)
+    bits = np.bincount(word, piece_bits, len(chosen))
     return BitsPerCharacter(
         bits,
         characters,
         total,
         alphabet,
         pieces=len(queries),
-        unknown_pieces=sum(q.target == tokenizer.unk_id for q in queries),
+        unknown_pieces=int((~known).sum()),
         dropped_characters=sum(dropped_characters(tokenizer, text) for text in texts),
         folded=folded,
     )
@@ -195,9 +195,9 @@ def _encode(tokenizer: Tokenizer, text: str) -> tuple[list[int], np.ndarray, np.
 
 def _losses(model: Model, queries: Sequence[_Query]) -> np.ndarray:
     """-log p of every query's target in nat."""
-    if not queries:  # all words vanish in normalization
+    if not queries:  # all words are unknown, or vanish in normalization
         return np.zeros(0)
-    network, params = model.objective.mask_filler(model.params)
+    _, params = model.objective.mask_filler(model.params)
     encoder = model.config.encoder
     size = np.array([len(q.tokens) for q in queries], np.int32)
     tokens = np.full((len(queries), size.max()), encoder.pad_id, np.int32)
@@ -205,18 +205,11 @@ def _losses(model: Model, queries: Sequence[_Query]) -> np.ndarray:
         row[: len(query.tokens)] = query.tokens
     rows = TokenRows(tokens, size, size, np.full_like(size, -1))
 
-    @jax.jit
-    def loss(params: Any, batch: Batch) -> tuple[jax.Array]:
-        out: Any = network.apply({"params": params}, batch)
-        logits = out["mlm"].logits(params["embeddings"]["word"])[:, 0]
-        target = jnp.take_along_axis(logits, batch["targets"], axis=-1)[:, 0]
-        return (jax.nn.logsumexp(logits, axis=-1) - target,)
-
-    (losses,) = map_rows(
-        lambda batch: loss(params, batch),
+    losses, _ = map_rows(
+        lambda batch: model.mask_losses(params, batch),
         rows,
         encoder,
         masked=np.array([[q.position] for q in queries], np.int32),
         targets=np.array([[q.target] for q in queries], np.int32),
     )
-    return losses.astype(float)
+    return losses[:, 0].astype(float)

@@ -6,9 +6,7 @@ a text              hidden tokens, replaced tokens, bits per character
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,9 @@ from bert_jax.data.corpus import Corpus
 from bert_jax.data.documents import Document, read_documents
 from bert_jax.data.tokenization.normalization import Fold, fold_text
 from bert_jax.inference import token_rows
-from bert_jax.inference.bits_per_character import MAX_WORDS, BitsPerCharacter, bits_per_character
+from bert_jax.inference.bits_per_character import MAX_WORDS, bits_per_character
 from bert_jax.inference.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation import Evaluation
 from bert_jax.inference.masked_places import (
     MASKINGS,
     SEED,
@@ -30,29 +29,13 @@ from bert_jax.inference.masked_places import (
 from bert_jax.inference.model import Model
 from bert_jax.inference.neighbor_counts import NeighborCounts
 from bert_jax.inference.neighbor_tables import TokenKinds
-from bert_jax.inference.pair_scores import PairScores, pair_scores
+from bert_jax.inference.pair_scores import pair_scores
 from bert_jax.inference.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.token_rows import TokenRows
 
 MAX_ROWS = 1000  # that are scored by default
 MAX_COUNT_TOKENS = 20_000_000  # about a gigabyte of tables
 TEXT_LENGTH = 128  # tokens of a row of text by default
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of a model; None where the data or the model has no such thing."""
-
-    data: str  # the corpus or the text
-    counts: str  # what the unigram and neighbor counts were made from
-    rows: int  # that were scored
-    total_rows: int
-    maskings: int
-    masked: MaskedScores
-    pairs: PairScores | None = None
-    pair_kind: str = ""  # nsp or sop
-    replaced: ReplacedScores | None = None
-    bits: BitsPerCharacter | None = None
 
 
 def evaluate_corpus(
@@ -137,7 +120,7 @@ def evaluate_text(
         counted_rows = _limited_rows(counted, model, length, counts_file)
         counts = [NeighborCounts.fit(counted_rows.tokens, kinds)]
         by_row = CountsByRow.same(counts[0], len(chosen))
-        made_from = f"{counts_file}, {int((~kinds.special[counted_rows.tokens]).sum()):,} tokens"
+        made_from = f"{counts_file}, {int((~kinds.excluded[counted_rows.tokens]).sum()):,} tokens"
     masked, replaced = _restoration(model, by_row, rows.take(chosen), maskings, seed)
     texts = [" ".join(document.paragraphs) for document in documents]
     return Evaluation(
@@ -159,7 +142,7 @@ def count_corpus(corpus: Corpus) -> tuple[NeighborCounts, str]:
     rows = token_rows.corpus_rows(corpus, "train", max_rows)
     distinct = token_rows.without_random_segments(rows, info.segments, info.pad_id)
     kinds = TokenKinds.of(corpus.tokenizer)
-    tokens = int((~kinds.special[rows.tokens]).sum())
+    tokens = int((~kinds.excluded[rows.tokens]).sum())
     part = "the first " if info.train.rows / info.duplicates > max_rows else ""
     made_from = f"the training rows, {part}{tokens:,} tokens"
     return NeighborCounts.fit(rows.tokens, kinds, distinct.tokens), made_from
@@ -245,57 +228,3 @@ def _limited_rows(
         if count >= MAX_COUNT_TOKENS:
             break
     return _concatenate(parts, file)
-
-
-# ---- the JSON object
-
-
-def to_json(evaluation: Evaluation) -> dict[str, float | int | str | list[str] | None]:
-    """The scores by their names; None for what was not measured."""
-    e, masked = evaluation, evaluation.masked
-    difference, error = masked.difference()
-    out: dict[str, float | int | str | list[str] | None] = {
-        "data": e.data,
-        "counts": e.counts,
-        "rows": e.rows,
-        "total_rows": e.total_rows,
-        "maskings": e.maskings,
-        "masked_tokens": len(masked.row),
-    }
-    for name, scores in (
-        ("mask", masked.model),
-        ("unigram", masked.unigram),
-        ("bigram", masked.bigram),
-    ):
-        out[f"{name}_loss"] = float(scores.loss.mean())
-        out[f"{name}_accuracy"] = float(scores.in_top(1).mean())
-        out[f"{name}_top5"] = float(scores.in_top(5).mean())
-    out |= {"mask_minus_bigram": difference, "mask_minus_bigram_se": _finite(error)}
-    p, r, b = e.pairs, e.replaced, e.bits
-    out |= {
-        "pairs": p and p.pairs,
-        "pair_accuracy": p and p.accuracy,
-        "pair_accuracy_se": p and p.standard_error,
-        "pair_loss": p and p.loss,
-        "pair_share_loss": p and p.share_loss,
-        "rtd_tokens": r and r.tokens,
-        "rtd_replaced_share": r and r.replaced_share,
-        "rtd_auc": r and r.auc,
-        "bigram_auc": r and r.bigram_auc,
-        "rtd_shuffled_auc": r and r.shuffled_auc,
-        "rtd_recall": r and r.recall,
-        "rtd_precision": r and r.precision,
-        "bits_per_character": b and b.value,
-        "bits_per_character_se": b and _finite(b.standard_error),
-        "words": b and len(b.bits),
-        "total_words": b and b.total_words,
-        "alphabet": b and b.alphabet,
-        "unknown_pieces": b and b.unknown_pieces / max(1, b.pieces),
-        "dropped_characters": b and b.dropped_characters,
-        "folded": None if b is None else list(b.folded),
-    }
-    return out
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bert_jax.inference.bits_per_character import BitsPerCharacter
-from bert_jax.inference.evaluate import Evaluation
+from bert_jax.inference.evaluation import Evaluation
 from bert_jax.inference.masked_places import MaskedScores
 from bert_jax.inference.pair_scores import PairScores
 from bert_jax.inference.replaced_tokens import ReplacedScores

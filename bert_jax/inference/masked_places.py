@@ -10,10 +10,9 @@ Axes: n rows, k maskings of each, l tokens of a row, p predictions, m hidden tok
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Masking
@@ -25,7 +24,6 @@ from bert_jax.inference.neighbor_counts import PlaceScores
 from bert_jax.inference.neighbor_tables import TokenKinds, neighbors
 from bert_jax.inference.token_rows import TokenRows, map_rows
 from bert_jax.objectives.masking import mask_tokens
-from bert_jax.utils.types import Batch
 
 MASKING = Masking(mask_prob=1.0, random_prob=0.0)  # single tokens, 15 %
 MASKINGS = 3  # of each row
@@ -109,23 +107,13 @@ def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
     ValueError: the model has no masked-word head.
     """
     check_mask_filler(model)
-    network, params = model.objective.mask_filler(model.params)
-    targets = np.take_along_axis(masked.labels, masked.masked, axis=1)
-
-    @jax.jit
-    def score(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        out: Any = network.apply({"params": params}, batch)
-        logits = out["mlm"].logits(params["embeddings"]["word"])
-        target = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)
-        loss = jax.nn.logsumexp(logits, axis=-1) - target[..., 0]
-        return loss, (logits > target).sum(-1)
-
+    _, params = model.objective.mask_filler(model.params)
     loss, rank = map_rows(
-        lambda batch: score(params, batch),
+        lambda batch: model.mask_losses(params, batch),
         masked.rows,
         model.config.encoder,
         masked=masked.masked,
-        targets=targets,
+        targets=np.take_along_axis(masked.labels, masked.masked, axis=1),
     )
     return PlaceScores(loss[masked.used].astype(float), rank[masked.used])
 

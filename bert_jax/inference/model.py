@@ -107,6 +107,21 @@ class Model:
         return jax.jit(f)
 
     @cached_property
+    def mask_losses(self) -> Any:
+        """(params, batch) -> at the `masked` positions [b p] of a batch, -log p of the `targets`
+        [b p] in nat, and how many tokens are more likely; both [b p]."""
+        network, _ = self.objective.mask_filler(self.params)
+
+        def f(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            out: Any = network.apply({"params": params}, batch)
+            logits = out["mlm"].logits(params["embeddings"]["word"])
+            target = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)
+            loss = jax.nn.logsumexp(logits, axis=-1) - target[..., 0]
+            return loss, (logits > target).sum(-1)
+
+        return jax.jit(f)
+
+    @cached_property
     def _features(self) -> Any:
         network, _ = self.objective.encoder(self.params)
         return features.compile_features(network)

@@ -70,14 +70,14 @@ class NeighborCounts:
     def fit(
         cls, tokens: np.ndarray, kinds: TokenKinds, distinct: np.ndarray | None = None
     ) -> NeighborCounts:
-        """Count the rows `tokens` [n l], which are padded with a special token.
+        """Count the rows `tokens` [n l], which are padded with an excluded token.
 
         Where rows repeat text of other rows, `distinct` [n' l] are the rows without it: repeated
         text is no measure of how well counts predict new text, so these rows fit the weights.
         ValueError: fewer than two of those rows have text.
         """
         rows = tokens if distinct is None else distinct
-        rows = rows[(~kinds.special[rows]).any(1)]
+        rows = rows[(~kinds.excluded[rows]).any(1)]
         if len(rows) < 2:
             raise ValueError(
                 f"counts need at least 2 rows with text, got {len(rows)}: give more text"
@@ -107,7 +107,7 @@ class NeighborCounts:
         return PlaceScores(loss, rank)
 
     def loss(self, left: np.ndarray, right: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """-log p of the targets in nat, [m], infinite for special tokens; much cheaper than
+        """-log p of the targets in nat, [m], infinite for excluded tokens; much cheaper than
         `scores`."""
         contexts = Contexts.find(self.tables, left, right)
         p = component_probabilities(self.tables, contexts, targets)
@@ -135,7 +135,7 @@ class NeighborCounts:
 def _fit_weights(tables: Tables, rows: np.ndarray, kinds: TokenKinds) -> np.ndarray:
     """The weights of every class, [g 5]. Each place of the rows is used four times: with both
     neighbors, with either one, and with none."""
-    row, position = np.nonzero(~kinds.special[rows])
+    row, position = np.nonzero(~kinds.excluded[rows])
     if len(row) > MAX_FIT_PLACES:
         chosen = np.random.default_rng(0).permutation(len(row))[:MAX_FIT_PLACES]
         row, position = row[chosen], position[chosen]

@@ -23,17 +23,17 @@ UNIGRAM, LEFT, RIGHT, PRODUCT, MIDDLE = range(5)  # components of the mixture
 
 
 class TokenKinds(NamedTuple):
-    """Which ids are no text, and which of these cannot be seen."""
+    """Which ids are not predicted, and which cannot be seen."""
 
-    special: np.ndarray  # bool [v]: special tokens, which are never predicted
+    excluded: np.ndarray  # bool [v]: special tokens and the unknown token, never predicted
     hidden: np.ndarray  # bool [v]: the mask and the padding token, which are no neighbors
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenKinds:
-        special, hidden = np.zeros((2, tokenizer.vocab_size), bool)
-        special[list(tokenizer.special_ids)] = True
+        excluded, hidden = np.zeros((2, tokenizer.vocab_size), bool)
+        excluded[[*tokenizer.special_ids, tokenizer.unk_id]] = True
         hidden[[tokenizer.mask_id, tokenizer.pad_id]] = True
-        return cls(special, hidden)
+        return cls(excluded, hidden)
 
 
 def neighbors(
@@ -49,7 +49,7 @@ def neighbors(
 class Tables(NamedTuple):
     """Relative frequencies in some rows. Rows of the sparse arrays are contexts."""
 
-    unigram: np.ndarray  # float [v]: p(w), with one added to every count; 0 for special tokens
+    unigram: np.ndarray  # float [v]: p(w), with one added to every count; 0 if excluded
     left: sp.csr_array  # [v v]: p(w | l)
     right: sp.csr_array  # [v v]: p(w | r)
     middle: sp.csr_array  # [c v]: p(w | l, r)
@@ -60,9 +60,9 @@ class Tables(NamedTuple):
 
     @classmethod
     def of_rows(cls, tokens: np.ndarray, kinds: TokenKinds) -> Tables:
-        v = len(kinds.special)
-        is_text, is_shown = ~kinds.special[tokens], ~kinds.hidden[tokens]
-        unigram = np.where(kinds.special, 0.0, np.bincount(tokens[is_text], minlength=v) + 1.0)
+        v = len(kinds.excluded)
+        is_text, is_shown = ~kinds.excluded[tokens], ~kinds.hidden[tokens]
+        unigram = np.where(kinds.excluded, 0.0, np.bincount(tokens[is_text], minlength=v) + 1.0)
         after, before = is_shown[:, :-1] & is_text[:, 1:], is_text[:, :-1] & is_shown[:, 1:]
         first, second = tokens[:, :-1], tokens[:, 1:]
         left, left_confidence = _frequencies(first[after], second[after], (v, v))
@@ -166,7 +166,7 @@ def component_probabilities(tables: Tables, c: Contexts, targets: np.ndarray) ->
     p[:, UNIGRAM] = tables.unigram[targets]
     p[:, LEFT] = _look_up(tables.left, c.left, targets)
     p[:, RIGHT] = _look_up(tables.right, c.right, targets)
-    # special tokens have p(w) = 0, and so do p(w | l) and p(w | r)
+    # excluded tokens have p(w) = 0, and so do p(w | l) and p(w | r)
     product = p[:, LEFT] * p[:, RIGHT] / np.where(p[:, UNIGRAM] > 0, p[:, UNIGRAM], 1)
     parts = np.stack([p[:, UNIGRAM], p[:, LEFT], p[:, RIGHT], product])
     p[:, PRODUCT] = (parts * c.product_weights).sum(0)

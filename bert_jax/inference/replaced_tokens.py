@@ -1,8 +1,8 @@
 """How well ELECTRA's discriminator finds the tokens that its generator replaced.
 
 The generator fills the places that show the mask token (masked_places.py) with samples. A token
-counts as replaced if it differs from the original. Special tokens are left out: they are never
-replaced, so they would be right for nothing.
+counts as replaced if it differs from the original. Special and unknown tokens are left out: they
+are never replaced, so they would be right for nothing.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def replaced_scores(
     if "rtd" not in objective.discriminator.heads:
         return None
     rows = replace(masked.rows, tokens=sample_replacements(model, objective, masked, seed))
-    row, position = np.nonzero(~kinds.special[masked.labels])
+    row, position = np.nonzero(~kinds.excluded[masked.labels])
     replaced = (rows.tokens != masked.labels)[row, position]
     if replaced.all() or not replaced.any():
         return None
     logits = _discriminator_logits(model, rows)[row, position]
     left, right = neighbors(rows.tokens, kinds, row, position)
     surprise = counts.loss(masked.row_number(row), left, right, rows.tokens[row, position])
-    order = _shuffle_text(~kinds.special[masked.labels], seed)
+    order = _shuffle_text(~kinds.excluded[masked.labels], seed)
     shuffled = replace(rows, tokens=np.take_along_axis(rows.tokens, order, axis=1))
     shuffled_logits = np.zeros(rows.tokens.shape, np.float32)
     np.put_along_axis(shuffled_logits, order, _discriminator_logits(model, shuffled), axis=1)

@@ -18,7 +18,6 @@ from bert_jax.data.documents import Document
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference import features
-from bert_jax.inference.neighbor_tables import TokenKinds
 from bert_jax.utils.types import Batch
 
 ROWS_PER_READ = 8192
@@ -49,9 +48,11 @@ class TokenRows:
 
 def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The properties of a tokenizer's pieces that masking needs."""
+    special = np.zeros(tokenizer.vocab_size, bool)
+    special[list(tokenizer.special_ids)] = True
     return Vocabulary(
         tokenizer.mask_id,
-        TokenKinds.of(tokenizer).special,
+        special,
         tokenizer.word_starts(),
         word_after_special=tokenizer.kind == "bpe",
         unk_id=tokenizer.unk_id,

@@ -4,7 +4,6 @@ checkpoints out of packages compute here what they do there."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.helpers import hf_reference
 from tests.helpers.hf_fixtures import (
     LoadedModel,
     make_network,
+    package,
     random_params,
     relative_error,
     write_hf_folder,
@@ -182,13 +182,6 @@ def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Pat
 
 
 # ---- real checkpoints
-
-
-def package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"the package {name} is not installed")
-    return Path(spec.submodule_search_locations[0])
 
 
 def test_minilm_gives_its_published_vectors() -> None:

@@ -31,6 +31,7 @@ SMALL = {
     "pretrain": f"--data.batch-size 8 {STEPS}",
     "finetune": "--run.epochs 1 --data.batch-size 8 --seeds 2",
     "bench": "--batch-size 4 --length 16 --steps 2 --encoder.vocab-size 700",
+    "evaluate": "--max-words 5 --max-rows 8",
     "plan": "--data.batch-size 128",
 }
 SMALL_CONFIG = """
@@ -63,6 +64,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         half = documents[:: 1 if name == "text" else 2]
         (tmp_path / name / "some.txt").write_text("\n\n".join(half), encoding="utf-8")
     lines = [line[:100] for line in itertools.chain(*(d.splitlines() for d in documents))][:48]
+    (tmp_path / "held_out.txt").write_text(documents[-1], encoding="utf-8")
     (tmp_path / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "labels").mkdir()
     for split in ("train", "dev"):
@@ -97,7 +99,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_guide_has_commands() -> None:
-    assert set(GUIDES) == {"domain", "families", "from_scratch", "tpu_pod"}
+    assert set(GUIDES) == {"domain", "evaluate", "families", "from_scratch", "tpu_pod"}
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
 
@@ -123,17 +125,20 @@ def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.Mo
 
 
 @SLOW
+@pytest.mark.parametrize("guide", ["domain", "evaluate"])
 def test_every_command_works_on_a_checkpoint(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+    guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for line in (
         "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out first",
         "bert-jax prepare text/*.txt --tokenizer first --segments nsp --length 64 --out rows",
         "bert-jax pretrain configs/bert_base.py --data.path rows --run.dir runs/first",
         "bert-jax export runs/first --format hf --out bert-base-uncased",
-        *commands("domain"),
+        *commands(guide),
     ):
         do(line, monkeypatch)
+    if guide == "evaluate":
+        return
     longer = (workspace / "longer/tokenizer/vocab.txt").read_text().split()
     assert set((workspace / "words.txt").read_text().split()) <= set(longer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from bert_jax import config, convert, objectives
@@ -97,3 +99,11 @@ def read_imported_folder(folder: Path) -> LoadedModel:
     assert checkpoints.newest() == 0
     params = checkpoints.restore_params(0, shapes)
     return LoadedModel(experiment, params, tokenizers.load_tokenizer(folder / "tokenizer"))
+
+
+def package(name: str) -> Path:
+    """The folder of an installed package; the test is skipped where it is not installed."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"the package {name} is not installed")
+    return Path(spec.submodule_search_locations[0])

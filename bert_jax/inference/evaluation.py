@@ -1,0 +1,78 @@
+"""What `evaluate` returns, and its JSON object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from bert_jax.inference.bits_per_character import BitsPerCharacter
+from bert_jax.inference.masked_places import MaskedScores
+from bert_jax.inference.pair_scores import PairScores
+from bert_jax.inference.replaced_tokens import ReplacedScores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a model; None where the data or the model has no such thing."""
+
+    data: str  # the corpus or the text
+    counts: str  # what the unigram and neighbor counts were made from
+    rows: int  # that were scored
+    total_rows: int
+    maskings: int
+    masked: MaskedScores
+    pairs: PairScores | None = None
+    pair_kind: str = ""  # nsp or sop
+    replaced: ReplacedScores | None = None
+    bits: BitsPerCharacter | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores by their names; None for what was not measured."""
+        masked = self.masked
+        difference, error = masked.difference()
+        out: dict[str, Any] = {
+            "data": self.data,
+            "counts": self.counts,
+            "rows": self.rows,
+            "total_rows": self.total_rows,
+            "maskings": self.maskings,
+            "masked_tokens": len(masked.row),
+        }
+        for name, scores in (
+            ("mask", masked.model),
+            ("unigram", masked.unigram),
+            ("bigram", masked.bigram),
+        ):
+            out[f"{name}_loss"] = float(scores.loss.mean())
+            out[f"{name}_accuracy"] = float(scores.in_top(1).mean())
+            out[f"{name}_top5"] = float(scores.in_top(5).mean())
+        out |= {"mask_minus_bigram": difference, "mask_minus_bigram_se": _finite(error)}
+        p, r, b = self.pairs, self.replaced, self.bits
+        out |= {
+            "pairs": p and p.pairs,
+            "pair_accuracy": p and p.accuracy,
+            "pair_accuracy_se": p and p.standard_error,
+            "pair_loss": p and p.loss,
+            "pair_share_loss": p and p.share_loss,
+            "rtd_tokens": r and r.tokens,
+            "rtd_replaced_share": r and r.replaced_share,
+            "rtd_auc": r and r.auc,
+            "bigram_auc": r and r.bigram_auc,
+            "rtd_shuffled_auc": r and r.shuffled_auc,
+            "rtd_recall": r and r.recall,
+            "rtd_precision": r and r.precision,
+            "bits_per_character": b and b.value,
+            "bits_per_character_se": b and _finite(b.standard_error),
+            "words": b and len(b.bits),
+            "total_words": b and b.total_words,
+            "alphabet": b and b.alphabet,
+            "unknown_pieces": b and b.unknown_pieces / max(1, b.pieces),
+            "dropped_characters": b and b.dropped_characters,
+            "folded": None if b is None else list(b.folded),
+        }
+        return out
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

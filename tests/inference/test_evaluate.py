@@ -1,0 +1,182 @@
+"""`evaluate` on corpora and texts: the same scores wherever the rows come from, and no row scored
+by its own text."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax.config import BERT, ELECTRA
+from bert_jax.data import documents
+from bert_jax.data.corpus import Corpus
+from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.inference import evaluate, token_rows
+from bert_jax.inference.evaluation_tables import render_evaluation
+from bert_jax.inference.neighbor_counts import NeighborCounts
+from bert_jax.inference.neighbor_tables import TokenKinds
+from tests.helpers.known_models import contextless_model, small_model
+from tests.helpers.paths import SAMPLE
+
+CONTRACT = {
+    *("mask_loss", "mask_accuracy", "unigram_loss", "bigram_loss", "pair_accuracy"),
+    *("rtd_auc", "rtd_recall", "bigram_auc", "bits_per_character"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 80 short documents, and a tokenizer trained on it."""
+    root = tmp_path_factory.mktemp("evaluate")
+    some = SAMPLE.read_text().split("\n\n")[:80]
+    (root / "text.txt").write_text("\n\n".join(d[:800] for d in some))
+    lines = [p for d in documents.read_documents([root / "text.txt"]) for p in d.paragraphs]
+    train_tokenizer(lines, "wordpiece", 400).save(root / "tok")
+    return root
+
+
+def prepared(folder: Path, name: str, segments: str = "nsp", **options: int) -> Corpus:
+    text, out = [str(folder / "text.txt")], folder / name
+    options = {"duplicates": 1} | options
+    return prepare_corpus(text, folder / "tok", segments, 32, out, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    return prepared(folder, "corpus")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Corpus) -> Tokenizer:
+    return corpus.tokenizer
+
+
+def test_a_corpus_gives_every_figure_with_its_baseline(
+    corpus: Corpus, tokenizer: Tokenizer
+) -> None:
+    result = evaluate.evaluate_corpus(small_model(tokenizer, BERT), corpus)
+    values = result.to_json()
+    assert values.keys() >= CONTRACT
+    assert json.loads(json.dumps(values)) == values
+    assert values["rows"] == values["total_rows"] == corpus.info.validation.rows
+    assert values["unigram_loss"] > values["bigram_loss"] > 0
+    assert values["mask_minus_bigram"] == pytest.approx(
+        values["mask_loss"] - values["bigram_loss"], abs=1e-9
+    )
+    assert 0 < values["pair_accuracy"] < 1
+    assert values["rtd_auc"] is values["bits_per_character"] is None
+    text = render_evaluation(result)
+    for name in ("the model", "counts of both neighbors", "frequencies of tokens", "0.500"):
+        assert name in text
+    assert "worse than what the two tokens beside a place tell" in text
+
+
+def test_electra_is_scored_by_its_generator_and_its_discriminator(
+    corpus: Corpus, tokenizer: Tokenizer
+) -> None:
+    result = evaluate.evaluate_corpus(small_model(tokenizer, ELECTRA), corpus, maskings=1)
+    values = result.to_json()
+    for name in ("rtd_auc", "bigram_auc", "rtd_shuffled_auc"):
+        assert 0 < values[name] < 1
+    assert 0 <= values["rtd_recall"] <= 1
+    assert values["pair_accuracy"] is None
+    assert "tokens of each row shuffled" in render_evaluation(result)
+
+
+def test_a_sample_of_rows_is_drawn_and_said(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    result = evaluate.evaluate_corpus(small_model(tokenizer), corpus, max_rows=3)
+    assert (result.rows, result.total_rows) == (3, corpus.info.validation.rows)
+    assert f"3 of {result.total_rows} rows" in render_evaluation(result)
+
+
+def test_packed_rows_are_evaluated_one_sequence_at_a_time(folder: Path, corpus: Corpus) -> None:
+    packed = prepared(folder, "packed", pack=3, row_length=70)
+    for split in ("train", "validation"):
+        ours, theirs = (token_rows.corpus_rows(c, split) for c in (packed, corpus))
+        assert ours.tokens.shape[1] == 32
+        rows = [
+            sorted(map(tuple, np.c_[r.tokens, r.size, r.first, r.pair])) for r in (ours, theirs)
+        ]
+        assert rows[0] == rows[1]
+
+
+def test_of_duplicates_one_pass_is_counted(folder: Path, corpus: Corpus) -> None:
+    thrice = prepared(folder, "thrice", duplicates=3)
+    rows = token_rows.corpus_rows(thrice, "train")
+    assert abs(len(rows) / corpus.info.train.rows - 1) < 0.1
+    once = token_rows.corpus_rows(corpus, "train")
+    shared = min(len(rows), len(once)) - 1
+    assert np.array_equal(rows.tokens[:shared], once.tokens[:shared])
+
+
+def test_random_second_segments_do_not_fit_the_weights(corpus: Corpus) -> None:
+    rows = token_rows.corpus_rows(corpus, "train")
+    distinct = token_rows.without_random_segments(rows, "nsp", corpus.info.pad_id)
+    assert np.array_equal(distinct.size, np.where(rows.pair == 1, rows.first, rows.size))
+    assert ((distinct.tokens != corpus.info.pad_id).sum(1) == distinct.size).all()
+    assert token_rows.without_random_segments(rows, "sop", 0) is rows
+
+
+def test_each_half_of_a_text_is_scored_by_the_other(folder: Path, tokenizer: Tokenizer) -> None:
+    """A model with the frequencies of one half scores as they do on the other, not on its own."""
+    text = folder / "text.txt"
+    parts = token_rows.text_rows(documents.read_documents([text]), tokenizer, 32)
+    rows = token_rows.TokenRows.concatenate(parts)
+    middle = evaluate._middle([len(part) for part in parts], text)
+    assert 0.4 < middle / len(rows) < 0.6
+    counts = NeighborCounts.fit(rows.tokens[:middle], TokenKinds.of(tokenizer))
+    unigram = np.log(np.maximum(counts.tables.unigram, 1e-30))
+    model = contextless_model(tokenizer, unigram)
+    result = evaluate.evaluate_text(model, text, max_rows=len(rows), max_words=5, maskings=1)
+    is_second = result.masked.row >= middle
+    model_loss, unigram_loss = result.masked.model.loss, result.masked.unigram.loss
+    assert model_loss[is_second] == pytest.approx(unigram_loss[is_second], abs=1e-4)
+    assert abs(model_loss[~is_second] - unigram_loss[~is_second]).mean() > 0.01
+    assert "other half" in result.counts
+    assert result.to_json()["bits_per_character"] > 0
+    assert "bits per character" in render_evaluation(result)
+
+
+def test_counts_of_another_file(folder: Path, tokenizer: Tokenizer) -> None:
+    whole = (folder / "text.txt").read_text().split("\n\n")
+    for name, part in (("a.txt", whole[:5]), ("b.txt", whole[5:])):
+        (folder / name).write_text("\n\n".join(part))
+    model = small_model(tokenizer)
+    result = evaluate.evaluate_text(model, folder / "a.txt", folder / "b.txt", max_words=2)
+    assert result.counts.startswith(str(folder / "b.txt"))
+    with pytest.raises(ValueError, match="cannot be counted to predict itself"):
+        evaluate.evaluate_text(model, folder / "a.txt", folder / "a.txt")
+
+
+def test_rows_of_text_hold_every_token_once(folder: Path, tokenizer: Tokenizer) -> None:
+    document = next(iter(documents.read_documents([folder / "text.txt"])))
+    (rows,) = token_rows.text_rows([document, documents.Document(())], tokenizer, 20)
+    kept = [t[1 : n - 1] for t, n in zip(rows.tokens, rows.size, strict=True)]
+    ids = [i for p in document.paragraphs for i in tokenizer.encode(p)]
+    assert np.concatenate(kept).tolist() == ids
+    assert (rows.size[:-1] == 20).all()
+
+
+def test_unusable_input_is_refused_in_one_line(
+    folder: Path, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    other = train_tokenizer(["other words than these"] * 9, "wordpiece", 25)
+    (tmp_path / "short.txt").write_text("Two words.\n")
+    model, text = small_model(tokenizer), folder / "text.txt"
+    for message, call in (
+        ("another tokenizer than the model's: evaluate on raw text with --text",
+         lambda: evaluate.evaluate_corpus(small_model(other), corpus)),
+        ("rows of 32 tokens, but the model takes 16",
+         lambda: evaluate.evaluate_corpus(small_model(tokenizer, max_length=16), corpus)),
+        ("the number of rows is 0", lambda: evaluate.evaluate_corpus(model, corpus, max_rows=0)),
+        ("the number of maskings is 0",
+         lambda: evaluate.evaluate_corpus(model, corpus, maskings=0)),
+        ("gives only 1 rows, too few for counts",
+         lambda: evaluate.evaluate_text(model, tmp_path / "short.txt")),
+        ("expected 8 to 32 tokens", lambda: evaluate.evaluate_text(model, text, length=40)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message) as e:
+            call()
+        assert "\n" not in str(e.value)
