@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from tests.helpers.paths import ROOT
 from tests.test_imports import ORDER
 
@@ -44,6 +46,14 @@ def undocumented(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
                 yield prefix + node.name
             if isinstance(node, ast.ClassDef):
                 yield from undocumented(node.body, f"{prefix}{node.name}.")
+
+
+def test_the_site_lists_every_page() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = set(re.findall(r"'([\w/]+\.md)'", str(nav)))
+    made = {"index.md", "contributing.md", "changelog.md", "security.md"}  # docs/_hooks/pages.py
+    docs = ROOT / "docs"
+    assert pages - made == {p.relative_to(docs).as_posix() for p in docs.rglob("*.md")}
 
 
 def test_the_architecture_page_lists_the_packages_in_import_order() -> None:
