@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bert_jax
 from bert_jax.data.corpus import open_corpus
-from bert_jax.inference.evaluate import Evaluation, evaluate_corpus
+from bert_jax.inference.evaluation.evaluate import Evaluation, evaluate_corpus
 from bert_jax.utils import metrics_log
 
 HEADER = (

@@ -47,8 +47,8 @@ class Evaluate(Command):
             raise ValueError("--counts goes with --text: the counts of a corpus are its own")
         from bert_jax import load
         from bert_jax.data.corpus import open_corpus
-        from bert_jax.inference import evaluate
-        from bert_jax.inference.evaluation_tables import render_evaluation
+        from bert_jax.inference.evaluation import evaluate
+        from bert_jax.inference.evaluation.tables import render_evaluation
 
         model = load(self.model)
         if self.data is not None:

@@ -14,11 +14,10 @@ import numpy as np
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.documents import Document, read_documents
 from bert_jax.data.tokenization.normalization import Fold, fold_text
-from bert_jax.inference import token_rows
-from bert_jax.inference.bits_per_character import MAX_WORDS, bits_per_character
-from bert_jax.inference.counts_by_row import CountsByRow
-from bert_jax.inference.evaluation import Evaluation
-from bert_jax.inference.masked_places import (
+from bert_jax.inference.evaluation import token_rows
+from bert_jax.inference.evaluation.bits_per_character import MAX_WORDS, bits_per_character
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.masked_places import (
     MASKINGS,
     SEED,
     MaskedScores,
@@ -26,12 +25,13 @@ from bert_jax.inference.masked_places import (
     mask_rows,
     masked_scores,
 )
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation.pair_scores import pair_scores
+from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
+from bert_jax.inference.evaluation.result import Evaluation
+from bert_jax.inference.evaluation.token_rows import TokenRows
 from bert_jax.inference.model import Model
-from bert_jax.inference.neighbor_counts import NeighborCounts
-from bert_jax.inference.neighbor_tables import TokenKinds
-from bert_jax.inference.pair_scores import pair_scores
-from bert_jax.inference.replaced_tokens import ReplacedScores, replaced_scores
-from bert_jax.inference.token_rows import TokenRows
 
 MAX_ROWS = 1000  # that are scored by default
 MAX_COUNT_TOKENS = 20_000_000  # about a gigabyte of tables

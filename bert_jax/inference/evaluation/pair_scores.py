@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
-from bert_jax.inference.token_rows import TokenRows, map_rows
 from bert_jax.utils.types import Batch
 
 

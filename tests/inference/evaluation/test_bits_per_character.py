@@ -9,7 +9,7 @@ from bert_jax.data import documents
 from bert_jax.data.tokenization import normalization
 from bert_jax.data.tokenization.tokenizer import KINDS, Kind, Tokenizer, load_tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference import bits_per_character as bits
+from bert_jax.inference.evaluation import bits_per_character as bits
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 

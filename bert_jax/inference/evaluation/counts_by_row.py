@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bert_jax.inference.neighbor_counts import NeighborCounts, PlaceScores
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts, PlaceScores
 
 
 @dataclass(frozen=True)

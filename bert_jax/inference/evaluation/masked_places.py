@@ -18,11 +18,11 @@ import numpy as np
 from bert_jax.config import Masking
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import constraints
-from bert_jax.inference.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.neighbor_counts import PlaceScores
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds, neighbors
+from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
-from bert_jax.inference.neighbor_counts import PlaceScores
-from bert_jax.inference.neighbor_tables import TokenKinds, neighbors
-from bert_jax.inference.token_rows import TokenRows, map_rows
 from bert_jax.objectives.masking import mask_tokens
 
 MASKING = Masking(mask_prob=1.0, random_prob=0.0)  # single tokens, 15 %

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_jax.inference.neighbor_tables import (
+from bert_jax.inference.evaluation.neighbor_tables import (
     GROUPS_PER_KIND,
     KINDS,
     LEFT,

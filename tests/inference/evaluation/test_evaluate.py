@@ -13,10 +13,10 @@ from bert_jax.data.corpus import Corpus
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference import evaluate, token_rows
-from bert_jax.inference.evaluation_tables import render_evaluation
-from bert_jax.inference.neighbor_counts import NeighborCounts
-from bert_jax.inference.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation import evaluate, token_rows
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation.tables import render_evaluation
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 

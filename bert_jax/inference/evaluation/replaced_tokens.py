@@ -16,11 +16,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from bert_jax.distributed import constraints
-from bert_jax.inference.counts_by_row import CountsByRow
-from bert_jax.inference.masked_places import SEED, MaskedRows
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.masked_places import SEED, MaskedRows
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds, neighbors
+from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
-from bert_jax.inference.neighbor_tables import TokenKinds, neighbors
-from bert_jax.inference.token_rows import TokenRows, map_rows
 from bert_jax.objectives import ReplacedTokensObjective
 from bert_jax.utils.types import Batch
 

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from bert_jax.inference.counts_by_row import CountsByRow
-from bert_jax.inference.neighbor_counts import NeighborCounts
-from bert_jax.inference.neighbor_tables import NO_NEIGHBOR, Contexts, TokenKinds, neighbors
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.neighbor_tables import (
+    NO_NEIGHBOR,
+    Contexts,
+    TokenKinds,
+    neighbors,
+)
 
 PAD, CLS, SEP, MASK = range(4)
 V, LENGTH = 24, 12

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bert_jax.inference.bits_per_character import BitsPerCharacter
-from bert_jax.inference.masked_places import MaskedScores
-from bert_jax.inference.pair_scores import PairScores
-from bert_jax.inference.replaced_tokens import ReplacedScores
+from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
+from bert_jax.inference.evaluation.masked_places import MaskedScores
+from bert_jax.inference.evaluation.pair_scores import PairScores
+from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores
 
 
 @dataclass(frozen=True)

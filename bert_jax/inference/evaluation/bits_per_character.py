@@ -35,9 +35,9 @@ from bert_jax.data.tokenization.normalization import (
     folds,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.inference.masked_places import SEED, check_mask_filler
+from bert_jax.inference.evaluation.masked_places import SEED, check_mask_filler
+from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
-from bert_jax.inference.token_rows import TokenRows, map_rows
 
 MAX_WORDS = 1000  # that are scored by default
 MAX_PIECES = 10  # of a word that are hidden together

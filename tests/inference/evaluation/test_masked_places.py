@@ -10,20 +10,20 @@ from bert_jax.config import replace as replace_config
 from bert_jax.data import documents
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference import token_rows
-from bert_jax.inference.counts_by_row import CountsByRow
-from bert_jax.inference.masked_places import (
+from bert_jax.inference.evaluation import token_rows
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.masked_places import (
     MaskedRows,
     mask_rows,
     masked_scores,
     model_scores,
     paired_difference,
 )
-from bert_jax.inference.neighbor_counts import NeighborCounts
-from bert_jax.inference.neighbor_tables import TokenKinds
-from bert_jax.inference.pair_scores import pair_scores
-from bert_jax.inference.replaced_tokens import area_under_roc, replaced_scores
-from bert_jax.inference.token_rows import TokenRows
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation.pair_scores import pair_scores
+from bert_jax.inference.evaluation.replaced_tokens import area_under_roc, replaced_scores
+from bert_jax.inference.evaluation.token_rows import TokenRows
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 

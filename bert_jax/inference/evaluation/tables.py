@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bert_jax.inference.bits_per_character import BitsPerCharacter
-from bert_jax.inference.evaluation import Evaluation
-from bert_jax.inference.masked_places import MaskedScores
-from bert_jax.inference.pair_scores import PairScores
-from bert_jax.inference.replaced_tokens import ReplacedScores
+from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
+from bert_jax.inference.evaluation.masked_places import MaskedScores
+from bert_jax.inference.evaluation.pair_scores import PairScores
+from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores
+from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.utils.tables import format_table
 
 

@@ -1,0 +1,11 @@
+"""`bert-jax evaluate`: how well a model restores text, beside what scores the same without it.
+
+evaluate            the entry points: rows of a corpus, or a text file
+result, tables      what they return, and how the command prints it
+token_rows          rows of token ids, from a corpus or a text
+masked_places       hidden tokens: the masking, and the losses of model and counts
+pair_scores         sentence pairs
+replaced_tokens     ELECTRA's discriminator
+bits_per_character  a measure that compares models of different vocabularies
+neighbor_counts     the yardstick: counts of both neighbors (neighbor_tables, counts_by_row)
+"""
