@@ -132,8 +132,8 @@ def test_every_command_works_on_a_checkpoint(
     for line in (
         "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out first",
         "bert-jax prepare text/*.txt --tokenizer first --segments nsp --length 64 --out rows",
-        "bert-jax pretrain configs/bert_base.py --data.path rows --run.dir runs/first",
-        "bert-jax export runs/first --format hf --out bert-base-uncased",
+        "bert-jax pretrain configs/bert_base.py --data.path rows --run.dir runs/demo",
+        "bert-jax export runs/demo --format hf --out bert-base-uncased",
         *commands(guide),
     ):
         do(line, monkeypatch)
