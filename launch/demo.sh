@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Text in, a trained BERT out: tokenizer, corpus, pre-training, what it learned, curves.
-# Safe to repeat: what is there is kept, and a run that was stopped goes on.
+# Safe to repeat: existing folders are kept, and a stopped run resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run bert-jax on all GPUs of this machine, or of several machines that share this folder: one
 # process a machine, all its GPUs. Installs jax for CUDA if it is missing. Stopped by Ctrl-C or
-# SIGTERM it stops them all, after saving; the same command goes on.
+# SIGTERM it stops them all, after saving; the same command resumes.
 #
 #   launch/gpu.sh [--hosts A,B,...] [--port N] [--dry-run] -- pretrain CONFIG [--section.field value]...
 set -euo pipefail
