@@ -1,0 +1,56 @@
+"""Score demo runs on the 427 validation rows that are kept in tests/fixtures, beside counts of both
+neighbors of the training rows; the rows stay the same whatever `prepare` makes.
+
+    python benchmarks/demo_rows.py runs/demo_seed0 runs/demo_seed1 runs/demo_seed2
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import bert_jax
+from bert_jax.data.corpus import open_corpus
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.evaluate import count_corpus
+from bert_jax.inference.evaluation.masked_places import mask_rows, masked_scores
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation.token_rows import TokenRows, vocabulary
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.helpers import demo_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    rows = TokenRows(**demo_rows.load())
+    differences, losses, right = [], [], []
+    for run in parser.parse_args().runs:
+        model = bert_jax.load(run)
+        if model.tokenizer.fingerprint != demo_rows.tokenizer_fingerprint():
+            sys.exit(f"{run} has another tokenizer than the stored rows: train it with make demo")
+        path = model.config.data.path.replace("{length}", "64")
+        counts, _ = count_corpus(open_corpus(path))
+        masked = mask_rows(rows, vocabulary(model.tokenizer))
+        by_row = CountsByRow.same(counts, len(rows))
+        scores = masked_scores(model, by_row, masked, TokenKinds.of(model.tokenizer))
+        difference, error = scores.difference()
+        differences.append(difference)
+        losses.append(scores.model.loss.mean())
+        right.append(scores.model.in_top(1).mean())
+        print(
+            f"{run.name}: {losses[-1]:.3f} nat, {right[-1]:.1%}; "
+            f"counts {scores.bigram.loss.mean():.3f}, {scores.bigram.in_top(1).mean():.1%}; "
+            f"frequencies {scores.unigram.loss.mean():.3f}, {scores.unigram.in_top(1).mean():.1%}; "
+            f"model - counts {difference:+.3f} ± {error:.3f}"
+        )
+    print(
+        f"mean of {len(losses)}: {np.mean(losses):.3f} nat, {np.mean(right):.1%}; "
+        f"model - counts {np.mean(differences):+.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
