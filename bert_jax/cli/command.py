@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
+from tyro.conf import Positional, arg
+
+from bert_jax.utils.errors import did_you_mean
 
 T = TypeVar("T")
 Extra = Literal["none", "config", "beam"]
 
 MODEL = "A run folder, an imported folder, or a Hugging Face folder."
+Config = Annotated[
+    Positional[str],
+    arg(metavar="CONFIG", help="A config file; its fields are changed by --section.field value."),
+]
 
 
 def optional(metavar: str) -> Any:
     """The annotation of a flag that has no value by default."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+    return arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,14 @@ def _first_section(box: str) -> str:
 
 def _flags(args: Sequence[str]) -> Iterator[str]:
     """The flags among the arguments, with hyphens, without `=value`."""
-    for arg in args:
-        if arg.startswith("--") and " " not in arg:
-            yield arg.partition("=")[0].replace("_", "-")
+    for word in args:
+        if word.startswith("--") and " " not in word:
+            yield word.partition("=")[0].replace("_", "-")
 
 
 def _check_flag(flag: str, known: Sequence[str], name: str) -> None:
     if flag not in known:
-        near = difflib.get_close_matches(flag, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"see bert-jax {name} --help"
+        hint = did_you_mean(flag, known, f"see bert-jax {name} --help")
         raise ValueError(f"unknown flag {flag}: {hint}")
 
 

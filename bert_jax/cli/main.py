@@ -4,7 +4,6 @@ else."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 import traceback
@@ -23,7 +22,7 @@ from bert_jax.cli import (
 from bert_jax.cli.command import Command, parse
 from bert_jax.cli.configs import load_config_or_model
 from bert_jax.utils import compilation_cache, remote
-from bert_jax.utils.errors import FULL, RunError
+from bert_jax.utils.errors import FULL, RunError, did_you_mean
 
 COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "tokenizer": text_commands.Tokenizer,
@@ -88,8 +87,7 @@ def _run(argv: list[str]) -> int:
         print(_help())
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else "see bert-jax --help"
+        hint = did_you_mean(name, COMMANDS, "see bert-jax --help")
         problem = f"unknown command {name!r}" if name else "no command is given"
         raise ValueError(f"{problem}: {hint}")
     if COMMANDS[name].extra == "config" and args[1:] in (["-h"], ["--help"]):

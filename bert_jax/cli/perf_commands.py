@@ -7,17 +7,12 @@ import logging
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import UseAppendAction, arg
 
-from bert_jax.cli.command import Command, Extra, optional
+from bert_jax.cli.command import Command, Config, Extra, optional
 from bert_jax.cli.configs import load_config
 
 logger = logging.getLogger(__name__)
-
-Config = Annotated[
-    Positional[str],
-    arg(metavar="CONFIG", help="A config file; its fields are changed by --section.field value."),
-]
 
 
 @dataclass(frozen=True)

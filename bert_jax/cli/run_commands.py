@@ -12,9 +12,8 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import Positional, arg
 
 from bert_jax.cli import logs
-from bert_jax.cli.command import MODEL, Command, Extra, change_config, optional
+from bert_jax.cli.command import MODEL, Command, Config, Extra, change_config, optional
 from bert_jax.cli.configs import load_config
-from bert_jax.cli.perf_commands import Config
 from bert_jax.config import Experiment, GlueTask, TaskType
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ Unknown field names are errors.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import runpy
 import types
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens, Supervised
 from bert_jax.config.schema import Experiment
 from bert_jax.utils import io
+from bert_jax.utils.errors import did_you_mean
 
 T = TypeVar("T")
 
@@ -78,8 +78,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
 
 
 def _unknown(name: str, known: list[str], where: str = "") -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {where}{near[0]}?" if near else f"expected one of {', '.join(known)}"
+    hint = did_you_mean(name, known, f"expected one of {', '.join(known)}", where)
     return f"unknown config field {where}{name}: {hint}"
 
 

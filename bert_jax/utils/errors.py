@@ -1,6 +1,8 @@
-"""The error that ends a command with status 1 and a message."""
+"""The error that ends a command with status 1 and a message; hints in messages."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class RunError(RuntimeError):
@@ -9,3 +11,9 @@ class RunError(RuntimeError):
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError that is no bug either
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    """A hint about an unknown `name`: the most similar known one after `prefix`, or `otherwise`."""
+    similar = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {prefix}{similar[0]}?" if similar else otherwise
