@@ -7,7 +7,7 @@
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
-# make docs   the documentation site, in build/docs: half a minute, without the network once
+# make docs   the documentation site, in build/docs: 15 seconds, without the network once
 #             .venv-docs is there
 # make env    the environment that the tests use, and nothing else
 # make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Processes:
-    """Several processes that train together. SLURM, Open MPI, Kubernetes and Cloud TPU set these
+    """Several processes of one training run. SLURM, Open MPI, Kubernetes and Cloud TPU set these
     values themselves; launch/local.sh passes them."""
 
     # Number of processes.
@@ -32,8 +32,7 @@ class Processes:
     coordinator: Annotated[str | None, optional("HOST:PORT")] = None
     # Seconds to wait for all processes.
     wait: Annotated[float, arg(metavar="SECONDS")] = 300
-
-    # Seconds without a sign of life after which jax takes a process for lost; the others then end.
+    # Seconds without a heartbeat after which jax considers a process lost; the others then end.
     heartbeat_timeout: Annotated[int, arg(metavar="SECONDS")] = 100
 
     def train(
