@@ -80,7 +80,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
         if e.errno not in UNSUPPORTED:
             raise
         logger.warning(
-            "no file locks in %s (%s); a second run in it would not be noticed",
+            "%s does not support file locks (%s): a second run in it would not be detected",
             path.parent,
             e.strerror,
         )

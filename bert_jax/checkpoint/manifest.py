@@ -87,13 +87,13 @@ def latest_valid_step(folder: StoragePath, repair: bool) -> int | None:
     none_valid, recorded = len(problems) == len(existing), _recorded_newest(folder)
     if none_valid and any(problem != UNFINISHED for problem in problems.values()):
         raise ValueError(
-            f"no checkpoint in {folder} is valid: restore one from a backup, or start anew in "
+            f"no checkpoint in {folder} is valid: restore one from a backup, or start again in "
             "another --run.dir"
         )
     if none_valid and recorded is not None:
         raise ValueError(
             f"step {recorded} was saved in {folder}, which has no complete checkpoint now: "
-            "move it back or restore it from a backup, or start anew in another --run.dir"
+            "move it back or restore it from a backup, or start again in another --run.dir"
         )
     newest = None if none_valid else existing[-1 - len(problems)]
     if repair:

@@ -70,7 +70,7 @@ def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
             raise ValueError(f"{flag} is not used: give the corpus as --data CORPUS")
         if against and flag.startswith("--mesh."):
             raise ValueError(
-                f"{flag} beside --against: both sides train on one device; leave out one of them"
+                f"{flag} cannot be used with --against: both sides train on one device"
             )
 
 

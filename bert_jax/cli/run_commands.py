@@ -151,7 +151,7 @@ def _refuse_encoder_fields(overrides: Sequence[str]) -> None:
     for flag in overrides:
         if flag.startswith("--encoder.") and "dropout" not in flag:
             raise ValueError(
-                f"{flag} beside --init: the encoder comes from the model; only "
+                f"{flag} cannot be used with --init: the encoder comes from the model; only "
                 "--encoder.dropout and --encoder.attention-dropout may be set"
             )
 

@@ -50,6 +50,6 @@ class TensorBoardWriter:
         except OSError as e:
             self._file = None
             logger.warning(
-                "TensorBoard's event file cannot be written (%s): no more scalars go to it",
+                "TensorBoard's event file cannot be written (%s): no more scalars are written",
                 e.strerror,
             )

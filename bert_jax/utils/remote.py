@@ -171,7 +171,7 @@ def _client() -> Any:
         import gcsfs  # noqa: F401
         from fsspec.config import conf
     except ImportError as e:
-        raise ValueError(f'gs:// needs gcsfs ({e}): pip install "bert-jax[gcs]"') from e
+        raise ValueError(f"gs:// needs gcsfs ({e}): run pip install gcsfs") from e
     # TensorStore writes arrays without gcsfs, whose cached listings would then be wrong.
     conf.setdefault("gs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gs")

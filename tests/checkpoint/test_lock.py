@@ -145,7 +145,7 @@ def test_without_flock_the_run_warns_and_continues(
     monkeypatch.setattr("fcntl.flock", flock)
     with lock.run_lock(tmp_path):
         pass
-    assert "a second run in it would not be noticed" in caplog.text
+    assert "a second run in it would not be detected" in caplog.text
 
 
 def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_every_command_works_on_a_checkpoint(
 def test_every_command_works_with_several_processes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
+    pytest.importorskip("libtpu", reason="pip install 'jax[tpu]'")
     for line in (
         "bert-jax tokenizer text/*.txt --kind wordpiece --vocab-size 700 --out tok",
         "bert-jax prepare text/*.txt --tokenizer tok --segments nsp --length 64 --out corpus",

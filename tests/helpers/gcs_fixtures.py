@@ -18,7 +18,7 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # asks by gRPC; read 
 def gcs_server() -> Iterator[Bucket]:
     """`gs://bucket` in memory; one server, because clients keep its address. Skips the test if
     gcsfs is not installed."""
-    pytest.importorskip("gcsfs", reason='pip install "bert-jax[gcs]"')
+    pytest.importorskip("gcsfs", reason="pip install gcsfs")
     import fsspec.config
 
     from tests.helpers import fake_gcs

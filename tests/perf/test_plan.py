@@ -25,7 +25,7 @@ def tiny(family: str = "bert") -> Experiment:
 
 @pytest.fixture(autouse=True)
 def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("libtpu", reason="pip install 'bert-jax[tpu]'")
+    pytest.importorskip("libtpu", reason="pip install 'jax[tpu]'")
     for name, value in NO_TPU.items():
         monkeypatch.setenv(name, value)
 

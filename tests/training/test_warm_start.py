@@ -187,7 +187,7 @@ def test_the_encoder_cannot_be_asked_for_twice(
     with pytest.raises(SystemExit) as e:
         cli.main([str(a) for a in [*arguments, "--encoder.layers", 3]])
     assert e.value.code == 2
-    assert "--encoder.layers beside --init" in capsys.readouterr().err
+    assert "--encoder.layers cannot be used with --init" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -50,7 +50,7 @@ def modules() -> tuple[Any, Any]:
     except ImportError as e:
         raise ValueError(
             f"--against transformers needs PyTorch and transformers ({e}): "
-            "run pip install 'bert-jax[peer]', or leave out --against"
+            "run pip install torch transformers, or leave out --against"
         ) from None
     return torch, transformers
 

@@ -27,7 +27,7 @@ def describe_topology(name: str) -> Topology:
         raise ValueError(f"--topology {name}: expected a TPU slice, such as {known}")
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
-            "plan needs libtpu, which is not installed: run pip install 'bert-jax[tpu]' (Linux; "
+            "plan needs libtpu, which is not installed: run pip install 'jax[tpu]' (Linux; "
             "no TPU is needed)"
         )
     import jax

@@ -119,7 +119,10 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
     [
         (["--data.path", "corpus"], "--data.path is not used: give the corpus as --data CORPUS"),
         (["--data.mix=a=1,b=2"], "--data.mix is not used: give the corpus as --data CORPUS"),
-        (["--mesh.data", "1", "--against", "transformers"], "--mesh.data beside --against"),
+        (
+            ["--mesh.data", "1", "--against", "transformers"],
+            "--mesh.data cannot be used with --against",
+        ),
         (["--no-compile"], "--no-compile needs --against transformers"),
     ],
     ids=str,
