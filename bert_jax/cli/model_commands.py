@@ -161,7 +161,7 @@ class Import(Command):
     drop: Annotated[tuple[str, ...], optional("PREFIX...")] = ()
     # Read a .bin file with PyTorch, which runs no code of the file.
     allow_pickle: bool = False
-    # Keep upper case, for a bare vocabulary that does not say.
+    # Keep upper case; only for a folder that has a vocabulary and no tokenizer settings.
     cased: bool = False
     # File of words that the vocabulary gets in addition, one per line.
     add_tokens: Annotated[str | None, optional("FILE")] = None

@@ -39,7 +39,7 @@ class Bench(Command):
     fit: bool = False
     # Take the rows of this corpus; the default is full rows of random ids.
     data: Annotated[str | None, optional("CORPUS")] = None
-    # Also measure the same text packed, on our side alone.
+    # Corpus of the same text, packed; only bert_jax takes it.
     packed: Annotated[str | None, optional("CORPUS")] = None
     # Print one JSON object.
     json: bool = False

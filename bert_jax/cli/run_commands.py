@@ -87,8 +87,8 @@ class Pretrain(Command):
     config: Config
     # Start with the encoder and the parameters of this model.
     init: Annotated[str | None, optional("MODEL")] = None
-    # Trace so many steps, after the first three, into the run folder's profile/, for XProf or
-    # Perfetto.
+    # Number of steps to trace, after the first three, into profile/ in the run folder; XProf and
+    # Perfetto open it.
     profile: Annotated[int, arg(metavar="STEPS")] = 0
     take_over: TakeOver = False
     distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)

@@ -53,9 +53,9 @@ class Data:
 class Optim:
     """An optimizer and its schedule, each named after the code that published it."""
 
-    # Optimizer.
+    # Name of the optimizer.
     name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw", "muon"] = "bert_adam"
-    # Learning rate schedule.
+    # Shape of the learning rate schedule.
     schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
     # Highest learning rate, which is reached after the warmup.
     peak_lr: float = 1e-4
@@ -75,7 +75,7 @@ class Optim:
     eps: float = 1e-6
     # Momentum of Muon's matrices; the parameters that Muon leaves to AdamW use b1 and b2.
     momentum: float = 0.95
-    # Weight decay.
+    # Weight decay, which is multiplied by the learning rate.
     weight_decay: float = 0.01
     # Parameters that are decayed; `weights` leaves out biases and layer norms.
     decay: Literal["weights", "all"] = "weights"
@@ -122,7 +122,7 @@ class Mesh:
 class Run:
     """Where a run is kept, how long it is, and how it is computed."""
 
-    # Run folder.
+    # Folder of the run; a second start there resumes the run.
     dir: str = "runs/bert"
     # Number of training steps.
     steps: int = 1_000_000
