@@ -103,7 +103,7 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	touch $@
 
 docs: .venv-docs/installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	@echo "make docs: build/docs/index.html"
 
 .venv-docs/installed: requirements-docs.txt
