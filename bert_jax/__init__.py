@@ -21,9 +21,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until th
 def __getattr__(name: str) -> Any:
     """jax is imported on first use, so that `bert-jax --help` and text work start at once."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("bert-jax")
+        try:
+            return version("bert-jax")
+        except PackageNotFoundError:  # the sources are on the path, and nothing is installed
+            return "unknown"
     if name in __all__:
         from bert_jax.inference import model as inference_model
 

@@ -59,7 +59,7 @@ class Checkpoints:
     ) -> None:
         self._folder = remote.storage_path(folder)
         self._upload, self.refresh_lock = upload, refresh_lock
-        self._main = jax.process_index() == 0
+        self._main, self._read_only = jax.process_index() == 0, read_only
         repair = not read_only and self._main
         # The first process verifies for all, so that every byte is read once.
         self._newest = initialize.broadcast_from_first(
@@ -71,8 +71,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([newest, keep_best]),
             best_fn=score,  # without it Orbax does not write metrics, and a restart loses them
+            # Not Orbax's `read_only`, which warns of itself; without these two and without a save
+            # Orbax writes nothing.
             create=not read_only,
-            read_only=read_only,
             cleanup_tmp_directories=not read_only,  # of a save that was killed
             # If the folder cannot be created, Orbax's threads would wait 20 minutes for it.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
@@ -119,6 +120,7 @@ class Checkpoints:
         A failed save is reported, and training continues. RunError: `MAX_FAILED_SAVES` failed in a
         row, or another run owns the run directory; earlier checkpoints are unchanged.
         """
+        assert not self._read_only
         self._wait()  # Orbax may remove an old step only after the last one has its manifest
         self.refresh_lock()
         try:
@@ -175,7 +177,7 @@ class Checkpoints:
             problems = {s: manifest.verify(self._folder / str(s)) for s in older}
             if not any(problems.values()):
                 raise
-            if options.read_only or not self._main:
+            if self._read_only or not self._main:
                 options.lightweight_initialize = True  # without the metrics
                 return open_manager()
             for step, problem in problems.items():

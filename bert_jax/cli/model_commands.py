@@ -220,6 +220,8 @@ class Export(Command):
 class Inspect(Command):
     """Show the parameter table of a config or a model: name, shape, count, sharding.
 
+    With --data.path or --data.mix, the vocabulary of a config is that of the corpus.
+
     Example: bert-jax inspect configs/bert_base.py --json
     """
 
@@ -233,7 +235,13 @@ class Inspect(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.perf.param_table import parameter_table, render_param_table
 
-        table = parameter_table(load_config_or_model(self.target, extra, "inspect"))
+        config = load_config_or_model(self.target, extra, "inspect")
+        # A run's config holds the vocabulary already, and its corpus may be gone.
+        if self.target.endswith(".py") and (config.data.path or config.data.mix):
+            from bert_jax.training.assemble import open_data
+
+            config = open_data(config).config
+        table = parameter_table(config)
         print(json.dumps(table) if self.json else render_param_table(table))
         return 0
 

@@ -1,5 +1,6 @@
 """Only checkpoints that match their checksums are restored."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,18 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
     assert verify(tmp_path / "checkpoints" / "1") is None
 
 
-def test_read_only_changes_nothing(folder: Path) -> None:
+def test_read_only_changes_nothing_and_warns_of_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")}
+    caplog.set_level(logging.WARNING, "absl")  # Orbax's logger, which commands silence
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        assert checkpoints.newest() == 3
+    assert {path: path.stat().st_mtime_ns for path in folder.parent.rglob("*")} == before
+    assert not caplog.messages
+
+
+def test_read_only_reports_a_damaged_step_and_leaves_it(folder: Path) -> None:
     (folder / "3" / MANIFEST).unlink()
     before = sorted(folder.parent.rglob("*"))
     assert Checkpoints(folder, read_only=True).newest() == 2

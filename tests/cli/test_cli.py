@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax.checkpoint import lock
+from bert_jax.data.tokenization.tokenizer import load_tokenizer
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT, SAMPLE
 
@@ -72,6 +73,15 @@ def test_inspect_prints_parameter_counts_and_sharding(
     assert "(-, fsdp, tensor)" in capsys.readouterr().out  # for devices that nobody has
     assert not call("inspect", workspace / "run")
     assert "embeddings/word" in capsys.readouterr().out
+
+
+def test_inspect_takes_the_vocabulary_from_the_corpus(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not call("inspect", TINY, "--data.path", workspace / "corpus", "--json")
+    leaves = json.loads(capsys.readouterr().out)["parameters"]["leaves"]
+    (rows,) = (leaf["shape"][0] for leaf in leaves if leaf["name"] == "embeddings/word")
+    assert rows == load_tokenizer(workspace / "tok").vocab_size != 30522
 
 
 def test_report_writes_a_plot_and_a_self_contained_page(workspace: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Imports, help, and messages for wrong flags: nothing here trains or reads a model."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import pytest
 
+import bert_jax
 from bert_jax import config
 from bert_jax.cli import main as cli
 from bert_jax.cli.command import config_fields, field_names
@@ -33,6 +35,18 @@ def test_import_and_help_import_no_heavy_library(code: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stderr == "[]\n"
+
+
+def test_the_version_is_unknown_where_nothing_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert bert_jax.__version__
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert bert_jax.__version__ == "unknown"
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
