@@ -25,7 +25,9 @@ HEADER = (
 
 def table_row(run: Path) -> list[str]:
     model = bert_jax.load(run)
-    scores = evaluate_corpus(model, open_corpus(model.config.data.path))
+    length = str(model.config.encoder.max_length)
+    corpus = open_corpus(model.config.data.path.replace("{length}", length))
+    scores = evaluate_corpus(model, corpus)
     last = next(r for r in reversed(metrics_log.read_metrics(run)) if "eval_loss" in r)
     masked = scores.masked
     difference, error = masked.difference()
