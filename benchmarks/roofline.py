@@ -76,7 +76,7 @@ def compile_step(name: str, length: int, rows: int, attention: str) -> dict[str,
 
 HEAD = (
     "| model | rows x length | attention | TFLOP | GB moved | GiB held | compute ms | memory ms | "
-    "binds | of the peak at most |\n|---|---|---|---:|---:|---:|---:|---:|---|---:|"
+    "bottleneck | of the peak at most |\n|---|---|---|---:|---:|---:|---:|---:|---|---:|"
 )
 
 

@@ -167,14 +167,14 @@ def format_tables(cases: list[dict[str, Any]]) -> str:
         text += [f"### {name}", ""]
         text.append(
             "| chips | rows a step | rows a chip | GiB held | MB sent | compute ms | memory ms | "
-            "interconnect ms | binds |"
+            "interconnect ms | bottleneck |"
         )
         text.append("|---|---:|---:|---:|---:|---:|---:|---:|---|")
         text += [_row(c) for c in all_steps(name, cases)]
         text.append("")
     text += ["### All published batches", ""]
     text.append(
-        "| config | slice | rows a chip | GiB held | state GiB | TFLOP | bound ms | binds |"
+        "| config | slice | rows a chip | GiB held | state GiB | TFLOP | bound ms | bottleneck |"
     )
     text.append("|---|---|---:|---:|---:|---:|---:|---|")
     for c in sorted(cases, key=lambda c: (c["config"], c["chips"])):

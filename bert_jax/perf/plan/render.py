@@ -8,7 +8,18 @@ from bert_jax.utils.types import Json
 GIB, MS = 2**30, 1e3
 
 COLUMNS = (
-    *("slice", "mesh", "rows", "GiB", "of", "TFLOP", "GB moved", "MB sent", "bound ms", "binds"),
+    *(
+        "slice",
+        "mesh",
+        "rows",
+        "GiB",
+        "of",
+        "TFLOP",
+        "GB moved",
+        "MB sent",
+        "bound ms",
+        "bottleneck",
+    ),
     *("compute ms", "memory ms", "interconnect ms", "tokens/s", "utilization"),
 )
 
@@ -19,7 +30,7 @@ def render_plan(plan: Json) -> str:
     rows = [_row(slice_plan) for slice_plan in plan["slices"]]
     lines = [
         f"{plan['batch_size']} rows of {plan['length']} tokens a step, {plan['dtype']}; per chip:",
-        format_table(COLUMNS, rows, left=(0, COLUMNS.index("binds"))),
+        format_table(COLUMNS, rows, left=(0, COLUMNS.index("bottleneck"))),
     ]
     for slice_plan in plan["slices"]:
         notes = _missing_memory(slice_plan) + _collectives(slice_plan) + _max_batch(slice_plan)
