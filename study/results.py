@@ -149,12 +149,13 @@ def delta(lines: Lines) -> float | None:
 
 def _eval_delta(line: dict[str, float]) -> float | None:
     """`delta` at one evaluation."""
-    if "eval_rtd_loss" in line:
+    if {"eval_rtd_loss", "eval_rtd_recall"} <= line.keys():
         recall, precision = line["eval_rtd_recall"], line.get("eval_rtd_precision", 0.0)
         # errors are replaced tokens that were missed and originals that were flagged
-        share = (1 - line["eval_rtd_accuracy"]) / (
-            1 - recall + (recall * (1 / precision - 1) if precision else 0)
-        )
+        errors_per_replaced = 1 - recall + (recall * (1 / precision - 1) if precision else 0)
+        if not errors_per_replaced:
+            return None  # no token was judged wrongly, so the share cannot be told
+        share = (1 - line["eval_rtd_accuracy"]) / errors_per_replaced
         return share_loss(share, share) - line["eval_rtd_loss"]
     if "eval_unigram_loss" in line:
         return line["eval_unigram_loss"] - line.get("eval_restored_loss", line["eval_mask_loss"])

@@ -21,7 +21,8 @@ class Evaluate(Command):
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
     # Corpus of the model's tokenizer: its validation rows are restored, its training rows counted.
     data: Annotated[str | None, optional("CORPUS")] = None
-    # Raw text instead, for models of any tokenizer; also gives bits per character.
+    # Raw text instead, for models of any tokenizer; also gives bits per character. A file or a
+    # quoted glob: plain, .jsonl or .parquet, compressed or not.
     text: Annotated[str | None, optional("FILE")] = None
     # Raw text to count; without it each half of the text is scored by counts of the other half.
     counts: Annotated[str | None, optional("FILE")] = None
@@ -29,10 +30,10 @@ class Evaluate(Command):
     max_rows: Annotated[int, arg(metavar="N")] = 1000
     # How often each row is masked.
     maskings: Annotated[int, arg(metavar="N")] = 3
-    # Tokens per row of text; the default is 128, or fewer if the model takes fewer.
+    # Tokens per row of text (128, or fewer if the model takes fewer).
     length: Annotated[int | None, optional("L")] = None
-    # Maximum number of words for bits per character; a fixed sample is drawn.
-    max_words: Annotated[int, arg(metavar="N")] = 1000
+    # Maximum number of words for bits per character; a fixed sample is drawn (1000).
+    max_words: Annotated[int | None, optional("N")] = None
     # Remove case or accents first, to compare with a model whose tokenizer removes them.
     fold: Annotated[tuple[Literal["case", "accents"], ...], optional("case|accents")] = ()
     # Seed of the samples and the masks.
@@ -43,8 +44,8 @@ class Evaluate(Command):
     def run(self, extra: list[str]) -> int:
         if (self.data is None) == (self.text is None):
             raise ValueError("give either --data CORPUS or --text FILE")
-        if self.counts is not None and self.text is None:
-            raise ValueError("--counts goes with --text: the counts of a corpus are its own")
+        if self.text is None:
+            self._check_text_flags()
         from bert_jax import load
         from bert_jax.data.corpus import open_corpus
         from bert_jax.inference.evaluation import evaluate
@@ -64,10 +65,22 @@ class Evaluate(Command):
                 self.counts,
                 self.length,
                 self.max_rows,
-                self.max_words,
+                evaluate.MAX_WORDS if self.max_words is None else self.max_words,
                 self.fold,
                 self.maskings,
                 self.seed,
             )
         print(json.dumps(result.to_json()) if self.json else render_evaluation(result))
         return 0
+
+    def _check_text_flags(self) -> None:
+        """Raise ValueError for a flag that does nothing without --text."""
+        if self.counts is not None:
+            raise ValueError("--counts goes with --text: the counts of a corpus are its own")
+        for flag, value in (
+            ("--length", self.length),
+            ("--max-words", self.max_words),
+            ("--fold", self.fold or None),
+        ):
+            if value is not None:
+                raise ValueError(f"{flag} goes with --text: a corpus is scored as it was prepared")

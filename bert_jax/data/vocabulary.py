@@ -25,10 +25,10 @@ class Vocabulary(NamedTuple):
         self, include_special: bool = False, include_unknown: bool = False
     ) -> np.ndarray | None:
         """The relative frequency of each piece, float [v], by default of those that are predicted;
-        None without a corpus."""
+        None without a corpus, or if it has no such piece."""
         if self.counts is None:
             return None
         counts = self.counts if include_special else np.where(self.special, 0, self.counts)
         if self.unk_id is not None and not include_unknown:
             counts = np.where(np.arange(len(counts)) == self.unk_id, 0, counts)
-        return counts / counts.sum()
+        return counts / counts.sum() if counts.any() else None

@@ -43,10 +43,14 @@ def evaluate(
     values = to_floats(sums)
     empty = sorted(set(sums) - set(values))
     if missing := [name for name in (*objective.weights, "mask_loss") if name in empty]:
+        hints = ["look at objective.masking"] if set(missing) - {"pair_loss"} else []
+        if "pair_loss" in missing:
+            hints.append("prepare more documents: the pairs have no label")
         logger.warning(
             "no held-out position was scored for %s, so there is no figure: evaluate more rows "
-            "(run.eval_batches), or look at objective.masking",
+            "(run.eval_batches), or %s",
             ", ".join(missing),
+            "; ".join(hints),
         )
     terms = [w * values.get(name, math.nan) for name, w in objective.weights.items()]
     values["loss"] = sum(terms)

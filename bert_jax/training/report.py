@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from pathlib import Path
 
 import matplotlib
@@ -107,7 +108,7 @@ def summary(run: str | Path) -> str:
             f"{last['eval_mask_accuracy']:.1%} right; without context (word frequencies) "
             f"{last['eval_unigram_loss']:.3f} nat"
         )
-    elif "eval_loss" in last and "mlm_loss" in last:
+    elif "eval_mlm_loss" in last or math.isnan(last["eval_loss"]):
         summary_lines.append("  no token was hidden in the evaluated rows: there is no figure")
     if {"eval_pair_accuracy", "eval_pair_baseline_loss", "eval_pair_loss"} <= last.keys():
         summary_lines.append(

@@ -67,13 +67,16 @@ def test_a_model_without_a_masked_word_head_is_refused_in_one_line(
         ((), "give either --data CORPUS or --text FILE"),
         (("--data", "a", "--text", "b"), "give either --data CORPUS or --text FILE"),
         (("--data", "a", "--counts", "b"), "--counts goes with --text"),
+        (("--data", "a", "--max-words", 5), "--max-words goes with --text"),
+        (("--data", "a", "--length", 32), "--length goes with --text"),
+        (("--data", "a", "--fold", "case"), "--fold goes with --text"),
         (("--data", "missing"), "missing is not a corpus"),
         (("--text", "missing.txt"), "missing.txt does not exist"),
         (("--text", "missing.txt", "--fold", "color"), "--fold"),
     ],
 )
 def test_wrong_flags_are_refused(
-    flags: tuple[str, ...], message: str, home: Path, capsys: pytest.CaptureFixture[str]
+    flags: tuple[object, ...], message: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("evaluate", home / "model", *flags) == 2
     assert message in capsys.readouterr().err

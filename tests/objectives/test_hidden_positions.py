@@ -1,5 +1,7 @@
 """Losses where the mask token is shown: the only positions that tell learning from copying."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives.base import hidden_terms, vocabulary_loss
 from bert_jax.objectives.losses import ClassMeans, Histogram, Mean
 from bert_jax.objectives.masking import mask_tokens
-from bert_jax.training import evaluation
+from bert_jax.training import evaluation, report
 from bert_jax.training.metrics_writer import at_trivial_baseline
 from bert_jax.training.step import to_floats
 from tests.helpers import tiny_configs
@@ -106,6 +108,22 @@ def test_evaluation_without_a_scored_position_warns(caplog: pytest.LogCaptureFix
     assert list(values) == ["eval_loss"]
     assert np.isnan(values["eval_loss"])
     assert "no held-out position was scored for mlm_loss" in caplog.text
+    assert "look at objective.masking" in caplog.text
+
+
+def test_a_summary_without_a_hidden_token_says_so(tmp_path: Path) -> None:
+    """Whether the training batch of that step had one or not."""
+    for eval_loss, more in ((2.0, {"eval_mlm_loss": 2.0}), (None, {}), (None, {"mlm_loss": 2.0})):
+        line = {"step": 5, "loss": 1.0, "eval_loss": eval_loss, **more}
+        (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        assert "no token was hidden" in report.summary(tmp_path)
+
+
+def test_text_of_unknown_tokens_alone_has_no_frequencies() -> None:
+    counts = np.eye(V)[V - 1]
+    unknown = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.starts, counts, unk_id=V - 1)
+    assert unknown.frequency() is None
+    assert unknown.frequency(include_unknown=True) is not None
 
 
 @pytest.mark.parametrize("answer", [0, 1])

@@ -149,6 +149,8 @@ def test_a_discriminator_that_knows_only_the_share_of_replaced_tokens_has_no_del
         "eval_rtd_loss": share_loss(0.1, 0.1) - 0.01,
     }
     assert results.delta([line]) == pytest.approx(0.01)
+    no_error = {"eval_rtd_accuracy": 1.0, "eval_rtd_recall": 1.0, "eval_rtd_precision": 1.0}
+    assert results.delta([line | no_error]) is None
 
 
 def test_a_pair_head_that_knows_only_the_share_of_classes_has_no_delta() -> None:

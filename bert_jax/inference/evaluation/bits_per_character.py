@@ -13,15 +13,17 @@ them. An unknown piece costs what it takes to spell it: log2 of the size of the 
 character. So a vocabulary that lacks words does not win.
 
 A word is what stands between white space, so it is the same for every model. In text without
-spaces it ends after punctuation, and after 10 pieces.
+spaces it ends after punctuation or 50 characters, and after 10 pieces.
+
+Beside it, for the same pieces with the same neighbors in sight: neighbor counts, frequencies of
+pieces, and spelling with all characters of the alphabet equally likely.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,16 +37,17 @@ from bert_jax.data.tokenization.normalization import (
     folds,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import SEED, check_mask_filler
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds, neighbors
+from bert_jax.inference.evaluation.text_words import split_words
 from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
 
 MAX_WORDS = 1000  # that are scored by default
 MAX_PIECES = 10  # of a word that are hidden together
-LONG_WORD = 20  # characters; a longer one is split after punctuation
 CONTEXT_CHARACTERS = 8  # of the text per token that the model takes: more than most pieces have
 EDGE = 100  # characters in which the context's edge is moved to white space
-WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,31 @@ class BitsPerCharacter:
     """The score, and what it was computed from."""
 
     bits: np.ndarray  # float [w]: of each scored word
+    bigram_bits: np.ndarray | None  # float [w]: of counts of both neighbors; None without counts
+    unigram_bits: np.ndarray | None  # float [w]: of frequencies of pieces; None without counts
     characters: np.ndarray  # int [w]: of each scored word, with the white space after it
+    visible: np.ndarray  # int [w]: those that are no white space
     total_words: int  # of the text
     alphabet: int  # number of different characters of the text, without white space
     pieces: int  # of the scored words
-    unknown_pieces: int  # of these
+    unknown_pieces: int  # of these, and pieces that are special tokens in the text
     dropped_characters: int  # of the text, that the tokenizer's normalization removes or changes
+    text_characters: int  # of the text, without white space
     folded: tuple[Fold, ...]  # distinctions that the model does not have to predict
 
     @property
     def value(self) -> float:
         """Bits per character over the scored words."""
-        return float(self.bits.sum() / self.characters.sum())
+        return self.per_character(self.bits)
+
+    @property
+    def spelling(self) -> float:
+        """Bits per character if all characters of the alphabet are equally likely."""
+        return self.per_character(self.visible * bits_to_spell(self.alphabet))
+
+    def per_character(self, bits: np.ndarray) -> float:
+        """The sum of bits [w] over the characters."""
+        return float(bits.sum() / self.characters.sum())
 
     @property
     def standard_error(self) -> float:
@@ -74,21 +90,30 @@ class BitsPerCharacter:
         return float(np.sqrt((rest**2).sum() * n / (n - 1)) / self.characters.sum())
 
 
+def bits_to_spell(alphabet: int) -> float:
+    """Bits of a character of an alphabet of this size."""
+    return float(np.log2(max(2, alphabet)))
+
+
 def bits_per_character(
     model: Model,
     texts: Sequence[str],
     max_words: int = MAX_WORDS,
     fold: Sequence[Fold] = (),
     seed: int = SEED,
+    counts: Callable[[Sequence[tuple[int, int]]], CountsByRow] | None = None,
 ) -> BitsPerCharacter:
     """Score a sample of `max_words` words of the texts; the sample depends on the texts and the
     seed alone. `fold` removes case or accents from the texts first, to compare a model with one
-    whose tokenizer removes them.
+    whose tokenizer removes them. `counts` gives the counts for words that begin at some positions
+    (number of the text, character).
 
-    ValueError: a model without a masked-word head, texts without a word.
+    ValueError: a model without a masked-word head, texts without a word, fewer than one word.
     """
     check_mask_filler(model)
-    words = [_split_words(text) for text in texts]
+    if max_words < 1:
+        raise ValueError(f"the number of words is {max_words}: expected at least 1")
+    words = [split_words(text) for text in texts]
     total = sum(map(len, words))
     if not total:
         raise ValueError("the text has no words: expected text to score")
@@ -100,45 +125,51 @@ def bits_per_character(
     chosen = np.random.default_rng(seed).permutation(total)[:max_words]
     chosen.sort()
     bounds = np.cumsum([0, *map(len, words)])
+    spans = _chosen_spans(words, bounds, chosen)
     queries: list[_Query] = []
-    characters = np.zeros(len(chosen), int)
-    for i, number in enumerate(chosen):
-        text = int(np.searchsorted(bounds, number, side="right")) - 1
-        begin, end, after = words[text][number - bounds[text]]
-        characters[i] = after - begin
+    for i, (text, begin, end, _) in enumerate(spans):
         queries += _queries(model, scored[text], begin, end, i)
+    kinds = TokenKinds.of(tokenizer)
+    target = np.array([q.target for q in queries], int)
+    known = ~kinds.excluded[target]
+    spelled = np.array([q.characters for q in queries]) * bits_to_spell(alphabet)
     word = np.array([q.word for q in queries], int)
-    piece_bits = np.array([q.unknown_characters for q in queries]) * np.log2(max(2, alphabet))
-    known = np.array([q.target != tokenizer.unk_id for q in queries], bool)
-    piece_bits[known] = _losses(model, list(itertools.compress(queries, known))) / np.log(2)
-    bits = np.bincount(word, piece_bits, len(chosen))
+    rows = _rows(list(itertools.compress(queries, known)), model.config.encoder.pad_id)
+
+    def of_words(losses: np.ndarray) -> np.ndarray:
+        """Bits of each word, from the losses of the known pieces in nat."""
+        bits = spelled.copy()
+        bits[known] = losses / np.log(2)
+        return np.bincount(word, bits, len(chosen))
+
+    by_word = None if counts is None else counts([(text, begin) for text, begin, _, _ in spans])
+    bigram, unigram = _baselines(by_word, rows, word[known], kinds)
     return BitsPerCharacter(
-        bits,
-        characters,
-        total,
-        alphabet,
+        of_words(_losses(model, rows)),
+        None if bigram is None else of_words(bigram),
+        None if unigram is None else of_words(unigram),
+        characters=np.array([after - begin for _, begin, _, after in spans]),
+        visible=np.array([sum(not c.isspace() for c in texts[t][b:e]) for t, b, e, _ in spans]),
+        total_words=total,
+        alphabet=alphabet,
         pieces=len(queries),
         unknown_pieces=int((~known).sum()),
         dropped_characters=sum(dropped_characters(tokenizer, text) for text in texts),
+        text_characters=sum(len(text) - sum(map(str.isspace, text)) for text in texts),
         folded=folded,
     )
 
 
-def _split_words(text: str) -> np.ndarray:
-    """int [w 3]: begin and end of each word, and where the next one begins."""
-    begins, ends = [], []
-    for match in WORD.finditer(text):
-        begin, end = match.span()
-        cuts = _after_punctuation(text, begin, end) if end - begin > LONG_WORD else []
-        begins += [begin, *cuts]
-        ends += [*cuts, end]
-    return np.stack([begins, ends, [*begins[1:], len(text)][: len(begins)]], 1).astype(int)
-
-
-def _after_punctuation(text: str, begin: int, end: int) -> list[int]:
-    """Where a word of a text without spaces is cut."""
-    is_mark = [unicodedata.category(c)[0] in "PS" for c in text[begin:end]]
-    return [begin + i for i in range(1, end - begin) if is_mark[i - 1] and not is_mark[i]]
+def _chosen_spans(
+    words: Sequence[np.ndarray], bounds: np.ndarray, chosen: np.ndarray
+) -> list[tuple[int, int, int, int]]:
+    """Of each chosen word: the number of its text, its begin and end, and where the next begins."""
+    spans = []
+    for number in chosen:
+        text = int(np.searchsorted(bounds, number, side="right")) - 1
+        begin, end, after = map(int, words[text][number - bounds[text]])
+        spans.append((text, begin, end, after))
+    return spans
 
 
 class _Query(NamedTuple):
@@ -147,7 +178,7 @@ class _Query(NamedTuple):
     tokens: list[int]  # the row, with mask tokens
     position: int
     target: int
-    unknown_characters: int  # to spell
+    characters: int  # of the word in the piece, to spell if it is unknown
     word: int  # of the sample
 
 
@@ -157,7 +188,12 @@ def _queries(model: Model, text: str, begin: int, end: int, word: int) -> Iterat
     room = tokenizer.special_tokens.text_capacity(model.config.encoder.max_length, 1)
     start, stop = _context(text, begin, end, room * CONTEXT_CHARACTERS // 2)
     ids, spans, places = _encode(tokenizer, text[start:stop])
-    own = np.flatnonzero((places >= begin - start) & (places < end - start))
+    first_visible, after = begin - start, end - start
+    own = (places >= first_visible) & (places < after)
+    # an unknown piece may be longer than the word: each word pays for its own characters
+    own |= (np.array(ids) == tokenizer.unk_id) & (places < after) & (spans[:, 1] > first_visible)
+    own = np.flatnonzero(own)
+    visible = np.cumsum([0, *(not c.isspace() for c in text[start:stop])])
     for group in range(0, len(own), min(MAX_PIECES, room)):
         pieces = own[group : group + min(MAX_PIECES, room)]
         first, last = int(pieces[0]), int(pieces[-1]) + 1
@@ -166,8 +202,9 @@ def _queries(model: Model, text: str, begin: int, end: int, word: int) -> Iterat
         for i in range(first, last):
             row = [*window[: i - left], *[tokenizer.mask_id] * (last - i), *window[last - left :]]
             tokens, _ = tokenizer.build_row(row)
-            unknown = int(spans[i, 1] - spans[i, 0]) if ids[i] == tokenizer.unk_id else 0
-            yield _Query(tokens, i - left + 1, ids[i], unknown, word)
+            low, high = np.clip(spans[i], first_visible, after)
+            characters = int(visible[high] - visible[low])
+            yield _Query(tokens, i - left + 1, ids[i], characters, word)
 
 
 def _context(text: str, begin: int, end: int, size: int) -> tuple[int, int]:
@@ -193,23 +230,48 @@ def _encode(tokenizer: Tokenizer, text: str) -> tuple[list[int], np.ndarray, np.
     return ids, spans, np.append(visible, len(text))[at]
 
 
-def _losses(model: Model, queries: Sequence[_Query]) -> np.ndarray:
-    """-log p of every query's target in nat."""
-    if not queries:  # all words are unknown, or vanish in normalization
-        return np.zeros(0)
-    _, params = model.objective.mask_filler(model.params)
-    encoder = model.config.encoder
+class _Rows(NamedTuple):
+    """Queries as arrays."""
+
+    rows: TokenRows
+    position: np.ndarray  # int32 [q]
+    target: np.ndarray  # int32 [q]
+
+
+def _rows(queries: Sequence[_Query], pad_id: int) -> _Rows:
     size = np.array([len(q.tokens) for q in queries], np.int32)
-    tokens = np.full((len(queries), size.max()), encoder.pad_id, np.int32)
+    tokens = np.full((len(queries), size.max(initial=1)), pad_id, np.int32)
     for row, query in zip(tokens, queries, strict=True):
         row[: len(query.tokens)] = query.tokens
-    rows = TokenRows(tokens, size, size, np.full_like(size, -1))
+    return _Rows(
+        TokenRows(tokens, size, size, np.full_like(size, -1)),
+        np.array([q.position for q in queries], np.int32),
+        np.array([q.target for q in queries], np.int32),
+    )
 
+
+def _losses(model: Model, queries: _Rows) -> np.ndarray:
+    """-log p of every query's target in nat."""
+    if not len(queries.rows):  # all words are unknown, or vanish in normalization
+        return np.zeros(0)
+    _, params = model.objective.mask_filler(model.params)
     losses, _ = map_rows(
         lambda batch: model.mask_losses(params, batch),
-        rows,
-        encoder,
-        masked=np.array([[q.position] for q in queries], np.int32),
-        targets=np.array([[q.target] for q in queries], np.int32),
+        queries.rows,
+        model.config.encoder,
+        masked=queries.position[:, None],
+        targets=queries.target[:, None],
     )
     return losses[:, 0].astype(float)
+
+
+def _baselines(
+    counts: CountsByRow | None, queries: _Rows, word: np.ndarray, kinds: TokenKinds
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """-log p in nat under neighbor counts and under frequencies: of the known pieces, [q]."""
+    if counts is None:
+        return None, None
+    number = np.arange(len(word))
+    left, right = neighbors(queries.rows.tokens, kinds, number, queries.position)
+    unigram = counts.unigram_scores(word, queries.target)
+    return counts.loss(word, left, right, queries.target), unigram.loss

@@ -26,6 +26,10 @@ class CountsByRow:
         """One set of counts for all rows."""
         return cls((counts,), np.zeros(num_rows, int))
 
+    def take(self, rows: np.ndarray) -> CountsByRow:
+        """The counts of the rows with these numbers."""
+        return CountsByRow(self.counts, self.index[rows])
+
     def unigram_scores(self, row: np.ndarray, targets: np.ndarray) -> PlaceScores:
         """As `NeighborCounts.unigram_scores`; `row` [m] is the row of each place."""
         return self._collect(row, lambda counts, at: counts.unigram_scores(targets[at]))

@@ -6,16 +6,21 @@ a text              hidden tokens, replaced tokens, bits per character
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.documents import Document, read_documents
-from bert_jax.data.tokenization.normalization import Fold, fold_text
+from bert_jax.data.sentence_pairs import PAIR_KINDS
+from bert_jax.data.tokenization.normalization import Fold
 from bert_jax.inference.evaluation import token_rows
-from bert_jax.inference.evaluation.bits_per_character import MAX_WORDS, bits_per_character
+from bert_jax.inference.evaluation.bits_per_character import (
+    MAX_WORDS,
+    BitsPerCharacter,
+    bits_per_character,
+)
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import (
     MASKINGS,
@@ -27,14 +32,23 @@ from bert_jax.inference.evaluation.masked_places import (
 )
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
-from bert_jax.inference.evaluation.pair_scores import pair_scores
+from bert_jax.inference.evaluation.pair_scores import PairScores, pair_scores
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.evaluation.result import Evaluation
+from bert_jax.inference.evaluation.text_counts import (
+    MAX_COUNT_TOKENS,
+    TextReader,
+    count_file,
+    count_halves,
+    document_text,
+    unknown_share,
+)
 from bert_jax.inference.evaluation.token_rows import TokenRows
 from bert_jax.inference.model import Model
+from bert_jax.objectives import ReplacedTokensObjective
 
 MAX_ROWS = 1000  # that are scored by default
-MAX_COUNT_TOKENS = 20_000_000  # about a gigabyte of tables
+NOTED_SHARE = 0.001  # of unknown tokens
 TEXT_LENGTH = 128  # tokens of a row of text by default
 
 
@@ -53,6 +67,7 @@ def evaluate_corpus(
     than the model takes, or without validation rows.
     """
     check_mask_filler(model)
+    _check_numbers(max_rows, maskings, seed)
     _check_corpus(model, corpus)
     info = corpus.info
     rows = token_rows.corpus_rows(corpus, "validation")
@@ -64,7 +79,7 @@ def evaluate_corpus(
         counts, made_from = count_corpus(corpus)
     by_row = CountsByRow.same(counts, len(sample))
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
-    share = info.train.label_share
+    pairs = pair_scores(model, sample, info.train.label_share)
     return Evaluation(
         f"validation rows of {corpus.path}",
         made_from,
@@ -72,9 +87,16 @@ def evaluate_corpus(
         len(rows),
         maskings,
         masked,
-        pair_scores(model, sample, share),
+        pairs,
         info.segments,
         replaced,
+        unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
+        notes=(
+            *_unknown_note(sample, model),
+            *_pair_note(model, corpus, sample, pairs),
+            *_replaced_note(model, replaced),
+            "bits per character need raw text, and a corpus holds token ids: use --text FILE",
+        ),
     )
 
 
@@ -97,41 +119,39 @@ def evaluate_text(
     missing or too short.
     """
     check_mask_filler(model)
+    _check_numbers(max_rows, maskings, seed)
     max_length = model.config.encoder.max_length
     length = min(TEXT_LENGTH, max_length) if length is None else length
     if not 8 <= length <= max_length:
         raise ValueError(f"the length is {length}: expected 8 to {max_length} tokens")
     documents = list(read_documents([file]))
-    folded = (_folded(document, fold) for document in documents)
-    parts = token_rows.text_rows(folded, model.tokenizer, length)
-    rows = _concatenate(parts, file)
-    chosen = _sample(len(rows), max_rows, seed)
-    kinds = TokenKinds.of(model.tokenizer)
+    reader = TextReader(model.tokenizer, length, fold)
     if counts_file is None:
-        middle = _middle([len(part) for part in parts], file)
-        halves = [rows.tokens[:middle], rows.tokens[middle:]]
-        counts = [NeighborCounts.fit(_limit(half), kinds) for half in reversed(halves)]
-        by_row = CountsByRow(counts, (chosen >= middle).astype(int))
-        made_from = "the other half of the text (each half is scored by the other)"
+        counts = count_halves(documents, file, reader)
     else:
-        if Path(counts_file).resolve() == Path(file).resolve():
-            raise ValueError(f"{file} cannot be counted to predict itself: give another --counts")
-        counted = (_folded(document, fold) for document in read_documents([counts_file]))
-        counted_rows = _limited_rows(counted, model, length, counts_file)
-        counts = [NeighborCounts.fit(counted_rows.tokens, kinds)]
-        by_row = CountsByRow.same(counts[0], len(chosen))
-        made_from = f"{counts_file}, {int((~kinds.excluded[counted_rows.tokens]).sum()):,} tokens"
-    masked, replaced = _restoration(model, by_row, rows.take(chosen), maskings, seed)
-    texts = [" ".join(document.paragraphs) for document in documents]
+        counts = count_file(documents, file, counts_file, reader)
+    chosen = _sample(len(counts.rows), max_rows, seed)
+    sample, by_row = counts.rows.take(chosen), counts.by_row.take(chosen)
+    masked, replaced = _restoration(model, by_row, sample, maskings, seed)
+    texts = [document_text(document) for document in documents]
+    bits = bits_per_character(model, texts, max_words, fold, seed, counts.by_word)
     return Evaluation(
         str(file),
-        made_from,
+        counts.made_from,
         len(chosen),
-        len(rows),
+        len(counts.rows),
         maskings,
         masked,
         replaced=replaced,
-        bits=bits_per_character(model, texts, max_words, fold, seed),
+        bits=bits,
+        unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
+        notes=(
+            *_replaced_bytes_note(documents),
+            *_unknown_note(sample, model),
+            *counts.notes,
+            *_replaced_note(model, replaced),
+            *_dropped_note(bits),
+        ),
     )
 
 
@@ -151,8 +171,6 @@ def count_corpus(corpus: Corpus) -> tuple[NeighborCounts, str]:
 def _restoration(
     model: Model, counts: CountsByRow, rows: TokenRows, maskings: int, seed: int
 ) -> tuple[MaskedScores, ReplacedScores | None]:
-    if maskings < 1:
-        raise ValueError(f"the number of maskings is {maskings}: expected at least 1")
     tokenizer = model.tokenizer
     kinds = TokenKinds.of(tokenizer)
     masked = mask_rows(rows, token_rows.vocabulary(tokenizer), maskings, seed)
@@ -179,52 +197,58 @@ def _check_corpus(model: Model, corpus: Corpus) -> None:
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:
     """The numbers of at most `limit` of `count` rows, ascending."""
-    if limit < 1:
-        raise ValueError(f"the number of rows is {limit}: expected at least 1")
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
-# ---- text
+def _check_numbers(max_rows: int, maskings: int, seed: int) -> None:
+    for name, value in (("rows", max_rows), ("maskings", maskings)):
+        if value < 1:
+            raise ValueError(f"the number of {name} is {value}: expected at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"the seed is {seed}: expected a number from 0 to 2^63 - 1")
 
 
-def _folded(document: Document, fold: Sequence[Fold]) -> Document:
-    if not fold:
-        return document
-    return document._replace(paragraphs=tuple(fold_text(p, fold) for p in document.paragraphs))
+# ---- notes
 
 
-def _concatenate(parts: Sequence[TokenRows], file: str | Path) -> TokenRows:
-    if not parts:
-        raise ValueError(f"{file} has no text that the tokenizer knows: give another text")
-    return TokenRows.concatenate(parts)
+def _unknown_note(rows: TokenRows, model: Model) -> tuple[str, ...]:
+    share = unknown_share(rows.tokens, model.tokenizer)
+    if share < NOTED_SHARE:
+        return ()
+    return (f"{share:.1%} of the tokens are unknown pieces, which are neither hidden nor counted",)
 
 
-def _middle(rows: Sequence[int], file: str | Path) -> int:
-    """Where the second half begins: between the documents nearest to the middle, or within one
-    where this would leave less than a quarter to one side."""
-    ends = np.cumsum(rows)
-    total = int(ends[-1])
-    if total < 4:
-        raise ValueError(
-            f"{file} gives only {total} rows, too few for counts: give a longer text, or --counts"
-        )
-    end = int(ends[np.abs(ends - total / 2).argmin()])
-    return end if total / 4 <= end <= total * 3 / 4 else total // 2
+def _pair_note(
+    model: Model, corpus: Corpus, rows: TokenRows, pairs: PairScores | None
+) -> tuple[str, ...]:
+    if corpus.info.segments not in PAIR_KINDS or pairs is not None:
+        return ()
+    network, _ = model.objective.encoder(model.params)
+    if "pair" not in network.heads:
+        return ("the model has no head for the corpus's sentence pairs",)
+    zero, one = ((rows.pair == label).sum() for label in (0, 1))
+    return (f"no sentence pairs are scored: {zero} have label 0, and {one} have label 1",)
 
 
-def _limit(tokens: np.ndarray) -> np.ndarray:
-    return tokens[: max(2, MAX_COUNT_TOKENS // tokens.shape[1])]
+def _replaced_note(model: Model, replaced: ReplacedScores | None) -> tuple[str, ...]:
+    if replaced is not None or not isinstance(model.objective, ReplacedTokensObjective):
+        return ()
+    return ("the discriminator is not scored: the generator replaced no token, or all of them",)
 
 
-def _limited_rows(
-    documents: Iterator[Document], model: Model, length: int, file: str | Path
-) -> TokenRows:
-    """The rows of the first documents, up to the limit of tokens to count."""
-    parts: list[TokenRows] = []
-    count = 0
-    for document in documents:
-        parts += token_rows.text_rows([document], model.tokenizer, length)
-        count += len(parts[-1]) * length if parts else 0
-        if count >= MAX_COUNT_TOKENS:
-            break
-    return _concatenate(parts, file)
+def _replaced_bytes_note(documents: Sequence[Document]) -> tuple[str, ...]:
+    count = sum(document.replaced_bytes for document in documents)
+    if not count:
+        return ()
+    return (f"{count:,} bytes of the text are not UTF-8; U+FFFD stands for each",)
+
+
+def _dropped_note(bits: BitsPerCharacter) -> tuple[str, ...]:
+    dropped, total = bits.dropped_characters, bits.text_characters
+    if not dropped:
+        return ()
+    advice = "; compare with models that drop the same" if dropped >= NOTED_SHARE * total else ""
+    return (
+        f"normalization drops or changes {dropped:,} of the text's {total:,} characters "
+        f"({dropped / total:.1%}), which cost nothing{advice}",
+    )

@@ -104,7 +104,7 @@ def check_mask_filler(model: Model) -> None:
 def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
     """Loss and rank of the hidden tokens under a model, [m]. ELECTRA's generator restores them.
 
-    ValueError: the model has no masked-word head.
+    ValueError: the model has no masked-word head, or gives numbers that are not finite.
     """
     check_mask_filler(model)
     _, params = model.objective.mask_filler(model.params)
@@ -115,7 +115,13 @@ def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
         masked=masked.masked,
         targets=np.take_along_axis(masked.labels, masked.masked, axis=1),
     )
-    return PlaceScores(loss[masked.used].astype(float), rank[masked.used])
+    loss, rank = loss[masked.used].astype(float), rank[masked.used]
+    if not np.isfinite(loss).all():  # NaN is above no logit, so every answer would be right
+        raise ValueError(
+            f"the model's loss is not finite at {(~np.isfinite(loss)).sum():,} of {len(loss):,} "
+            "hidden tokens: evaluate an earlier checkpoint"
+        )
+    return PlaceScores(loss, rank)
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,10 @@ def masked_scores(
     ValueError: the model has no masked-word head, or no token was hidden.
     """
     if not masked.used.any():
-        raise ValueError("no token could be hidden: expected rows with text")
+        raise ValueError(
+            "no token could be hidden: all pieces are special, or unknown to the "
+            "model's tokenizer; give text that it knows"
+        )
     row, position = masked.places
     left, right = neighbors(masked.rows.tokens, kinds, row, position)
     number, targets = masked.row_number(row), masked.targets

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
 from bert_jax.inference.evaluation.masked_places import MaskedScores
 from bert_jax.inference.evaluation.pair_scores import PairScores
@@ -26,6 +28,8 @@ class Evaluation:
     pair_kind: str = ""  # nsp or sop
     replaced: ReplacedScores | None = None
     bits: BitsPerCharacter | None = None
+    unknown_tokens: float = 0.0  # the share of the text's tokens, which are not hidden
+    notes: tuple[str, ...] = ()  # what a reader has to know about the figures, or why one is absent
 
     def to_json(self) -> dict[str, Any]:
         """The scores by their names; None for what was not measured."""
@@ -38,6 +42,8 @@ class Evaluation:
             "total_rows": self.total_rows,
             "maskings": self.maskings,
             "masked_tokens": len(masked.row),
+            "unknown_tokens": self.unknown_tokens,
+            "notes": list(self.notes),
         }
         for name, scores in (
             ("mask", masked.model),
@@ -64,11 +70,15 @@ class Evaluation:
             "rtd_precision": r and r.precision,
             "bits_per_character": b and b.value,
             "bits_per_character_se": b and _finite(b.standard_error),
+            "bigram_bits_per_character": b and _per_character(b, b.bigram_bits),
+            "unigram_bits_per_character": b and _per_character(b, b.unigram_bits),
+            "spelling_bits_per_character": b and b.spelling,
             "words": b and len(b.bits),
             "total_words": b and b.total_words,
             "alphabet": b and b.alphabet,
             "unknown_pieces": b and b.unknown_pieces / max(1, b.pieces),
             "dropped_characters": b and b.dropped_characters,
+            "text_characters": b and b.text_characters,
             "folded": None if b is None else list(b.folded),
         }
         return out
@@ -76,3 +86,7 @@ class Evaluation:
 
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
+
+
+def _per_character(b: BitsPerCharacter, bits: np.ndarray | None) -> float | None:
+    return None if bits is None else b.per_character(bits)

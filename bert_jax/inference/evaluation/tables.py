@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
 from bert_jax.inference.evaluation.masked_places import MaskedScores
 from bert_jax.inference.evaluation.pair_scores import PairScores
@@ -15,7 +17,9 @@ def render_evaluation(evaluation: Evaluation) -> str:
     e = evaluation
     of = f"{e.rows:,}" if e.rows == e.total_rows else f"{e.rows:,} of {e.total_rows:,}"
     parts = [
-        f"{e.data}: {of} rows, each masked {e.maskings} times\ncounts are made from {e.counts}",
+        f"{e.data}: {of} row{'s' * (e.total_rows > 1)}, each masked {e.maskings} "
+        f"time{'s' * (e.maskings > 1)}\n"
+        f"counts are made from {e.counts}",
         _masked(e.masked),
     ]
     if e.pairs is not None:
@@ -24,6 +28,8 @@ def render_evaluation(evaluation: Evaluation) -> str:
         parts.append(_replaced(e.replaced))
     if e.bits is not None:
         parts.append(_bits(e.bits))
+    if e.notes:
+        parts.append("\n".join(f"note: {note}" for note in e.notes))
     return "\n\n".join(parts)
 
 
@@ -38,12 +44,18 @@ def _masked(masked: MaskedScores) -> str:
     ]
     title = f"{len(masked.row):,} hidden tokens"
     table = format_table((title, "loss (nat)", "right", "among the first 5"), rows)
+    return f"{table}\n{_comparison(masked)}"
+
+
+def _comparison(masked: MaskedScores) -> str:
     difference, error = masked.difference()
+    if not math.isfinite(error):
+        return f"model - counts: {difference:+.3f} nat; one row does not say which is better"
     level = abs(difference) <= error
     verdict = "level with" if level else "better than" if difference < 0 else "worse than"
     return (
-        f"{table}\nmodel - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} "
-        "what the two tokens beside a place tell"
+        f"model - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} what the two "
+        "tokens beside a place tell"
     )
 
 
@@ -72,15 +84,19 @@ def _replaced(r: ReplacedScores) -> str:
 def _bits(b: BitsPerCharacter) -> str:
     of = f"{len(b.bits):,}" if len(b.bits) == b.total_words else f"{len(b.bits):,} of "
     of += "" if len(b.bits) == b.total_words else f"{b.total_words:,}"
+    error = f" ± {b.standard_error:.3f}" if math.isfinite(b.standard_error) else ""
+    rows = [("the model", f"{b.value:.3f}{error}")]
+    for name, bits in (
+        ("counts of both neighbors", b.bigram_bits),
+        ("frequencies of tokens", b.unigram_bits),
+    ):
+        rows += [] if bits is None else [(name, f"{b.per_character(bits):.3f}")]
+    rows.append((f"spelling with {b.alphabet:,} characters, equally likely", f"{b.spelling:.3f}"))
+    table = format_table((f"{of} words, each with the text around it", "bits per character"), rows)
     folded = " and ".join(b.folded) if b.folded else "nothing"
-    rows = [
-        ("bits per character", f"{b.value:.3f} ± {b.standard_error:.3f}"),
-        ("unknown pieces, which are spelled", _percent(b.unknown_pieces / max(1, b.pieces))),
-        ("characters of the text that normalization drops", f"{b.dropped_characters:,}"),
-        ("folded, so not predicted", folded),
-    ]
-    return f"{of} words, each restored with the rest of the text in sight\n" + format_table(
-        ("", ""), rows
+    return (
+        f"{table}\n{_percent(b.unknown_pieces / max(1, b.pieces))} of their pieces are unknown and "
+        f"cost what spelling does; folded, so not predicted: {folded}"
     )
 
 

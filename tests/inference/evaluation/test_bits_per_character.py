@@ -10,6 +10,10 @@ from bert_jax.data.tokenization import normalization
 from bert_jax.data.tokenization.tokenizer import KINDS, Kind, Tokenizer, load_tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference.evaluation import bits_per_character as bits
+from bert_jax.inference.evaluation import text_words
+from bert_jax.inference.evaluation.counts_by_row import CountsByRow
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 
@@ -77,6 +81,43 @@ def test_a_vocabulary_without_half_of_the_words_does_not_win(
     assert known.value < unknown.value - 1
 
 
+def test_a_text_of_one_unknown_word_costs_its_spelling(
+    whole_words: Tokenizer, tmp_path: Path
+) -> None:
+    """However it is cut, and though its pieces begin before the sampled part."""
+    text = "EVQLVESGGG" * 500
+    score = bits.bits_per_character(small_model(whole_words), [text], 20)
+    assert (len(score.bits), score.total_words) == (20, 100)
+    assert score.unknown_pieces == score.pieces == 20
+    assert score.value == pytest.approx(np.log2(6)) == score.spelling
+
+
+def test_long_words_do_not_make_a_sample_large(tmp_path: Path) -> None:
+    letters = wordpiece(tmp_path / "letters", [*"abcd", *(f"##{c}" for c in "abcd")])
+    text = "".join(np.random.default_rng(0).choice([*"abcd"], 90))
+    words = text_words.split_words(text * 20 + " abcd")
+    assert (words[:, 2] - words[:, 0]).max() == 51  # and the white space
+    assert words[-1].tolist() == [1801, 1805, 1805]
+    score = bits.bits_per_character(small_model(letters), [text], 2)
+    assert (score.pieces, score.unknown_pieces, score.characters.sum()) == (90, 0, 90)
+
+
+def test_counts_and_frequencies_stand_beside_the_model(parts: Tokenizer) -> None:
+    """Of pieces in random order, a model with their frequencies scores as frequencies do; endings
+    follow stems, which counts of neighbors know."""
+    kinds = TokenKinds.of(parts)
+    rows = np.array([parts.build_row(parts.encode(TEXT))[0]] * 2, np.int32)
+    counts = NeighborCounts.fit(rows, kinds)
+    model = contextless_model(parts, np.log(np.maximum(counts.tables.unigram, 1e-30)))
+    score = bits.bits_per_character(
+        model, [TEXT, TEXT], 50, counts=lambda at: CountsByRow.same(counts, len(at))
+    )
+    assert score.unigram_bits == pytest.approx(score.bits, abs=1e-4)
+    assert score.bigram_bits is not None
+    assert score.bigram_bits.sum() < 0.8 * score.bits.sum()
+    assert score.spelling > score.value
+
+
 def test_the_piece_and_all_later_pieces_of_its_word_are_hidden(parts: Tokenizer) -> None:
     text = f"{WORDS[0]} {WORDS[7]} {WORDS[3]}"
     rows = list(bits._queries(small_model(parts), text, 7, 13, word=5))
@@ -98,7 +139,7 @@ def test_every_piece_of_a_text_is_scored_once(kind: Kind) -> None:
     tokenizer = train_tokenizer(document.paragraphs, kind, 500)
     model = small_model(tokenizer, max_length=24)
     text = " ".join(document.paragraphs)[:800]
-    words = bits._split_words(text)
+    words = text_words.split_words(text)
     queries = [q for b, e, _ in words for q in bits._queries(model, text, b, e, 0)]
     assert [q.target for q in queries] == tokenizer.encode(text)
     for query in queries:
@@ -121,7 +162,7 @@ def test_every_word_is_scored_with_the_text_around_it(parts: Tokenizer) -> None:
 def test_text_without_spaces_is_cut_after_punctuation_and_ten_pieces(tmp_path: Path) -> None:
     letters = wordpiece(tmp_path / "letters", [*"日本語国。", *(f"##{c}" for c in "日本語国。")])
     text = "日本語。" + "国" * 23 + "。本語"
-    cut = bits._split_words(text)
+    cut = text_words.split_words(text)
     assert [text[b:e] for b, e, _ in cut] == ["日本語。", "国" * 23 + "。", "本語"]
     model = small_model(letters, max_length=64)
     queries = list(bits._queries(model, text, *cut[1, :2], 0))
@@ -168,6 +209,8 @@ def test_standard_error_covers_the_whole_text(parts: Tokenizer) -> None:
     assert 0.3 < np.sqrt(np.mean(np.square(deviations))) < 2
 
 
-def test_a_text_without_words_is_refused(parts: Tokenizer) -> None:
+def test_a_text_or_a_sample_without_words_is_refused(parts: Tokenizer) -> None:
     with pytest.raises(ValueError, match="no words"):
         bits.bits_per_character(small_model(parts), [" \n "])
+    with pytest.raises(ValueError, match="number of words is -3: expected at least 1"):
+        bits.bits_per_character(small_model(parts), [TEXT], max_words=-3)

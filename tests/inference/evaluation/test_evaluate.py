@@ -13,7 +13,7 @@ from bert_jax.data.corpus import Corpus
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference.evaluation import evaluate, token_rows
+from bert_jax.inference.evaluation import evaluate, text_counts, token_rows
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from bert_jax.inference.evaluation.tables import render_evaluation
@@ -71,6 +71,7 @@ def test_a_corpus_gives_every_figure_with_its_baseline(
     for name in ("the model", "counts of both neighbors", "frequencies of tokens", "0.500"):
         assert name in text
     assert "worse than what the two tokens beside a place tell" in text
+    assert "note: bits per character need raw text" in text
 
 
 def test_electra_is_scored_by_its_generator_and_its_discriminator(
@@ -83,6 +84,23 @@ def test_electra_is_scored_by_its_generator_and_its_discriminator(
     assert 0 <= values["rtd_recall"] <= 1
     assert values["pair_accuracy"] is None
     assert "tokens of each row shuffled" in render_evaluation(result)
+
+
+def test_pairs_that_are_not_scored_are_noted(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    result = evaluate.evaluate_corpus(small_model(tokenizer), corpus, max_rows=1, maskings=1)
+    assert result.pairs is None
+    assert result.notes[0].startswith("no sentence pairs are scored: ")
+    assert "one row does not say which is better" in render_evaluation(result)
+    headless = contextless_model(tokenizer, np.zeros(tokenizer.vocab_size))
+    notes = evaluate.evaluate_corpus(headless, corpus, max_rows=1, maskings=1).notes
+    assert notes[0] == "the model has no head for the corpus's sentence pairs"
+
+
+def test_a_model_that_is_not_finite_has_no_score(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """NaN is below no logit: every answer would be right."""
+    model = contextless_model(tokenizer, np.full(tokenizer.vocab_size, np.nan))
+    with pytest.raises(ValueError, match=r"loss is not finite at [0-9,]+ of "):
+        evaluate.evaluate_corpus(model, corpus, max_rows=2, maskings=1)
 
 
 def test_a_sample_of_rows_is_drawn_and_said(corpus: Corpus, tokenizer: Tokenizer) -> None:
@@ -124,12 +142,12 @@ def test_each_half_of_a_text_is_scored_by_the_other(folder: Path, tokenizer: Tok
     text = folder / "text.txt"
     parts = token_rows.text_rows(documents.read_documents([text]), tokenizer, 32)
     rows = token_rows.TokenRows.concatenate(parts)
-    middle = evaluate._middle([len(part) for part in parts], text)
+    middle = text_counts.find_middle([len(part) for part in parts])
     assert 0.4 < middle / len(rows) < 0.6
     counts = NeighborCounts.fit(rows.tokens[:middle], TokenKinds.of(tokenizer))
     unigram = np.log(np.maximum(counts.tables.unigram, 1e-30))
     model = contextless_model(tokenizer, unigram)
-    result = evaluate.evaluate_text(model, text, max_rows=len(rows), max_words=5, maskings=1)
+    result = evaluate.evaluate_text(model, text, max_rows=9999, max_words=5, maskings=1)
     is_second = result.masked.row >= middle
     model_loss, unigram_loss = result.masked.model.loss, result.masked.unigram.loss
     assert model_loss[is_second] == pytest.approx(unigram_loss[is_second], abs=1e-4)
@@ -137,6 +155,7 @@ def test_each_half_of_a_text_is_scored_by_the_other(folder: Path, tokenizer: Tok
     assert "other half" in result.counts
     assert result.to_json()["bits_per_character"] > 0
     assert "bits per character" in render_evaluation(result)
+    assert not result.notes
 
 
 def test_counts_of_another_file(folder: Path, tokenizer: Tokenizer) -> None:
@@ -164,6 +183,7 @@ def test_unusable_input_is_refused_in_one_line(
 ) -> None:
     other = train_tokenizer(["other words than these"] * 9, "wordpiece", 25)
     (tmp_path / "short.txt").write_text("Two words.\n")
+    (tmp_path / "thai.txt").write_text("กรุงเทพ เมืองหลวง\n" * 40)
     model, text = small_model(tokenizer), folder / "text.txt"
     for message, call in (
         ("another tokenizer than the model's: evaluate on raw text with --text",
@@ -173,8 +193,15 @@ def test_unusable_input_is_refused_in_one_line(
         ("the number of rows is 0", lambda: evaluate.evaluate_corpus(model, corpus, max_rows=0)),
         ("the number of maskings is 0",
          lambda: evaluate.evaluate_corpus(model, corpus, maskings=0)),
-        ("gives only 1 rows, too few for counts",
+        ("the seed is -1", lambda: evaluate.evaluate_corpus(model, corpus, seed=-1)),
+        ("gives 1 row of tokens, too few for counts",
          lambda: evaluate.evaluate_text(model, tmp_path / "short.txt")),
+        ("short.txt: counts need at least 2 rows",
+         lambda: evaluate.evaluate_text(model, text, tmp_path / "short.txt")),
+        ("100% of its pieces are unknown",
+         lambda: evaluate.evaluate_text(model, tmp_path / "thai.txt")),
+        ("all pieces are special, or unknown to the model",
+         lambda: evaluate.evaluate_text(model, tmp_path / "thai.txt", text)),
         ("expected 8 to 32 tokens", lambda: evaluate.evaluate_text(model, text, length=40)),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message) as e:

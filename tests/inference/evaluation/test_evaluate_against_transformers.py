@@ -11,7 +11,8 @@ from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT
 from bert_jax.convert.export import export_model
 from bert_jax.data import documents
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference import import_model, token_rows
+from bert_jax.inference import import_model
+from bert_jax.inference.evaluation import token_rows
 from bert_jax.inference.evaluation.masked_places import mask_rows, model_scores
 from tests.helpers.hf_fixtures import package
 from tests.helpers.known_models import small_model
