@@ -16,13 +16,13 @@ if [ ! -d "$data/corpus" ]; then
     bert-jax prepare data/sample.txt --tokenizer "$data/tokenizer" --segments nsp --length 64 \
         --out "$data/corpus" --workers 2
 fi
-say "3/5 pre-training (configs/demo.py): BERT's objective; rotary positions, pre-norm, a gated MLP and Muon came later"
+say "3/5 pre-training (configs/demo.py): BERT's objective, with rotary positions, pre-norm, a gated MLP and Muon"
 bert-jax pretrain configs/demo.py --data.path "$data/corpus" --run.dir "$run"
 
-say "4/5 what it learned: hidden tokens of held-out text, beside what needs no context or only two neighbors"
+say "4/5 what it learned: masked tokens of held-out text, beside baselines without context and with two neighbors"
 bert-jax evaluate "$run" --data "$data/corpus"
 
-say "5/5 eight sentences; + marks an accepted word (data/demo_prompts.jsonl) among the first three"
+say "5/5 eight sentences; + marks an accepted word (data/demo_prompts.jsonl) in the top three"
 python launch/fill_prompts.py "$run"
 say "loss curves"
 bert-jax report "$run" --out "$run/report"

@@ -69,7 +69,7 @@ class RemoteLock:
         if lock is None or lock.id != self._id:
             owner = "another run, which has ended" if lock is None else lock.owner
             raise RunError(
-                f"run.dir {self._folder} was taken over by {owner}: this run saves no more. "
+                f"run.dir {self._folder} was taken over by {owner}: this run stops saving. "
                 "Stop one of the two runs; if this one paused too long, raise --run.lock_timeout"
             )
 
@@ -84,7 +84,7 @@ class RemoteLock:
         except RunError:
             raise
         except Exception as e:  # the next attempt may succeed
-            logger.warning("%s was not renewed (%s: %s)", self._path, type(e).__name__, e)
+            logger.warning("the lock %s was not renewed (%s: %s)", self._path, type(e).__name__, e)
 
     def _acquire(self, take_over: bool) -> None:
         first, start = None, time.monotonic()
@@ -107,8 +107,8 @@ class RemoteLock:
                 continue
             if first is None:
                 logger.warning(
-                    "%s: waiting up to %.0f s until it expires (run.lock_timeout); --take-over "
-                    "takes it at once",
+                    "%s: waiting up to %.0f s for the lock to expire (run.lock_timeout); to take "
+                    "it over at once, use --take-over",
                     *(locked, self._timeout - age),
                 )
             first = lock

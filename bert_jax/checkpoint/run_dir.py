@@ -69,8 +69,8 @@ def locked_run_dir(
         storage = remote.storage_path(run.dir)
         if not (storage / "config.json").exists():
             raise ValueError(
-                f"run.dir {storage} is not that of the first process: expected a folder that all "
-                "processes share"
+                f"run.dir {storage} differs from that of the first process: expected a folder that "
+                "all processes share"
             )
         with Checkpoints(
             storage / "checkpoints",

@@ -76,11 +76,13 @@ class Evaluate(Command):
     def _check_text_flags(self) -> None:
         """Raise ValueError for a flag that does nothing without --text."""
         if self.counts is not None:
-            raise ValueError("--counts goes with --text: the counts of a corpus are its own")
+            raise ValueError(
+                "--counts needs --text: with --data the training rows of the corpus are counted"
+            )
         for flag, value in (
             ("--length", self.length),
             ("--max-words", self.max_words),
             ("--fold", self.fold or None),
         ):
             if value is not None:
-                raise ValueError(f"{flag} goes with --text: a corpus is scored as it was prepared")
+                raise ValueError(f"{flag} needs --text: a corpus is scored as it was prepared")

@@ -199,5 +199,5 @@ class Replay(Command):
         result = replay(Path(self.run_dir), self.step)
         print(render_replay(result, Path(self.run_dir)))
         if result.differences:
-            logger.warning("the machine or a version differs from the run's")
+            logger.warning("this machine or a library version differs from that of the run")
         return 0

@@ -162,9 +162,9 @@ def _with_gelu_layer(label: Params, width: int) -> Params:
     n = len(bias)
     if 2 * n > width:
         raise ValueError(
-            f"Hugging Face's ELECTRA has a GELU before its last layer; {n} labels of a head "
-            f"without one need {2 * n} of its {width} units: fine-tune with --objective.head "
-            f"gelu, {ALTERNATIVE}"
+            f"Hugging Face's ELECTRA has a GELU before its last layer. A head without one can be "
+            f"converted for at most {width // 2} labels, and this one has {n}: fine-tune with "
+            f"--objective.head gelu, {ALTERNATIVE}"
         )
     rest = np.zeros((width, width - 2 * n), np.float32)
     first = {

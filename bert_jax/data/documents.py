@@ -226,8 +226,8 @@ def _cut(paragraphs: list[str], replaced_bytes: int, source: str) -> Iterator[Do
 
 def _warn_undivided(source: str) -> None:
     logger.warning(
-        "%s has no blank line in its first %d MiB, so where its documents end is not known: it is "
-        "cut into documents of %d KiB; put blank lines between documents",
+        "%s has no blank line in its first %d MiB, so it is cut into documents of %d KiB: put "
+        "blank lines between documents",
         source,
         MAX_DOCUMENT_CHARACTERS >> 20,
         UNDIVIDED_CHARACTERS >> 10,

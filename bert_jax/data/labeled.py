@@ -42,7 +42,7 @@ class LabeledBatches:
         n = self.parts[0][1]
         if self.batch_size % n:
             raise ValueError(
-                f"data.batch_size {self.batch_size} does not divide over {n} processes: choose a "
+                f"data.batch_size {self.batch_size} is not divisible by {n} processes: choose a "
                 "multiple"
             )
         if not self.rows:

@@ -62,7 +62,7 @@ class Loader:
         _, n = self.process
         if self.batch_size % n:
             raise ValueError(
-                f"data.batch_size {self.batch_size} does not divide over {n} processes: "
+                f"data.batch_size {self.batch_size} is not divisible by {n} processes: "
                 "choose a multiple"
             )
         for source in self.sources:

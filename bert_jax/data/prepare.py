@@ -115,8 +115,8 @@ def _log_split(split: str, info: CorpusInfo) -> None:
     counts, unlabeled = info.counts(split), info.unlabeled_pairs(split)
     if counts.documents < MIN_DOCUMENTS:
         logger.warning(
-            "%s has %d document%s, fewer than %d: its figures depend on what these hold; give more "
-            "text, or put blank lines between the documents of the text",
+            "%s has only %d document%s, so its metrics are unreliable (recommended: at least %d): "
+            "give more text, or put blank lines between the documents",
             split,
             counts.documents,
             "s" if counts.documents > 1 else "",
@@ -126,8 +126,8 @@ def _log_split(split: str, info: CorpusInfo) -> None:
         return
     if counts.documents == 1:
         logger.warning(
-            "%s has one document, so there is no other one to draw a segment from: %d of its %d "
-            "pairs have no label, and %d have label 1",
+            "%s has one document, so segments cannot be drawn from another one: %d of its %d pairs "
+            "have no label, and %d have label 1",
             split,
             unlabeled,
             counts.sequences,
@@ -135,15 +135,15 @@ def _log_split(split: str, info: CorpusInfo) -> None:
         )
     elif not counts.random_pairs:
         logger.warning(
-            "all %d pairs of %s would have the same label, so they have none: one sentence fills a "
-            "row; use longer rows",
+            "the %d pairs of %s get no label, because all would have the same one: a single "
+            "sentence fills a row; use longer rows",
             unlabeled,
             split,
         )
     else:
         logger.info(
-            "%s has %d pairs of each label; %d more have no label, so that neither label is the "
-            "more frequent one (their text is used)",
+            "%s has %d pairs of each label; the labels of %d other pairs were removed to balance "
+            "them (their text is still used)",
             split,
             counts.random_pairs,
             unlabeled,

@@ -85,7 +85,7 @@ class StoreIndex:
         self._close_shard()
         if self.documents < 2:
             raise ValueError(
-                f"the text is {self.documents} document with words in it: expected at least two, "
+                f"the text has {self.documents} document with words: expected at least two, "
                 "one for training and one for validation; put blank lines between documents"
             )
 

@@ -153,8 +153,8 @@ def list_work_shards(index: StoreIndex, config: PrepareConfig) -> list[WorkShard
     published = PUBLISHED_DUPLICATES.get(config.rows.segments, 1)
     if config.duplicates is None and duplicates < published:
         logger.info(
-            "%d duplicates of a text of %s tokens, not %d as published: the default stops at %s "
-            "tokens; --duplicates %d writes them all",
+            "writing %d duplicates of the text (%s tokens), not %d as published: the default is at "
+            "most %s tokens in total; to write all, use --duplicates %d",
             duplicates,
             f"{index.tokens:,}",
             published,

@@ -273,8 +273,8 @@ def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, Any, A
     except Exception as e:  # from the cluster's own interface, which may be closed to us
         message = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
-            f"jax finds a cluster and cannot read it ({message}): give --processes 1 for a run "
-            "that is alone, or --processes, --process and --coordinator"
+            f"jax detects a cluster but cannot read its settings ({message}): give --processes 1 "
+            "to run a single process, or --processes, --process and --coordinator"
         ) from e
 
 

@@ -69,7 +69,7 @@ async def _serve(
     def register(index: int, peer_count: int, peer_config: Any) -> None:
         if peer_count != count or index in configs:
             again = " for the second time" if index in configs else ""
-            error = f"process {index} of {peer_count} came{again}; expected {count} processes"
+            error = f"process {index} of {peer_count} connected{again}; expected {count} processes"
             complete.set_exception(ValueError(error))
             return
         configs[index] = peer_config
@@ -142,7 +142,7 @@ def _describe_missing(count: int, configs: dict[int, Any], wait: float) -> str:
     missing = [str(i) for i in range(count) if i not in configs]
     numbers = ", ".join(missing[:20]) + (", ..." if len(missing) > 20 else "")
     return (
-        f"{len(missing)} of {count} processes did not come in {wait:g} seconds: {numbers}. "
+        f"{len(missing)} of {count} processes did not connect in {wait:g} seconds: {numbers}. "
         "Look at their logs, or wait longer with --wait"
     )
 

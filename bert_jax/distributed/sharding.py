@@ -81,7 +81,7 @@ def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
     n = axis_size(mesh, BATCH_AXES)
     if size % (n * accumulate):
         raise ValueError(
-            f"data.batch_size {size} does not divide over {n} devices (mesh.data x mesh.fsdp) "
+            f"data.batch_size {size} is not divisible by {n} devices (mesh.data x mesh.fsdp) "
             f"times optim.accumulate {accumulate}: choose a multiple of {n * accumulate}"
         )
 

@@ -116,7 +116,7 @@ def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal
         if not -max_length - 1 <= i <= max_length:
             raise ValueError(f"layer {i}: the model has layers 0 to {max_length}")
     if not layers:
-        raise ValueError(f"no layers: expected some of 0 to {max_length}, or 'words'")
+        raise ValueError(f"layers is empty: expected some of 0 to {max_length}, or 'words'")
     return tuple(i % (max_length + 1) for i in layers)
 
 

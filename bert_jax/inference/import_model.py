@@ -125,7 +125,7 @@ def _add_words(
     if known:
         more = ", ..." if len(known) > 10 else ""
         shown = ", ".join(known[:10]) + more
-        logger.info("in the vocabulary already: %d (%s)", len(known), shown)
+        logger.info("words that are in the vocabulary already: %d (%s)", len(known), shown)
     old, new = tokenizer.vocab_size, new_tokenizer.vocab_size
     return *convert.resize_token_embeddings(experiment, params, old, new), new_tokenizer
 

@@ -62,7 +62,7 @@ def render_param_table(table: Json) -> str:
     for leaf in leaves:
         shape = "x".join(map(str, leaf["shape"])) or "-"
         axes = ", ".join(" x ".join(axis_names(a)) or "-" for a in leaf["sharding"])
-        notes = "".join(f"  {n} does not divide by {axis}" for n, axis in leaf["undivided"])
+        notes = "".join(f"  {n} is not divisible by {axis}" for n, axis in leaf["undivided"])
         counts = f"{leaf['count']:,}", f"{leaf['bytes_per_device']:,}"
         rows.append([leaf["name"], shape, *counts, f"({axes}){notes}"])
     per_device = sum(leaf["bytes_per_device"] for leaf in leaves)

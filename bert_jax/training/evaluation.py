@@ -47,7 +47,7 @@ def evaluate(
         if "pair_loss" in missing:
             hints.append("prepare more documents: the pairs have no label")
         logger.warning(
-            "no held-out position was scored for %s, so there is no figure: evaluate more rows "
+            "no held-out position was scored for %s, so it is not reported: evaluate more rows "
             "(run.eval_batches), or %s",
             ", ".join(missing),
             "; ".join(hints),

@@ -75,7 +75,9 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     config = override(replace(recipe, encoder=model.encoder, objective=heads, **fields))
     for group, number, ratio in replaced:
         if _get(config, group, ratio) is not None:
-            raise ValueError(f"{group}.{number} and {group}.{ratio} are both given: expected one")
+            raise ValueError(
+                f"{group}.{number} and {group}.{ratio} are both given: expected only one of them"
+            )
     return config
 
 

@@ -28,12 +28,12 @@ TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ..
     # (metric that shows that the run has this task, message, condition)
     (
         "eval_unigram_loss",
-        "hidden tokens are predicted no better than the unigram baseline",
+        "loss at [MASK] is no better than the unigram baseline",
         lambda v: v["eval_mask_loss"] > v["eval_unigram_loss"] - 0.02,
     ),
     (
         "eval_pair_baseline_loss",
-        "sentence-pair loss is that of the share of each label",
+        "sentence-pair loss is no better than that of the label shares alone",
         lambda v: v["eval_pair_loss"] > v["eval_pair_baseline_loss"] - 0.005,
     ),
     (

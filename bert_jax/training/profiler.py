@@ -46,7 +46,7 @@ class Profiler:
             self._running = False
         if self._steps and not self._started:
             logger.warning(
-                "no trace was written: tracing begins at step %d, after the first %d steps of a "
-                "start, and the run ended before: train for more steps",
+                "no trace was written: the run ended before step %d, where tracing begins (after "
+                "the first %d steps of each start); train for more steps",
                 *(self._first, SKIP_FIRST),
             )

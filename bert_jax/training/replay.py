@@ -81,8 +81,8 @@ def _check_same_data(saved: Experiment, now: Experiment) -> None:
     changed = [n for n in config.differences(saved, now) if n not in RESUMABLE_FIELDS]
     if changed:
         raise ValueError(
-            f"the data of the run has changed ({', '.join(changed)}): a step can be replayed only "
-            "with the rows that it had"
+            f"the data of the run has changed ({', '.join(changed)}): a step can only be replayed "
+            "on the original data"
         )
 
 
@@ -93,9 +93,11 @@ def render_replay(result: Replay, folder: Path) -> str:
     if result.logged is None:
         comparison = "the run logged no metrics for this step"
     elif result.differences:
-        comparison = f"NOT as the run logged it: {', '.join(result.differences)}"
+        comparison = (
+            f"differs from the metrics that the run logged: {', '.join(result.differences)}"
+        )
     else:
-        comparison = "as the run logged it"
+        comparison = "equal to the metrics that the run logged"
     gradients = norms_by_module(result.report["gradient"])
     parameters = norms_by_module(result.report["parameter"])
     norms = [(name, f"{gradients[name]:.4g}", f"{parameters[name]:.4g}") for name in gradients]

@@ -24,12 +24,12 @@ Lines = list[dict[str, float]]
 
 CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
     ("loss", "loss", None),
-    ("loss where [MASK] stands (nat)", "mask_loss", "eval_unigram_loss"),
-    ("accuracy where [MASK] stands", "mask_accuracy", None),
+    ("loss at [MASK] (nat)", "mask_loss", "eval_unigram_loss"),
+    ("accuracy at [MASK]", "mask_accuracy", None),
     ("masked language model loss, copies included (nat)", "mlm_loss", None),
     ("sentence-pair loss (nat)", "pair_loss", "eval_pair_baseline_loss"),
     ("sentence-pair accuracy (validation: balanced)", "pair_accuracy", None),
-    ("span boundary loss where [MASK] stands (nat)", "sbo_mask_loss", "eval_sbo_unigram_loss"),
+    ("span boundary loss at [MASK] (nat)", "sbo_mask_loss", "eval_sbo_unigram_loss"),
     ("span boundary loss, copies included (nat)", "sbo_loss", None),
     ("replaced token loss (nat)", "rtd_loss", None),
     ("replaced token recall", "rtd_recall", None),
@@ -104,22 +104,24 @@ def summary(run: str | Path) -> str:
     summary_lines = [f"after {last['step']} steps, on the validation text:"]
     if {"eval_unigram_loss", "eval_mask_loss", "eval_mask_accuracy"} <= last.keys():
         summary_lines.append(
-            f"  where [MASK] stands: {last['eval_mask_loss']:.3f} nat, "
-            f"{last['eval_mask_accuracy']:.1%} right; without context (word frequencies) "
+            f"  at [MASK]: loss {last['eval_mask_loss']:.3f} nat, accuracy "
+            f"{last['eval_mask_accuracy']:.1%}; unigram baseline "
             f"{last['eval_unigram_loss']:.3f} nat"
         )
     elif "eval_mlm_loss" in last or math.isnan(last["eval_loss"]):
-        summary_lines.append("  no token was hidden in the evaluated rows: there is no figure")
+        summary_lines.append(
+            "  no token was masked in the evaluated rows, so there is no loss at [MASK]"
+        )
     if {"eval_pair_accuracy", "eval_pair_baseline_loss", "eval_pair_loss"} <= last.keys():
         summary_lines.append(
-            f"  sentence pairs: balanced accuracy {last['eval_pair_accuracy']:.1%} (chance 50.0%), "
-            f"{last['eval_pair_loss']:.3f} nat; the share of each label alone: "
-            f"{last['eval_pair_baseline_loss']:.3f} nat"
+            f"  sentence pairs: loss {last['eval_pair_loss']:.3f} nat, balanced accuracy "
+            f"{last['eval_pair_accuracy']:.1%}; baseline of label shares "
+            f"{last['eval_pair_baseline_loss']:.3f} nat, chance 50.0%"
         )
     if {"eval_sbo_mask_loss", "eval_sbo_unigram_loss"} <= last.keys():
         summary_lines.append(
-            f"  span boundary term where [MASK] stands: {last['eval_sbo_mask_loss']:.3f} nat; "
-            f"word frequencies {last['eval_sbo_unigram_loss']:.3f} nat"
+            f"  span boundary at [MASK]: loss {last['eval_sbo_mask_loss']:.3f} nat; unigram "
+            f"baseline {last['eval_sbo_unigram_loss']:.3f} nat"
         )
     if {"eval_rtd_recall", "eval_rtd_auc"} <= last.keys():
         precision = last.get("eval_rtd_precision")

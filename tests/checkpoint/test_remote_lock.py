@@ -63,8 +63,8 @@ def test_a_lock_that_is_renewed_refuses_a_second_run(gs, monkeypatch) -> None:
     [
         (700, 600, False, "taking over the lock"),
         (5, 600, True, "taking over the lock"),
-        (5, 6, False, "waiting up to 1 s until it expires"),
-        (-1000, 1, False, "waiting up to 1 s until it expires"),  # the owner's clock is ahead
+        (5, 6, False, "waiting up to 1 s for the lock to expire"),
+        (-1000, 1, False, "waiting up to 1 s for the lock to expire"),  # the owner's clock is ahead
     ],
     ids=["expired", "take_over", "expires soon", "other clock"],
 )
@@ -104,7 +104,7 @@ def test_a_run_whose_lock_was_taken_over_saves_no_more(ended: bool, gs, tokenize
             checkpoints.save(2, STATE, experiment())
 
     owner = "another run, which has ended" if ended else "process 7 on far"
-    with pytest.raises(RunError, match=f"was taken over by {owner}: this run saves no more"):
+    with pytest.raises(RunError, match=f"was taken over by {owner}: this run stops saving"):
         train()
     assert gs.names("run/checkpoints/2/") == []
     assert ended or gs.objects["run/.lock"][0] == other  # the other run keeps it

@@ -194,7 +194,7 @@ def test_bad_input_ends_with_status_2_and_one_line(
 BAD_CONFIGS: dict[str, tuple[tuple[object, ...], str]] = {
     "a length beyond the model": (("--data.length", 600), "encoder.max_length 512"),
     "rows longer than asked for": (("--data.length", 16), "rows of 32 tokens"),
-    "a batch that does not divide": (("--data.batch-size", 6), "does not divide over 4 devices"),
+    "a batch that does not divide": (("--data.batch-size", 6), "is not divisible by 4 devices"),
     "a trace of less than no steps": (("--profile", -1), "--profile is -1: expected a number"),
     "a misspelt field": (("--encoder.hiden-size", 3), "hidden-size"),
     "a value of the wrong type": (("--run.steps", "many"), "many"),

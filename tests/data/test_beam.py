@@ -116,7 +116,7 @@ def test_the_command_hands_unknown_flags_to_beam(inputs, tmp_path):
 @with_beam
 def test_too_little_text_is_refused_as_locally(inputs, tmp_path):
     (tmp_path / "one.txt").write_text("One document only.\nIts second line.\n")
-    with pytest.raises(ValueError, match="is 1 document with words in it"):
+    with pytest.raises(ValueError, match="has 1 document with words"):
         make(inputs, tmp_path / "corpus", texts=[str(tmp_path / "one.txt")], engine="beam")
 
 

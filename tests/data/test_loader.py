@@ -142,7 +142,7 @@ def test_numbers_of_rows_beyond_32_bits_go_around() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(process=(0, 3)), "does not divide over 3 processes"),
+        (dict(process=(0, 3)), "is not divisible by 3 processes"),
         (dict(sources=[tiny_configs.Rows(0)]), "has no rows"),
     ],
 )

@@ -167,5 +167,5 @@ def test_each_shape_is_checked_against_the_devices(prepared: Path, tmp_path: Pat
     experiment = config(prepared, tmp_path / "run", stages="16x8=1,32x6=1")
     experiment = replace(experiment, mesh=dict(data=4))
     assert jax.device_count() == 4
-    with pytest.raises(ValueError, match="batch_size 6 does not divide over 4 devices"):
+    with pytest.raises(ValueError, match="batch_size 6 is not divisible by 4 devices"):
         pretrain(experiment)

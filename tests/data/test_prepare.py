@@ -78,7 +78,7 @@ def test_two_documents_share_nothing_and_prepare_says_what_they_lack(inputs, tmp
     assert (info.train.documents, info.validation.documents) == (1, 1)
     assert info.train.random_pairs == info.validation.labeled_pairs == 0
     assert info.train.labeled_pairs > 0
-    assert "train has 1 document, fewer than 20" in caplog.text
+    assert "train has only 1 document, so its metrics" in caplog.text
     assert (
         f"{info.unlabeled_pairs('train')} of its {info.train.rows} pairs have no label"
         in caplog.text
@@ -92,8 +92,9 @@ def test_validation_labels_are_balanced_and_prepare_says_what_it_left_out(inputs
         counts = make(inputs, tmp_path / kind, kind).info.validation
         assert counts.labeled_pairs == 2 * counts.random_pairs > 0
         left_out = counts.rows - counts.labeled_pairs
-        assert f"{counts.random_pairs} pairs of each label; {left_out} more have no" in caplog.text
-    assert "validation has 7 documents, fewer than 20" in caplog.text
+        left = f"{counts.random_pairs} pairs of each label; the labels of {left_out} other pairs"
+        assert left in caplog.text
+    assert "validation has only 7 documents, so its metrics" in caplog.text
     assert "train has" not in caplog.text
 
 
@@ -129,7 +130,9 @@ def test_a_long_text_has_fewer_duplicates_and_prepare_says_so(
         for duplicates in (None, 5)
     ]
     assert [p.info.duplicates for p in prepared] == [2, 5]
-    assert caplog.text.count("2 duplicates of a text of 240 tokens, not 40 as published") == 1
+    assert (
+        caplog.text.count("writing 2 duplicates of the text (240 tokens), not 40 as published") == 1
+    )
 
 
 # ---- what is refused
@@ -148,8 +151,8 @@ def test_replaced_bytes_are_counted(inputs, tmp_path, caplog):
     ("text", "options", "message"),
     [
         (b"", {}, r"text\.txt is empty"),
-        (b"One document only.\nIts second line.\n", {}, "is 1 document .* at least two"),
-        (b"A word.\n\n\x00\x01\n", {}, "is 1 document with words"),
+        (b"One document only.\nIts second line.\n", {}, "has 1 document .* at least two"),
+        (b"A word.\n\n\x00\x01\n", {}, "has 1 document with words"),
         (b"One caf\xe9.\n\nTwo.\n", {"strict": True}, r"line 1, byte 8: 0xe9 is not UTF-8"),
         (b"A.\n\nB.\n", {"length": 7}, "length is 7: expected 8 to"),
         (b"A.\n\nB.\n", {"segments": "pairs"}, "'pairs': expected one of nsp, sop"),

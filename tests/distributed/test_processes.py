@@ -203,7 +203,7 @@ def test_a_process_that_does_not_come_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 60
     for status, error in ended.values():
         assert status == 1
-        assert "1 of 3 processes did not come in 8 seconds: 1." in error
+        assert "1 of 3 processes did not connect in 8 seconds: 1." in error
 
 
 @pytest.mark.slow
@@ -308,7 +308,7 @@ def test_a_cluster_that_jax_cannot_read_is_an_error(monkeypatch: pytest.MonkeyPa
     for name in ("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"):
         monkeypatch.setenv(name, "?")
     monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
-    with pytest.raises(ValueError, match=r"cannot read it .*: give --processes 1 for a run"):
+    with pytest.raises(ValueError, match=r"cannot read its settings .*: give --processes 1 to run"):
         initialize.detect_process()
     assert initialize.detect_process(count=1) is None
 

@@ -65,7 +65,9 @@ def test_processes_that_agree_go_on_and_leave_the_port_free(port: int) -> None:
 def test_missing_processes_are_named_within_the_timeout(port: int) -> None:
     begin = time.monotonic()
     for future in [start(port, i, 4, wait=2) for i in (0, 2)]:
-        with pytest.raises(RunError, match=r"2 of 4 processes did not come in 2 seconds: 1, 3\."):
+        with pytest.raises(
+            RunError, match=r"2 of 4 processes did not connect in 2 seconds: 1, 3\."
+        ):
             future.result(30)
     assert time.monotonic() - begin < 10
 
@@ -78,13 +80,15 @@ def test_differing_configs_are_told_to_all(port: int) -> None:
 
 def test_two_processes_of_one_index_are_refused(port: int) -> None:
     for future in [start(port, i, 3) for i in (0, 1, 1)]:
-        with pytest.raises(ValueError, match="process 1 of 3 came for the second time; expected 3"):
+        with pytest.raises(
+            ValueError, match="process 1 of 3 connected for the second time; expected 3"
+        ):
             future.result(30)
 
 
 def test_another_number_of_processes_is_refused(port: int) -> None:
     for future in [start(port, 0, 3), start(port, 1, 2)]:
-        with pytest.raises(ValueError, match="process 1 of 2 came; expected 3 processes"):
+        with pytest.raises(ValueError, match="process 1 of 2 connected; expected 3 processes"):
             future.result(30)
 
 

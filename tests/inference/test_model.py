@@ -187,7 +187,7 @@ def test_long_text_is_refused_without_truncate(words: tokenizer.Tokenizer) -> No
     ("call", "message"),
     [
         (dict(layers=(4,)), "the model has layers 0 to 3"),
-        (dict(layers=()), "no layers: expected some of 0 to 3"),
+        (dict(layers=()), "layers is empty: expected some of 0 to 3"),
         (dict(layers="all"), "expected numbers, or 'words'"),
         (dict(pool="max"), "expected 'mean', 'cls', 'words' or None"),
     ],

@@ -119,7 +119,7 @@ def test_configs_that_cannot_be_planned_are_refused(monkeypatch: pytest.MonkeyPa
         plan.plan(from_python_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
     with pytest.raises(ValueError, match="needs 3 devices, found 4"):
         plan.plan(replace(tiny(), mesh=Mesh(3)), ["v5e:2x2"])
-    with pytest.raises(ValueError, match="does not divide over 8 devices"):
+    with pytest.raises(ValueError, match="is not divisible by 8 devices"):
         plan.plan(replace(tiny(), data=dict(batch_size=12)), ["v5e:2x4"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="plan needs libtpu, which is not installed"):

@@ -160,7 +160,7 @@ def test_the_sharding_table_covers_every_leaf(
     [
         (Mesh(3), 8, r"needs 3 devices, found 4"),
         (Mesh(-1, -1), 8, "one may be -1"),
-        (Mesh(4), 6, "data.batch_size 6 does not divide over 4 devices"),
+        (Mesh(4), 6, "data.batch_size 6 is not divisible by 4 devices"),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: str) -> None:

@@ -217,7 +217,7 @@ def test_more_words_and_positions(workspace: Path, tmp_path: Path, caplog: Any) 
     out = tmp_path / "grown"
     drawn = import_model.import_folder(workspace / "first", out, words=words, positions=70)
     assert drawn == ["embeddings/word[300:302]"]
-    assert "in the vocabulary already: 1 (the)" in caplog.text
+    assert "words that are in the vocabulary already: 1 (the)" in caplog.text
     old, new = load(workspace / "first"), load(out)
     assert (new.config.encoder.vocab_size, new.config.encoder.max_length) == (302, 70)
     assert new.tokenizer.encode("Zyzzyva, covfefe")[::2] == [300, 301]

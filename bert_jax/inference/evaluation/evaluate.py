@@ -215,7 +215,7 @@ def _unknown_note(rows: TokenRows, model: Model) -> tuple[str, ...]:
     share = unknown_share(rows.tokens, model.tokenizer)
     if share < NOTED_SHARE:
         return ()
-    return (f"{share:.1%} of the tokens are unknown pieces, which are neither hidden nor counted",)
+    return (f"{share:.1%} of the tokens are unknown pieces, which are neither masked nor counted",)
 
 
 def _pair_note(
@@ -240,15 +240,17 @@ def _replaced_bytes_note(documents: Sequence[Document]) -> tuple[str, ...]:
     count = sum(document.replaced_bytes for document in documents)
     if not count:
         return ()
-    return (f"{count:,} bytes of the text are not UTF-8; U+FFFD stands for each",)
+    return (f"{count:,} bytes of the text are not UTF-8 and were replaced by U+FFFD",)
 
 
 def _dropped_note(bits: BitsPerCharacter) -> tuple[str, ...]:
     dropped, total = bits.dropped_characters, bits.text_characters
     if not dropped:
         return ()
-    advice = "; compare with models that drop the same" if dropped >= NOTED_SHARE * total else ""
+    advice = (
+        "; only compare with models that drop the same" if dropped >= NOTED_SHARE * total else ""
+    )
     return (
         f"normalization drops or changes {dropped:,} of the text's {total:,} characters "
-        f"({dropped / total:.1%}), which cost nothing{advice}",
+        f"({dropped / total:.1%}), which are not scored{advice}",
     )

@@ -43,7 +43,7 @@ def _masked(masked: MaskedScores) -> str:
         )
     ]
     title = f"{len(masked.row):,} hidden tokens"
-    table = format_table((title, "loss (nat)", "right", "among the first 5"), rows)
+    table = format_table((title, "loss (nat)", "accuracy", "in the top 5"), rows)
     return f"{table}\n{_comparison(masked)}"
 
 
@@ -54,15 +54,15 @@ def _comparison(masked: MaskedScores) -> str:
     level = abs(difference) <= error
     verdict = "level with" if level else "better than" if difference < 0 else "worse than"
     return (
-        f"model - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} what the two "
-        "tokens beside a place tell"
+        f"model - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} counts of "
+        "the two neighboring tokens"
     )
 
 
 def _pairs(pairs: PairScores, kind: str) -> str:
     rows = [
         ("the model", f"{pairs.loss:.3f}", f"{pairs.accuracy:.3f} ± {pairs.standard_error:.3f}"),
-        ("the share of each class in training", f"{pairs.share_loss:.3f}", "0.500"),
+        ("label shares of the training rows", f"{pairs.share_loss:.3f}", "0.500"),
     ]
     header = (f"{pairs.pairs:,} sentence pairs ({kind})", "loss (nat)", "balanced accuracy")
     return format_table(header, rows)
@@ -92,11 +92,13 @@ def _bits(b: BitsPerCharacter) -> str:
     ):
         rows += [] if bits is None else [(name, f"{b.per_character(bits):.3f}")]
     rows.append((f"spelling with {b.alphabet:,} characters, equally likely", f"{b.spelling:.3f}"))
-    table = format_table((f"{of} words, each with the text around it", "bits per character"), rows)
+    table = format_table(
+        (f"{of} words, each predicted from the text around it", "bits per character"), rows
+    )
     folded = " and ".join(b.folded) if b.folded else "nothing"
     return (
         f"{table}\n{_percent(b.unknown_pieces / max(1, b.pieces))} of their pieces are unknown and "
-        f"cost what spelling does; folded, so not predicted: {folded}"
+        f"cost as much as spelling them; folded (removed from the text): {folded}"
     )
 
 

@@ -111,7 +111,7 @@ def count_file(
 
     ValueError: it is the same file, or one of them has too little text."""
     if Path(counts_file).resolve() == Path(file).resolve():
-        raise ValueError(f"{file} cannot be counted to predict itself: give another --counts")
+        raise ValueError(f"{file} is also the text to score: give another file as --counts")
     counted = reader.first_rows(counts_file)
     tokens = counted.rows.tokens
     counts = reader.fit(tokens, counts_file)

@@ -36,8 +36,8 @@ def render_plan(plan: Json) -> str:
         notes = _missing_memory(slice_plan) + _collectives(slice_plan) + _max_batch(slice_plan)
         lines += [f"{slice_plan['topology']}:", *notes] if notes else []
     lines.append(
-        "bound: the least time of a step by the chip's published figures, from the compiled "
-        "program; it is not a measurement, and no real step reaches it"
+        "bound: lower limit of the step time, from the compiled program and the chip's published "
+        "figures; not a measurement"
     )
     if plan["dtype"] == "float32":
         lines.append("activations are float32: --run.dtype bfloat16 halves them")
@@ -69,14 +69,16 @@ def _row(plan: Json) -> list[str]:
 def _missing_memory(plan: Json) -> list[str]:
     if plan["fits"]:
         return []
-    missing = f"  {plan['missing'] / GIB:.2f} GiB more than a chip has. What would help:"
+    missing = f"  {plan['missing'] / GIB:.2f} GiB more than a chip has. Options that reduce memory:"
     return [missing, *(f"    {flag}" for flag in plan["help"])]
 
 
 def _collectives(plan: Json) -> list[str]:
     lines = [f"  {kind} {size:,} bytes" for kind, size in plan.get("collectives", {}).items()]
     if plan.get("kernels_not_counted"):
-        lines.append(f"  {plan['kernels_not_counted']} kernel calls state no costs: not counted")
+        lines.append(
+            f"  {plan['kernels_not_counted']} kernel calls report no costs and are not counted"
+        )
     return lines
 
 

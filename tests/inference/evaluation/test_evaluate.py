@@ -70,7 +70,7 @@ def test_a_corpus_gives_every_figure_with_its_baseline(
     text = render_evaluation(result)
     for name in ("the model", "counts of both neighbors", "frequencies of tokens", "0.500"):
         assert name in text
-    assert "worse than what the two tokens beside a place tell" in text
+    assert "worse than counts of the two neighboring tokens" in text
     assert "note: bits per character need raw text" in text
 
 
@@ -165,7 +165,7 @@ def test_counts_of_another_file(folder: Path, tokenizer: Tokenizer) -> None:
     model = small_model(tokenizer)
     result = evaluate.evaluate_text(model, folder / "a.txt", folder / "b.txt", max_words=2)
     assert result.counts.startswith(str(folder / "b.txt"))
-    with pytest.raises(ValueError, match="cannot be counted to predict itself"):
+    with pytest.raises(ValueError, match="is also the text to score"):
         evaluate.evaluate_text(model, folder / "a.txt", folder / "a.txt")
 
 

@@ -111,5 +111,5 @@ def test_what_is_not_read_as_it_stands_is_noted(tokenizer: Tokenizer, tmp_path: 
     assert bad_bytes.startswith("2 bytes of the text are not UTF-8")
     assert "of the tokens are unknown pieces" in unknown
     assert result.unknown_tokens > 0.001
-    assert "which cost nothing" in dropped
+    assert "which are not scored" in dropped
     assert result.to_json()["notes"] == list(result.notes)

@@ -96,7 +96,7 @@ def one_step() -> Any:
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data.batch_size 6 does not divide over 4 devices"):
+    with pytest.raises(ValueError, match=r"data.batch_size 6 is not divisible by 4 devices"):
         run_bench(replace(TINY, mesh=dict(data=4)), batch_size=6)
 
 
