@@ -23,10 +23,13 @@ from bert_jax.utils.errors import did_you_mean
 T = TypeVar("T")
 Extra = Literal["none", "config", "beam"]
 
-MODEL = "A run folder, an imported folder, or a Hugging Face folder."
+MODEL = "Run folder, imported folder, or Hugging Face folder."
 Config = Annotated[
     Positional[str],
-    arg(metavar="CONFIG", help="A config file; its fields are changed by --section.field value."),
+    arg(
+        metavar="CONFIG",
+        help="Config file. To change one of its fields, add --section.field VALUE.",
+    ),
 ]
 
 

@@ -13,28 +13,31 @@ from bert_jax.cli.command import MODEL, Command, optional
 
 @dataclass(frozen=True)
 class Evaluate(Command):
-    """Show how well a model restores text, beside what scores the same without it.
+    """Score how well a model predicts masked text, beside baselines made of counts.
 
     Example: bert-jax evaluate runs/demo --data runs/demo-data/corpus
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
-    # Corpus of the model's tokenizer: its validation rows are restored, its training rows counted.
+    # Corpus that was prepared with the model's tokenizer. The model predicts masked tokens of its
+    # validation rows; the baselines count its training rows.
     data: Annotated[str | None, optional("CORPUS")] = None
-    # Raw text instead, for models of any tokenizer; also gives bits per character. A file or a
-    # quoted glob: plain, .jsonl or .parquet, compressed or not.
+    # Raw text instead, for models with any tokenizer; adds bits per character. A file or a quoted
+    # glob: plain, .jsonl or .parquet, compressed or not.
     text: Annotated[str | None, optional("FILE")] = None
-    # Raw text to count; without it each half of the text is scored by counts of the other half.
+    # Raw text for the baselines to count. Without it, the baselines of each half of the text are
+    # counts of the other half.
     counts: Annotated[str | None, optional("FILE")] = None
-    # Maximum number of rows to restore; a fixed sample is drawn.
+    # Maximum number of rows to mask; the sample depends on --seed only.
     max_rows: Annotated[int, arg(metavar="N")] = 1000
-    # How often each row is masked.
+    # Number of times that each row is masked.
     maskings: Annotated[int, arg(metavar="N")] = 3
-    # Tokens per row of text (128, or fewer if the model takes fewer).
+    # Number of tokens per row of text; the default is 128, or less if the model's maximum is less.
     length: Annotated[int | None, optional("L")] = None
-    # Maximum number of words for bits per character; a fixed sample is drawn (1000).
+    # Maximum number of words for bits per character; the sample depends on --seed only. The default
+    # is 1000.
     max_words: Annotated[int | None, optional("N")] = None
-    # Remove case or accents first, to compare with a model whose tokenizer removes them.
+    # Remove case or accents from the text, to compare with a model whose tokenizer removes them.
     fold: Annotated[tuple[Literal["case", "accents"], ...], optional("case|accents")] = ()
     # Seed of the samples and the masks.
     seed: Annotated[int, arg(metavar="N")] = 0

@@ -26,9 +26,9 @@ class Predict(Command):
     Example: bert-jax predict runs/finetune new.jsonl --out predictions.jsonl
     """
 
-    # A fine-tuned run folder, or an exported one.
+    # Run folder of fine-tuning, or its export.
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    # Rows as for finetune, without labels; also SQuAD's .json.
+    # File of rows as for finetune, without labels; or a SQuAD .json file.
     input: Annotated[Positional[str], arg(metavar="INPUT")]
     # New file for the predictions.
     out: Annotated[str, arg(metavar="FILE")]
@@ -77,9 +77,11 @@ class Embed(Command):
     file: Annotated[Positional[str], arg(metavar="FILE")]
     # New .npz file for the features.
     out: Annotated[str, arg(metavar="FILE.npz")]
-    # Layers such as 0,6,12; negative numbers count from the end. `words` is the word table.
+    # Layers such as 0,6,12; negative numbers count from the end, and `words` is the word embedding
+    # table.
     layers: Annotated[str, arg(metavar="LAYERS")] = "-1"
-    # One vector per text (mean, or cls, the first token), per word, or per token (none).
+    # Vectors to write: one per text (`mean` over tokens, or `cls`, the first token), one per word
+    # (`words`), or one per token (`none`).
     pool: Literal["mean", "cls", "words", "none"] = "mean"
     # Cut texts that are longer than the model takes.
     truncate: bool = False
@@ -98,7 +100,7 @@ class Embed(Command):
 
 @dataclass(frozen=True)
 class Probe(Command):
-    """Find the layer that suits a task: a linear model on the features of each, scored on dev.
+    """Find the layer that suits a task: train a linear model on each layer, and score it on dev.
 
     Example: bert-jax probe runs/demo --task tagging --data ner --out probed
     """
@@ -112,9 +114,9 @@ class Probe(Command):
     out: Annotated[str, arg(metavar="DIR")]
     # Layers such as words,0,6,12; the default is all of them.
     layers: Annotated[str | None, optional("LAYERS")] = None
-    # One way to pool; the default is both ways that suit the task.
+    # Way to pool tokens; the default is to try both ways that suit the task.
     pool: Literal["mean", "cls", "first"] | None = None
-    # Maximum number of training and of dev rows; 0 takes all.
+    # Maximum number of training rows and of dev rows; 0 means all.
     rows: Annotated[int, arg(metavar="N")] = 2000
     # Seed that draws the rows.
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -142,30 +144,31 @@ class Probe(Command):
 
 @dataclass(frozen=True)
 class Import(Command):
-    """Convert Hugging Face safetensors to our format, optionally with more words and positions.
+    """Import a Hugging Face folder, optionally with more words and positions.
 
     Example: bert-jax import HF_FOLDER --out imported --add-tokens words.txt --positions 1024
     """
 
-    # A Hugging Face folder; also a run folder or an imported folder.
+    # Hugging Face folder, run folder or imported folder.
     folder: Annotated[Positional[str], arg(metavar="HF_DIR")]
     # New folder for the model.
     out: Annotated[str, arg(metavar="DIR")]
-    # Folder of ELECTRA's generator; both networks become one model.
+    # Folder of an ELECTRA generator; with it, both networks become one model.
     generator: Annotated[str | None, optional("DIR")] = None
     # Folder of the tokenizer, if it is not beside the weights.
     tokenizer: Annotated[str | None, optional("DIR")] = None
-    # Heads among mlm,pooler,pair,rtd; missing ones are initialized at random.
+    # Heads that the model gets, some of mlm,pooler,pair,rtd. Heads that the folder lacks are
+    # initialized at random.
     heads: Annotated[str | None, optional("HEADS")] = None
-    # Skip the tensors whose names begin with one of these.
+    # Prefixes of tensor names; tensors with one of these prefixes are skipped.
     drop: Annotated[tuple[str, ...], optional("PREFIX...")] = ()
-    # Read a .bin file with PyTorch, which runs no code of the file.
+    # Read a .bin file with PyTorch. It does not run code from the file.
     allow_pickle: bool = False
-    # Keep upper case; only for a folder that has a vocabulary and no tokenizer settings.
+    # Keep upper case. Only for folders with a vocabulary but no tokenizer settings.
     cased: bool = False
-    # File of words that the vocabulary gets in addition, one per line.
+    # File of words to add to the vocabulary, one per line.
     add_tokens: Annotated[str | None, optional("FILE")] = None
-    # Number of positions of the model; learned positions are repeated.
+    # New maximum length of the model. New rows of a learned position table are copies of its rows.
     positions: Annotated[int | None, optional("N")] = None
 
     def run(self, extra: list[str]) -> int:
@@ -192,7 +195,7 @@ class Import(Command):
 
 @dataclass(frozen=True)
 class Export(Command):
-    """Convert a model to Hugging Face, to an Orbax tree, or to a portable compiled function.
+    """Export a model to Hugging Face, to an Orbax tree, or to a portable StableHLO function.
 
     Example: bert-jax export runs/demo --format hf --out exported
     """
@@ -202,7 +205,7 @@ class Export(Command):
     format: Literal["hf", "orbax", "stablehlo"]
     # New folder for the exported model.
     out: Annotated[str, arg(metavar="DIR")]
-    # Network of an ELECTRA to export.
+    # ELECTRA only: network to export.
     part: Literal["discriminator", "generator"] | None = None
 
     def run(self, extra: list[str]) -> int:
@@ -227,7 +230,7 @@ class Inspect(Command):
 
     extra: ClassVar[Extra] = "config"
 
-    # A config file, a run folder, an imported folder, or a Hugging Face folder.
+    # Config file, run folder, imported folder, or Hugging Face folder.
     target: Annotated[Positional[str], arg(metavar="CONFIG|MODEL")]
     # Print one JSON object.
     json: bool = False

@@ -25,21 +25,21 @@ class Bench(Command):
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Rows per step; the default is the config's.
+    # Number of rows per step; the default is that of the config.
     batch_size: Annotated[int | None, optional("N")] = None
-    # Tokens per row; the default is the config's.
+    # Number of tokens per row; the default is that of the config.
     length: Annotated[int | None, optional("L")] = None
-    # Number of rounds that are timed.
+    # Number of timed rounds; a round is one step or more.
     steps: Annotated[int, arg(metavar="N")] = 20
-    # Train a masked language model with this encoder here and in PyTorch, in alternating rounds.
+    # Also train a masked language model with this encoder in PyTorch, in alternating rounds.
     against: Literal["transformers"] | None = None
-    # Run the PyTorch side without torch.compile.
+    # Run PyTorch without torch.compile.
     no_compile: bool = False
     # Also find the largest batch that fits in memory.
     fit: bool = False
-    # Take the rows of this corpus; the default is full rows of random ids.
+    # Corpus whose rows are used; the default is full rows of random ids.
     data: Annotated[str | None, optional("CORPUS")] = None
-    # Corpus of the same text, packed; only bert_jax takes it.
+    # Packed corpus of the same text as --data, which only bert_jax uses.
     packed: Annotated[str | None, optional("CORPUS")] = None
     # Print one JSON object.
     json: bool = False
@@ -76,7 +76,7 @@ def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
 
 @dataclass(frozen=True)
 class Plan(Command):
-    """Compile the train step for TPU slices without having one: memory, communication, bottleneck.
+    """Compile the train step for TPU slices, without a TPU: memory, communication, bottleneck.
 
     Example: bert-jax plan configs/bert_large.py --topology v5e:4x4 --run.dtype bfloat16
     """
@@ -84,12 +84,12 @@ class Plan(Command):
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Slice such as v5e:4x4, v5p:4x4x4, v6e:2x4 or v4:2x2x1; may be given several times.
+    # Slice such as v5e:4x4, v5p:4x4x4, v6e:2x4 or v4:2x2x1. This option can be repeated.
     topology: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="SLICE", help_behavior_hint="(required, repeatable)"),
     ]
-    # Also find, by doubling, a batch that fits while twice as many rows do not.
+    # Also search for the largest batch that fits, by doubling.
     fit: bool = False
     # Print one JSON object.
     json: bool = False

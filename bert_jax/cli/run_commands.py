@@ -24,15 +24,16 @@ class Processes:
     """Several processes of one training run. SLURM, Open MPI, Kubernetes and Cloud TPU set these
     values themselves; launch/local.sh passes them."""
 
-    # Number of processes.
+    # Number of processes of the run.
     processes: Annotated[int | None, optional("N")] = None
-    # Number of this process, from 0.
+    # Index of this process, from 0.
     process: Annotated[int | None, optional("I")] = None
-    # Address of process 0, with a free port.
+    # Host and a free port of process 0.
     coordinator: Annotated[str | None, optional("HOST:PORT")] = None
-    # Seconds to wait for all processes.
+    # Number of seconds to wait at the start until all processes are connected.
     wait: Annotated[float, arg(metavar="SECONDS")] = 300
-    # Seconds without a heartbeat after which jax considers a process lost; the others then end.
+    # Number of seconds without a heartbeat after which jax considers a process lost and ends the
+    # others.
     heartbeat_timeout: Annotated[int, arg(metavar="SECONDS")] = 100
 
     def train(
@@ -67,8 +68,8 @@ class Processes:
 TakeOver = Annotated[
     bool,
     arg(
-        help="Take over the lock of another run at once, in a run.dir on a bucket. Without it a "
-        "lock is taken over when it is older than run.lock_timeout."
+        help="On a bucket: take over the lock of another run at once. Otherwise a lock is taken "
+        "over when it is older than run.lock_timeout."
     ),
 ]
 
@@ -85,10 +86,10 @@ class Pretrain(Command):
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Start with the encoder and the parameters of this model.
+    # Model whose encoder and parameters the run starts from.
     init: Annotated[str | None, optional("MODEL")] = None
-    # Number of steps to trace, after the first three, into profile/ in the run folder; XProf and
-    # Perfetto open it.
+    # Number of steps to trace, starting after the first three. The trace is written to profile/ in
+    # the run folder; open it with XProf or Perfetto.
     profile: Annotated[int, arg(metavar="STEPS")] = 0
     take_over: TakeOver = False
     distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)
@@ -122,10 +123,10 @@ class Finetune(Command):
     init: Annotated[str, arg(metavar="MODEL", help=MODEL)]
     # Type of the task, or the name of a GLUE task.
     task: TaskType | GlueTask
-    # Folder of train.jsonl, dev.jsonl and perhaps test.jsonl; of train.json and dev.json (SQuAD);
-    # of a GLUE task's TSV files; or tfds:NAME.
+    # Folder of train.jsonl, dev.jsonl and optionally test.jsonl; or of train.json and dev.json
+    # (SQuAD); or of the TSV files of a GLUE task; or tfds:NAME.
     data: Annotated[str, arg(metavar="DIR")]
-    # Number of runs with different seeds, each in a folder of its own.
+    # Number of runs with different seeds; each has its own folder.
     seeds: Annotated[int, arg(metavar="N")] = 1
     take_over: TakeOver = False
     distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)

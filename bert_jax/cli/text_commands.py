@@ -33,20 +33,21 @@ class Tokenizer(Command):
     """
 
     text: Text
-    # Algorithm: WordPiece (BERT), Unigram (ALBERT) or byte-level BPE (RoBERTa).
+    # Type of tokenizer: WordPiece (BERT), Unigram (ALBERT) or byte-level BPE (RoBERTa).
     kind: Literal["wordpiece", "unigram", "bpe"]
-    # Number of pieces, special tokens included.
+    # Number of pieces, including special tokens.
     vocab_size: Annotated[int, arg(metavar="N")]
     # New folder for the tokenizer.
     out: Annotated[str, arg(metavar="DIR")]
     # Keep upper case and accents.
     cased: bool = False
-    # WordPiece only: longer words are unknown. The default is 100, as in Hugging Face; BERT's and
-    # ELECTRA's own code has 200.
+    # WordPiece only: longer words become the unknown token. The default is 100, as in Hugging Face;
+    # BERT's and ELECTRA's own code uses 200.
     max_input_chars_per_word: Annotated[int | None, optional("N")] = None
-    # Learn from at most this many million characters; of more text, lines are sampled evenly.
+    # Maximum number of characters to learn from, in millions. Lines of longer text are sampled
+    # evenly.
     sample_mb: Annotated[float, arg(metavar="N")] = 200
-    # Refuse bytes that are not UTF-8 instead of replacing them.
+    # Refuse text with bytes that are not UTF-8, instead of replacing them.
     strict: bool = False
 
     def run(self, extra: list[str]) -> int:
@@ -92,31 +93,32 @@ class Prepare(Command):
     text: Text
     # Folder of the tokenizer.
     tokenizer: Annotated[str, arg(metavar="DIR")]
-    # How rows are made of sentences: pairs (BERT's nsp, ALBERT's sop, ELECTRA's), full rows within
-    # or across documents (RoBERTa's doc and full), or one document a row (single).
+    # How rows are cut from documents: pairs of segments (nsp for BERT, sop for ALBERT, electra), as
+    # many sentences as fit, across documents (full) or within one (doc), as in RoBERTa, or single
+    # blocks of one document (single, SpanBERT).
     segments: Literal["nsp", "sop", "electra", "electra_original", "full", "doc", "single"]
-    # Tokens per row, or per packed sequence.
+    # Number of tokens per row; with --pack, per sequence.
     length: Annotated[int, arg(metavar="L")]
     # New folder for the corpus.
     out: Annotated[str, arg(metavar="DIR")]
-    # Number of processes. The rows do not depend on it.
+    # Number of processes. It does not change the rows.
     workers: Annotated[int, arg(metavar="N")] = 1
-    # Pack up to N sequences into a row; they do not attend to each other. Without N the number is
-    # chosen from the lengths.
+    # Pack up to N sequences into a row; they do not attend to each other. Without N, the number
+    # follows from the lengths of the sequences.
     pack: Annotated[tuple[()] | tuple[int] | None, optional("[N]")] = None
-    # Tokens per packed row; the default is --length. Longer rows hold less padding, and their
-    # attention costs more.
+    # Number of tokens per packed row; the default is --length. Longer rows need less padding, but
+    # more compute for attention.
     row_length: Annotated[int | None, optional("L")] = None
     # Seed of all random choices.
     seed: Annotated[int, arg(metavar="N")] = 0
-    # Number of passes over the text; each cuts it anew, so that a run sees new pairs for N epochs.
-    # The default is as published, 10 for nsp and 40 for sop (fewer where that is more than 4.3
-    # billion tokens of text, which take 14 to 18 GB), and 1 for the other segments.
+    # Number of passes over the text. Each pass cuts it into new pairs, so that N epochs see
+    # different pairs. The default is as published: 10 for nsp and 40 for sop, but at most 4.3
+    # billion tokens in total (14 to 18 GB); and 1 for the other segments.
     duplicates: Annotated[int | None, optional("N")] = None
-    # What runs the work. The corpus does not depend on it. Beam also takes its own options, such
-    # as --runner=FlinkRunner.
+    # Engine that does the work; it does not change the corpus. Beam also takes its own options,
+    # such as --runner=FlinkRunner.
     engine: Literal["local", "beam"] = "local"
-    # Refuse bytes that are not UTF-8 instead of replacing them.
+    # Refuse text with bytes that are not UTF-8, instead of replacing them.
     strict: bool = False
 
     def run(self, extra: list[str]) -> int:

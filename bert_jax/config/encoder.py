@@ -10,7 +10,7 @@ from bert_jax.config.ranges import MAX_SIZE, check_ranges
 
 @dataclass(frozen=True)
 class Encoder:
-    """`layers` layers made of `groups` sets of parameters, over one embedding block."""
+    """`layers` layers that share `groups` sets of parameters, after one embedding block."""
 
     # Number of layers.
     layers: int = 12
@@ -18,56 +18,59 @@ class Encoder:
     hidden_size: int = 768
     # Number of attention heads; it must divide `hidden_size`.
     heads: int = 12
-    # Width of the MLP; None means four times the hidden size.
+    # Width of the MLP; None means four times `hidden_size`.
     mlp_size: int | None = None
-    # Width of the embeddings; None means the hidden size. Another width adds a projection.
+    # Width of the embeddings; None means `hidden_size`. Any other width adds a projection.
     embedding_size: int | None = None
-    # Number of parameter sets; None means one per layer (BERT), 1 means one for all (ALBERT).
+    # Number of parameter sets that the layers share: None means one per layer (BERT), 1 means one
+    # for all layers (ALBERT).
     groups: int | None = None
-    # Which part of a layer the layers of a group share.
+    # Part of a layer that all layers of a group share: everything, the attention, or the MLP.
     share_params: Literal["all", "attention", "mlp"] = "all"
     # Number of tokens in the vocabulary; a prepared corpus overrides it.
     vocab_size: int = 30522
-    # Longest row in tokens; the position table has `position_offset` rows more.
+    # Maximum number of tokens in a row. The position table has `position_offset` more rows.
     max_length: int = 512
-    # Unused rows at the start of the position table; RoBERTa has 2.
+    # Number of unused rows at the start of the position table; RoBERTa has 2.
     position_offset: int = 0
-    # Number of token types (segments); 0 means no table.
+    # Number of token types (segments); 0 removes the token-type table.
     token_types: int = 2
     # Activation function of the MLP and of the heads.
     activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
-    # Epsilon of the layer norms.
+    # Epsilon that the norms add to the variance.
     layer_norm_eps: float = 1e-12
     # Dropout rate of hidden states and embeddings.
     dropout: float = 0.1
     # Dropout rate of attention probabilities.
     attention_dropout: float = 0.1
-    # Distribution of the initial weights.
+    # Distribution from which the initial weights are drawn.
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
     # Standard deviation of the initial weights.
     initializer_range: float = 0.02
-    # Initial weights of the embedding projection; ELECTRA uses Glorot's.
+    # Initializer of the embedding projection: `same` as all other weights, or Glorot's as in
+    # ELECTRA.
     projection_init: Literal["same", "glorot"] = "same"
     # Id of the padding token; a prepared corpus overrides it.
     pad_id: int = 0
-    # Whether the embedding of the padding token starts at zero, as in RoBERTa.
+    # Initialize the embedding of the padding token with zeros, as RoBERTa does.
     zero_pad_row: bool = False
-    # Whether norms come before attention and MLP, with one more after the last layer. This and
-    # the fields below were published after the five families, which leave them at their defaults.
+    # Apply the norms before attention and MLP, and once more after the last layer. This field and
+    # those below came after the five families, which use the defaults.
     pre_norm: bool = False
-    # Kind of normalization.
+    # Type of the norms: LayerNorm or RMSNorm.
     norm: Literal["layer", "rms"] = "layer"
-    # Learned position table, or rotary positions of queries and keys.
+    # Type of positions: `learned` uses a table, `rotary` rotates queries and keys.
     positions: Literal["learned", "rotary"] = "learned"
     # Base of the rotary frequencies.
     rotary_theta: float = 10_000.0
-    # Whether the MLP computes activation(gate) * up, with a third matrix of width `mlp_size`.
+    # Use a gated MLP, activation(gate) * up, with a third matrix of width `mlp_size`.
     gated_mlp: bool = False
-    # Whether dense layers have biases; layers that give logits always have one.
+    # Give dense layers a bias. Layers that output logits always have one.
     biases: bool = True
-    # Tokens to either side that a local layer attends to; None means all tokens.
+    # Number of tokens to each side that a local layer attends to; None makes all layers attend to
+    # all tokens.
     window: int | None = None
-    # With a window, every N-th layer from the first attends to all tokens.
+    # With `window`: every N-th layer attends to all tokens, starting with the first.
     global_every: int = 3
 
     def __post_init__(self) -> None:

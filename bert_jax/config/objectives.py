@@ -15,35 +15,41 @@ from bert_jax.config.ranges import check_ranges
 class Masking:
     """Which tokens are masked, and what replaces them (objectives/masking.py)."""
 
-    # What is masked as a whole: tokens, words, n-grams of words (ALBERT), or spans (SpanBERT).
+    # Unit that is masked as a whole: tokens, words, n-grams of words (ALBERT), or spans (SpanBERT).
     granularity: Literal["token", "word", "ngram", "span"] = "token"
-    # Share of the tokens that is masked.
+    # Share of the tokens that are masked.
     rate: float = 0.15
-    # Share at the end of a linear schedule that starts at `rate`; evaluation uses `rate`.
+    # Share of masked tokens at the end of training: the share changes linearly from `rate` to this
+    # value. Evaluation uses `rate`. None keeps `rate`.
     final_rate: float | None = None
-    # How rate x length becomes a number of tokens. `round` is BERT's; `ceil` is SpanBERT's and
-    # does not count special tokens; `floor` is fairseq's, which first adds a draw from [0, 1).
+    # Rounding of rate x length to a number of tokens. `round` is BERT's. `ceil` is SpanBERT's and
+    # does not count special tokens. `floor` is fairseq's, which first adds a random number between
+    # 0 and 1.
     budget: Literal["round", "ceil", "floor"] = "round"
-    # Limit of masked tokens per row; BERT's limit of 20 at length 128 never takes effect.
+    # Maximum number of masked tokens per row; None means no maximum. (BERT's 20 at length 128 is
+    # never reached.)
     max_predictions: int | None = None
     # Probability that a chosen token is replaced by the mask token.
     mask_prob: float = 0.8
     # Probability that a chosen token is replaced by a random one; the others stay unchanged.
     random_prob: float = 0.1
-    # Where random tokens come from; `words` leaves out special tokens.
+    # Distribution of random tokens: all ids (`vocabulary`), all but special tokens (`words`), or
+    # the frequencies of the corpus (`corpus`).
     random_from: Literal["vocabulary", "words", "corpus"] = "vocabulary"
-    # What draws its replacement independently: every token, or every span as a whole.
+    # Unit that is replaced in one way: with `token` every token draws mask, random or unchanged,
+    # with `span` all tokens of a span share one draw.
     replace_per: Literal["token", "span"] = "token"
-    # Whether special tokens may be masked, as fairseq masks <s> and </s>.
+    # Also mask special tokens, as fairseq masks <s> and </s>.
     mask_special_tokens: bool = False
-    # Whether the unknown token may be masked and predicted. The originals treat it as any word,
-    # so a model learns to answer with it; here it is an input only.
+    # Also mask and predict the unknown token, as the originals do. By default it is only an input,
+    # so that the model does not learn to predict it.
     mask_unknown: bool = False
-    # Longest n-gram in words (ALBERT: 3) or longest span in words (SpanBERT: 10).
+    # Maximum length in words of an n-gram (ALBERT: 3) or a span (SpanBERT: 10).
     max_ngram: int = 1
-    # Parameter of SpanBERT's geometric distribution of span lengths.
+    # Parameter p of the geometric distribution of span lengths (SpanBERT).
     geometric_p: float = 0.2
-    # Static masking with this many fixed masks per row; None means dynamic masking.
+    # Number of fixed masks per row for static masking; None draws new masks in each epoch (dynamic
+    # masking).
     num_static_masks: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,13 +88,14 @@ class Masked:
     """Masked language model, with an optional sentence-pair and span-boundary loss."""
 
     masking: Masking = field(default_factory=Masking)
-    # Whether to train a sentence-pair head; the corpus decides between NSP and SOP.
+    # Train a sentence-pair head. The rows of the corpus decide between NSP and SOP.
     sentence_pair: bool = True
-    # Weight of the span-boundary loss; 0 means no such head.
+    # Weight of the span-boundary loss; 0 removes its head.
     sbo_weight: float = 0.0
-    # Rows of the span-boundary position table, which is the longest span predicted in full.
+    # Number of rows in the position table of the span-boundary head; longer spans are predicted
+    # only in part.
     sbo_positions: int = 15
-    # Width of the span-boundary position embeddings.
+    # Width of the position embeddings of the span-boundary head.
     sbo_size: int = 200
 
     def __post_init__(self) -> None:
@@ -109,16 +116,16 @@ class ReplacedTokens:
     generator_size: float = 0.25
     # Depth of the generator as a fraction of the discriminator's depth.
     generator_layers: float = 1.0
-    # Which embeddings generator and discriminator share.
+    # Embeddings that generator and discriminator share: all of them, the word table only, or none.
     tied: Literal["all", "words", "none"] = "all"
-    # Weight of the discriminator's loss.
+    # Weight of the discriminator's loss; the generator's loss has weight 1.
     weight: float = 50.0
-    # Temperature at which the generator's tokens are sampled.
+    # Temperature of the softmax from which the generator's tokens are sampled.
     temperature: float = 1.0
-    # What the discriminator learns (section 3.4 of the paper). `rtd` detects replaced tokens;
-    # `rtd_masked` only among the masked ones. `replace_mlm` predicts the original words of the
-    # masked tokens and `all_tokens_mlm` those of all tokens, with a copy mechanism; weight 1
-    # suits these two.
+    # What the discriminator learns (section 3.4 of the paper). `rtd` detects replaced tokens, and
+    # with `rtd_masked` only at masked positions. `replace_mlm` predicts the original words at
+    # masked positions; `all_tokens_mlm` predicts those of all tokens, with a copy mechanism. For
+    # the last two use weight 1.
     target: Literal["rtd", "rtd_masked", "replace_mlm", "all_tokens_mlm"] = "rtd"
 
     def __post_init__(self) -> None:
@@ -152,15 +159,15 @@ class ReplacedTokens:
 class Imported:
     """No objective: an imported network with the heads that its checkpoint had."""
 
-    # Family whose tensor names the checkpoint used.
+    # Family whose tensor names the checkpoint uses.
     family: Literal["bert", "albert", "roberta", "electra"] = "bert"
-    # Whether the network has a masked-LM head.
+    # Add a masked-LM head.
     mlm: bool = False
-    # Whether the network has a pooler.
+    # Add a pooler.
     pooler: bool = False
-    # Whether the network has a sentence-pair head.
+    # Add a sentence-pair head.
     pair: bool = False
-    # Whether the network has a replaced-token-detection head.
+    # Add a replaced-token-detection head.
     rtd: bool = False
 
     @property
@@ -188,17 +195,21 @@ class Supervised:
     task: TaskType | GlueTask = "classification"
     # Family of the encoder.
     family: Literal["bert", "albert", "roberta", "electra"] = "bert"
-    # Input of the head: pooled first token, first token, or a dense layer with a GELU on it.
+    # Input of the head: the pooled first token, the first token, or a dense layer with a GELU on
+    # the first token.
     head: Literal["pooler", "first", "gelu"] = "pooler"
-    # Span head for questions: independent start and end, or an end that depends on the start.
+    # Head for questions: `linear` predicts start and end independently, `joint` predicts the end
+    # given the start.
     span: Literal["linear", "joint"] = "linear"
-    # Label names in the order of the logits; they are read from the data.
+    # Names of the labels in the order of the logits; the training data sets them.
     labels: tuple[str, ...] = ()
-    # Dropout rate before the head's dense layers; linear spans have none.
+    # Dropout rate before each dense layer of the head; linear span heads have no dropout.
     dropout: float = 0.1
-    # Initial weights of the head's last layer; ELECTRA uses Glorot's.
+    # Initializer of the last layer of the head: `same` as all other weights, or Glorot's as in
+    # ELECTRA.
     init: Literal["same", "glorot"] = "same"
-    # Regression learns label / scale; ELECTRA and RoBERTa use 5 for STS-B.
+    # Divisor of regression labels: the model learns label / scale. ELECTRA and RoBERTa use 5 for
+    # STS-B.
     scale: float = 1.0
 
     def __post_init__(self) -> None:

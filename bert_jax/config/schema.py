@@ -17,22 +17,23 @@ from bert_jax.config.stages import Stage, build_stages, parse_stages
 
 @dataclass(frozen=True)
 class Data:
-    """What the rows are, and how many are in a batch."""
+    """The rows, and how many are in a batch."""
 
-    # Folder of a prepared corpus.
+    # Folder of a corpus that `bert-jax prepare` wrote.
     path: str | None = None
-    # Several corpora in place of `path`: PATH=WEIGHT,PATH=WEIGHT.
+    # Several corpora and their weights, instead of `path`: PATH=WEIGHT,PATH=WEIGHT.
     mix: str | None = None
     # Number of rows per step, over all devices and processes.
     batch_size: int = 256
-    # Number of tokens per row; None means the corpus's own length.
+    # Maximum number of tokens per row; None means the length of the corpus.
     length: int | None = None
-    # Stages of the schedule as LENGTH[xROWS]=SHARE,..., such as 128x256=0.9,512x256=0.1. With
-    # stages, {length} in `path` or `mix` is replaced by each stage's length.
+    # Stages of training as LENGTH[xROWS]=SHARE,..., such as 128x256=0.9,512x256=0.1: rows of LENGTH
+    # tokens in batches of ROWS for this SHARE of the steps. In `path` and `mix`, {length} is
+    # replaced by each stage's length.
     stages: str | None = None
-    # Number of threads that read and decode rows ahead of the step.
+    # Number of threads that read and decode rows before the step needs them.
     threads: int = 8
-    # Hash of the corpus's content; it is filled in when a run starts.
+    # Hash of the corpus's content. A run sets it when it starts; do not set it.
     corpus: str | None = None
 
     def __post_init__(self) -> None:
@@ -51,21 +52,22 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """An optimizer and its schedule, each named after the code that published it."""
+    """Optimizer and learning rate schedule, named after the code that published them."""
 
-    # Name of the optimizer.
+    # Optimizer: Adam as in BERT's code or in fairseq, LAMB, AdamW, or Muon.
     name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw", "muon"] = "bert_adam"
-    # Shape of the learning rate schedule.
+    # Schedule of the learning rate, as in the code of BERT, ELECTRA, RoBERTa or SpanBERT, or a
+    # trapezoid: warmup, constant, cooldown.
     schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
-    # Highest learning rate, which is reached after the warmup.
+    # Highest learning rate, at the end of the warmup.
     peak_lr: float = 1e-4
     # Number of warmup steps.
     warmup_steps: int = 10_000
-    # Warmup as a fraction of the schedule, in place of `warmup_steps`.
+    # Warmup as a fraction of the schedule, instead of `warmup_steps`.
     warmup_ratio: float | None = None
     # Length of the schedule in steps; None means `run.steps`.
     decay_steps: int | None = None
-    # Final fraction of the schedule in which `trapezoid` decays.
+    # With `trapezoid`: fraction of the schedule, at its end, in which the learning rate decays.
     cooldown_ratio: float = 0.1
     # Decay rate of Adam's first moment.
     b1: float = 0.9
@@ -73,17 +75,19 @@ class Optim:
     b2: float = 0.999
     # Epsilon of Adam.
     eps: float = 1e-6
-    # Momentum of Muon's matrices; the parameters that Muon leaves to AdamW use b1 and b2.
+    # Momentum of Muon. It trains matrices; all other parameters are trained by AdamW with b1 and
+    # b2.
     momentum: float = 0.95
-    # Weight decay, which is multiplied by the learning rate.
+    # Weight decay. In each step it is multiplied by the learning rate.
     weight_decay: float = 0.01
-    # Parameters that are decayed; `weights` leaves out biases and layer norms.
+    # Parameters with weight decay: `all`, or `weights`, which leaves out biases and norms.
     decay: Literal["weights", "all"] = "weights"
-    # Learning rate of each layer relative to the layer above, as in ELECTRA; None means equal.
+    # Ratio of each layer's learning rate to that of the layer above, as in ELECTRA; None means 1.
     layer_decay: float | None = None
-    # Maximum global norm of the gradient; None means no gradient clipping.
+    # Maximum global norm of the gradient, to which larger gradients are clipped; None disables
+    # clipping.
     clip_norm: float | None = 1.0
-    # Gradient accumulation: number of micro-batches per step.
+    # Number of micro-batches into which each batch is split (gradient accumulation).
     accumulate: int = 1
 
     def __post_init__(self) -> None:
@@ -110,27 +114,27 @@ class Optim:
 class Mesh:
     """Number of devices along each axis; one axis may be -1, which takes all remaining ones."""
 
-    # Devices for data parallelism.
+    # Number of devices for data parallelism.
     data: int = -1
-    # Devices for fully sharded data parallelism.
+    # Number of devices for fully sharded data parallelism.
     fsdp: int = 1
-    # Devices for tensor parallelism.
+    # Number of devices for tensor parallelism.
     tensor: int = 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run is kept, how long it is, and how it is computed."""
+    """Folder, length and computation of a run."""
 
-    # Folder of the run; a second start there resumes the run.
+    # Folder of the run. If it holds a run, the run is resumed.
     dir: str = "runs/bert"
     # Number of training steps.
     steps: int = 1_000_000
-    # Fine-tuning: number of passes over the training rows; it sets `steps`.
+    # Fine-tuning only: number of passes over the training rows, instead of `steps`.
     epochs: float | None = None
-    # Fine-tuning: number of evaluations per epoch; it sets `eval_every`.
+    # Fine-tuning only: number of evaluations per epoch, instead of `eval_every`.
     evals_per_epoch: float | None = None
-    # Random seed of the run.
+    # Seed of initialization, order of rows, masks and dropout.
     seed: int = 0
     # Number of steps between two lines in metrics.jsonl.
     log_every: int = 100
@@ -138,21 +142,25 @@ class Run:
     save_every: int = 5_000
     # Number of steps between two evaluations.
     eval_every: int = 5_000
-    # Number of batches in an evaluation.
+    # Maximum number of batches in an evaluation.
     eval_batches: int = 32
     # Number of newest checkpoints to keep, in addition to the best one.
     max_to_keep: int = 3
-    # Type of the computation; bfloat16 is mixed precision with float32 parameters.
+    # Type of activations and matrix products. With bfloat16, parameters and optimizer stay float32
+    # (mixed precision).
     dtype: Literal["float32", "bfloat16"] = "float32"
-    # Attention implementation (model/attention/); `auto` chooses one for the platform.
+    # Implementation of attention; `auto` chooses one for the platform.
     attention: Literal["auto", "xla", "cudnn", "splash", "flash"] = "auto"
-    # What a layer keeps for the backward pass: all, its matrix products, or only its input.
+    # What a layer stores for the backward pass: all activations (`none`), only matrix products
+    # (`dots`), or only its input (`full`). Less memory, more compute.
     remat: Literal["none", "dots", "full"] = "none"
-    # Number of chunks of the batch in which vocabulary logits are computed, to save memory.
+    # Number of chunks into which the batch is split to compute vocabulary logits. More chunks need
+    # less memory.
     loss_chunks: int = 1
-    # Age in seconds at which the lock of a run directory on gs:// is taken over.
+    # Number of seconds without renewal after which another run may take over the lock of a run
+    # directory on gs://.
     lock_timeout: float = 600.0
-    # Model to start from; its encoder and parameters are used.
+    # Model whose encoder and parameters the run starts from.
     init: str | None = None
 
     def __post_init__(self) -> None:
@@ -171,21 +179,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Guard:
-    """What a run does about non-finite numbers, loss spikes and hangs."""
+    """Reaction to non-finite numbers, loss spikes and hangs."""
 
-    # Number of updates skipped in a row at which the run stops.
+    # Number of consecutive skipped updates after which the run stops. Updates with non-finite
+    # numbers are skipped.
     max_skipped_updates: int = 10
-    # What to do about a loss spike.
+    # Reaction to a loss spike: none, a warning, or a warning and a skipped update.
     spike: Literal["off", "warn", "skip"] = "warn"
-    # Number of recent losses that a loss is compared with.
+    # Number of recent losses whose median and deviation define a spike.
     spike_window: int = 128
-    # A spike is this many deviations above the median of the recent losses.
+    # A loss is a spike if it is this many deviations above the median of the recent losses.
     spike_factor: float = 10.0
-    # A phase that takes this many times its median, and longer than `hang_timeout`, hangs.
+    # A phase hangs if it takes this many times its median duration, and longer than `hang_timeout`.
     hang_factor: float = 20.0
-    # Seconds after which a hanging phase has its stack traces written.
+    # Number of seconds that a phase may take before it can count as hanging; then stack traces are
+    # written.
     hang_timeout: float = 300.0
-    # Seconds in one phase after which the process is ended; None means never.
+    # Number of seconds in one phase after which the process exits; None means never.
     timeout: float | None = None
 
     def __post_init__(self) -> None:

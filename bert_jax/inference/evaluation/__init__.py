@@ -1,4 +1,4 @@
-"""`bert-jax evaluate`: how well a model restores text, beside what scores the same without it.
+"""`bert-jax evaluate`: how well a model predicts masked text, beside baselines made of counts.
 
 evaluate            the entry points: rows of a corpus, or a text file
 result, tables      what they return, and how the command prints it

@@ -1,4 +1,4 @@
-"""`evaluate`: how well a model restores text, beside what scores the same without it.
+"""`evaluate`: how well a model predicts masked text, beside baselines made of counts.
 
 rows of a corpus    hidden tokens, sentence pairs, replaced tokens (ELECTRA)
 a text              hidden tokens, replaced tokens, bits per character
