@@ -102,11 +102,13 @@ def bits_per_character(
     fold: Sequence[Fold] = (),
     seed: int = SEED,
     counts: Callable[[Sequence[tuple[int, int]]], CountsByRow] | None = None,
+    length: int | None = None,
 ) -> BitsPerCharacter:
     """Score a sample of `max_words` words of the texts; the sample depends on the texts and the
     seed alone. `fold` removes case or accents from the texts first, to compare a model with one
     whose tokenizer removes them. `counts` gives the counts for words that begin at some positions
-    (number of the text, character).
+    (number of the text, character). `length` is the number of tokens of a word's row, its context
+    included; by default as many as the model takes.
 
     ValueError: a model without a masked-word head, texts without a word, fewer than one word.
     """
@@ -122,13 +124,14 @@ def bits_per_character(
     folded: tuple[Fold, ...] = tuple(f for f in FOLDS if f in removed)
     scored = [fold_text(text, folded) for text in texts]
     alphabet = len({c for c in set().union(*scored) if not c.isspace()})
+    length = model.config.encoder.max_length if length is None else length
     chosen = np.random.default_rng(seed).permutation(total)[:max_words]
     chosen.sort()
     bounds = np.cumsum([0, *map(len, words)])
     spans = _chosen_spans(words, bounds, chosen)
     queries: list[_Query] = []
     for i, (text, begin, end, _) in enumerate(spans):
-        queries += _queries(model, scored[text], begin, end, i)
+        queries += _queries(tokenizer, scored[text], begin, end, i, length)
     kinds = TokenKinds.of(tokenizer)
     target = np.array([q.target for q in queries], int)
     known = ~kinds.excluded[target]
@@ -182,10 +185,11 @@ class _Query(NamedTuple):
     word: int  # of the sample
 
 
-def _queries(model: Model, text: str, begin: int, end: int, word: int) -> Iterator[_Query]:
+def _queries(
+    tokenizer: Tokenizer, text: str, begin: int, end: int, word: int, length: int
+) -> Iterator[_Query]:
     """The pieces of the word at `begin` to `end`, each with the text around it."""
-    tokenizer = model.tokenizer
-    room = tokenizer.special_tokens.text_capacity(model.config.encoder.max_length, 1)
+    room = tokenizer.special_tokens.text_capacity(length, 1)
     start, stop = _context(text, begin, end, room * CONTEXT_CHARACTERS // 2)
     ids, spans, places = _encode(tokenizer, text[start:stop])
     first_visible, after = begin - start, end - start

@@ -90,6 +90,7 @@ def evaluate_corpus(
         pairs,
         info.segments,
         replaced,
+        length=info.sequence_length or info.length,
         unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
         notes=(
             *_unknown_note(sample, model),
@@ -111,9 +112,10 @@ def evaluate_text(
     maskings: int = MASKINGS,
     seed: int = SEED,
 ) -> Evaluation:
-    """Evaluate a model on a text, in rows of `length` tokens (default: 128, or what the model
-    takes). Counts are made from `counts_file`; without it each half of the text is scored by the
-    counts of the other. `fold` removes case or accents from the texts first.
+    """Evaluate a model on a text, in rows of `length` tokens (default: 128, or fewer if the model
+    takes fewer or was trained on shorter rows). Counts are made from `counts_file`; without it each
+    half of the text is scored by the counts of the other. `fold` removes case or accents from the
+    texts first.
 
     ValueError: a model without a masked-word head, a length that it does not take, a text that is
     missing or too short.
@@ -121,7 +123,8 @@ def evaluate_text(
     check_mask_filler(model)
     _check_numbers(max_rows, maskings, seed)
     max_length = model.config.encoder.max_length
-    length = min(TEXT_LENGTH, max_length) if length is None else length
+    if length is None:  # positions beyond the rows of training may never have been seen
+        length = min(TEXT_LENGTH, max_length, model.config.data.length or max_length)
     if not 8 <= length <= max_length:
         raise ValueError(f"the length is {length}: expected 8 to {max_length} tokens")
     documents = list(read_documents([file]))
@@ -134,7 +137,7 @@ def evaluate_text(
     sample, by_row = counts.rows.take(chosen), counts.by_row.take(chosen)
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     texts = [document_text(document) for document in documents]
-    bits = bits_per_character(model, texts, max_words, fold, seed, counts.by_word)
+    bits = bits_per_character(model, texts, max_words, fold, seed, counts.by_word, length)
     return Evaluation(
         str(file),
         counts.made_from,
@@ -144,6 +147,7 @@ def evaluate_text(
         masked,
         replaced=replaced,
         bits=bits,
+        length=length,
         unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
         notes=(
             *_replaced_bytes_note(documents),

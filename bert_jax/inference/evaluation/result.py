@@ -28,6 +28,7 @@ class Evaluation:
     pair_kind: str = ""  # nsp or sop
     replaced: ReplacedScores | None = None
     bits: BitsPerCharacter | None = None
+    length: int = 0  # tokens of a row at most, and of a word with its context
     unknown_tokens: float = 0.0  # the share of the text's tokens, which are not hidden
     notes: tuple[str, ...] = ()  # what a reader has to know about the figures, or why one is absent
 
@@ -41,6 +42,7 @@ class Evaluation:
             "rows": self.rows,
             "total_rows": self.total_rows,
             "maskings": self.maskings,
+            "length": self.length,
             "masked_tokens": len(masked.row),
             "unknown_tokens": self.unknown_tokens,
             "notes": list(self.notes),

@@ -17,8 +17,8 @@ def render_evaluation(evaluation: Evaluation) -> str:
     e = evaluation
     of = f"{e.rows:,}" if e.rows == e.total_rows else f"{e.rows:,} of {e.total_rows:,}"
     parts = [
-        f"{e.data}: {of} row{'s' * (e.total_rows > 1)}, each masked {e.maskings} "
-        f"time{'s' * (e.maskings > 1)}\n"
+        f"{e.data}: {of} row{'s' * (e.total_rows > 1)} of {e.length} tokens, each masked "
+        f"{e.maskings} time{'s' * (e.maskings > 1)}\n"
         f"counts are made from {e.counts}",
         _masked(e.masked),
     ]

@@ -120,7 +120,7 @@ def test_counts_and_frequencies_stand_beside_the_model(parts: Tokenizer) -> None
 
 def test_the_piece_and_all_later_pieces_of_its_word_are_hidden(parts: Tokenizer) -> None:
     text = f"{WORDS[0]} {WORDS[7]} {WORDS[3]}"
-    rows = list(bits._queries(small_model(parts), text, 7, 13, word=5))
+    rows = list(bits._queries(parts, text, 7, 13, 5, 32))
     shown = [" ".join(parts.token(i) for i in query.tokens) for query in rows]
     assert shown == [
         "[CLS] bun ##tar [MASK] [MASK] bun ##tor [SEP]",
@@ -137,10 +137,9 @@ def test_every_piece_of_a_text_is_scored_once(kind: Kind) -> None:
     """Of a text that is longer than the model's rows, for every kind of tokenizer."""
     document = next(iter(documents.read_documents([SAMPLE])))
     tokenizer = train_tokenizer(document.paragraphs, kind, 500)
-    model = small_model(tokenizer, max_length=24)
     text = " ".join(document.paragraphs)[:800]
     words = text_words.split_words(text)
-    queries = [q for b, e, _ in words for q in bits._queries(model, text, b, e, 0)]
+    queries = [q for b, e, _ in words for q in bits._queries(tokenizer, text, b, e, 0, 24)]
     assert [q.target for q in queries] == tokenizer.encode(text)
     for query in queries:
         assert len(query.tokens) <= 24
@@ -151,9 +150,8 @@ def test_every_piece_of_a_text_is_scored_once(kind: Kind) -> None:
 
 def test_every_word_is_scored_with_the_text_around_it(parts: Tokenizer) -> None:
     """The word stands in the middle of the row, and the row is full where there is text."""
-    model, text = small_model(parts, max_length=12), TEXT
     for number in (0, 1, 60, 118, 119):
-        (first, *_) = bits._queries(model, text, 7 * number, 7 * number + 6, 0)
+        (first, *_) = bits._queries(parts, TEXT, 7 * number, 7 * number + 6, 0, 12)
         assert len(first.tokens) == 12
         expected = {0: 1, 1: 3, 118: 7, 119: 9}.get(number, 5)
         assert abs(first.position - expected) <= 1
@@ -164,8 +162,7 @@ def test_text_without_spaces_is_cut_after_punctuation_and_ten_pieces(tmp_path: P
     text = "日本語。" + "国" * 23 + "。本語"
     cut = text_words.split_words(text)
     assert [text[b:e] for b, e, _ in cut] == ["日本語。", "国" * 23 + "。", "本語"]
-    model = small_model(letters, max_length=64)
-    queries = list(bits._queries(model, text, *cut[1, :2], 0))
+    queries = list(bits._queries(letters, text, *cut[1, :2], 0, 64))
     hidden = [q.tokens.count(letters.mask_id) for q in queries]
     assert hidden == [*range(10, 0, -1), *range(10, 0, -1), *range(4, 0, -1)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.config import BERT, ELECTRA
+from bert_jax.config import BERT, ELECTRA, replace
 from bert_jax.data import documents
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.prepare import prepare_corpus
@@ -167,6 +167,19 @@ def test_counts_of_another_file(folder: Path, tokenizer: Tokenizer) -> None:
     assert result.counts.startswith(str(folder / "b.txt"))
     with pytest.raises(ValueError, match="is also the text to score"):
         evaluate.evaluate_text(model, folder / "a.txt", folder / "a.txt")
+
+
+def test_rows_of_text_are_as_long_as_those_of_training(folder: Path, tokenizer: Tokenizer) -> None:
+    """Positions beyond them may never have been trained. Words get as much context."""
+    base, text = replace(BERT, data=dict(length=16)), folder / "text.txt"
+    model = small_model(tokenizer, base)
+    result = evaluate.evaluate_text(model, text, max_rows=3, max_words=3, maskings=1)
+    assert result.length == 16
+    longer = evaluate.evaluate_text(model, text, max_rows=3, max_words=3, maskings=1, length=32)
+    assert longer.length == 32
+    assert result.bits is not None
+    assert longer.bits is not None
+    assert not np.array_equal(result.bits.bits, longer.bits.bits)
 
 
 def test_rows_of_text_hold_every_token_once(folder: Path, tokenizer: Tokenizer) -> None:
