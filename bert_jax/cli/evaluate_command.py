@@ -32,8 +32,8 @@ class Evaluate(Command):
     max_rows: Annotated[int, arg(metavar="N")] = 1000
     # Number of times that each row is masked.
     maskings: Annotated[int, arg(metavar="N")] = 3
-    # Number of tokens per row of text, and of a word with the text around it; the default is 128, or
-    # less if the model's maximum or the rows of its training are shorter.
+    # Number of tokens per row of text, and of a word with the text around it; the default is 128,
+    # or less if the model's maximum or the rows of its training are shorter.
     length: Annotated[int | None, optional("L")] = None
     # Maximum number of words for bits per character; the sample depends on --seed only. The default
     # is 1000.
