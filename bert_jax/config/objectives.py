@@ -23,8 +23,8 @@ class Masking:
     # value. Evaluation uses `rate`. None keeps `rate`.
     final_rate: float | None = None
     # Rounding of rate x length to a number of tokens. `round` is BERT's. `ceil` is SpanBERT's and
-    # does not count special tokens. `floor` is fairseq's, which first adds a random number between
-    # 0 and 1.
+    # does not count special tokens. `floor` is fairseq's, which first adds a random
+    # fraction.
     budget: Literal["round", "ceil", "floor"] = "round"
     # Maximum number of masked tokens per row; None means no maximum. (BERT's 20 at length 128 is
     # never reached.)

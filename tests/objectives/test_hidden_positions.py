@@ -116,7 +116,7 @@ def test_a_summary_without_a_hidden_token_says_so(tmp_path: Path) -> None:
     for eval_loss, more in ((2.0, {"eval_mlm_loss": 2.0}), (None, {}), (None, {"mlm_loss": 2.0})):
         line = {"step": 5, "loss": 1.0, "eval_loss": eval_loss, **more}
         (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        assert "no token was hidden" in report.summary(tmp_path)
+        assert "no token was masked" in report.summary(tmp_path)
 
 
 def test_text_of_unknown_tokens_alone_has_no_frequencies() -> None:

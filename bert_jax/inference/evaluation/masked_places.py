@@ -1,7 +1,7 @@
-"""How well a model restores hidden tokens, beside what does so without it.
+"""How well a model predicts masked tokens, beside baselines made of counts.
 
 All models get the same task, whatever they were trained with: 15 % of the tokens of each row,
-drawn one by one, and each of them shows the mask token. So nothing can be copied from the place
+drawn one by one, and each of them shows the mask token. So nothing can be copied from the position
 itself, as it can where training leaves a tenth of the predicted tokens unchanged.
 
 Axes: n rows, k maskings of each, l tokens of a row, p predictions, m hidden tokens in all.
@@ -96,7 +96,7 @@ def check_mask_filler(model: Model) -> None:
     network, _ = model.objective.mask_filler(model.params)
     if "mlm" not in network.heads:
         raise ValueError(
-            "the model has no masked-word head, so it cannot restore hidden tokens: evaluate a "
+            "the model has no masked-word head, so it cannot predict masked tokens: evaluate a "
             "pre-trained model"
         )
 
@@ -119,7 +119,7 @@ def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
     if not np.isfinite(loss).all():  # NaN is above no logit, so every answer would be right
         raise ValueError(
             f"the model's loss is not finite at {(~np.isfinite(loss)).sum():,} of {len(loss):,} "
-            "hidden tokens: evaluate an earlier checkpoint"
+            "masked tokens: evaluate an earlier checkpoint"
         )
     return PlaceScores(loss, rank)
 

@@ -42,7 +42,7 @@ def _masked(masked: MaskedScores) -> str:
             ("frequencies of tokens", masked.unigram),
         )
     ]
-    title = f"{len(masked.row):,} hidden tokens"
+    title = f"{len(masked.row):,} masked tokens"
     table = format_table((title, "loss (nat)", "accuracy", "in the top 5"), rows)
     return f"{table}\n{_comparison(masked)}"
 
