@@ -31,8 +31,8 @@ def evaluate(
     pair_share: float | None = None,
 ) -> dict[str, float]:
     """`eval_` metrics over all batches: totals and counts are summed, then divided once. A metric
-    without a scored position is left out, with a warning; the loss is then NaN. Empty where there
-    is no batch. `pair_share` is the share of pairs with label 1 in the training rows: with it comes
+    without a scored position is left out, with a warning; the loss is the sum of the terms that have
+    a figure, and NaN if none has. Empty where there is no batch. `pair_share` is the share of pairs with label 1 in the training rows: with it comes
     `eval_pair_baseline_loss`, the loss of a model that knows the shares alone."""
     sums = None
     for batch in batches:
@@ -52,8 +52,8 @@ def evaluate(
             ", ".join(missing),
             "; ".join(hints),
         )
-    terms = [w * values.get(name, math.nan) for name, w in objective.weights.items()]
-    values["loss"] = sum(terms)
+    terms = [w * values[name] for name, w in objective.weights.items() if name in values]
+    values["loss"] = sum(terms) if terms else math.nan
     if pair_share is not None and "pair_share" in values:
         values["pair_baseline_loss"] = share_loss(values["pair_share"], pair_share)
     return {f"eval_{name}": value for name, value in values.items()}
