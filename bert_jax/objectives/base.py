@@ -84,7 +84,14 @@ class NoObjective:
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
 
-    mask_filler = encoder
+    def mask_filler(self, params: Params) -> tuple[Network, Params]:
+        return with_heads(self.network, "mlm"), params
+
+
+def with_heads(network: Network, *names: str) -> Network:
+    """The network with these heads alone, as far as it has them. Other heads may need fields that a
+    batch does not have, such as the span boundary head; their parameters may stay in the tree."""
+    return network.clone(heads={name: h for name, h in network.heads.items() if name in names})
 
 
 def apply_network(network: Network, params: Params, batch: Batch, key: jax.Array | None) -> Any:

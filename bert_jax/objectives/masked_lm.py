@@ -22,6 +22,7 @@ from bert_jax.objectives.base import (
     hidden_weights,
     unigram_loss,
     vocabulary_loss,
+    with_heads,
 )
 from bert_jax.objectives.losses import (
     ClassMeans,
@@ -105,7 +106,8 @@ class MaskedObjective:
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.network, params
 
-    mask_filler = encoder
+    def mask_filler(self, params: Params) -> tuple[Network, Params]:
+        return with_heads(self.network, "mlm"), params
 
     def _sbo_weights(self, batch: Batch) -> jax.Array:
         """Tokens beyond the last row of the offset table are not predicted."""

@@ -31,9 +31,10 @@ def evaluate(
     pair_share: float | None = None,
 ) -> dict[str, float]:
     """`eval_` metrics over all batches: totals and counts are summed, then divided once. A metric
-    without a scored position is left out, with a warning; the loss is the sum of the terms that have
-    a figure, and NaN if none has. Empty where there is no batch. `pair_share` is the share of pairs with label 1 in the training rows: with it comes
-    `eval_pair_baseline_loss`, the loss of a model that knows the shares alone."""
+    without a scored position is left out, with a warning; the loss is the sum of the terms that
+    have a figure, and NaN if none has. Empty where there is no batch. `pair_share` is the share of
+    pairs with label 1 in the training rows: with it comes `eval_pair_baseline_loss`, the loss of a
+    model that knows the shares alone."""
     sums = None
     for batch in batches:
         terms = steps.evaluate(params, steps.to_devices(batch))

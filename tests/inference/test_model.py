@@ -164,7 +164,7 @@ def test_padded_length_depends_only_on_the_row(max_length: int) -> None:
     assert all(rows == features.TOKENS_PER_BATCH["cpu"] // length for _, length, rows in batches)
 
 
-@pytest.mark.parametrize("base", [BERT, ELECTRA])
+@pytest.mark.parametrize("base", FAMILIES.values(), ids=FAMILIES)
 def test_fill_gives_sorted_probabilities(base: Experiment, words: tokenizer.Tokenizer) -> None:
     guesses = model(words, base).fill("The [MASK] of the [MASK].", top=600)
     assert len(guesses) == 2

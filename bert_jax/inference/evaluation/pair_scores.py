@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
+from bert_jax.objectives.base import with_heads
 from bert_jax.utils.types import Batch
 
 
@@ -33,10 +33,10 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
     labels = rows.pair.astype(bool)
     if "pair" not in network.heads or labels.all() or not labels.any():
         return None
+    network = with_heads(network, "pooler", "pair")
 
     @jax.jit
     def log_p(params: Any, batch: Batch) -> tuple[jax.Array]:
-        batch = {**batch, "masked": jnp.zeros((len(batch["size"]), 1), jnp.int32)}
         out: Any = network.apply({"params": params}, batch)
         return (jax.nn.log_softmax(out["pair"], axis=-1),)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.config import BERT, ELECTRA, replace
+from bert_jax.config import BERT, ELECTRA, SPANBERT, replace
 from bert_jax.data import documents
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.prepare import prepare_corpus
@@ -51,6 +51,14 @@ def corpus(folder: Path) -> Corpus:
 @pytest.fixture(scope="module")
 def tokenizer(corpus: Corpus) -> Tokenizer:
     return corpus.tokenizer
+
+
+def test_heads_that_need_other_fields_of_a_batch_do_not_matter(
+    corpus: Corpus, tokenizer: Tokenizer
+) -> None:
+    base = replace(SPANBERT, objective=dict(sentence_pair=True))
+    result = evaluate.evaluate_corpus(small_model(tokenizer, base), corpus, maskings=1)
+    assert result.pairs is not None
 
 
 def test_a_corpus_gives_every_figure_with_its_baseline(
