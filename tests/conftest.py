@@ -32,11 +32,15 @@ PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers")
 LONGEST = (
     "distributed/test_processes.py",
     "cli/test_cli.py",
+    "training/test_packed_runs.py",
     "convert/test_folders_against_transformers.py",
     "training/test_step.py",
     "objectives/test_packing.py",
     "training/test_finetune.py",
     "objectives/test_objectives.py",
+    "docs/test_guides.py",
+    "perf/bench/test_bench.py",
+    "study/test_worker_pool.py",
     "cli/test_launch.py",
     "convert/test_heads.py",
     "convert/test_export.py",
@@ -48,6 +52,7 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {ROOT / "tests" / name: i for i, name in enumerate(LONGEST)}
+    assert all(path.exists() for path in order), "LONGEST names a test file that is gone"
     items.sort(key=lambda item: order.get(item.path, len(order)))
     skip = pytest.mark.skip(reason="torch and transformers are not installed")
     for item in items:
