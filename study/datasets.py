@@ -20,6 +20,7 @@ from typing import Any, cast
 from bert_jax.config import TaskType
 from bert_jax.data import documents, splits
 from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.sentence_pairs import PAIR_KINDS
 from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
 from bert_jax.utils import io
 from study import synthetic_tasks
@@ -28,6 +29,7 @@ from study.presets import Preset
 from study.variants import Corpus
 
 TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
+PASSES = 2  # over the text, in which pairs are cut anew; runs at CPU scale last one or two epochs
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Datasets:
                 corpus.length,
                 out,
                 workers=self.workers,
+                duplicates=PASSES if corpus.segments in PAIR_KINDS else 1,
             )
         return out
 

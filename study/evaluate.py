@@ -61,7 +61,8 @@ def pair_accuracies(run: Path, nsp: Path, sop: Path, max_rows: int) -> dict[str,
             real = batch["size"] > 0
             predictions = predict(batch)
             if corpus == nsp:
-                next_sentence += zip(batch["pair"][real], predictions[real], strict=True)
+                labeled = real & (batch["pair"] >= 0)
+                next_sentence += zip(batch["pair"][labeled], predictions[labeled], strict=True)
             neighbors = real & (batch["pair"] == 0)
             in_order += list(predictions[neighbors])
             exchanged += list(predict(swap_segments(batch, special_tokens))[neighbors])

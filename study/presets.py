@@ -78,14 +78,14 @@ CPU = Preset(
     run_overhead=20.0,
     tune_seconds=15.0,
     fill_ratios={
-        "wordpiece-nsp-64": 0.986,
-        "wordpiece-sop-64": 0.983,
+        "wordpiece-nsp-64": 0.982,
+        "wordpiece-sop-64": 0.977,
         "wordpiece-electra-64": 0.985,
         "wordpiece-full-64": 0.782,
         "wordpiece-doc-64": 0.780,
         "wordpiece-single-64": 0.785,
         "wordpiece-single-128": 0.847,
-        "unigram-sop-64": 0.983,
+        "unigram-sop-64": 0.978,
         "bpe-full-64": 0.781,
     },
 )
