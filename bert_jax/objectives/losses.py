@@ -31,7 +31,7 @@ class Mean:
     @property
     def is_empty(self) -> jax.Array:
         """Whether nothing was scored: `value` is then no figure, and not a perfect loss of 0."""
-        return self.count == 0
+        return jnp.equal(self.count, 0)
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +60,7 @@ class ClassMeans:
     @property
     def is_empty(self) -> jax.Array:
         """Whether a class was not scored."""
-        return (self.counts == 0).any()
+        return jnp.equal(self.counts, 0).any()
 
 
 def weighted_mean(values: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Mean:
@@ -162,4 +162,4 @@ class Histogram:
     @property
     def is_empty(self) -> jax.Array:
         """Whether there are no negatives or no positives."""
-        return (self.negatives.sum() == 0) | (self.positives.sum() == 0)
+        return jnp.equal(self.negatives.sum(), 0) | jnp.equal(self.positives.sum(), 0)
