@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,13 +76,10 @@ def next_sentence_pairs(
     label, of one segment if it is one sentence."""
     draws = draws or PairDraws()
     room = special_tokens.text_capacity(length, 2)
-    targets = _Targets(document, room, draws.target_rows)
+    chunks = _Chunks(document, room, draws.target_rows)
     start = 0
     while start < len(document):
-        target = targets.at(start, rng)
-        stop = document.fill(start, target)
-        middle = start + _split_point(stop - start, rng)
-        a, b = document.slice(start, middle), document.slice(middle, stop)
+        a, b, target, middle, stop = chunks.at(start, rng)
         pair, start = 0, stop
         if middle == stop or draws.coin(rng):
             other, pair = draw_other(rng), -1
@@ -104,13 +102,10 @@ def sentence_order_pairs(
     without another document the row has one segment and no label."""
     draws = draws or PairDraws()
     room = special_tokens.text_capacity(length, 2)
-    targets = _Targets(document, room, draws.target_rows)
+    chunks = _Chunks(document, room, draws.target_rows)
     start = 0
     while start < len(document):
-        target = targets.at(start, rng)
-        stop = document.fill(start, target)
-        middle = start + _split_point(stop - start, rng)
-        a, b = document.slice(start, middle), document.slice(middle, stop)
+        a, b, target, middle, stop = chunks.at(start, rng)
         pair = 0
         if middle == stop:
             other, pair = draw_other(rng), -1
@@ -139,10 +134,22 @@ def pair_target(room: int, rng: np.random.Generator) -> int:
     return int(rng.integers(2, room + 1)) if rng.random() < SHORT_PAIR_PROB else room
 
 
+class _Chunk(NamedTuple):
+    """Sentences that make a row: `a` up to sentence `middle`, `b` from there to `stop`, which is
+    empty if the chunk is one sentence."""
+
+    a: np.ndarray
+    b: np.ndarray
+    target: int
+    middle: int
+    stop: int
+
+
 @dataclass
-class _Targets:
-    """The target lengths of a document's rows: one, or a new one after every `rows` full rows of
-    text. Rows of each target then hold the same share of the text as over many documents."""
+class _Chunks:
+    """A document's chunks. The target length holds for the whole document, or is drawn again after
+    every `rows` full rows of text: rows of each target then hold the same share of the text as
+    over many documents."""
 
     document: Sentences
     room: int
@@ -150,12 +157,16 @@ class _Targets:
     _target: int = field(default=0, init=False)
     _until: float = field(default=0, init=False)  # tokens of the document
 
-    def at(self, start: int, rng: np.random.Generator) -> int:
-        """The target of the row that begins at sentence `start`."""
-        if self.document.bounds[start] >= self._until:
+    def at(self, start: int, rng: np.random.Generator) -> _Chunk:
+        """The chunk that begins at sentence `start`."""
+        document = self.document
+        if document.bounds[start] >= self._until:
             self._target = pair_target(self.room, rng)
-            self._until = self.document.bounds[start] + self.rows * self.room
-        return self._target
+            self._until = document.bounds[start] + self.rows * self.room
+        stop = document.fill(start, self._target)
+        middle = start + _split_point(stop - start, rng)
+        a, b = document.slice(start, middle), document.slice(middle, stop)
+        return _Chunk(a, b, self._target, middle, stop)
 
 
 def _split_point(sentences: int, rng: np.random.Generator) -> int:
