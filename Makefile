@@ -3,7 +3,8 @@
 # make slow   the tests that start many processes or compile every family
 # make peers  the comparisons with PyTorch and transformers, the slow ones too
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
-#             (KILLS=100 STOPS=10 CASES=200 SEED=a number; without SEED another one each time)
+#             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
+#             SEED=a number; without SEED another one each time)
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
@@ -21,8 +22,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 PYTEST := $(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
 
+SLOW ?= slow
 KILLS ?= 100
 STOPS ?= 10
+PAIR_KILLS ?= 5
+PAIR_STOPS ?= 2
 CASES ?= 200
 INPUTS ?= 100000
 SCALE ?= cpu
@@ -56,7 +60,7 @@ suite: $(VENV)/tested
 	$(PYTEST)
 
 slow: $(VENV)/tested
-	$(PYTEST) -m slow
+	$(PYTEST) -m "$(SLOW)"
 
 peers: $(VENV)/tested
 	$(PYTEST) -m peer
@@ -65,7 +69,7 @@ chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python -m tests.chaos.damage --cases $(CASES) --seed $$seed && \
 	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
-	$(BIN)/python -m tests.chaos.kill --processes 2 --kills 5 --stops 2 --families bert --seed $$seed
+	$(BIN)/python -m tests.chaos.kill --processes 2 --kills $(PAIR_KILLS) --stops $(PAIR_STOPS) --families bert --seed $$seed
 
 beam: .venv-beam/tested
 	.venv-beam/bin/python -m pytest -r s tests/data/test_beam.py

@@ -150,6 +150,7 @@ def test_a_bucket_that_cannot_be_written_fails_the_save(two_steps, tokenizer, ca
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_train_from_a_bucket_into_a_bucket(gs, tmp_path: Path) -> None:
     """And resume there; the losses are those of one process that trains on local files."""
     labeled_rows.trained_tokenizer("wordpiece").save(tmp_path / "tok")

@@ -16,7 +16,16 @@ from tests.helpers import cheap_compiles, tiny_configs
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=tiny_configs.FAMILIES)
+NIGHTLY = ("roberta", "spanbert")  # BERT's network with other inputs and one more head
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(family, marks=pytest.mark.nightly if family in NIGHTLY else ())
+        for family in tiny_configs.FAMILIES
+    ],
+)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("mesh")
     done = subprocess.run(

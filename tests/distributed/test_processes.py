@@ -156,7 +156,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("lost", "name"), [(1, "Task 1 heartbeat timeout"), (0, "the leader task")], ids=["1", "0"]
+    ("lost", "name"),
+    [
+        pytest.param(1, "Task 1 heartbeat timeout", marks=pytest.mark.nightly),
+        (0, "the leader task"),
+    ],
+    ids=["1", "0"],
 )
 def test_a_lost_process_ends_the_others_which_name_it_and_the_run_resumes(
     lost: int, name: str, tmp_path: Path, undisturbed: Path
