@@ -2,7 +2,8 @@
 
 schema         Experiment and its sections: fields, defaults (BERT-base), range checks
 encoder        the section `encoder`
-objectives     the section `objective`: Masked, ReplacedTokens, Supervised
+objectives     the section `objective`: Masked, ReplacedTokens, Imported
+supervised     the section `objective` of fine-tuning
 stages         batch shapes that change during a run (`data.stages`)
 families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ..., which
                the files in configs/ start from; the task head of each family
@@ -29,14 +30,11 @@ from bert_jax.config.families import (
     supervised_objective,
 )
 from bert_jax.config.objectives import (
-    GlueTask,
     Imported,
     Masked,
     Masking,
     Objective,
     ReplacedTokens,
-    Supervised,
-    TaskType,
 )
 from bert_jax.config.schema import Data, Experiment, Guard, Mesh, Optim, Run
 from bert_jax.config.serialization import (
@@ -49,6 +47,7 @@ from bert_jax.config.serialization import (
     to_dict,
 )
 from bert_jax.config.stages import Stage
+from bert_jax.config.supervised import GlueTask, Supervised, TaskType
 
 __all__ = [
     "ALBERT",

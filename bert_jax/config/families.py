@@ -10,16 +10,10 @@ import typing
 from typing import Any
 
 from bert_jax.config.encoder import Encoder
-from bert_jax.config.objectives import (
-    GlueTask,
-    Masked,
-    Masking,
-    ReplacedTokens,
-    Supervised,
-    TaskType,
-)
+from bert_jax.config.objectives import Masked, Masking, ReplacedTokens
 from bert_jax.config.schema import Data, Experiment, Guard, Optim, Run
 from bert_jax.config.serialization import replace
+from bert_jax.config.supervised import GlueTask, Supervised, TaskType
 
 FAMILIES = ("bert", "albert", "roberta", "electra", "spanbert")
 

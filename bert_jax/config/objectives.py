@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.ranges import check_ranges
+from bert_jax.config.supervised import Supervised
 
 
 @dataclass(frozen=True)
@@ -174,73 +174,6 @@ class Imported:
     def heads(self) -> tuple[str, ...]:
         """The names of its pre-training heads."""
         return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
-
-
-TaskType = Literal["classification", "regression", "tagging", "choice", "qa"]
-GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
-
-
-@dataclass(frozen=True)
-class Supervised:
-    """Fine-tuning: one head on the encoder, trained on labeled rows.
-
-    The head is a dense layer to the labels. Its input is set by `head`: the pooled first token,
-    the first token itself (ELECTRA), or `gelu`, a dense layer and a GELU on the first token
-    (ELECTRA in Hugging Face). For tagging it is applied to every token. `qa` has two such layers
-    or, with `joint` spans, an end that depends on the start and a classifier of answerable
-    questions.
-    """
-
-    # Type of the task, or the name of a GLUE task.
-    task: TaskType | GlueTask = "classification"
-    # Family of the encoder.
-    family: Literal["bert", "albert", "roberta", "electra"] = "bert"
-    # Input of the head: the pooled first token, the first token, or a dense layer with a GELU on
-    # the first token.
-    head: Literal["pooler", "first", "gelu"] = "pooler"
-    # Head for questions: `linear` predicts start and end independently, `joint` predicts the end
-    # given the start.
-    span: Literal["linear", "joint"] = "linear"
-    # Names of the labels in the order of the logits; the training data sets them.
-    labels: tuple[str, ...] = ()
-    # Dropout rate before each dense layer of the head; linear span heads have no dropout.
-    dropout: float = 0.1
-    # Initializer of the last layer of the head: `same` as all other weights, or Glorot's as in
-    # ELECTRA.
-    init: Literal["same", "glorot"] = "same"
-    # Divisor of regression labels: the model learns label / scale. ELECTRA and RoBERTa use 5 for
-    # STS-B.
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
-            "scale": (0 < self.scale < float("inf"), "above 0"),
-        }
-        check_ranges("objective", self, checks)
-
-    @property
-    def task_type(self) -> TaskType:
-        """The type of the task: STS-B is a regression, all other GLUE tasks classify."""
-        if self.task in typing.get_args(GlueTask):
-            return "regression" if self.task == "stsb" else "classification"
-        return typing.cast(TaskType, self.task)
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of logits per text or token; 2 while the labels are unknown."""
-        return 1 if self.task_type in ("regression", "choice") else len(self.labels) or 2
-
-    @property
-    def per_token(self) -> bool:
-        """Whether a row has one output per token."""
-        return self.task_type == "tagging" or (self.task_type == "qa" and self.span == "linear")
-
-    @property
-    def default_length(self) -> int:
-        """Maximum tokens per row when `data.length` is not set: BERT's and ELECTRA's length for
-        GLUE and SQuAD, ELECTRA's for tagging, ALBERT's and RoBERTa's for RACE."""
-        return {"tagging": 256, "qa": 384, "choice": 512}.get(self.task_type, 128)
 
 
 Objective = Masked | ReplacedTokens | Imported | Supervised

@@ -13,8 +13,9 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens, Supervised
+from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens
 from bert_jax.config.schema import Experiment
+from bert_jax.config.supervised import Supervised
 from bert_jax.utils import io
 from bert_jax.utils.errors import did_you_mean
 

@@ -12,6 +12,12 @@ from bert_jax.config import Encoder, Supervised, TaskType, head_fields
 from bert_jax.convert.hf_name_rules import ELECTRA, ROBERTA, Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params
 
+MULTILABEL = "multi_label_classification"
+PROBLEM_TYPES = {  # of the classes for texts
+    "classification": "single_label_classification",
+    "multilabel": MULTILABEL,
+    "regression": "regression",
+}
 ALTERNATIVE = "or export it to orbax or stablehlo"
 
 
@@ -39,7 +45,10 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     labels: tuple[str, ...] = ()
     if task_type in ("classification", "tagging"):
         labels = _labels(hf)
-    if task_type == "classification" and _is_regression(hf, labels):
+    thresholds: tuple[float, ...] = ()
+    if task_type == "classification" and hf.get("problem_type") == MULTILABEL:
+        task_type, thresholds = "multilabel", _thresholds(hf, labels)
+    elif task_type == "classification" and _is_regression(hf, labels):
         task_type, labels = "regression", () if labels == ("LABEL_0",) else labels
     if task_type == "choice" and family is ELECTRA:
         _check_summary(hf)
@@ -47,7 +56,15 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     init: Any = head_fields(family.name, task_type)["init"]
     dropout = _dropout(family, hf, task_type)
     name: Any = family.name
-    return Supervised(task_type, name, head, labels=labels, dropout=dropout, init=init)
+    return Supervised(
+        task_type,
+        name,
+        head,
+        labels=labels,
+        thresholds=thresholds,
+        dropout=dropout,
+        init=init,
+    )
 
 
 def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
@@ -71,6 +88,20 @@ def _labels(hf: Json) -> tuple[str, ...]:
     )
 
 
+def _thresholds(hf: Json, labels: tuple[str, ...]) -> tuple[float, ...]:
+    """The `thresholds` of an exported multi-label head, in the order of its labels; () if it has
+    none, which means .5."""
+    by_label = hf.get("thresholds")
+    if by_label is None:
+        return ()
+    if not isinstance(by_label, dict) or sorted(by_label) != sorted(labels):
+        raise ValueError(
+            f"config.json has thresholds {by_label!r:.80}: expected a number for each label, or "
+            "remove the entry for 0.5"
+        )
+    return tuple(by_label[label] for label in labels)
+
+
 def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
     problem = hf.get("problem_type")
     if problem is None:
@@ -81,8 +112,8 @@ def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
         return False
     raise ValueError(
         f"config.json has problem_type {problem!r} with {len(labels)} labels: expected "
-        "single_label_classification, or regression of one number; for the encoder alone, drop "
-        "the head's tensors: --drop classifier"
+        "single_label_classification, multi_label_classification, or regression of one number; "
+        "for the encoder alone, drop the head's tensors: --drop classifier"
     )
 
 
@@ -116,7 +147,7 @@ def task_table(family: Family, task: Supervised) -> NameTable:
 
 
 def _task(family: Family, task: Supervised) -> TaskClass:
-    return family.tasks["classification" if task.task_type == "regression" else task.task_type]
+    return family.tasks["classification" if task.task_type in PROBLEM_TYPES else task.task_type]
 
 
 # ---- native to Hugging Face
@@ -137,7 +168,7 @@ def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Param
             "Hugging Face has no class with joint spans: fine-tune with --objective.span linear, "
             f"{ALTERNATIVE}"
         )
-    if task.task_type in ("classification", "regression", "choice"):
+    if task.task_type in (*PROBLEM_TYPES, "choice"):
         params = {**params, "label": rescale_label_head(params["label"], task)}
         if family is ELECTRA and task.head == "first":
             params["label"] = _with_gelu_layer(params["label"], encoder.hidden_size)
@@ -181,11 +212,12 @@ def _with_gelu_layer(label: Params, width: int) -> Params:
 
 def _head_config(family: Family, task: Supervised) -> Json:
     out: Json = dict.fromkeys(_rate_keys(family, task.task_type), task.dropout)
-    if task.task_type in ("classification", "regression", "tagging"):
+    if task.task_type in (*PROBLEM_TYPES, "tagging"):
         names = task.labels or [f"LABEL_{i}" for i in range(task.num_outputs)]
         out["id2label"] = {str(i): name for i, name in enumerate(names)}
         out["label2id"] = {name: i for i, name in enumerate(names)}
-    if task.task_type in ("classification", "regression"):
-        regression = task.task_type == "regression"
-        out["problem_type"] = "regression" if regression else "single_label_classification"
+    if task.task_type in PROBLEM_TYPES:
+        out["problem_type"] = PROBLEM_TYPES[task.task_type]
+    if task.thresholds:
+        out["thresholds"] = dict(zip(task.labels, task.thresholds, strict=True))
     return out

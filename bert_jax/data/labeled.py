@@ -16,6 +16,7 @@ import numpy as np
 
 from bert_jax.utils.types import Batch
 
+PER_TOKEN = ("tokens", "tags")  # fields with one value per token
 PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -25,8 +26,10 @@ class LabeledBatches:
     `PADDED_LENGTHS` that fits (beyond, to a multiple of 512), so that short rows are cheap and few
     shapes are compiled.
 
-    tokens [b l]  padded with pad_id   size first row epoch [b]   labels: of a row [b]; of each
-                                                                  token [b l], padded with -1
+    tokens [b l]  padded with pad_id   size first row epoch [b]   labels: of a row [b], or [b n]
+                                                                  for each of n labels; of each
+                                                                  token (`tags`) [b l], padded
+                                                                  with -1
     Multiple-choice rows have tokens [b c l], size and first [b c]. Of every batch a process holds
     the `parts` (i, n): the i-th of n equal ones. ValueError: there are no rows, or the batch does
     not divide over the processes.
@@ -106,7 +109,7 @@ class LabeledBatches:
             pad = self.pad_id if name == "tokens" else -1
             if multiple_choice and name == "tokens":
                 padded[name] = np.stack([_pad(option, length, pad) for option in value])
-            elif multiple_choice or not np.ndim(value):
+            elif multiple_choice or name not in PER_TOKEN:
                 padded[name] = _to_int32_or_float32(value)
             else:
                 padded[name] = _pad(value, length, pad)

@@ -62,6 +62,9 @@ def load(path: str | Path) -> Model:
     shapes = pytree.abstract(like, jax.tree.map(lambda _: sharding, like))
     params = checkpoints.restore_params(step, shapes)
     threshold = 0.0 if finetune_results is None else finetune_results.get("threshold", 0.0)
+    if finetune_results is not None and "thresholds" in finetune_results:
+        chosen = tuple(finetune_results["thresholds"].values())
+        experiment = config.replace(experiment, objective=dict(thresholds=chosen))
     return Model(experiment, params, tokenizer, step, threshold)
 
 
@@ -176,7 +179,9 @@ class Model:
         """`predict` for rows that `encode_examples` has encoded."""
         outputs = self.outputs(encoded.rows) if encoded.rows else []
         task = self.task
-        return tasks.decode_predictions(task.task, encoded, outputs, task.labels, self.threshold)
+        return tasks.decode_predictions(
+            task.task, encoded, outputs, task.labels, self.threshold, task.thresholds
+        )
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each mask token of the text, in order, the `top` most likely tokens and their

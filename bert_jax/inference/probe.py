@@ -102,6 +102,8 @@ def probe_layers(
         raise ValueError(f"rows is {rows}: expected a number of examples, or 0 for all")
     selected = _resolve_layers(layers, model.config.encoder.layers)
     dataset = tasks.read_dataset(task, data)
+    if dataset.task_type not in POOLS:
+        raise ValueError(f"{data}: its labels are lists: expected one label per row")
     train, dev = (_layer_split(model, dataset, split, rows, seed) for split in ("train", "dev"))
     if len(np.unique(train.labels)) < 2:
         raise ValueError(f"{data}: all {len(train.rows)} training rows have the same label")

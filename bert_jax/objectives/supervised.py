@@ -1,6 +1,7 @@
 """Fine-tuning: one head over an encoder, trained on labeled rows.
 
     classification   label [b], -1: unknown      tagging   tags [b l], -1: ignored
+    multilabel       label [b n], -1: unknown
     regression       label [b] float             choice    label [b]; tokens [b c l], size [b c]
     qa               start, end, impossible, context [b]
 
@@ -14,11 +15,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from bert_jax.config import Supervised
 from bert_jax.model import Network
 from bert_jax.objectives.base import Terms, apply_network, dummy_batch
-from bert_jax.objectives.losses import Mean, cross_entropy, sigmoid_cross_entropy, squared_error
+from bert_jax.objectives.losses import (
+    Mean,
+    cross_entropy,
+    sigmoid_cross_entropy,
+    squared_error,
+    weighted_mean,
+)
 from bert_jax.utils.types import Batch, Params
 
 
@@ -27,6 +35,7 @@ class SupervisedObjective:
     """One head. Its loss is averaged over rows, for tagging over words. `task_loss` is
 
     classification, choice, tagging   softmax cross-entropy
+    multilabel                        sigmoid cross-entropy, averaged over labels
     regression                        (output - label / scale)^2
     qa, linear                        half the sum of both ends' cross-entropies, over real tokens
     qa, joint                         the same, plus half of `answerable`'s binary cross-entropy
@@ -57,6 +66,8 @@ class SupervisedObjective:
         if kind == "regression":
             label = batch["label"] / self.config.scale
             return {"task_loss": squared_error(out["label"][:, 0], label, weights)}
+        if kind == "multilabel":
+            return _multilabel_terms(out["label"], batch["label"], weights)
         logits = out["tag" if kind == "tagging" else "label"]
         targets = jnp.maximum(batch["tags" if kind == "tagging" else "label"], 0)
         loss, accuracy = cross_entropy(logits, targets, weights)
@@ -65,7 +76,8 @@ class SupervisedObjective:
     def outputs(self, params: Params, batch: Batch) -> Any:
         """The model's outputs without labels or dropout; float32, with padded rows and lengths.
 
-        classification  [b n] logits       regression  [b] in the unit of labels
+        classification, multilabel
+                        [b n] logits       regression  [b] in the unit of labels
         choice          [b c] logits, -inf for missing options
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
@@ -98,6 +110,8 @@ class SupervisedObjective:
             counts = counts[:, None] & (batch["tags"] >= 0)
         elif kind in ("classification", "choice"):
             counts &= batch["label"] >= 0
+        elif kind == "multilabel":
+            counts &= (batch["label"] >= 0).all(axis=1)
         return counts.astype(jnp.float32)
 
     def _span_loss(self, out: Any, batch: Batch, weights: jax.Array) -> Mean:
@@ -110,3 +124,14 @@ class SupervisedObjective:
             impossible = impossible.astype(jnp.float32)
             loss += sigmoid_cross_entropy(out["answerable"], impossible, weights).total / 2
         return Mean(loss, weights.sum())
+
+
+def _multilabel_terms(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Terms:
+    """Loss and accuracy of [b n] decisions; a row counts once, whatever the number of labels."""
+    targets = jnp.maximum(labels, 0).astype(jnp.float32)
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=1)
+    correct = ((logits > 0) == (targets > 0)).astype(jnp.float32).mean(axis=1)
+    return {
+        "task_loss": weighted_mean(losses, weights),
+        "task_accuracy": weighted_mean(correct, weights),
+    }

@@ -7,6 +7,7 @@
 Nothing here imports jax. Model outputs are NumPy float32, one per row, without padding:
 
     classification  [n] logits          regression  a number
+    multilabel      [n] logits
     tagging         [l n] logits        choice      [c] logits
     qa, linear      {"start": [l], "end": [l]} logits
     qa, joint       {"start": [k], "start_at": [k], "end": [k m], "end_at": [k m],
@@ -30,7 +31,9 @@ from bert_jax.tasks.examples import (
     WordPositions,
     task_type_of,
 )
+from bert_jax.tasks.label_scores import label_scores
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
+from bert_jax.tasks.multilabel import best_thresholds
 from bert_jax.tasks.records import Location, iter_unlabeled_examples, parse_unlabeled_example
 
 __all__ = [
@@ -46,11 +49,13 @@ __all__ = [
     "TaggingExample",
     "TextExample",
     "WordPositions",
+    "best_thresholds",
     "compute_metrics",
     "confusion_matrix",
     "decode_predictions",
     "encode_examples",
     "iter_unlabeled_examples",
+    "label_scores",
     "main_metric",
     "parse_unlabeled_example",
     "read_dataset",

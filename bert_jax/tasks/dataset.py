@@ -32,11 +32,15 @@ from bert_jax.tasks.examples import (
 from bert_jax.tasks.records import IssueCounts, LocatedExample, read_jsonl_examples
 from bert_jax.tasks.squad import read_squad
 
+MULTILABEL_NOTE = "labels are lists, so the task is multi-label; rows"
+
 
 def read_dataset(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
     """The splits train, dev and, if there is one, test.
 
     The labels are those of train, sorted (as integers if all are integers); GLUE's as published.
+    A classification with a list as label in any row is `multilabel`; there a string is a list of
+    one label.
 
     ValueError: a missing or invalid file, field or label, a label in dev or test that train does
     not have, a train split with one class only.
@@ -53,6 +57,10 @@ def read_dataset(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
         labels = glue.GLUE_COLUMNS[task].labels
     else:
         splits = _read_folder(task_type, Path(folder), issues)
+    if task == "classification" and _has_label_list(splits):
+        task = task_type = "multilabel"
+        issues[str(folder), MULTILABEL_NOTE] = sum(map(len, splits.values()))
+        splits = {split: [_as_multilabel(row) for row in rows] for split, rows in splits.items()}
     labels = labels if labels else _collect_labels(task_type, splits["train"])
     for rows in splits.values():
         _check_labels(task_type, rows, labels)
@@ -110,7 +118,9 @@ def _collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tup
         impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)
         return ANSWERABLE_LABELS if impossible else ()
     labels = {label for _, e in train for label in _label_names(e)}
-    if len(labels) < 2:
+    if task_type == "multilabel" and not labels:
+        raise ValueError(f"{train[0][0].file}: no row has a label: expected at least one label")
+    if len(labels) < 2 and task_type != "multilabel":
         file = train[0][0].file
         raise ValueError(f"{file}: one class only ({', '.join(labels)}): expected at least two")
     if all(_is_integer(label) for label in labels):
@@ -125,17 +135,30 @@ def _is_integer(label: str) -> bool:
 def _label_names(example: Example) -> Iterable[str]:
     if isinstance(example, TaggingExample):
         return example.tags or ()
-    return (
-        ()
-        if not isinstance(example, TextExample) or example.label is None
-        else (str(example.label),)
+    if not isinstance(example, TextExample) or example.label is None:
+        return ()
+    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+
+
+def _has_label_list(splits: dict[str, list[LocatedExample]]) -> bool:
+    return any(
+        isinstance(e, TextExample) and isinstance(e.label, tuple)
+        for rows in splits.values()
+        for _, e in rows
     )
+
+
+def _as_multilabel(row: LocatedExample) -> LocatedExample:
+    location, e = row
+    if isinstance(e, TextExample) and isinstance(e.label, str):
+        return location, e._replace(label=(e.label,))
+    return row
 
 
 def _check_labels(
     task_type: TaskType, rows: Sequence[LocatedExample], labels: Sequence[str]
 ) -> None:
-    if task_type not in ("classification", "tagging"):
+    if task_type not in ("classification", "multilabel", "tagging"):
         return
     known = set(labels)
     for location, e in rows:

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import special
 
 from bert_jax.config import GlueTask, TaskType
+from bert_jax.tasks import multilabel
 from bert_jax.tasks.examples import (
     ChoiceExample,
     ContextWindow,
@@ -39,10 +40,12 @@ def decode_predictions(
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
     threshold: float = 0.0,
+    thresholds: Sequence[float] = (),
 ) -> list[dict[str, Any]]:
     """One JSON object per example, in their order.
 
     classification  label  probability  probabilities {label: p}
+    multilabel      labels, whose probability is above their threshold  probabilities {label: p}
     regression      label
     tagging         tokens  tags  probabilities [w]
     choice          label (the option's number)  option  probability  probabilities [c]
@@ -57,6 +60,8 @@ def decode_predictions(
     if task_type == "tagging":
         pairs = zip(examples, word_logits(encoded, outputs), strict=True)
         return [_tagging_json(cast(TaggingExample, e), logits, labels) for e, logits in pairs]
+    if task_type == "multilabel":
+        return [_multilabel_json(out, labels, thresholds) for out in outputs]
     if task_type == "regression":
         return [{"label": float(out)} for out in outputs]
     if task_type == "choice":
@@ -70,6 +75,15 @@ def _class_json(logits: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     best = int(np.argmax(p))
     by_label = dict(zip(labels, p, strict=True))
     return {"label": labels[best], "probability": p[best], "probabilities": by_label}
+
+
+def _multilabel_json(
+    logits: np.ndarray, labels: Sequence[str], thresholds: Sequence[float]
+) -> dict[str, Any]:
+    p = multilabel.probabilities(logits)
+    chosen = np.flatnonzero(multilabel.is_predicted(p, thresholds))
+    by_label = dict(zip(labels, p.tolist(), strict=True))
+    return {"labels": [labels[i] for i in chosen], "probabilities": by_label}
 
 
 def _choice_json(e: ChoiceExample, logits: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Examples to rows of tokens; `EncodedExamples` lists the fields of a row.
 
-classification regression   [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], truncated at the end of
+classification multilabel
+regression                  [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], truncated at the end of
                             the longer text
 tagging                     [CLS] words [SEP]; long examples in windows that overlap by half,
                             each word tagged in the window where it has the most context
@@ -108,12 +109,23 @@ def _encode_texts(
         capacity = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
         truncated += len(a) + len(b or []) > capacity
         row = _row(*tokenizer.build_row(*truncate_pair(a, b, capacity)), i)
-        if task_type == "regression":
+        if task_type == "multilabel":
+            row["label"] = _label_vector(e.label, numbers)
+        elif task_type == "regression":
             row["label"] = np.float32(0 if e.label is None else e.label)
         else:
             row["label"] = np.int32(-1 if e.label is None else _label_number(str(e.label), numbers))
         rows.append(row)
     return _one_row_each(task_type, rows, examples, truncated, length)
+
+
+def _label_vector(labels: Any, numbers: dict[str, int]) -> np.ndarray:
+    """int32 [n]: 1 for each label of a text; all -1 if its labels are unknown."""
+    if labels is None:
+        return np.full(len(numbers), -1, np.int32)
+    vector = np.zeros(len(numbers), np.int32)
+    vector[[_label_number(label, numbers) for label in labels]] = 1
+    return vector
 
 
 def _one_row_each(

@@ -12,11 +12,11 @@ from bert_jax.config import GlueTask, Supervised, TaskType
 
 
 class TextExample(NamedTuple):
-    """A text or a pair of texts, with a class or a number as label."""
+    """A text or a pair of texts, with a class, a number or any number of classes as label."""
 
     text: str
     text_pair: str | None = None
-    label: str | float | None = None
+    label: str | float | tuple[str, ...] | None = None
 
 
 class TaggingExample(NamedTuple):
@@ -65,7 +65,8 @@ def task_type_of(task: TaskType | GlueTask) -> TaskType:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of a folder or a TFDS dataset.
+    """The examples of a folder or a TFDS dataset. A classification whose labels are lists has the
+    task `multilabel`.
 
     labels   classes or tags in the order of the logits; for questions `ANSWERABLE_LABELS` if
              some training questions have no answer, else ()
@@ -104,6 +105,7 @@ class EncodedExamples:
     rows             always: tokens [l] (int32, without padding)  size  first (tokens of segment
                      0)  row
     + by task type   classification: label (-1: unknown)   regression: label (float32)
+                     multilabel: label [n], 1 for each label of the text (all -1: unknown)
                      tagging: tags [l], at the first piece of a word, -1 elsewhere
                      choice: tokens a list of [l_i], size [c], first [c], label; a missing option
                      has size 0

@@ -2,6 +2,7 @@
 
 classification  accuracy  f1 precision recall (two classes: of the second; more: macro average)
                 matthews; for GLUE tasks only the published metrics
+multilabel      f1_micro f1_macro precision recall accuracy (multilabel.py)
 regression      pearson spearman
 tagging         f1 precision recall of entities and accuracy of tags if the tags are an entity
                 scheme (BIO, BIOES, BILOU), else as classification, over words
@@ -18,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from bert_jax.config import GlueTask, TaskType
-from bert_jax.tasks import decode, squad_metrics
+from bert_jax.tasks import decode, multilabel, squad_metrics
 from bert_jax.tasks.examples import (
     ChoiceExample,
     Dataset,
@@ -48,7 +49,8 @@ def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
     if dataset.task_type == "qa":
         impossible = any(cast(QuestionExample, e).impossible for e in dataset.splits["dev"])
         return "best_f1" if dataset.labels and impossible else "f1"
-    return "pearson" if dataset.task_type == "regression" else "accuracy"
+    others = {"regression": "pearson", "multilabel": "f1_micro"}
+    return others.get(dataset.task_type, "accuracy")
 
 
 def is_entity_scheme(labels: Sequence[str]) -> bool:
@@ -64,20 +66,27 @@ def compute_metrics(
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
     threshold: float = 0.0,
+    thresholds: Sequence[float] = (),
 ) -> dict[str, float]:
     """The metrics of the labeled examples (see the top of this file); {} if none is labeled.
 
     outputs    one per row of `encoded.rows` (tasks/__init__.py)
     threshold  of no answer, for questions (decode.DecodedQuestion)
+    thresholds of each label, for multi-label (multilabel.is_predicted)
     """
     if encoded.task_type == "qa":
         return _question_metrics(encoded, outputs, labels, threshold)
+    if encoded.task_type == "multilabel":
+        truth, p = multilabel.labeled_rows(encoded, outputs)
+        if not len(truth):
+            return {}
+        return multilabel.multilabel_metrics(truth, multilabel.is_predicted(p, thresholds))
     if encoded.task_type == "regression":
         pairs = [(e.label, float(out)) for e, out in _labeled(encoded, outputs)]
         return _correlations(np.array(pairs, np.float64)) if pairs else {}
     if encoded.task_type == "tagging":
         return _tagging_metrics(encoded, outputs, labels)
-    gold, predicted = _classes(encoded, outputs, labels)
+    gold, predicted = predicted_classes(encoded, outputs, labels)
     if not len(gold):
         return {}
     if encoded.task_type == "choice":
@@ -93,7 +102,7 @@ def confusion_matrix(
     classification, and for tagging per word."""
     from sklearn import metrics
 
-    gold, predicted = _classes(encoded, outputs, labels)
+    gold, predicted = predicted_classes(encoded, outputs, labels)
     if not len(gold):
         return np.zeros((len(labels), len(labels)), np.int64)
     return metrics.confusion_matrix(gold, predicted, labels=range(len(labels)))
@@ -107,10 +116,10 @@ def _labeled(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple
             yield e, out
 
 
-def _classes(
+def predicted_classes(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted classes as numbers; for tagging, of words."""
+    """True and predicted classes of the labeled examples as numbers; for tagging, of words."""
     numbers = {label: i for i, label in enumerate(labels)}
     if encoded.task_type == "tagging":
         gold, predicted = _tags(encoded, outputs, labels)
@@ -186,7 +195,7 @@ def _tagging_metrics(
     if not gold:
         return {}
     if not is_entity_scheme(labels):
-        return _classification_metrics(*_classes(encoded, outputs, labels), len(labels))
+        return _classification_metrics(*predicted_classes(encoded, outputs, labels), len(labels))
     from seqeval import metrics
 
     sides: Any = (_as_bioes(gold), _as_bioes(predicted))

@@ -26,6 +26,7 @@ ABSENT_ANSWER = "answers that are not in their context"
 UNLABELED_QUESTION = (
     "questions without answers that are not marked impossible, left out of the metrics"
 )
+REPEATED_LABEL = "rows with the same label twice, which counts once"
 LABEL_FIELDS = ("label", "tags", "answers", "is_impossible")
 
 
@@ -130,8 +131,7 @@ def parse_example(
         pair = fields.text("text_pair") if record.get("text_pair") is not None else None
         label = fields.value("label", labeled)
         if label is not None:
-            parse = parse_number if task_type == "regression" else parse_label
-            label = parse(label, location)
+            label = _parse_text_label(task_type, label, location, issues)
         example = TextExample(fields.text("text"), pair, label)
         empty = not example.text.strip() or (pair is not None and not pair.strip())
     if empty:
@@ -175,6 +175,23 @@ def parse_label(label: Any, location: Location) -> str:
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
         raise ValueError(f"{location}: label {label!r:.40}: expected a string or an integer")
     return str(label).encode(errors="replace").decode()
+
+
+def _parse_text_label(
+    task_type: TaskType, label: Any, location: Location, issues: IssueCounts
+) -> str | float | tuple[str, ...]:
+    """The label of a text; a list stands for any number of classes, in their order in the file."""
+    if task_type == "regression":
+        return parse_number(label, location)
+    if not isinstance(label, list):
+        return (
+            (parse_label(label, location),)
+            if task_type == "multilabel"
+            else parse_label(label, location)
+        )
+    names = tuple(dict.fromkeys(parse_label(name, location) for name in label))
+    issues[location.file, REPEATED_LABEL] += len(names) < len(label)
+    return names
 
 
 def parse_number(label: Any, location: Location) -> float:

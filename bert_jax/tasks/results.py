@@ -6,7 +6,8 @@
 
 With several seeds, `dev`, `test`, ... hold medians, `seeds` the results of each seed, and `spread`
 the standard deviation, minimum and maximum of every metric. `confusion` has the confusion matrices
-(true labels down, predicted labels across), summed over seeds.
+(true labels down, predicted labels across), summed over seeds. `per_label` has precision, recall,
+F1 and support of each label on each split; `thresholds` those of a multi-label task, chosen on dev.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def _is_valid(values: Results) -> bool:
                 for m in (values[s] if of_seeds else ())
             )
             and ("confusion" not in values or _is_confusion(values["confusion"]))
+            and all(is_number(t) for t in values.get("thresholds", {}).values())
         )
     except (KeyError, TypeError, AttributeError):  # a missing value or one of another type
         return False

@@ -29,6 +29,7 @@ TEXT_FEATURES = (  # features that are read as text and text_pair
 )
 LABEL_FEATURES: dict[TaskType, str] = {
     "classification": "label",
+    "multilabel": "label",
     "tagging": "tags",
 }  # features with class names
 
@@ -99,7 +100,11 @@ def _to_json(feature: Any, value: Any, named: bool) -> Any:
 
 def _with_text_fields(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
     """The record with the fields that `records.parse_example` reads."""
-    if "text" in record or task_type not in ("classification", "regression"):
+    if "text" in record or task_type not in (
+        "classification",
+        "multilabel",
+        "regression",
+    ):
         return record
     for first, second in TEXT_FEATURES:
         if first in record and (second is None or second in record):

@@ -76,17 +76,35 @@ class EvalResult:
     outputs: Sequence[Any]  # of every row; see tasks/__init__.py
     loss: float
 
-    def scores(self, threshold: float = 0.0) -> dict[str, float]:
-        """The task's metrics and the loss. Empty where no example has a label. `threshold` is the
-        margin of the answer "none" (SQuAD 2.0)."""
+    def best_thresholds(self) -> tuple[float, ...]:
+        """Multi-label: the config's threshold of each label, or else the best on this split; () for
+        other tasks."""
         o = self.objective
-        scores = tasks.compute_metrics(o.task, self.encoded, self.outputs, o.labels, threshold)
+        if o.task_type != "multilabel":
+            return ()
+        return o.thresholds or tasks.best_thresholds(self.encoded, self.outputs)
+
+    def scores(self, threshold: float = 0.0, thresholds: Sequence[float] = ()) -> dict[str, float]:
+        """The task's metrics and the loss. Empty where no example has a label. `threshold` is the
+        margin of the answer "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
+        o = self.objective
+        scores = tasks.compute_metrics(
+            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds
+        )
         return {**scores, "loss": self.loss} if scores else {}
 
-    def predictions(self, threshold: float = 0.0) -> list[dict[str, Any]]:
+    def predictions(
+        self, threshold: float = 0.0, thresholds: Sequence[float] = ()
+    ) -> list[dict[str, Any]]:
         """One JSON object per example, in their order."""
         o = self.objective
-        return tasks.decode_predictions(o.task, self.encoded, self.outputs, o.labels, threshold)
+        return tasks.decode_predictions(
+            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds
+        )
+
+    def label_scores(self, thresholds: Sequence[float] = ()) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and number of examples of each label (tasks/label_scores.py)."""
+        return tasks.label_scores(self.encoded, self.outputs, self.objective.labels, thresholds)
 
     def confusion(self) -> list[list[int]] | None:
         """Confusion matrix of texts or words: true labels down, predicted labels across. None where

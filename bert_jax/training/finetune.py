@@ -84,7 +84,8 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
     evaluator = Evaluator(task, config, run.objective, steps, run.mesh)
 
     def evaluate(params: Any) -> dict[str, float]:
-        scores = evaluator.evaluate(params, "dev").scores()
+        result = evaluator.evaluate(params, "dev")
+        scores = result.scores(thresholds=result.best_thresholds())
         return {f"eval_{name}": value for name, value in scores.items()}
 
     metric = f"eval_{task.main_metric}"
@@ -118,19 +119,28 @@ def _write_results(evaluator: Evaluator, params: Any, best: int) -> None:
         "best_step": best,
     }
     confusion: dict[str, Any] = {}
-    threshold = 0.0  # of "no answer": the best on dev is used for the other splits too
+    per_label: dict[str, Any] = {}
+    # The best on dev, used for the other splits too: of "no answer", and of each label.
+    threshold, thresholds = 0.0, ()
     for split in (s for s in results.SPLITS if s in task.encoded):
         result = evaluator.evaluate(params, split)
         if split == "dev" and "threshold" in (scores := result.scores()):
             threshold = values["threshold"] = scores["threshold"]
-        scores, counts = result.scores(threshold), result.confusion()
+        if split == "dev" and (thresholds := result.best_thresholds()):
+            values["thresholds"] = dict(zip(task.dataset.labels, thresholds, strict=True))
+        scores, counts = result.scores(threshold, thresholds), result.confusion()
         values |= {split: scores} if scores else {}
         confusion |= {split: counts} if counts else {}
-        rows = (json.dumps(p, ensure_ascii=False) + "\n" for p in result.predictions(threshold))
+        by_label = result.label_scores(thresholds)
+        per_label |= {split: by_label} if by_label else {}
+        predictions = result.predictions(threshold, thresholds)
+        rows = (json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
         if main:
             io.write_text(folder / f"predictions_{split}.jsonl", "".join(rows))
     if confusion:
         values["confusion"] = {"labels": list(task.dataset.labels), **confusion}
+    if per_label:
+        values["per_label"] = per_label
     values["notes"] = task.notes
     if main:
         results.write_results(folder, values)

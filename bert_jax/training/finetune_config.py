@@ -193,6 +193,16 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
     content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
     heads: dict[str, Any] = dict(labels=dataset.labels)
     assert isinstance(config.objective, Supervised)
+    if dataset.task_type == "multilabel":
+        heads["task"] = "multilabel"
+    thresholds = config.objective.thresholds
+    if thresholds and (dataset.task_type != "multilabel" or len(thresholds) != len(dataset.labels)):
+        expected = (
+            f"one for each of the {len(dataset.labels)} labels"
+            if dataset.task_type == "multilabel"
+            else f"none, since the task is {dataset.task_type}"
+        )
+        raise ValueError(f"objective.thresholds has {len(thresholds)} numbers: expected {expected}")
     if config.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE_LABELS:
         heads["span"] = "linear"  # as published: its joint head is for SQuAD 2.0 alone
     return replace(

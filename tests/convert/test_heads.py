@@ -92,7 +92,11 @@ def test_heads_without_a_hugging_face_class_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(problem_type="multi_label_classification"), "for the encoder alone, drop"),
+        (dict(problem_type="ranking"), "for the encoder alone, drop"),
+        (
+            dict(problem_type="multi_label_classification", thresholds={"a": 0.5}),
+            "expected a number for each label",
+        ),
         (dict(problem_type="regression"), "problem_type 'regression' with 3 labels"),
         (dict(id2label={"0": "a", "2": "b"}), "expected a name for each number from 0 on"),
         (dict(id2label=None, num_labels=0), "expected a name for each number"),

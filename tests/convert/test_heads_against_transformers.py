@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 T = pytest.importorskip("transformers")
 
-from bert_jax import config, convert, objectives
+from bert_jax import config, convert, load, objectives
 from bert_jax.config import Supervised, replace
 from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
@@ -31,13 +31,19 @@ pytestmark = pytest.mark.peer
 TOLERANCE = 1e-5
 CLASSES = {
     "classification": "SequenceClassification",
+    "multilabel": "SequenceClassification",
     "regression": "SequenceClassification",
     "tagging": "TokenClassification",
     "choice": "MultipleChoice",
     "qa": "QuestionAnswering",
 }
 FAMILIES = ["bert", "albert", "roberta", "electra"]
-CASES = list(itertools.product(FAMILIES, CLASSES))
+CASES = [
+    (family, kind)
+    for family, kind in itertools.product(FAMILIES, CLASSES)
+    if kind != "multilabel" or family == "bert"  # the head is that of classification
+]
+NAMED = ("classification", "multilabel", "tagging")
 LABELS = ("no", "perhaps", "yes")
 
 
@@ -51,7 +57,8 @@ def hf_model(family: str, kind: str) -> Any:
     if kind == "choice":
         own = {"electra": "summary_last_dropout", "roberta": "hidden_dropout_prob"}
         rate = own.get(family, rate)
-    labels = labels if kind in ("classification", "regression", "tagging") else {}
+    labels = labels if kind in (*NAMED, "regression") else {}
+    labels |= dict(problem_type="multi_label_classification") if kind == "multilabel" else {}
     sizes = hf_reference.odd_config(family, 3, **labels, **{rate: 0.2})
     torch.manual_seed(4)
     model = getattr(T, f"{family.capitalize()}For{CLASSES[kind]}")(sizes)
@@ -76,6 +83,8 @@ def rows(hf: Any, kind: str) -> dict[str, np.ndarray]:
         one["label"] = rng.normal(size=6).astype(np.float32)
     elif kind == "classification":
         one["label"] = rng.integers(0, 3, 6).astype(np.int32)
+    elif kind == "multilabel":
+        one["label"] = rng.integers(0, 2, (6, 3)).astype(np.int32)
     else:
         one = {k: one[k].reshape(2, 3, *one[k].shape[1:]) for k in ("tokens", "size", "first")}
         one["label"] = np.array([2, 0], np.int32)
@@ -92,10 +101,8 @@ def call(hf: Any, one: dict[str, np.ndarray]) -> Any:
     if "tags" in one:
         targets = {"labels": long(np.where(one["tags"] < 0, -100, one["tags"]))}
     elif "label" in one:
-        targets = {"labels": torch.tensor(one["label"])}
-        targets["labels"] = (
-            targets["labels"] if one["label"].dtype == np.float32 else long(one["label"])
-        )
+        number = one["label"].dtype == np.float32 or one["label"].ndim == 2
+        targets = {"labels": torch.tensor(one["label"]).float() if number else long(one["label"])}
     real = np.arange(one["tokens"].shape[-1]) < one["size"][..., None]
     return hf(
         input_ids=long(one["tokens"]),
@@ -178,7 +185,7 @@ def test_export_and_import_is_identical(family: str, kind: str) -> None:
     for key, value in hf_tuned.config.to_dict().items():
         if key not in ("architectures", "dtype", "problem_type"):
             assert again[key] == value, key
-    if kind in ("classification", "tagging"):
+    if kind in NAMED:
         assert experiment.objective.labels == LABELS  # type: ignore[union-attr]
     assert experiment.objective.dropout == 0.2  # type: ignore[union-attr]
 
@@ -188,7 +195,8 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> LoadedMo
     write_hf_folder(folder)
     tokenizer = tokenizers.load_tokenizer(folder)
     task = "stsb" if kind == "regression" else kind
-    labels = LABELS if kind in ("classification", "tagging") else ()
+    labels = LABELS if kind in NAMED else ()
+    changes |= dict(thresholds=(0.25, 0.5, 0.75)) if kind == "multilabel" else {}
     objective = config.supervised_objective(family, task, labels, unanswerable=False, **changes)
     encoder = replace(SMALL[family].encoder, vocab_size=tokenizer.vocab_size)
     if family == "roberta":  # the tokenizer pads with 0
@@ -218,10 +226,14 @@ def test_export_opens_in_transformers_without_warnings(
     native = native_outputs(objectives.build(model.config), model.params, one)
     for name, logits in hf_outputs.items():
         assert hf_reference.relative_error(native[name], logits) <= TOLERANCE
-    if kind in ("classification", "tagging"):
+    if kind in NAMED:
         assert tuple(hf.config.id2label.values()) == LABELS
     if kind == "regression":
         assert hf.config.problem_type == "regression"
+    if kind == "multilabel":
+        assert hf.config.problem_type == "multi_label_classification"
+        assert load(tmp_path / "out").task.thresholds == (0.25, 0.5, 0.75)
     card = (tmp_path / "out/README.md").read_text()
     assert f"AutoModelFor{CLASSES[kind]}.from_pretrained" in card
-    assert "no, perhaps, yes" in card or kind not in ("classification", "tagging")
+    assert "no, perhaps, yes" in card or kind not in NAMED
+    assert ("no 0.2500, perhaps 0.5000, yes 0.7500" in card) == (kind == "multilabel")

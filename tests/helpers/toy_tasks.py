@@ -46,6 +46,9 @@ def random_row(task_type: str, rng: np.random.Generator) -> dict[str, Any]:
     text = " ".join(words)
     if task_type == "classification":
         return {"text": text, "label": words[at]}
+    if task_type == "multilabel":
+        words[(at + 1) % len(words)] = "blue" if rng.integers(2) else "one"
+        return {"text": " ".join(words), "label": sorted({"red", "blue"} & set(words))}
     if task_type == "regression":
         return {"text": text, "label": 1.5 if red else -0.5}
     if task_type == "tagging":

@@ -21,14 +21,14 @@ from bert_jax.model import Network
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
 
-KINDS: list[Any] = ["classification", "regression", "tagging", "choice", "qa"]
+KINDS: list[Any] = ["classification", "multilabel", "regression", "tagging", "choice", "qa"]
 LABELS = ("a", "b", "c")
 CASES = [*itertools.product(["bert"], KINDS), ("albert", "qa"), ("electra", "qa")]
 KEY = jax.random.key(0)
 
 
 def finetune_config(family: str, kind: Any, **changes: Any) -> Experiment:
-    labels = LABELS if kind in ("classification", "tagging") else ()
+    labels = LABELS if kind in ("classification", "multilabel", "tagging") else ()
     objective = config.supervised_objective(family, kind, labels, **changes)
     return replace(tiny_configs.without_dropout(tiny_configs.FAMILIES[family]), objective=objective)
 
@@ -67,6 +67,8 @@ def rows(kind: str, n: int = 6) -> dict[str, jax.Array]:
         options = [tiny_configs.batch(n, i * n) for i in range(3)]
         batch |= {k: jnp.stack([o[k] for o in options], 1) for k in ("tokens", "size", "first")}
         batch["label"] = jnp.asarray(label)
+    elif kind == "multilabel":
+        batch["label"] = jnp.asarray(rng.integers(0, 2, (n, 3))).at[2].set(-1)
     else:
         batch["label"] = jnp.asarray(label).at[2].set(-1)
     integers = {k: v for k, v in batch.items() if v.dtype != jnp.float32}

@@ -39,10 +39,12 @@ def model_card(
         rows.append(("task", _task(c.objective)))
         if c.objective.labels:
             rows.append(("labels", _label_list(c.objective.labels)))
+        if c.objective.thresholds:
+            rows.append(("thresholds", _thresholds(c.objective)))
     if model.step:
         objective = config.to_dict(c.objective)
         masking = objective.pop("masking", {})
-        for name in ("task", "labels"):  # already in the table
+        for name in ("task", "labels", "thresholds"):  # already in the table
             objective.pop(name, None)
         rows += [
             ("steps", f"{model.step} of {c.run.steps}, {c.data.batch_size} rows each"),
@@ -87,6 +89,12 @@ def _label_list(labels: tuple[str, ...]) -> str:
     """The first 50 labels in the order of the logits, escaped for a Markdown table."""
     shown = ", ".join(label.replace("|", "\\|").replace("\n", " ") for label in labels[:50])
     return f"{shown}, ... ({len(labels)} in all)" if len(labels) > 50 else shown
+
+
+def _thresholds(objective: Supervised) -> str:
+    """Each label with the probability above which it is predicted."""
+    pairs = zip(objective.labels, objective.thresholds, strict=True)
+    return _label_list(tuple(f"{label} {threshold:.4f}" for label, threshold in pairs))
 
 
 def _comma_list(values: dict[str, Any]) -> str:

@@ -158,6 +158,8 @@ def labeled(config: Experiment, options: int = 4) -> Batch:
     }
     batch = {k: v.astype(np.int32) for k, v in batch.items()}
     batch["end"], batch["impossible"] = batch["start"], np.zeros(b, bool)
+    if objective.task_type == "multilabel":
+        batch["label"] = rng.integers(0, 2, (b, objective.num_outputs)).astype(np.int32)
     if objective.task_type == "regression":
         batch["label"] = batch["label"].astype(np.float32)
     return batch
