@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -128,6 +128,8 @@ class Finetune(Command):
     data: Annotated[str, arg(metavar="DIR")]
     # Number of runs with different seeds; each has its own folder.
     seeds: Annotated[int, arg(metavar="N")] = 1
+    # Labels of dev and test that train does not have: an error, or left out of the scores.
+    unknown_labels: Literal["refuse", "ignore"] = "refuse"
     take_over: TakeOver = False
     distributed: Annotated[Processes, arg(name="")] = field(default_factory=Processes)
 
@@ -138,6 +140,8 @@ class Finetune(Command):
         malloc.tune()
         recipe = config.from_python_file(self.config)
         flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
+        if self.unknown_labels != "refuse":
+            flags += ("--objective.unknown-labels", self.unknown_labels)
         _refuse_encoder_fields(extra)
         from bert_jax.training.finetune import finetune
         from bert_jax.training.finetune_config import for_model

@@ -47,11 +47,24 @@ class Supervised:
     # Divisor of regression labels: the model learns label / scale. ELECTRA and RoBERTa use 5 for
     # STS-B.
     scale: float = 1.0
+    # Names of labels, separated by commas, that mean that a row has no label; None means - and -1
+    # for GLUE tasks, and none for others.
+    unlabeled: str | None = None
+    # Labels of dev and test that the training rows do not have: an error, or not scored.
+    unknown_labels: Literal["refuse", "ignore"] = "refuse"
+    # Tagging: whether an entity counts whose tags break their scheme, such as I-X without B-X.
+    tag_scoring: Literal["lenient", "strict"] = "lenient"
+    # Questions: number of pieces from one window of a long context to the next; None means 128, or
+    # half of the room for the context if that is less.
+    stride: int | None = None
+    # Whether the rows have a second text; the training data sets it. None means some have.
+    pairs: bool | None = None
 
     def __post_init__(self) -> None:
         checks = {
             "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
             "thresholds": (all(0 <= t <= 1 for t in self.thresholds), "0 <= x <= 1"),
+            "stride": (self.stride is None or self.stride >= 1, "at least 1"),
             "scale": (0 < self.scale < float("inf"), "above 0"),
         }
         check_ranges("objective", self, checks)

@@ -148,9 +148,9 @@ class Model:
         """Rows as in training: of `data.length` tokens, or else of the task type's default."""
         task, max_length = self.task, self.config.encoder.max_length
         length = self.config.data.length or min(task.default_length, max_length)
-        labels, family = task.labels, task.family
+        labels, more = task.labels, {"family": task.family, "stride": task.stride}
         return tasks.encode_examples(
-            task.task_type, examples, self.tokenizer, length, labels, family=family
+            task.task_type, examples, self.tokenizer, length, labels, **more
         )
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:

@@ -266,7 +266,8 @@ def _one_hot_outputs(split: LayerSplit, predictions: np.ndarray, labels: int) ->
 
 def _plot(result: ProbeResult, path: Path) -> None:
     """A panel for accuracy and, if it is different, one for the metric that selects the layer."""
-    metrics, best = list(dict.fromkeys(["accuracy", result.metric])), result.best
+    accuracy = "accuracy" if "accuracy" in result.majority else "word_accuracy"
+    metrics, best = list(dict.fromkeys([accuracy, result.metric])), result.best
     figure, axes = plt.subplots(1, len(metrics), figsize=(6 * len(metrics), 4), squeeze=False)
     names = list(dict.fromkeys(str(s.layer) for s in result.scores))
     for axis, metric in zip(axes[0], metrics, strict=True):

@@ -31,10 +31,12 @@ from bert_jax.tasks.examples import (
     WordPositions,
     task_type_of,
 )
+from bert_jax.tasks.fields import Location
 from bert_jax.tasks.label_scores import label_scores
+from bert_jax.tasks.labels import label_counts
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
 from bert_jax.tasks.multilabel import best_thresholds
-from bert_jax.tasks.records import Location, iter_unlabeled_examples, parse_unlabeled_example
+from bert_jax.tasks.records import iter_unlabeled_examples, parse_unlabeled_example
 
 __all__ = [
     "ANSWERABLE_LABELS",
@@ -55,6 +57,7 @@ __all__ = [
     "decode_predictions",
     "encode_examples",
     "iter_unlabeled_examples",
+    "label_counts",
     "label_scores",
     "main_metric",
     "parse_unlabeled_example",

@@ -15,58 +15,97 @@ from __future__ import annotations
 
 import typing
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import glue, race, tfds
-from bert_jax.tasks.examples import (
-    ANSWERABLE_LABELS,
-    Dataset,
-    Example,
-    QuestionExample,
-    TaggingExample,
-    TextExample,
-    task_type_of,
+from bert_jax.tasks.examples import Dataset, Example, TextExample, task_type_of
+from bert_jax.tasks.fields import IssueCounts
+from bert_jax.tasks.labels import (
+    UnknownLabels,
+    as_multilabel,
+    check_labeled,
+    collect_labels,
+    handle_unknown,
+    has_label_list,
+    is_labeled,
+    label_notes,
 )
-from bert_jax.tasks.records import IssueCounts, LocatedExample, read_jsonl_examples
+from bert_jax.tasks.records import LocatedExample, read_jsonl_examples
 from bert_jax.tasks.squad import read_squad
 
 MULTILABEL_NOTE = "labels are lists, so the task is multi-label; rows"
 
+GLUE_UNLABELED = ("-", "-1")  # as Hugging Face and TFDS write missing labels of GLUE
 
-def read_dataset(task: TaskType | GlueTask, folder: str | Path) -> Dataset:
+
+def read_dataset(
+    task: TaskType | GlueTask,
+    folder: str | Path,
+    *,
+    unlabeled: str | None = None,
+    unknown_labels: UnknownLabels = "refuse",
+) -> Dataset:
     """The splits train, dev and, if there is one, test.
+
+    unlabeled       names separated by commas that mean "no label"; None: - and -1 for GLUE tasks,
+                    none for others
+    unknown_labels  labels that train does not have: `refuse`, or `ignore`: they are not scored
 
     The labels are those of train, sorted (as integers if all are integers); GLUE's as published.
     A classification with a list as label in any row is `multilabel`; there a string is a list of
     one label.
+    Training rows without a label are left out.
 
     ValueError: a missing or invalid file, field or label, a label in dev or test that train does
-    not have, a train split with one class only.
+    not have, a train split with one class only, a train or dev split without a label.
     """
     issues: IssueCounts = Counter()
     task_type = task_type_of(task)
-    labels: tuple[str, ...] | None = None
+    markers = GLUE_UNLABELED if is_glue(task) else ()
+    if unlabeled is not None:
+        markers = tuple(name.strip() for name in unlabeled.split(","))
+    labels: tuple[str, ...] = ()
     if str(folder).startswith("tfds:"):
-        splits, labels = tfds.read_tfds(task_type, str(folder), issues)
+        splits, labels = tfds.read_tfds(task_type, str(folder), issues, markers)
     elif not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder: expected one with train and dev files")
     elif is_glue(task):
-        splits = glue.read_glue(task, Path(folder), issues)
+        splits = glue.read_glue(task, Path(folder), issues, markers)
         labels = glue.GLUE_COLUMNS[task].labels
     else:
-        splits = _read_folder(task_type, Path(folder), issues)
-    if task == "classification" and _has_label_list(splits):
+        splits = _read_folder(task_type, Path(folder), issues, markers)
+    if task == "classification" and has_label_list(splits):
         task = task_type = "multilabel"
         issues[str(folder), MULTILABEL_NOTE] = sum(map(len, splits.values()))
-        splits = {split: [_as_multilabel(row) for row in rows] for split, rows in splits.items()}
-    labels = labels if labels else _collect_labels(task_type, splits["train"])
-    for rows in splits.values():
-        _check_labels(task_type, rows, labels)
+        splits = {split: [as_multilabel(row) for row in rows] for split, rows in splits.items()}
+    check_labeled(task_type, splits)
+    labels = labels or collect_labels(task_type, splits["train"])
+    splits, unknown = handle_unknown(task_type, splits, labels, unknown_labels)
+    check_labeled(task_type, splits)
     notes = [f"{file}: {what}: {n}" for (file, what), n in issues.items() if n]
+    notes += [*unknown, *_pair_notes(splits), *label_notes(task_type, splits, labels)]
+    if task_type != "qa":  # qa_windows.encode_questions leaves questions out by itself
+        splits["train"] = [(where, e) for where, e in splits["train"] if is_labeled(e)]
     examples = {split: [e for _, e in rows] for split, rows in splits.items()}
     return Dataset(task, task_type, labels, examples, notes)
+
+
+def _pair_notes(splits: dict[str, list[LocatedExample]]) -> list[str]:
+    """Files some of whose rows have no `text_pair`, where other rows have one."""
+    texts = {
+        rows[0][0].file: [e.text_pair for _, e in rows if isinstance(e, TextExample)]
+        for rows in splits.values()
+    }
+    if not any(pair is not None for pairs in texts.values() for pair in pairs):
+        return []
+    missing = {file: sum(pair is None for pair in pairs) for file, pairs in texts.items()}
+    return [
+        f"{file}: rows without `text_pair`, which other rows have: {n} of {len(texts[file])}"
+        for file, n in missing.items()
+        if n
+    ]
 
 
 def read_unlabeled_examples(task_type: TaskType, file: str | Path) -> list[Example]:
@@ -90,7 +129,7 @@ def is_glue(task: TaskType | GlueTask) -> typing.TypeGuard[GlueTask]:
 
 
 def _read_folder(
-    task_type: TaskType, folder: Path, issues: IssueCounts
+    task_type: TaskType, folder: Path, issues: IssueCounts, markers: Sequence[str]
 ) -> dict[str, list[LocatedExample]]:
     if task_type == "choice" and race.is_race(folder):
         splits = [s for s in ("train", "dev", "test") if s != "test" or (folder / s).is_dir()]
@@ -106,65 +145,5 @@ def _read_folder(
         if file.exists() and task_type == "qa":
             examples[split] = read_squad(file, issues, labeled)
         elif file.exists():
-            examples[split] = read_jsonl_examples(task_type, file, issues, labeled)
+            examples[split] = read_jsonl_examples(task_type, file, issues, labeled, markers)
     return examples
-
-
-def _collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tuple[str, ...]:
-    """The labels of the training examples, in the order of the logits."""
-    if task_type in ("regression", "choice"):
-        return ()
-    if task_type == "qa":
-        impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)
-        return ANSWERABLE_LABELS if impossible else ()
-    labels = {label for _, e in train for label in _label_names(e)}
-    if task_type == "multilabel" and not labels:
-        raise ValueError(f"{train[0][0].file}: no row has a label: expected at least one label")
-    if len(labels) < 2 and task_type != "multilabel":
-        file = train[0][0].file
-        raise ValueError(f"{file}: one class only ({', '.join(labels)}): expected at least two")
-    if all(_is_integer(label) for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))
-
-
-def _is_integer(label: str) -> bool:
-    return label.removeprefix("-").isdecimal() and label.isascii()
-
-
-def _label_names(example: Example) -> Iterable[str]:
-    if isinstance(example, TaggingExample):
-        return example.tags or ()
-    if not isinstance(example, TextExample) or example.label is None:
-        return ()
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
-
-
-def _has_label_list(splits: dict[str, list[LocatedExample]]) -> bool:
-    return any(
-        isinstance(e, TextExample) and isinstance(e.label, tuple)
-        for rows in splits.values()
-        for _, e in rows
-    )
-
-
-def _as_multilabel(row: LocatedExample) -> LocatedExample:
-    location, e = row
-    if isinstance(e, TextExample) and isinstance(e.label, str):
-        return location, e._replace(label=(e.label,))
-    return row
-
-
-def _check_labels(
-    task_type: TaskType, rows: Sequence[LocatedExample], labels: Sequence[str]
-) -> None:
-    if task_type not in ("classification", "multilabel", "tagging"):
-        return
-    known = set(labels)
-    for location, e in rows:
-        unknown = [label for label in _label_names(e) if label not in known]
-        if unknown:
-            expected = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-            raise ValueError(
-                f"{location}: unknown label {unknown[0]!r:.60}: expected one of {expected}"
-            )

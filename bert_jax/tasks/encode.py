@@ -52,12 +52,12 @@ def encode_examples(
     *,
     train: bool = False,
     family: Family = "bert",
-    stride: int = 128,
+    stride: int | None = None,
 ) -> EncodedExamples:
     """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
     several. With `train`, questions without a known answer have none.
 
-    `stride` counts pieces from one window of a context to the next.
+    `stride` counts pieces from one window of a context to the next (qa_windows.py).
 
     ValueError: a length that leaves no room for text, a label that is not among `labels`.
     """
@@ -183,7 +183,10 @@ def _encode_tagging(
             positions = first_pieces[tagged] - begin + 1  # after [CLS]
             row["tags"] = np.full(row["size"], -1, np.int32)
             if e.tags is not None:
-                row["tags"][positions] = [_label_number(e.tags[w], numbers) for w in tagged]
+                tags = [e.tags[w] for w in tagged]
+                row["tags"][positions] = [
+                    -1 if t is None else _label_number(t, numbers) for t in tags
+                ]
             rows.append(row)
             example_indices.append(i)
             alignments.append(WordPositions(tagged, positions))

@@ -20,10 +20,10 @@ class TextExample(NamedTuple):
 
 
 class TaggingExample(NamedTuple):
-    """Words, and a tag for each."""
+    """Words, and a tag for each (None: unlabeled)."""
 
     tokens: tuple[str, ...]
-    tags: tuple[str, ...] | None = None
+    tags: tuple[str | None, ...] | None = None
 
 
 class ChoiceExample(NamedTuple):
@@ -80,6 +80,13 @@ class Dataset:
     labels: tuple[str, ...]
     splits: dict[str, list[Example]]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether the training rows have a second text; None: some have, or they are no texts."""
+        texts = [e for e in self.splits["train"] if isinstance(e, TextExample)]
+        given = {e.text_pair is not None for e in texts}
+        return given.pop() if len(given) == 1 else None
 
 
 class WordPositions(NamedTuple):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.config import GlueTask
 from bert_jax.tasks.examples import TextExample
-from bert_jax.tasks.records import (
+from bert_jax.tasks.fields import (
     EMPTY_TEXT,
+    NO_LABEL,
     IssueCounts,
-    LocatedExample,
     Location,
     parse_label,
     parse_number,
-    read_lines,
 )
+from bert_jax.tasks.records import LocatedExample, read_lines
 
 
 class GlueColumns(NamedTuple):
@@ -54,8 +55,11 @@ MNLI_SPLITS = {
 SKIPPED_LINES = "lines that do not have the {} columns of their task, skipped"
 
 
-def read_glue(task: GlueTask, folder: Path, issues: IssueCounts) -> dict[str, list[LocatedExample]]:
-    """All splits. `folder` is the task's own or the one that holds all nine.
+def read_glue(
+    task: GlueTask, folder: Path, issues: IssueCounts, markers: Sequence[str] = ()
+) -> dict[str, list[LocatedExample]]:
+    """All splits. `folder` is the task's own or the one that holds all nine. Labels among
+    `markers` mean that there is none.
 
     ValueError: a missing or empty train or dev file, a line with too few columns, an invalid
     label.
@@ -68,7 +72,7 @@ def read_glue(task: GlueTask, folder: Path, issues: IssueCounts) -> dict[str, li
     for split, stem in names.items():
         file = folder / f"{stem}.tsv"
         if file.exists():
-            splits[split] = _read_file(columns, file, issues, test=split.startswith("test"))
+            splits[split] = _read_file(columns, file, issues, split.startswith("test"), markers)
         elif not split.startswith("test"):
             files = ", ".join(f"{s}.tsv" for k, s in names.items() if not k.startswith("test"))
             raise ValueError(f"{folder} has no {file.name}: expected GLUE's {files} in it")
@@ -76,7 +80,7 @@ def read_glue(task: GlueTask, folder: Path, issues: IssueCounts) -> dict[str, li
 
 
 def _read_file(
-    columns: GlueColumns, file: Path, issues: IssueCounts, test: bool
+    columns: GlueColumns, file: Path, issues: IssueCounts, test: bool, markers: Sequence[str]
 ) -> list[LocatedExample]:
     examples: list[LocatedExample] = []
     skip = columns.header or test
@@ -87,7 +91,9 @@ def _read_file(
         if columns.fields and not test and len(fields) != columns.fields:
             issues[str(file), SKIPPED_LINES.format(columns.fields)] += 1
             continue
-        example = _parse_line(columns, fields, location, test)
+        example = _parse_line(columns, fields, location, test, markers)
+        if example.label is None and not test:
+            issues[str(file), NO_LABEL.format(fields[columns.label])] += 1
         examples.append((location, example))
         issues[str(file), EMPTY_TEXT] += not all(t.strip() for t in example[:2] if t is not None)
     if not examples:
@@ -96,7 +102,11 @@ def _read_file(
 
 
 def _parse_line(
-    columns: GlueColumns, fields: list[str], location: Location, test: bool
+    columns: GlueColumns,
+    fields: list[str],
+    location: Location,
+    test: bool,
+    markers: Sequence[str],
 ) -> TextExample:
     texts = columns.test if test else columns.texts
     label_column = columns.label if columns.label >= 0 else max(texts) + 1
@@ -109,12 +119,21 @@ def _parse_line(
     text, *pair = (fields[i] for i in texts)
     if test:
         return TextExample(text, *pair)
+    return TextExample(
+        text, pair[0] if pair else None, _parse_label(columns, fields, location, markers)
+    )
+
+
+def _parse_label(
+    columns: GlueColumns, fields: list[str], location: Location, markers: Sequence[str]
+) -> str | float | None:
     raw = fields[columns.label]
+    if raw in markers:
+        return None
     if columns.labels:
-        label: str | float = parse_label(raw, location)
-    else:
-        try:
-            label = parse_number(float(raw), location)
-        except ValueError:
-            raise ValueError(f"{location}: label {raw!r:.40}: expected a finite number") from None
-    return TextExample(text, pair[0] if pair else None, label)
+        return parse_label(raw, location)
+    try:
+        number = float(raw)
+    except ValueError:
+        raise ValueError(f"{location}: label {raw!r:.40}: expected a finite number") from None
+    return parse_number(number, location)

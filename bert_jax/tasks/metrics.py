@@ -4,8 +4,8 @@ classification  accuracy  f1 precision recall (two classes: of the second; more:
                 matthews; for GLUE tasks only the published metrics
 multilabel      f1_micro f1_macro precision recall accuracy (multilabel.py)
 regression      pearson spearman
-tagging         f1 precision recall of entities and accuracy of tags if the tags are an entity
-                scheme (BIO, BIOES, BILOU), else as classification, over words
+tagging         word_accuracy word_f1 (macro average over tags); if the tags mark entities
+                (tag_scheme.py), also f1 precision recall of whole entities
 choice          accuracy
 qa              exact_match f1, in percent (squad_metrics.py)
 """
@@ -28,6 +28,7 @@ from bert_jax.tasks.examples import (
     TaggingExample,
     TextExample,
 )
+from bert_jax.tasks.tag_scheme import Scoring, entity_scores, recognize_scheme
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews", "accuracy"),
@@ -45,19 +46,12 @@ def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
     if task == "stsb":
         return "spearman"
     if dataset.task_type == "tagging":
-        return "f1" if is_entity_scheme(dataset.labels) else "accuracy"
+        return "f1" if recognize_scheme(dataset.labels) else "word_accuracy"
     if dataset.task_type == "qa":
         impossible = any(cast(QuestionExample, e).impossible for e in dataset.splits["dev"])
         return "best_f1" if dataset.labels and impossible else "f1"
     others = {"regression": "pearson", "multilabel": "f1_micro"}
     return others.get(dataset.task_type, "accuracy")
-
-
-def is_entity_scheme(labels: Sequence[str]) -> bool:
-    """Whether tags mark the beginning and inside of entities: B-PER I-PER O, optionally E- S- or
-    L- U-."""
-    parts = [label.partition("-") for label in labels if label != "O"]
-    return bool(parts) and all(first in set("BIESLU") and rest for first, _, rest in parts)
 
 
 def compute_metrics(
@@ -67,12 +61,14 @@ def compute_metrics(
     labels: Sequence[str] = (),
     threshold: float = 0.0,
     thresholds: Sequence[float] = (),
+    tag_scoring: Scoring = "lenient",
 ) -> dict[str, float]:
     """The metrics of the labeled examples (see the top of this file); {} if none is labeled.
 
     outputs    one per row of `encoded.rows` (tasks/__init__.py)
     threshold  of no answer, for questions (decode.DecodedQuestion)
     thresholds of each label, for multi-label (multilabel.is_predicted)
+    tag_scoring  whether entities that break their tag scheme count (tag_scheme.py)
     """
     if encoded.task_type == "qa":
         return _question_metrics(encoded, outputs, labels, threshold)
@@ -85,7 +81,7 @@ def compute_metrics(
         pairs = [(e.label, float(out)) for e, out in _labeled(encoded, outputs)]
         return _correlations(np.array(pairs, np.float64)) if pairs else {}
     if encoded.task_type == "tagging":
-        return _tagging_metrics(encoded, outputs, labels)
+        return _tagging_metrics(encoded, outputs, labels, tag_scoring)
     gold, predicted = predicted_classes(encoded, outputs, labels)
     if not len(gold):
         return {}
@@ -178,42 +174,32 @@ def _correlations(pairs: np.ndarray) -> dict[str, float]:
 def _tags(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """True and predicted tags of the labeled sentences."""
+    """True and predicted tags of the labeled words of each sentence that has some."""
     gold, predicted = [], []
     for e, logits in zip(encoded.examples, decode.word_logits(encoded, outputs), strict=True):
-        tags = cast(TaggingExample, e).tags
-        if tags:
-            gold.append(list(tags))
-            predicted.append([labels[int(k)] for k in logits.argmax(-1)])
+        tags = cast(TaggingExample, e).tags or ()
+        labeled = [i for i, tag in enumerate(tags) if tag is not None]
+        if labeled:
+            best = logits.argmax(-1)
+            gold.append([str(tags[i]) for i in labeled])
+            predicted.append([labels[int(best[i])] for i in labeled])
     return gold, predicted
 
 
 def _tagging_metrics(
-    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
+    encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str], scoring: Scoring
 ) -> dict[str, float]:
+    from sklearn import metrics
+
     gold, predicted = _tags(encoded, outputs, labels)
     if not gold:
         return {}
-    if not is_entity_scheme(labels):
-        return _classification_metrics(*predicted_classes(encoded, outputs, labels), len(labels))
-    from seqeval import metrics
-
-    sides: Any = (_as_bioes(gold), _as_bioes(predicted))
-    measures: dict[str, Any] = {
-        "f1": metrics.f1_score,
-        "precision": metrics.precision_score,
-        "recall": metrics.recall_score,
-        "accuracy": metrics.accuracy_score,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without entities they are 0
-        return {name: float(measure(*sides)) for name, measure in measures.items()}
-
-
-def _as_bioes(sentences: list[list[str]]) -> list[list[str]]:
-    """BILOU tags as BIOES, which seqeval reads in addition to BIO."""
-    last = {"L": "E", "U": "S"}
-    return [[last.get(tag[0], tag[0]) + tag[1:] for tag in tags] for tags in sentences]
+    scheme = recognize_scheme(labels)
+    entities = entity_scores(scheme, gold, predicted, scoring) if scheme else {}
+    words = predicted_classes(encoded, outputs, labels)
+    word_f1: Any = metrics.f1_score(*words, average="macro", zero_division=0)  # type: ignore[arg-type]
+    accuracy = float(metrics.accuracy_score(*words))
+    return {**entities, "word_accuracy": accuracy, "word_f1": float(word_f1)}
 
 
 # ---- questions

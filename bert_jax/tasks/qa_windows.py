@@ -19,7 +19,13 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.examples import ContextWindow, EncodedExamples, QuestionExample
 
 MAX_QUESTION_PIECES = 64  # bert, run_squad.py
-TRUNCATED = f"questions longer than {MAX_QUESTION_PIECES} pieces, truncated"
+MIN_CONTEXT_PIECES = 32  # that a long question leaves, or half of a short row
+STRIDE = 128  # bert, run_squad.py
+TRUNCATED = "questions longer than {} pieces, truncated"
+IN_NO_WINDOW = (
+    "questions whose answer lies in no window as a whole, so it cannot be found; choose a larger "
+    "data.length or a smaller objective.stride"
+)
 SKIPPED = "questions whose answer was not found in the context, not trained on"
 
 
@@ -53,22 +59,29 @@ def encode_questions(
     examples: Sequence[QuestionExample],
     tokenizer: Tokenizer,
     length: int,
-    stride: int,
+    stride: int | None,
     train: bool,
 ) -> EncodedExamples:
     """The rows of all windows of all questions. A window that does not hold the whole answer has
     start and end 0, like impossible questions (bert, run_squad.py keeps both).
 
-    ValueError: a length or a stride that leaves no room for the context.
+    Questions are truncated to 64 pieces, and further where less than 32 pieces and less than half
+    of the row were left for the context. Each window begins `stride` pieces after the one before;
+    None means 128, or half of the room for the context if that is less, so that every answer of up
+    to half a window lies in one.
+
+    ValueError: a stride below 1.
     """
-    if stride < 1:
+    if stride is not None and stride < 1:
         raise ValueError(f"stride is {stride}: expected at least 1")
     rows: list[dict[str, Any]] = []
     example_indices: list[int] = []
     alignments: list[ContextWindow] = []
     contexts: dict[str, tuple[list[int], np.ndarray]] = {}
     questions = tokenizer.encode_batch([e.question for e in examples])
-    skipped = 0
+    room = tokenizer.special_tokens.text_capacity(length, 2)
+    max_question = max(1, min(MAX_QUESTION_PIECES, max(room // 2, room - MIN_CONTEXT_PIECES)))
+    skipped = in_no_window = 0
     for i, (e, question) in enumerate(zip(examples, questions, strict=True)):
         if e.context not in contexts:
             contexts[e.context] = tokenizer.encode_with_offsets(e.context)
@@ -77,16 +90,22 @@ def encode_questions(
         if train and answer is None and not e.impossible:
             skipped += 1
             continue
-        question = question[:MAX_QUESTION_PIECES]
-        for row, window in _window_rows(question, ids, offsets, tokenizer, length, stride):
-            start, end = _answer_positions(answer, window)
+        windows = _window_rows(question[:max_question], ids, offsets, tokenizer, length, stride)
+        positions = [_answer_positions(answer, window) for _, window in windows]
+        in_no_window += answer is not None and (0, 0) in positions and len(set(positions)) == 1
+        for (row, window), (start, end) in zip(windows, positions, strict=True):
             row |= {"start": np.int32(start), "end": np.int32(end)}
             row |= {"impossible": np.int32(e.impossible), "row": np.int32(len(rows))}
             rows.append(row)
             example_indices.append(i)
             alignments.append(window)
-    truncated = sum(len(ids) > MAX_QUESTION_PIECES for ids in questions)
-    notes = [f"{what}: {n}" for what, n in ((SKIPPED, skipped), (TRUNCATED, truncated)) if n]
+    truncated = sum(len(ids) > max_question for ids in questions)
+    counts = {
+        SKIPPED: skipped,
+        TRUNCATED.format(max_question): truncated,
+        IN_NO_WINDOW: in_no_window,
+    }
+    notes = [f"{what}: {n}" for what, n in counts.items() if n]
     return EncodedExamples(
         "qa", rows, example_indices, examples, alignments, num_truncated=truncated, notes=notes
     )
@@ -98,15 +117,12 @@ def _window_rows(
     offsets: np.ndarray,
     tokenizer: Tokenizer,
     length: int,
-    stride: int,
+    stride: int | None,
 ) -> list[tuple[dict[str, Any], ContextWindow]]:
     capacity = tokenizer.special_tokens.text_capacity(length, 2) - len(question)
     if capacity < 1:
-        raise ValueError(
-            f"length is {length}, which leaves no room for the context after a question of "
-            f"{len(question)} pieces: choose a larger length"
-        )
-    windows = sliding_windows(len(ids), capacity, stride)
+        raise ValueError(f"length is {length}, which leaves no room for a context: choose a larger")
+    windows = sliding_windows(len(ids), capacity, stride or min(STRIDE, max(1, capacity // 2)))
     best = max_context_windows(len(ids), windows)
     rows = []
     for number, (begin, size) in enumerate(windows):

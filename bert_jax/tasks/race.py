@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bert_jax.tasks.records import IssueCounts, LocatedExample, parse_example, read_lines
+from bert_jax.tasks.fields import IssueCounts
+from bert_jax.tasks.records import LocatedExample, parse_example, read_lines
 
 LETTERS = {"A": 0, "B": 1, "C": 2, "D": 3}
 

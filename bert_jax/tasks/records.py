@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 from bert_jax.config import TaskType
-from bert_jax.tasks.examples import (
-    Answer,
-    ChoiceExample,
-    Example,
-    QuestionExample,
-    TaggingExample,
-    TextExample,
+from bert_jax.tasks.examples import ChoiceExample, Example, TaggingExample, TextExample
+from bert_jax.tasks.fields import (
+    EMPTY_TEXT,
+    NO_LABEL,
+    REPEATED_LABEL,
+    Fields,
+    IssueCounts,
+    Location,
+    is_marker,
+    parse_label,
+    parse_number,
+    shown,
 )
+from bert_jax.tasks.questions import parse_question
 
-IssueCounts = Counter[tuple[str, str]]  # (file, what is irregular there) -> how often
-EMPTY_TEXT = "rows with an empty text"
-MOVED_ANSWER = "answers that are elsewhere in their context than `answer_start` says"
-ABSENT_ANSWER = "answers that are not in their context"
-UNLABELED_QUESTION = (
-    "questions without answers that are not marked impossible, left out of the metrics"
-)
-REPEATED_LABEL = "rows with the same label twice, which counts once"
 LABEL_FIELDS = ("label", "tags", "answers", "is_impossible")
 
+# Labels that usually mean "no label": of test splits in Hugging Face's copies, and in SNLI.
+MARKERS = frozenset(("-1", "-"))
 
-class Location(NamedTuple):
-    """Where a record is, for messages."""
-
-    file: str
-    part: str  # "line 3", "question 'abc'"
-
-    def __str__(self) -> str:
-        return f"{self.file}, {self.part}"
-
-
+LocatedRecord = tuple[Location, dict[str, Any]]
 LocatedExample = tuple[Location, Example]
 
 
@@ -66,7 +56,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as e:
             raise ValueError(f"{location}: not JSON: {e}; fix the line") from None
         if not isinstance(record, dict):
@@ -74,21 +64,55 @@ def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
         yield location, record
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
 def read_jsonl_examples(
-    task_type: TaskType, file: Path, issues: IssueCounts, labeled: bool
+    task_type: TaskType,
+    file: Path,
+    issues: IssueCounts,
+    labeled: bool,
+    unlabeled: Collection[str] = (),
 ) -> list[LocatedExample]:
-    """The examples of a JSONL file.
+    """The examples of a JSONL file. `labeled` and `unlabeled` as in `parse_records`.
 
     ValueError: a file that is missing or empty, a line that is not a JSON object, a missing or
     invalid field.
     """
-    examples = [
-        (location, parse_example(task_type, record, location, issues, labeled))
-        for location, record in read_json_lines(file)
-    ]
-    if not examples:
+    records = list(read_json_lines(file))
+    if not records:
         raise ValueError(f"{file} is empty: expected one JSON object per line")
-    return examples
+    return parse_records(task_type, records, issues, labeled, unlabeled)
+
+
+def parse_records(
+    task_type: TaskType,
+    records: Sequence[LocatedRecord],
+    issues: IssueCounts,
+    labeled: bool,
+    unlabeled: Collection[str] = (),
+) -> list[LocatedExample]:
+    """The examples of a split's records. If `labeled`, every record must have a label; one that is
+    among `unlabeled` means that there is none. A split that is not `labeled` (test) and has no
+    label but -1 and - counts as unlabeled.
+
+    ValueError: a missing or invalid field.
+    """
+    markers = frozenset(unlabeled)
+    if not labeled and task_type != "qa":
+        field = "tags" if task_type == "tagging" else "label"
+        values = [value for _, record in records for value in _flat(record.get(field))]
+        if values and all(is_marker(value, MARKERS) for value in values):
+            markers |= MARKERS
+    return [
+        (location, parse_example(task_type, record, location, issues, labeled, markers))
+        for location, record in records
+    ]
+
+
+def _flat(label: Any) -> list[Any]:
+    return label if isinstance(label, list) else [] if label is None else [label]
 
 
 def iter_unlabeled_examples(task_type: TaskType, file: Path) -> Iterator[Example]:
@@ -114,67 +138,43 @@ def parse_example(
     location: Location,
     issues: IssueCounts,
     labeled: bool,
+    markers: Collection[str] = (),
 ) -> Example:
-    """A record as an example. If `labeled`, a label is required. ValueError: a missing or invalid
-    field."""
-    fields = _Fields(record, location)
-    if task_type == "tagging":
-        example: Example = _parse_tagging(fields, labeled)
+    """A record as an example. If `labeled`, a label is required; one of `markers` means that there
+    is none. ValueError: a missing or invalid field."""
+    fields = Fields(record, location)
+    if task_type == "qa":
+        context = fields.text("context")
+        example: Example = parse_question(record, context, location, issues, labeled)
+        empty = not example.context or not example.question
+    elif task_type == "tagging":
+        example = _parse_tagging(fields, labeled, markers, issues)
         empty = not example.tokens or not all(example.tokens)
     elif task_type == "choice":
-        example = _parse_choice(fields, labeled)
+        example = _parse_choice(fields, labeled, markers, issues)
         empty = not example.text or not all(example.options)
-    elif task_type == "qa":
-        example = parse_question(record, fields.text("context"), location, issues, labeled)
-        empty = not example.context or not example.question
     else:
-        pair = fields.text("text_pair") if record.get("text_pair") is not None else None
-        label = fields.value("label", labeled)
+        text, pair = fields.text("text"), fields.optional_text("text_pair")
+        label = _label(fields, labeled, markers, issues)
         if label is not None:
             label = _parse_text_label(task_type, label, location, issues)
-        example = TextExample(fields.text("text"), pair, label)
-        empty = not example.text.strip() or (pair is not None and not pair.strip())
+        example = TextExample(text, pair, label)
+        empty = not text.strip() or (pair is not None and not pair.strip())
     if empty:
         issues[location.file, EMPTY_TEXT] += 1
     return example
 
 
-class _Fields(NamedTuple):
-    """The fields of a record; a missing or invalid one raises ValueError."""
-
-    record: dict[str, Any]
-    location: Location
-
-    def value(self, field: str, required: bool = True) -> Any:
-        value = self.record.get(field)
-        if value is None and required:
-            names = ", ".join(sorted(map(str, self.record))) or "none"
-            raise ValueError(f"{self.location}: no field `{field}`; its fields are: {names}")
-        return value
-
-    def text(self, field: str) -> str:
-        return _string(self.value(field), f"`{field}`", self.location)
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        values = self.value(field)
-        if not isinstance(values, list):
-            raise ValueError(
-                f"{self.location}: `{field}` is not a list: expected a list of strings"
-            )
-        return tuple(_string(x, f"an entry of `{field}`", self.location) for x in values)
-
-
-def _string(value: Any, what: str, location: Location) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{location}: {what} is {value!r:.40}: expected a string")
-    return value.encode(errors="replace").decode()  # replaces unpaired surrogates
-
-
-def parse_label(label: Any, location: Location) -> str:
-    """The name of a class. ValueError: not a string or an integer."""
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise ValueError(f"{location}: label {label!r:.40}: expected a string or an integer")
-    return str(label).encode(errors="replace").decode()
+def _label(
+    fields: Fields, required: bool, markers: Collection[str], issues: IssueCounts
+) -> Any | None:
+    """The field `label`; None if it is missing and not `required`, or is one of `markers`."""
+    label = fields.value("label", required, "a label")
+    names = label if isinstance(label, list) else [label]  # a list of several labels
+    if label is None or not names or not all(is_marker(name, markers) for name in names):
+        return label
+    issues[fields.location.file, NO_LABEL.format(str(names[0]))] += 1
+    return None
 
 
 def _parse_text_label(
@@ -194,15 +194,10 @@ def _parse_text_label(
     return names
 
 
-def parse_number(label: Any, location: Location) -> float:
-    """The label of a regression. ValueError: not a finite number."""
-    if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
-        raise ValueError(f"{location}: label {label!r:.40}: expected a finite number")
-    return float(label)
-
-
-def _parse_tagging(fields: _Fields, labeled: bool) -> TaggingExample:
-    tokens, tags = fields.texts("tokens"), fields.value("tags", labeled)
+def _parse_tagging(
+    fields: Fields, labeled: bool, markers: Collection[str], issues: IssueCounts
+) -> TaggingExample:
+    tokens, tags = fields.texts("tokens"), fields.value("tags", labeled, "a list of tags")
     if tags is None:
         return TaggingExample(tokens)
     if not isinstance(tags, list) or len(tags) != len(tokens):
@@ -210,80 +205,26 @@ def _parse_tagging(fields: _Fields, labeled: bool) -> TaggingExample:
         raise ValueError(
             f"{fields.location}: {len(tokens)} tokens and {count}: expected one tag per token"
         )
-    return TaggingExample(tokens, tuple(parse_label(tag, fields.location) for tag in tags))
+    names: list[str | None] = []
+    for tag in tags:
+        unlabeled = tag is not None and is_marker(tag, markers)
+        names.append(None if unlabeled else parse_label(tag, fields.location))
+        if unlabeled:
+            issues[fields.location.file, NO_LABEL.format(str(tag))] += 1
+    return TaggingExample(tokens, tuple(names))
 
 
-def _parse_choice(fields: _Fields, labeled: bool) -> ChoiceExample:
-    options, label = fields.texts("options"), fields.value("label", labeled)
+def _parse_choice(
+    fields: Fields, labeled: bool, markers: Collection[str], issues: IssueCounts
+) -> ChoiceExample:
+    options, label = fields.texts("options"), _label(fields, labeled, markers, issues)
     if len(options) < 2:
         raise ValueError(f"{fields.location}: {len(options)} options: expected at least 2")
     if label is not None and (
         isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(options)
     ):
         raise ValueError(
-            f"{fields.location}: label {label!r:.40}: expected the number of an option, 0 to "
+            f"{fields.location}: label {shown(label)}: expected the number of an option, 0 to "
             f"{len(options) - 1}"
         )
     return ChoiceExample(fields.text("text"), fields.text("question"), options, label)
-
-
-# ---- questions
-
-
-def parse_question(
-    record: dict[str, Any], context: str, location: Location, issues: IssueCounts, labeled: bool
-) -> QuestionExample:
-    """SQuAD's fields `id question answers is_impossible` as an example; `id` may be missing."""
-    fields = _Fields(record, location)
-    impossible = fields.value("is_impossible", required=False) or False
-    if not isinstance(impossible, bool):
-        raise ValueError(
-            f"{location}: `is_impossible` is {impossible!r:.40}: expected true or false"
-        )
-    values = fields.value("answers", labeled and not impossible)
-    answers = () if impossible else tuple(_parse_answers(values or [], context, location, issues))
-    if labeled and not impossible and not answers:
-        issues[location.file, UNLABELED_QUESTION] += 1
-    id = record.get("id")
-    id = location.part.removeprefix("line ") if id is None else str(id)
-    return QuestionExample(id, fields.text("question"), context, answers, impossible)
-
-
-def _parse_answers(
-    values: Any, context: str, location: Location, issues: IssueCounts
-) -> Iterator[Answer]:
-    if isinstance(values, dict):  # columns, as in Hugging Face and TFDS
-        texts: Any = values.get("text")
-        starts: Any = values.get("answer_start")
-        lists = isinstance(texts, list) and isinstance(starts, list)
-        if not lists or len(texts) != len(starts):
-            raise ValueError(f"{location}: `answers`: expected as many `text` as `answer_start`")
-        values = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
-    if not isinstance(values, list) or not all(isinstance(a, dict) for a in values):
-        raise ValueError(f"{location}: `answers`: expected a list of objects")
-    for value in values:
-        fields = _Fields(value, location)
-        text, start = fields.text("text"), fields.value("answer_start")
-        if isinstance(start, bool) or not isinstance(start, int):
-            raise ValueError(f"{location}: `answer_start` is {start!r:.40}: expected an integer")
-        yield _locate_answer(text, start, context, location, issues)
-
-
-def _locate_answer(
-    text: str, start: int, context: str, location: Location, issues: IssueCounts
-) -> Answer:
-    """The answer at `start` if the context has it there, else at its nearest occurrence."""
-    if text.strip() and start >= 0 and context.startswith(text, start):
-        return Answer(text, start)
-    starts = _occurrences(text, context) if text.strip() else []
-    issues[location.file, MOVED_ANSWER if starts else ABSENT_ANSWER] += 1
-    return Answer(text, min(starts, key=lambda s: abs(s - start), default=-1))
-
-
-def _occurrences(text: str, context: str) -> Sequence[int]:
-    starts: list[int] = []
-    start = context.find(text)
-    while start >= 0:
-        starts.append(start)
-        start = context.find(text, start + 1)
-    return starts

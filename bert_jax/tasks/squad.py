@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.records import EMPTY_TEXT, IssueCounts, LocatedExample, Location, parse_question
+from bert_jax.tasks.fields import EMPTY_TEXT, IssueCounts, Location
+from bert_jax.tasks.questions import parse_question
+from bert_jax.tasks.records import LocatedExample
 
 
 def read_squad(file: Path, issues: IssueCounts, labeled: bool) -> list[LocatedExample]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bert_jax.config import TaskType
 from bert_jax.data import tfds_folder
-from bert_jax.tasks.records import IssueCounts, LocatedExample, Location, parse_example
+from bert_jax.tasks.fields import IssueCounts, Location
+from bert_jax.tasks.records import LocatedExample, LocatedRecord, parse_records
 
 SPLITS = {  # TFDS split -> our split
     "train": "train",
@@ -35,7 +37,7 @@ LABEL_FEATURES: dict[TaskType, str] = {
 
 
 def read_tfds(
-    task_type: TaskType, source: str, issues: IssueCounts
+    task_type: TaskType, source: str, issues: IssueCounts, markers: Sequence[str] = ()
 ) -> tuple[dict[str, list[LocatedExample]], tuple[str, ...]]:
     """The splits of `tfds:NAME`, and its class names in the order of their numbers, () if it has
     none. NAME may be a folder that TFDS wrote. The dataset is downloaded and prepared if needed.
@@ -46,19 +48,17 @@ def read_tfds(
     features = builder.info.features
     examples: dict[str, list[LocatedExample]] = {}
     for split, rows in splits.items():
-        examples[split] = []
+        records: list[LocatedRecord] = []
         for n in range(len(rows)):
             location = Location(f"{source}/{split}", f"example {n}")
             record = {
                 k: _to_json(features[k], v, task_type in LABEL_FEATURES) for k, v in rows[n].items()
             }
-            record = _with_text_fields(record, task_type)
-            labeled = not split.startswith("test")
-            examples[split].append(
-                (location, parse_example(task_type, record, location, issues, labeled))
-            )
-        if not examples[split]:
+            records.append((location, _with_text_fields(record, task_type)))
+        if not records:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
+        labeled = not split.startswith("test")
+        examples[split] = parse_records(task_type, records, issues, labeled, markers)
     classes = (
         _innermost(features[LABEL_FEATURES[task_type]]) if task_type in LABEL_FEATURES else None
     )

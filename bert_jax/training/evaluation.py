@@ -89,7 +89,7 @@ class EvalResult:
         margin of the answer "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
         o = self.objective
         scores = tasks.compute_metrics(
-            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds
+            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
         )
         return {**scores, "loss": self.loss} if scores else {}
 

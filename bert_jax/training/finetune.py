@@ -52,8 +52,8 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
         )
     task = FinetuneTask.of(config)
     initialize.check_same_config(task.config)
-    for note in task.notes:
-        logger.info(note)
+    for line in [*task.label_counts, *task.notes]:
+        logger.info(line)
     if seeds == 1:
         return train_one_seed(task, take_over)
     runs = [task.with_seed(i) for i in range(seeds)]

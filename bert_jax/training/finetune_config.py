@@ -112,7 +112,12 @@ class FinetuneTask:
         assert isinstance(objective, Supervised)
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
-        dataset = tasks.read_dataset(objective.task, config.data.path)
+        dataset = tasks.read_dataset(
+            objective.task,
+            config.data.path,
+            unlabeled=objective.unlabeled,
+            unknown_labels=objective.unknown_labels,
+        )
         tokenizer = _tokenizer(config)
         length = config.data.length or min(objective.default_length, config.encoder.max_length)
         encoded = {}
@@ -128,6 +133,7 @@ class FinetuneTask:
                 dataset.labels,
                 train=training,
                 family=objective.family,
+                stride=objective.stride,
             )
         filled = _fill_in_config(config, dataset, len(encoded["train"].rows), length)
         return FinetuneTask(filled, dataset, encoded, tokenizer)
@@ -165,6 +171,11 @@ class FinetuneTask:
         return self.batches(config, "train", slices).iterate
 
     @property
+    def label_counts(self) -> list[str]:
+        """The rows of every split and of every class in it, one line per split."""
+        return tasks.label_counts(self.dataset.splits, self.dataset.labels)
+
+    @property
     def notes(self) -> list[str]:
         """What is unusual in the data, in words."""
         by_split = [f"{split}: {n}" for split, e in self.encoded.items() for n in e.notes]
@@ -191,7 +202,7 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
     if run.evals_per_epoch is not None:
         eval_every = max(1, round(rows / config.data.batch_size / run.evals_per_epoch))
     content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
-    heads: dict[str, Any] = dict(labels=dataset.labels)
+    heads: dict[str, Any] = dict(labels=dataset.labels, pairs=dataset.pairs)
     assert isinstance(config.objective, Supervised)
     if dataset.task_type == "multilabel":
         heads["task"] = "multilabel"

@@ -35,6 +35,8 @@ CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
     ("replaced token recall", "rtd_recall", None),
     ("accuracy on training batches", "task_accuracy", None),
     ("accuracy", "accuracy", None),
+    ("word accuracy", "word_accuracy", None),
+    ("word F1", "word_f1", None),
     ("F1", "f1", None),
     ("best F1", "best_f1", None),
     ("exact match", "exact_match", None),

@@ -69,7 +69,7 @@ def test_probe_reads_word_identity_from_the_embedding_table(
     first = by_layer(result, "first")
     assert list(first) == ["words", *range(model.config.encoder.layers + 1)]
     assert list(by_layer(result, "mean")) == list(first)
-    assert first["words"]["accuracy"] == first["words"]["f1"] == 1.0
+    assert first["words"]["word_accuracy"] == first["words"]["f1"] == 1.0
     assert result.metric == "f1"
     assert result.majority["f1"] == 0.0
     assert (

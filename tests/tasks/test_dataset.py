@@ -50,14 +50,30 @@ def test_labels_are_optional_in_the_test_split(tmp_path: Path) -> None:
 BAD: dict[str, tuple[str, Any, str]] = {
     "no text": ("classification", {"label": "x"}, "line 2: no field `text`; its fields are: label"),
     "no label": ("classification", {"text": "a"}, "line 2: no field `label`; its fields are: text"),
+    "text is null": ("classification", TEXT | {"text": None}, "`text` is null: expected a string"),
+    "pair is null": ("classification", TEXT | {"text_pair": None}, "`text_pair` is null: expected"),
+    "label is null": (
+        "classification",
+        TEXT | {"label": None},
+        "`label` is null: expected",
+    ),
+    "label is empty": ("classification", TEXT | {"label": ""}, "the label is empty: expected"),
+    "a tag is null": ("tagging", TAGGED | {"tags": ["O", None]}, "label null: expected a string"),
+    "tokens are null": ("tagging", {"tokens": None}, "`tokens` is null: expected a list"),
+    "beyond float32": ("regression", TEXT | {"label": 1e39}, "label 1e+39: expected at most 1e+15"),
+    "a huge integer": ("regression", TEXT | {"label": 10**400}, "expected at most 1e+15 in size"),
     "text is no string": ("classification", TEXT | {"text": 1}, "`text` is 1: expected a string"),
     "list in a list": ("classification", TEXT | {"label": [[]]}, "expected a string or an integer"),
-    "a label of a list is null": ("classification", TEXT | {"label": ["x", None]}, "label None"),
+    "a label of a list is null": ("classification", TEXT | {"label": ["x", None]}, "label null"),
     "list as number": ("regression", TEXT | {"label": [1.5]}, "expected a finite number"),
     "label is true": ("classification", TEXT | {"label": True}, "expected a string or an integer"),
     "not JSON": ("classification", "{", "line 2: not JSON"),
     "no object": ("classification", "[]", "line 2: expected one JSON object per line"),
-    "NaN": ("regression", '{"text": "a", "label": NaN}', "line 2: label nan: expected a finite"),
+    "NaN": (
+        "regression",
+        '{"text": "a", "label": NaN}',
+        "line 2: not JSON: NaN is not",
+    ),
     "infinite": ("regression", '{"text": "a", "label": 1e999}', "line 2: label inf"),
     "no number": ("regression", TEXT, "label 'x': expected a finite number"),
     "lengths": ("tagging", TAGGED | {"tags": ["O"]}, "line 2: 2 tokens and 1 tags"),
@@ -120,8 +136,13 @@ def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
 def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
     rows = [TEXT | {"text": " "}, TEXT | {"text_pair": "", "label": "y"}, TEXT]
     read = tasks.read_dataset("classification", write_task_dir(tmp_path, rows, [TEXT]))
-    note = f"{tmp_path / 'train.jsonl'}: rows with an empty text: 2"
-    assert (len(read.splits["train"]), read.notes) == (3, [note])
+    train, dev = tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
+    notes = [
+        f"{train}: rows with an empty text: 2",
+        f"{train}: rows without `text_pair`, which other rows have: 2 of 3",
+        f"{dev}: rows without `text_pair`, which other rows have: 1 of 1",
+    ]
+    assert (len(read.splits["train"]), read.notes, read.pairs) == (3, notes, None)
 
 
 def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
@@ -292,7 +313,7 @@ def test_tfds_dataset_gives_class_names(tmp_path: Path) -> None:
     assert tasks.read_dataset("tagging", source).splits["dev"] == [
         TaggingExample(("a", "b"), ("x", "y"))
     ]
-    with pytest.raises(ValueError, match=r"train, example 0: no field `label`"):
+    with pytest.raises(ValueError, match=r"train, example 0: no field `text`"):
         tasks.read_dataset("classification", source)
     source = write(tmp_path / "c", ["train"], features, rows)
     with pytest.raises(ValueError, match="has the splits train: expected train, and validation"):

@@ -1,5 +1,6 @@
 """The nine tasks of GLUE, from files as they are published."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_broken_lines_are_skipped_and_counted_for_qqp_and_refused_for_other_task
         tasks.read_dataset("rte", path)
 
 
-@pytest.mark.parametrize(("task", "label"), [("cola", "2"), ("mnli", "-"), ("stsb", "nan")])
+@pytest.mark.parametrize(("task", "label"), [("cola", "2"), ("mnli", "*"), ("stsb", "nan")])
 def test_unknown_glue_label_is_refused(task: Any, label: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"train\.tsv, line \d: .*label '{label}'"):
+    with pytest.raises(ValueError, match=rf"train\.tsv, line \d: .*label '?{re.escape(label)}"):
         tasks.read_dataset(task, glue(tmp_path, task, [label]))

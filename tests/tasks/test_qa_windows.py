@@ -7,7 +7,7 @@ import pytest
 
 from bert_jax import tasks
 from bert_jax.tasks import Answer, QuestionExample
-from bert_jax.tasks.qa_windows import covering_pieces
+from bert_jax.tasks.qa_windows import IN_NO_WINDOW, covering_pieces
 from tests.helpers.labeled_rows import (
     KINDS,
     QUESTIONS,
@@ -108,10 +108,28 @@ def test_empty_context_gives_an_empty_answer() -> None:
     assert (answer["answer"], answer["start"], answer["candidates"]) == ("", None, [])
 
 
-def test_length_without_room_and_stride_zero_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match="length is 12, which leaves no room for the context after a question"
-    ):
-        encode_windows("wordpiece", [make_question("a", "a", question="the cat " * 9)], length=12)
+def test_a_question_longer_than_the_row_is_truncated_and_counted() -> None:
+    long = make_question("a", "a", question="the cat " * 9)
+    encoded = encode_windows("wordpiece", [long, make_question("a", "a")], length=12)
+    assert encoded.example_indices == [0, 1]
+    assert int(encoded.rows[0]["size"]) <= 12
+    assert encoded.notes == ["questions longer than 4 pieces, truncated: 1"]
     with pytest.raises(ValueError, match="stride is 0: expected at least 1"):
         encode_windows("wordpiece", stride=0)
+
+
+@pytest.mark.parametrize("length", [24, 64, 128, 384])
+def test_every_answer_of_half_a_window_lies_in_a_window(length: int) -> None:
+    """By default windows move on by at most half of their room; answers in none are counted."""
+    answers = [" ".join(f"{i}" for i in range(k, k + 4)) for k in range(0, 290, 3)]
+    context = " ".join(map(str, range(300)))
+    questions = [make_question(context, answer) for answer in answers]
+    encoded = encode_windows("wordpiece", questions, length, stride=None)
+    held = {i for i, row in zip(encoded.example_indices, encoded.rows, strict=True) if row["end"]}
+    assert (held, encoded.notes) == (set(range(len(answers))), [])
+    wide = encode_windows("wordpiece", questions, length, stride=10**6)
+    held = {i for i, row in zip(wide.example_indices, wide.rows, strict=True) if row["end"]}
+    missing = len(answers) - len(held)
+    assert [note.startswith(IN_NO_WINDOW) for note in wide.notes] == [True] * bool(missing)
+    assert all(note.endswith(f": {missing}") for note in wide.notes)
+    assert missing or length == 384
