@@ -23,6 +23,7 @@ import pytest
 from bert_jax.training import assemble
 from tests.helpers import shared_steps
 from tests.helpers.gcs_fixtures import gcs_server, gs  # noqa: F401
+from tests.helpers.hub_fixtures import hub  # noqa: F401
 from tests.helpers.paths import ROOT
 
 PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

@@ -23,7 +23,7 @@ from bert_jax.utils.errors import did_you_mean
 T = TypeVar("T")
 Extra = Literal["none", "config", "beam"]
 
-MODEL = "Run folder, imported folder, or Hugging Face folder."
+MODEL = "Run folder, imported folder, Hugging Face folder, or a name on the Hub: hf:NAME@REVISION."
 Config = Annotated[
     Positional[str],
     arg(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bert_jax import config
 from bert_jax.cli.command import change_config
@@ -16,13 +15,15 @@ def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
 
 
 def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Experiment:
-    """The same; `target` may also be a run folder, an imported folder or a Hugging Face folder."""
+    """The same; `target` may also be a model: a folder, or a name on the Hugging Face Hub."""
     if target.endswith(".py"):
         return load_config(target, overrides, name)
     from bert_jax import convert
+    from bert_jax.utils import hub
 
-    if not (Path(target) / "config.json").is_file():
+    folder = hub.model_folder(target).path
+    if not (folder / "config.json").is_file():
         raise ValueError(f"{target} is neither a config file (*.py) nor a model's folder")
-    if convert.is_hf_folder(Path(target)):
-        return change_config(convert.read_hf_experiment(target), overrides, name)
-    return change_config(config.read_config(Path(target) / "config.json"), overrides, name)
+    if convert.is_hf_folder(folder):
+        return change_config(convert.read_hf_experiment(folder), overrides, name)
+    return change_config(config.read_config(folder / "config.json"), overrides, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -26,7 +27,7 @@ class Predict(Command):
     Example: bert-jax predict runs/finetune new.jsonl --out predictions.jsonl
     """
 
-    # Run folder of fine-tuning, or its export.
+    # Run folder of fine-tuning, its export, or the name of that on the Hub.
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     # File of rows as for finetune, without labels; or a SQuAD .json file.
     input: Annotated[Positional[str], arg(metavar="INPUT")]
@@ -144,18 +145,18 @@ class Probe(Command):
 
 @dataclass(frozen=True)
 class Import(Command):
-    """Import a Hugging Face folder, optionally with more words and positions.
+    """Import a Hugging Face model, optionally with more words and positions.
 
-    Example: bert-jax import HF_FOLDER --out imported --add-tokens words.txt --positions 1024
+    Example: bert-jax import google-bert/bert-base-uncased --out imported --positions 1024
     """
 
-    # Hugging Face folder, run folder or imported folder.
+    # Name on the Hugging Face Hub, Hugging Face folder, run folder or imported folder.
     folder: Annotated[Positional[str], arg(metavar="HF_DIR")]
     # New folder for the model.
     out: Annotated[str, arg(metavar="DIR")]
-    # Folder of an ELECTRA generator; with it, both networks become one model.
+    # Folder or name of an ELECTRA generator; with it, both networks become one model.
     generator: Annotated[str | None, optional("DIR")] = None
-    # Folder of the tokenizer, if it is not beside the weights.
+    # Folder or name of the tokenizer, if it is not beside the weights.
     tokenizer: Annotated[str | None, optional("DIR")] = None
     # Heads that the model gets, some of mlm,pooler,pair,rtd. Heads that the folder lacks are
     # initialized at random.
@@ -197,26 +198,56 @@ class Import(Command):
 class Export(Command):
     """Export a model to Hugging Face, to an Orbax tree, or to a portable StableHLO function.
 
+    With --push, a Hugging Face folder is also uploaded to the Hub, with its model card.
+
     Example: bert-jax export runs/demo --format hf --out exported
     """
 
     model: Model
     # Format of the new folder.
     format: Literal["hf", "orbax", "stablehlo"]
-    # New folder for the exported model.
-    out: Annotated[str, arg(metavar="DIR")]
+    # New folder for the exported model; it may be left out with --push.
+    out: Annotated[str | None, optional("DIR")] = None
     # ELECTRA only: network to export.
     part: Literal["discriminator", "generator"] | None = None
+    # Repository of the Hugging Face Hub to upload to (format hf). It is made if there is none.
+    push: Annotated[str | None, optional("OWNER/NAME")] = None
+    # With --push: replace files that the repository has already.
+    force: bool = False
+    # With --push: make the repository private, if it is new.
+    private: bool = False
 
     def run(self, extra: list[str]) -> int:
+        from bert_jax.convert.export.push import push, push_name
+
+        if self.push is not None and self.format != "hf":
+            raise ValueError(
+                f"--push uploads a Hugging Face folder: give --format hf, not {self.format}"
+            )
+        if self.push is None and (self.out is None or self.force or self.private):
+            flag = (
+                "--out DIR" if self.out is None else "--push OWNER/NAME for --force and --private"
+            )
+            raise ValueError(f"expected {flag}")
+        if self.push is not None:
+            push_name(self.push)  # before the work of the export
+        with tempfile.TemporaryDirectory() as temporary:
+            out = Path(temporary) / "export" if self.out is None else Path(self.out)
+            self._export(out)
+            if self.push is not None:
+                print(f"pushed: {push(out, self.push, self.force, self.private)}")
+        return 0
+
+    def _export(self, out: Path) -> None:
         from bert_jax import load
         from bert_jax.convert.export import export_model
 
-        left_out = export_model(load(self.model), self.model, self.format, self.out, self.part)
-        for name in left_out:
+        model = load(self.model)
+        assert model.folder is not None
+        for name in export_model(model, model.folder, self.format, out, self.part):
             print(f"not exported (no equivalent in this format): {name}")
-        print(f"{self.format}: {self.out}")
-        return 0
+        if self.out is not None:
+            print(f"{self.format}: {out}")
 
 
 @dataclass(frozen=True)
@@ -230,7 +261,7 @@ class Inspect(Command):
 
     extra: ClassVar[Extra] = "config"
 
-    # Config file, run folder, imported folder, or Hugging Face folder.
+    # Config file, run folder, imported folder, Hugging Face folder, or a name on the Hub.
     target: Annotated[Positional[str], arg(metavar="CONFIG|MODEL")]
     # Print one JSON object.
     json: bool = False

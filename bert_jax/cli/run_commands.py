@@ -86,7 +86,7 @@ class Pretrain(Command):
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Model whose encoder and parameters the run starts from.
+    # Model whose encoder and parameters the run starts from: a folder, or a name on the Hub.
     init: Annotated[str | None, optional("MODEL")] = None
     # Number of steps to trace, starting after the first three. The trace is written to profile/ in
     # the run folder; open it with XProf or Perfetto.

@@ -91,7 +91,7 @@ class Prepare(Command):
     extra: ClassVar[Extra] = "beam"
 
     text: Text
-    # Folder of the tokenizer.
+    # Folder of the tokenizer, or the name of a model on the Hugging Face Hub.
     tokenizer: Annotated[str, arg(metavar="DIR")]
     # How rows are cut from documents: pairs of segments (nsp for BERT, sop for ALBERT, electra), as
     # many sentences as fit, across documents (full) or within one (doc), as in RoBERTa, or single

@@ -162,6 +162,9 @@ class Run:
     lock_timeout: float = 600.0
     # Model whose encoder and parameters the run starts from.
     init: str | None = None
+    # Commit of `init`, if that is a name on the Hugging Face Hub. A run sets it when it starts, and
+    # takes the same commit when it resumes; do not set it.
+    init_commit: str | None = None
 
     def __post_init__(self) -> None:
         every = ("log_every", "save_every", "eval_every")

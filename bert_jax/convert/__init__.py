@@ -14,7 +14,6 @@ export/        write a model as Hugging Face, Orbax or StableHLO files
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads
 from bert_jax.convert.hf_electra import join_electra
 from bert_jax.convert.hf_folder import (
-    TOKENIZER_FILES,
     check_tokenizer,
     is_hf_folder,
     read_hf_experiment,
@@ -24,6 +23,7 @@ from bert_jax.convert.hf_folder import (
 from bert_jax.convert.hf_params import HfModel, from_hf, select_network, to_hf
 from bert_jax.convert.hf_tasks import rescale_label_head
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
+from bert_jax.utils.model_files import TOKENIZER_FILES
 
 __all__ = [
     "HEADS",

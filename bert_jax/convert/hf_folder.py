@@ -24,25 +24,10 @@ from bert_jax.convert.hf_params import (
     heads_with_tensors,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.utils.model_files import CONFIG, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS
 from bert_jax.utils.types import Json, Params
 
 T = TypeVar("T")
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLE = "pytorch_model.bin"
-PICKLE_INDEX = "pytorch_model.bin.index.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
 
 
 def is_hf_folder(folder: Path) -> bool:

@@ -45,7 +45,7 @@ from bert_jax.data.work_shards import (
     list_work_shards,
 )
 from bert_jax.data.worker_pool import Progress, Workers
-from bert_jax.utils import io
+from bert_jax.utils import hub, io
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ def prepare_corpus(
     _check_engine(engine, workers, flags)
     out = Path(out)
     io.require_new(out)
+    if isinstance(tokenizer_dir, str) and hub.parse_name(tokenizer_dir) is not None:
+        tokenizer_dir = hub.model_folder(tokenizer_dir, weights=False).path
     tokenizer = load_tokenizer(tokenizer_dir)
     rows = RowConfig(
         segments,

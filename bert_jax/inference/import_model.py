@@ -23,7 +23,7 @@ from bert_jax.config import Experiment
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.model import load
-from bert_jax.utils import io
+from bert_jax.utils import hub, io
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def import_folder(
 ) -> list[str]:
     """Write `out`. Returns the names of the parameters, or rows, that were initialized randomly.
 
+    folder      a model's folder, or a name on the Hugging Face Hub; so are the next two
     generator   folder of ELECTRA's generator; both become one pre-training state
     tokenizer   folder of the tokenizer, if it is not in `folder`
     heads       heads that the model must have; missing ones are initialized
@@ -53,12 +54,16 @@ def import_folder(
     `out` is written completely or not at all. ValueError: `out` is not empty, or the folder cannot
     be imported (`convert.read_hf_folder`) or resized (`convert.resize`).
     """
-    folder, out = Path(folder), Path(out)
+    out = Path(out)
     io.require_new(out)
+    origin = hub.model_folder(folder, allow_pickle)
+    if generator is not None:
+        generator = hub.model_folder(generator, allow_pickle).path
     experiment, params, source, initialized = _read_model(
-        folder, generator, heads, drop, allow_pickle
+        origin.path, generator, heads, drop, allow_pickle
     )
-    source = source if tokenizer is None else Path(tokenizer)
+    if tokenizer is not None:
+        source = hub.model_folder(tokenizer, weights=False).path
     new_tokenizer = _load_cased(source) if cased else tokenizers.load_tokenizer(source)
     convert.check_tokenizer(experiment, new_tokenizer)
     changed = cased
@@ -70,7 +75,10 @@ def import_folder(
             changed = True
     if positions is not None:
         experiment, params = convert.resize_position_embeddings(experiment, params, positions)
-    experiment = config.replace(experiment, run=dict(dir=str(out)))
+    run: dict[str, Any] = dict(dir=str(out))
+    if origin.commit is not None:
+        run |= dict(init=origin.name, init_commit=origin.commit)
+    experiment = config.replace(experiment, run=run)
 
     with io.atomic_dir(out) as new:
         _write_model(new, experiment, params)
@@ -83,7 +91,7 @@ def import_folder(
 
 def _read_model(
     folder: Path,
-    generator: str | Path | None,
+    generator: Path | None,
     heads: Collection[str],
     drop: Collection[str],
     allow_pickle: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,30 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.tasks import results
-from bert_jax.utils import pytree
+from bert_jax.utils import hub, pytree
 from bert_jax.utils.types import Batch
 
 PREDICT_BATCH_SIZE = 32  # rows per batch of `predict`
 
 
 def load(path: str | Path) -> Model:
-    """The model of a run folder, imported folder or Hugging Face folder. Of a run the newest
-    checkpoint is loaded; of a finished fine-tuning run the best one, which `results.json` names.
+    """The model of a run folder, imported folder or Hugging Face folder, or of a name on the
+    Hugging Face Hub (`OWNER/NAME`, `hf:NAME@REVISION`; a `Path` is never taken as a name). Of a run
+    the newest checkpoint is loaded; of a finished fine-tuning run the best one, which
+    `results.json` names.
 
     ValueError: the folder is missing or is none of these, has no checkpoint, lacks the best one,
-    or has damaged weights.
+    or has damaged weights; a name that cannot be downloaded (`hub.model_folder`).
     """
-    folder = Path(path)
+    source = hub.model_folder(path)
+    model = _load_folder(source.path)
+    if source.commit is None:
+        return model
+    origin = dict(init=source.name, init_commit=source.commit)
+    return replace(model, config=config.replace(model.config, run=origin))
+
+
+def _load_folder(folder: Path) -> Model:
     if not (folder / "config.json").is_file():
         seeds = f"; it has several seeds, choose one such as {folder / 'seed_0'}"
         hint = seeds if (folder / "seed_0").is_dir() else ""
@@ -45,7 +55,7 @@ def load(path: str | Path) -> Model:
         experiment, params, tokenizer_dir = convert.read_hf_folder(folder)
         tokenizer = tokenizers.load_tokenizer(tokenizer_dir)
         convert.check_tokenizer(experiment, tokenizer)
-        return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer)
+        return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer, folder=folder)
     experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     finetune_results = (
@@ -65,7 +75,7 @@ def load(path: str | Path) -> Model:
     if finetune_results is not None and "thresholds" in finetune_results:
         chosen = tuple(finetune_results["thresholds"].values())
         experiment = config.replace(experiment, objective=dict(thresholds=chosen))
-    return Model(experiment, params, tokenizer, step, threshold)
+    return Model(experiment, params, tokenizer, step, threshold, folder)
 
 
 def _best_step(folder: Path, finetune_results: results.Results, steps: Sequence[int]) -> int:
@@ -90,6 +100,7 @@ class Model:
     tokenizer: Tokenizer
     step: int = 0
     threshold: float = 0.0  # of no answer, for questions; tuned on dev
+    folder: Path | None = None  # that it was loaded from; of a name on the Hub, in its cache
 
     @cached_property
     def objective(self) -> objectives.Objective:

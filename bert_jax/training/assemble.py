@@ -154,7 +154,9 @@ def open_data(config: Experiment, encoder: Encoder | None = None) -> CorpusData 
 
 
 def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusData:
-    """`open_data` for pre-training."""
+    """`open_data` for pre-training. With `encoder`, a config that a run folder recorded."""
+    if encoder is None:
+        config = warm_start.pin_init(config)
     stages = mixture.open_stages(config)
     corpora = [corpus for stage in stages for corpus in stage.corpora]
     start = warm_start.from_config(config)

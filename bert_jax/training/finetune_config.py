@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import tasks
-from bert_jax.config import Experiment, Supervised, read_config, replace, supervised_objective
+from bert_jax.config import Experiment, Supervised, replace, supervised_objective
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
 from bert_jax.training import warm_start
-from bert_jax.training.warm_start import WarmStart
-from bert_jax.utils import remote
+from bert_jax.training.warm_start import WarmStart, previous_config
+from bert_jax.utils import hub, remote
 from bert_jax.utils.types import Batch
 
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
@@ -55,10 +55,11 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     assert isinstance(requested.objective, Supervised)
     init = requested.run.init
     assert init is not None
-    previous = previous_config(remote.local_cache_path(requested.run.dir), init)
-    use_model = previous is None or (Path(init) / "config.json").is_file()
-    model = warm_start.load_config(init) if use_model else previous
-    assert model is not None
+    pinned = warm_start.pin_init(requested)
+    commit = pinned.run.init_commit
+    model = previous_config(remote.local_cache_path(requested.run.dir), init)
+    if model is None or (commit is None and (Path(init) / "config.json").is_file()):
+        model = warm_start.load_config(hub.at_commit(init, commit))
     family, task = warm_start.model_family(model), requested.objective.task
     if recipe.objective == Supervised():
         heads = supervised_objective(family, task)
@@ -78,20 +79,11 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
             raise ValueError(
                 f"{group}.{number} and {group}.{ratio} are both given: expected only one of them"
             )
-    return config
+    return replace(config, run=dict(init_commit=commit))
 
 
 def _get(config: Experiment, group: str, field: str) -> Any:
     return getattr(getattr(config, group), field)
-
-
-def previous_config(folder: Path, init: str | None) -> Experiment | None:
-    """The config in a run folder, or in that of its first seed, if it started from this model."""
-    for file in (folder / "config.json", folder / "seed_0" / "config.json"):
-        if file.is_file():
-            previous = read_config(file)
-            return previous if previous.run.init == init else None
-    return None
 
 
 @dataclass(frozen=True)
@@ -189,7 +181,7 @@ def _tokenizer(config: Experiment) -> Tokenizer:
         for saved in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
             if saved.is_dir():
                 return tokenizers.load_tokenizer(saved)
-    return warm_start.load_tokenizer(init)
+    return warm_start.load_tokenizer(hub.at_commit(init, config.run.init_commit))
 
 
 def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int) -> Experiment:

@@ -23,7 +23,8 @@ import jax
 import numpy as np
 
 from bert_jax import config, convert
-from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised
+from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, read_config
+from bert_jax.config import replace as replace_fields
 from bert_jax.convert.hf_config import hf_family
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.tokenization import tokenizer as tokenizers
@@ -31,7 +32,7 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference.model import Model, load
 from bert_jax.training.step import CompiledSteps, TrainState
-from bert_jax.utils import remote
+from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
 
 logger = logging.getLogger(__name__)
@@ -58,15 +59,18 @@ class WarmStart:
     @cached_property
     def model(self) -> Model:
         """The model with its parameters in host memory, beside the run's on the devices."""
-        model = load(self.path)
+        model = load(self.source)
         return replace(model, params=jax.device_get(model.params))
+
+    @property
+    def source(self) -> str | Path:
+        """The MODEL to load: a folder, or the recorded commit of a name on the Hub."""
+        return hub.at_commit(self.path, self.config.run.init_commit)
 
     @cached_property
     def previous_config(self) -> Experiment | None:
         """The config in the run folder, if that run started from this model."""
-        file = remote.local_cache_path(self.config.run.dir) / "config.json"
-        previous = config.read_config(file) if file.is_file() else None
-        return previous if previous is not None and previous.run.init == self.path else None
+        return previous_config(remote.local_cache_path(self.config.run.dir), self.path)
 
     def encoder(self, corpora: Sequence[Corpus]) -> Encoder:
         """The run's encoder. ValueError: a corpus was prepared with another tokenizer."""
@@ -112,8 +116,8 @@ class WarmStart:
 
     def _check_tokenizer(self, corpus: Corpus) -> None:
         if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
-            folder = Path(self.path)
-            tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+            own = Path(self.path) / "tokenizer"
+            tokenizer = own if own.is_dir() else self.source
             raise ValueError(
                 f"{corpus.path} was prepared with another tokenizer than that of {self.path}: "
                 f"prepare it with --tokenizer {tokenizer}"
@@ -125,9 +129,32 @@ def from_config(config: Experiment) -> WarmStart | None:
     return None if config.run.init is None else WarmStart(config.run.init, config)
 
 
-def load_config(path: str) -> Experiment:
+def pin_init(config: Experiment) -> Experiment:
+    """The config with `run.init_commit`: the commit that the run folder recorded if its run started
+    from this model, else the one that a name on the Hub stands for now; None for a folder.
+
+    ValueError: as `hub.model_folder`.
+    """
+    init = config.run.init
+    if init is None:
+        return config
+    previous = previous_config(remote.local_cache_path(config.run.dir), init)
+    commit = hub.commit_of(init) if previous is None else previous.run.init_commit
+    return replace_fields(config, run=dict(init_commit=commit))
+
+
+def previous_config(folder: Path, init: str | None) -> Experiment | None:
+    """The config in a run folder, or in that of its first seed, if it started from this model."""
+    for file in (folder / "config.json", folder / "seed_0" / "config.json"):
+        if file.is_file():
+            previous = read_config(file)
+            return previous if previous.run.init == init else None
+    return None
+
+
+def load_config(path: str | Path) -> Experiment:
     """The config of a model, without its parameters. ValueError: the folder holds no model."""
-    folder = Path(path)
+    folder = hub.model_folder(path).path
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
@@ -135,12 +162,12 @@ def load_config(path: str) -> Experiment:
     return config.read_config(folder / "config.json")
 
 
-def load_tokenizer(path: str) -> Tokenizer:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """A model's tokenizer. ValueError: there is none, or it does not fit the word table."""
-    folder = Path(path)
+    folder = hub.model_folder(path).path
     own = folder / "tokenizer"
     tokenizer = tokenizers.load_tokenizer(own if own.is_dir() else folder)
-    convert.check_tokenizer(load_config(path), tokenizer)
+    convert.check_tokenizer(load_config(folder), tokenizer)
     return tokenizer
 
 

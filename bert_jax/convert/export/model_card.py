@@ -9,7 +9,7 @@ from bert_jax import config
 from bert_jax.config import Supervised
 from bert_jax.convert.export.files import ExportableModel
 from bert_jax.tasks import results
-from bert_jax.utils import metrics_log
+from bert_jax.utils import hub, metrics_log
 
 AUTO_CLASSES = {  # end of a class's name -> the Auto class that opens it
     "MaskedLM": "AutoModelForMaskedLM",
@@ -33,7 +33,9 @@ def model_card(
         ("architecture", f"{class_name}, {size}"),
         ("vocabulary", f"{config_json['vocab_size']} pieces"),
     ]
-    if c.run.init is not None:
+    if c.run.init_commit is not None:
+        rows.append(("initialized from", f"{c.run.init}, commit {c.run.init_commit}"))
+    elif c.run.init is not None:
         rows.append(("initialized from", Path(c.run.init).name))
     if isinstance(c.objective, Supervised):
         rows.append(("task", _task(c.objective)))
@@ -57,7 +59,8 @@ def model_card(
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
     return (
-        f"---\nlibrary_name: transformers\ntags:\n- bert-jax\n- {config_json['model_type']}\n---\n"
+        f"---\nlibrary_name: transformers\n{_base_model(c)}tags:\n- bert-jax\n"
+        f"- {config_json['model_type']}\n---\n"
         f"# {Path(c.run.dir).name}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
@@ -65,6 +68,14 @@ def model_card(
         f'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
         f'model = {auto_class}.from_pretrained("FOLDER")\n```\n'
     )
+
+
+def _base_model(c: config.Experiment) -> str:
+    """The line by which the Hub links a model to the one that it was made from."""
+    if c.run.init is None or c.run.init_commit is None:
+        return ""
+    name = hub.parse_name(str(hub.at_commit(c.run.init, c.run.init_commit)))
+    return f"base_model: {name.repo}\n" if name is not None else ""
 
 
 def final_metrics(folder: Path) -> dict[str, float]:

@@ -1,0 +1,20 @@
+"""Names of the files of a Hugging Face folder that bert_jax reads."""
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
+# A folder of sentence-transformers lists its modules, each in a folder of its own.
+MODULES = "modules.json"
+SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", "sentence_bert_config.json")
