@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bert_jax.cli import (
+    convert_commands,
     evaluate_command,
     logs,
     model_commands,
@@ -34,8 +35,8 @@ COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "evaluate": evaluate_command.Evaluate,
     "embed": model_commands.Embed,
     "probe": model_commands.Probe,
-    "import": model_commands.Import,
-    "export": model_commands.Export,
+    "import": convert_commands.Import,
+    "export": convert_commands.Export,
     "inspect": model_commands.Inspect,
     "report": run_commands.Report,
     "replay": run_commands.Replay,

@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bert_jax.utils.model_files import (
     CONFIG,
@@ -185,7 +185,7 @@ def _modules(folder: Path) -> list[str]:
     return [glob.escape(p) for p in paths if p and ".." not in p]
 
 
-def _read(file: Path, default: dict | list) -> dict | list | object:
+def _read(file: Path, default: Any) -> Any:
     """A JSON file, or `default` if it is missing, damaged, or of another type; who reads the
     folder then reports it."""
     try:
@@ -254,7 +254,7 @@ def hub_errors(name: HubName, kind: str = "model", action: str = "read") -> Iter
         status, message = e.response.status_code, e.server_message or _first_line(e)
         hint = login if status in (401, 403) else "try again later"
         raise ValueError(f"{name}: the Hub answers {status} ({message}): {hint}") from None
-    except errors.HTTPError as e:  # a connection that was cut
+    except errors.HTTPError as e:  # type: ignore[attr-defined]  # a connection that was cut
         raise ValueError(
             f"{name}: the connection to the Hub was lost ({_first_line(e)}): run the "
             "command again; finished files are kept"

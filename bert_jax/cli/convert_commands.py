@@ -1,0 +1,130 @@
+"""Commands that change a model's format: `import` and `export`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import MODEL, Command, optional
+
+
+@dataclass(frozen=True)
+class Import(Command):
+    """Import a Hugging Face model, optionally with more words and positions.
+
+    Example: bert-jax import google-bert/bert-base-uncased --out imported --positions 1024
+    """
+
+    # Name on the Hugging Face Hub, Hugging Face folder, run folder or imported folder.
+    folder: Annotated[Positional[str], arg(metavar="HF_DIR")]
+    # New folder for the model.
+    out: Annotated[str, arg(metavar="DIR")]
+    # Folder or name of an ELECTRA generator; with it, both networks become one model.
+    generator: Annotated[str | None, optional("DIR")] = None
+    # Folder or name of the tokenizer, if it is not beside the weights.
+    tokenizer: Annotated[str | None, optional("DIR")] = None
+    # Heads that the model gets, some of mlm,pooler,pair,rtd. Heads that the folder lacks are
+    # initialized at random.
+    heads: Annotated[str | None, optional("HEADS")] = None
+    # Prefixes of tensor names; tensors with one of these prefixes are skipped.
+    drop: Annotated[tuple[str, ...], optional("PREFIX...")] = ()
+    # Read a .bin file with PyTorch. It does not run code from the file.
+    allow_pickle: bool = False
+    # Keep upper case. Only for folders with a vocabulary but no tokenizer settings.
+    cased: bool = False
+    # File of words to add to the vocabulary, one per line.
+    add_tokens: Annotated[str | None, optional("FILE")] = None
+    # New maximum length of the model. New rows of a learned position table are copies of its rows.
+    positions: Annotated[int | None, optional("N")] = None
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.inference import import_model
+
+        lines = _read_lines(self.add_tokens) if self.add_tokens else ()
+        initialized = import_model.import_folder(
+            self.folder,
+            self.out,
+            generator=self.generator,
+            tokenizer=self.tokenizer,
+            heads=self.heads.split(",") if self.heads else (),
+            drop=self.drop,
+            allow_pickle=self.allow_pickle,
+            cased=self.cased,
+            words=[line.strip() for line in lines if line.strip()],
+            positions=self.positions,
+        )
+        for name in initialized:
+            print(f"initialized at random: {name}")
+        print(f"imported folder: {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export(Command):
+    """Export a model to Hugging Face, to an Orbax tree, or to a portable StableHLO function.
+
+    With --push, a Hugging Face folder is also uploaded to the Hub, with its model card.
+
+    Example: bert-jax export runs/demo --format hf --out exported
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    # Format of the new folder.
+    format: Literal["hf", "orbax", "stablehlo"]
+    # New folder for the exported model; it may be left out with --push.
+    out: Annotated[str | None, optional("DIR")] = None
+    # ELECTRA only: network to export.
+    part: Literal["discriminator", "generator"] | None = None
+    # Repository of the Hugging Face Hub to upload to (format hf). It is made if there is none.
+    push: Annotated[str | None, optional("OWNER/NAME")] = None
+    # With --push: replace files that the repository has already.
+    force: bool = False
+    # With --push: make the repository private, if it is new.
+    private: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.convert.export.push import push, push_name
+
+        if self.push is not None and self.format != "hf":
+            raise ValueError(
+                f"--push uploads a Hugging Face folder: give --format hf, not {self.format}"
+            )
+        if self.push is None and (self.out is None or self.force or self.private):
+            flag = (
+                "--out DIR" if self.out is None else "--push OWNER/NAME for --force and --private"
+            )
+            raise ValueError(f"expected {flag}")
+        if self.push is not None:
+            push_name(self.push)  # before the work of the export
+        with tempfile.TemporaryDirectory() as temporary:
+            out = Path(temporary) / "export" if self.out is None else Path(self.out)
+            self._export(out)
+            if self.push is not None:
+                print(f"pushed: {push(out, self.push, self.force, self.private)}")
+        return 0
+
+    def _export(self, out: Path) -> None:
+        from bert_jax import load
+        from bert_jax.convert.export import export_model
+
+        model = load(self.model)
+        assert model.folder is not None
+        for name in export_model(model, model.folder, self.format, out, self.part):
+            print(f"not exported (no equivalent in this format): {name}")
+        if self.out is not None:
+            print(f"{self.format}: {out}")
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        # Only \n ends a line: a form feed or U+2028 may be part of a text.
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
+    if lines == [""]:
+        raise ValueError(f"{path} is empty: expected one text per line")
+    return lines
