@@ -6,7 +6,7 @@
 #             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
 #             SEED=a number; without SEED another one each time)
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
-# make study  the papers' claims, measured: up to 90 minutes; goes on where it was stopped
+# make study  the papers' claims, measured: up to 60 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
 # make docs   the documentation site, in build/docs: 15 seconds, without the network once
 #             .venv-docs is there

@@ -8,5 +8,6 @@ datasets.py synthetic_tasks.py tokenizers, corpora, tasks
 runner.py evaluate.py          run what is missing; a stopped study resumes at any step
 worker_pool.py stop_request.py several jobs at a time; signals and the time limit
 results.py metrics.py          run folders -> docs/study.json
-verdict.py page.py plots.py    docs/study.json -> docs/study.md, docs/study/, docs/curves/
+verdict.py page.py run_tables.py plots.py
+                               docs/study.json -> docs/study.md, docs/study/
 """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax.config import TaskType
+from bert_jax.config import TaskType, read_config, replace, save_config
 from bert_jax.data import documents, splits
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.sentence_pairs import PAIR_KINDS
@@ -243,3 +243,13 @@ def _count_words(row: dict[str, Any]) -> int:
     if "tokens" in row:
         return len(row["tokens"])
     return len(f"{row['text']} {row.get('text_pair') or ''}".split())
+
+
+def move_corpus(folder: Path, path: str) -> None:
+    """Tell a run folder that came from another machine where its corpus is now. The run still
+    refuses a corpus of another content."""
+    file = folder / "config.json"
+    if file.exists():
+        saved = read_config(file)
+        if saved.data.path != path:
+            save_config(replace(saved, data=dict(path=path)), file)

@@ -6,6 +6,7 @@ masks on the same rows, whatever their batch size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,40 @@ import numpy as np
 import bert_jax
 from bert_jax import config, objectives
 from bert_jax.data import mixture
+from bert_jax.data.corpus import open_corpus
 from bert_jax.data.loader import Batch
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
-from bert_jax.training.step import named_key, to_floats
+from bert_jax.inference.evaluation.evaluate import count_corpus, evaluate_corpus
+from bert_jax.inference.evaluation.masked_places import paired_difference
+from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 
 SEED = 0  # of the masks, for all runs
 BATCH_SIZE = 32
+HELD_OUT = (
+    "rows", "masked_tokens", "mask_loss", "mask_accuracy", "mask_top5", "unigram_loss",
+    "unigram_accuracy", "bigram_loss", "bigram_accuracy", "mask_minus_bigram",
+    "mask_minus_bigram_se", "rtd_auc", "bigram_auc", "rtd_shuffled_auc", "rtd_recall",
+    "rtd_precision",
+)  # fmt: skip
 
 
-def held_out_scores(run: Path, corpus: Path, max_rows: int) -> dict[str, float]:
-    """Losses and accuracies over at most `max_rows` rows, up to a whole batch."""
-    model = bert_jax.load(run)
-    objective, batches = _open(model, corpus)
-    key = named_key(SEED, "corruption")
+@functools.lru_cache(maxsize=1)  # runs of one corpus follow each other, and counts take a minute
+def _counts(corpus: Path) -> NeighborCounts:
+    return count_corpus(open_corpus(corpus))[0]
 
-    @jax.jit
-    def score(params: Any, batch: Any) -> Any:
-        return objective.terms(params, objective.corrupt(batch, key), None)
 
-    sums = None
-    for batch in batches.one_pass(-(-max_rows // BATCH_SIZE)):
-        terms = score(model.params, batch)
-        sums = terms if sums is None else jax.tree.map(np.add, sums, jax.device_get(terms))
-    return to_floats(sums or {})
+def held_out_scores(run: Path, trained_on: Path, held_out: Path, max_rows: int) -> dict[str, Any]:
+    """What `bert-jax evaluate` reports on at most `max_rows` validation rows of the corpus
+    `held_out`: the model at places that show the mask token, beside counts of both neighbors of
+    the training rows of `trained_on`, and ELECTRA's discriminator beside the same counts."""
+    result = evaluate_corpus(
+        bert_jax.load(run), open_corpus(held_out), max_rows, seed=SEED, counts=_counts(trained_on)
+    )
+    masked = result.masked
+    zero = np.zeros_like(masked.model.loss)
+    scores = {k: v for k, v in result.to_json().items() if k in HELD_OUT and v is not None}
+    error = paired_difference(masked.row, masked.model.loss, zero, masked.num_rows)[1]
+    return scores | {"mask_loss_se": error}
 
 
 def pair_accuracies(run: Path, nsp: Path, sop: Path, max_rows: int) -> dict[str, float | None]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from study.variants import Variant
+
+Needs = Literal["both", "better", "start"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class ResultRow:
     paper: tuple[str, ...] = ()
     priority: bool = False  # runs with all seeds before the other variants
     many_seeds: bool = False  # gives the spread of the hypothesis's metrics over seeds
+    scales: tuple[str, ...] | None = None  # the presets that run it; None: all
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,11 @@ class Statement:
     """`better` beats `worse` by more than `margin`.
 
     A number instead of a variant is a constant to beat. A negative margin allows `better` to be
-    worse by at most that much.
+    worse by at most that much. What the runs must have learned for the statement to be judged:
+
+    both    both beat counts of both neighbors of their training rows
+    better  `better` does; that `worse` may not is what is claimed
+    start   the one that is ahead beats word frequencies: a statement about early learning
     """
 
     text: str
@@ -32,6 +41,7 @@ class Statement:
     metric: str  # or A>B: `better` on metric A against `worse` on metric B
     margin: float = 0.0
     by_seed_count: bool = False  # decided by the number of seeds in which it holds
+    needs: Needs = "both"
     needs_pairs: bool = False  # both sides must have learned sentence pairs
 
     @property
@@ -43,11 +53,6 @@ class Statement:
     @property
     def variants(self) -> tuple[str, ...]:
         return tuple(side for side in (self.better, self.worse) if isinstance(side, str))
-
-    @property
-    def baselines(self) -> tuple[str, ...]:
-        """Metrics that show whether a variant is above its trivial baseline."""
-        return ("delta", "pair_delta") if self.needs_pairs else ("delta",)
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,19 @@ class Hypothesis:
     note: str = ""
     many_seeds: bool = False
     plots: tuple[str, ...] = ()  # metrics, as dots; metrics of metrics.jsonl, as curves
-    probes: tuple[str, ...] = ()  # tasks of linear probes on every layer
+    probes: bool = False  # train linear probes on every layer
+    too_small: str = ""  # why small presets leave it out
 
     @property
     def variants(self) -> tuple[Variant, ...]:
         return tuple(row.variant for row in self.rows)
+
+    def at_scale(self, scale: str) -> Hypothesis:
+        """The hypothesis with the rows of a preset, and the statements about these rows."""
+        rows = tuple(row for row in self.rows if row.scales is None or scale in row.scales)
+        names = {row.variant.name for row in rows}
+        statements, secondary = (
+            tuple(s for s in group if names.issuperset(s.variants))
+            for group in (self.statements, self.secondary)
+        )
+        return dataclasses.replace(self, rows=rows, statements=statements, secondary=secondary)

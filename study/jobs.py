@@ -18,9 +18,9 @@ class Job:
     """A run, and what is measured on it."""
 
     run: Run
+    held_out: Corpus  # test on the validation rows of this corpus
     tasks: bool = False  # fine-tune to the study's tasks
     qa: bool = False  # fine-tune to question answering
-    held_out: Corpus | None = None  # test on the validation rows of this corpus
     pairs: tuple[Corpus, ...] = ()  # test the pair head on these NSP and SOP corpora
     probes: bool = False  # linear probes on all layers
     hypotheses: str = ""  # letters
@@ -35,10 +35,7 @@ def list_jobs(hypotheses: Sequence[Hypothesis], preset: Preset) -> list[Job]:
     jobs: dict[str, Job] = {}
     # Every seed of these variants gets the measurement, whichever hypothesis adds the run:
     # the spread over seeds needs it.
-    held_out, pairs = (
-        {v.name for h in hypotheses if metric in h.metrics for v in h.variants}
-        for metric in ("mlm", "sop")
-    )
+    pairs = {v.name for h in hypotheses if "sop" in h.metrics for v in h.variants}
     for hypothesis in hypotheses:
         for priority in (True, False):
             for seed in range(max(preset.many_seeds, preset.few_seeds)):
@@ -52,35 +49,34 @@ def list_jobs(hypotheses: Sequence[Hypothesis], preset: Preset) -> list[Job]:
                         run,
                         jobs.get(run.name),
                         hypothesis,
-                        row.variant.name in held_out,
                         row.variant.name in pairs,
                     )
     return list(jobs.values())
 
 
-def _job(run: Run, known: Job | None, hypothesis: Hypothesis, held_out: bool, pairs: bool) -> Job:
+def _job(run: Run, known: Job | None, hypothesis: Hypothesis, pairs: bool) -> Job:
     """The job of a run, with everything that one more hypothesis needs."""
-    known = known or Job(run)
+    corpus = run.corpus._replace(subsample=1)
+    known = known or Job(run, corpus)
     objective = run.experiment.objective
     has_pairs = isinstance(objective, Masked) and objective.sentence_pair
-    corpus = run.corpus._replace(subsample=1)
     pair_corpora = tuple(corpus._replace(segments=s) for s in ("nsp", "sop"))
     return Job(
         run,
+        corpus,
         tasks=known.tasks or "tasks" in hypothesis.metrics,
         qa=known.qa or "qa" in hypothesis.metrics,
-        held_out=corpus if held_out else None,
         pairs=pair_corpora if has_pairs and pairs else (),
-        probes=known.probes or bool(hypothesis.probes),
+        probes=known.probes or hypothesis.probes,
         hypotheses="".join(sorted({*known.hypotheses, hypothesis.letter})),
     )
 
 
 def estimate_seconds(job: Job, preset: Preset) -> float:
     """A rough estimate of a job's seconds on one process."""
-    # linear probes on every word and layer take as long as five fine-tunings, a test a third
-    tunings = len(preset.tasks) * job.tasks + job.qa + 5 * job.probes
-    tests = (job.held_out is not None) + len(job.pairs)
+    # linear probes on every word and layer take as long as two fine-tunings, a test a third
+    tunings = len(preset.tasks) * (job.tasks + 2 * job.probes) + job.qa
+    tests = 1 + len(job.pairs)
     steps = job.run.cost.products / preset.flops_per_second
     return steps + preset.run_overhead + preset.tune_seconds * (tunings + tests / 3)
 

@@ -75,20 +75,57 @@ def _pair_accuracy(name: str, title: str) -> Metric:
     return Metric(title, _field("pairs", name, times=100), error=error)
 
 
-def _probe(layer: str, task: str, title: str) -> Metric:
-    """The score of one layer, which is the same for all runs: the best of several layers would
-    be chosen on the scored rows."""
+def _difference(record: Record, a: str, b: str) -> float | None:
+    scores = record.get("held_out", {})
+    x, y = scores.get(a), scores.get(b)
+    return None if x is None or y is None else x - y
+
+
+def over_counts(record: Record) -> float | None:
+    """By how much a run beats counts of both neighbors of its training rows: in nat at places that
+    show the mask token or, of a discriminator, in AUC on the same samples."""
+    if record.get("held_out", {}).get("rtd_auc") is not None:
+        return _difference(record, "rtd_auc", "bigram_auc")
+    return _difference(record, "bigram_loss", "mask_loss")
+
+
+def over_frequencies(record: Record) -> float | None:
+    """By how much a run beats what needs no context: in nat, word frequencies at the same places
+    or, of a discriminator, in AUC, itself on rows in random order."""
+    if record.get("held_out", {}).get("rtd_auc") is not None:
+        return _difference(record, "rtd_auc", "rtd_shuffled_auc")
+    return _difference(record, "unigram_loss", "mask_loss")
+
+
+def _mask_error(record: Record) -> float:
+    return record["held_out"].get("mask_loss_se") or 0.0
+
+
+def probed_tasks(record: Record, task_type: str | None = None) -> list[str]:
+    """The tasks with linear probes, all or those of a type, in the order of their names."""
+    types = record.get("layer_types", {})
+    return sorted(t for t in record.get("layers", {}) if task_type in (None, types.get(t)))
+
+
+def _probe(layer: str, task_type: str | None, title: str) -> Metric:
+    """The mean over tasks of one layer's score. The layer is the same for all runs: the best of
+    several layers would be chosen on the scored rows."""
 
     def score(scores: list[float]) -> float:  # embeddings first
         return scores[-1] if layer == "last" else scores[(len(scores) - 1) // 2]
 
+    def scores_of(record: Record) -> list[tuple[str, float]]:
+        tasks = probed_tasks(record, task_type)
+        return [(t, score(record["layers"][t])) for t in tasks if len(record["layers"][t]) > 2]
+
     def value(record: Record) -> float | None:
-        scores = record.get("layers", {}).get(task)
-        return 100 * score(scores) if scores and len(scores) > 2 else None
+        scores = scores_of(record)
+        return 100 * statistics.mean(v for _, v in scores) if scores else None
 
     def error(record: Record) -> float:
-        layers = record["layers"]
-        return standard_error(score(layers[task]), layers[f"{task}_rows"])
+        scores = scores_of(record)
+        errors = (standard_error(v, record["layer_rows"][task]) for task, v in scores)
+        return math.hypot(*errors) / len(scores)
 
     return Metric(title, value, error=error)
 
@@ -99,11 +136,20 @@ METRICS = {
     "tasks": Metric("mean over tasks", task_mean, error=_task_error),
     "qa": Metric("answers, F1", _field("tasks", "qa", "value"), error=_qa_error),
     "qa_exact": Metric("answers, exact match", _field("tasks", "qa", "exact_match")),
-    "mlm": Metric("held-out MLM loss (nat)", _field("held_out", "mlm_loss"), False, THREE_DIGITS),
+    "mask": Metric(
+        "loss at [MASK] (nat)", _field("held_out", "mask_loss"), False, THREE_DIGITS, _mask_error
+    ),
+    "mask_accuracy": Metric("right at [MASK] (%)", _field("held_out", "mask_accuracy", times=100)),
+    "counts": Metric(
+        "loss of counts there (nat)", _field("held_out", "bigram_loss"), None, THREE_DIGITS
+    ),
+    "over_counts": Metric("better than counts by (nat; RTD: AUC)", over_counts, True, THREE_DIGITS),
+    "over_frequencies": Metric(
+        "better than without context by (nat; RTD: AUC)", over_frequencies, True, THREE_DIGITS
+    ),
     "nsp": _pair_accuracy("nsp", "NSP accuracy"),
     "sop": _pair_accuracy("sop", "SOP accuracy"),
-    "rtd_auc": Metric("AUC of replaced tokens", _field("last", "eval_rtd_auc"), True, THREE_DIGITS),
-    "delta": Metric("loss below trivial baseline (nat)", _field("delta"), True, THREE_DIGITS),
+    "rtd_auc": Metric("AUC of replaced tokens", _field("held_out", "rtd_auc"), True, THREE_DIGITS),
     "pair_delta": Metric(
         "pair loss below trivial baseline (nat)", _field("pair_delta"), True, THREE_DIGITS
     ),
@@ -113,8 +159,10 @@ METRICS = {
     "epochs": Metric("epochs", _field("epochs"), None),
     "tokens": Metric("tokens", _field("tokens"), None, short_number),
     "speed": Metric("tokens/s", _field("speed"), None, short_number),
+    "probes_middle": _probe("middle", None, "probes, middle layer"),
+    "probes_last": _probe("last", None, "probes, last layer"),
     "tagging_middle": _probe("middle", "tagging", "tags, middle layer"),
     "tagging_last": _probe("last", "tagging", "tags, last layer"),
-    "texts_middle": _probe("middle", "texts", "texts, middle layer"),
-    "texts_last": _probe("last", "texts", "texts, last layer"),
+    "texts_middle": _probe("middle", "classification", "texts, middle layer"),
+    "texts_last": _probe("last", "classification", "texts, last layer"),
 }

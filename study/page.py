@@ -10,17 +10,23 @@ from typing import Any
 
 from bert_jax.utils import io
 from study import verdict
-from study.hypotheses import HYPOTHESES
+from study.hypotheses import hypotheses_at, left_out
 from study.hypothesis import Hypothesis, ResultRow
-from study.jobs import QA
-from study.metrics import METRICS, Record, short_number
+from study.metrics import METRICS, Record, probed_tasks
 from study.plots import Curve, DotPlot, LinePlot, Plot, write_plots
+from study.presets import FLOPS_PER_MINUTE, HOUR
+from study.run_tables import bullets, mask_table, run_table, table
 from study.verdict import Judgment
 
 FIGURES = "study"  # the folder beside the page
 CURVE_TITLES = {
-    "eval_mlm_loss": "validation MLM loss (nat) of the model or its generator",
+    "eval_mask_loss": "validation loss at [MASK] (nat) of the model or its generator",
     "eval_rtd_auc": "validation AUC of replaced tokens",
+}
+LEARNED = {
+    "both": "better than counts",
+    "better": "better than counts",
+    "start": "better than without context",
 }
 TITLE = "The papers' claims, measured side by side"
 
@@ -35,19 +41,22 @@ def write_page(results: dict[str, Any], out: Path) -> list[Path]:
 def build_page(results: dict[str, Any]) -> tuple[str, list[Plot]]:
     """The page in Markdown, and its plots."""
     records: list[Record] = results["runs"]
-    judged = {h.letter: verdict.judge_hypothesis(h, records) for h in HYPOTHESES}
-    judgments = [j for _, of_hypothesis in judged.values() for j in of_hypothesis]
+    scale = results["metadata"]["scale"]
+    hypotheses = hypotheses_at(scale)
+    judged = [(h, *verdict.judge_hypothesis(h, records)) for h in hypotheses]
+    judgments = [j for *_, of_hypothesis in judged for j in of_hypothesis]
     blocks = [f"# {TITLE}", *_introduction(results), _method(judgments), _summary(judged)]
+    blocks += _left_out(scale)
     plots: list[Plot] = []
-    for hypothesis in HYPOTHESES:
+    for hypothesis, result, of_hypothesis in judged:
         figures = [plot for plot in _plots(hypothesis, records) if not plot.empty]
-        blocks += _section(hypothesis, records, *judged[hypothesis.letter])
+        blocks += _section(hypothesis, records, result, of_hypothesis)
         blocks += [f"![{plot.name}]({FIGURES}/{plot.name}.svg)" for plot in figures]
         plots += figures
     if results["failed"]:
         failed = [f"`{f['run']}`, {f['step']}: `{f['error']}`" for f in results["failed"]]
-        blocks += ["## Failed steps", _bullets(failed)]
-    blocks += ["## Runs", _run_table(records)]
+        blocks += ["## Failed steps", bullets(failed)]
+    blocks += ["## Runs", run_table(records), "## Runs at [MASK]", *mask_table(records)]
     return "\n\n".join(blocks) + "\n", plots
 
 
@@ -62,15 +71,38 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         f"matrix products). {metadata['machine']}; Python {metadata['python']}, {versions}. The "
         "models, steps and text are far smaller than the papers', and the results hold for such "
         "models only.",
+        *_budget(metadata),
         "All runs share one code base, one optimizer, one recipe for every task and one head (a "
-        f"dense layer on the first token). The tasks are {tasks} ({metadata['labels']}). Their "
+        f"dense layer on the first token). The tasks are {tasks or 'those of --tasks'} "
+        f"({metadata['labels']}). Their "
         "mean is that of accuracies, entity F1 and correlations, in percent. The scored rows were "
         "not used to choose a checkpoint, a layer or a learning rate. FLOPs are counted as "
         "ELECTRA's authors counted them; runs at equal FLOPs are equal with free look-ups. Tokens, "
-        "FLOPs and tokens/s exclude padding.",
-        "Numbers are means, with the standard deviation where there are several seeds. The table "
-        "at the end lists the runs; a run's folder has the same name, and its `metrics.jsonl` has "
+        "FLOPs and tokens/s exclude padding. Later ideas that all runs share: rotary positions, "
+        "pre-norm, gated MLPs, Muon and a trapezoidal schedule, unless a variant says otherwise.",
+        "Every run is scored where the mask token stands (`bert-jax evaluate`): 15 % of the tokens "
+        "of held-out rows, drawn one by one, three times, whatever the run was trained with. "
+        "Beside it stand word frequencies and counts of both neighbors of its training rows. An "
+        "ELECTRA run is scored by the AUC of its discriminator without special tokens, beside the "
+        "AUC of the same counts.",
+        "Numbers are means, with the standard deviation where there are several seeds. The tables "
+        "at the end list the runs; a run's folder has the same name, and its `metrics.jsonl` has "
         "the numbers. `python -m study --page` builds this page from `study.json`.",
+    ]
+
+
+def _budget(metadata: dict[str, Any]) -> list[str]:
+    """What an arm costs at the scale whose budget the user chooses, and how to repeat it."""
+    if metadata["scale"] != HOUR.name:
+        return []
+    minutes = metadata["arm_flops"] / FLOPS_PER_MINUTE
+    return [
+        f"A run at equal FLOPs has {metadata['arm_flops']:.2e} FLOPs, {minutes:.3g} minutes of two "
+        f"quiet cores at {FLOPS_PER_MINUTE:.0e} a minute. Its learning rate falls over the second "
+        "half. The corpus and the tasks cannot be passed on with this repository; with text and "
+        "tasks of your own: `python -m study --scale hour --arm-minutes "
+        f"{minutes:.3g} --text FILES --tasks DIR --state STATE`. `STATE` holds results and last "
+        "checkpoints, and a stopped study goes on from it, also on another machine."
     ]
 
 
@@ -84,40 +116,55 @@ def _method(judgments: Sequence[Judgment]) -> str:
         "Student's t) or, if larger, the standard error that follows from the number of scored "
         f"rows. {compared} statements were compared with it; without any real difference about "
         "one in 20 would still be confirmed or contradicted. *Secondary* statements do not decide "
-        "a hypothesis. A statement is **not judged** if one of its variants is not above the "
-        f"trivial baseline, that is, if its loss never came {verdict.MIN_DELTA} nat below the "
-        "unigram loss or, if a discriminator is fine-tuned, below the entropy of the share of "
-        "replaced tokens. Statements about sentence pairs require the same of the pair loss."
+        "a hypothesis. A statement is **not judged** if one of its variants does not beat counts "
+        "of both neighbors: it has hardly learned from context, and the difference says nothing "
+        "about training that works. Where the statement itself is that one variant does not learn, "
+        "only the other one has to beat the counts. Statements that begin with *early in training* "
+        "need only one variant that is better than word frequencies by "
+        f"{verdict.MIN_DELTA} nat or AUC, and hold for the start of training alone. Statements "
+        "about sentence pairs require a pair loss below that of the share of labels."
     )
 
 
-def _summary(judged: dict[str, tuple[str, list[Judgment]]]) -> str:
+def _summary(judged: Sequence[tuple[Hypothesis, str, list[Judgment]]]) -> str:
     rows = []
-    for hypothesis in HYPOTHESES:
-        result, judgments = judged[hypothesis.letter]
+    for hypothesis, result, judgments in judged:
         counts = Counter(j.verdict for j in judgments)
         statements = ", ".join(f"{n} {v}" for v, n in counts.items())
         rows.append((f"({hypothesis.letter}) {hypothesis.title}", f"**{result}**", statements))
-    return _table(("hypothesis", "verdict", "statements"), rows)
+    return table(("hypothesis", "verdict", "statements"), rows)
+
+
+def _left_out(scale: str) -> list[str]:
+    """One paragraph on the hypotheses that the preset is too small to decide."""
+    hypotheses = left_out(scale)
+    if not hypotheses:
+        return []
+    items = (
+        f"({h.letter}) {h.title}: {h.too_small[0].lower()}{h.too_small[1:]}" for h in hypotheses
+    )
+    return [
+        "**Not asked at this scale**, because it cannot decide them; `--scale gpu` asks all. "
+        + " ".join(items)
+    ]
 
 
 def _section(
     hypothesis: Hypothesis, records: Sequence[Record], result: str, judgments: Sequence[Judgment]
 ) -> list[str]:
-    table = _probe_table if hypothesis.probes else _result_table
     blocks = [
         f"## ({hypothesis.letter}) {hypothesis.title}",
         f"**Hypothesis.** {hypothesis.claim}",
         f"**Refuted if:** {hypothesis.refuted_by}",
         f"**Result: {result}.**",
-        _bullets(
+        bullets(
             [
                 "*secondary:* " * (j.statement in hypothesis.secondary) + format_judgment(j)
                 for j in judgments
             ]
         ),
-        table(hypothesis, records),
-        *_variants_at_baseline(hypothesis, records),
+        _result_table(hypothesis, records),
+        *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
     ]
     if hypothesis.paper_source:
         blocks.append(f"In italics: {hypothesis.paper_source}.")
@@ -134,9 +181,9 @@ def format_judgment(judgment: Judgment) -> str:
     details = [f"difference {_signed(shown(judgment.difference))}"]
     if statement.margin:
         details[0] += f", allowed {_signed(shown(statement.margin))}"
-    if judgment.at_baseline:
-        variants = " and ".join(f"`{variant}`" for variant in judgment.at_baseline)
-        details.append(f"{variants} not above the trivial baseline")
+    if judgment.unlearned:
+        variants = " and ".join(f"`{variant}`" for variant in judgment.unlearned)
+        details.append(f"{variants}: not {LEARNED[statement.needs]}")
     elif not statement.by_seed_count:
         known = judgment.limit is not None
         details.append(f"noise ±{shown(judgment.limit)}" if known else "no spread known")  # type: ignore[arg-type]
@@ -158,7 +205,7 @@ def _result_table(hypothesis: Hypothesis, records: Sequence[Record]) -> str:
         paper = [f"*{c}*" if c else "" for c in row.paper] or [""] * len(columns)
         seeds = str(len(_runs_of(records, row)))
         rows.append((f"{row.label} `{row.variant.name}`", seeds, *cells, *paper))
-    return _table(("", "seeds", *titles, *(f"*{c}*" for c in columns)), rows)
+    return table(("", "seeds", *titles, *(f"*{c}*" for c in columns)), rows)
 
 
 def format_cell(records: Sequence[Record], row: ResultRow, name: str) -> str:
@@ -178,45 +225,31 @@ def _runs_of(records: Sequence[Record], row: ResultRow) -> list[Record]:
     return sorted(runs, key=lambda r: r["seed"])
 
 
-def _layer_scores(records: Sequence[Record], row: ResultRow, probe: str) -> list[list[float]]:
+def _layer_scores(records: Sequence[Record], row: ResultRow, task: str) -> list[list[float]]:
     """The seeds' scores of each layer, in percent."""
     runs = _runs_of(records, row)
-    scores = [r["layers"][probe] for r in runs if probe in r.get("layers", {})]
+    scores = [r["layers"][task] for r in runs if task in r["layers"]]
     return [[100 * v for v in layer] for layer in zip(*scores, strict=True)]
 
 
-def _probe_table(hypothesis: Hypothesis, records: Sequence[Record]) -> str:
+def _probed(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
+    names = {row.variant.name for row in hypothesis.rows}
+    return sorted({t for r in records if r["variant"] in names for t in probed_tasks(r)})
+
+
+def _probe_table(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
+    """Linear probes by layer, if there are any."""
     rows = []
-    for row in hypothesis.rows:
-        for probe in hypothesis.probes:
-            scores = _layer_scores(records, row, probe)
-            cells = [f"{statistics.mean(s):.1f}" for s in scores] or ["not run"]
-            rows.append((f"{row.label} `{row.variant.name}`, {probe}", *cells))
+    for task in _probed(hypothesis, records):
+        for row in hypothesis.rows:
+            if scores := _layer_scores(records, row, task):
+                cells = [f"{statistics.mean(s):.1f}" for s in scores]
+                rows.append((f"{task}, `{row.variant.name}`", *cells))
+    if not rows:
+        return []
     width = max(map(len, rows))
-    head = ("", *(f"layer {i}" for i in range(width - 1)))
-    return _table(head, [(*row, *[""] * (width - len(row))) for row in rows])
-
-
-def _variants_at_baseline(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
-    """The variants that are not above the trivial baseline, with the metrics that show it."""
-    items = []
-    for row in hypothesis.rows:
-        name = row.variant.name
-        needed = dict.fromkeys(
-            metric
-            for s in (*hypothesis.statements, *hypothesis.secondary)
-            if name in s.variants
-            for metric in s.baselines
-        )
-        failed = [m for m in needed if not verdict.above_baseline(records, name, m)]
-        if failed:
-            shown = [
-                f"{METRICS[m].title} {format_cell(records, row, m)}"
-                for m in (*failed, "rtd_auc")
-                if verdict.values_by_seed(records, name, m)
-            ]
-            items.append(f"`{name}`: {', '.join(shown)}")
-    return ["**Not above the trivial baseline.**", _bullets(items)] if items else []
+    head = ("linear probe (%)", *(f"layer {i}" for i in range(width - 1)))
+    return [table(head, [(*row, *[""] * (width - len(row))) for row in rows])]
 
 
 def _plots(hypothesis: Hypothesis, records: Sequence[Record]) -> Iterator[Plot]:
@@ -232,14 +265,6 @@ def _plots(hypothesis: Hypothesis, records: Sequence[Record]) -> Iterator[Plot]:
         else:
             curves = (_curve(row.label, _runs_of(records, row), name) for row in rows)
             yield LinePlot(file, CURVE_TITLES[name], "FLOPs", tuple(curves))
-    for probe in hypothesis.probes:
-        curves = []
-        for row in rows:
-            scores = _layer_scores(records, row, probe)
-            layers = tuple(map(float, range(len(scores))))
-            curves.append(Curve(row.label, layers, tuple(map(tuple, scores))))
-        title = f"{probe}: a linear probe on each layer"
-        yield LinePlot(f"{letter}-{probe}", title, "layer", tuple(curves))
 
 
 def _curve(label: str, runs: Sequence[Record], metric: str) -> Curve:
@@ -251,36 +276,3 @@ def _curve(label: str, runs: Sequence[Record], metric: str) -> Curve:
     values = tuple(zip(*([v for _, v in curve] for curve in curves), strict=False))
     flops = tuple(step * flops_per_step for step, _ in curves[0])[: len(values)]
     return Curve(label, flops, values)
-
-
-def _run_table(records: Sequence[Record]) -> str:
-    head = ("run", "hypotheses", "steps", "tokens", "FLOPs", "as published", "parameters",
-            "validation MLM loss (nat)", "unigram baseline (nat)", "tasks (%)")  # fmt: skip
-    rows = []
-    for r in records:
-        losses = (r["last"].get(f"eval_{m}_loss") for m in ("mlm", "unigram"))
-        # SQuAD's script gives scores in percent
-        scores = {n: t["value"] * (1 if n == QA else 100) for n, t in r["tasks"].items()}
-        rows.append(
-            (
-                f"`{r['name']}`",
-                r["hypotheses"],
-                str(r["steps"]),
-                short_number(r["tokens"]),
-                f"{r['flops']['sparse']:.2e}",
-                f"{r['flops']['published']:.2e}",
-                short_number(r["parameters"]),
-                *("" if loss is None else f"{loss:.3f}" for loss in losses),
-                ", ".join(f"{name} {score:.1f}" for name, score in scores.items()),
-            )
-        )
-    return _table(head, rows)
-
-
-def _bullets(items: Sequence[str]) -> str:
-    return "\n".join(f"- {item}" for item in items)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)

@@ -1,9 +1,7 @@
-"""The figures of the page and the reference loss curves, drawn with matplotlib."""
+"""The figures of the page, drawn with matplotlib."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,28 +11,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from bert_jax.utils import io as files
-from study.hypotheses.architecture import ALBERT, BERT, ROBERTA, RTD, SPANBERT
-from study.metrics import Record
-
 # The same bytes on every machine, so that a test can compare the files.
 DETERMINISTIC: dict[Any, Any] = {"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9}
-
-FAMILIES = {
-    "bert": BERT,
-    "albert": ALBERT,
-    "roberta": ROBERTA,
-    "electra": RTD,
-    "spanbert": SPANBERT,
-}
-PANELS = (
-    ("loss", "loss"),
-    ("MLM loss (nat)", "mlm_loss"),
-    ("replaced token loss (nat)", "rtd_loss"),
-    ("replaced token AUC", "rtd_auc"),
-    ("pair loss (nat)", "pair_loss"),
-    ("boundary loss (nat)", "sbo_loss"),
-)
 
 
 @dataclass(frozen=True)
@@ -115,55 +93,3 @@ def write_plots(plots: Sequence[Plot], out: Path) -> list[Path]:
         with matplotlib.rc_context(DETERMINISTIC):
             plot.draw().savefig(path, metadata={"Date": None})
     return paths
-
-
-def write_curves(results: dict[str, Any], out: Path) -> list[Path]:
-    """Write the reference loss curves, FAMILY.csv and FAMILY.png, of each family with a run."""
-    out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for family, variant in FAMILIES.items():
-        runs = [r for r in results["runs"] if r["variant"] == variant.name]
-        if runs:
-            runs.sort(key=lambda r: r["seed"])
-            table, picture = out / f"{family}.csv", out / f"{family}.png"
-            files.write_text(table, curves_csv(runs))
-            figure = _draw_curves(family, runs)
-            figure.savefig(picture, dpi=110, metadata={"Software": None})
-            paths += [table, picture]
-    return paths
-
-
-def curves_csv(runs: Sequence[Record]) -> str:
-    """A line per run and logged step; empty where a metric was not logged."""
-    metrics = sorted({m for r in runs for m in r["curves"]})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "seed", "step", *metrics])
-    for r in runs:
-        curves = [dict(r["curves"].get(m, ())) for m in metrics]
-        for step in sorted({s for curve in curves for s in curve}):
-            writer.writerow([r["name"], r["seed"], step, *(c.get(step, "") for c in curves)])
-    return text.getvalue()
-
-
-def _draw_curves(family: str, runs: Sequence[Record]) -> Figure:
-    logged = {m.removeprefix("eval_") for r in runs for m in r["curves"]}
-    panels = [(title, m) for title, m in PANELS if m in logged] or PANELS[:1]  # none was finite
-    figure = Figure(figsize=(4.2 * len(panels), 3.2))
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, metric) in zip(axes, panels, strict=True):
-        for r in runs:
-            color, seed, curves = f"C{r['seed']}", f"seed {r['seed']}", r["curves"]
-            if points := curves.get(metric):
-                axis.plot(*zip(*points, strict=True), color=color, alpha=0.5, label=seed)
-            if points := curves.get(f"eval_{metric}"):
-                x, y = zip(*points, strict=True)
-                axis.plot(x, y, "o-", color=color, markersize=3, label=f"validation, {seed}")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step", fontsize=8)
-        axis.grid(alpha=0.25)
-        if axis.lines:
-            axis.legend(fontsize=6)
-    figure.suptitle(f"{family}: {runs[0]['parameters']:,} parameters", fontsize=11)
-    figure.tight_layout()
-    return figure

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bert_jax.config import Optim
+from bert_jax.config.families import MODERN
 
 Fields = dict[str, Any]
 
@@ -15,11 +16,12 @@ class Preset:
     """Everything that the hypotheses leave open.
 
     The reference run is a masked language model of this size, trained for `steps` of
-    `batch_size` rows of `length` tokens. Other runs see as many real tokens or cost as many
-    FLOPs (variants.py).
+    `batch_size` rows of `length` tokens, or for `arm_flops`. Other runs see as many real tokens or
+    cost as many FLOPs (variants.py).
     """
 
     name: str
+    hypotheses: str  # letters, in the order of execution and of the page
     encoder: Fields
     sizes: dict[str, Fields]  # encoder fields that variants refer to by name
     vocab_size: int
@@ -32,7 +34,9 @@ class Preset:
     test_rows: int
     probe_rows: int  # of linear probes, which see every word of every layer
     tune_lr: float
-    flops_per_second: float  # only for the time estimate
+    flops_per_second: float  # of one process, matrix products: only for the time estimate
+    # FLOPs of a run, as published with sparse look-ups; None: those of `steps` of the reference
+    arm_flops: float | None = None
     many_seeds: int = 3  # of hypotheses that ask for many
     few_seeds: int = 1  # of the others
     dtype: str = "float32"
@@ -52,60 +56,109 @@ class Preset:
         return self.fill_ratios.get(corpus, 1.0)
 
 
+# The recipe of `make demo` (config.demo_config): with BERT's positions and AdamW a model of this
+# size predicts word frequencies for thousands of steps, and nothing can be compared.
+_DEMO: Fields = dict(
+    layers=4,
+    hidden_size=128,
+    heads=4,
+    mlp_size=352,
+    dropout=0.0,
+    attention_dropout=0.0,
+    **MODERN,
+)
+_DEMO_SIZES: dict[str, Fields] = {
+    "factorised": dict(embedding_size=64),
+    "plain": dict(mlp_size=512),  # as many FLOPs as the gated MLP
+}
+_DEMO_OPTIM = Optim(
+    name="muon", schedule="trapezoid", peak_lr=3e-3, warmup_steps=100, cooldown_ratio=0.5
+)
+_FILL_RATIOS = {
+    "wordpiece-nsp-64": 0.982,
+    "wordpiece-sop-64": 0.977,
+    "wordpiece-electra-64": 0.985,
+    "wordpiece-full-64": 0.782,
+    "wordpiece-doc-64": 0.780,
+    "wordpiece-single-64": 0.785,
+    "wordpiece-single-128": 0.847,
+    "unigram-sop-64": 0.978,
+    "bpe-full-64": 0.781,
+}
+
+# As much training as `make demo`: the smallest in which a model beats counts of both neighbors on
+# the sample text.
 CPU = Preset(
     name="cpu",
-    encoder=dict(layers=4, hidden_size=64, heads=2, dropout=0.0, attention_dropout=0.0),
-    sizes={
-        "factorised": dict(embedding_size=16),
-        "wide": dict(hidden_size=128, heads=4, embedding_size=64),
-        "gated": dict(mlp_size=168),
-    },
+    hypotheses="khcb",
+    encoder=_DEMO,
+    sizes=_DEMO_SIZES,
     vocab_size=4000,
     length=64,
     qa_length=128,
-    batch_size=8,
+    batch_size=32,
     steps=2_400,
-    # Small batches and a long warm-up. With 320 steps of 32 rows, at 3e-3 after a tenth of them,
-    # 11 of 40 variants never came 0.02 nat below the unigram baseline.
-    optim=Optim(
-        name="adamw", schedule="roberta", peak_lr=2e-3, warmup_ratio=0.3, b2=0.98, weight_decay=0.01
-    ),
+    optim=_DEMO_OPTIM,
     train_rows=1500,
     test_rows=1000,
     probe_rows=500,
     tune_lr=1e-3,
-    flops_per_second=4.2e10,
-    run_overhead=20.0,
+    flops_per_second=7e10,
+    eval_batches=16,
+    run_overhead=45.0,
     tune_seconds=15.0,
-    fill_ratios={
-        "wordpiece-nsp-64": 0.982,
-        "wordpiece-sop-64": 0.977,
-        "wordpiece-electra-64": 0.985,
-        "wordpiece-full-64": 0.782,
-        "wordpiece-doc-64": 0.780,
-        "wordpiece-single-64": 0.785,
-        "wordpiece-single-128": 0.847,
-        "unigram-sop-64": 0.978,
-        "bpe-full-64": 0.781,
-    },
+    fill_ratios=_FILL_RATIOS,
 )
+
+FLOPS_PER_MINUTE = 6e12  # what two quiet cores do in a minute with this model, as published
+
+# The same model on a text of tens of millions of words, which --text names.
+HOUR = replace(
+    CPU,
+    name="hour",
+    hypotheses="hibcgak",
+    vocab_size=8000,
+    arm_flops=60 * FLOPS_PER_MINUTE,
+    train_rows=3000,
+    test_rows=2000,
+    probe_rows=1000,
+    tune_seconds=40.0,
+    run_overhead=120.0,
+    tasks=("question_type", "sentiment", "entailment", "ner"),
+    text=(),
+)
+
+
+def hour_preset(arm_minutes: float) -> Preset:
+    """`HOUR` with runs of so many minutes of two quiet cores. They are counted in FLOPs, so a slow
+    or shared machine trains the same models.
+
+    ValueError: the minutes are not from 0.01 to 1000.
+    """
+    if not 0.01 <= arm_minutes <= 1000:
+        raise ValueError(f"--arm-minutes is {arm_minutes}: expected 0.01 to 1000")
+    return replace(HOUR, arm_flops=arm_minutes * FLOPS_PER_MINUTE)
+
 
 # The first minutes of an ELECTRA-small: its encoder, rows and batch with fewer steps. The sample
 # text is too small for its vocabulary, so pass --text.
 GPU = Preset(
     name="gpu",
+    hypotheses="hibagkjcdef",
     encoder=dict(
         layers=12,
         hidden_size=256,
         heads=4,
+        mlp_size=680,
         embedding_size=128,
         dropout=0.1,
         attention_dropout=0.1,
+        **MODERN,
     ),
     sizes={
         "factorised": dict(embedding_size=64),
-        "wide": dict(hidden_size=896, heads=14, embedding_size=128),
-        "gated": dict(mlp_size=680),
+        "wide": dict(hidden_size=896, heads=14, mlp_size=2400, embedding_size=128),
+        "plain": dict(mlp_size=1024),
     },
     vocab_size=30522,
     length=128,
@@ -139,11 +192,12 @@ GPU = Preset(
 # Checks that everything runs: for tests, and before a long study.
 SMOKE = Preset(
     name="smoke",
-    encoder=dict(layers=2, hidden_size=16, heads=2, dropout=0.0, attention_dropout=0.0),
+    hypotheses="abcdefghijk",
+    encoder=dict(layers=2, hidden_size=16, heads=2, dropout=0.0, attention_dropout=0.0, **MODERN),
     sizes={
         "factorised": dict(embedding_size=8),
         "wide": dict(hidden_size=32, heads=2, embedding_size=16),
-        "gated": dict(mlp_size=40),
+        "plain": dict(mlp_size=72),
     },
     vocab_size=600,
     length=32,
@@ -163,4 +217,4 @@ SMOKE = Preset(
     max_words=(12, 12, 20),
 )
 
-PRESETS = {preset.name: preset for preset in (CPU, GPU, SMOKE)}
+PRESETS = {preset.name: preset for preset in (CPU, HOUR, GPU, SMOKE)}

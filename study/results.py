@@ -4,9 +4,10 @@ metadata  {scale, date, versions, machine, text, tasks, ...}
 runs      [{name, variant, seed, hypotheses, expected_tasks: [task],
             steps, rows, tokens, epochs, parameters, flops: {published, sparse}, speed, seconds,
             last: {eval_metric: value}, curves: {metric: [[step, value], ...]},  (metrics.jsonl)
-            delta, pair_delta: nat that a loss was, at best, below its trivial baseline,
+            pair_delta: nat that the pair loss was, at best, below its trivial baseline,
             tasks: {task: {value, metric, rows, ...}},                           (results.json)
-            held_out, pairs, layers: {probe: [score, ...], probe_rows}}, ...]
+            held_out: the scores of `evaluate`, beside counts; pairs: {nsp, sop, ...},
+            layers: {task: [score, ...]}, layer_rows, layer_types: {task: ...}}, ...]
 failed    [{run, step, error}, ...] of runs that still lack something
 
 `tokens`, FLOPs and speed exclude padding. `rows` of a score is the number of scored rows.
@@ -28,18 +29,14 @@ import jax
 
 from bert_jax.perf import param_table
 from bert_jax.tasks import results as task_results
-from bert_jax.training.evaluation import share_loss
 from bert_jax.utils import io, metrics_log
 from study.jobs import Job
 from study.metrics import Record
 from study.runner import Study
-from study.variants import Cost
+from study.variants import Cost, reference_flops
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-EVAL_CURVES = (
-    "eval_mlm_loss", "eval_rtd_loss", "eval_rtd_auc", "eval_mlm_accuracy", "eval_pair_loss",
-)  # fmt: skip
-TRAIN_CURVES = ("mlm_loss", "rtd_loss", "rtd_recall", "pair_loss", "sbo_loss", "loss")
+EVAL_CURVES = ("eval_mask_loss", "eval_mask_accuracy", "eval_rtd_auc", "eval_pair_loss")
 HEADS = {"mlm", "pooler", "pair", "sbo", "rtd", "generator"}  # not used by a task
 
 Lines = Sequence[dict[str, float]]  # of metrics.jsonl
@@ -82,6 +79,7 @@ def _metadata(study: Study, runs: Sequence[Record], processes: int) -> dict[str,
     synthetic = study.datasets.user_tasks is None
     return {
         "scale": study.preset.name,
+        "arm_flops": _round(reference_flops(study.preset)),
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -101,8 +99,6 @@ def run_record(study: Study, job: Job) -> Record:
     tokens = round(run.rows * train["tokens"] / train["rows"])
     cost = Cost.of(run.experiment, run.corpus.length, tokens)
     last = next((line for line in reversed(lines) if "eval_loss" in line), {})
-    # training curves only of the five families: they are the reference curves
-    names = (*(TRAIN_CURVES if "i" in job.hypotheses else ()), *EVAL_CURVES)
     return {
         "name": run.name,
         "variant": run.variant,
@@ -120,12 +116,11 @@ def run_record(study: Study, job: Job) -> Record:
         "last": {
             k: _round(v) for k, v in last.items() if k.startswith("eval_") and math.isfinite(v)
         },
-        "curves": {name: curve for name in names if (curve := _curve(lines, name))},
-        "delta": delta(lines),
+        "curves": {name: curve for name in EVAL_CURVES if (curve := _curve(lines, name))},
         "pair_delta": pair_delta(lines),
         "tasks": _task_scores(study, job),
-        "layers": _probe_scores(study, job),
-        **study.measured(job),
+        **_probe_scores(study, job),
+        **_rounded(study.measured(job)),
     }
 
 
@@ -136,34 +131,9 @@ def count_parameters(experiment: Any) -> int:
     return sum(leaf["count"] for leaf in leaves if HEADS.isdisjoint(leaf["name"].split("/")))
 
 
-def delta(lines: Lines) -> float | None:
-    """How far the loss on validation text fell, at best, below the trivial baseline (nat).
-
-    The baseline is the unigram loss where the mask token is shown or, if a discriminator is
-    fine-tuned, the entropy of the share of replaced tokens. None: no such losses were logged.
-    """
-    deltas = [_eval_delta(line) for line in lines if "eval_loss" in line]
-    deltas = [d for d in deltas if d is not None and math.isfinite(d)]
-    return _round(max(deltas)) if deltas else None
-
-
-def _eval_delta(line: dict[str, float]) -> float | None:
-    """`delta` at one evaluation."""
-    if {"eval_rtd_loss", "eval_rtd_recall"} <= line.keys():
-        recall, precision = line["eval_rtd_recall"], line.get("eval_rtd_precision", 0.0)
-        # errors are replaced tokens that were missed and originals that were flagged
-        errors_per_replaced = 1 - recall + (recall * (1 / precision - 1) if precision else 0)
-        if not errors_per_replaced:
-            return None  # no token was judged wrongly, so the share cannot be told
-        share = (1 - line["eval_rtd_accuracy"]) / errors_per_replaced
-        return share_loss(share, share) - line["eval_rtd_loss"]
-    if "eval_unigram_loss" in line:
-        return line["eval_unigram_loss"] - line.get("eval_restored_loss", line["eval_mask_loss"])
-    return None
-
-
 def pair_delta(lines: Lines) -> float | None:
-    """`delta` of sentence pairs on validation text; the baseline knows the share of each class."""
+    """How far the loss on validation pairs fell, at best, below its trivial baseline (nat), which
+    knows the share of each class. None: no such loss was logged."""
     lines = [line for line in lines if math.isfinite(line.get("eval_pair_loss", math.nan))]
     deltas = [v["eval_pair_baseline_loss"] - v["eval_pair_loss"] for v in lines]
     return _round(max(deltas)) if deltas else None
@@ -187,15 +157,23 @@ def _task_scores(study: Study, job: Job) -> dict[str, Any]:
     return scores
 
 
-def _probe_scores(study: Study, job: Job) -> dict[str, Any]:
-    """Probe -> the main metric of each layer, embeddings first."""
-    scores: dict[str, Any] = {}
-    for name, folder in study.probe_folders(job).items():
+def _probe_scores(study: Study, job: Job) -> dict[str, dict[str, Any]]:
+    """The main metric of each layer, embeddings first, by task; the scored rows and the types."""
+    scores: dict[str, dict[str, Any]] = {"layers": {}, "layer_rows": {}, "layer_types": {}}
+    for task, folder in study.probe_folders(job).items():
         if (folder / "probe.json").exists():
             probe = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-            scores[name] = [_round(s["metrics"][probe["metric"]]) for s in probe["scores"]]
-            scores[f"{name}_rows"] = probe["rows"]["dev"]
+            values = [_round(s["metrics"][probe["metric"]]) for s in probe["scores"]]
+            scores["layers"][task] = values
+            scores["layer_rows"][task] = probe["rows"]["dev"]
+            scores["layer_types"][task] = study.datasets.task_type(task)
     return scores
+
+
+def _rounded(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {k: _rounded(v) for k, v in values.items()}
+    return _round(values) if isinstance(values, float) else values
 
 
 def _round(value: float) -> float:

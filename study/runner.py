@@ -1,13 +1,17 @@
-"""Run a study step by step. Finished steps are found in OUT and not repeated.
+"""Run a study step by step. Finished steps are found in STATE and not repeated.
 
-OUT/study_config.json        the preset and the text: each study needs its own folder
-OUT/data/                    see datasets.py
-OUT/runs/RUN/                run folders of pre-training
-OUT/tasks/TASK/RUN/          run folders of fine-tuning, with results.json
-OUT/measured/RUN.json        scores on held-out rows and sentence pairs
-OUT/layers/TASK/RUN/         probe.json
+OUT/data/                    see datasets.py: made again from the text where it is missing
+OUT/compiled/                compiled programs
 OUT/worker-N.txt             logs of workers
-OUT/failed.jsonl             errors; only a failed pre-training ends the rest of its job
+STATE/study_config.json      the preset and the text: each study needs its own folder
+STATE/runs/RUN/              run folders of pre-training, with the last checkpoint
+STATE/tasks/TASK/RUN/        results of fine-tuning
+STATE/measured/RUN.json      scores on held-out rows and sentence pairs
+STATE/layers/TASK/RUN/       probe.json
+STATE/failed.jsonl           errors; only a failed pre-training ends the rest of its job
+
+STATE is OUT unless the user gives another folder. It is small, and a study goes on from it on any
+machine that has the text and the tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +32,13 @@ import jax
 
 import bert_jax
 from bert_jax.checkpoint import lock
-from bert_jax.config import FINETUNE, Experiment, Supervised, TaskType, replace
+from bert_jax.config import (
+    FINETUNE,
+    Experiment,
+    Supervised,
+    TaskType,
+    replace,
+)
 from bert_jax.data import documents
 from bert_jax.inference import probe
 from bert_jax.tasks import results
@@ -37,17 +47,14 @@ from bert_jax.training.finetune import finetune
 from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import io, metrics_log
 from study import evaluate, worker_pool
-from study.datasets import Datasets
-from study.hypotheses import HYPOTHESES
+from study.datasets import Datasets, move_corpus
+from study.hypotheses import hypotheses_at
 from study.jobs import QA, Job, list_jobs
 from study.presets import Preset
 from study.stop_request import StopRequest, stop_request
 
 PRETRAINING = "pre-training"  # the step that all others need
-PROBES: dict[str, tuple[TaskType, str]] = {  # name -> task type, pooling
-    "tagging": ("tagging", "first"),
-    "texts": ("classification", "mean"),
-}
+PROBES: dict[TaskType, str] = {"tagging": "first", "classification": "mean"}  # and their pooling
 
 
 class Stopped(Exception):
@@ -62,6 +69,12 @@ class Study:
     preset: Preset
     datasets: Datasets
     prune_checkpoints: bool = False  # delete those that no hypothesis of the preset still needs
+    state: Path | None = None  # the folder of results and checkpoints; None: `out`
+
+    @property
+    def results_dir(self) -> Path:
+        """The folder of results and checkpoints, which is all that has to be kept."""
+        return self.out if self.state is None else self.state
 
     def run(
         self, jobs: Sequence[Job], minutes: float | None = None, processes: int = 1
@@ -69,7 +82,8 @@ class Study:
         """Run all jobs that are not complete, `processes` at a time. Return the signal that
         stopped the study early, 0 if the time limit did, else None. ValueError: the folder holds
         another study or is in use; the text or the tasks are unusable."""
-        with lock.run_lock(self.out):
+        self.out.mkdir(parents=True, exist_ok=True)
+        with lock.run_lock(self.results_dir):
             self._check_config()
             with stop_request(minutes) as stop:
                 self.datasets.prepare(jobs)
@@ -82,7 +96,8 @@ class Study:
     def run_jobs(self, jobs: Iterable[tuple[int, Job]], total: int, stop: StopRequest) -> None:
         """Run (number, job) one by one until a stop request."""
         self._enable_compilation_cache()
-        all_jobs = {job.run.name: job for job in list_jobs(HYPOTHESES, self.preset)}
+        hypotheses = hypotheses_at(self.preset.name)
+        all_jobs = {job.run.name: job for job in list_jobs(hypotheses, self.preset)}
         for number, job in jobs:
             self._print(f"{number}/{total} {job.run.name}")
             try:
@@ -113,7 +128,7 @@ class Study:
             "sha256": digest.hexdigest(),
             "tasks": [f"{p.parent.name}/{p.name} {p.stat().st_size}" for p in files],
         }
-        file = self.out / "study_config.json"
+        file = self.results_dir / "study_config.json"
         if not file.exists():
             io.write_text(file, json.dumps(config, indent=2) + "\n")
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -121,8 +136,8 @@ class Study:
             if stored[key] != config[key]:
                 text = ", ".join(stored["text"])
                 raise ValueError(
-                    f"{self.out} holds a study at --scale {stored['scale']} of {text} with another "
-                    f"--{flag}: choose another --out"
+                    f"{self.results_dir} holds a study at --scale {stored['scale']} of {text} with "
+                    f"another --{flag}: choose another --state or --out"
                 )
 
     def _run_job(self, job: Job, stop: StopRequest) -> None:
@@ -178,31 +193,33 @@ class Study:
         return bool(lines) and lines[-1]["step"] >= job.steps
 
     def folder(self, job: Job) -> Path:
-        return self.out / "runs" / job.run.name
+        return self.results_dir / "runs" / job.run.name
 
     def task_names(self, job: Job) -> list[str]:
         return [*(self.datasets.task_names() if job.tasks else []), *([QA] * job.qa)]
 
     def tuned_folder(self, job: Job, name: str) -> Path:
-        return self.out / "tasks" / name / job.run.name
+        return self.results_dir / "tasks" / name / job.run.name
 
     def probe_folders(self, job: Job) -> dict[str, Path]:
-        """The folders of the probes that have a task of their type."""
-        folders: dict[str, Path] = {}
-        for name, (task_type, _) in PROBES.items() if job.probes else ():
-            for task in self.datasets.task_names():
-                if self.datasets.task_type(task) == task_type:
-                    folders.setdefault(name, self.out / "layers" / task / job.run.name)
-        return folders
+        """Task -> folder of its linear probes, for the types of task that have some."""
+        tasks = self.datasets.task_names() if job.probes else []
+        layers = self.results_dir / "layers"
+        return {
+            task: layers / task / job.run.name
+            for task in tasks
+            if self.datasets.task_type(task) in PROBES
+        }
 
     def pretrain(self, job: Job) -> int | None:
-        path = str(self.datasets.corpus(job.run.corpus))
-        run = dict(dir=str(self.folder(job)))
+        path, folder = str(self.datasets.corpus(job.run.corpus)), self.folder(job)
+        move_corpus(folder, path)
+        run = dict(dir=str(folder))
         return pretrain(replace(job.run.experiment, run=run, data=dict(path=path)))
 
     def measured(self, job: Job) -> dict[str, Any]:
         """Scores on held-out rows and sentence pairs."""
-        file = self.out / "measured" / f"{job.run.name}.json"
+        file = self.results_dir / "measured" / f"{job.run.name}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     def _missing_measurements(self, job: Job) -> list[str]:
@@ -213,13 +230,12 @@ class Study:
         run, measured = self.folder(job), self.measured(job)
         max_rows = 4 * self.preset.eval_batches * self.preset.batch_size
         if name == "held_out":
-            assert job.held_out is not None
-            corpus = self.datasets.corpus(job.held_out)
-            measured[name] = evaluate.held_out_scores(run, corpus, max_rows)
+            trained_on, held_out = map(self.datasets.corpus, (job.run.corpus, job.held_out))
+            measured[name] = evaluate.held_out_scores(run, trained_on, held_out, max_rows)
         else:
             nsp, sop = map(self.datasets.corpus, job.pairs)
             measured[name] = evaluate.pair_accuracies(run, nsp, sop, max_rows)
-        file = self.out / "measured" / f"{job.run.name}.json"
+        file = self.results_dir / "measured" / f"{job.run.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         io.write_text(file, json.dumps(measured, indent=2) + "\n")
 
@@ -227,6 +243,7 @@ class Study:
         """Fine-tune. All models share one recipe and one head: a dense layer on the first
         token's features."""
         folder = self.tuned_folder(job, name)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it takes a minute
         task_type, path = self.datasets.task_type(name), str(self.datasets.task(name))
         config = replace(
             FINETUNE,
@@ -246,24 +263,24 @@ class Study:
             return replace(config, data=dict(path=path), run=run, objective=dict(task=task_type))
 
         signal = finetune(finetune_config.for_model(config, fill_in))
-        if signal is None:  # only the score is needed, and checkpoints take space
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if signal is None:  # only the scores are needed, and checkpoints take space
+            for part in ("checkpoints", "tensorboard", "tokenizer"):
+                shutil.rmtree(folder / part, ignore_errors=True)
         return signal
 
-    def probe(self, job: Job, name: str, out: Path) -> None:
+    def probe(self, job: Job, task: str, out: Path) -> None:
         """Score linear models on the features of every layer."""
-        task_type, pool = PROBES[name]
+        task_type = self.datasets.task_type(task)
         model = bert_jax.load(self.folder(job))
         layers = list(range(model.config.encoder.layers + 1))
-        path = str(self.datasets.task(out.parent.name))
-        max_rows = self.preset.probe_rows
+        path, max_rows = str(self.datasets.task(task)), self.preset.probe_rows
         probe.probe_layers(
-            model, task_type, path, out, layers, (pool,), max_rows, name=job.run.name
-        )  # type: ignore[arg-type]
+            model, task_type, path, out, layers, (PROBES[task_type],), max_rows, name=job.run.name
+        )
 
     def failures(self) -> list[dict[str, Any]]:
         """All errors so far, in the order of time."""
-        file = self.out / "failed.jsonl"
+        file = self.results_dir / "failed.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [json.loads(line) for line in lines]
 
@@ -271,7 +288,7 @@ class Study:
         """A failed step does not end the study; the page lists it."""
         message = f"{type(error).__name__}: {error}"
         line = {"run": job.run.name, "step": step, "error": message, "at": time.time()}
-        with (self.out / "failed.jsonl").open("a", encoding="utf-8") as f:
+        with (self.results_dir / "failed.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
         traceback.print_exception(error)
         self._print(f"{job.run.name}: {step} failed and is skipped: {message}")

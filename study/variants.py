@@ -9,12 +9,11 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, Masked, replace
 from bert_jax.perf import flops
-from study.presets import PRESETS, Preset
+from study.presets import Preset
 
 TokenizerKind = Literal["wordpiece", "unigram", "bpe"]
 
@@ -152,7 +151,7 @@ def run_of(variant: Variant, preset: Preset, seed: int) -> Run:
             seed=seed,
             log_every=max(1, steps // 50),
             eval_every=eval_every,
-            save_every=max(eval_every, 500),
+            save_every=max(500, min(eval_every, 1000)),
             # every batch size is evaluated on the same number of rows
             eval_batches=max(1, preset.eval_batches * preset.batch_size // batch_size),
             max_to_keep=1,
@@ -185,22 +184,20 @@ REFERENCE = Variant("mlm", "mlm")
 
 def _reference_tokens(preset: Preset) -> float:
     """Real tokens that the preset's masked language model sees."""
+    if preset.arm_flops is not None:
+        return preset.arm_flops / _reference_flops_per_token(preset)
     rows = preset.steps * preset.batch_size
     return rows * preset.length * preset.fill_ratio(corpus_of(REFERENCE, preset).full_name)
 
 
 def reference_flops(preset: Preset) -> float:
     """FLOPs of the preset's masked language model: what runs at equal FLOPs spend."""
-    return _reference_flops(preset.name)
+    return _reference_tokens(preset) * _reference_flops_per_token(preset)
 
 
-@cache
-def _reference_flops(name: str) -> float:
-    preset = PRESETS[name]
+def _reference_flops_per_token(preset: Preset) -> float:
     experiment = _config(REFERENCE, preset, preset.length)
-    return flops.published_per_token(experiment, preset.length, "sparse") * _reference_tokens(
-        preset
-    )
+    return flops.published_per_token(experiment, preset.length, "sparse")
 
 
 def _config(variant: Variant, preset: Preset, length: int) -> Experiment:

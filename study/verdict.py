@@ -3,7 +3,7 @@
     confirmed            the difference has the stated direction and exceeds the noise
     contradicted         it has the other direction and exceeds the noise
     too small to judge   it does not exceed the noise, or no spread is known
-    not judged           a value is not finite, or a variant is not above its trivial baseline
+    not judged           a value is not finite, or a variant has not learned enough (has_learned)
     not run              a variant or a metric is missing
 
 The spread of a metric is its standard deviation over seeds, pooled over all variants with several
@@ -31,7 +31,7 @@ CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 TOO_SMALL, NOT_JUDGED, NOT_RUN = "too small to judge", "not judged", "not run"
 LEVEL = 0.975
 NORMAL = float(stats.norm.ppf(LEVEL))
-MIN_DELTA = 0.02  # nat below the unigram baseline; pre-training warns at the same value
+MIN_DELTA = 0.02  # nat or AUC above what needs no context; pre-training warns at the same value
 CONSTANT = -1  # in place of the seed, for a constant to beat
 
 
@@ -44,7 +44,7 @@ class Judgment:
     difference: float | None = None  # in the statement's direction, without the margin
     limit: float | None = None  # the noise that it must exceed
     wins: tuple[int, int] | None = None  # seeds in which the statement holds, of how many
-    at_baseline: tuple[str, ...] = ()  # variants that are not above their trivial baseline
+    unlearned: tuple[str, ...] = ()  # variants that have not learned what the statement needs
 
 
 def values_by_seed(records: Iterable[Record], variant: str, metric: str) -> dict[int, float]:
@@ -96,13 +96,13 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     common = sorted(set(better) & set(worse) - {CONSTANT})
     won = sum(sign * (better[s] - worse[s]) > statement.margin for s in common)
     wins = (won, len(common)) if len(common) > 1 else None
-    at_baseline = tuple(
+    unlearned = tuple(
         variant
         for variant in statement.variants
-        if not all(above_baseline(records, variant, name) for name in statement.baselines)
+        if not has_learned(statement, variant, records, ahead=difference > 0)
     )
-    if at_baseline:
-        return Judgment(statement, NOT_JUDGED, difference, None, wins, at_baseline)
+    if unlearned:
+        return Judgment(statement, NOT_JUDGED, difference, None, wins, unlearned)
     if statement.by_seed_count:
         return Judgment(statement, _verdict_by_count(wins), difference, None, wins)
     seeds = [len(side) for side in (better, worse) if CONSTANT not in side]
@@ -114,11 +114,21 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     return Judgment(statement, verdict, difference, limit, wins)
 
 
-def above_baseline(records: Iterable[Record], variant: str, metric: str) -> bool:
-    """Whether a variant's runs are, on average, better than the trivial baseline (results.delta).
-    True without a baseline."""
-    deltas = values_by_seed(records, variant, metric).values()
-    return not deltas or statistics.mean(deltas) > MIN_DELTA
+def has_learned(statement: Statement, variant: str, records: Sequence[Record], ahead: bool) -> bool:
+    """Whether a variant's runs have learned, on average over seeds, what the statement needs;
+    `ahead`: the better side has the better value. A run that was not scored has not learned."""
+    needed: dict[str, float] = {}
+    if statement.needs == "both" or (statement.needs == "better" and variant == statement.better):
+        needed["over_counts"] = 0.0
+    if statement.needs == "start" and variant == (statement.better if ahead else statement.worse):
+        needed["over_frequencies"] = MIN_DELTA
+    if statement.needs_pairs:
+        needed["pair_delta"] = MIN_DELTA
+    for metric, least in needed.items():
+        values = values_by_seed(records, variant, metric).values()
+        if not values or not statistics.mean(values) > least:
+            return False
+    return True
 
 
 def _verdict_by_count(wins: tuple[int, int] | None) -> str:

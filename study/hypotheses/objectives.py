@@ -7,6 +7,8 @@ from typing import Any
 from study.hypothesis import Hypothesis, ResultRow, Statement
 from study.variants import Variant
 
+LARGE = ("gpu", "smoke")  # presets that also run the ablations
+
 
 def _span(name: str, granularity: str, max_ngram: int, sbo_weight: float = 0.0) -> Variant:
     """SpanBERT's rows, budget and random tokens, with another granularity."""
@@ -25,8 +27,10 @@ SPANS = Hypothesis(
     "it.",
     rows=(
         ResultRow(_span("masks_token", "token", 1), "single tokens", ("83.8", "72.0", "76.3")),
-        ResultRow(_span("masks_word", "word", 1), "whole words", ("84.3", "72.8", "77.1")),
-        ResultRow(_span("masks_ngram", "ngram", 3), "n-grams of up to 3 words"),
+        ResultRow(
+            _span("masks_word", "word", 1), "whole words", ("84.3", "72.8", "77.1"), scales=LARGE
+        ),
+        ResultRow(_span("masks_ngram", "ngram", 3), "n-grams of up to 3 words", scales=LARGE),
         ResultRow(
             _span("masks_span", "span", 10), "spans", ("85.4", "73.0", "78.8"), many_seeds=True
         ),
@@ -34,7 +38,7 @@ SPANS = Hypothesis(
             _span("masks_span_sbo", "span", 10, 1.0), "spans and SBO", ("86.8", "74.1", "80.3")
         ),
     ),
-    metrics=("qa", "qa_exact", "epochs"),
+    metrics=("qa", "qa_exact", "mask", "over_counts", "epochs"),
     statements=(
         Statement("spans beat single tokens", "masks_span", "masks_token", "qa"),
         Statement("SBO helps", "masks_span_sbo", "masks_span", "qa"),
@@ -45,6 +49,7 @@ SPANS = Hypothesis(
     "have 86.7, 73.4 and 80.0",
     note="Contexts are cut to a window around the answer, so that they fit into a row.",
     plots=("qa",),
+    too_small="Models of this size find a seventh of the answers, whatever was masked.",
 )
 
 
@@ -74,19 +79,34 @@ REPLACED = Hypothesis(
     rows=(
         ResultRow(MLM, "MLM", ("82.2", ""), priority=True),
         ResultRow(RTD, "RTD, generator 1/4", ("85.0", "84.4"), priority=True),
-        ResultRow(RTD_MASKED, "RTD, loss on masked tokens only", ("82.4", "")),
-        ResultRow(REPLACE_MLM, "Replace MLM", ("82.4", "")),
-        ResultRow(ALL_TOKENS_MLM, "All-Tokens MLM", ("84.3", "")),
-        ResultRow(_rtd("rtd_eighth", generator_size=0.125), "RTD, generator 1/8"),
-        ResultRow(_rtd("rtd_half", generator_size=0.5), "RTD, generator 1/2"),
-        ResultRow(_rtd("rtd_whole", generator_size=1.0), "RTD, generator 1"),
-        ResultRow(SHARED_WORDS, "RTD, shared word embeddings", ("", "84.3")),
-        ResultRow(UNTIED, "RTD, separate embeddings", ("", "83.6")),
+        ResultRow(RTD_MASKED, "RTD, loss on masked tokens only", ("82.4", ""), scales=LARGE),
+        ResultRow(REPLACE_MLM, "Replace MLM", ("82.4", ""), scales=LARGE),
+        ResultRow(ALL_TOKENS_MLM, "All-Tokens MLM", ("84.3", ""), scales=LARGE),
+        ResultRow(_rtd("rtd_eighth", generator_size=0.125), "RTD, generator 1/8", scales=LARGE),
+        ResultRow(_rtd("rtd_half", generator_size=0.5), "RTD, generator 1/2", scales=LARGE),
+        ResultRow(_rtd("rtd_whole", generator_size=1.0), "RTD, generator 1", scales=LARGE),
+        ResultRow(SHARED_WORDS, "RTD, shared word embeddings", ("", "84.3"), scales=LARGE),
+        ResultRow(UNTIED, "RTD, separate embeddings", ("", "83.6"), scales=LARGE),
     ),
-    metrics=("tasks", "flops", "rtd_auc", "speed"),
+    metrics=("tasks", "probes_middle", "probes_last", "mask", "rtd_auc", "over_counts", "flops"),
     statements=(Statement("RTD beats MLM", "rtd", "mlm", "tasks"),),
     secondary=(
-        Statement("RTD beats MLM in most seeds", "rtd", "mlm", "tasks", by_seed_count=True),
+        Statement("early in training, RTD beats MLM", "rtd", "mlm", "tasks", needs="start"),
+        Statement(
+            "early in training, RTD beats MLM in most seeds",
+            "rtd",
+            "mlm",
+            "tasks",
+            needs="start",
+            by_seed_count=True,
+        ),
+        Statement(
+            "early in training, a linear probe on the middle layer is better with RTD",
+            "rtd",
+            "mlm",
+            "probes_middle",
+            needs="start",
+        ),
         Statement("loss on all tokens beats masked tokens only", "rtd", "rtd_masked", "tasks"),
         Statement("All-Tokens MLM beats MLM", "all_tokens_mlm", "mlm", "tasks"),
         Statement("a generator of 1/4 beats one of full size", "rtd", "rtd_whole", "tasks"),
@@ -95,7 +115,9 @@ REPLACED = Hypothesis(
     paper_columns=("GLUE, dev", "GLUE, dev: embeddings"),
     paper_source="Clark et al. 2020, the efficiency analysis (base size) and the section on weight "
     "sharing (generator of equal size, 500k steps)",
-    note="If the loss is on masked tokens only, so is the AUC.",
+    note="The loss at `[MASK]` of an RTD run is its generator's. The AUC is that of the "
+    "discriminator over text with the generator's samples, special tokens left out.",
     many_seeds=True,
-    plots=("tasks", "eval_mlm_loss", "eval_rtd_auc"),
+    plots=("tasks", "eval_mask_loss", "eval_rtd_auc"),
+    probes=True,
 )

@@ -25,15 +25,24 @@ def run_record(variant: str, seed: int, value: float | None, **fields: Any) -> d
         "speed": 100.0,
         "seconds": 1.0,
         "flops": {"published": 2e6, "sparse": 1e6},
-        "last": {"eval_mlm_loss": 5.0},
-        "curves": {"eval_mlm_loss": [[5, 6.0 + seed], [10, 5.0 + seed]], "loss": [[1, 7.0]]},
-        "delta": 1.0,
+        "last": {"eval_mask_loss": 5.0},
+        "curves": {"eval_mask_loss": [[5, 6.0 + seed], [10, 5.0 + seed]]},
+        "held_out": mask_scores(),
         "layers": {},
+        "layer_rows": {},
+        "layer_types": {},
     } | fields
 
 
-def seed_records(variant: str, *values: float) -> list[dict[str, Any]]:
-    return [run_record(variant, seed, value) for seed, value in enumerate(values)]
+def mask_scores(loss: float = 3.0, **fields: float) -> dict[str, Any]:
+    """Scores at [MASK] beside counts with 4 nat and frequencies with 6; `fields`: others."""
+    accuracies = {f"{k}_accuracy": 0.25 for k in ("mask", "unigram", "bigram")}
+    losses = {"mask_loss": loss, "unigram_loss": 6.0, "bigram_loss": 4.0}
+    return accuracies | losses | {"mask_minus_bigram": loss - 4.0} | fields
+
+
+def seed_records(variant: str, *values: float, **fields: Any) -> list[dict[str, Any]]:
+    return [run_record(variant, seed, value, **fields) for seed, value in enumerate(values)]
 
 
 def write_text(folder: Path) -> str:

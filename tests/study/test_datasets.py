@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bert_jax.config import Data, Experiment, differences, read_config, save_config
 from bert_jax.data import documents
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.tasks import read_dataset
 from study import evaluate, synthetic_tasks
-from study.datasets import Datasets, cut_context, sample_rows
-from study.hypotheses import BY_LETTER
+from study.datasets import Datasets, cut_context, move_corpus, sample_rows
+from study.hypotheses import BY_LETTER, hypotheses_at
 from study.jobs import QA, list_jobs
-from study.presets import CPU, GPU, SMOKE
+from study.presets import CPU, GPU, HOUR, SMOKE
 from study.runner import Study
 from study.variants import Corpus
 from tests.helpers.study_samples import WORDS, write_text
@@ -143,9 +144,19 @@ def test_fill_ratios_of_the_sample_text_are_those_of_the_preset(tmp_path: Path) 
 
 
 def test_presets_have_the_fill_ratios_of_all_their_corpora() -> None:
-    for preset in (CPU, GPU):
-        jobs = list_jobs([*BY_LETTER.values()], preset)
-        assert {job.run.corpus.full_name for job in jobs} == set(preset.fill_ratios)
+    for preset in (CPU, HOUR, GPU):
+        jobs = list_jobs(hypotheses_at(preset.name), preset)
+        assert {job.run.corpus.full_name for job in jobs} <= set(preset.fill_ratios)
+
+
+def test_a_run_folder_goes_on_where_the_corpus_has_another_path(tmp_path: Path) -> None:
+    config = Experiment(data=Data(path="/there/corpus", corpus="a hash"))
+    save_config(config, tmp_path / "config.json")
+    move_corpus(tmp_path, "/here/corpus")
+    moved = read_config(tmp_path / "config.json")
+    assert differences(config, moved) == {"data.path": ("/there/corpus", "/here/corpus")}
+    move_corpus(tmp_path / "new", "/here/corpus")
+    assert not (tmp_path / "new").exists()
 
 
 # ---- sentence pairs

@@ -44,7 +44,7 @@ class FakeTraining:
         self.trained.append(folder.name)
         steps = config.run.steps
         (folder / "checkpoints" / str(steps)).mkdir(parents=True)
-        line = {"step": steps, "loss": 2.5, "eval_loss": 2.0, "eval_mlm_loss": 1.23456789}
+        line = {"step": steps, "loss": 2.5, "eval_loss": 2.0, "eval_mask_loss": 1.23456789}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         (folder / "config.json").write_text(json.dumps({"objective": {"kind": "Masked"}}))
         return None
@@ -79,7 +79,7 @@ def study(
     monkeypatch.setattr(Datasets, "corpus", corpus)
     monkeypatch.setattr(Datasets, "prepare", lambda *_: None)
     monkeypatch.setattr(Study, "task_names", lambda *_: [])
-    monkeypatch.setattr(runner.evaluate, "held_out_scores", lambda *_: {"mlm_loss": 6.0})
+    monkeypatch.setattr(runner.evaluate, "held_out_scores", lambda *_: {"mask_loss": 6.0})
     monkeypatch.setattr(runner.evaluate, "pair_accuracies", lambda *_: {"nsp": 0.5, "sop": 0.5})
     monkeypatch.setattr(Study, "_enable_compilation_cache", lambda _: None)
     return Study(out, SMOKE, Datasets(out / "data", SMOKE, (text,)))
@@ -127,8 +127,7 @@ def test_a_failed_run_is_skipped_and_reported(study: Study, training: FakeTraini
 def test_a_failed_measurement_is_reported_and_tried_again(
     study: Study, training: FakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = list_jobs([BY_LETTER["a"], BY_LETTER["b"]], SMOKE)
-    jobs = [job for job in jobs if job.pairs][:1]
+    jobs = [job for job in JOBS if job.pairs][:1]
     name = jobs[0].run.name
     with monkeypatch.context() as failing:
         failing.setattr(runner.evaluate, "held_out_scores", fail)
@@ -157,7 +156,7 @@ def test_results_have_the_numbers_of_the_run_folders(study: Study) -> None:
     assert [r["name"] for r in records] == NAMES[:2]
     lines = (study.folder(JOBS[0]) / "metrics.jsonl").read_text().splitlines()
     logged = json.loads(lines[-1])
-    assert records[0]["last"]["eval_mlm_loss"] == pytest.approx(logged["eval_mlm_loss"], rel=1e-5)
+    assert records[0]["last"]["eval_mask_loss"] == pytest.approx(logged["eval_mask_loss"], rel=1e-5)
     assert records[0]["steps"] == logged["step"]
     assert records[0]["epochs"] == JOBS[0].run.rows / 32
     assert records[0]["tokens"] == JOBS[0].run.rows * 20
@@ -168,6 +167,20 @@ def test_another_study_needs_another_folder(study: Study, text: str) -> None:
     Path(text).write_text("Another text.\n")
     with pytest.raises(ValueError, match=r"holds a study at --scale smoke of .*another --text"):
         study.run([])
+
+
+def test_a_study_goes_on_from_its_state_alone(study: Study, training: FakeTraining) -> None:
+    """The folder of data and compiled programs may be another machine's."""
+    state = study.out.parent / "state"
+    first = dataclasses.replace(study, state=state)
+    training.stop_at = NAMES[1]
+    assert first.run(JOBS) == signal.SIGTERM
+    training.stop_at = ""
+    second = dataclasses.replace(first, out=study.out.parent / "elsewhere")
+    assert second.run(JOBS) is None
+    assert training.trained == NAMES
+    assert not (second.out / "runs").exists()
+    assert [r["name"] for r in collect_results(second, JOBS)["runs"]] == NAMES
 
 
 def test_a_time_limit_and_a_signal_are_remembered() -> None:
@@ -188,6 +201,9 @@ def test_a_time_limit_and_a_signal_are_remembered() -> None:
     ("args", "message"),
     [
         (["--only", "h,z"], "--only has 'z': expected letters of a, b"),
+        (["--arm-minutes", "20"], "--arm-minutes needs --scale hour, and --scale is smoke"),
+        (["--scale", "hour"], "--scale hour needs --text FILE"),
+        (["--scale", "cpu", "--only", "a"], "letters of k, h, c, b at --scale cpu"),
         (["--minutes", "0"], "--minutes is 0.0: expected above 0"),
         (["--processes", "0"], "--processes is 0: expected 1 or more"),
         (["--tasks", "/no/such"], "--tasks /no/such is not a folder"),
@@ -223,7 +239,8 @@ def test_a_small_study_runs_from_text_to_page(tmp_path: Path) -> None:
     assert not (tmp_path / "out/failed.jsonl").exists()
     bert = variants["bert"]
     assert 0 <= bert["pairs"]["sop"] <= 1 <= bert["pairs"]["sop_rows"]
-    assert len(bert["layers"]["tagging"]) == SMOKE.encoder["layers"] + 1
+    assert all(len(scores) == SMOKE.encoder["layers"] + 1 for scores in bert["layers"].values())
+    assert {"classification", "tagging"} == set(bert["layer_types"].values())
 
 
 @pytest.mark.slow
@@ -231,8 +248,8 @@ def test_held_out_loss_subsampled_text_and_questions_from_end_to_end(tmp_path: P
     subsample = Variant("subsample", "mlm", subsample=4)
     long_rows = Variant("long_rows", "spanbert", long_rows=True)
     hypotheses = [
-        Hypothesis("x", "", "", "", (ResultRow(subsample, ""),), ("mlm", "tasks"), ()),
-        Hypothesis("y", "", "", "", (ResultRow(long_rows, ""),), ("mlm", "qa"), ()),
+        Hypothesis("x", "", "", "", (ResultRow(subsample, ""),), ("mask", "tasks"), ()),
+        Hypothesis("y", "", "", "", (ResultRow(long_rows, ""),), ("mask", "qa"), ()),
     ]
     jobs = list_jobs(hypotheses, SMOKE)
     datasets = Datasets(tmp_path / "data", SMOKE, ("data/sample.txt",), workers=1)
@@ -240,6 +257,8 @@ def test_held_out_loss_subsampled_text_and_questions_from_end_to_end(tmp_path: P
     assert study.run(jobs) is None
     assert not study.failures()
     records = collect_results(study, jobs)["runs"]
-    assert all(5 < record["held_out"]["mlm_loss"] < 9 for record in records)
+    assert all(5 < record["held_out"]["mask_loss"] < 9 for record in records)
+    scores = [record["held_out"] for record in records]
+    assert all(s["bigram_loss"] < s["unigram_loss"] for s in scores)
     assert all({*record["expected_tasks"]} <= {*record["tasks"]} for record in records)
     assert records[1]["tasks"]["qa"]["rows"] == SMOKE.test_rows

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from study import page, plots
-from study.hypotheses import BY_LETTER, GPU_ORDER, HYPOTHESES
+from study.hypotheses import BY_LETTER, HYPOTHESES, hypotheses_at, left_out
 from study.jobs import estimate_seconds, list_jobs
-from study.presets import CPU, GPU, PRESETS
+from study.presets import CPU, FLOPS_PER_MINUTE, GPU, HOUR, PRESETS, hour_preset
 from study.results import count_parameters, read_results, write_results
 from study.variants import reference_flops, run_of
 from study.verdict import NOT_RUN
@@ -21,16 +21,27 @@ DOCS = ROOT / "docs"
 VARIANTS = {variant.name: variant for h in HYPOTHESES for variant in h.variants}
 
 
-def test_every_hypothesis_is_in_the_page_and_in_the_order_for_gpus() -> None:
-    assert "".join(h.letter for h in HYPOTHESES) == "abcdefghijk"
-    assert sorted(GPU_ORDER) == sorted(BY_LETTER)
+@pytest.mark.parametrize("scale", PRESETS)
+def test_a_preset_asks_each_hypothesis_or_says_why_it_cannot_decide_it(scale: str) -> None:
+    asked = [h.letter for h in hypotheses_at(scale)]
+    assert len(set(asked)) == len(asked)
+    assert sorted([*asked, *(h.letter for h in left_out(scale))]) == sorted(BY_LETTER)
+    assert all(h.too_small for h in left_out(scale))
+
+
+def test_small_presets_run_only_the_variants_that_decide_a_hypothesis() -> None:
+    small, large = (BY_LETTER["h"].at_scale(scale) for scale in ("cpu", "gpu"))
+    assert [v.name for v in small.variants] == ["mlm", "rtd"]
+    assert len(large.variants) == len(BY_LETTER["h"].variants)
+    assert {name for s in small.secondary for name in s.variants} == {"mlm", "rtd"}
+    assert small.statements == large.statements
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_variants_share_a_run_only_if_they_share_a_name(preset: Any) -> None:
     for seed in range(2):
         names: dict[str, set[str]] = {}
-        for hypothesis in HYPOTHESES:
+        for hypothesis in hypotheses_at(preset.name):
             for variant in hypothesis.variants:
                 names.setdefault(variant.name, set()).add(run_of(variant, preset, seed).name)
         assert all(len(of_variant) == 1 for of_variant in names.values())
@@ -38,16 +49,24 @@ def test_variants_share_a_run_only_if_they_share_a_name(preset: Any) -> None:
         assert len(set(hashes)) == len(hashes)
 
 
-@pytest.mark.parametrize("preset", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("preset", [CPU, HOUR, GPU], ids=["cpu", "hour", "gpu"])
 def test_runs_at_equal_flops_or_tokens_are_equal_to_half_a_step(preset: Any) -> None:
     tokens = run_of(VARIANTS["mlm"], preset, 0).tokens
-    for variant in VARIANTS.values():
+    for variant in {v.name: v for h in hypotheses_at(preset.name) for v in h.variants}.values():
         run = run_of(variant, preset, 0)
         half_step = 0.5 / run.experiment.run.steps
         if variant.equal == "flops":
             assert run.cost.sparse == pytest.approx(reference_flops(preset), rel=half_step * 1.01)
         else:
             assert run.tokens == pytest.approx(tokens, rel=half_step * 1.01)
+
+
+def test_minutes_of_a_run_are_flops() -> None:
+    for minutes in (1, 20, 60):
+        run = run_of(VARIANTS["mlm"], hour_preset(minutes), 0)
+        assert run.cost.sparse == pytest.approx(minutes * FLOPS_PER_MINUTE, rel=1e-3)
+    with pytest.raises(ValueError, match=r"--arm-minutes is 0: expected 0.01 to 1000"):
+        hour_preset(0)
 
 
 def test_padding_counts_as_time_but_not_as_tokens_or_flops() -> None:
@@ -62,35 +81,40 @@ def test_all_batch_sizes_are_evaluated_on_the_same_rows() -> None:
     names = ("mlm_batch_quarter", "mlm_batch_4")
     experiments = [run_of(VARIANTS[name], CPU, 0).experiment for name in names]
     assert len({e.data.batch_size for e in experiments}) == 2
-    assert {e.run.eval_batches * e.data.batch_size for e in experiments} == {64 * 8}
+    assert {e.run.eval_batches * e.data.batch_size for e in experiments} == {16 * 32}
 
 
-@pytest.mark.parametrize("preset", [CPU, GPU], ids=["cpu", "gpu"])
-def test_variants_at_equal_parameters_have_equal_parameters(preset: Any) -> None:
+def test_variants_at_equal_parameters_have_equal_parameters() -> None:
     bert, *others = (
-        count_parameters(run_of(VARIANTS[name], preset, 0).experiment)
+        count_parameters(run_of(VARIANTS[name], GPU, 0).experiment)
         for name in ("bert", "electra_rows", "albert_wide")
     )
     assert others == pytest.approx([bert, bert], rel=0.05)
 
 
 def test_a_run_of_several_hypotheses_is_one_job_with_all_their_metrics() -> None:
-    jobs = list_jobs(HYPOTHESES, CPU)
+    jobs = list_jobs(HYPOTHESES, GPU)
     assert len({job.run.name for job in jobs}) == len(jobs)
     bert = next(job for job in jobs if job.run.variant == "bert" and job.run.seed == 0)
     assert bert.hypotheses == "abdij"
     assert bert.tasks
     assert bert.probes
-    assert bert.held_out is not None
+    assert bert.held_out == bert.run.corpus
     assert [c.segments for c in bert.pairs] == ["nsp", "sop"]
     assert all(job.pairs for job in jobs if job.run.variant in ("bert", "bert_sop"))
     without_pairs = ("bert_no_pair", "bert_shared")
     assert not any(job.pairs for job in jobs if job.run.variant in without_pairs)
 
 
-def test_the_study_takes_at_most_ninety_minutes_on_two_cores() -> None:
-    seconds = sum(estimate_seconds(job, CPU) for job in list_jobs(HYPOTHESES, CPU))
-    assert seconds / 2 <= 90 * 60
+def test_every_arm_is_scored_on_held_out_rows_of_the_whole_text() -> None:
+    jobs = list_jobs(HYPOTHESES, GPU)
+    assert all(job.held_out == job.run.corpus._replace(subsample=1) for job in jobs)
+    assert any(job.held_out != job.run.corpus for job in jobs)
+
+
+def test_the_study_takes_at_most_an_hour_on_two_cores() -> None:
+    jobs = list_jobs(hypotheses_at("cpu"), CPU)
+    assert sum(estimate_seconds(job, CPU) for job in jobs) / 2 <= 60 * 60
 
 
 def test_priority_variants_come_first_with_all_seeds() -> None:
@@ -113,15 +137,17 @@ def test_every_statement_is_about_variants_and_metrics_of_its_hypothesis() -> No
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    layers = {"tagging": [0.1, 0.5, 0.4], "texts": [0.2, 0.3, 0.4]}
-    layers |= {"tagging_rows": 100, "texts_rows": 100}
+    layers = {"ner": [0.1, 0.5, 0.4], "topic": [0.2, 0.3, 0.4]}
+    types = {"ner": "tagging", "topic": "classification"}
+    rows = dict.fromkeys(layers, 100)
     runs = [
-        run_record(name, seed, 40 + i + seed, layers=layers)
+        run_record(name, seed, 40 + i + seed, layers=layers, layer_types=types, layer_rows=rows)
         for i, name in enumerate(VARIANTS)
         for seed in range(3)
     ]
     metadata = {
-        "scale": "cpu",
+        "scale": "gpu",
+        "arm_flops": 1e12,
         "date": "2026-01-02",
         "python": "3.11",
         "versions": {"jax": "1.2.3"},
@@ -163,13 +189,11 @@ def test_the_stored_page_follows_from_the_stored_results(tmp_path: Path) -> None
     stored = read_results(DOCS / "study.json")
     text, figures = page.build_page(stored)
     assert text == (DOCS / "study.md").read_text()
-    assert {f"{plot.name}.svg" for plot in figures} == {p.name for p in (DOCS / "study").iterdir()}
+    stored_figures = {p.name for p in (DOCS / "study").glob("*")}
+    assert {f"{plot.name}.svg" for plot in figures} == stored_figures
     kinds = {type(plot): plot for plot in figures}.values()  # one of each, drawing takes time
     for path in plots.write_plots([*kinds], tmp_path):
         assert path.read_text() == (DOCS / "study" / path.name).read_text(), path.name
-    for family, variant in plots.FAMILIES.items():
-        runs = [r for r in stored["runs"] if r["variant"] == variant.name]
-        assert plots.curves_csv(runs) == (DOCS / f"curves/{family}.csv").read_text()
 
 
 def test_a_page_is_written_whatever_the_values_of_a_run(
@@ -179,17 +203,17 @@ def test_a_page_is_written_whatever_the_values_of_a_run(
     not_finite = [run_record(name, 0, math.nan, curves={}) for name in VARIANTS]
     bad = results | {"runs": [*not_finite, *incomplete]}
     assert all(f.exists() for f in page.write_page(bad, tmp_path))
-    one_family = bad | {"runs": [r for r in bad["runs"] if r["variant"] == "rtd"]}
-    assert all(f.exists() for f in plots.write_curves(one_family, tmp_path / "curves"))
 
 
-def test_reference_curves_have_a_line_per_logged_step_and_seed(results: dict[str, Any]) -> None:
-    runs = [r for r in results["runs"] if r["variant"] == "bert"]
-    lines = plots.curves_csv(runs).splitlines()
-    assert lines[0] == "run,seed,step,eval_mlm_loss,loss"
-    assert lines[1:4] == [
-        "bert-s0-000000,0,1,,7.0",
-        "bert-s0-000000,0,5,6.0,",
-        "bert-s0-000000,0,10,5.0,",
-    ]
-    assert len(lines) == 1 + 3 * 3
+def test_the_page_at_the_hours_scale_says_what_a_run_costs_and_what_was_not_run(
+    results: dict[str, Any],
+) -> None:
+    scale = {"scale": "hour", "arm_flops": 20 * FLOPS_PER_MINUTE}
+    runs = [r for r in results["runs"] if r["variant"] in ("mlm", "rtd")]
+    metadata = results["metadata"] | scale
+    text, _ = page.build_page({"metadata": metadata, "runs": runs, "failed": []})
+    assert "20 minutes of two quiet cores" in text
+    assert "--arm-minutes 20" in text
+    assert text.count("**Result: not run.**") == len(hypotheses_at("hour")) - 1
+    assert "**Not asked at this scale**" in text
+    assert "(e) Batch size" in text

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from bert_jax.training.evaluation import share_loss
 from study import results
 from study.hypothesis import Hypothesis, ResultRow, Statement
 from study.metrics import METRICS
@@ -20,7 +19,7 @@ from study.verdict import (
     judge_hypothesis,
     judge_statement,
 )
-from tests.helpers.study_samples import run_record, seed_records
+from tests.helpers.study_samples import mask_scores, run_record, seed_records
 
 A_BEATS_B = Statement("a beats b", "a", "b", "tasks")
 
@@ -81,14 +80,14 @@ def test_equal_seeds_have_the_standard_error_of_the_scored_rows() -> None:
 
 def loss_records(variant: str, *losses: float) -> list[dict[str, Any]]:
     return [
-        run_record(variant, seed, 50, held_out={"mlm_loss": loss})
+        run_record(variant, seed, 50, held_out=mask_scores(loss))
         for seed, loss in enumerate(losses)
     ]
 
 
 def test_equal_seeds_without_counted_rows_decide_nothing() -> None:
-    records = loss_records("a", 4.0, 4.0, 4.0) + loss_records("b", 5.0, 5.0, 5.0)
-    assert judge_statement(Statement("", "a", "b", "mlm"), records).verdict == TOO_SMALL
+    records = loss_records("a", 3.0, 3.0, 3.0) + loss_records("b", 3.5, 3.5, 3.5)
+    assert judge_statement(Statement("", "a", "b", "mask"), records).verdict == TOO_SMALL
 
 
 @pytest.mark.parametrize(
@@ -103,13 +102,50 @@ def test_a_statement_by_seed_count_ignores_the_size_of_differences(
     assert judge_statement(statement, records).verdict == verdict
 
 
-@pytest.mark.parametrize("by_seed_count", [False, True])
-def test_a_variant_at_the_trivial_baseline_is_not_judged(by_seed_count: bool) -> None:
-    at_baseline = [r | {"delta": 0.01} for r in seed_records("b", 50, 51, 52)]
-    statement = Statement("", "a", "b", "tasks", by_seed_count=by_seed_count)
-    judgment = judge_statement(statement, seed_records("a", 60, 61, 62) + at_baseline)
-    assert (judgment.verdict, judgment.at_baseline) == (NOT_JUDGED, ("b",))
-    assert "`b` not above the trivial baseline" in format_judgment(judgment)
+@pytest.mark.parametrize(
+    ("needs", "loss_a", "loss_b", "unlearned"),
+    [
+        ("both", 3.9, 3.9, ()),
+        ("both", 3.9, 4.1, ("b",)),  # 4 nat are those of the counts
+        ("both", 4.1, 3.9, ("a",)),
+        ("better", 3.9, 6.1, ()),
+        ("better", 4.1, 3.9, ("a",)),
+        ("start", 5.9, 6.1, ()),
+        ("start", 5.99, 3.9, ("a",)),  # 6 nat are those of word frequencies
+    ],
+)
+def test_a_statement_is_judged_only_if_the_runs_learned_what_it_needs(
+    needs: Any, loss_a: float, loss_b: float, unlearned: tuple[str, ...]
+) -> None:
+    """`a` is ahead on the tasks."""
+    records = seed_records("a", 60, 61, 62, held_out=mask_scores(loss_a))
+    records += seed_records("b", 50, 51, 52, held_out=mask_scores(loss_b))
+    statement = Statement("", "a", "b", "tasks", needs=needs)
+    judgment = judge_statement(statement, records)
+    assert judgment.verdict == (NOT_JUDGED if unlearned else CONFIRMED)
+    assert judgment.unlearned == unlearned
+    assert f"`{unlearned[0]}`: not better than" in format_judgment(judgment) if unlearned else True
+
+
+def test_the_variant_that_is_ahead_early_is_the_one_that_must_have_learned() -> None:
+    behind, ahead = mask_scores(6.0), mask_scores(5.0)
+    records = seed_records("a", 50, 51, 52, held_out=behind)
+    records += seed_records("b", 60, 61, 62, held_out=ahead)
+    statement = Statement("", "a", "b", "tasks", needs="start")
+    assert judge_statement(statement, records).verdict == CONTRADICTED
+
+
+def test_a_run_that_was_not_scored_at_masks_decides_nothing() -> None:
+    records = seed_records("a", 60, 61, 62) + seed_records("b", 50, 51, 52, held_out={})
+    assert judge_statement(A_BEATS_B, records).unlearned == ("b",)
+
+
+def test_a_discriminator_is_compared_with_the_counts_by_auc() -> None:
+    """Its generator's loss does not matter: the tasks use the discriminator."""
+    aucs = {"rtd_auc": 0.7, "bigram_auc": 0.74, "rtd_shuffled_auc": 0.5}
+    record = run_record("a", 0, 50, held_out=mask_scores(3.0, **aucs))
+    assert METRICS["over_counts"].value(record) == pytest.approx(-0.04)
+    assert METRICS["over_frequencies"].value(record) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("needs_pairs", "verdict"), [(True, NOT_JUDGED), (False, CONFIRMED)])
@@ -122,37 +158,6 @@ def test_a_statement_about_pairs_needs_variants_that_learned_pairs(
     assert judge_statement(statement, records).verdict == verdict
 
 
-@pytest.mark.parametrize(("held_out", "delta"), [((6.9, 6.2), 0.3), ((6.6, 6.7), -0.1)])
-def test_delta_is_the_best_held_out_loss_where_tokens_are_hidden(
-    held_out: tuple[float, ...], delta: float
-) -> None:
-    """A loss that copying alone explains counts for nothing."""
-    copying = {"eval_loss": 1.0, "eval_mlm_loss": 4.0, "eval_unigram_loss": 6.5}
-    lines = [{"step": 1, "mlm_loss": 4.0}]
-    lines += [{**copying, "eval_mask_loss": v} for v in held_out]
-    assert results.delta(lines) == pytest.approx(delta)
-    assert results.delta(lines[:1]) is None
-
-
-@pytest.mark.parametrize("flagged", [0, 5, 10])
-def test_a_discriminator_that_knows_only_the_share_of_replaced_tokens_has_no_delta(
-    flagged: int,
-) -> None:
-    """10 of 100 tokens are replaced. `flagged` of them are flagged, and as many originals."""
-    line = {
-        "eval_loss": 1.0,
-        "eval_mask_loss": 3.0,
-        "eval_unigram_loss": 6.0,  # the generator learns, but tasks do not use it
-        "eval_rtd_accuracy": 1 - (10 - flagged + flagged) / 100,
-        "eval_rtd_recall": flagged / 10,
-        "eval_rtd_precision": 0.5 if flagged else 0.0,
-        "eval_rtd_loss": share_loss(0.1, 0.1) - 0.01,
-    }
-    assert results.delta([line]) == pytest.approx(0.01)
-    no_error = {"eval_rtd_accuracy": 1.0, "eval_rtd_recall": 1.0, "eval_rtd_precision": 1.0}
-    assert results.delta([line | no_error]) is None
-
-
 def test_a_pair_head_that_knows_only_the_share_of_classes_has_no_delta() -> None:
     lines = [{"eval_pair_loss": loss, "eval_pair_baseline_loss": 0.6} for loss in (0.7, 0.6)]
     assert results.pair_delta(lines) == pytest.approx(0, abs=1e-6)
@@ -160,14 +165,17 @@ def test_a_pair_head_that_knows_only_the_share_of_classes_has_no_delta() -> None
 
 
 def test_the_middle_layer_is_one_layer_whatever_the_scores() -> None:
-    record = run_record("a", 0, 50, layers={"tagging": [0.1, 0.9, 0.4, 0.8, 0.5]})
+    layers = {"ner": [0.1, 0.9, 0.4, 0.8, 0.5], "topic": [0.1, 0.2, 0.6, 0.9, 0.7]}
+    types = {"ner": "tagging", "topic": "classification"}
+    record = run_record("a", 0, 50, layers=layers, layer_types=types)
     assert METRICS["tagging_middle"].value(record) == pytest.approx(40)
     assert METRICS["tagging_last"].value(record) == pytest.approx(50)
+    assert METRICS["probes_middle"].value(record) == pytest.approx(50)
 
 
 def test_a_lower_loss_is_better() -> None:
-    records = loss_records("a", 4.0, 4.01) + loss_records("b", 5.0, 5.01)
-    judgment = judge_statement(Statement("", "a", "b", "mlm"), records)
+    records = loss_records("a", 2.0, 2.01) + loss_records("b", 3.0, 3.01)
+    judgment = judge_statement(Statement("", "a", "b", "mask"), records)
     assert (judgment.verdict, judgment.wins) == (CONFIRMED, (2, 2))
     assert judgment.difference == pytest.approx(1.0)
 
