@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.encoder import Encoder
+from bert_jax.config.freeze import parse_freeze
 from bert_jax.config.objectives import Masked, Objective
 from bert_jax.config.ranges import RangeChecks, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
@@ -84,6 +85,9 @@ class Optim:
     decay: Literal["weights", "all"] = "weights"
     # Ratio of each layer's learning rate to that of the layer above, as in ELECTRA; None means 1.
     layer_decay: float | None = None
+    # Parts of the network that keep their parameters: embeddings, encoder (all but the heads), or
+    # layers from 0 on, such as embeddings,0-5.
+    freeze: str | None = None
     # Maximum global norm of the gradient, to which larger gradients are clipped; None disables
     # clipping.
     clip_norm: float | None = 1.0
@@ -108,6 +112,8 @@ class Optim:
             "accumulate": (self.accumulate >= 1, "at least 1"),
         }
         check_ranges("optim", self, checks)
+        if self.freeze is not None:
+            parse_freeze(self.freeze)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,15 @@ class Supervised:
     # Multi-label only: probability above which each label is predicted, in the order of `labels`;
     # () means those with the best F1 on dev, or 0.5 where no dev split was seen.
     thresholds: tuple[float, ...] = ()
+    # Weight of each class in the loss: `balanced`, or NAME=WEIGHT,NAME=WEIGHT (others 1), or the
+    # same as a JSON object. Multi-label: of a text that has the label. For classification,
+    # multi-label and tagging.
+    class_weights: str | None = None
+    # The weights in the order of `labels`; the training data sets them. Do not set them.
+    label_weights: tuple[float, ...] = ()
+    # Share of each target that is spread evenly over all classes (label smoothing). For
+    # classification, multi-label, tagging and choice.
+    label_smoothing: float = 0.0
     # Dropout rate before each dense layer of the head; linear span heads have no dropout.
     dropout: float = 0.1
     # Initializer of the last layer of the head: `same` as all other weights, or Glorot's as in
@@ -65,9 +74,21 @@ class Supervised:
             "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
             "thresholds": (all(0 <= t <= 1 for t in self.thresholds), "0 <= x <= 1"),
             "stride": (self.stride is None or self.stride >= 1, "at least 1"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= x < 1"),
             "scale": (0 < self.scale < float("inf"), "above 0"),
         }
         check_ranges("objective", self, checks)
+        named: tuple[TaskType, ...] = ("classification", "multilabel", "tagging")
+        self._check_task_has("class_weights", named)
+        self._check_task_has("label_smoothing", (*named, "choice"))
+
+    def _check_task_has(self, field: str, task_types: tuple[TaskType, ...]) -> None:
+        value = getattr(self, field)
+        if value and self.task_type not in task_types:
+            raise ValueError(
+                f"objective.{field} is {value}, but a {self.task_type} task has no classes to "
+                f"weight or smooth: leave it out; it is for {', '.join(task_types)}"
+            )
 
     @property
     def task_type(self) -> TaskType:

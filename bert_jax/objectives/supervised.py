@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from bert_jax.config import Supervised
 from bert_jax.model import Network
@@ -25,6 +24,7 @@ from bert_jax.objectives.losses import (
     cross_entropy,
     sigmoid_cross_entropy,
     squared_error,
+    token_cross_entropy,
     weighted_mean,
 )
 from bert_jax.utils.types import Batch, Params
@@ -39,6 +39,10 @@ class SupervisedObjective:
     regression                        (output - label / scale)^2
     qa, linear                        half the sum of both ends' cross-entropies, over real tokens
     qa, joint                         the same, plus half of `answerable`'s binary cross-entropy
+
+    Class weights and label smoothing are those of PyTorch: a softmax loss is divided by the sum of
+    the weights of the true classes, and a multi-label weight multiplies the loss of the texts that
+    have the label (`pos_weight`). A smoothed multi-label target is s/2 or 1 - s/2.
     """
 
     config: Supervised
@@ -56,7 +60,7 @@ class SupervisedObjective:
         return {"task_loss": 1.0}
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        return {"task_loss": self._label_weights(batch).sum()}
+        return {"task_loss": self._loss_weights(batch, self._label_weights(batch)).sum()}
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
         kind, weights = self.config.task_type, self._label_weights(batch)
@@ -67,10 +71,12 @@ class SupervisedObjective:
             label = batch["label"] / self.config.scale
             return {"task_loss": squared_error(out["label"][:, 0], label, weights)}
         if kind == "multilabel":
-            return _multilabel_terms(out["label"], batch["label"], weights)
+            return self._multilabel_terms(out["label"], batch["label"], weights)
         logits = out["tag" if kind == "tagging" else "label"]
         targets = jnp.maximum(batch["tags" if kind == "tagging" else "label"], 0)
         loss, accuracy = cross_entropy(logits, targets, weights)
+        if self.config.label_weights or self.config.label_smoothing:
+            loss = self._weighted_loss(logits, targets, weights, self._loss_weights(batch, weights))
         return {"task_loss": loss, "task_accuracy": accuracy}
 
     def outputs(self, params: Params, batch: Batch) -> Any:
@@ -114,6 +120,41 @@ class SupervisedObjective:
             counts &= (batch["label"] >= 0).all(axis=1)
         return counts.astype(jnp.float32)
 
+    def _loss_weights(self, batch: Batch, weights: jax.Array) -> jax.Array:
+        """What each label counts in the loss: its weight times that of its class."""
+        kind, by_class = self.config.task_type, self.config.label_weights
+        if not by_class or kind == "multilabel":
+            return weights
+        targets = jnp.maximum(batch["tags" if kind == "tagging" else "label"], 0)
+        return weights * jnp.asarray(by_class)[targets]
+
+    def _weighted_loss(
+        self, logits: jax.Array, targets: jax.Array, weights: jax.Array, loss_weights: jax.Array
+    ) -> Mean:
+        """Softmax cross-entropy with class weights and smoothed targets. An option that is missing
+        (logit -inf) gets no share of the target."""
+        smoothing = self.config.label_smoothing
+        exists = jnp.isfinite(logits)
+        by_class = jnp.asarray(self.config.label_weights or 1.0)
+        losses, _ = token_cross_entropy(logits, targets)
+        every = jnp.where(exists, -jax.nn.log_softmax(logits) * by_class, 0.0).sum(-1)
+        total = (1 - smoothing) * losses * loss_weights
+        total += smoothing * every / exists.sum(-1) * weights
+        return Mean(total.sum(), loss_weights.sum())
+
+    def _multilabel_terms(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Terms:
+        """Loss and accuracy of [b n] decisions; a row counts once."""
+        smoothing = self.config.label_smoothing
+        is_positive = jnp.maximum(labels, 0).astype(jnp.float32)
+        targets = is_positive * (1 - smoothing) + smoothing / 2
+        positive = jnp.asarray(self.config.label_weights or 1.0) * targets
+        losses = positive * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
+        correct = ((logits > 0) == (is_positive > 0)).astype(jnp.float32)
+        return {
+            "task_loss": weighted_mean(losses.mean(axis=1), weights),
+            "task_accuracy": weighted_mean(correct.mean(axis=1), weights),
+        }
+
     def _span_loss(self, out: Any, batch: Batch, weights: jax.Array) -> Mean:
         ends = [cross_entropy(out[end], batch[end], weights)[0] for end in ("start", "end")]
         loss = (ends[0].total + ends[1].total) / 2
@@ -124,14 +165,3 @@ class SupervisedObjective:
             impossible = impossible.astype(jnp.float32)
             loss += sigmoid_cross_entropy(out["answerable"], impossible, weights).total / 2
         return Mean(loss, weights.sum())
-
-
-def _multilabel_terms(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Terms:
-    """Loss and accuracy of [b n] decisions; a row counts once, whatever the number of labels."""
-    targets = jnp.maximum(labels, 0).astype(jnp.float32)
-    losses = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=1)
-    correct = ((logits > 0) == (targets > 0)).astype(jnp.float32).mean(axis=1)
-    return {
-        "task_loss": weighted_mean(losses, weights),
-        "task_accuracy": weighted_mean(correct, weights),
-    }

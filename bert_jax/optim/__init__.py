@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import optax
 from jaxtyping import Scalar
 
 from bert_jax.config import Optim
+from bert_jax.optim.freeze import frozen_counts, is_frozen, without_frozen, zero_frozen
 from bert_jax.optim.param_groups import (
     LrMultiplier,
     is_hidden_kernel,
@@ -38,6 +40,8 @@ from bert_jax.utils.pytree import map_with_names
 __all__ = [
     "LrMultiplier",
     "Moments",
+    "frozen_counts",
+    "is_frozen",
     "is_hidden_kernel",
     "is_weight",
     "layerwise_lr_decay",
@@ -49,11 +53,13 @@ __all__ = [
     "scale_by_trust_ratio",
     "schedule",
     "updates_done",
+    "without_frozen",
+    "zero_frozen",
 ]
 
 
 def optimizer(
-    config: Optim, steps: int, multipliers: LrMultiplier | None = None
+    config: Optim, steps: int, multipliers: LrMultiplier | None = None, layers: int = 0
 ) -> optax.GradientTransformation:
     """The optimizer of a config, with its schedule, clipping and weight decay.
 
@@ -67,9 +73,10 @@ def optimizer(
 
     Weight decay is decoupled and multiplied by the learning rate. Gradients are clipped by their
     global norm (PyTorch and fairseq add 1e-6 to it; Google's code clips on each core, which a
-    global batch cannot). `multipliers` scales the final update, decay included; a factor of 0
-    freezes a leaf. The state is a tuple of NamedTuples. The schedule has a counter of its own,
-    equal to `updates_done`.
+    global batch cannot). `multipliers` scales the final update, decay included. The parts in
+    `config.freeze` of a network with this number of `layers` get no update, have no state, and do
+    not count in the norm. The state is a tree of NamedTuples. The schedule has a counter of its
+    own, equal to `updates_done`.
     """
     chain = [scale_by_muon(config) if config.name == "muon" else scale_by_moments(config)]
     if config.clip_norm is not None:
@@ -79,6 +86,8 @@ def optimizer(
         chain.append(optax.add_decayed_weights(config.weight_decay, mask))
     if config.name == "lamb":
         chain.append(scale_by_trust_ratio())
+    if config.freeze is not None:
+        chain = [without_frozen(optax.chain(*chain), config.freeze, layers)]
     if multipliers is not None:
         chain.append(_scale_by_name(multipliers))
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule(config, steps)))
@@ -92,4 +101,5 @@ def _scale_by_name(factor: LrMultiplier) -> optax.GradientTransformation:
 
 def updates_done(state: Any) -> Scalar:
     """The completed updates of an `optimizer` state, which its schedule takes as t."""
-    return next(s.t for s in state if isinstance(s, Moments))
+    leaves = jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, Moments))
+    return next(s.t for s in leaves if isinstance(s, Moments))

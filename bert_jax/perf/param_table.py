@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from bert_jax import objectives, optim
 from bert_jax.config import Experiment
+from bert_jax.config.freeze import parse_freeze
 from bert_jax.distributed import sharding
 from bert_jax.distributed.constraints import axis_names
 from bert_jax.utils import pytree
@@ -40,19 +43,32 @@ def parameter_table(config: Experiment) -> Json:
         }
         for name, leaf in pytree.flatten_with_names(shapes).items()
     ]
-    copies = [1 + optim.num_moments(config.optim, leaf["name"]) for leaf in leaves]
+    copies = [1 + _moments_per_parameter(config, leaf["name"], leaf["shape"]) for leaf in leaves]
     total = pytree.count(shapes)
     return {
         "parameters": {"total": total, "leaves": leaves},
         "mesh": dict(mesh.shape),
         "bytes": {
             "parameters": 4 * total,
-            "state": sum(4 * leaf["count"] * n for leaf, n in zip(leaves, copies, strict=True)),
-            "state_per_device": sum(
-                leaf["bytes_per_device"] * n for leaf, n in zip(leaves, copies, strict=True)
+            "state": round(
+                sum(4 * leaf["count"] * n for leaf, n in zip(leaves, copies, strict=True))
+            ),
+            "state_per_device": round(
+                sum(leaf["bytes_per_device"] * n for leaf, n in zip(leaves, copies, strict=True))
             ),
         },
     }
+
+
+def _moments_per_parameter(config: Experiment, name: str, shape: Sequence[int]) -> float:
+    """How many numbers the optimizer stores per parameter of a leaf: none for frozen ones."""
+    moments = optim.num_moments(config.optim, name)
+    if config.optim.freeze is None:
+        return moments
+    frozen = parse_freeze(config.optim.freeze)
+    return moments * (
+        1 - float(optim.is_frozen(frozen, config.encoder.layers, name, tuple(shape)).mean())
+    )
 
 
 def render_param_table(table: Json) -> str:

@@ -14,6 +14,7 @@ Nothing here imports jax. Model outputs are NumPy float32, one per row, without 
                      "answerable": logit, above 0 if there is no answer}, log-probabilities
 """
 
+from bert_jax.tasks.class_weights import class_weights
 from bert_jax.tasks.dataset import read_dataset, read_unlabeled_examples
 from bert_jax.tasks.decode import decode_predictions
 from bert_jax.tasks.encode import encode_examples, with_swapped_pairs
@@ -52,6 +53,7 @@ __all__ = [
     "TextExample",
     "WordPositions",
     "best_thresholds",
+    "class_weights",
     "compute_metrics",
     "confusion_matrix",
     "decode_predictions",

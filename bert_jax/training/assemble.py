@@ -12,6 +12,7 @@ they bring and in what they do with the steps.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 import jax
 
-from bert_jax import objectives
+from bert_jax import objectives, optim
 from bert_jax.config import Encoder, Experiment, Supervised
 from bert_jax.data import mixture
 from bert_jax.data.corpus import Corpus
@@ -32,6 +33,8 @@ from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.step import CompiledSteps, compile_steps
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.types import Batch
+
+logger = logging.getLogger(__name__)
 
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 
@@ -135,6 +138,9 @@ def assemble(
     mesh = sharding.make_mesh(config.mesh, devices)
     objective = objectives.build(config, data.vocabulary)
     steps = compile_steps(config, objective, mesh)
+    if config.optim.freeze is not None:
+        sizes = optim.frozen_counts(config.optim.freeze, config.encoder.layers, steps.like.params)
+        logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)
     start = data.warm_start
     if start is not None:
         steps = start.apply(steps)

@@ -198,6 +198,13 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
     assert isinstance(config.objective, Supervised)
     if dataset.task_type == "multilabel":
         heads["task"] = "multilabel"
+    if config.objective.class_weights is not None:
+        heads["label_weights"] = tasks.class_weights(
+            config.objective.class_weights,
+            dataset.labels,
+            dataset.splits["train"],
+            dataset.task_type == "multilabel",
+        )
     thresholds = config.objective.thresholds
     if thresholds and (dataset.task_type != "multilabel" or len(thresholds) != len(dataset.labels)):
         expected = (

@@ -78,7 +78,7 @@ def compile_steps(
         sharding.check_batch(stage.batch_size, config.optim.accumulate, mesh)
     decay = config.optim.layer_decay
     rates = None if decay is None else optim.layerwise_lr_decay(decay, config.encoder.layers)
-    tx = optim.optimizer(config.optim, config.run.steps, rates)
+    tx = optim.optimizer(config.optim, config.run.steps, rates, config.encoder.layers)
 
     seed = np.uint32(config.run.seed % 2**32)  # as `jax.random.key` converts an integer
 
@@ -143,6 +143,7 @@ def compute_gradients(
     dropout = jax.random.fold_in(named_key(seed, "dropout"), step)
     f = constraints.data_parallel(partial(_summed_gradients, config, objective))
     (value, terms), grads = f(params, batch, (named_key(seed, "corruption"), dropout))
+    grads = optim.zero_frozen(config.optim.freeze, config.encoder.layers, grads)
     return value, terms, grads
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bert_jax import load
 from bert_jax.training.finetune import finetune
+from bert_jax.utils import pytree
 from tests.helpers import toy_tasks
 
 
@@ -22,12 +23,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path: Path) -> None:
     where = home / "model", "classification", home / "multilabel", tmp_path / "run"
-    assert finetune(toy_tasks.finetune_config_for(*where)) is None
+    options = dict(
+        objective=dict(class_weights="balanced", label_smoothing=0.1),
+        optim=dict(freeze="embeddings,0"),
+    )
+    assert finetune(toy_tasks.finetune_config_for(*where, **options)) is None
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["task_type"], results["metric"]) == ("multilabel", "f1_micro")
     assert {"f1_micro", "f1_macro", "accuracy"} <= set(results["test"])
     assert set(results["thresholds"]) == set(results["per_label"]["test"]) == {"red", "blue"}
     model = load(tmp_path / "run")
+    assert len(model.task.label_weights) == 2
+    start, tuned = (pytree.flatten_with_names(m.params) for m in (load(home / "model"), model))
+    for name in start.keys() & tuned.keys():
+        rows = slice(None) if name.startswith("embeddings/") else slice(1)
+        same = bytes(np.asarray(start[name][rows])) == bytes(np.asarray(tuned[name][rows]))
+        assert same == (name.startswith("embeddings/") or "/layers/" in name), name
     assert dict(zip(model.task.labels, model.task.thresholds, strict=True)) == results["thresholds"]
     rows = [
         json.loads(line) for line in (home / "multilabel" / "test.jsonl").read_text().splitlines()

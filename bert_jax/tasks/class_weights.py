@@ -1,0 +1,71 @@
+"""The weights of classes in the loss, from `objective.class_weights` and the training rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bert_jax.tasks.examples import Example, TaggingExample, TextExample
+from bert_jax.utils.errors import did_you_mean
+
+
+def class_weights(
+    field: str, labels: Sequence[str], examples: Sequence[Example], multilabel: bool
+) -> tuple[float, ...]:
+    """A weight for each label, in their order.
+
+    field  `balanced`: n / (number of labels * count) for the n labeled texts or words, so that each
+           class has the same weight in all; multi-label: texts without the label per text with it.
+           Else NAME=WEIGHT,... or a JSON object; a label that is not named has weight 1.
+
+    ValueError: a name that is not among the labels, a weight that is not a number above 0.
+    """
+    if field == "balanced":
+        return _balanced(labels, examples, multilabel)
+    given = _parse(field)
+    unknown = sorted(set(given) - set(labels))
+    if unknown:
+        hint = did_you_mean(unknown[0], list(labels), f"expected labels: {', '.join(labels[:10])}")
+        raise ValueError(f"objective.class_weights names {unknown[0]!r}, which is no label: {hint}")
+    return tuple(given.get(label, 1.0) for label in labels)
+
+
+def _balanced(
+    labels: Sequence[str], examples: Sequence[Example], multilabel: bool
+) -> tuple[float, ...]:
+    counts: Counter[str] = Counter()
+    texts = 0
+    for e in examples:
+        names = e.tags if isinstance(e, TaggingExample) else None
+        if isinstance(e, TextExample) and e.label is not None:
+            names = e.label if isinstance(e.label, tuple) else (str(e.label),)
+        counts.update(names or ())
+        texts += names is not None
+    if multilabel:
+        return tuple(max(texts - counts[k], 1) / max(counts[k], 1) for k in labels)
+    return tuple(counts.total() / (len(labels) * max(counts[k], 1)) for k in labels)
+
+
+def _parse(field: str) -> dict[str, float]:
+    try:
+        if field.lstrip().startswith("{"):
+            given: Any = json.loads(field)
+        else:
+            pairs = [part.rpartition("=") for part in field.split(",")]
+            given = {name.strip(): float(weight) for name, _, weight in pairs}
+        weights = {name: float(weight) for name, weight in given.items()}
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f"objective.class_weights is {field!r:.80}: expected balanced, or "
+            "NAME=WEIGHT,..., or a JSON object of weights"
+        ) from None
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise ValueError(
+                f"objective.class_weights gives {name!r} the weight {weight}: expected a number "
+                "above 0"
+            )
+    return weights
