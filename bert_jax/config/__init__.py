@@ -29,6 +29,7 @@ from bert_jax.config.families import (
     head_fields,
     supervised_objective,
 )
+from bert_jax.config.model_types import ROBERTA_LIKE, ModelType
 from bert_jax.config.objectives import (
     Imported,
     Masked,
@@ -60,6 +61,7 @@ __all__ = [
     "FINETUNE_ROBERTA",
     "FINETUNE_SPANBERT",
     "ROBERTA",
+    "ROBERTA_LIKE",
     "SPANBERT",
     "Data",
     "Encoder",
@@ -70,6 +72,7 @@ __all__ = [
     "Masked",
     "Masking",
     "Mesh",
+    "ModelType",
     "Objective",
     "Optim",
     "ReplacedTokens",

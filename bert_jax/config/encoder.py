@@ -7,6 +7,14 @@ from typing import Literal
 
 from bert_jax.config.ranges import MAX_SIZE, check_ranges
 
+DROPOUT_RATES = (  # fields that do not change what a trained network computes
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "attention_output_dropout",
+    "mlp_dropout",
+)
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -63,17 +71,65 @@ class Encoder:
     positions: Literal["learned", "rotary"] = "learned"
     # Base of the rotary frequencies.
     rotary_theta: float = 10_000.0
+    # With `window`: base of the rotary frequencies in local layers; None means `rotary_theta`.
+    local_rotary_theta: float | None = None
+    # With `pre_norm`: apply the norm before the attention of the first layer, too. ModernBERT has
+    # none there, because its embeddings end in one.
+    first_norm: bool = True
     # Use a gated MLP, activation(gate) * up, with a third matrix of width `mlp_size`.
     gated_mlp: bool = False
-    # Give dense layers a bias. Layers that output logits always have one.
+    # Give dense layers and norms a bias. Layers that output logits always have one.
     biases: bool = True
+    # Give the layers of the attention, of the MLP, the norms or the dense layers of the heads a
+    # bias; None means `biases`.
+    attention_biases: bool | None = None
+    # See `attention_biases`.
+    mlp_biases: bool | None = None
+    # See `attention_biases`.
+    norm_biases: bool | None = None
+    # See `attention_biases`.
+    head_biases: bool | None = None
+    # Give the logits over the vocabulary a bias.
+    vocab_bias: bool = True
+    # Activation function of the heads; None means `activation`.
+    head_activation: Literal["gelu", "gelu_tanh", "relu", "silu"] | None = None
+    # Dropout rate of the embeddings; None means `dropout`.
+    embedding_dropout: float | None = None
+    # Dropout rate of the attention's output; None means `dropout`.
+    attention_output_dropout: float | None = None
+    # Dropout rate inside the MLP, before its last layer.
+    mlp_dropout: float = 0.0
+    # Initializer of the layers whose output is added to the hidden states: `same` as all other
+    # weights, or `scaled`, with a deviation divided by sqrt(2 layers), as in ModernBERT.
+    residual_init: Literal["same", "scaled"] = "same"
     # Number of tokens to each side that a local layer attends to; None makes all layers attend to
     # all tokens.
     window: int | None = None
     # With `window`: every N-th layer attends to all tokens, starting with the first.
     global_every: int = 3
+    # Hugging Face's model type that an export has, if the other fields fit several: import sets it,
+    # to distilbert instead of bert, and to xlm-roberta or camembert instead of roberta.
+    model_type: Literal["distilbert", "xlm-roberta", "camembert"] | None = None
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_ranges()
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ValueError(
+                f"encoder.positions is rotary, which needs an even head width, but heads are "
+                f"{self.head_size} wide (encoder.hidden_size {self.hidden_size} / encoder.heads "
+                f"{self.heads}): choose an even width"
+            )
+        if not self.first_norm and not self.pre_norm:
+            raise ValueError("encoder.first_norm is False: expected encoder.pre_norm True")
+        if not self.first_norm and (self.num_groups, self.share_params) != (self.layers, "all"):
+            raise ValueError(
+                "encoder.first_norm is False, but layers share parameters (encoder.groups "
+                f"{self.groups}, encoder.share_params {self.share_params}): the first layer's "
+                "parameters must be its own"
+            )
+
+    def _check_sizes(self) -> None:
         sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
         for name in (*sizes, "mlp_size", "embedding_size", "groups"):
             value = getattr(self, name)
@@ -92,25 +148,21 @@ class Encoder:
                 f"encoder.layers {self.layers} is not divisible by encoder.groups "
                 f"{self.num_groups}: choose a divisor"
             )
-        rate, size = "0 <= x < 1", "1 to 2^30"
+
+    def _check_ranges(self) -> None:
+        size, local = "1 to 2^30", self.local_rotary_theta
         checks = {
             "token_types": (self.token_types >= 0, "at least 0"),
             "position_offset": (self.position_offset >= 0, "at least 0"),
             "layer_norm_eps": (self.layer_norm_eps >= 0, "at least 0"),
-            "dropout": (0 <= self.dropout < 1, rate),
-            "attention_dropout": (0 <= self.attention_dropout < 1, rate),
+            **{name: (0 <= (getattr(self, name) or 0) < 1, "0 <= x < 1") for name in DROPOUT_RATES},
             "initializer_range": (0 <= self.initializer_range < float("inf"), "at least 0"),
             "rotary_theta": (1 < self.rotary_theta < float("inf"), "above 1"),
+            "local_rotary_theta": (local is None or 1 < local < float("inf"), "above 1"),
             "window": (self.window is None or 1 <= self.window <= MAX_SIZE, size),
             "global_every": (1 <= self.global_every <= MAX_SIZE, size),
         }
         check_ranges("encoder", self, checks)
-        if self.positions == "rotary" and self.head_size % 2:
-            raise ValueError(
-                f"encoder.positions is rotary, which needs an even head width, but heads are "
-                f"{self.head_size} wide (encoder.hidden_size {self.hidden_size} / encoder.heads "
-                f"{self.heads}): choose an even width"
-            )
 
     @property
     def num_groups(self) -> int:

@@ -10,6 +10,7 @@ import typing
 from typing import Any
 
 from bert_jax.config.encoder import Encoder
+from bert_jax.config.model_types import ROBERTA_LIKE, ModelType
 from bert_jax.config.objectives import Masked, Masking, ReplacedTokens
 from bert_jax.config.schema import Data, Experiment, Guard, Optim, Run
 from bert_jax.config.serialization import replace
@@ -181,16 +182,23 @@ def head_fields(family: str, task_type: TaskType, unanswerable: bool = True) -> 
     roberta          dense layer and tanh on the first token; no dropout in fairseq (0.1 in
                      Hugging Face)
     electra          first token; Glorot initialization; joint spans; no dropout for tagging
+    xlm-roberta, camembert   as roberta
+    distilbert       dense layer and ReLU on the first token, dropout 0.2 after it; 0.1 for tags and
+                     spans (Hugging Face's, which is where it was published)
 
     ValueError: unknown family.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family is {family!r}: expected {', '.join(FAMILIES)}")
+    families = (*typing.get_args(ModelType), "spanbert")
+    if family not in families:
+        raise ValueError(f"family is {family!r}: expected {', '.join(families)}")
     fields: dict[str, Any] = dict(head="pooler", span="linear", init="same", dropout=0.1)
     if family == "albert" and unanswerable:
         fields |= dict(span="joint")
-    if family == "roberta":
+    if family in ROBERTA_LIKE:
         fields |= dict(dropout=0.0)
+    if family == "distilbert":
+        text_label = task_type not in ("tagging", "qa")
+        fields |= dict(head="relu", dropout=0.2 if text_label else 0.1)
     if family == "electra":
         fields |= dict(head="first", span="joint", init="glorot")
         fields |= dict(dropout=0.0) if task_type == "tagging" else {}
@@ -212,5 +220,5 @@ def supervised_objective(
     objective = Supervised(task=task, labels=labels)
     fields = head_fields(family, objective.task_type, unanswerable)
     fields["family"] = typing.cast(Any, "bert" if family == "spanbert" else family)
-    fields["scale"] = 5.0 if task == "stsb" and family in ("roberta", "electra") else 1.0
+    fields["scale"] = 5.0 if task == "stsb" and family in (*ROBERTA_LIKE, "electra") else 1.0
     return dataclasses.replace(objective, **fields | changes)

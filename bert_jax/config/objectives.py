@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.encoder import Encoder
+from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
 from bert_jax.config.supervised import Supervised
 
@@ -160,7 +161,7 @@ class Imported:
     """No objective: an imported network with the heads that its checkpoint had."""
 
     # Family whose tensor names the checkpoint uses.
-    family: Literal["bert", "albert", "roberta", "electra"] = "bert"
+    family: ModelType = "bert"
     # Add a masked-LM head.
     mlm: bool = False
     # Add a pooler.

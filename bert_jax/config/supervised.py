@@ -6,6 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import Literal
 
+from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
 
 TaskType = Literal["classification", "multilabel", "regression", "tagging", "choice", "qa"]
@@ -16,21 +17,23 @@ GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte",
 class Supervised:
     """Fine-tuning: one head on the encoder, trained on labeled rows.
 
-    The head is a dense layer to the labels. Its input is set by `head`: the pooled first token,
-    the first token itself (ELECTRA), or `gelu`, a dense layer and a GELU on the first token
-    (ELECTRA in Hugging Face). For tagging it is applied to every token. `qa` has two such layers
-    or, with `joint` spans, an end that depends on the start and a classifier of answerable
-    questions.
+    The head is a dense layer to the labels. Its input is set by `head`. For tagging it is applied
+    to every token. `qa` has two such layers or, with `joint` spans, an end that depends on the
+    start and a classifier of answerable questions.
     """
 
     # Type of the task, or the name of a GLUE task. `multilabel` classifies texts with any number of
     # labels; the training data sets it where `label` is a list.
     task: TaskType | GlueTask = "classification"
     # Family of the encoder.
-    family: Literal["bert", "albert", "roberta", "electra"] = "bert"
-    # Input of the head: the pooled first token, the first token, or a dense layer with a GELU on
-    # the first token.
-    head: Literal["pooler", "first", "gelu"] = "pooler"
+    family: ModelType = "bert"
+    # Input of the head: the pooled first token, the first token, a dense layer with a GELU
+    # (ELECTRA) or a ReLU (DistilBERT) on the first token, or `prediction`, a dense layer, an
+    # activation and a norm (ModernBERT), for every task.
+    head: Literal["pooler", "first", "gelu", "relu", "prediction"] = "pooler"
+    # With the head `prediction`, what stands for a text: its first token, or the mean of its
+    # tokens.
+    pooling: Literal["cls", "mean"] = "cls"
     # Head for questions: `linear` predicts start and end independently, `joint` predicts the end
     # given the start.
     span: Literal["linear", "joint"] = "linear"
@@ -48,7 +51,8 @@ class Supervised:
     # Share of each target that is spread evenly over all classes (label smoothing). For
     # classification, multi-label, tagging and choice.
     label_smoothing: float = 0.0
-    # Dropout rate before each dense layer of the head; linear span heads have no dropout.
+    # Dropout rate before each dense layer of the head; with the heads `relu` and `prediction` only
+    # before the last one. Linear span heads have no dropout in the five families.
     dropout: float = 0.1
     # Initializer of the last layer of the head: `same` as all other weights, or Glorot's as in
     # ELECTRA.

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from bert_jax.config import Experiment, replace
 from bert_jax.convert import hf_config, hf_tasks
 from bert_jax.convert.hf_params import (
-    TOKEN_TYPE_TABLE,
     Tensors,
     from_hf,
     full_names,
@@ -73,7 +72,7 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
         heads = heads_with_tensors(family, names.values())
         heads |= set(hf_config.required_heads(family, hf))
         original_names = {name: original for original, name in names.items()}
-        types = original_names.get(family.prefix + TOKEN_TYPE_TABLE)
+        types = original_names.get(family.types_table or "")
         if types is not None and encoder.token_types == 1:
             row = _open_safetensors(files[types], lambda file: file.get_tensor(types))
             encoder = encoder if row.any() else replace(encoder, token_types=0)

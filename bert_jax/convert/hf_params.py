@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,15 +12,15 @@ from flax import traverse_util
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
-from bert_jax.convert.hf_name_rules import ALBERT, Family, NameTable, ParamRule, param_rules
+from bert_jax.convert.hf_families import ALBERT
+from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
-from bert_jax.utils.pytree import flatten_with_names
+from bert_jax.utils.pytree import flatten_with_names, is_stacked
 from bert_jax.utils.types import Json, Params
 
 Tensors = dict[str, np.ndarray]
 
 IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # not learned
-TOKEN_TYPE_TABLE = "embeddings.token_type_embeddings.weight"
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in checkpoints from 2018
 
 
@@ -72,13 +72,15 @@ def from_hf(
     shapes = flatten_with_names(param_shapes(encoder, heads, task))
     flat: dict[str, np.ndarray] = {}
     for rule in param_rules(family, table, "encoder/projection/bias" in shapes):
-        if rule.native not in shapes:  # a token-type table of zeros was removed
+        if rule.natives[0] not in shapes:  # no biases, or a token-type table of zeros
             continue
-        shape = shapes[rule.native].shape
-        names = rule.hf_names(encoder.num_groups)
-        parts = [_take_tensor(rule, name, shape, named, problems) for name in names]
+        native_shapes = [shapes[native].shape for native in rule.natives]
+        names = rule.hf_names(encoder.num_groups, encoder)
+        parts = [_take_tensor(rule, name, native_shapes, named, problems) for name in names]
         if all(p is not None for p in parts):
-            flat[rule.native] = np.stack(parts) if rule.stacked else parts[0]  # type: ignore[arg-type]
+            for i, native in enumerate(rule.natives):
+                arrays = [part[i] for part in parts]  # type: ignore[index]
+                flat[native] = np.stack(arrays) if rule.stacked else arrays[0]
     problems += [f"unexpected {name} {list(named[name].shape)}" for name in sorted(named)]
     if problems:
         raise ValueError(_problem_list(family, problems))
@@ -136,11 +138,16 @@ def heads_with_tensors(family: Family, names: Collection[str]) -> set[str]:
 
 
 def _take_tensor(
-    rule: ParamRule, name: str, shape: tuple[int, ...], named: Tensors, problems: list[str]
-) -> np.ndarray | None:
-    """Remove a tensor from `named` and return it as a parameter, or as one layer's part of a
-    stacked parameter. Problems are appended."""
-    shape = shape[1:] if rule.stacked else shape
+    rule: ParamRule,
+    name: str,
+    native_shapes: Sequence[tuple[int, ...]],
+    named: Tensors,
+    problems: list[str],
+) -> list[np.ndarray] | None:
+    """Remove a tensor from `named` and return the native parameters in it, or one layer's parts of
+    stacked parameters. Problems are appended."""
+    *inner, width = native_shapes[0][1:] if rule.stacked else native_shapes[0]
+    shape = (*inner, width * len(native_shapes))
     shape = shape[::-1] if rule.transpose else shape
     array = named.pop(name, None)
     if array is None:
@@ -153,7 +160,9 @@ def _take_tensor(
         problems.append(f"not finite {name}")
     else:
         array = array.astype(np.float32)
-        return np.ascontiguousarray(array.T) if rule.transpose else array
+        array = array.T if rule.transpose else array
+        parts = np.split(array, len(native_shapes), axis=-1)
+        return [np.ascontiguousarray(part) for part in parts]
     return None
 
 
@@ -180,8 +189,8 @@ def _without_zero_types(
 ) -> tuple[Tensors, Encoder]:
     """RoBERTa has no token types; Hugging Face keeps a single row of zeros. A row that is not zero
     stays, as a table with one row."""
-    name = f"{family.prefix}{TOKEN_TYPE_TABLE}"
-    table = tensors.get(name)
+    name = family.types_table
+    table = None if name is None else tensors.get(name)
     if table is None or table.shape != (1, encoder.embedding_width) or table.any():
         return tensors, encoder
     return {k: v for k, v in tensors.items() if k != name}, replace(encoder, token_types=0)
@@ -231,10 +240,15 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
     leaves = _unshare_layers(family, encoder, leaves)
     leaves |= {k: v for k, v in _neutral_params(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
+    sets = max(len(leaf) for name, leaf in leaves.items() if is_stacked(name))
     for rule in param_rules(family, table, "encoder/projection/kernel" in leaves):
-        leaf = leaves.pop(rule.native)
+        if rule.natives[0] not in leaves:  # this network has no such bias
+            continue
+        joined = [leaves.pop(native) for native in rule.natives]
+        leaf = joined[0] if len(joined) == 1 else np.concatenate(joined, axis=-1)
         parts = list(leaf) if rule.stacked else [leaf]
-        for hf_name, array in zip(rule.hf_names(len(parts)), parts, strict=True):
+        names = rule.hf_names(sets, encoder)
+        for hf_name, array in zip(names, parts, strict=True):
             hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
             tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
     return HfModel(config_json, tensors, sorted(leaves))
@@ -282,7 +296,8 @@ def _unshare_layers(family: Family, encoder: Encoder, leaves: Tensors) -> Tensor
 def _neutral_params(family: Family, encoder: Encoder) -> Tensors:
     """Parameters that only Hugging Face's networks have, with values that change no output."""
     d, e = encoder.hidden_size, encoder.embedding_width
-    params: Tensors = {"embeddings/type": np.zeros((1, e), np.float32)}
+    types = {"embeddings/type": np.zeros((1, e), np.float32)}
+    params: Tensors = types if family.types_table else {}
     if family is ALBERT:
         params["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
         params["encoder/projection/bias"] = np.zeros(d, np.float32)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax.config import Encoder, Supervised, TaskType, head_fields
-from bert_jax.convert.hf_name_rules import ELECTRA, ROBERTA, Family, NameTable, TaskClass
+from bert_jax.config import ROBERTA_LIKE, Encoder, Supervised, TaskType, head_fields
+from bert_jax.convert.hf_families import ELECTRA
+from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params
 
 MULTILABEL = "multi_label_classification"
@@ -19,6 +20,7 @@ PROBLEM_TYPES = {  # of the classes for texts
     "regression": "regression",
 }
 ALTERNATIVE = "or export it to orbax or stablehlo"
+HEADS = {"electra": "gelu", "distilbert": "relu"}  # `Supervised.head` of a class; others: pooler
 
 
 class HfTask(NamedTuple):
@@ -52,7 +54,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         task_type, labels = "regression", () if labels == ("LABEL_0",) else labels
     if task_type == "choice" and family is ELECTRA:
         _check_summary(hf)
-    head: Any = "gelu" if family is ELECTRA else "pooler"
+    head: Any = HEADS.get(family.name, "pooler")
     init: Any = head_fields(family.name, task_type)["init"]
     dropout = _dropout(family, hf, task_type)
     name: Any = family.name
@@ -127,7 +129,8 @@ def _check_summary(hf: Json) -> None:
 
 
 def _dropout(family: Family, hf: Json, task_type: str) -> float:
-    rates = [hf.get(key) for key in (*_rate_keys(family, task_type), "hidden_dropout_prob")]
+    general = "dropout" if family.name == "distilbert" else "hidden_dropout_prob"
+    rates = [hf.get(key) for key in (*_rate_keys(family, task_type), general)]
     rate = next((r for r in rates if r is not None), 0.1)
     if not isinstance(rate, int | float):
         raise ValueError(f"config.json has a dropout of {rate!r} for its head: expected a number")
@@ -136,7 +139,10 @@ def _dropout(family: Family, hf: Json, task_type: str) -> float:
 
 def _rate_keys(family: Family, task_type: str) -> tuple[str, ...]:
     """The config.json keys of the head's dropout."""
-    if task_type == "choice" and family in (ELECTRA, ROBERTA):
+    if family.name == "distilbert":
+        own = {"tagging": (), "qa": ("qa_dropout",)}
+        return own.get(task_type, ("seq_classif_dropout",))
+    if task_type == "choice" and (family is ELECTRA or family.name in ROBERTA_LIKE):
         return ("summary_last_dropout",) if family is ELECTRA else ()
     return ("classifier_dropout_prob",) if family.name == "albert" else ("classifier_dropout",)
 
@@ -172,10 +178,10 @@ def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Param
         params = {**params, "label": rescale_label_head(params["label"], task)}
         if family is ELECTRA and task.head == "first":
             params["label"] = _with_gelu_layer(params["label"], encoder.hidden_size)
-        elif task.head != ("gelu" if family is ELECTRA else "pooler"):
+        elif task.head != (head := HEADS.get(family.name, "pooler")):
             raise ValueError(
                 f"objective.head is {task.head}: Hugging Face's {name} has no such head; "
-                f"fine-tune with --objective.head {'gelu' if family is ELECTRA else 'pooler'}, "
+                f"fine-tune with --objective.head {head}, "
                 f"{ALTERNATIVE}"
             )
     return HfTask(name, table, params, _head_config(family, task))

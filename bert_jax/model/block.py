@@ -30,6 +30,7 @@ from bert_jax.model.layers import (
     dropout,
     dropout_key,
     layer_norm,
+    residual_initializer,
 )
 
 
@@ -47,16 +48,21 @@ class Attention(nn.Module):
         mask: AttentionMask,
         rotary: RotaryCosSin | None = None,
         is_global: Bool[Array, ""] | None = None,
+        is_first: Bool[Array, ""] | None = None,
     ) -> Float[Array, "b l d"]:
-        """The layer's output [b l d]. `is_global`: `config.window` does not apply."""
+        """The layer's output [b l d]. `is_global`: `config.window` does not apply. `is_first`: the
+        layer has no norm before it; None: every layer has one."""
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
         inputs = norm(x) if c.pre_norm else x
+        if is_first is not None:
+            inputs = jnp.where(is_first, x, inputs)
+        cos_sin = None if rotary is None else rotary.of_layer(is_global)
 
         def heads(name: str) -> Float[Array, "b h l k"]:
-            y = dense(c, c.hidden_size, self.dtype, name)(inputs)
+            y = dense(c, c.hidden_size, self.dtype, name, part="attention")(inputs)
             y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
             y = constrain(y, BATCH_AXES, "tensor", None, None)
-            return y if rotary is None or name == "value" else apply_rotary(y, rotary)
+            return y if cos_sin is None or name == "value" else apply_rotary(y, cos_sin)
 
         h = attention(
             heads("query"),
@@ -71,12 +77,15 @@ class Attention(nn.Module):
             is_global,
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
-        h = dropout(dense(c, c.hidden_size, self.dtype, "out")(h), c.dropout, dropout_key(self))
+        init = residual_initializer(c)
+        h = dense(c, c.hidden_size, self.dtype, "out", init, part="attention")(h)
+        rate = c.dropout if c.attention_output_dropout is None else c.attention_output_dropout
+        h = dropout(h, rate, dropout_key(self))
         return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
 
 class Mlp(nn.Module):
-    """The feed-forward sublayer with its residual connection and norm; no dropout inside."""
+    """The feed-forward sublayer with its residual connection and norm."""
 
     config: Encoder
     dtype: Dtype = jnp.float32
@@ -86,13 +95,17 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "b l d"], *_: Any) -> Float[Array, "b l d"]:
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
         h = norm(x) if c.pre_norm else x
-        up = dense(c, c.mlp_width, self.dtype, "up")(h)
+        up = dense(c, c.mlp_width, self.dtype, "up", part="mlp")(h)
         if c.gated_mlp:
-            gate = dense(c, c.mlp_width, self.dtype, "gate")(h)
+            gate = dense(c, c.mlp_width, self.dtype, "gate", part="mlp")(h)
             h = ACTIVATIONS[c.activation](gate) * up
         else:
             h = ACTIVATIONS[c.activation](up)
-        h = dropout(dense(c, c.hidden_size, self.dtype, "down")(h), c.dropout, dropout_key(self))
+        if c.mlp_dropout:
+            h = dropout(h, c.mlp_dropout, dropout_key(self))
+        init = residual_initializer(c)
+        h = dense(c, c.hidden_size, self.dtype, "down", init, part="mlp")(h)
+        h = dropout(h, c.dropout, dropout_key(self))
         return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
 
@@ -123,23 +136,26 @@ class Block(nn.Module):
         mask: AttentionMask,
         rotary: RotaryCosSin | None,
         is_global: Bool[Array, " n"] | None,
+        is_first: Bool[Array, " n"] | None,
     ) -> tuple[Float[Array, "b l d"], Any]:
         """The output of the group's last layer, and of all n layers [n b l d] or None.
-        `is_global`: the layers to which the window does not apply."""
+        `is_global`: the layers to which the window does not apply. `is_first`: the layer that has
+        no norm before its attention; None: every layer has one."""
         c = self.config
         layers = c.layers // c.num_groups
 
         def layer(block: Block, x: Any, each: Any) -> tuple[Any, Any]:
-            own, is_global = each
+            own, *is_global_is_first = each
             for name, sublayer in SUBLAYERS.items():
                 if c.share_params in ("all", name):
                     module = sublayer(c, self.dtype, self.backend, name=name)
-                    x = module(x, mask, rotary, is_global)
+                    x = module(x, mask, rotary, *is_global_is_first)
                 else:
                     key = dropout_key(block)
                     rngs = {} if key is None else {"dropout": key}
                     module = sublayer(c, self.dtype, self.backend, parent=None)
-                    x = module.apply({"params": own}, x, mask, rotary, is_global, rngs=rngs)
+                    args = (x, mask, rotary, *is_global_is_first)
+                    x = module.apply({"params": own}, *args, rngs=rngs)
             return x, x if self.return_layers else None
 
         if REMAT[self.remat] is not None:
@@ -150,7 +166,7 @@ class Block(nn.Module):
             split_rngs={"params": False, "dropout": True},
             length=layers,
         )
-        return scan(self, x, (self._own_params(x, mask, rotary, layers), is_global))
+        return scan(self, x, (self._own_params(x, mask, rotary, layers), is_global, is_first))
 
     def _own_params(
         self, x: jax.Array, mask: AttentionMask, rotary: RotaryCosSin | None, layers: int

@@ -9,6 +9,7 @@ Parameters of a network (BERT-base; a leading `groups` axis on everything under 
                  layers/own/...  instead of the sublayer that a group does not share, with
                                  a second leading axis: the layers of the group
                  norm/{scale, bias} (d)                                 with `pre_norm`
+                 layers/attention/norm has one row less without `first_norm`: no layer 0
     mlm pooler pair sbo rtd                                                   see heads.py
 
 Axes: b batch, l length, d hidden, e embedding width, f feed-forward, v vocabulary, g groups,
@@ -102,7 +103,8 @@ class Embeddings(nn.Module):
             table = self.param("type", init, (c.token_types, c.embedding_width))
             h = h + constrain(table, None, None)[types]
         h = layer_norm(c, self.dtype, "norm")(h)
-        return constrain(dropout(h, c.dropout, dropout_key(self)), BATCH_AXES, None, None)
+        rate = c.dropout if c.embedding_dropout is None else c.embedding_dropout
+        return constrain(dropout(h, rate, dropout_key(self)), BATCH_AXES, None, None)
 
 
 class Stack(nn.Module):
@@ -127,12 +129,17 @@ class Stack(nn.Module):
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),  # type: ignore[arg-type]
+            in_axes=(nn.broadcast, nn.broadcast, 0, 0),  # type: ignore[arg-type]
             length=c.num_groups,
         )
+        if not c.first_norm:
+            scan = nn.map_variables(
+                scan, "params", _with_first_norm, _without_first_norm, init=True, mutable=True
+            )
         layer_0 = x
         stack = scan(c, self.dtype, self.return_layers, self.backend, self.remat, name="layers")
-        x, layers = stack(x, mask, rotary, global_layers(c))
+        is_first = None if c.first_norm else jnp.arange(c.layers)[:, None] == 0
+        x, layers = stack(x, mask, rotary, global_layers(c), is_first)
         if c.pre_norm:
             x = constrain(layer_norm(c, self.dtype, "norm")(x), BATCH_AXES, None, None)
         if self.return_layers:
@@ -151,6 +158,25 @@ def global_layers(config: Encoder) -> Bool[Array, "g n"] | None:
         return None
     is_global = np.arange(config.layers) % config.global_every == 0
     return jnp.asarray(is_global.reshape(config.num_groups, -1))
+
+
+def _with_first_norm(variables: Any) -> Any:
+    """The scan's parameters, from those of a network without a norm before the first layer: the
+    norm of each layer's attention gets a row 0, which is not used and has no gradient."""
+    return _map_first_norm(variables, lambda p: jnp.concatenate([jnp.ones_like(p[:1]), p]))
+
+
+def _without_first_norm(variables: Any) -> Any:
+    """The inverse of `_with_first_norm`."""
+    return _map_first_norm(variables, lambda p: p[1:])
+
+
+def _map_first_norm(variables: Any, f: Callable[[jax.Array], jax.Array]) -> Any:
+    if "attention" not in variables.get("params", {}):
+        return variables  # not initialized yet
+    params = variables["params"]
+    norm = jax.tree.map(f, params["attention"]["norm"])
+    return {**variables, "params": {**params, "attention": {**params["attention"], "norm": norm}}}
 
 
 class Network(nn.Module):

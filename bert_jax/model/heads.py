@@ -41,17 +41,21 @@ from bert_jax.utils.types import Batch
 
 
 class LMHeadOutput(NamedTuple):
-    """The last features before the vocabulary, and the bias of the logits."""
+    """The last features before the vocabulary, and the bias of the logits; if they have none, the
+    size of the vocabulary, int32."""
 
     features: Float[Array, "*s e"]
-    bias: Float[Array, " v"]
+    bias: Float[Array, " v"] | Int[Array, ""]
 
     def logits(self, table: Float[Array, "v e"]) -> Float[Array, "*s v"]:
         """`features @ table.T + bias` in float32, sharded as the tied word table is."""
         table = constrain(table, "tensor", None).astype(self.features.dtype)
         dims = "...e,ve->...v"
         logits = jnp.einsum(dims, self.features, table, preferred_element_type=jnp.float32)
-        return constrain(logits + self.bias, BATCH_AXES, *[None] * (logits.ndim - 2), "tensor")
+        bias = self.bias
+        if not bias.ndim:  # rows that pad the vocabulary still need one
+            bias = jnp.where(jnp.arange(len(table)) < bias, 0.0, -1e30)
+        return constrain(logits + bias, BATCH_AXES, *[None] * (logits.ndim - 2), "tensor")
 
 
 def gather_positions(
@@ -61,8 +65,12 @@ def gather_positions(
     return jnp.take_along_axis(hidden, positions[..., None], axis=1)
 
 
-def _vocab_bias(module: nn.Module, size: int) -> Float[Array, " v"]:
-    """The bias of the logits; in rows that pad the vocabulary it removes them from the softmax."""
+def _vocab_bias(module: nn.Module, config: Encoder) -> Float[Array, " v"] | Int[Array, ""]:
+    """The bias of the logits; in rows that pad the vocabulary it removes them from the softmax. See
+    `LMHeadOutput` where the config has none."""
+    size = config.vocab_size
+    if not config.vocab_bias:
+        return jnp.int32(size)
     bias = positionwise(module, "bias", nn.initializers.zeros, (size,))
     return bias if len(bias) == size else jnp.where(jnp.arange(len(bias)) < size, bias, -1e30)
 
@@ -78,9 +86,9 @@ class MlmHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
         c = self.config
         h = gather_positions(out["hidden"], batch["masked"])
-        h = ACTIVATIONS[c.activation](dense(c, c.embedding_width, self.dtype, "dense")(h))
-        h = layer_norm(c, self.dtype, "norm")(h)
-        return LMHeadOutput(h, _vocab_bias(self, c.vocab_size))
+        h = dense(c, c.embedding_width, self.dtype, "dense", part="head")(h)
+        h = layer_norm(c, self.dtype, "norm")(ACTIVATIONS[c.head_activation or c.activation](h))
+        return LMHeadOutput(h, _vocab_bias(self, c))
 
 
 class Pooler(nn.Module):
@@ -96,7 +104,8 @@ class Pooler(nn.Module):
         h = out["hidden"]
         h = gather_positions(h, batch["starts"]) if "starts" in batch else h[:, 0]
         h = dropout(h, self.rate, dropout_key(self))
-        return jnp.tanh(dense(self.config, self.config.hidden_size, self.dtype, "dense")(h))
+        width = self.config.hidden_size
+        return jnp.tanh(dense(self.config, width, self.dtype, "dense", part="head")(h))
 
 
 class PairHead(nn.Module):
@@ -125,17 +134,18 @@ class SboHead(nn.Module):
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> LMHeadOutput:
-        c, act = self.config, ACTIVATIONS[self.config.activation]
+        c = self.config
+        act = ACTIVATIONS[c.head_activation or c.activation]
         position = self.param("position", initializer(c), (self.num_offsets, self.offset_size))
         offset = jnp.minimum(batch["offset"], self.num_offsets - 1)
         embedded = constrain(position, None, None)[offset].astype(self.dtype)
         sides = (gather_positions(out["hidden"], batch[side]) for side in ("left", "right"))
         h = jnp.concatenate([*sides, embedded], axis=-1)
-        h = act(dense(c, c.hidden_size, self.dtype, "first")(h))
+        h = act(dense(c, c.hidden_size, self.dtype, "first", part="head")(h))
         h = layer_norm(c, self.dtype, "first_norm")(h)
-        h = act(dense(c, c.embedding_width, self.dtype, "second")(h))
+        h = act(dense(c, c.embedding_width, self.dtype, "second", part="head")(h))
         h = layer_norm(c, self.dtype, "second_norm")(h)
-        return LMHeadOutput(h, _vocab_bias(self, c.vocab_size))
+        return LMHeadOutput(h, _vocab_bias(self, c))
 
 
 class RtdHead(nn.Module):
@@ -148,7 +158,8 @@ class RtdHead(nn.Module):
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l"]:
         c = self.config
-        h = ACTIVATIONS[c.activation](dense(c, c.hidden_size, self.dtype, "dense")(out["hidden"]))
+        h = dense(c, c.hidden_size, self.dtype, "dense", part="head")(out["hidden"])
+        h = ACTIVATIONS[c.head_activation or c.activation](h)
         h = dense(c, 1, self.dtype, "out", projection_initializer(c), logits=True)(h)
         return h[..., 0].astype(jnp.float32)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder
 from bert_jax.distributed.constraints import constrain, random_words
@@ -85,6 +86,16 @@ def initializer(config: Encoder) -> jax.nn.initializers.Initializer:
     return jax.nn.initializers.normal(config.initializer_range)
 
 
+def residual_initializer(config: Encoder) -> jax.nn.initializers.Initializer:
+    """The initializer of the layers whose output is added to the hidden states: `initializer`, or
+    with `residual_init` scaled one whose deviation is smaller by sqrt(2 layers), so that the sum of
+    all of them does not grow with depth (Megatron; ModernBERT, section 2.2.2)."""
+    if config.residual_init == "same":
+        return initializer(config)
+    scaled = config.initializer_range / math.sqrt(2 * config.layers)
+    return initializer(dataclasses.replace(config, initializer_range=scaled))
+
+
 def projection_initializer(config: Encoder) -> jax.nn.initializers.Initializer:
     """The initializer of layers for which ELECTRA names none: TensorFlow 1's default, Glorot
     (electra/model/modeling.py, embeddings_project; run_pretraining.py, dense_1)."""
@@ -120,10 +131,12 @@ def dense(
     name: str | None = None,
     init: jax.nn.initializers.Initializer | None = None,
     logits: bool = False,
+    part: Literal["attention", "mlp", "head"] | None = None,
 ) -> nn.Dense:
     """A dense layer with float32 parameters, computed in `dtype`. Its kernel is gathered along
     `fsdp` here, one layer at a time and in `dtype`, and stays sharded along `tensor`. A layer that
-    returns `logits` has a bias even if `config.biases` is false."""
+    returns `logits` has a bias in any case; whether the layers of a `part` have one may differ from
+    `config.biases`."""
     axes = ("tensor", None) if name in ROW_PARALLEL else (None, "tensor")
 
     def dot(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
@@ -131,12 +144,17 @@ def dense(
 
     return nn.Dense(
         features,
-        use_bias=config.biases or logits,
+        use_bias=logits or _has_bias(config, part),
         dtype=dtype,
         kernel_init=init or initializer(config),
         dot_general=dot,
         name=name,
     )
+
+
+def _has_bias(config: Encoder, part: str | None) -> bool:
+    own = None if part is None else getattr(config, f"{part}_biases")
+    return config.biases if own is None else own
 
 
 def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
@@ -147,13 +165,27 @@ def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.Lay
     if config.norm == "rms":
         return nn.remat(nn.RMSNorm, prevent_cse=False)(use_fast_variance=False, **options)
     norm = nn.remat(nn.LayerNorm, prevent_cse=False)
-    return norm(use_fast_variance=False, use_bias=config.biases, **options)
+    return norm(use_fast_variance=False, use_bias=_has_bias(config, "norm"), **options)
 
 
 # ---- rotary positions
 
-RotaryCosSin = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
-"""Cosines and sines; r is half the head width."""
+CosSin = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
+
+
+class RotaryCosSin(NamedTuple):
+    """Cosines and sines of the layers that attend to all tokens, and of local layers, if those
+    have a base of their own; r is half the head width."""
+
+    in_global: CosSin
+    in_local: CosSin | None = None
+
+    def of_layer(self, is_global: Bool[Array, ""] | None) -> CosSin:
+        """Those of one layer. `is_global` None: no layer is local."""
+        if is_global is None or self.in_local is None:
+            return self.in_global
+        a, b = self.in_global, self.in_local
+        return jnp.where(is_global, a[0], b[0]), jnp.where(is_global, a[1], b[1])
 
 
 def rotary_cos_sin(config: Encoder, positions: Int[Array, "b l"]) -> RotaryCosSin | None:
@@ -163,12 +195,18 @@ def rotary_cos_sin(config: Encoder, positions: Int[Array, "b l"]) -> RotaryCosSi
     """
     if config.positions != "rotary":
         return None
-    rates = config.rotary_theta ** (-np.arange(0, config.head_size, 2) / config.head_size)
-    angles = positions[:, None, :, None] * jnp.asarray(rates, jnp.float32)
-    return jnp.cos(angles), jnp.sin(angles)
+
+    def tables(theta: float) -> CosSin:
+        rates = theta ** (-np.arange(0, config.head_size, 2) / config.head_size)
+        angles = positions[:, None, :, None] * jnp.asarray(rates, jnp.float32)
+        return jnp.cos(angles), jnp.sin(angles)
+
+    local = config.local_rotary_theta
+    has_local = config.window is not None and local not in (None, config.rotary_theta)
+    return RotaryCosSin(tables(config.rotary_theta), tables(float(local)) if has_local else None)  # type: ignore[arg-type]
 
 
-def apply_rotary(x: Float[Array, "b h l k"], rotary: RotaryCosSin) -> Float[Array, "b h l k"]:
+def apply_rotary(x: Float[Array, "b h l k"], rotary: CosSin) -> Float[Array, "b h l k"]:
     """Queries or keys, rotated in float32. Their product then depends on their distance, not on
     their positions. Entry i of a head is paired with entry i + k/2, as in GPT-NeoX and ModernBERT;
     the paper pairs neighbors, which is the same up to the order of a kernel's columns."""

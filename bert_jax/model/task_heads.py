@@ -3,7 +3,7 @@
 Parameters, n being `Supervised.outputs`:
 
     pooler   dense (d, d)                            if `head` is pooler; see heads.py
-    label    dense (d, n)  first (d, d)              `first` if `head` is gelu
+    label    dense (d, n)  first (d, d)              `first` if `head` is gelu or relu
     tag      dense (d, n)
     span     dense (d, 2)                            if `span` is linear
              start (d, 1)  end_first (2d, w)  end_norm (w)  end (w, 1)
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.config import Encoder, Supervised
+from bert_jax.config import ROBERTA_LIKE, Encoder, Supervised
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import Pooler, gather_positions
 from bert_jax.model.layers import ACTIVATIONS, dense, dropout, dropout_key, initializer, layer_norm
@@ -39,7 +39,8 @@ def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
     if task.task_type == "tagging":
         return {"tag": partial(TagHead, size=task.num_outputs, **options)}
     if task.task_type == "qa" and task.span == "linear":
-        return {"span": partial(SpanHead, head_init=task.init)}
+        rate = task.dropout if task.family == "distilbert" else 0.0
+        return {"span": partial(SpanHead, head_init=task.init, rate=rate)}
     if task.task_type == "qa":
         albert = task.family == "albert"
         beam = beam_size(task) if search else 0
@@ -47,7 +48,7 @@ def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
     label = partial(LabelHead, size=task.num_outputs, head=task.head, **options)
     if task.head != "pooler":
         return {"label": label}
-    pooler_rate = task.dropout if task.family == "roberta" else 0.0
+    pooler_rate = task.dropout if task.family in ROBERTA_LIKE else 0.0
     return {"pooler": partial(Pooler, rate=pooler_rate), "label": label}
 
 
@@ -66,12 +67,13 @@ def _head_initializer(config: Encoder, init: str) -> jax.nn.initializers.Initial
 
 class LabelHead(nn.Module):
     """Logits of a text: dropout and a dense layer on the pooled vector (bert/run_classifier.py
-    create_model), on the first token (electra/finetune/classification), or on a dense layer and a
-    GELU of the first token (Hugging Face's ELECTRA)."""
+    create_model), on the first token (electra/finetune/classification), on a dense layer and a
+    GELU of the first token (Hugging Face's ELECTRA), or on one and a ReLU (DistilBERT), which have
+    dropout only between them."""
 
     config: Encoder
     size: int = 2
-    head: Literal["pooler", "first", "gelu"] = "pooler"
+    head: Literal["pooler", "first", "gelu", "relu"] = "pooler"
     rate: float = 0.0
     head_init: str = "same"
     dtype: Dtype = jnp.float32
@@ -80,9 +82,10 @@ class LabelHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b n"]:
         c = self.config
         h = out["pooler"] if self.head == "pooler" else out["hidden"][:, 0]
-        h = dropout(h, self.rate, dropout_key(self))
-        if self.head == "gelu":
-            h = ACTIVATIONS["gelu"](dense(c, c.hidden_size, self.dtype, "first")(h))
+        if self.head != "relu":
+            h = dropout(h, self.rate, dropout_key(self))
+        if self.head in ("gelu", "relu"):
+            h = ACTIVATIONS[self.head](dense(c, c.hidden_size, self.dtype, "first")(h))
             h = dropout(h, self.rate, dropout_key(self))
         h = dense(
             c, self.size, self.dtype, "dense", _head_initializer(c, self.head_init), logits=True
@@ -108,10 +111,11 @@ class TagHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """Logits of an answer's first and last token over the real tokens, from one dense layer without
-    dropout (bert/run_squad.py create_model, which also allows padding)."""
+    """Logits of an answer's first and last token over the real tokens, from one dense layer
+    (bert/run_squad.py create_model, which also allows padding); dropout only in DistilBERT."""
 
     config: Encoder
+    rate: float = 0.0
     head_init: str = "same"
     dtype: Dtype = jnp.float32
 
@@ -119,7 +123,8 @@ class SpanHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Float[Array, "b l"]]:
         init = _head_initializer(self.config, self.head_init)
         layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
-        logits = layer(out["hidden"]).astype(jnp.float32)
+        h = dropout(out["hidden"], self.rate, dropout_key(self))
+        logits = layer(h).astype(jnp.float32)
         is_real = _positions(logits) < batch["size"][:, None]
         start, end = (jnp.where(is_real, logits[..., i], MASKED_LOGIT) for i in range(2))
         return {"start": start, "end": end}

@@ -5,7 +5,7 @@ regression                  [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], truncated 
                             the longer text
 tagging                     [CLS] words [SEP]; long examples in windows that overlap by half,
                             each word tagged in the window where it has the most context
-choice    roberta           <s> question option </s> </s> passage </s>: the first 128 pieces
+choice    roberta and alike <s> question option </s> </s> passage </s>: the first 128 pieces
                             of question and option, passage truncated to the rest
           others            [CLS] passage [SEP] question option [SEP]: the last 128 pieces
 qa                          [CLS] question [SEP] context [SEP] (qa_windows.py)
@@ -14,11 +14,11 @@ qa                          [CLS] question [SEP] context [SEP] (qa_windows.py)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
-from bert_jax.config import TaskType
+from bert_jax.config import ROBERTA_LIKE, ModelType, TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.examples import (
     ChoiceExample,
@@ -31,7 +31,6 @@ from bert_jax.tasks.examples import (
 )
 from bert_jax.tasks.qa_windows import encode_questions, max_context_windows, sliding_windows
 
-Family = Literal["bert", "albert", "roberta", "electra"]
 MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
 
 
@@ -51,7 +50,7 @@ def encode_examples(
     labels: Sequence[str] = (),
     *,
     train: bool = False,
-    family: Family = "bert",
+    family: ModelType = "bert",
     stride: int | None = None,
 ) -> EncodedExamples:
     """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
@@ -74,7 +73,7 @@ def encode_examples(
         )
     if task_type == "choice":
         choices = cast("Sequence[ChoiceExample]", examples)
-        return _encode_choices(choices, tokenizer, length, family == "roberta")
+        return _encode_choices(choices, tokenizer, length, family in ROBERTA_LIKE)
     texts = cast("Sequence[TextExample]", examples)
     return _encode_texts(task_type, texts, tokenizer, length, numbers)
 

@@ -195,7 +195,7 @@ def model() -> list[bytes]:
     from safetensors.numpy import save
 
     from bert_jax import convert
-    from bert_jax.convert import hf_config, hf_name_rules
+    from bert_jax.convert import hf_config, hf_families
 
     h = config.replace(config.BERT.encoder, layers=1, hidden_size=4, heads=2, vocab_size=7)
     small = config.replace(h, max_length=8, mlp_size=4)
@@ -203,7 +203,7 @@ def model() -> list[bytes]:
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     imported = config.Experiment(encoder=small, objective=config.Imported("bert", pooler=True))
     exported = convert.to_hf(imported, params)
-    assert hf_config.family_from_hf_config(exported.config) is hf_name_rules.BERT
+    assert hf_config.family_from_hf_config(exported.config) is hf_families.BERT
     return [json.dumps(exported.config).encode(), save(exported.tensors)]
 
 

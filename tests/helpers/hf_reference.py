@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import transformers as T
 
 from bert_jax import convert
-from bert_jax.config import Experiment
+from bert_jax.config import ROBERTA_LIKE, Experiment
 
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
 
@@ -22,6 +22,9 @@ CLASSES = {
     "roberta": (T.RobertaConfig, T.RobertaForMaskedLM),
     "electra": (T.ElectraConfig, T.ElectraForPreTraining),
     "electra_generator": (T.ElectraConfig, T.ElectraForMaskedLM),
+    "xlm-roberta": (T.XLMRobertaConfig, T.XLMRobertaForMaskedLM),
+    "camembert": (T.CamembertConfig, T.CamembertForMaskedLM),
+    "distilbert": (T.DistilBertConfig, T.DistilBertForMaskedLM),
 }
 Arrays = dict[str, np.ndarray]
 
@@ -38,7 +41,9 @@ def odd_config(kind: str, seed: int, **changes: Any) -> Any:
         intermediate_size=int(rng.integers(20, 70)) | 1,
         max_position_embeddings=int(rng.integers(20, 33)) | 1,
     )
-    if kind == "roberta":
+    if kind == "distilbert":
+        sizes["hidden_dim"] = sizes.pop("intermediate_size")
+    if kind in ROBERTA_LIKE:
         sizes |= dict(type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1)
     if kind == "albert":
         groups = [g for g in range(1, layers + 1) if layers % g == 0]
@@ -86,12 +91,13 @@ def config_json(model: Any) -> dict[str, Any]:
 def make_batch(config: Any, seed: int, rows: int = 4, slots: int = 5) -> Arrays:
     """A batch of ours: rows of random length, padded on the right, with masked positions."""
     rng = np.random.default_rng(seed)
-    roberta = config.model_type == "roberta"
+    roberta = config.model_type in ROBERTA_LIKE
     length = config.max_position_embeddings - (2 if roberta else 0)
     size = rng.integers(slots + 1, length + 1, rows)
     real = np.arange(length) < size[:, None]
     tokens = np.where(real, rng.integers(2, config.vocab_size, (rows, length)), config.pad_token_id)
-    types = rng.integers(0, config.type_vocab_size, (rows, length)) * real
+    num_types = getattr(config, "type_vocab_size", 1)  # DistilBERT and ModernBERT have none
+    types = rng.integers(0, num_types, (rows, length)) * real
     masked = np.stack([np.sort(rng.choice(np.arange(1, n), slots, replace=False)) for n in size])
     used = rng.integers(2, slots + 1, rows)  # later slots are unused
     weights = np.arange(slots) < used[:, None]
@@ -124,10 +130,11 @@ def is_real(batch: Arrays) -> np.ndarray:
 def forward(model: Any, batch: Arrays, tokens: np.ndarray | None = None, **kwargs: Any) -> Any:
     """The outputs of a transformers model for a batch of ours."""
     long = lambda x: torch.tensor(x).long()  # noqa: E731
+    if hasattr(model.config, "type_vocab_size"):
+        kwargs["token_type_ids"] = long(batch["types"])
     return model(
         input_ids=long(batch["tokens"] if tokens is None else tokens),
         attention_mask=long(is_real(batch)),
-        token_type_ids=long(batch["types"]),
         **kwargs,
     )
 

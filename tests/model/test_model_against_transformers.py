@@ -16,7 +16,8 @@ pytest.importorskip("transformers")
 
 from bert_jax import convert, objectives
 from bert_jax.config import Encoder, Imported
-from bert_jax.convert.hf_name_rules import FAMILIES, param_rules
+from bert_jax.convert.hf_families import FAMILIES
+from bert_jax.convert.hf_name_rules import param_rules
 from bert_jax.model import AttentionMask, EncoderInputs
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import Embeddings
@@ -130,7 +131,7 @@ class Module:
 
     def tree(self, p: dict[str, Any]) -> Any:
         rules = self.rules
-        flat = {rules[n].native: x.T if rules[n].transpose else x for n, x in p.items()}
+        flat = {rules[n].natives[0]: x.T if rules[n].transpose else x for n, x in p.items()}
         return traverse_util.unflatten_dict(flat, sep="/")
 
     def error(self, native: Any, hf: Any, x: np.ndarray | None, keep: np.ndarray) -> float:

@@ -60,7 +60,7 @@ def export_model(
 
 def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
     config_json, tensors, left_out = convert.to_hf(model.config, model.params, part)
-    if config_json["model_type"] in ("roberta", "albert"):
+    if config_json["model_type"] in (*config.ROBERTA_LIKE, "albert"):
         config_json |= {
             "bos_token_id": model.tokenizer.cls_id,
             "eos_token_id": model.tokenizer.sep_id,

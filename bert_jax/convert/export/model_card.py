@@ -28,7 +28,7 @@ def model_card(
     c, class_name = model.config, config_json["architectures"][0]
     ends = (a for end, a in AUTO_CLASSES.items() if class_name.endswith(end))
     auto_class = next(ends, "AutoModel")
-    size = f"{config_json['num_hidden_layers']} layers of width {config_json['hidden_size']}"
+    size = f"{c.encoder.layers} layers of width {c.encoder.hidden_size}"
     rows = [
         ("architecture", f"{class_name}, {size}"),
         ("vocabulary", f"{config_json['vocab_size']} pieces"),

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
-from bert_jax.convert import hf_config, hf_name_rules
+from bert_jax.convert import hf_config, hf_families
 from bert_jax.utils.types import Batch
 
 HEADS = {  # family -> (attribute of the encoder, function from hidden states to logits)
@@ -91,7 +91,7 @@ def build_model(family: str, encoder: Encoder) -> Any:
     if family == "modernbert":
         name, fields = "ModernBertForMaskedLM", _modernbert_config(encoder)
     else:
-        hf_family = hf_name_rules.FAMILIES[family]
+        hf_family = hf_families.FAMILIES[family]  # type: ignore[index]
         name = next(name for name in hf_family.classes if name.endswith("ForMaskedLM"))
         fields = hf_config.encoder_to_hf_config(hf_family, encoder, name, ("mlm",))
     config_class = getattr(transformers, f"{name.removesuffix('ForMaskedLM')}Config")
