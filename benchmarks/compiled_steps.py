@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import Experiment
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 
 Cases = list[dict[str, Any]]
@@ -22,7 +23,7 @@ Cases = list[dict[str, Any]]
 def small_vocabulary(config: Experiment) -> Vocabulary:
     """A vocabulary of the config's size with five special tokens, for steps that only compile."""
     special = np.arange(config.encoder.vocab_size) < 5
-    return Vocabulary(4, special, ~special, np.ones(config.encoder.vocab_size))
+    return Vocabulary(4, special, WordEdges.marked(~special), np.ones(config.encoder.vocab_size))
 
 
 def abstract_batch(rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:

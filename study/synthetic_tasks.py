@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data import documents, splits
+from bert_jax.data.sentences import split_sentences
 
 MAX_ROWS = {"train": 4000, "dev": 1000}  # of each task
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d[\d,.]*\d|\d|[,.;:?!]")
@@ -35,7 +36,7 @@ def write_tasks(text: Sequence[str], out: Path) -> None:
     """Write a folder for each task. The dev documents are those that `prepare` keeps for
     validation, so no model was trained on them."""
     read = [
-        [s for p in d.paragraphs for s in documents.split_sentences(p)]
+        [s for p in d.paragraphs for s in split_sentences(p)]
         for d in documents.read_documents(text)
     ]
     docs: dict[str, list[Document]] = {"train": [], "dev": []}

@@ -101,6 +101,14 @@ class Prepare(Command):
     length: Annotated[int, arg(metavar="L")]
     # New folder for the corpus.
     out: Annotated[str, arg(metavar="DIR")]
+    # Language of the text, as a code such as ko, de or th: its rules split the sentences.
+    language: Annotated[str, arg(metavar="CODE")] = "en"
+    # The text has spaces between its words, though its script writes none (Chinese, Thai). Whole
+    # words are then masked, not single pieces.
+    segmented: bool = False
+    # With full and doc: put a separator after each line of the text (the default, as RoBERTa does)
+    # or after each sentence.
+    separators: Annotated[Literal["line", "sentence"] | None, optional("UNIT")] = None
     # Number of processes. It does not change the rows.
     workers: Annotated[int, arg(metavar="N")] = 1
     # Pack up to N sequences into a row; they do not attend to each other. Without N, the number
@@ -122,7 +130,9 @@ class Prepare(Command):
     strict: bool = False
 
     def run(self, extra: list[str]) -> int:
+        from bert_jax.data.corpus_report import describe_split
         from bert_jax.data.prepare import prepare_corpus
+        from bert_jax.data.splits import SPLITS
 
         _require_text(self.text)
         corpus = prepare_corpus(
@@ -139,18 +149,12 @@ class Prepare(Command):
             flags=extra,
             pack=0 if self.pack is None else next(iter(self.pack), None),
             row_length=self.row_length,
+            language=self.language,
+            segmented=self.segmented,
+            separators=self.separators,
         )
-        for split in ("train", "validation"):
-            counts = getattr(corpus.info, split)
-            packed = f" of {counts.sequences} sequences" if corpus.info.packed else ""
-            duplicates = corpus.info.duplicates if split == "train" else 1
-            passes = f" in {duplicates} duplicates" if duplicates > 1 else ""
-            pairs = f", {counts.label_share:.1%} of pairs with label 1"
-            pairs = pairs if counts.labeled_pairs else ""
-            print(
-                f"{split}: {counts.documents} documents, {counts.rows} rows{packed}{passes}, "
-                f"{counts.tokens} tokens, {corpus.info.padding(split):.1%} padding{pairs}"
-            )
+        for split in SPLITS:
+            print(*describe_split(corpus.info, split), sep="\n")
         print(f"corpus: {self.out}")
         return 0
 

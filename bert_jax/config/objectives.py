@@ -18,6 +18,9 @@ class Masking:
 
     # Unit that is masked as a whole: tokens, words, n-grams of words (ALBERT), or spans (SpanBERT).
     granularity: Literal["token", "word", "ngram", "span"] = "token"
+    # What a word is. `script`: text between spaces; in scripts without spaces (Han, kana, Thai,
+    # Lao, Khmer, Burmese, Tibetan) each piece. `albert`: ALBERT's rule for Unigram, for English.
+    word_rule: Literal["script", "albert"] = "script"
     # Share of the tokens that are masked.
     rate: float = 0.15
     # Share of masked tokens at the end of training: the share changes linearly from `rate` to this

@@ -69,7 +69,7 @@ def run(
     """Run both passes, into a folder that holds the tokenizer."""
     pipeline_options(flags)
     index = _first_pass(folder, config, flags)
-    task = RowTask(config.rows, index.documents, str(folder / "documents"))
+    task = config.row_task(index, folder / "documents")
     counts = _second_pass(folder, task, index, list_work_shards(index, config), flags)
     token_store.close_store()
     for part in ("documents", "rows"):
@@ -125,9 +125,7 @@ def _first_pass(folder: Path, config: PrepareConfig, flags: Sequence[str]) -> St
     read = functools.partial(
         _read_source, folder=str(folder), strict=config.strict, characters=BLOCK_CHARACTERS
     )
-    encode = functools.partial(
-        _encode_block, folder=str(folder), space_sentences=config.space_sentences
-    )
+    encode = functools.partial(_encode_block, folder=str(folder), text=config.text)
     _run_pipeline(flags, enumerate(config.sources), read, encode)
     return _index_blocks(folder / "documents", len(config.sources))
 
@@ -150,13 +148,13 @@ def _read_source(item, folder, strict, characters):  # no hints: Beam would make
     _write_atomic(shared / f"{number:05d}.blocks", lambda f: f.write_text(str(blocks)))
 
 
-def _encode_block(item, folder, space_sentences):
+def _encode_block(item, folder, text):
     """Write a block; yield nothing."""
     source, number, block = item
     tokenizer = encode_documents.cached_tokenizer(Path(folder) / "tokenizer")
     encoded: list[TokenRecord] = []
     for batch in encode_documents.batch_documents(block, encode_documents.ENCODE_CHARACTERS):
-        encoded += encode_documents.encode_documents(batch, tokenizer, space_sentences)
+        encoded += encode_documents.encode_documents(batch, tokenizer, text)
     path = _shared_dir(folder, "documents") / f"{source:05d}-{number:06d}"
     counts = np.array([(r.sentences, r.tokens) for r in encoded], np.int64).reshape(-1, 2)
     replaced_bytes = sum(document.replaced_bytes for document in block)
@@ -257,7 +255,5 @@ def _collect_rows(folder: Path, items: int, task: RowTask) -> dict[str, SplitCou
                 if counts.rows:
                     path = folder / "rows" / f"{number:06d}.{split}"
                     writers[split].adopt(path, counts.rows, size)
-    records.finish_dataset(
-        folder, writers, unigram, config.row_length, config.vocab_size, config.max_sequences
-    )
+    records.finish_dataset(folder, writers, unigram, config.format)
     return totals

@@ -41,6 +41,8 @@ class SplitCounts:
     random_pairs: int = 0  # rows with label 1: random (NSP) or swapped (SOP)
     sequences: int = 0  # equal to `rows` unless rows are packed
     labeled_pairs: int = 0  # rows with label 1 or 0; the others of an NSP or SOP corpus have none
+    words: int = 0  # words in the rows; 0 in a corpus that was prepared before they were counted
+    single_sentences: int = 0  # sequences of one sentence (of one line in RoBERTa's rows)
 
     @property
     def label_share(self) -> float:
@@ -48,7 +50,9 @@ class SplitCounts:
         return self.random_pairs / max(1, self.labeled_pairs)
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Sequence[TokenRow]], length: int) -> SplitCounts:
+    def of_rows(
+        cls, rows: Sequence[Sequence[TokenRow]], length: int, words: int = 0
+    ) -> SplitCounts:
         """The counts of rows of `length` tokens, each one or several sequences."""
         tokens = [sum(len(sequence.tokens) for sequence in row) for row in rows]
         return cls(
@@ -58,6 +62,8 @@ class SplitCounts:
             random_pairs=sum(sequence.pair == 1 for row in rows for sequence in row),
             sequences=sum(map(len, rows)),
             labeled_pairs=sum(sequence.pair >= 0 for row in rows for sequence in row),
+            words=words,
+            single_sentences=sum(sequence.sentences == 1 for row in rows for sequence in row),
         )
 
     def __add__(self, other: SplitCounts) -> SplitCounts:
@@ -83,6 +89,10 @@ class CorpusInfo:
     version: int = VERSION
     packed: int = 0  # max sequences in a row; 0: rows are not packed
     sequence_length: int | None = None  # max tokens of a sequence; None: `length`
+    language: str = "en"  # whose rules split the sentences
+    segmented: bool = False  # white space separates words, in scripts without spaces too
+    separators: str | None = None  # RoBERTa's rows: after each `line` or `sentence`
+    stores_words: bool = False  # rows say where their words begin
 
     def unlabeled_pairs(self, split: str) -> int:
         """Rows (or sequences) of sentence pairs that have no label."""
@@ -152,7 +162,12 @@ class Corpus:
             raise ValueError(
                 f"{self.path}/corpus.json does not match its rows: prepare the corpus again"
             )
-        rows = records.RecordSource(raw, features["tokens"].np_dtype, packed=bool(packed))
+        if ("words" in features) != self.info.stores_words:
+            raise ValueError(
+                f"{self.path}/corpus.json does not match its rows: prepare the corpus again"
+            )
+        dtype, words = features["tokens"].np_dtype, self.info.stores_words
+        rows = records.RecordSource(raw, dtype, packed=bool(packed), words=words)
         if len(rows) != self.info.counts(split).rows:
             raise ValueError(
                 f"{self.path} has {len(rows)} {split} rows, expected "

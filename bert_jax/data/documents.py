@@ -1,4 +1,4 @@
-"""Stream files to documents to sentences; memory does not grow with the text.
+"""Stream files to documents; memory does not grow with the text.
 
     TEXT                       a document is                    its paragraphs are
     plain, .gz .xz .zst        what stands between blank lines  its lines
@@ -24,8 +24,6 @@ import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
-
-from sentencex import segment  # type: ignore[attr-defined]
 
 from bert_jax.data import tfds_folder
 
@@ -62,12 +60,6 @@ def read_documents(patterns: Sequence[str | Path], strict: bool = False) -> Iter
     ValueError: a file is missing (raised at once) or damaged (raised when it is reached)."""
     sources = expand_sources(patterns)
     return itertools.chain.from_iterable(read_source(source, strict) for source in sources)
-
-
-def split_sentences(paragraph: str) -> list[str]:
-    """Split a paragraph of English text by the rules of `sentencex`; sentences are stripped, and
-    none is empty."""
-    return [s for s in map(str.strip, segment("en", paragraph)) if s]
 
 
 def expand_sources(patterns: Sequence[str | Path]) -> list[str]:

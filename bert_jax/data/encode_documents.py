@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bert_jax.data import documents
 from bert_jax.data.documents import Document
+from bert_jax.data.segments import CONTINUES
+from bert_jax.data.sentences import check_language, split_sentences
 from bert_jax.data.token_store import TokenRecord
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 
@@ -34,16 +36,52 @@ def batch_documents(texts: Iterable[Document], characters: int) -> Iterator[list
         yield batch
 
 
-def encode_documents(
-    batch: Sequence[Document], tokenizer: Tokenizer, space_sentences: bool = False
-) -> list[TokenRecord]:
-    """Split documents into sentences and encode these; drop documents without a single token.
+@dataclass(frozen=True)
+class TextConfig:
+    """How documents become tokens. ValueError: unknown language."""
 
-    `space_sentences` puts back the space before every sentence but a document's first, which
-    byte-level BPE encodes: without it, sentences that follow each other would be glued."""
-    split = [[s for p in d.paragraphs for s in documents.split_sentences(p)] for d in batch]
-    if space_sentences:
-        split = [[*d[:1], *(f" {s}" for s in d[1:])] for d in split]
-    encoded = iter(tokenizer.encode_batch([s for sentences in split for s in sentences]))
+    language: str = "en"  # whose rules split sentences
+    segmented: bool = False  # white space separates words, in scripts without spaces too
+    whole_lines: bool = False  # a line of the text is encoded whole, not split into sentences
+    # Put back the space before every sentence but a document's first, which byte-level BPE
+    # encodes: without it, sentences that follow each other would be glued.
+    space_sentences: bool = False
+
+    def __post_init__(self) -> None:
+        check_language(self.language)
+
+    def split(self, document: Document) -> list[str]:
+        """The sentences of a document, or its lines."""
+        if self.whole_lines:
+            return list(document.paragraphs)
+        sentences = [
+            s
+            for p in document.paragraphs
+            for s in split_sentences(p, self.language, self.segmented)
+        ]
+        if self.space_sentences:
+            return [*sentences[:1], *(f" {s}" for s in sentences[1:])]
+        return sentences
+
+
+def encode_documents(
+    batch: Sequence[Document], tokenizer: Tokenizer, config: TextConfig
+) -> list[TokenRecord]:
+    """Split documents into sentences and encode these; drop documents without a single token."""
+    split = [config.split(document) for document in batch]
+    texts = [s for sentences in split for s in sentences]
+    marked = config.segmented and tokenizer.kind == "wordpiece"
+    encoded = iter(_encode_words(texts, tokenizer) if marked else tokenizer.encode_batch(texts))
     tokens = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
     return [TokenRecord.from_sentences(sentences) for sentences in tokens if sentences]
+
+
+def _encode_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of texts that are segmented into words. Ids that continue a word have the bit
+    CONTINUES, because WordPiece does not tell: it takes every Chinese character for a word."""
+    split = [text.split() for text in texts]
+    encoded = iter(tokenizer.encode_batch([word for words in split for word in words]))
+    return [
+        [i | (CONTINUES if n else 0) for _ in words for n, i in enumerate(next(encoded))]
+        for words in split
+    ]

@@ -57,6 +57,7 @@ class Loader:
     process: tuple[int, int] = (0, 1)  # (i, n): read the i-th of n equal parts
     threads: int = 8  # that read ahead
     packed: int = 0  # max sequences of a packed row; 0: rows are not packed
+    words: bool = False  # rows say where their words begin: `words` [b l], bool
 
     def __post_init__(self) -> None:
         _, n = self.process
@@ -119,6 +120,7 @@ class Loader:
     def _read(self, refs: Sequence[RowRef]) -> Batch:
         """Read rows and stack them to a batch."""
         tokens = np.full((len(refs), self.length), self.pad_id, np.int32)
+        words = np.zeros((len(refs), self.length if self.words else 0), bool)
         fields = np.zeros((3, len(refs), max(self.packed, 1)), np.int32)  # size first pair
         fields[2] = -1
         for k, source in enumerate(self.sources):
@@ -128,12 +130,15 @@ class Loader:
                 size, first, pair = row["size"], row["first"], row["pair"]
                 total = int(np.sum(size))
                 tokens[i, :total] = row["tokens"][:total]
+                if self.words:
+                    words[i, :total] = row["words"][:total]
                 fields[:, i, : np.size(size)] = np.reshape((size, first, pair), (3, -1))
         size, first, pair = fields if self.packed else fields[..., 0]
         offsets = np.cumsum([0, *map(len, self.sources)])
         row = np.array([offsets[r.source] + r.row for r in refs], np.int64).astype(np.int32)
         epoch = np.array([ref.epoch for ref in refs], np.int32)
-        return dict(tokens=tokens, size=size, first=first, pair=pair, row=row, epoch=epoch)
+        batch = dict(tokens=tokens, size=size, first=first, pair=pair, row=row, epoch=epoch)
+        return {**batch, "words": words} if self.words else batch
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from bert_jax.config import Data, Encoder, Experiment, Masked, Stage, replace
 from bert_jax.data import corpus_cache, loader
 from bert_jax.data.corpus import Corpus, open_corpus
+from bert_jax.data.tokenization.words import WordRule
 from bert_jax.data.vocabulary import Vocabulary
 
 
@@ -71,6 +72,12 @@ def _check_compatible(corpora: Sequence[Corpus]) -> None:
             raise ValueError(
                 f"{corpus.path} and {first.path} were prepared with different tokenizers: "
                 "prepare them with the same one"
+            )
+        if corpus.info.segmented != first.info.segmented:
+            plain, segmented = sorted((corpus, first), key=lambda c: c.info.segmented)
+            raise ValueError(
+                f"{segmented.path} was prepared with --segmented, but {plain.path} was not, so "
+                "their words differ: prepare both alike"
             )
         if bool(corpus.info.packed) != bool(first.info.packed):
             padded, packed = sorted((corpus, first), key=lambda c: c.info.packed)
@@ -136,24 +143,17 @@ def fill_in_config(
         raise ValueError(f"{e} (the corpus has rows of {max_length} tokens)") from None
 
 
-def corpus_vocabulary(stage_data: StageData) -> Vocabulary:
+def corpus_vocabulary(stage_data: StageData, rule: WordRule = "script") -> Vocabulary:
     """The vocabulary statistics that masking needs; counts are weighted as the corpora are mixed.
-    Any stage will do, since all stages have the same text."""
+    Any stage will do, since all stages have the same text. `rule` says where words begin."""
     corpora = stage_data.corpora
     tokenizer = corpora[0].tokenizer
-    special = np.zeros(tokenizer.vocab_size, bool)
-    special[list(tokenizer.special_ids)] = True
+    if corpora[0].info.segmented and rule == "script":
+        rule = "spaces"
     weights = stage_data.weights or [1.0] * len(corpora)
     unigrams = [w * c.unigram / c.unigram.sum() for w, c in zip(weights, corpora, strict=True)]
     counts = np.sum(unigrams, axis=0)
-    return Vocabulary(
-        tokenizer.mask_id,
-        special,
-        tokenizer.word_starts(),
-        counts,
-        word_after_special=tokenizer.kind == "bpe",
-        unk_id=tokenizer.unk_id,
-    )
+    return Vocabulary.of(tokenizer, rule, counts)
 
 
 def pair_share(stage_data: StageData) -> float | None:
@@ -208,6 +208,7 @@ def _build_loader(
         weights=stage_data.weights,
         threads=experiment.data.threads,
         packed=max(corpus.info.packed for corpus in stage_data.corpora),
+        words=any(corpus.info.stores_words for corpus in stage_data.corpora),
     )
     slices = [dataclasses.replace(whole, process=part) for part in parts]
     return slices[0] if len(slices) == 1 else loader.ConcatLoader(slices)

@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import documents, records, token_store
+from bert_jax.data import corpus_report, documents, records, token_store
 from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts, open_corpus
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import (
     ENCODE_CHARACTERS,
+    TextConfig,
     batch_documents,
     cached_tokenizer,
     encode_documents,
@@ -49,8 +50,6 @@ from bert_jax.utils import hub, io
 
 logger = logging.getLogger(__name__)
 
-MIN_DOCUMENTS = 20  # of a split, below which `prepare` warns
-
 
 def prepare_corpus(
     texts: Sequence[str],
@@ -67,20 +66,29 @@ def prepare_corpus(
     flags: Sequence[str] = (),
     pack: int | None = 0,
     row_length: int | None = None,
+    language: str = "en",
+    segmented: bool = False,
+    separators: str | None = None,
 ) -> Corpus:
     """Write a corpus to the new folder `out`, and open it.
 
     `texts` are files, globs and TFDS datasets (documents.py); `flags` go to Beam's runner. With
     `pack`, up to so many sequences of `length` tokens share a row of `row_length` tokens; None
     chooses a number (bin_packing.default_sequences). `duplicates` None is 10 for nsp and 40 for
-    sop, as published, fewer for long texts, and 1 for the other kinds. ValueError: an option is
-    out of range, or the text, the tokenizer or `out` cannot be used."""
+    sop, as published, fewer for long texts, and 1 for the other kinds. `language` is whose rules
+    split sentences (sentences.py). `segmented` says that white space separates the words of the
+    text, in scripts without spaces too. `separators` is where RoBERTa's rows (`full`, `doc`) have
+    them: after each `line`, which is encoded whole, as in fairseq, or after each `sentence`.
+    ValueError: an option is out of range, or the text, the tokenizer or `out` cannot be used."""
     _check_engine(engine, workers, flags)
     out = Path(out)
     io.require_new(out)
     if isinstance(tokenizer_dir, str) and hub.parse_name(tokenizer_dir) is not None:
         tokenizer_dir = hub.model_folder(tokenizer_dir, weights=False).path
     tokenizer = load_tokenizer(tokenizer_dir)
+    separators = _check_separators(segments, separators)
+    # WordPiece takes every Chinese character for a word, so ids do not tell where words begin.
+    stores_words = segmented and tokenizer.kind == "wordpiece"
     rows = RowConfig(
         segments,
         length,
@@ -90,11 +98,14 @@ def prepare_corpus(
         tokenizer.vocab_size,
         pack,
         row_length,
+        stores_words,
     )
-    # RoBERTa's own rows put </s> between sentences, which are encoded without spaces.
-    space_sentences = tokenizer.kind == "bpe" and segments not in ("full", "doc")
+    # RoBERTa's own rows put </s> between lines, which are encoded without spaces around them.
+    space_sentences = tokenizer.kind == "bpe" and separators is None
+    text = TextConfig(language, segmented, separators == "line", space_sentences)
     sources = documents.expand_sources(texts)
-    config = PrepareConfig(sources, rows, duplicates, strict, space_sentences)
+    words = tokenizer.word_edges("spaces" if segmented else "script")
+    config = PrepareConfig(sources, rows, duplicates, strict, text, words, tokenizer.special_ids)
     if engine == "beam":
         run = functools.partial(_import_beam().run, flags=flags)
     else:
@@ -102,58 +113,22 @@ def prepare_corpus(
     with io.atomic_dir(out) as folder:
         tokenizer.save(folder / "tokenizer")
         index, counts = run(folder, config)
-        info = _corpus_info(config, tokenizer, index, counts)
-        text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
-        (folder / "corpus.json").write_text(text, encoding="utf-8")
+        info = _corpus_info(config, tokenizer, index, counts, separators)
+        json_text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
+        (folder / "corpus.json").write_text(json_text, encoding="utf-8")
     if index.replaced_bytes:
         logger.warning("replaced %d bytes that were not UTF-8 by U+FFFD", index.replaced_bytes)
     for split in SPLITS:
-        _log_split(split, info)
+        corpus_report.log_split(split, info)
     return open_corpus(out)
 
 
-def _log_split(split: str, info: CorpusInfo) -> None:
-    """Warn of a split of few documents; say how many pairs have no label, and why."""
-    counts, unlabeled = info.counts(split), info.unlabeled_pairs(split)
-    if counts.documents < MIN_DOCUMENTS:
-        logger.warning(
-            "%s has only %d document%s, so its metrics are unreliable (recommended: at least %d): "
-            "give more text, or put blank lines between the documents",
-            split,
-            counts.documents,
-            "s" if counts.documents > 1 else "",
-            MIN_DOCUMENTS,
-        )
-    if not unlabeled:
-        return
-    if counts.documents == 1:
-        logger.warning(
-            "%s has one document, so segments cannot be drawn from another one: %d of its %d pairs "
-            "have no label, and %d have label 1",
-            split,
-            unlabeled,
-            counts.sequences,
-            counts.random_pairs,
-        )
-    elif not counts.random_pairs:
-        logger.warning(
-            "the %d pairs of %s get no label, because all would have the same one: a single "
-            "sentence fills a row; use longer rows",
-            unlabeled,
-            split,
-        )
-    else:
-        logger.info(
-            "%s has %d pairs of each label; the labels of %d other pairs were removed to balance "
-            "them (their text is still used)",
-            split,
-            counts.random_pairs,
-            unlabeled,
-        )
-
-
 def _corpus_info(
-    config: PrepareConfig, tokenizer: Tokenizer, index: StoreIndex, counts: dict[str, SplitCounts]
+    config: PrepareConfig,
+    tokenizer: Tokenizer,
+    index: StoreIndex,
+    counts: dict[str, SplitCounts],
+    separators: str | None,
 ) -> CorpusInfo:
     rows = config.rows
     return CorpusInfo(
@@ -170,7 +145,25 @@ def _corpus_info(
         validation=index.counts("validation") + counts["validation"],
         packed=rows.max_sequences,
         sequence_length=rows.length if rows.row_length > rows.length else None,
+        language=config.text.language,
+        segmented=config.text.segmented,
+        separators=separators,
+        stores_words=rows.stores_words,
     )
+
+
+def _check_separators(segments: str, separators: str | None) -> str | None:
+    """Where RoBERTa's rows have separators; None for other rows."""
+    if segments not in ("full", "doc"):
+        if separators is not None:
+            raise ValueError(
+                f"separators is {separators!r}, but only full and doc have separators between "
+                f"lines: leave it out for {segments}"
+            )
+        return None
+    if separators not in (None, "line", "sentence"):
+        raise ValueError(f"separators is {separators!r}: expected line or sentence")
+    return separators or "line"
 
 
 def _check_engine(engine: str, workers: int, flags: Sequence[str]) -> None:
@@ -208,7 +201,7 @@ def run_local(
     store = folder / "documents.array_record"
     with Workers(workers) as pool:
         index = _first_pass(folder, config, store, pool, progress)
-        task = RowTask(config.rows, index.documents, str(store))
+        task = config.row_task(index, store)
         shards = list_work_shards(index, config)
         counts = _second_pass(folder, task, index, shards, pool, progress)
     token_store.close_store()
@@ -224,7 +217,7 @@ def _first_pass(
         documents.read_source(source, config.strict) for source in config.sources
     )
     encode = functools.partial(
-        _encode_batch, tokenizer_dir=folder / "tokenizer", space_sentences=config.space_sentences
+        _encode_batch, tokenizer_dir=folder / "tokenizer", config=config.text
     )
     index = StoreIndex()
     writer = ArrayRecordWriter(str(store), records.WRITER_OPTIONS)
@@ -263,9 +256,7 @@ def _second_pass(
                 totals[split] += result.counts
             unigram += results["train"].unigram
             bar.add(1)
-    records.finish_dataset(
-        folder, writers, unigram, config.row_length, config.vocab_size, config.max_sequences
-    )
+    records.finish_dataset(folder, writers, unigram, config.format)
     return totals
 
 
@@ -278,9 +269,7 @@ class _EncodedBatch(NamedTuple):
     replaced_bytes: int
 
 
-def _encode_batch(
-    batch: list[Document], tokenizer_dir: Path, space_sentences: bool
-) -> _EncodedBatch:
-    encoded = encode_documents(batch, cached_tokenizer(tokenizer_dir), space_sentences)
+def _encode_batch(batch: list[Document], tokenizer_dir: Path, config: TextConfig) -> _EncodedBatch:
+    encoded = encode_documents(batch, cached_tokenizer(tokenizer_dir), config)
     characters = sum(document.characters for document in batch)
     return _EncodedBatch(encoded, characters, sum(document.replaced_bytes for document in batch))

@@ -10,18 +10,20 @@ A record is a `tf.train.Example` in protocol-buffer wire format, which TFDS read
 
 A row of a packed corpus holds up to n sequences, one after the other. `size`, `first` and `pair`
 are then int32[n], raw bytes too: one number for each sequence, and 0 0 -1 for missing ones.
+Rows of segmented text whose ids do not tell where words begin have a feature `words`,
+uint8[length / 8]: one bit for each token, 1 where a word begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data.segments import TokenRow
+from bert_jax.data.segments import CONTINUES, TokenRow
 
 DATASET_NAME = "bert_jax_corpus"
 # compression would save 6 % of the space, and make writing 5 and reading 2 times as slow
@@ -34,45 +36,50 @@ def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if vocab_size < 65_536 else np.int32
 
 
-def serialize_row(row: TokenRow, length: int, pad_id: int, dtype: Any) -> bytes:
-    """Serialize one sequence as a row of `length` tokens: the bytes of a `tf.train.Example`."""
-    tokens = np.full(length, pad_id, dtype)
-    tokens[: len(row.tokens)] = row.tokens
-    features = (
-        _feature(b"tokens", _bytes(tokens))
-        + _feature(b"size", _int64(len(row.tokens)))
-        + _feature(b"first", _int64(row.first))
-        + _feature(b"pair", _int64(row.pair))
-    )
-    return _field(1, features)
+class RowFormat(NamedTuple):
+    """The form of rows of `length` tokens."""
 
+    length: int
+    pad_id: int
+    vocab_size: int
+    max_sequences: int = 0  # of a packed row; 0: rows are not packed
+    stores_words: bool = False  # take the bit CONTINUES of the ids for the feature `words`
 
-def serialize_packed_row(
-    rows: Sequence[TokenRow], length: int, max_sequences: int, pad_id: int, dtype: Any
-) -> bytes:
-    """Serialize up to `max_sequences` sequences as one row."""
-    tokens = np.full(length, pad_id, dtype)
-    joined = np.concatenate([row.tokens for row in rows])
-    tokens[: len(joined)] = joined
-    numbers = np.zeros((3, max_sequences), np.int32)
-    numbers[2] = -1
-    numbers[:, : len(rows)] = np.array([(len(r.tokens), r.first, r.pair) for r in rows]).T
-    features = _feature(b"tokens", _bytes(tokens))
-    for name, values in zip((b"size", b"first", b"pair"), numbers, strict=True):
-        features += _feature(name, _bytes(values))
-    return _field(1, features)
+    def serialize(self, sequences: Sequence[TokenRow]) -> bytes:
+        """A row of one sequence, or of up to `max_sequences` if rows are packed: the bytes of a
+        `tf.train.Example`."""
+        joined = np.concatenate([row.tokens for row in sequences])
+        tokens = np.full(self.length, self.pad_id, token_dtype(self.vocab_size))
+        tokens[: len(joined)] = joined & ~CONTINUES
+        features = _feature(b"tokens", _bytes(tokens))
+        if self.stores_words:
+            begins = np.zeros(self.length, bool)
+            begins[: len(joined)] = joined & CONTINUES == 0
+            features += _feature(b"words", _bytes(np.packbits(begins)))
+        numbers = np.array([(len(r.tokens), r.first, r.pair) for r in sequences], np.int32)
+        if self.max_sequences:
+            padded = np.zeros((self.max_sequences, 3), np.int32)
+            padded[:, 2] = -1
+            padded[: len(numbers)] = numbers
+            values = [_bytes(column) for column in padded.T]
+        else:
+            values = [_int64(value) for value in numbers[0].tolist()]
+        for name, value in zip((b"size", b"first", b"pair"), values, strict=True):
+            features += _feature(name, value)
+        return _field(1, features)
 
 
 class RecordSource:
     """Random access to the rows of a split: `tokens` [l], `size` `first` `pair`, numbers or, if
-    the corpus is packed, [n] each. TFDS's own decoding takes thirty times as long."""
+    the corpus is packed, [n] each, and perhaps `words` [l]. TFDS's own decoding takes thirty times
+    as long."""
 
-    def __init__(self, records: Any, dtype: Any, packed: bool):
+    def __init__(self, records: Any, dtype: Any, packed: bool, words: bool = False):
         from tensorflow_datasets.proto import tf_example_pb2
 
         schema: Any = tf_example_pb2
         self._parse = schema.Example.FromString
-        self._records, self._dtype, self._packed = records, dtype, packed
+        self._records, self._dtype, self._packed, self._words = records, dtype, packed, words
 
     def __len__(self) -> int:
         return len(self._records)
@@ -89,6 +96,9 @@ class RecordSource:
         for name in ("size", "first", "pair"):
             value = features[name]
             row[name] = _array(value, np.int32) if self._packed else value.int64_list.value[0]
+        if self._words:
+            bits = np.unpackbits(_array(features["words"], np.uint8), count=len(row["tokens"]))
+            row["words"] = bits.astype(bool)
         return row
 
 
@@ -180,30 +190,31 @@ def finish_dataset(
     folder: Path,
     writers: dict[str, SplitWriter],
     unigram: np.ndarray,
-    length: int,
-    vocab_size: int,
-    max_sequences: int,
+    config: RowFormat,
 ) -> None:
     """Close the shards, write the unigram counts and the metadata with which TFDS opens the
-    folder. `max_sequences` of a packed row; 0 if rows are not packed."""
+    folder."""
     for writer in writers.values():
         writer.close()
     np.save(folder / "unigram.npy", unigram)
-    _write_tfds_metadata(folder, writers, length, token_dtype(vocab_size), max_sequences)
+    _write_tfds_metadata(folder, writers, config)
 
 
-def _write_tfds_metadata(
-    folder: Path, writers: dict[str, SplitWriter], length: int, dtype: Any, max_sequences: int
-) -> None:
+def _write_tfds_metadata(folder: Path, writers: dict[str, SplitWriter], config: RowFormat) -> None:
     import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import dataset_info, splits
 
+    def array(size: int, dtype: Any) -> Any:
+        return tfds.features.Tensor(shape=(size,), dtype=dtype, encoding="bytes")
+
     number: Any = tfds.features.Scalar(dtype=np.int32)
-    if max_sequences:
-        number = tfds.features.Tensor(shape=(max_sequences,), dtype=np.int32, encoding="bytes")
-    tokens = tfds.features.Tensor(shape=(length,), dtype=dtype, encoding="bytes")
+    if config.max_sequences:
+        number = array(config.max_sequences, np.int32)
+    tokens = array(config.length, token_dtype(config.vocab_size))
     features = {"tokens": tokens, "size": number, "first": number, "pair": number}
+    if config.stores_words:
+        features["words"] = array(-(-config.length // 8), np.uint8)
     identity = dataset_info.DatasetIdentity(
         name=DATASET_NAME,
         version=tfds.core.Version("1.0.0"),

@@ -33,12 +33,17 @@ SHORT_ELECTRA_PROB = 0.05  # of an ELECTRA example to be shorter
 ONE_SEGMENT_PROB = 0.1  # of an ELECTRA example to have no second segment
 
 
+# The bit of an id that continues a word of segmented text, until rows are serialized.
+CONTINUES = 1 << 30
+
+
 class TokenRow(NamedTuple):
     """The tokens of one row, before padding."""
 
     tokens: np.ndarray  # int32[size], special tokens included
     first: int  # tokens of segment 0
     pair: int = -1  # label: 1 is random (NSP) or swapped (SOP), 0 is not; -1: no label
+    sentences: int = 0  # of the document in the row, truncated ones included
 
 
 class Sentences:
@@ -81,13 +86,14 @@ def electra_segments(
     while start < len(document):
         target = int(rng.integers(5, length + 1)) if rng.random() < SHORT_ELECTRA_PROB else length
         stop = document.fill(start, target)
+        sentences = stop - start
         first_target = 100_000 if rng.random() < ONE_SEGMENT_PROB else (target - 3) // 2
         first, second = _two_segments(document, start, stop, first_target, rng, scramble)
         start = stop
         first = first[: special_tokens.text_capacity(length, 1)]
         second = second[: max(0, special_tokens.text_capacity(length, 2) - len(first))]
         ids, first_size = special_tokens.build_row(first, second or None)
-        yield TokenRow(np.array(ids, np.int32), first_size)
+        yield TokenRow(np.array(ids, np.int32), first_size, sentences=sentences)
 
 
 def _two_segments(
@@ -118,8 +124,8 @@ def _two_segments(
 def full_sentences(
     documents: Iterable[Sentences], length: int, special_tokens: SpecialTokens
 ) -> Iterator[TokenRow]:
-    """RoBERTa's FULL-SENTENCES: sentences, each followed by a separator, fill the row, across
-    documents; one more separator marks the start of a document.
+    """RoBERTa's FULL-SENTENCES: lines of text (or sentences), each followed by a separator, fill
+    the row, across documents; one more separator marks the start of a document.
 
         <s> s1 </s> s2 </s> </s> s1' </s>
     """
@@ -146,15 +152,16 @@ def _fill_rows(
 ) -> Iterator[TokenRow]:
     """Fill rows greedily: a line joins the row if it fits with its separator. An empty line is a
     separator alone; rows without any token of text are dropped."""
-    ids = [special_tokens.cls]
+    ids, sentences = [special_tokens.cls], 0
     for line in lines:
         if len(ids) + len(line) + 1 > length:
             if len(ids) > 2:
-                yield TokenRow(np.array(ids, np.int32), len(ids))
-            ids = [special_tokens.cls]
+                yield TokenRow(np.array(ids, np.int32), len(ids), sentences=sentences)
+            ids, sentences = [special_tokens.cls], 0
         ids += [*line, special_tokens.sep]
+        sentences += bool(line)
     if len(ids) > 2:
-        yield TokenRow(np.array(ids, np.int32), len(ids))
+        yield TokenRow(np.array(ids, np.int32), len(ids), sentences=sentences)
 
 
 def single_segments(
@@ -162,13 +169,13 @@ def single_segments(
 ) -> Iterator[TokenRow]:
     """SpanBERT's single segment: whole sentences of one document."""
     room = special_tokens.text_capacity(length, 1)
-    begin = end = 0
+    begin = end = sentences = 0
     for start, stop in [*_sentence_spans(document, room), (len(document.tokens), -1)]:
         if stop < 0 or stop - begin > room:
             ids, first_size = special_tokens.build_row(document.tokens[begin:end].tolist())
-            yield TokenRow(np.array(ids, np.int32), first_size)
-            begin = start
-        end = stop
+            yield TokenRow(np.array(ids, np.int32), first_size, sentences=sentences)
+            begin, sentences = start, 0
+        end, sentences = stop, sentences + 1
 
 
 def _sentence_spans(document: Sentences, max_size: int) -> Iterator[tuple[int, int]]:

@@ -80,13 +80,15 @@ def next_sentence_pairs(
     start = 0
     while start < len(document):
         a, b, target, middle, stop = chunks.at(start, rng)
+        sentences = stop - start
         pair, start = 0, stop
         if middle == stop or draws.coin(rng):
             other, pair = draw_other(rng), -1
             if other is not None:
                 b, pair = _random_segment(other, target - len(a), rng), 1
                 start = middle
-        yield _pair_row(a, b, room, pair, special_tokens, rng)
+        row = _pair_row(a, b, room, pair, special_tokens, rng)
+        yield row._replace(sentences=sentences)
 
 
 def sentence_order_pairs(
@@ -106,6 +108,7 @@ def sentence_order_pairs(
     start = 0
     while start < len(document):
         a, b, target, middle, stop = chunks.at(start, rng)
+        sentences = stop - start
         pair = 0
         if middle == stop:
             other, pair = draw_other(rng), -1
@@ -114,7 +117,8 @@ def sentence_order_pairs(
         elif draws.coin(rng):
             a, b, pair = b, a, 1
         start = stop
-        yield _pair_row(a, b, room, pair, special_tokens, rng)
+        row = _pair_row(a, b, room, pair, special_tokens, rng)
+        yield row._replace(sentences=sentences)
 
 
 def balance_labels(rows: list[TokenRow], rng: np.random.Generator) -> list[TokenRow]:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bert_jax.data import bin_packing, records, segments, splits
+from bert_jax.data import bin_packing, segments, splits
 from bert_jax.data.corpus import SplitCounts
-from bert_jax.data.segments import Sentences, TokenRow
+from bert_jax.data.segments import CONTINUES, Sentences, TokenRow
 from bert_jax.data.sentence_pairs import (
     PAIR_KINDS,
     PairDraws,
@@ -35,22 +35,26 @@ def make_shard(shard: WorkShard, task: RowTask) -> dict[str, ShardResult]:
     Sequences are packed with others of their shard only, so that a packed corpus does not depend
     on the engine either; the rows that stay open at the end are under a hundredth of all."""
     config = task.config
-    length, pad_id, pack = config.row_length, config.pad_id, config.max_sequences
-    dtype = records.token_dtype(config.vocab_size)
+    length, pack = config.row_length, config.max_sequences
     results = {}
     for split, rows in make_rows(shard, task).items():
-        if pack:
-            packed = bin_packing.pack_rows(rows, length, pack)
-            examples = [
-                records.serialize_packed_row(row, length, pack, pad_id, dtype) for row in packed
-            ]
-        else:
-            packed = [[row] for row in rows]
-            examples = [records.serialize_row(row, length, pad_id, dtype) for row in rows]
+        packed = bin_packing.pack_rows(rows, length, pack) if pack else [[row] for row in rows]
+        examples = [config.format.serialize(row) for row in packed]
         tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
-        unigram = np.bincount(tokens, minlength=config.vocab_size)
-        results[split] = ShardResult(examples, SplitCounts.of_rows(packed, length), unigram)
+        counts = SplitCounts.of_rows(packed, length, _count_words(tokens, task))
+        unigram = np.bincount(tokens & ~CONTINUES, minlength=config.vocab_size)
+        results[split] = ShardResult(examples, counts, unigram)
     return results
+
+
+def _count_words(tokens: np.ndarray, task: RowTask) -> int:
+    """The number of words in joined rows, which begin with a special token."""
+    if task.words is None:
+        return 0
+    is_text = ~np.isin(tokens, task.special_ids)
+    stored = task.config.stores_words
+    begins = tokens & CONTINUES == 0 if stored else task.words.begins_word(tokens)
+    return int((begins & is_text).sum())
 
 
 def make_rows(shard: WorkShard, task: RowTask) -> dict[str, list[TokenRow]]:

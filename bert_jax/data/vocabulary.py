@@ -6,20 +6,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.tokenization.words import WordEdges, WordRule
+
 
 class Vocabulary(NamedTuple):
     """Properties of each of the `v` pieces, and how often it occurs in the corpus."""
 
     mask_id: int
     special: np.ndarray  # bool [v]: special tokens, masked only with masking.mask_special_tokens
-    starts: np.ndarray  # bool [v]: the piece begins a word
+    words: WordEdges  # where words begin
     counts: np.ndarray | None = None  # [v]: occurrences of each piece; None: no corpus
-    # Whether the piece after a special token always begins a word. Byte-level BPE marks a word by
-    # the space before it, so the first word after a special token is not marked. The other kinds
-    # mark every word; there a continuing piece belongs to the word before, even across a special
-    # token, as in the originals.
-    word_after_special: bool = False
     unk_id: int | None = None  # masked only with masking.mask_unknown; None: no such token
+
+    @classmethod
+    def of(
+        cls, tokenizer: Tokenizer, rule: WordRule = "script", counts: np.ndarray | None = None
+    ) -> Vocabulary:
+        """The properties of a tokenizer's pieces, with their `counts` in a corpus."""
+        special = np.zeros(tokenizer.vocab_size, bool)
+        special[list(tokenizer.special_ids)] = True
+        words = tokenizer.word_edges(rule)
+        return cls(tokenizer.mask_id, special, words, counts, tokenizer.unk_id)
 
     def frequency(
         self, include_special: bool = False, include_unknown: bool = False

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.data import bin_packing
 from bert_jax.data.corpus import SplitCounts
+from bert_jax.data.encode_documents import TextConfig
+from bert_jax.data.records import RowFormat
 from bert_jax.data.splits import NUM_FOLDS
 from bert_jax.data.token_store import StoreIndex
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.data.tokenization.words import WordEdges
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class RowConfig:
     vocab_size: int
     pack: int | None = 0  # max sequences in a row; 0: one (no packing); None: by the lengths
     packed_length: int | None = None  # tokens of a packed row; None: `length`
+    stores_words: bool = False  # rows say where their words begin (encode_documents.CONTINUES)
 
     def __post_init__(self) -> None:
         if self.segments not in SEGMENT_KINDS:
@@ -85,6 +90,13 @@ class RowConfig:
             return bin_packing.default_sequences(self.length, self.row_length)
         return self.pack
 
+    @property
+    def format(self) -> RowFormat:
+        """The form of the rows on disk."""
+        return RowFormat(
+            self.row_length, self.pad_id, self.vocab_size, self.max_sequences, self.stores_words
+        )
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
@@ -94,7 +106,9 @@ class PrepareConfig:
     rows: RowConfig
     duplicates: int | None  # None: as published, see num_duplicates
     strict: bool  # refuse bytes that are not UTF-8
-    space_sentences: bool  # see encode_documents.py
+    text: TextConfig
+    words: WordEdges | None = None  # of the vocabulary, to count words
+    special_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.duplicates is None:
@@ -107,6 +121,10 @@ class PrepareConfig:
                 "numbers, so every duplicate would have the same rows: leave duplicates at 1; "
                 "masks are drawn during training"
             )
+
+    def row_task(self, index: StoreIndex, store: Path) -> RowTask:
+        """What the rows of stored documents follow from."""
+        return RowTask(self.rows, index.documents, str(store), self.words, self.special_ids)
 
     def num_duplicates(self, tokens: int) -> int:
         """The duplicates of a text of so many tokens: as set, or by default as published, but at
@@ -124,6 +142,8 @@ class RowTask:
     config: RowConfig
     documents: int
     store: str  # as in token_store.read_document
+    words: WordEdges | None = None  # of the vocabulary, to count words
+    special_ids: tuple[int, ...] = ()
 
     @property
     def folds(self) -> int:

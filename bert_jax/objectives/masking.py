@@ -9,6 +9,7 @@ A row's masks are a function of (key, row number, epoch). With the epoch they ar
 with `epoch % num_static_masks` they are static, as in a corpus that was masked on disk (BERT).
 Neither the row's batch nor the number of devices changes them.
 
+Where words begin is in data/tokenization/words.py; a word that exceeds a row's budget is cut.
 Whole-word, n-gram and span masking run the same loop: draw the next window of words, check that it
 fits the budget, mask it. They differ in how a window is drawn: words in random order with lengths
 of 1 (whole words) or up to 3 (ALBERT's n-grams), or from a uniformly drawn token with SpanBERT's
@@ -19,7 +20,7 @@ Axes of a row: l tokens, p predictions, v vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,15 @@ from jaxtyping import Array, Bool, Int
 from bert_jax.config import Masking
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking_budget import max_predictions, num_to_mask
+from bert_jax.objectives.word_boundaries import WordBoundaries
 from bert_jax.utils.types import Batch
 
 LoopState = tuple[jax.Array, jax.Array, jax.Array]  # draws so far, masked tokens, draw per token
 
 
 def mask_tokens(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Array) -> Batch:
-    """Mask tokens of every row of a batch (`tokens` [b l], `size` `row` `epoch` [b]).
+    """Mask tokens of every row of a batch (`tokens` [b l], `size` `row` `epoch` [b], and perhaps
+    `words` [b l], where words begin if the vocabulary does not tell).
 
     Returns the fields of the batch, with masked `tokens`, and
 
@@ -55,13 +58,14 @@ def mask_tokens(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax
     )
 
     def mask_row(
-        tokens: jax.Array, size: jax.Array, row: jax.Array, epoch: Any, rate: Any
+        tokens: jax.Array, size: jax.Array, row: jax.Array, epoch: Any, rate: Any, words: Any
     ) -> Batch:
         k = jax.random.fold_in(jax.random.fold_in(key, row), epoch)
-        return _mask_row(tokens, size, masking, vocabulary, slots, k, rate)
+        return _mask_row(tokens, size, masking, vocabulary, slots, k, rate, words)
 
     tokens, size, row = (batch[name] for name in ("tokens", "size", "row"))
-    return {**batch, **jax.vmap(mask_row)(tokens, size, row, epoch, batch.get("rate"))}
+    rate, words = batch.get("rate"), batch.get("words")
+    return {**batch, **jax.vmap(mask_row)(tokens, size, row, epoch, rate, words)}
 
 
 def _mask_row(
@@ -72,6 +76,7 @@ def _mask_row(
     slots: int,
     key: jax.Array,
     rate: Any,
+    words: Any,
 ) -> Batch:
     choice_key, action_key, replacement_key = jax.random.split(key, 3)
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
@@ -83,7 +88,7 @@ def _mask_row(
     if vocabulary.unk_id is not None and not masking.mask_unknown:
         candidates &= tokens != vocabulary.unk_id
     is_masked = choose_masked(
-        tokens, candidates, counted, masking, vocabulary, slots, choice_key, rate
+        tokens, candidates, counted, masking, vocabulary, slots, choice_key, rate, words
     )
     first, last = span_bounds(is_masked)
 
@@ -125,6 +130,7 @@ def choose_masked(
     slots: int,
     key: jax.Array,
     rate: Any = None,
+    starts: Any = None,
 ) -> Bool[Array, " l"]:
     """Which candidates of a row are masked: at most the budget, which is a share of `counted`
     tokens, and exactly the budget for single tokens and spans."""
@@ -138,49 +144,12 @@ def choose_masked(
         order = jnp.argsort(jnp.where(candidates, u, 2.0))
         fill = jnp.arange(slots) < budget
         return jnp.zeros_like(candidates).at[order[:slots]].set(fill)
-    starts = jnp.asarray(vocabulary.starts)[tokens]
-    if vocabulary.word_after_special:
-        special = jnp.asarray(vocabulary.special)[tokens]
-        starts |= jnp.roll(special, 1)
-    words = WordBoundaries.from_starts(candidates, starts)
+    if starts is None:
+        starts = vocabulary.words.begins_word(tokens)
+    words = WordBoundaries.from_starts(candidates, starts, budget)
     sample = sample_spans if masking.granularity == "span" else sample_ngrams
     draws = sample(words, masking, budget, slots, sampling_key)
     return candidates & (draws > 0)[jnp.cumsum(candidates) - 1]
-
-
-class WordBoundaries(NamedTuple):
-    """A row's candidate tokens, in order, grouped into words: word w is the candidates
-    `bounds[w] <= i < bounds[w + 1]`. A token that starts no word belongs to the previous word,
-    even across a special token; the first candidate always starts a word."""
-
-    bounds: Int[Array, " l+1"]
-    word: Int[Array, " l"]  # of each candidate
-    num_words: Int[Array, ""]
-    num_tokens: Int[Array, ""]
-
-    @classmethod
-    def from_starts(
-        cls, candidates: Bool[Array, " l"], starts: Bool[Array, " l"]
-    ) -> WordBoundaries:
-        """The words of the `candidates` whose first tokens are `starts`."""
-        length = candidates.shape[0]
-        index = jnp.cumsum(candidates) - 1  # of each candidate among the candidates
-        is_start = candidates & (starts | (index == 0))
-        word = jnp.cumsum(is_start) - 1
-        sizes = (
-            jnp.zeros(length, jnp.int32).at[jnp.where(candidates, word, length)].add(1, mode="drop")
-        )
-        bounds = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(sizes)])
-        word_of_candidate = (
-            jnp.zeros(length, jnp.int32)
-            .at[jnp.where(candidates, index, length)]
-            .set(word, mode="drop")
-        )
-        return cls(bounds, word_of_candidate, is_start.sum(), candidates.sum())
-
-    def tokens_before(self, word: jax.Array) -> jax.Array:
-        """The number of tokens before a word; of all tokens if there is no such word."""
-        return self.bounds[jnp.minimum(word, self.num_words)]
 
 
 def sample_ngrams(

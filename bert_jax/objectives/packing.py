@@ -13,7 +13,7 @@ Axes: b packed rows, n maximum sequences per row, l tokens, w positions of a row
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -73,16 +73,21 @@ def unpack(batch: Batch) -> Batch:
     length = tokens.shape[1]
     at = jnp.arange(length, dtype=jnp.int32)
     source = sequence_starts(batch)[:, :, None] + at  # b n l
-    rows = jnp.take_along_axis(
-        tokens, jnp.minimum(source, length - 1).reshape(b, -1), axis=1
-    ).reshape(b, n, length)
+    source_at = jnp.minimum(source, length - 1).reshape(b, -1)
+
+    def by_sequence(x: Any) -> Array:
+        return jnp.take_along_axis(x, source_at, axis=1).reshape(b * n, length)
+
+    words = {"words": by_sequence(batch["words"])} if "words" in batch else {}
     rate = {"rate": jnp.repeat(batch["rate"], n)} if "rate" in batch else {}
+    is_real = (at < size[:, :, None]).reshape(b * n, length)
     number = batch["row"][:, None] * n + jnp.arange(n, dtype=batch["row"].dtype)
     return {
-        "tokens": jnp.where(at < size[:, :, None], rows, 0).reshape(b * n, length),
+        "tokens": jnp.where(is_real, by_sequence(tokens), 0),
         "size": size.reshape(b * n),
         "row": number.reshape(b * n),
         "epoch": jnp.repeat(batch["epoch"], n),
+        **words,
         **rate,
     }
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import jax
 
 from bert_jax import objectives, optim
-from bert_jax.config import Encoder, Experiment, Supervised
+from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens, Supervised
 from bert_jax.data import mixture
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.mixture import StageData
@@ -83,7 +83,10 @@ class CorpusData:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return mixture.corpus_vocabulary(self.stages[-1])
+        objective = self.config.objective
+        masks = isinstance(objective, Masked | ReplacedTokens)
+        rule = objective.masking.word_rule if masks else "script"
+        return mixture.corpus_vocabulary(self.stages[-1], rule)
 
     @property
     def pair_share(self) -> float | None:

@@ -102,7 +102,7 @@ def test_examples_are_what_tfds_would_write():
     from tensorflow_datasets.proto import tf_example_pb2
 
     row = segments.TokenRow(np.array([5, 300, 70_000], np.int32), 2, -1)
-    own_bytes = records.serialize_row(row, 5, 1, np.int32)
+    own_bytes = records.RowFormat(5, 1, 70_001).serialize([row])
     number = tfds.features.Scalar(np.int32)
     tokens = tfds.features.Tensor(shape=(5,), dtype=np.int32, encoding="bytes")
     features = tfds.features.FeaturesDict(

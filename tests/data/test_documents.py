@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax.data import documents
-from bert_jax.data.documents import Document, read_documents, split_sentences
+from bert_jax.data.documents import Document, read_documents
 
 TEXT = "One line.\nTwo lines.\n\n\nAnother document, naïve.\n"
 EXPECTED = [("One line.", "Two lines."), ("Another document, naïve.",)]
@@ -169,9 +169,3 @@ def test_a_file_that_divides_its_text_is_cut_at_the_maximum_only(file, small_doc
     assert [len(d) for d in paragraphs(file("one.jsonl", text))] == [8, 8, 4]
     assert [len(d) for d in paragraphs(file("short.txt", "\n".join(lines[:7])))] == [7]
     assert not caplog.text
-
-
-def test_sentences_lose_nothing_but_white_space():
-    text = '  Hello Mr. Smith. How are you?  "Fine," he said.\tYes! '
-    assert split_sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
-    assert split_sentences("") == split_sentences(" ") == []

@@ -15,8 +15,9 @@ from bert_jax.data.loader import Loader
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.objectives.masking import WordBoundaries, mask_tokens, sample_ngrams, sample_spans
+from bert_jax.objectives.masking import mask_tokens, sample_ngrams, sample_spans
 from bert_jax.objectives.masking_budget import max_predictions
+from bert_jax.objectives.word_boundaries import WordBoundaries
 from tests.helpers import reference_masking
 from tests.helpers.paths import SAMPLE
 
@@ -41,7 +42,7 @@ class Masked(NamedTuple):
         row = self.rows["labels"][i]
         at = np.arange(len(row)) < self.rows["size"][i]
         text = at & ~self.vocabulary.special[row]
-        starts = self.vocabulary.starts[row[text]]
+        starts = self.vocabulary.words.begins_word(row[text])
         words = np.cumsum(starts | (np.arange(len(starts)) == 0)) - 1
         return words.tolist(), set(np.flatnonzero(self.hidden[i][text]).tolist())
 
@@ -139,7 +140,8 @@ def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
     slots = max_predictions(m.masking, 64)
 
     def draws(tokens: jax.Array, text: jax.Array, budget: jax.Array, key: jax.Array) -> jax.Array:
-        words = WordBoundaries.from_starts(text, jax.numpy.asarray(m.vocabulary.starts)[tokens])
+        starts = m.vocabulary.words.begins_word(tokens)
+        words = WordBoundaries.from_starts(text, starts, budget)
         return walk(words, m.masking, budget, slots, key)
 
     rows, at = m.rows["labels"], np.arange(64)

@@ -11,6 +11,7 @@ import pytest
 
 from bert_jax.data import documents, segments, sentence_pairs
 from bert_jax.data.segments import Sentences
+from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
@@ -26,7 +27,7 @@ def sample() -> list[list[list[int]]]:
     tok = train_tokenizer((p for d in read[::6] for p in d.paragraphs), "wordpiece", 2000)
     rng, encoded_documents = random.Random(0), []
     for document in read:
-        split = [s for p in document.paragraphs for s in documents.split_sentences(p)]
+        split = [s for p in document.paragraphs for s in split_sentences(p)]
         encoded, start = tok.encode_batch(split), 0
         while start < len(encoded):
             stop = start + rng.randint(20, 40)

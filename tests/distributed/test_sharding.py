@@ -10,6 +10,7 @@ import pytest
 from bert_jax import objectives
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.perf import param_table
@@ -19,7 +20,7 @@ from tests.helpers import shared_steps, tiny_configs
 
 V = 67  # a prime
 SPECIAL = np.arange(V) < 4
-VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
+VOCABULARY = Vocabulary(3, SPECIAL, WordEdges.marked(np.arange(V) < 45), np.where(SPECIAL, 0, 1))
 MESHES = [Mesh(1, 1, 4), Mesh(1, 2, 2), Mesh(1, 4, 1)]
 
 

@@ -20,6 +20,7 @@ from bert_jax import config, tasks
 from bert_jax.checkpoint import manifest
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.data import corpus, documents
+from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.tasks.glue import GLUE_COLUMNS
 
@@ -66,7 +67,7 @@ def _documents(name: str, folder: Path) -> None:
     for document in documents.read_documents([folder / name]):
         for paragraph in document.paragraphs:
             assert "\n" not in paragraph
-            documents.split_sentences(paragraph)
+            split_sentences(paragraph)
     for _ in documents.read_documents([folder / name], strict=True):
         pass
 
@@ -183,7 +184,7 @@ def _tokenizer(folder: Path) -> None:
         assert len(ids) == len(spans)
         assert all(0 <= i < loaded.vocab_size for i in loaded.encode_with_masks(text))
         loaded.decode(loaded.build_row(loaded.encode(text), ids)[0])
-    loaded.word_starts()
+    loaded.word_edges()
     loaded.save(folder / "out")
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from bert_jax import objectives
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, replace
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 
 V, LENGTH = 64, 32
 SPECIAL = np.arange(V) < 4
-VOCABULARY = Vocabulary(3, SPECIAL, np.arange(V) < 45, np.where(SPECIAL, 0, 1))
+VOCABULARY = Vocabulary(3, SPECIAL, WordEdges.marked(np.arange(V) < 45), np.where(SPECIAL, 0, 1))
 
 ENCODER = dict(layers=2, hidden_size=24, heads=2, vocab_size=V, max_length=LENGTH)
 RUN = dict(steps=6, log_every=1, save_every=3, eval_every=3, eval_batches=2)

@@ -22,7 +22,7 @@ from tests.helpers import tiny_configs
 from tests.helpers.tiny_configs import SPECIAL, VOCABULARY, V
 
 COUNTS = np.where(SPECIAL, 0, 1 + np.arange(V)[::-1] ** 2)
-ZIPF = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.starts, COUNTS)
+ZIPF = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.words, COUNTS)
 LOG_P = np.log(np.maximum(COUNTS / COUNTS.sum(), 1e-9))
 
 
@@ -121,7 +121,7 @@ def test_a_summary_without_a_hidden_token_says_so(tmp_path: Path) -> None:
 
 def test_text_of_unknown_tokens_alone_has_no_frequencies() -> None:
     counts = np.eye(V)[V - 1]
-    unknown = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.starts, counts, unk_id=V - 1)
+    unknown = Vocabulary(VOCABULARY.mask_id, SPECIAL, VOCABULARY.words, counts, unk_id=V - 1)
     assert unknown.frequency() is None
     assert unknown.frequency(include_unknown=True) is not None
 

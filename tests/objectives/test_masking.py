@@ -14,16 +14,18 @@ import pytest
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Masking, replace
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.objectives.masking import WordBoundaries, mask_tokens, sample_ngrams
+from bert_jax.objectives.masking import mask_tokens, sample_ngrams
 from bert_jax.objectives.masking_budget import max_predictions
+from bert_jax.objectives.word_boundaries import WordBoundaries
 from tests.helpers import reference_masking
 
 PAD, CLS, SEP, MASK, V = 0, 1, 2, 3, 60
 SPECIAL = np.arange(V) < 4
 STARTS = np.arange(V) < 40  # tokens from 40 on continue a word
 FREQUENCY = np.where(SPECIAL, 0, np.arange(V)) / np.arange(4, V).sum()
-VOCABULARY = Vocabulary(MASK, SPECIAL, STARTS, FREQUENCY)
+VOCABULARY = Vocabulary(MASK, SPECIAL, WordEdges.marked(STARTS), FREQUENCY)
 MASKINGS = {
     "bert": BERT.objective.masking,
     "whole words": Masking(granularity="word"),
@@ -137,8 +139,9 @@ def test_words_are_masked_whole(name: str) -> None:
     is_masked, text = masked_positions(run(MASKINGS[name], batch)), ~SPECIAL[batch["tokens"]]
     for c, t, tokens in zip(is_masked, text, np.asarray(batch["tokens"]), strict=True):
         words = np.cumsum(STARTS[tokens[t]] | (np.arange(t.sum()) == 0))
-        parts = [set(c[t][words == w]) for w in set(words)]
-        assert all(len(p) == 1 for p in parts)
+        budget = max(1, round(0.15 * int((tokens != PAD).sum())))
+        parts = [c[t][words == w] for w in set(words)]
+        assert all(len({*p}) == 1 for p in parts if len(p) <= budget)
 
 
 @pytest.mark.parametrize("name", ["bert", "electra", "roberta"])
@@ -265,10 +268,7 @@ def unknown_words() -> tuple[Tokenizer, dict[str, jax.Array]]:
 @pytest.mark.parametrize("granularity", ["token", "word", "span"])
 def test_the_unknown_token_is_an_input_and_never_a_target(granularity, unknown_words) -> None:
     tokenizer, batch = unknown_words
-    special = np.isin(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    vocabulary = Vocabulary(
-        tokenizer.mask_id, special, tokenizer.word_starts(), unk_id=tokenizer.unk_id
-    )
+    vocabulary = Vocabulary.of(tokenizer)
     masking = Masking(granularity=granularity, rate=0.9, max_ngram=3)
     unknown = np.asarray(batch["tokens"]) == tokenizer.unk_id
     assert (unknown.sum(1) == 3).all()

@@ -6,6 +6,7 @@ import pytest
 
 from bert_jax import config, objectives
 from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.objectives import masking_budget
@@ -128,7 +129,7 @@ def test_model_flops_equal_those_that_xla_counts(family: str) -> None:
 def xla_flops(c: Experiment) -> float:
     v = c.encoder.vocab_size
     special = np.arange(v) < 4
-    vocabulary = Vocabulary(3, special, ~special, np.ones(v))
+    vocabulary = Vocabulary(3, special, WordEdges.marked(~special), np.ones(v))
     objective = objectives.build(c, vocabulary)
     steps = compile_steps(c, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
     ids = jax.ShapeDtypeStruct((ROWS,), np.int32)

@@ -17,12 +17,12 @@ from typing import Any
 import tokenizers
 
 from bert_jax.data.tokenization.backends import (
-    SPACE_MARK,
     SentencePieceBackend,
     TokenizersBackend,
     clean_text,
     model_proto,
 )
+from bert_jax.data.tokenization.words import SPACE_MARK
 
 Backend = TokenizersBackend | SentencePieceBackend
 NORMAL = 1  # the type of a SentencePiece piece that is neither special nor unused

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-import string
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +20,8 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-SPACE_MARK = "▁"  # stands for a space in SentencePiece
+from bert_jax.data.tokenization.words import SPACE_MARK
+
 _MAX_CACHED_WORDS = 1 << 16
 # Characters of a WordPiece word: BERT's first release and every Hugging Face tokenizer. BERT's code
 # since November 2018 and ELECTRA's have 200.
@@ -257,26 +256,3 @@ def bert_class(word_limit: Mapping[str, int]) -> dict[str, Any]:
         return {"tokenizer_class": "BertTokenizer"}
     names = ["input_ids", "token_type_ids", "attention_mask"]
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names, **word_limit}
-
-
-# ---- where words begin
-
-_ASCII_LETTERS = frozenset(string.ascii_letters)
-# as in ALBERT's create_pretraining_data.py, without the apostrophe and < = >
-_PUNCTUATION = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
-_SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the bytes of space, \t \n \v \f \r
-
-
-def starts_word(kind: str, piece: str) -> bool:
-    """Whether a piece begins a word. WordPiece: it has no ##. BPE: its first byte is white space.
-    Unigram: ALBERT's rule, by which any piece that contains a non-English letter, a digit or an
-    apostrophe is a word of its own."""
-    if kind == "wordpiece":
-        return not piece.startswith("##")
-    if kind == "bpe":
-        return bool(_SPACE_BYTES.match(piece))
-    return (
-        piece.startswith((SPACE_MARK, "<"))
-        or piece in _PUNCTUATION
-        or not all(c in _ASCII_LETTERS or c in _PUNCTUATION for c in piece)
-    )

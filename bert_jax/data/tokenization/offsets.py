@@ -15,11 +15,11 @@ import unicodedata
 import numpy as np
 
 from bert_jax.data.tokenization.backends import (
-    SPACE_MARK,
     SentencePieceBackend,
     TokenizersBackend,
     clean_text,
 )
+from bert_jax.data.tokenization.words import SPACE_MARK
 
 _MARKS = ("Mn", "Mc", "Me", "Cf")  # Unicode categories of marks and joiners
 

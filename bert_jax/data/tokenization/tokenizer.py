@@ -24,6 +24,7 @@ from tokenizers import processors
 
 from bert_jax.data.tokenization import backends
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.data.tokenization.words import WordEdges, WordRule, word_edges
 
 Kind = Literal["wordpiece", "unigram", "bpe"]
 KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
@@ -115,12 +116,10 @@ class Tokenizer:
         """The text of ids."""
         return self._backend.decode(ids)
 
-    def word_starts(self) -> np.ndarray:
-        """bool[V]: which pieces begin a word."""
-        added = self._backend.added  # whole words
-        return np.array(
-            [p in added or backends.starts_word(self.kind, p) for p in self._backend.pieces]
-        )
+    def word_edges(self, rule: WordRule = "script") -> WordEdges:
+        """Which pieces begin a word, and after which the next one does (words.py)."""
+        pieces, added = self._backend.pieces, self._backend.added
+        return word_edges(self.kind, pieces, added, self.special_ids, rule)
 
     def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
         """A new tokenizer with the words appended to its vocabulary (added_tokens.py), and those of

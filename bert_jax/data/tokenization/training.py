@@ -15,7 +15,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from bert_jax.data.documents import split_sentences
+from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import backends
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
 

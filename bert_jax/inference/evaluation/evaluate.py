@@ -15,6 +15,7 @@ from bert_jax.data.corpus import Corpus
 from bert_jax.data.documents import Document, read_documents
 from bert_jax.data.sentence_pairs import PAIR_KINDS
 from bert_jax.data.tokenization.normalization import Fold
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference.evaluation import token_rows
 from bert_jax.inference.evaluation.bits_per_character import (
     MAX_WORDS,
@@ -177,7 +178,7 @@ def _restoration(
 ) -> tuple[MaskedScores, ReplacedScores | None]:
     tokenizer = model.tokenizer
     kinds = TokenKinds.of(tokenizer)
-    masked = mask_rows(rows, token_rows.vocabulary(tokenizer), maskings, seed)
+    masked = mask_rows(rows, Vocabulary.of(tokenizer), maskings, seed)
     return (
         masked_scores(model, counts, masked, kinds),
         replaced_scores(model, counts, masked, kinds, seed),

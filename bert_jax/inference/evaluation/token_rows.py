@@ -16,7 +16,6 @@ from bert_jax.config import Encoder
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.documents import Document
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference import features
 from bert_jax.utils.types import Batch
 
@@ -44,19 +43,6 @@ class TokenRows:
         """The rows of all parts, which have the same length."""
         names = ("tokens", "size", "first", "pair")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """The properties of a tokenizer's pieces that masking needs."""
-    special = np.zeros(tokenizer.vocab_size, bool)
-    special[list(tokenizer.special_ids)] = True
-    return Vocabulary(
-        tokenizer.mask_id,
-        special,
-        tokenizer.word_starts(),
-        word_after_special=tokenizer.kind == "bpe",
-        unk_id=tokenizer.unk_id,
-    )
 
 
 # ---- reading

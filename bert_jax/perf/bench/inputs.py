@@ -14,6 +14,7 @@ import numpy as np
 from bert_jax.config import Experiment, Supervised, replace
 from bert_jax.data import loader, mixture, records
 from bert_jax.data.segments import TokenRow
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.training.assemble import open_corpora
 from bert_jax.utils.types import Batch
@@ -116,7 +117,9 @@ def random_inputs(config: Experiment, stack: ExitStack) -> BenchInputs:
     batches = loader.Loader([source], shape.batch_size, length, encoder.pad_id)
     special = np.zeros(v, bool)
     special[: NUM_SPECIAL + 1] = True  # never in a row; RoBERTa's padding is 1
-    vocabulary = Vocabulary(NUM_SPECIAL - 1, special, ~special, np.where(special, 0, 1))
+    vocabulary = Vocabulary(
+        NUM_SPECIAL - 1, special, WordEdges.marked(~special), np.where(special, 0, 1)
+    )
     return BenchInputs(config, vocabulary, loader.StagedLoader([(0, batches)]), "random")
 
 
@@ -126,14 +129,15 @@ def write_random_rows(
     """Write a split of full rows of random ids, in the format of every corpus, and open it."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    rng, dtype = np.random.default_rng(0), records.token_dtype(vocab_size)
+    rng, form = np.random.default_rng(0), records.RowFormat(length, 0, vocab_size)
     writer = records.SplitWriter(folder, "train")
     for i in range(rows):
         tokens = rng.integers(NUM_SPECIAL + 1, vocab_size, length, np.int32)
         row = TokenRow(tokens, length // 2, i % 2)
-        writer.add([records.serialize_row(row, length, 0, dtype)])
+        writer.add([form.serialize([row])])
     writer.close()
     files = sorted(str(f) for f in folder.glob("*array_record*"))
+    dtype = records.token_dtype(vocab_size)
     return records.RecordSource(ArrayRecordDataSource(files), dtype, packed=False)
 
 

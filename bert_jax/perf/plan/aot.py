@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Experiment, Masked, ReplacedTokens
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.perf import collectives, hlo
 from bert_jax.perf.plan.costs import ProgramCosts, read_costs
@@ -88,7 +89,7 @@ def stand_in_vocabulary(config: Experiment) -> Vocabulary:
     """A vocabulary of the config's size; its contents change no shape."""
     ids = np.arange(config.encoder.vocab_size)
     special = ids < NUM_SPECIAL
-    return Vocabulary(NUM_SPECIAL - 1, special, ids >= 0, np.where(special, 0, 1))
+    return Vocabulary(NUM_SPECIAL - 1, special, WordEdges.marked(ids >= 0), np.where(special, 0, 1))
 
 
 def _bytes_per_device(x: Any) -> int:

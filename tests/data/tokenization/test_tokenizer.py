@@ -4,10 +4,9 @@ import itertools
 import json
 import random
 
-import numpy as np
 import pytest
 
-from bert_jax.data.documents import split_sentences
+from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import backends, tokenizer, training
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
@@ -94,21 +93,6 @@ def test_rows_carry_the_family_s_special_tokens(trained):
     assert trained["wordpiece"].build_row(a, b) == ([101, 10, 11, 102, 12, 102], 4)
     assert trained["unigram"].build_row(a) == ([2, 10, 11, 3], 4)
     assert trained["bpe"].build_row(a, b) == ([0, 10, 11, 2, 2, 12, 2], 4)
-
-
-def test_words_begin_where_the_vocabulary_says(trained):
-    rule = backends.starts_word
-    assert rule("wordpiece", "the")
-    assert not rule("wordpiece", "##s")
-    assert rule("bpe", "Ġthe")
-    assert rule("bpe", "Ċ")
-    assert not rule("bpe", "the")
-    starts = ("▁the", "▁", ",", "€", "é", "1", "'s", "<unk>")
-    assert [p for p in (*starts, "ing", "a.b", "x,") if rule("unigram", p)] == list(starts)
-    for tok in trained.values():
-        marked = tok.word_starts()
-        assert marked.dtype == np.bool_
-        assert marked.shape == (tok.vocab_size,)
 
 
 def test_a_word_of_101_characters_is_unknown(trained):

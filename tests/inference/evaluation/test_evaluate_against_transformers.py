@@ -11,6 +11,7 @@ from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT
 from bert_jax.convert.export import export_model
 from bert_jax.data import documents
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference import import_model
 from bert_jax.inference.evaluation import token_rows
 from bert_jax.inference.evaluation.masked_places import mask_rows, model_scores
@@ -47,7 +48,7 @@ def compare(folder: Path, hf: Path, text: Path, length: int) -> None:
     model = load(folder)
     parts = token_rows.text_rows(documents.read_documents([text]), model.tokenizer, length)
     rows = token_rows.TokenRows.concatenate(parts).take(np.arange(8))
-    masked = mask_rows(rows, token_rows.vocabulary(model.tokenizer), maskings=2)
+    masked = mask_rows(rows, Vocabulary.of(model.tokenizer), maskings=2)
     ours = model_scores(model, masked).loss
     theirs = direct_losses(hf, masked, model.tokenizer)
     assert abs(ours.mean() - theirs.mean()) <= 1e-4

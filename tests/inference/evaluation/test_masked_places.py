@@ -10,6 +10,7 @@ from bert_jax.config import replace as replace_config
 from bert_jax.data import documents
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference.evaluation import token_rows
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import (
@@ -43,7 +44,7 @@ def rows(tokenizer: Tokenizer) -> TokenRows:
 
 @pytest.fixture(scope="module")
 def masked(rows: TokenRows, tokenizer: Tokenizer) -> MaskedRows:
-    return mask_rows(rows, token_rows.vocabulary(tokenizer))
+    return mask_rows(rows, Vocabulary.of(tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_every_hidden_token_shows_the_mask_token(
 def test_masks_of_a_row_follow_from_the_seed_and_its_number(
     masked: MaskedRows, rows: TokenRows, tokenizer: Tokenizer
 ) -> None:
-    vocabulary, n = token_rows.vocabulary(tokenizer), len(rows)
+    vocabulary, n = Vocabulary.of(tokenizer), len(rows)
     few = mask_rows(rows.take(np.arange(5)), vocabulary, maskings=2)
     assert np.array_equal(few.masked[:5], masked.masked[:5])
     assert np.array_equal(few.masked[5:], masked.masked[n : n + 5])

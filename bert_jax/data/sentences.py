@@ -1,0 +1,85 @@
+"""Split paragraphs into sentences by the rules of a language."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from sentencex import segment  # type: ignore[attr-defined]
+
+logger = logging.getLogger(__name__)
+
+# Languages that sentencex has rules for, and those that it treats as a relative of one of them.
+# It takes any other code too, and splits by its general rules: the stops of all scripts, with
+# English abbreviations.
+_RULED = (
+    "am ar bg bn ca da de el en es fi fr gu hi hy it ja kk kn ml mr my nl pa pl pt ru sk ta te uk "
+    "aa ab acm aeb als an anp apc arn arq ary arz ast atj av awa ay ba bar blk bm bpy "
+    "bxr cbk-zam ce co cs csb cv de-at de-ch dsb dua egl eml ext fit fon frc frp frr fur gcf gcr "
+    "gl gld gn gsw guc hke hrx hsb ht hyw inh jut kab kea kjh kjp kl koi krc krl ksh ksw kum kv "
+    "lad lb lbe lez li lij lld lmo ln lua mag mai mdf mg mhr mnw mrj mwl myv nah nap nds nds-nl "
+    "nrm oc olo os pcd pdc pdt pfl pms pnt pt-br qu rm rgn rue rut sa sah scn sdc ses sg shi sjd "
+    "sli smn srn sro stq sty szl tcy tet tt ty tyv udm vec vls vmf vmw vot wa wls wo xal zea"
+)
+# The two-letter codes of ISO 639-1.
+_ISO_639_1 = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da "
+    "de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy "
+    "hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg "
+    "li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or "
+    "os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta "
+    "te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
+)
+RULED, ISO_639_1 = frozenset(_RULED.split()), frozenset(_ISO_639_1.split())
+
+# Thai and Lao end a sentence with a space, Khmer and Tibetan with stops that sentencex does not
+# know, and with a space. A space between two letters of the script is one; beside digits, Latin
+# letters, or after the marks of repetition and abbreviation it is not.
+_SPACE_AFTER_LETTER = r"(?<=[{0}])(?<![{1}])[ \u00a0\u3000\u200b]+(?=[{0}])"
+_ENDS = {
+    "th": (
+        _SPACE_AFTER_LETTER.format("\u0e01-\u0e3a\u0e40-\u0e4e", "\u0e2f\u0e46"),
+        "\u0e5a\u0e5b",
+    ),
+    "lo": (_SPACE_AFTER_LETTER.format("\u0e81-\u0ecd", "\u0eaf\u0ec6"), ""),
+    "km": (_SPACE_AFTER_LETTER.format("\u1780-\u17d3", "\u17d7"), "\u17d4\u17d5\u17da"),
+    "bo": (_SPACE_AFTER_LETTER.format("\u0f40-\u0fbc", "\u0f00"), "\u0f0d-\u0f12\u0f14"),
+}
+_ENDS["dz"] = _ENDS["bo"]
+
+
+def check_language(language: str) -> str:
+    """The code. Say so if sentencex has only general rules for it. ValueError: it is no code of a
+    language that can be split."""
+    if language not in RULED | ISO_639_1:
+        raise ValueError(
+            f"language is {language!r}: expected a two-letter code of ISO 639-1, such as ko, de or "
+            "th, or a longer one that sentencex has rules for; `en` splits by the stops of all "
+            "scripts"
+        )
+    if language not in RULED and language not in _ENDS:
+        logger.info(
+            "there are no rules for sentences of %s in particular: the stops of all scripts end a "
+            "sentence, except after English abbreviations",
+            language,
+        )
+    return language
+
+
+def split_sentences(paragraph: str, language: str = "en", segmented: bool = False) -> list[str]:
+    """Split a paragraph by the rules of `sentencex` for a language; sentences are stripped, and
+    none is empty. For Thai, Lao, Khmer and Tibetan, spaces and the script's own stops end a
+    sentence too; only the stops if the text is `segmented` into words by spaces."""
+    sentences = segment(language, paragraph)
+    if language in _ENDS:
+        pattern = _end_pattern(language, segmented)
+        sentences = [part for s in sentences for part in pattern.split(s)] if pattern else sentences
+    return [s for s in map(str.strip, sentences) if s]
+
+
+def _end_pattern(language: str, segmented: bool) -> re.Pattern[str] | None:
+    """Where a sentence ends: after a run of stops, or at a space."""
+    space, stops = _ENDS[language]
+    after_stops = rf"(?<=[{stops}])(?!\s*[{stops}])\s*" if stops else ""
+    alternatives = [a for a in (after_stops, "" if segmented else space) if a]
+    return re.compile("|".join(alternatives)) if alternatives else None
