@@ -34,6 +34,7 @@ from bert_jax.data.encode_documents import (
     cached_tokenizer,
     encode_documents,
 )
+from bert_jax.data.sentences import note_general_rules
 from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
@@ -103,6 +104,8 @@ def prepare_corpus(
     # RoBERTa's own rows put </s> between lines, which are encoded without spaces around them.
     space_sentences = tokenizer.kind == "bpe" and separators is None
     text = TextConfig(language, segmented, separators == "line", space_sentences)
+    if not text.whole_lines:
+        note_general_rules(language)
     sources = documents.expand_sources(texts)
     words = tokenizer.word_edges("spaces" if segmented else "script")
     config = PrepareConfig(sources, rows, duplicates, strict, text, words, tokenizer.special_ids)

@@ -48,22 +48,24 @@ _ENDS = {
 _ENDS["dz"] = _ENDS["bo"]
 
 
-def check_language(language: str) -> str:
-    """The code. Say so if sentencex has only general rules for it. ValueError: it is no code of a
-    language that can be split."""
+def check_language(language: str) -> None:
+    """ValueError: it is no code of a language."""
     if language not in RULED | ISO_639_1:
         raise ValueError(
             f"language is {language!r}: expected a two-letter code of ISO 639-1, such as ko, de or "
             "th, or a longer one that sentencex has rules for; `en` splits by the stops of all "
             "scripts"
         )
+
+
+def note_general_rules(language: str) -> None:
+    """Say so if sentencex has only general rules for a language."""
     if language not in RULED and language not in _ENDS:
         logger.info(
             "there are no rules for sentences of %s in particular: the stops of all scripts end a "
             "sentence, except after English abbreviations",
             language,
         )
-    return language
 
 
 def split_sentences(paragraph: str, language: str = "en", segmented: bool = False) -> list[str]:
