@@ -1,0 +1,141 @@
+"""`python -m benchmarks.two_core_hour`: train and score an entry, or print the table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from bert_jax.cli import logs
+
+BUDGETS = {"hour": 60.0, "gpu-hour": 60.0}  # minutes
+CORES = 2
+PACKAGES = ("jax", "flax", "optax")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    logs.configure()
+    try:
+        return _print_table() if args.table else _run(args)
+    except ValueError as e:
+        print(f"two_core_hour: {e}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.two_core_hour",
+        description="What a text encoder learns from scratch in an hour on two CPU cores. "
+        "Example: python -m benchmarks.two_core_hour muon --out runs/hour/muon",
+    )
+    add = parser.add_argument
+    add("entry", nargs="?", help="name of an entry, or a Python file that defines `entry`")
+    add("--budget", default="hour", metavar="hour|gpu-hour|MINUTES",
+        help="time of pre-training (default: hour, on two CPU cores)")  # fmt: skip
+    add("--out", type=Path, metavar="DIR", help="new folder (default runs/two_core_hour/ENTRY)")
+    add("--text", nargs="+", help="text files (default data/sample.txt, the contest's)")
+    add("--tasks", type=Path, metavar="DIR",
+        help="folder of labeled tasks (default: tasks made from the text)")  # fmt: skip
+    add("--seeds", type=int, default=3, help="of fine-tuning (default 3)")
+    add("--seed", type=int, default=0, help="of pre-training (default 0)")
+    add("--no-random", action="store_true",
+        help="do not fine-tune the same encoder from random weights")  # fmt: skip
+    add("--table", action="store_true", help="print the table of entries, and exit")
+    return parser
+
+
+def budget_minutes(budget: str) -> float:
+    """ValueError: neither a name nor a number above 0."""
+    if budget in BUDGETS:
+        return BUDGETS[budget]
+    try:
+        minutes = float(budget)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 10_000:
+        expected = f"{', '.join(BUDGETS)} or a number of minutes above 0"
+        raise ValueError(f"--budget is {budget!r}: expected {expected}")
+    return minutes
+
+
+def _print_table() -> int:
+    from benchmarks.two_core_hour.table import read_results, table
+
+    print(table(read_results()))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from benchmarks.two_core_hour import entry as entries
+
+    minutes = budget_minutes(args.budget)
+    if args.entry is None:
+        raise ValueError(f"no entry: expected {', '.join(entries.names())}, or a Python file")
+    if args.seeds < 1:
+        raise ValueError(f"--seeds is {args.seeds}: expected 1 or more")
+    if args.tasks is not None and not args.tasks.is_dir():
+        raise ValueError(f"--tasks {args.tasks} is not a folder: expected a folder of tasks")
+    entry, name = entries.load(args.entry), Path(args.entry).stem
+    out = args.out or Path("runs/two_core_hour") / name
+    if (out / "run").exists():
+        raise ValueError(f"{out} has a run: choose another --out, an entry is trained in one go")
+    machine = _use_machine(args.budget)
+    result = _train_and_score(args, entry, out, minutes) | machine
+    file = out / f"{name}.json"
+    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    from benchmarks.two_core_hour.table import HEAD, row
+
+    for line in (HEAD, ["---"] * len(HEAD), row(name, entry.title, result)):
+        print(f"| {' | '.join(line)} |")
+    print(file)
+    return 0
+
+
+def _use_machine(budget: str) -> dict[str, Any]:
+    """Take two cores, or check that there is an accelerator. Must run before JAX starts."""
+    if budget != "gpu-hour" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    import jax
+
+    device = jax.devices()[0]
+    if (budget == "gpu-hour") == (device.platform == "cpu"):
+        expected = "an accelerator" if budget == "gpu-hour" else "a CPU (JAX_PLATFORMS=cpu)"
+        raise ValueError(f"--budget {budget} needs {expected}, and JAX uses {device.device_kind}")
+    on_cpu = device.platform == "cpu"
+    machine = f"{CORES} cores ({platform.machine()})" if on_cpu else device.device_kind
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"machine": machine, "python": platform.python_version(), "versions": versions}
+
+
+def _train_and_score(
+    args: argparse.Namespace, entry: Any, out: Path, minutes: float
+) -> dict[str, Any]:
+    from benchmarks.two_core_hour import data as contest
+    from benchmarks.two_core_hour import score, train
+
+    text = tuple(args.text or (contest.TEXT,))
+    data = contest.ContestData(out / "data", text, args.tasks)
+    digest = contest.sha256(text)
+    if args.text is None and digest != contest.TEXT_SHA256:
+        raise ValueError(f"{contest.TEXT} is not the contest's text (sha256 {digest}): restore it")
+    data.split()
+    path = data.corpus(entry)
+    result: dict[str, Any] = {"title": entry.title, "budget_minutes": minutes, "seed": args.seed}
+    result |= train.train(entry, path, out / "run", 60 * minutes, args.seed)
+    result |= score.score_text(out / "run", data)
+    result["tasks"] = score.score_tasks(out / "run", data, out / "tasks", args.seeds)
+    if not args.no_random:
+        train.random_weights(entry, path, out / "random", args.seed)
+        tasks = score.score_tasks(out / "random", data, out / "random_tasks", args.seeds)
+        result["random_tasks"] = tasks
+    return result | {"task_seeds": args.seeds, "text_sha256": digest}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

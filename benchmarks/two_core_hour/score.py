@@ -1,0 +1,68 @@
+"""The scores of a trained entry: bits per character of held-out text, and fine-tuned tasks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import bert_jax
+from benchmarks.two_core_hour.data import TASK_ROWS, ContestData
+from bert_jax.config import FINETUNE, Experiment, Supervised, replace
+from bert_jax.data.tokenization.normalization import FOLDS
+from bert_jax.inference.evaluation.evaluate import evaluate_text
+from bert_jax.tasks import results
+from bert_jax.training import finetune_config
+from bert_jax.training.finetune import finetune
+
+MAX_WORDS = 2000  # of held-out text, the same for every entry
+REPORTED = (
+    "bits_per_character", "bits_per_character_se", "bigram_bits_per_character", "mask_loss",
+    "mask_accuracy", "bigram_loss", "unigram_loss", "length", "masked_tokens", "rtd_auc",
+    "bigram_auc",
+)  # fmt: skip
+
+
+def score_text(run: Path, data: ContestData) -> dict[str, Any]:
+    """What `bert-jax evaluate` says on the held-out documents, beside counts of the training text.
+    Case and accents are folded, so that entries whose tokenizers fold them have no advantage."""
+    result = evaluate_text(
+        bert_jax.load(run), data.held_out, data.train, max_words=MAX_WORDS, fold=FOLDS
+    )
+    return {k: v for k, v in result.to_json().items() if k in REPORTED and v is not None}
+
+
+def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str, Any]:
+    """The main metric of each task on its test rows, as the median over seeds. All entries have one
+    recipe and one head: a dense layer on the first token."""
+    datasets, scores = data.labeled, {}
+    for name in datasets.task_names():
+        folder = out / name
+        _finetune(run, datasets.task(name), datasets.task_type(name), folder, seeds)
+        result = results.read_results(folder)
+        assert result is not None
+        scores[name] = {"metric": result["metric"], "value": result["dev"][result["metric"]]}
+        if "spread" in result:
+            scores[name]["sd"] = result["spread"]["dev"][result["metric"]]["sd"]
+        for checkpoints in folder.rglob("checkpoints"):
+            shutil.rmtree(checkpoints)
+    return scores
+
+
+def _finetune(run: Path, path: Path, task_type: Any, folder: Path, seeds: int) -> None:
+    recipe = replace(
+        FINETUNE,
+        objective=Supervised(task=task_type, head="first"),
+        optim=dict(peak_lr=TASK_ROWS.tune_lr),
+        # the test rows choose no checkpoint: the last one counts
+        run=dict(epochs=TASK_ROWS.epochs, evals_per_epoch=None, max_to_keep=1),
+    )
+
+    def fill_in(config: Experiment) -> Experiment:
+        fields = dict(dir=str(folder), init=str(run), eval_every=1 << 20)
+        return replace(
+            config, data=dict(path=str(path)), run=fields, objective=dict(task=task_type)
+        )
+
+    if signal := finetune(finetune_config.for_model(recipe, fill_in), seeds):
+        raise SystemExit(128 + signal)

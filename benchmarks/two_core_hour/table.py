@@ -1,0 +1,57 @@
+"""The table of entries, from results/ENTRY.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.two_core_hour import entry as entries
+
+RESULTS = Path(__file__).parent / "results"
+HEAD = ("entry", "recipe", "bits per character", "counts of both neighbors", "[MASK] loss (nat)",
+        "tasks (from random weights)", "steps", "budget")  # fmt: skip
+NOT_RUN = "not run yet"
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Entry -> its result, for those that have one."""
+    files = sorted(folder.glob("*.json"))
+    return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in files}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """A row for every entry of the repository, in Markdown: those with a result first, by bits per
+    character."""
+    titles = {name: entries.load(name).title for name in entries.names()}
+    order = sorted(titles, key=lambda n: results.get(n, {}).get("bits_per_character", 99.0))
+    rows = [row(name, titles[name], results.get(name)) for name in order]
+    lines = [HEAD, ["---"] * len(HEAD), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def row(name: str, title: str, result: dict[str, Any] | None) -> list[str]:
+    """The cells of one entry."""
+    if result is None:
+        return [f"`{name}`", title, NOT_RUN, *[""] * (len(HEAD) - 3)]
+    bits, error = result["bits_per_character"], result["bits_per_character_se"]
+    steps = f"{result['steps']:,}"
+    if result["steps"] < result["planned_steps"]:
+        steps += f" of {result['planned_steps']:,}"
+    return [
+        f"`{name}`",
+        title,
+        f"{bits:.3f} ± {error:.3f}",
+        f"{result['bigram_bits_per_character']:.3f}",
+        f"{result['mask_loss']:.3f} ({result['bigram_loss']:.3f})",
+        ", ".join(_task(task, result) for task in result["tasks"]) or "-",
+        steps,
+        f"{result['budget_minutes']:g} min, {result['machine']}",
+    ]
+
+
+def _task(name: str, result: dict[str, Any]) -> str:
+    text = f"{name} {100 * result['tasks'][name]['value']:.1f}"
+    if random := result.get("random_tasks", {}).get(name):
+        text += f" ({100 * random['value']:.1f})"
+    return text
