@@ -203,7 +203,7 @@ def test_a_time_limit_and_a_signal_are_remembered() -> None:
         (["--only", "h,z"], "--only has 'z': expected letters of a, b"),
         (["--arm-minutes", "20"], "--arm-minutes needs --scale hour, and --scale is smoke"),
         (["--scale", "hour"], "--scale hour needs --text FILE"),
-        (["--scale", "cpu", "--only", "a"], "letters of k, h, c, b at --scale cpu"),
+        (["--scale", "cpu", "--only", "a"], "letters of k, h, c at --scale cpu"),
         (["--minutes", "0"], "--minutes is 0.0: expected above 0"),
         (["--processes", "0"], "--processes is 0: expected 1 or more"),
         (["--tasks", "/no/such"], "--tasks /no/such is not a folder"),
