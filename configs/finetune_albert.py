@@ -9,10 +9,10 @@ tokens (`--data.length 512`) and, by task, learning rate, batch size, steps and 
     sst2  1e-5   32  20935  1256      qqp   5e-5  128  14000  1000      mrpc  2e-5  32    800  200
     qnli  1e-5   32  33112  1986      rte   3e-5   32    800   200      RACE  2e-5  32  12000 1000
 
-SQuAD: batch size 48, learning rate 5e-5; version 1.1 for 3,649 steps with 384 tokens, version 2.0
-for 8,144 steps with 512 tokens, an end that depends on the start, and a classifier of answerable
-questions. RTE, STS-B and MRPC started from the model fine-tuned on MNLI; `--init` accepts such a
-run.
+RACE has 1e-5 for the second version of the models. SQuAD: batch size 48; version 1.1 with 5e-5 for
+3,649 steps (365 of warmup) with 384 tokens; version 2.0 with 3e-5 for 8,144 steps (814 of warmup)
+with 512 tokens, an end that depends on the start, and a classifier of answerable questions. RTE,
+STS-B and MRPC started from the model fine-tuned on MNLI; `--init` accepts such a run.
 """
 
 from bert_jax.config import FINETUNE_ALBERT

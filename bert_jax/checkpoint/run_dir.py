@@ -27,6 +27,8 @@ RESUMABLE_FIELDS = (
     "run.eval_every",
     "run.epochs",
     "run.evals_per_epoch",
+    "run.patience",
+    "run.select",
     "run.dir",
     "run.lock_timeout",
     "run.remat",

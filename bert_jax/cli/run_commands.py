@@ -128,6 +128,9 @@ class Finetune(Command):
     data: Annotated[str, arg(metavar="DIR")]
     # Number of runs with different seeds; each has its own folder.
     seeds: Annotated[int, arg(metavar="N")] = 1
+    # Checkpoint that is scored and loaded: the best on dev, or the last one, which is the protocol
+    # of BERT and ELECTRA.
+    select: Annotated[Literal["best", "last"] | None, optional("best|last")] = None
     # Labels of dev and test that train does not have: an error, or left out of the scores.
     unknown_labels: Literal["refuse", "ignore"] = "refuse"
     take_over: TakeOver = False
@@ -140,6 +143,8 @@ class Finetune(Command):
         malloc.tune()
         recipe = config.from_python_file(self.config)
         flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
+        if self.select is not None:
+            flags += ("--run.select", self.select)
         if self.unknown_labels != "refuse":
             flags += ("--objective.unknown-labels", self.unknown_labels)
         _refuse_encoder_fields(extra)

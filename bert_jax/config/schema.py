@@ -140,6 +140,13 @@ class Run:
     epochs: float | None = None
     # Fine-tuning only: number of evaluations per epoch, instead of `eval_every`.
     evals_per_epoch: float | None = None
+    # Early stopping: number of evaluations in a row without a better result after which the run
+    # ends; None trains to the last step. Fine-tuning compares the task's metric on dev,
+    # pre-training the evaluation loss.
+    patience: int | None = None
+    # Fine-tuning only: the checkpoint that is scored and loaded, the best one on dev or the last
+    # one.
+    select: Literal["best", "last"] = "best"
     # Seed of initialization, order of rows, masks and dropout.
     seed: int = 0
     # Number of steps between two lines in metrics.jsonl.
@@ -179,6 +186,7 @@ class Run:
         checks: RangeChecks = {
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
             "evals_per_epoch": (evals is None or evals > 0, "above 0"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1, or None"),
             "seed": (self.seed >= 0, "at least 0"),
             "lock_timeout": (self.lock_timeout > 0, "above 0"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},

@@ -97,7 +97,8 @@ def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
     per_seed = [read_results(run) or {} for run in runs]
     assert all(per_seed), "every seed has finished"
     first = per_seed[0]
-    combined: Results = {k: first[k] for k in ("task", "task_type", "model", "metric", "steps")}
+    names = ("task", "task_type", "model", "metric", "steps", "select")
+    combined: Results = {k: first[k] for k in names if k in first}
     spread: Results = {}
     splits = [s for s in SPLITS if s in first]
     for split in splits:
@@ -106,7 +107,8 @@ def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
         spread[split] = {m: _spread(v) for m, v in values.items()}
     combined["spread"] = spread
     combined["seeds"] = [
-        {"run": run.name} | {k: results[k] for k in ("seed", "best_step", *splits)}
+        {"run": run.name}
+        | {k: results[k] for k in ("seed", "best_step", "stopped_at", *splits) if k in results}
         for run, results in zip(runs, per_seed, strict=True)
     ]
     if "confusion" in first:
@@ -132,15 +134,17 @@ def render_results(results: Results) -> str:
     metrics = list(dict.fromkeys(m for s in splits for m in results[s]))
     rows = [[split, *(_cell(results, split, m) for m in metrics)] for split in splits]
     lines = [format_table(("", *metrics), rows)]
-    metric = results["metric"]
+    is_last = results.get("select") == "last"
+    which = "last checkpoint" if is_last else f"best checkpoint ({results['metric']} on dev)"
     if "seeds" in results:
-        lines.append(
-            f"median ± standard deviation of {len(results['seeds'])} seeds, each at its best "
-            f"checkpoint ({metric} on dev)"
-        )
+        seeds = len(results["seeds"])
+        lines.append(f"median ± standard deviation of {seeds} seeds, each at its {which}")
     else:
+        lines.append(f"{which}: step {results['best_step']} of {results['steps']}")
+    if "stopped_at" in results:
         lines.append(
-            f"best checkpoint ({metric} on dev): step {results['best_step']} of {results['steps']}"
+            f"stopped early at step {results['stopped_at']}: no better {results['metric']} on dev "
+            f"in {results.get('patience')} evaluations"
         )
     return "\n".join(lines)
 

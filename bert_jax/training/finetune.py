@@ -5,8 +5,9 @@
     predictions_SPLIT.jsonl  that checkpoint's predictions for every example of dev and test
 
 The loop is that of pre-training, so a stopped run resumes bit for bit. Every evaluated step is
-saved; the checkpoint with the best value of the task's main metric on dev counts. With
-several seeds each has a folder of its own, `seed_0`, `seed_1`, ... in `run.dir`.
+saved; the checkpoint with the best value of the task's main metric on dev counts, or with
+`run.select` the last one. `run.patience` ends a run that no longer improves. With several seeds
+each has a folder of its own, `seed_0`, `seed_1`, ... in `run.dir`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any
 import jax
 
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Experiment
+from bert_jax.config import Experiment, Run
 from bert_jax.distributed import initialize
 from bert_jax.objectives import SupervisedObjective
 from bert_jax.tasks import results
 from bert_jax.training import loop
 from bert_jax.training.assemble import assemble
+from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.guard import PreemptionHandler
@@ -71,12 +73,13 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
 
 
 def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
-    """Train to the last step, then write the results of the best checkpoint."""
+    """Train to the last step, or until the metric no longer improves, then write the results of the
+    selected checkpoint."""
     config = task.config
     folder = remote.local_cache_path(config.run.dir)
     run_dir.check_run_dir(folder, config, task.tokenizer)
     finished = results.read_results(folder)
-    if finished is not None and finished["steps"] == config.run.steps:
+    if finished is not None and _is_same_request(finished, config.run):
         return None
     run = assemble(config, task)
     steps = run.steps
@@ -95,18 +98,37 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
     ):
         batches = run.train_batches()
         loop.fit(
-            config, steps, batches, evaluate, checkpoints, folder, preemption, save_evaluated=True
+            config,
+            steps,
+            batches,
+            evaluate,
+            checkpoints,
+            folder,
+            preemption,
+            save_evaluated=True,
+            early_stopping=EarlyStopping(metric, config.run.patience),
         )
         if preemption.signal is None:
-            best = checkpoints.best() or config.run.steps
-            params = checkpoints.restore_params(best, steps.like.params)
-            _write_results(evaluator, params, best)
+            last = checkpoints.newest() or config.run.steps
+            chosen = last if config.run.select == "last" else checkpoints.best() or last
+            params = checkpoints.restore_params(chosen, steps.like.params)
+            _write_results(evaluator, params, chosen, last)
         checkpoints.close()
     return preemption.signal
 
 
-def _write_results(evaluator: Evaluator, params: Any, best: int) -> None:
-    """Write results.json, and the predictions of every split but train."""
+def _is_same_request(finished: results.Results, run: Run) -> bool:
+    """Whether the results are those that this run would write again."""
+    defaults = {"select": "best", "patience": None}  # not in results of older runs
+    return all(
+        finished.get(name, defaults.get(name)) == getattr(run, name)
+        for name in ("steps", "select", "patience")
+    )
+
+
+def _write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> None:
+    """Write results.json, and the predictions of every split but train. `best` is the selected
+    checkpoint, `last` the last step."""
     task, config = evaluator.task, evaluator.config
     folder, main = remote.local_cache_path(config.run.dir), jax.process_index() == 0
     values: results.Results = {
@@ -117,7 +139,12 @@ def _write_results(evaluator: Evaluator, params: Any, best: int) -> None:
         "seed": config.run.seed,
         "steps": config.run.steps,
         "best_step": best,
+        "select": config.run.select,
     }
+    if config.run.patience is not None:
+        values["patience"] = config.run.patience
+    if last < config.run.steps:
+        values["stopped_at"] = last
     confusion: dict[str, Any] = {}
     per_label: dict[str, Any] = {}
     # The best on dev, used for the other splits too: of "no answer", and of each label.

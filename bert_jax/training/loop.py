@@ -14,10 +14,12 @@ import numpy as np
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.training import guard
+from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
 from bert_jax.training.metrics_writer import MetricsWriter
 from bert_jax.training.profiler import Profiler
 from bert_jax.training.step import CompiledSteps, TrainState, to_floats
+from bert_jax.utils import remote
 from bert_jax.utils.errors import RunError
 from bert_jax.utils.types import Batch
 
@@ -31,18 +33,26 @@ def fit(
     folder: Path,
     preemption: PreemptionHandler,
     save_evaluated: bool = False,
+    early_stopping: EarlyStopping | None = None,
     profile: int = 0,
 ) -> TrainState:
     """Train to `run.steps`, resuming from the newest checkpoint where there is one.
 
     `batches(step)` yields the batches from a step on. `evaluate(params)` returns `eval_`
     metrics. With `save_evaluated` every evaluated step is saved too, so that the best is among
-    the checkpoints. `profile` steps are traced into `folder/profile`.
+    the checkpoints. `early_stopping` may end the run before. `profile` steps are traced into
+    `folder/profile`.
 
     Returns the last state; after a signal, the saved state of the step in which it arrived.
     RunError: too many consecutive updates were skipped.
     """
     run, start = config.run, checkpoints.newest() or 0
+    stopping = early_stopping or EarlyStopping("", None)
+    if start:
+        stopping.resume(remote.storage_path(run.dir), start)
+    if stopping.should_stop:
+        stopping.log(start)
+    last_step = start if stopping.should_stop else run.steps
     writer = MetricsWriter(
         folder if jax.process_index() == 0 else None, start, run.steps, to_floats
     )
@@ -58,7 +68,7 @@ def fit(
             jax.block_until_ready(state)
         skips = SkipMonitor(config.guard, state.guard, start)
         stream, compiled_shapes = batches(start), set()
-        for step in range(start + 1, run.steps + 1):
+        for step in range(start + 1, last_step + 1):
             watchdog.step(step)
             profiler.before(step)
             with watchdog.phase("data"), writer.data_wait():
@@ -87,6 +97,10 @@ def fit(
             if evaluating:
                 with phase("evaluate"):
                     scores = evaluate(state.params)
+                stopping.update(step, scores)
+                if stopping.should_stop:
+                    stopping.log(step)
+                    last = saving = True
             if step % run.log_every == 0 or scores:
                 writer.write({**metrics, **scores})
             if saving:

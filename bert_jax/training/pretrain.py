@@ -7,6 +7,7 @@ from bert_jax.config import Experiment
 from bert_jax.distributed import initialize
 from bert_jax.training import loop, profiler
 from bert_jax.training.assemble import assemble, open_corpora
+from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.utils import remote
 
@@ -37,6 +38,7 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
             checkpoints,
             folder,
             preemption,
+            early_stopping=EarlyStopping("-eval_loss", run.config.run.patience),
             profile=profile,
         )
         checkpoints.close()

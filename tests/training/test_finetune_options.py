@@ -1,12 +1,14 @@
 """Options of fine-tuning: several labels per text."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bert_jax import load
+from bert_jax import load, tasks
+from bert_jax.tasks.results import render_results
 from bert_jax.training.finetune import finetune
 from bert_jax.utils import pytree
 from tests.helpers import toy_tasks
@@ -14,11 +16,45 @@ from tests.helpers import toy_tasks
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and a multi-label task."""
+    """A model and two tasks."""
     folder = tmp_path_factory.mktemp("options")
     toy_tasks.write_model_dir(folder / "model")
-    toy_tasks.write_task_dir(folder / "multilabel", "multilabel")
+    for kind in ("multilabel", "classification"):
+        toy_tasks.write_task_dir(folder / kind, kind)
     return folder
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dev scores that depend on the step alone: the best one is at step 2, and never matched."""
+    bests = {1: 0.2, 2: 0.9}
+
+    def compute(*_: object) -> dict[str, float]:
+        return {"accuracy": bests.get(next(count), 0.5)}
+
+    count = itertools.count(1)
+    monkeypatch.setattr(tasks, "compute_metrics", compute)
+
+
+def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
+    home: Path, tmp_path: Path, scripted: None
+) -> None:
+    """Of 9 steps the best is 2; with a patience of 3 the fifth is the last. The selected checkpoint
+    may change afterwards."""
+    where = home / "model", "classification", home / "classification", tmp_path / "run"
+
+    def run(**changes: object) -> dict[str, object]:
+        changes = dict(steps=9, eval_every=1, patience=3) | changes
+        assert finetune(toy_tasks.finetune_config_for(*where, run=changes)) is None
+        return json.loads((tmp_path / "run" / "results.json").read_text())
+
+    parts = [run(steps=s) for s in (3, 9)]
+    assert [p.get("stopped_at") for p in parts] == [None, 5]
+    assert (parts[1]["best_step"], load(tmp_path / "run").step) == (2, 2)
+    assert "stopped early at step 5" in render_results(parts[1])
+    last = run(select="last")
+    assert (last["best_step"], last["stopped_at"], load(tmp_path / "run").step) == (5, 5, 5)
+    assert "last checkpoint: step 5 of 9" in render_results(last)
 
 
 def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Early stopping: when it stops, and that a run that was killed stops at the same step."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_jax.training.early_stopping import EarlyStopping
+
+
+def steps_until_stop(metric: str, patience: int | None, values: list[Any]) -> int | None:
+    stopping = EarlyStopping(metric, patience)
+    for step, value in enumerate(values, 1):
+        stopping.update(step, {"eval_f1": value, "eval_loss": value})
+        if stopping.should_stop:
+            return step
+    return None
+
+
+@pytest.mark.parametrize(
+    ("metric", "patience", "values", "stop"),
+    [
+        ("eval_f1", 2, [0.5, 0.4, 0.4], 3),
+        ("eval_f1", 2, [0.5, 0.4, 0.6, 0.6, 0.6], 5),  # an equal value is no better
+        ("eval_f1", 1, [0.0, 0.1, 0.2], None),
+        ("eval_f1", 2, [0.5, math.nan, None], 3),
+        ("eval_f1", 2, [math.nan, math.nan], 2),
+        ("-eval_loss", 1, [0.5, 0.4, 0.45], 3),
+        ("eval_f1", None, [0.5] * 9, None),
+    ],
+)
+def test_it_stops_after_this_many_evaluations_without_a_better_one(
+    metric: str, patience: Any, values: list[Any], stop: int | None
+) -> None:
+    assert steps_until_stop(metric, patience, values) == stop
+
+
+@pytest.mark.parametrize("killed", range(1, 7))
+def test_a_killed_run_stops_at_the_same_step(killed: int, tmp_path: Path) -> None:
+    """Lines after the checkpoint of the resumed step do not count, nor do those of training."""
+    values = [0.1 + 0.2, 0.3, 1 / 3, None, 0.33, 0.2, 0.4]
+    lines = [{"step": s, "loss": 1.0} | {"eval_f1": v} for s, v in enumerate(values, 1)]
+    lines.insert(3, {"step": 3, "loss": 0.5})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stopping = EarlyStopping("eval_f1", 3)
+    stopping.resume(tmp_path, killed)
+    stop = killed if stopping.should_stop else None
+    for step, value in enumerate(values[killed:], killed + 1):
+        if stop is None:
+            stopping.update(step, {"eval_f1": value})
+            stop = step if stopping.should_stop else None
+    whole = steps_until_stop("eval_f1", 3, values)
+    assert whole == 6
+    assert stop == whole
