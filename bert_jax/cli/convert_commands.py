@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.cli.search_commands import read_lines
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Import(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.inference import import_model
 
-        lines = _read_lines(self.add_tokens) if self.add_tokens else ()
+        lines = read_lines(self.add_tokens) if self.add_tokens else ()
         initialized = import_model.import_folder(
             self.folder,
             self.out,
@@ -65,7 +66,7 @@ class Import(Command):
 
 @dataclass(frozen=True)
 class Export(Command):
-    """Export a model to Hugging Face, to an Orbax tree, or to a portable StableHLO function.
+    """Export a model to Hugging Face or sentence-transformers, Orbax, or portable StableHLO.
 
     With --push, a Hugging Face folder is also uploaded to the Hub, with its model card.
 
@@ -74,12 +75,13 @@ class Export(Command):
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
     # Format of the new folder.
-    format: Literal["hf", "orbax", "stablehlo"]
+    format: Literal["hf", "sentence-transformers", "orbax", "stablehlo"]
     # New folder for the exported model; it may be left out with --push.
     out: Annotated[str | None, optional("DIR")] = None
     # ELECTRA only: network to export.
     part: Literal["discriminator", "generator"] | None = None
-    # Repository of the Hugging Face Hub to upload to (format hf). It is made if there is none.
+    # Repository of the Hugging Face Hub to upload to (formats hf and sentence-transformers). It is
+    # made if there is none.
     push: Annotated[str | None, optional("OWNER/NAME")] = None
     # With --push: replace files that the repository has already.
     force: bool = False
@@ -89,7 +91,7 @@ class Export(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.convert.export.push import push, push_name
 
-        if self.push is not None and self.format != "hf":
+        if self.push is not None and self.format not in ("hf", "sentence-transformers"):
             raise ValueError(
                 f"--push uploads a Hugging Face folder: give --format hf, not {self.format}"
             )
@@ -117,14 +119,3 @@ class Export(Command):
             print(f"not exported (no equivalent in this format): {name}")
         if self.out is not None:
             print(f"{self.format}: {out}")
-
-
-def _read_lines(path: str) -> list[str]:
-    try:
-        # Only \n ends a line: a form feed or U+2028 may be part of a text.
-        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
-    if lines == [""]:
-        raise ValueError(f"{path} is empty: expected one text per line")
-    return lines

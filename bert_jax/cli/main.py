@@ -18,6 +18,7 @@ from bert_jax.cli import (
     model_commands,
     perf_commands,
     run_commands,
+    search_commands,
     text_commands,
 )
 from bert_jax.cli.command import Command, parse
@@ -33,7 +34,8 @@ COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "predict": model_commands.Predict,
     "fill": model_commands.Fill,
     "evaluate": evaluate_command.Evaluate,
-    "embed": model_commands.Embed,
+    "embed": search_commands.Embed,
+    "search": search_commands.Search,
     "probe": model_commands.Probe,
     "import": convert_commands.Import,
     "export": convert_commands.Export,

@@ -1,4 +1,4 @@
-"""Commands that use a model: `predict`, `fill`, `embed`, `probe`, `inspect`."""
+"""Commands that use a model: `predict`, `fill`, `probe`, `inspect`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, Extra, optional
 from bert_jax.cli.configs import load_config_or_model
+from bert_jax.cli.search_commands import layer_numbers
 from bert_jax.config import GlueTask, TaskType
 
 logger = logging.getLogger(__name__)
@@ -66,39 +67,6 @@ class Fill(Command):
 
 
 @dataclass(frozen=True)
-class Embed(Command):
-    """Write features of every line of a file, from any layer.
-
-    Example: bert-jax embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz
-    """
-
-    model: Model
-    # File with one text per line.
-    file: Annotated[Positional[str], arg(metavar="FILE")]
-    # New .npz file for the features.
-    out: Annotated[str, arg(metavar="FILE.npz")]
-    # Layers such as 0,6,12; negative numbers count from the end, and `words` is the word embedding
-    # table.
-    layers: Annotated[str, arg(metavar="LAYERS")] = "-1"
-    # Vectors to write: one per text (`mean` over tokens, or `cls`, the first token), one per word
-    # (`words`), or one per token (`none`).
-    pool: Literal["mean", "cls", "words", "none"] = "mean"
-    # Cut texts that are longer than the model takes.
-    truncate: bool = False
-
-    def run(self, extra: list[str]) -> int:
-        from bert_jax import load
-        from bert_jax.inference.embed_file import embed_file
-
-        layers = "words" if self.layers == "words" else _layer_numbers(self.layers)
-        pool = None if self.pool == "none" else self.pool
-        out = Path(self.out)
-        count = embed_file(load(self.model), Path(self.file), out, layers, pool, self.truncate)
-        print(f"features of {count} texts in {out}")
-        return 0
-
-
-@dataclass(frozen=True)
 class Probe(Command):
     """Find the layer that suits a task: train a linear model on each layer, and score it on dev.
 
@@ -131,7 +99,7 @@ class Probe(Command):
             self.task,
             self.data,
             Path(self.out),
-            layers=[n if n == "words" else _layer_numbers(n)[0] for n in names],
+            layers=[n if n == "words" else layer_numbers(n)[0] for n in names],
             pools=(self.pool,) if self.pool else (),
             rows=self.rows,
             seed=self.seed,
@@ -170,10 +138,3 @@ class Inspect(Command):
         table = parameter_table(config)
         print(json.dumps(table) if self.json else render_param_table(table))
         return 0
-
-
-def _layer_numbers(layers: str) -> list[int]:
-    try:
-        return [int(i) for i in layers.split(",")]
-    except ValueError:
-        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None

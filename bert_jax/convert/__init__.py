@@ -7,12 +7,14 @@ hf_tasks       classes for fine-tuning <-> Supervised
 hf_params      tensors <-> parameters: from_hf, to_hf
 hf_electra     a discriminator's and a generator's folder -> one pre-training state
 hf_folder      read Hugging Face folders, which are not trusted
+sentence_head  read what follows the encoder in sentence-transformers folders: pooling, Dense
 heads          heads by name: their modules, parameter shapes, new heads
 resize         a larger vocabulary, more positions
 export/        write a model as Hugging Face, Orbax or StableHLO files
 """
 
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads
+from bert_jax.convert.hf_config import hf_family
 from bert_jax.convert.hf_electra import join_electra
 from bert_jax.convert.hf_folder import (
     check_tokenizer,
@@ -24,21 +26,32 @@ from bert_jax.convert.hf_folder import (
 from bert_jax.convert.hf_params import HfModel, from_hf, select_network, to_hf
 from bert_jax.convert.hf_tasks import rescale_label_head
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
+from bert_jax.convert.sentence_head import (
+    SENTENCE_DIR,
+    SentenceHead,
+    encoder_folder,
+    read_sentence_head,
+)
 from bert_jax.utils.model_files import TOKENIZER_FILES
 
 __all__ = [
     "HEADS",
+    "SENTENCE_DIR",
     "TOKENIZER_FILES",
     "HfModel",
+    "SentenceHead",
     "check_tokenizer",
+    "encoder_folder",
     "from_hf",
     "head_modules",
+    "hf_family",
     "is_hf_folder",
     "join_electra",
     "param_shapes",
     "read_hf_experiment",
     "read_hf_folder",
     "read_json",
+    "read_sentence_head",
     "rescale_label_head",
     "resize_position_embeddings",
     "resize_token_embeddings",

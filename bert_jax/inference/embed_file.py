@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,39 +20,68 @@ from bert_jax.inference.model import Model
 TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
 
 
-def embed_file(
-    model: Model,
-    file: Path,
-    out: Path,
-    layers: Layers = (-1,),
-    pool: Pool = "mean",
-    truncate: bool = False,
-) -> int:
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Which features of a text are written; see `Model.encode`."""
+
+    layers: Layers = (-1,)
+    pool: Pool | Literal["default"] = "default"
+    truncate: bool = False
+    normalize: bool = False
+    prompt: str | None = None
+    dimensions: int | None = None
+
+    def resolve(self, model: Model) -> EmbedOptions:
+        """The options with the pool that the model has. ValueError: an unknown pool, a layer that
+        the model lacks."""
+        pool = model.default_pool if self.pool == "default" else self.pool
+        features.check_pool(pool)
+        features.resolve_layers(self.layers, model.config.encoder.layers)
+        return replace(self, pool=pool)
+
+    def encode(self, model: Model, texts: Sequence[str]) -> Any:
+        """`Model.encode` with these options."""
+        return model.encode(
+            texts,
+            self.layers,
+            self.pool,
+            self.truncate,
+            normalize=self.normalize,
+            prompt=self.prompt,
+            dimensions=self.dimensions,
+        )
+
+    def check_lengths(self, model: Model, texts: Sequence[str]) -> None:
+        """ValueError: a text that is too long, unless `truncate`."""
+        assert self.pool != "default"
+        if not self.truncate:
+            model.tokenize(texts, self.pool, prompt=self.prompt)
+
+
+def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None = None) -> int:
     """Write the features of every line of `file` to the new file `out`; return the number of lines.
 
-        pool        arrays of the .npz, float32
-        mean cls    features [layers, texts, d]
-        words None  text_0, text_1, ...: [layers, words or tokens, d]
+        pool                arrays of the .npz, float32
+        sentence mean cls   features [layers, texts, d]
+        words None          text_0, text_1, ...: [layers, words or tokens, d]
 
     ValueError: as `Model.encode`, before anything is computed; a file that is empty or not UTF-8;
     an `out` that exists or is not called .npz.
     """
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
-    features.check_pool(pool)
-    numbers = features.resolve_layers(layers, model.config.encoder.layers)
+    options = (options or EmbedOptions()).resolve(model)
     texts = 0
     for chunk in _chunks(file):  # find texts that are too long before computing
         texts += len(chunk)
-        if not truncate:
-            model.tokenize(chunk, words=pool == "words")
+        options.check_lengths(model, chunk)
     if not texts:
         raise ValueError(f"{file} is empty: expected one text per line")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         new = Path(folder) / out.name
-        chunks = (model.encode(c, numbers, pool, truncate) for c in _chunks(file))
-        if pool in ("mean", "cls"):
+        chunks = (options.encode(model, c) for c in _chunks(file))
+        if options.pool in features.ONE_VECTOR:
             _write_pooled(chunks, texts, new)
         else:
             _write_per_text(chunks, new)

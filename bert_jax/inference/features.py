@@ -19,12 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Encoder
+from bert_jax.convert import SentenceHead
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.model import Network
+from bert_jax.model.pooling import normalize_l2, pool_tokens
 
-Pool = Literal["mean", "cls", "words"] | None
+Pool = Literal["sentence", "mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
-POOLS: tuple[Pool, ...] = ("mean", "cls", "words", None)
+POOLS: tuple[Pool, ...] = ("sentence", "mean", "cls", "words", None)
+ONE_VECTOR: tuple[Pool, ...] = ("sentence", "mean", "cls")  # per text
+
+DENSE_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "sigmoid": jax.nn.sigmoid,
+}
 
 # Tokens per batch. On a CPU larger batches are not faster per token, and a single text pays for the
 # whole batch; smaller batches would leave an accelerator idle.
@@ -41,6 +52,7 @@ class FeatureRow(NamedTuple):
     tokens: np.ndarray  # [l]
     first: int  # tokens of segment 0
     words: np.ndarray | None = None  # [k+1], for pooling by words
+    skip: int = 0  # tokens at the beginning that a sentence head leaves out: the prompt's
 
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
@@ -71,7 +83,16 @@ def truncate_row(row: FeatureRow, max_length: int) -> FeatureRow:
     tokens, words = np.append(row.tokens[: max_length - 1], row.tokens[-1]), row.words
     if words is not None:
         words = np.append(words[:-1][words[:-1] < max_length - 1], max_length - 1)
-    return FeatureRow(tokens, max_length, words)
+    return FeatureRow(tokens, max_length, words, row.skip)
+
+
+def check_length(text: str, tokens: Sequence[int] | np.ndarray, max_length: int) -> None:
+    """Raise ValueError if a text has more than `max_length` tokens."""
+    if len(tokens) > max_length:
+        raise ValueError(
+            f"a text has {len(tokens)} tokens, but the model takes {max_length} "
+            f"({text[:40]!r}...): shorten it, or pass truncate"
+        )
 
 
 def length_batches(sizes: Sequence[int], max_length: int) -> Iterator[tuple[list[int], int, int]]:
@@ -99,11 +120,11 @@ def collate(
 ) -> dict[str, np.ndarray]:
     """A batch of `batch_size` rows; missing rows are all padding."""
     tokens = np.full((batch_size, length), pad_id, np.int32)
-    size, first = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int32)
+    size, first, skip = (np.zeros(batch_size, np.int32) for _ in range(3))
     for i, row in enumerate(rows):
-        size[i], first[i] = len(row.tokens), row.first
+        size[i], first[i], skip[i] = len(row.tokens), row.first, row.skip
         tokens[i, : size[i]] = row.tokens
-    return {"tokens": tokens, "size": size, "first": first}
+    return {"tokens": tokens, "size": size, "first": first, "skip": skip}
 
 
 def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal["words"]:
@@ -123,12 +144,15 @@ def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal
 def check_pool(pool: Any) -> None:
     """Raise ValueError if `pool` is not one of `POOLS`."""
     if pool not in POOLS:
-        raise ValueError(f"pool is {pool!r}: expected 'mean', 'cls', 'words' or None")
+        raise ValueError(f"pool is {pool!r}: expected 'sentence', 'mean', 'cls', 'words' or None")
 
 
-def compile_features(network: Network) -> Callable[..., jax.Array]:
+def compile_features(
+    network: Network, head: SentenceHead | None = None
+) -> Callable[..., jax.Array]:
     """The compiled function (params, batch, layers, pool) -> features of the encoder. With pool
-    "mean" or "cls" they are float32 [layers b d]; else [layers b l d] in the network's dtype."""
+    "mean", "cls" or "sentence", which `head` computes, they are float32 [layers b d]; else
+    [layers b l d] in the network's dtype."""
 
     def f(params: Any, batch: dict[str, jax.Array], layers: Any, pool: Pool) -> jax.Array:
         params = {k: params[k] for k in ("embeddings", "encoder")}
@@ -140,6 +164,10 @@ def compile_features(network: Network) -> Callable[..., jax.Array]:
             out: Any = encoder.apply({"params": params}, batch)
             x = out["hidden"][None] if last else out["layers"]
             x = x[np.zeros(len(layers), int) if last else np.array(layers)]
+        if pool == "sentence":
+            assert head is not None
+            vectors = [sentence_vectors(head, h, batch["size"], batch["skip"]) for h in x]
+            return jnp.stack(vectors)
         if pool == "cls":
             return x[:, :, 0].astype(jnp.float32)
         return _mean(x, batch["size"]) if pool == "mean" else x
@@ -152,6 +180,21 @@ def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
     real = jnp.arange(x.shape[2]) < size[:, None]
     total = jnp.where(real[None, :, :, None], x.astype(jnp.float32), 0).sum(axis=2)
     return total / jnp.maximum(size, 1)[None, :, None]
+
+
+def sentence_vectors(
+    head: SentenceHead, hidden: jax.Array, size: jax.Array, skip: jax.Array | None = None
+) -> jax.Array:
+    """[b l d] to [b d]: the vectors of a sentence head, float32. `skip` counts the tokens of each
+    row's prompt, for heads that do not pool it."""
+    x = pool_tokens(hidden, size, head.pooling, skip)
+    for module in head.modules:
+        if module == "normalize":
+            x = normalize_l2(x)
+            continue
+        x = x @ module.kernel if module.bias is None else x @ module.kernel + module.bias
+        x = DENSE_ACTIVATIONS[module.activation](x)
+    return x
 
 
 def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
@@ -186,6 +229,6 @@ def _fetch(
 ) -> Iterator[tuple[int, np.ndarray]]:
     features = np.asarray(out)
     for j, i in enumerate(indices):
-        x = features[:, j] if pool in ("mean", "cls") else features[:, j, : len(rows[i].tokens)]
+        x = features[:, j] if pool in ONE_VECTOR else features[:, j, : len(rows[i].tokens)]
         x = x.astype(np.float32)  # a copy, so that the batch is freed
         yield i, x if pool != "words" else mean_over_words(x, rows[i].words)  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
 """`import`: a model to an imported folder, which has the layout of a run folder.
 
-    config.json   tokenizer/   checkpoints/0/
+    config.json   tokenizer/   checkpoints/0/   (sentence/)
 
 The source is a Hugging Face folder, a run folder or an imported folder. Words and positions may be
-added. An unchanged tokenizer is copied file by file, so that an export returns it unchanged.
+added. An unchanged tokenizer is copied file by file, so that an export returns it unchanged. The
+modules of a sentence-transformers folder after its encoder are in `sentence/`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from bert_jax import config, convert
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
+from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.model import load
@@ -57,10 +59,11 @@ def import_folder(
     out = Path(out)
     io.require_new(out)
     origin = hub.model_folder(folder, allow_pickle)
+    head = _read_head(origin.path, allow_pickle)
     if generator is not None:
         generator = hub.model_folder(generator, allow_pickle).path
     experiment, params, source, initialized = _read_model(
-        origin.path, generator, heads, drop, allow_pickle
+        convert.encoder_folder(origin.path), generator, heads, drop, allow_pickle
     )
     if tokenizer is not None:
         source = hub.model_folder(tokenizer, weights=False).path
@@ -86,7 +89,17 @@ def import_folder(
             new_tokenizer.save(new / "tokenizer")
         else:
             _copy_tokenizer(source, new / "tokenizer")
+        if head is not None:
+            (new / convert.SENTENCE_DIR).mkdir()
+            sizes = experiment.encoder.hidden_size, experiment.encoder.max_length
+            write_sentence_head(head, new / convert.SENTENCE_DIR, *sizes)
     return initialized
+
+
+def _read_head(folder: Path, allow_pickle: bool) -> convert.SentenceHead | None:
+    """The sentence head of a sentence-transformers folder, or of an imported one."""
+    own = folder / convert.SENTENCE_DIR
+    return convert.read_sentence_head(own if own.is_dir() else folder, allow_pickle)
 
 
 def _read_model(

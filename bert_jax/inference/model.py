@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
+from bert_jax.inference.fill import fill_masks
+from bert_jax.inference.sentence_vectors import finish_vectors, similarity, tokenize_texts
 from bert_jax.tasks import results
 from bert_jax.utils import hub, pytree
 from bert_jax.utils.types import Batch
@@ -44,7 +46,8 @@ def load(path: str | Path) -> Model:
     return replace(model, config=config.replace(model.config, run=origin))
 
 
-def _load_folder(folder: Path) -> Model:
+def _load_folder(path: Path) -> Model:
+    folder = convert.encoder_folder(path)
     if not (folder / "config.json").is_file():
         seeds = f"; it has several seeds, choose one such as {folder / 'seed_0'}"
         hint = seeds if (folder / "seed_0").is_dir() else ""
@@ -52,10 +55,12 @@ def _load_folder(folder: Path) -> Model:
             f"{folder} has no config.json: expected a run or Hugging Face folder{hint}"
         )
     if convert.is_hf_folder(folder):
+        head = convert.read_sentence_head(path)
         experiment, params, tokenizer_dir = convert.read_hf_folder(folder)
         tokenizer = tokenizers.load_tokenizer(tokenizer_dir)
         convert.check_tokenizer(experiment, tokenizer)
-        return Model(experiment, jax.tree.map(jnp.asarray, params), tokenizer, folder=folder)
+        weights = jax.tree.map(jnp.asarray, params)
+        return Model(experiment, weights, tokenizer, folder=folder, sentence=head)
     experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     finetune_results = (
@@ -66,7 +71,7 @@ def _load_folder(folder: Path) -> Model:
     if step is None:
         raise ValueError(f"{folder} has no checkpoint yet: train it first")
     if finetune_results is not None:
-        step = _best_step(folder, finetune_results, checkpoints.steps())
+        step = results.best_step(folder, finetune_results, checkpoints.steps())
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = pytree.abstract(like, jax.tree.map(lambda _: sharding, like))
@@ -75,20 +80,8 @@ def _load_folder(folder: Path) -> Model:
     if finetune_results is not None and "thresholds" in finetune_results:
         chosen = tuple(finetune_results["thresholds"].values())
         experiment = config.replace(experiment, objective=dict(thresholds=chosen))
-    return Model(experiment, params, tokenizer, step, threshold, folder)
-
-
-def _best_step(folder: Path, finetune_results: results.Results, steps: Sequence[int]) -> int:
-    """The checkpoint that `results.json` describes. ValueError: it is missing; the best of the
-    remaining checkpoints may be another."""
-    best = finetune_results.get("best_step")
-    if best is None or best not in steps:
-        raise ValueError(
-            f"{folder / results.RESULTS_FILE} refers to checkpoint {best}, which is missing (found "
-            f"{', '.join(map(str, steps))}): restore it from a copy, or remove "
-            f"{results.RESULTS_FILE} and run finetune again"
-        )
-    return int(best)
+    head = convert.read_sentence_head(folder / convert.SENTENCE_DIR)  # of an imported folder
+    return Model(experiment, params, tokenizer, step, threshold, folder, head)
 
 
 @dataclass(frozen=True)
@@ -101,6 +94,7 @@ class Model:
     step: int = 0
     threshold: float = 0.0  # of no answer, for questions; tuned on dev
     folder: Path | None = None  # that it was loaded from; of a name on the Hub, in its cache
+    sentence: convert.SentenceHead | None = None  # how it makes sentence vectors
 
     @cached_property
     def objective(self) -> objectives.Objective:
@@ -109,8 +103,8 @@ class Model:
         return objectives.build(config.replace(self.config, run=dict(attention="auto")))
 
     @cached_property
-    def _logits(self) -> Any:
-        """(params, batch) -> [b p v] at the masked positions."""
+    def mask_logits(self) -> Any:
+        """(params, batch) -> logits [b p v] at the `masked` positions [b p] of a batch."""
         network, _ = self.objective.mask_filler(self.params)
 
         def f(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
@@ -138,13 +132,18 @@ class Model:
     @cached_property
     def _features(self) -> Any:
         network, _ = self.objective.encoder(self.params)
-        return features.compile_features(network)
+        return features.compile_features(network, self.sentence)
 
     @cached_property
     def _task_outputs(self) -> Any:
         """(params, batch) -> the outputs of the fine-tuned head for every row."""
         assert isinstance(self.objective, objectives.SupervisedObjective)
         return jax.jit(self.objective.outputs)
+
+    @property
+    def default_pool(self) -> Pool:
+        """The pool of `encode` if none is given."""
+        return "mean" if self.sentence is None else "sentence"
 
     @property
     def task(self) -> Supervised:
@@ -200,77 +199,81 @@ class Model:
 
         ValueError: no mask token, a text that is too long, a model without a masked-word head.
         """
-        network, params = self.objective.mask_filler(self.params)
-        if "mlm" not in network.heads:
-            raise ValueError("the model has no masked-word head: it can only compute features")
-        if top < 1:
-            raise ValueError(f"top is {top}: expected at least 1")
-        tokens, _ = self.tokenizer.build_row(self.tokenizer.encode_with_masks(text))
-        self._check_length(text, tokens)
-        masks = np.flatnonzero(np.array(tokens) == self.tokenizer.mask_id)
-        if not len(masks):
-            raise ValueError(
-                f"the text has no {self.tokenizer.mask_token}: put one where a word is missing"
-            )
-        row = features.FeatureRow(np.array(tokens), len(tokens))
-        encoder = self.config.encoder
-        length = features.padded_length(len(tokens), encoder.max_length)
-        batch = features.collate([row], length, 1, encoder.pad_id)
-        logits = self._logits(params, {**batch, "masked": masks[None]})[0]
-        logits = logits[:, : self.tokenizer.vocab_size]  # without padding rows
-        probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
-        return [
-            [(self.tokenizer.token(int(i)), float(p)) for i, p in zip(row, ps, strict=True)]
-            for row, ps in zip(np.asarray(ids), np.asarray(probabilities), strict=True)
-        ]
+        return fill_masks(self, text, top)
 
     def encode(
         self,
         texts: Sequence[str],
         layers: Layers = (-1,),
-        pool: Pool = "mean",
+        pool: Pool | Literal["default"] = "default",
         truncate: bool = False,
+        *,
+        normalize: bool = False,
+        prompt: str | None = None,
+        dimensions: int | None = None,
     ) -> Any:
         """Features of every text, float32.
 
-            pool     result
-            mean     [layers, texts, d]  the mean over a text's tokens, with [CLS] and [SEP]
-            cls      [layers, texts, d]  the first token
-            words    per text [layers, words, d]: a vector for each of text.split(), the mean of
-                     its pieces, without special tokens
-            None     per text [layers, tokens, d]
+            pool      result
+            default   `sentence` for a model that has a sentence head, else `mean`
+            sentence  [1, texts, m]      the sentence head's vectors, of the last layer
+            mean      [layers, texts, d]  the mean over a text's tokens, with [CLS] and [SEP]
+            cls       [layers, texts, d]  the first token
+            words     per text [layers, words, d]: a vector for each of text.split(), the mean of
+                      its pieces, without special tokens
+            None      per text [layers, tokens, d]
 
         Layer 0 is the input of the first layer, i the output of layer i; negative numbers count
         from the end. `layers="words"` gives the rows of the embedding table, as one layer.
         ELECTRA uses its discriminator. A text's features do not depend on the other texts.
 
+        Models with a sentence head come from sentence-transformers. `prompt` is put before every
+        text: a name among the head's prompts, `query` or `document`, or else the text itself; None
+        is the head's default prompt with `sentence`, and no prompt with another pool. `dimensions`
+        keeps the first features (Matryoshka); `normalize` then scales vectors to length 1.
+
         With `pool="words"` all white space between two words counts as one space, which makes a
         difference only for byte-level BPE. With `truncate`, words after the cut have no vector.
 
-        ValueError: a missing layer, a text that is too long unless `truncate`.
+        ValueError: a missing layer or head, a text that is too long unless `truncate`.
         """
         if not texts:
             raise ValueError("no texts: expected at least one")
         if isinstance(texts, str):
             raise ValueError("texts is one string: expected a list of texts")
-        rows = self.tokenize(texts, words=pool == "words", truncate=truncate)
+        pool = self.default_pool if pool == "default" else pool
+        rows = self.tokenize(texts, pool, truncate, prompt)
         out: list[Any] = [None] * len(rows)
         for i, x in self.iter_features(rows, layers, pool):
-            out[i] = x
-        return np.stack(out, axis=1) if pool in ("mean", "cls") else out
+            out[i] = finish_vectors(x, dimensions, normalize)
+        return np.stack(out, axis=1) if pool in features.ONE_VECTOR else out
+
+    def similarity(self, a: Any, b: Any) -> np.ndarray:
+        """The similarity [n, m] of n and m texts, or of their vectors as `encode` returns them:
+        the cosine, or what the sentence head names. Larger means more similar."""
+        vectors = [
+            self.encode(x) if isinstance(x, Sequence) and isinstance(x[0], str) else x
+            for x in (a, b)
+        ]
+        return similarity(*vectors, "cosine" if self.sentence is None else self.sentence.similarity)
 
     def tokenize(
-        self, texts: Sequence[str], words: bool = False, truncate: bool = False
+        self,
+        texts: Sequence[str],
+        pool: Pool = "mean",
+        truncate: bool = False,
+        prompt: str | None = None,
     ) -> list[features.FeatureRow]:
-        """Each text as a row of tokens. ValueError: a text that is too long, unless `truncate`."""
-        if words:
-            rows = features.word_rows(self.tokenizer, [t.split() for t in texts])
-        else:
-            rows = features.text_rows(self.tokenizer, texts)
+        """Each text as a row of tokens, as `encode` reads it. ValueError: a text that is too long,
+        unless `truncate`; a prompt with word vectors."""
+        max_length = self.config.encoder.max_length
+        if pool == "sentence" and self.sentence is not None:
+            max_length = min(max_length, self.sentence.max_length or max_length)
+        rows = tokenize_texts(self.tokenizer, texts, pool, self.sentence, prompt)
         if truncate:
-            return [features.truncate_row(row, self.config.encoder.max_length) for row in rows]
+            return [features.truncate_row(row, max_length) for row in rows]
         for text, row in zip(texts, rows, strict=True):
-            self._check_length(text, row.tokens)
+            features.check_length(text, row.tokens, max_length)
         return rows
 
     def iter_features(
@@ -279,16 +282,15 @@ class Model:
         """The index and the features of each row, like `encode`, in order of length. At most two
         batches are in memory."""
         features.check_pool(pool)
-        numbers = features.resolve_layers(layers, self.config.encoder.layers)
+        last = self.config.encoder.layers
+        numbers = features.resolve_layers(layers, last)
+        if pool == "sentence" and (self.sentence is None or numbers != (last,)):
+            problem = "the model has no sentence head" if self.sentence is None else ""
+            raise ValueError(
+                f"{problem or f'the sentence head reads the last layer, not {layers}'}: expected "
+                "pool 'mean', 'cls', 'words' or None"
+            )
         _, params = self.objective.encoder(self.params)
         return features.compute_features(
             self._features, params, rows, self.config.encoder, numbers, pool
         )
-
-    def _check_length(self, text: str, ids: Any) -> None:
-        max_length = self.config.encoder.max_length
-        if len(ids) > max_length:
-            raise ValueError(
-                f"a text has {len(ids)} tokens, but the model takes {max_length} "
-                f"({text[:40]!r}...): shorten it, or pass truncate"
-            )

@@ -83,6 +83,19 @@ def _is_confusion(confusion: Any) -> bool:
     )
 
 
+def best_step(folder: Path, results: Results, steps: Sequence[int]) -> int:
+    """The checkpoint that `results.json` describes. ValueError: it is missing; the best of the
+    remaining checkpoints may be another."""
+    best = results.get("best_step")
+    if best is None or best not in steps:
+        raise ValueError(
+            f"{folder / RESULTS_FILE} refers to checkpoint {best}, which is missing (found "
+            f"{', '.join(map(str, steps))}): restore it from a copy, or remove "
+            f"{RESULTS_FILE} and run finetune again"
+        )
+    return int(best)
+
+
 def write_results(folder: Path, results: Results) -> None:
     """Write `results.json`, with each row of the confusion matrices on one line."""
     text = json.dumps(results, indent=2)

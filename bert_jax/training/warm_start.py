@@ -154,7 +154,7 @@ def previous_config(folder: Path, init: str | None) -> Experiment | None:
 
 def load_config(path: str | Path) -> Experiment:
     """The config of a model, without its parameters. ValueError: the folder holds no model."""
-    folder = hub.model_folder(path).path
+    folder = convert.encoder_folder(hub.model_folder(path).path)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
@@ -164,7 +164,7 @@ def load_config(path: str | Path) -> Experiment:
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A model's tokenizer. ValueError: there is none, or it does not fit the word table."""
-    folder = hub.model_folder(path).path
+    folder = convert.encoder_folder(hub.model_folder(path).path)
     own = folder / "tokenizer"
     tokenizer = tokenizers.load_tokenizer(own if own.is_dir() else folder)
     convert.check_tokenizer(load_config(folder), tokenizer)

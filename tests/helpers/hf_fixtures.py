@@ -69,6 +69,7 @@ class LoadedModel(NamedTuple):
     params: Any
     tokenizer: Any
     step: int = 0
+    sentence: Any = None
 
 
 def write_hf_folder(folder: Path, kind: str = "bert", pieces: int = 37, **changes: Any) -> Path:

@@ -24,7 +24,7 @@ from bert_jax.data import documents
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import features
-from bert_jax.inference.embed_file import embed_file
+from bert_jax.inference.embed_file import EmbedOptions, embed_file
 from bert_jax.inference.model import Model
 from tests.helpers.paths import SAMPLE
 
@@ -189,7 +189,7 @@ def test_long_text_is_refused_without_truncate(words: tokenizer.Tokenizer) -> No
         (dict(layers=(4,)), "the model has layers 0 to 3"),
         (dict(layers=()), "layers is empty: expected some of 0 to 3"),
         (dict(layers="all"), "expected numbers, or 'words'"),
-        (dict(pool="max"), "expected 'mean', 'cls', 'words' or None"),
+        (dict(pool="max"), "expected 'sentence', 'mean', 'cls', 'words' or None"),
     ],
 )
 def test_invalid_layers_and_pools_are_refused(
@@ -223,7 +223,7 @@ def test_embed_file_in_chunks_equals_encode(
     monkeypatch.setattr("bert_jax.inference.embed_file.TEXTS_PER_CHUNK", 3)
     m, out = model(words), tmp_path / "new" / "x.npz"
     (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
-    assert embed_file(m, tmp_path / "texts", out, (0, 2), pool) == 8
+    assert embed_file(m, tmp_path / "texts", out, EmbedOptions((0, 2), pool)) == 8
     whole, written = m.encode(TEXTS[:8], (0, 2), pool), np.load(out)
     if pool in ("mean", "cls"):
         assert np.array_equal(written["features"], whole)

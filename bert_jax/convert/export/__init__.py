@@ -1,6 +1,7 @@
 """`export`: write a model in a format that other programs read, to a new folder.
 
 hf         config.json  model.safetensors  tokenizer files  README.md   opens in transformers
+sentence-transformers   the same of the encoder alone, with modules.json and its folders
 orbax      params/  config.json  tokenizer/                             a plain parameter tree
 stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  README.md
 
@@ -12,14 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orbax.checkpoint as ocp
 
 from bert_jax import config, convert
 from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
-from bert_jax.convert.export.model_card import final_metrics, model_card
+from bert_jax.convert.export.model_card import (
+    SENTENCE_CARD,
+    TRANSFORMERS_CARD,
+    CardText,
+    final_metrics,
+    model_card,
+)
+from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.convert.export.stablehlo import export_network, export_stablehlo
+from bert_jax.convert.sentence_head import SentenceHead
 from bert_jax.utils import io
 
 __all__ = [
@@ -31,7 +40,7 @@ __all__ = [
     "final_metrics",
 ]
 
-Format = Literal["hf", "orbax", "stablehlo"]
+Format = Literal["hf", "sentence-transformers", "orbax", "stablehlo"]
 
 
 def export_model(
@@ -59,7 +68,32 @@ def export_model(
 
 
 def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
-    config_json, tensors, left_out = convert.to_hf(model.config, model.params, part)
+    return _write_hf(model, folder, out, convert.to_hf(model.config, model.params, part))
+
+
+def _sentence_transformers(
+    model: ExportableModel, folder: Path, out: Path, part: str | None
+) -> list[str]:
+    """The encoder and its pooler alone: the library reads no other head."""
+    encoder, _, network = convert.select_network(model.config, model.params, part)
+    family: Any = convert.hf_family(encoder, model.config.objective).name
+    kept = {name: network[name] for name in ("embeddings", "encoder", "pooler") if name in network}
+    imported = config.Imported(family, pooler="pooler" in kept)
+    experiment = config.replace(model.config, encoder=encoder, objective=imported)
+    left_out = _write_hf(model, folder, out, convert.to_hf(experiment, kept), SENTENCE_CARD)
+    head = model.sentence or SentenceHead()
+    write_sentence_head(head, out, encoder.hidden_size, encoder.max_length)
+    return left_out + sorted(set(network) - set(kept))
+
+
+def _write_hf(
+    model: ExportableModel,
+    folder: Path,
+    out: Path,
+    hf: convert.HfModel,
+    card: CardText = TRANSFORMERS_CARD,
+) -> list[str]:
+    config_json, tensors, left_out = hf
     if config_json["model_type"] in (*config.ROBERTA_LIKE, "albert"):
         config_json |= {
             "bos_token_id": model.tokenizer.cls_id,
@@ -68,7 +102,7 @@ def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> li
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder.max_length)
-    text = model_card(model, folder, config_json, left_out)
+    text = model_card(model, folder, config_json, left_out, card)
     # errors="replace": labels may contain unpaired surrogates, which UTF-8 cannot encode
     (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
     return left_out
@@ -93,6 +127,7 @@ def _orbax(model: ExportableModel, folder: Path, out: Path, part: str | None) ->
 
 EXPORTERS: dict[str, Callable[[ExportableModel, Path, Path, str | None], list[str]]] = {
     "hf": _hf,
+    "sentence-transformers": _sentence_transformers,
     "orbax": _orbax,
     "stablehlo": export_stablehlo,
 }

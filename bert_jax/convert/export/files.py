@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from bert_jax import convert
 from bert_jax.config import Experiment
+from bert_jax.convert.sentence_head import SentenceHead
 
 
 class ExportableModel(Protocol):
@@ -25,6 +26,8 @@ class ExportableModel(Protocol):
     def tokenizer(self) -> Any: ...
     @property
     def step(self) -> int: ...
+    @property
+    def sentence(self) -> SentenceHead | None: ...
 
 
 def copy_tokenizer(folder: Path, out: Path, max_length: int) -> None:
@@ -45,5 +48,5 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.chmod(0o644)  # save_file makes it readable by its owner only
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_jax import config
 from bert_jax.config import Supervised
@@ -21,8 +21,35 @@ AUTO_CLASSES = {  # end of a class's name -> the Auto class that opens it
 }
 
 
+class CardText(NamedTuple):
+    """What a model card says about the library that opens the folder."""
+
+    library: str
+    tags: tuple[str, ...]
+    usage: str  # Python, with {auto_class}
+
+
+TRANSFORMERS_CARD = CardText(
+    "transformers",
+    (),
+    "from transformers import {auto_class}, AutoTokenizer\n\n"
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+    'model = {auto_class}.from_pretrained("FOLDER")\n',
+)
+SENTENCE_CARD = CardText(
+    "sentence-transformers",
+    ("sentence-transformers", "sentence-similarity", "feature-extraction"),
+    "from sentence_transformers import SentenceTransformer\n\n"
+    'vectors = SentenceTransformer("FOLDER").encode(["a text"])\n',
+)
+
+
 def model_card(
-    model: ExportableModel, folder: Path, config_json: dict[str, Any], left_out: list[str]
+    model: ExportableModel,
+    folder: Path,
+    config_json: dict[str, Any],
+    left_out: list[str],
+    card: CardText = TRANSFORMERS_CARD,
 ) -> str:
     """The model card: config, data, steps and metrics, as far as the folder has them."""
     c, class_name = model.config, config_json["architectures"][0]
@@ -58,15 +85,13 @@ def model_card(
     rows += [(name, f"{value:.4f}") for name, value in final_metrics(folder).items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
+    tags = "".join(f"- {tag}\n" for tag in ("bert-jax", *card.tags, config_json["model_type"]))
     return (
-        f"---\nlibrary_name: transformers\n{_base_model(c)}tags:\n- bert-jax\n"
-        f"- {config_json['model_type']}\n---\n"
+        f"---\nlibrary_name: {card.library}\n{_base_model(c)}tags:\n{tags}---\n"
         f"# {Path(c.run.dir).name}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
-        f"```python\nfrom transformers import {auto_class}, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
-        f'model = {auto_class}.from_pretrained("FOLDER")\n```\n'
+        f"```python\n{card.usage.format(auto_class=auto_class)}```\n"
     )
 
 

@@ -1,0 +1,142 @@
+"""Commands for vectors of texts: `embed`, `search`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import MODEL, Command, optional
+
+if TYPE_CHECKING:
+    from bert_jax.inference.search_index import Hit
+
+QUERIES_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class Embed(Command):
+    """Write features of every line of a file, from any layer.
+
+    Example: bert-jax embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    # File with one text per line.
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    # New .npz file for the features.
+    out: Annotated[str | None, optional("FILE.npz")] = None
+    # Instead of --out: new folder for a search index of the lines.
+    index: Annotated[str | None, optional("DIR")] = None
+    # Layers such as 0,6,12; negative numbers count from the end, and `words` is the word embedding
+    # table.
+    layers: Annotated[str, arg(metavar="LAYERS")] = "-1"
+    # Vectors to write: one per text (`sentence`, as a model of sentence-transformers defines it,
+    # `mean` over tokens, or `cls`, the first token), one per word (`words`), or one per token
+    # (`none`). The default is `sentence` where the model has it, else `mean`.
+    pool: Literal["default", "sentence", "mean", "cls", "words", "none"] = "default"
+    # Cut texts that are longer than the model takes.
+    truncate: bool = False
+    # Scale vectors to length 1.
+    normalize: bool = False
+    # Text before every text, or the name of one of the model's prompts. For an index the default
+    # is the model's prompt for documents.
+    prompt: Annotated[str | None, optional("PROMPT")] = None
+    # Number of features to keep, from the first on (Matryoshka).
+    dimensions: Annotated[int | None, optional("N")] = None
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.inference.embed_file import EmbedOptions, embed_file
+        from bert_jax.inference.search_index import write_index
+
+        options = EmbedOptions(
+            layers="words" if self.layers == "words" else layer_numbers(self.layers),
+            pool=None if self.pool == "none" else self.pool,
+            truncate=self.truncate,
+            normalize=self.normalize,
+            prompt=self.prompt,
+            dimensions=self.dimensions,
+        )
+        if (self.out is None) == (self.index is None):
+            raise ValueError("expected either --out FILE.npz or --index DIR")
+        model, file = load(self.model), Path(self.file)
+        if self.index is not None:
+            count = write_index(model, self.model, file, Path(self.index), options)
+            print(f"index of {count} lines in {self.index}")
+        elif self.out is not None:
+            count = embed_file(model, file, Path(self.out), options)
+            print(f"features of {count} texts in {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Search(Command):
+    """Find the lines of an index that are most similar to a query.
+
+    Example: bert-jax search lines.index "How many rivers are there?" --top 3
+    """
+
+    # Folder that embed --index wrote.
+    folder: Annotated[Positional[str], arg(metavar="INDEX")]
+    # Query; or give --file.
+    text: Annotated[Positional[str | None], arg(metavar="QUERY", help_behavior_hint="")] = None
+    # File with one query per line.
+    file: Annotated[str | None, optional("FILE")] = None
+    # Number of lines to find per query.
+    top: Annotated[int, arg(metavar="K")] = 10
+    # Where the model of the index is, if it has been moved.
+    model: Annotated[str | None, optional("MODEL")] = None
+    # Print one JSON object per query.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        if (self.text is None) == (self.file is None):
+            raise ValueError("expected either a QUERY or --file FILE")
+        from bert_jax import load
+        from bert_jax.inference.search_index import SearchIndex
+
+        queries = [self.text] if self.file is None else read_lines(self.file)
+        index = SearchIndex.open(self.folder)
+        index.check_text()
+        model = load(self.model or index.info.model)
+        index.check_model(model)
+        for begin in range(0, len(queries), QUERIES_AT_A_TIME):
+            chunk = [str(query) for query in queries[begin : begin + QUERIES_AT_A_TIME]]
+            for query, hits in zip(chunk, index.search(model, chunk, self.top), strict=True):
+                _print_hits(query, hits, self.json, titled=self.file is not None)
+        return 0
+
+
+def _print_hits(query: str, hits: Sequence[Hit], as_json: bool, titled: bool) -> None:
+    if as_json:
+        print(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}))
+        return
+    if titled:
+        print(f"query: {query}")
+    for hit in hits:
+        print(f"{hit.rank:>4}  {hit.score:.4f}  line {hit.line}: {hit.text}")
+
+
+def layer_numbers(layers: str) -> list[int]:
+    """The numbers in `0,6,12`. ValueError: something else."""
+    try:
+        return [int(i) for i in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a file without their ends. ValueError: it is empty or not UTF-8."""
+    try:
+        # Only \n ends a line: a form feed or U+2028 may be part of a text.
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
+    if lines == [""]:
+        raise ValueError(f"{path} is empty: expected one text per line")
+    return lines

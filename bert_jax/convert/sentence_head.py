@@ -1,0 +1,224 @@
+"""The modules of a sentence-transformers folder that follow the encoder, and their settings.
+
+    modules.json                        the modules in order, with their folders
+    sentence_bert_config.json           max_seq_length, do_lower_case; beside the encoder
+    config_sentence_transformers.json   prompts, default_prompt_name, similarity_fn_name
+    1_Pooling/config.json               pooling modes, include_prompt
+    2_Dense/config.json                 sizes and activation, with model.safetensors
+    3_Normalize/                        nothing, and often not even a folder
+
+Read are Transformer, Pooling, Dense and Normalize, with the keys of sentence-transformers 2 to 6.
+Other modules are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from bert_jax.convert.hf_folder import read_json, read_tensors
+from bert_jax.model.pooling import POOLING_MODES, PoolingMode
+from bert_jax.utils.types import Json
+
+SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
+MODULES = "modules.json"
+SETTINGS = "config_sentence_transformers.json"
+ENCODER_SETTINGS = "sentence_bert_config.json"
+
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Activation = Literal["identity", "tanh", "relu", "gelu", "sigmoid"]
+ACTIVATIONS: dict[str, Activation] = {  # of a Dense module, by the names of PyTorch's classes
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+}
+POOLING_KEYS: dict[str, PoolingMode] = {  # before version 6, in the order of the vector's parts
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+class Dense(NamedTuple):
+    """A dense layer on sentence vectors, float32."""
+
+    kernel: np.ndarray  # [i o]
+    bias: np.ndarray | None  # [o]
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class SentenceHead:
+    """What makes a sentence vector of the encoder's last layer, and how vectors are compared.
+
+    modules          what follows the pooling, in order: `Dense`, or "normalize"
+    include_prompt   whether the prompt's tokens are pooled
+    prompts          texts that are put before a text, by name
+    default_prompt   the name of the prompt that is used if none is given
+    max_length       maximum tokens per text; None means the encoder's
+    lowercase        whether texts are lowercased before they are tokenized
+    """
+
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    modules: tuple[Dense | Literal["normalize"], ...] = ()
+    include_prompt: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    max_length: int | None = None
+    lowercase: bool = False
+    similarity: Similarity = "cosine"
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the vectors have length 1."""
+        return bool(self.modules) and self.modules[-1] == "normalize"
+
+
+def encoder_folder(folder: Path) -> Path:
+    """Where the encoder of a model folder is: the folder itself, or the one that the modules.json
+    of an old sentence-transformers folder names, such as 0_Transformer."""
+    if (folder / "config.json").is_file() or not (folder / MODULES).is_file():
+        return folder
+    return _module_folder(folder, _modules(folder)[0])
+
+
+def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead | None:
+    """The sentence head of a folder; None if it has no modules.json. Without a Pooling module the
+    pooling is the mean. `allow_pickle` as in `read_hf_folder`, for a Dense layer's weights.
+
+    ValueError: a module that is not supported, or files that are missing, damaged or inconsistent.
+    """
+    if not (folder / MODULES).is_file():
+        return None
+    first, *rest = _modules(folder)
+    encoder = _optional_json(_module_folder(folder, first) / ENCODER_SETTINGS)
+    settings = _optional_json(folder / SETTINGS)
+    fields: dict[str, Any] = {"modules": ()}
+    for module in rest:
+        name, path = module["type"].rsplit(".", 1)[-1], _module_folder(folder, module)
+        if name == "Pooling" and "pooling" not in fields and not fields["modules"]:
+            values = read_json(path / "config.json")
+            fields["pooling"] = _pooling_modes(path, values)
+            fields["include_prompt"] = bool(values.get("include_prompt", True))
+        elif name == "Dense":
+            fields["modules"] += (_read_dense(path, allow_pickle),)
+        elif name == "Normalize":
+            fields["modules"] += ("normalize",)
+        else:
+            raise ValueError(
+                f"{folder / MODULES} has the module {module['type']} in a place where it is not "
+                "supported: expected Transformer, Pooling, then Dense and Normalize; to use the "
+                f"encoder alone, remove {MODULES}"
+            )
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not _is_text_dict(prompts) or not (default is None or default in prompts):
+        raise ValueError(
+            f"{folder / SETTINGS} has prompts {prompts!r:.60} and default_prompt_name {default!r}: "
+            "expected texts by name, and one of the names or null"
+        )
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in get_args(Similarity):
+        raise ValueError(
+            f"{folder / SETTINGS} has similarity_fn_name {similarity!r}: expected one of "
+            f"{', '.join(get_args(Similarity))}"
+        )
+    return SentenceHead(
+        **fields,
+        prompts=prompts,
+        default_prompt=default,
+        max_length=_max_length(folder, encoder),
+        lowercase=encoder.get("do_lower_case") is True,
+        similarity=similarity,
+    )
+
+
+def _modules(folder: Path) -> list[Json]:
+    """The modules in order, of which the first is the encoder. ValueError: another first module."""
+    file = folder / MODULES
+    try:
+        modules = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise ValueError(f"{file} is not readable JSON: {e}") from None
+    if not isinstance(modules, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str)
+        for m in modules
+    ):
+        raise ValueError(f"{file}: expected a list of objects, each with a type and a path")
+    first = modules[0]["type"] if modules else "nothing"
+    if first.rsplit(".", 1)[-1] != "Transformer":
+        raise ValueError(
+            f"{file} begins with {first}: expected a Transformer module; to use an encoder in this "
+            f"folder alone, remove {MODULES}"
+        )
+    return modules
+
+
+def _module_folder(folder: Path, module: Json) -> Path:
+    """The folder of a module. ValueError: a path out of the model's folder."""
+    path = module["path"]
+    if path in (".", "..") or "/" in path or "\\" in path or "\0" in path:
+        raise ValueError(f"{folder / MODULES} has the path {path!r}: expected a folder beside it")
+    return folder / path
+
+
+def _pooling_modes(path: Path, values: Json) -> tuple[PoolingMode, ...]:
+    modes = values.get("pooling_mode")
+    if modes is None:
+        modes = [mode for key, mode in POOLING_KEYS.items() if values.get(key)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes or not all(m in POOLING_MODES for m in modes):
+        raise ValueError(
+            f"{path / 'config.json'} has pooling_mode {modes!r:.60}: expected some of "
+            f"{', '.join(POOLING_MODES)}"
+        )
+    return tuple(modes)
+
+
+def _read_dense(path: Path, allow_pickle: bool) -> Dense:
+    values, tensors = read_json(path / "config.json"), read_tensors(path, allow_pickle)
+    unusual = [
+        f"{key} {values[key]!r}"
+        for key, plain in (("use_residual", False), ("module_input_name", "sentence_embedding"))
+        if values.get(key, plain) != plain
+    ]
+    name = values.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if name not in ACTIVATIONS or unusual:
+        raise ValueError(
+            f"{path / 'config.json'} has {', '.join(unusual) or f'activation_function {name!r}'}: "
+            f"expected a plain layer with one of {', '.join(ACTIVATIONS)}"
+        )
+    shape = values.get("out_features"), values.get("in_features")
+    kernel, bias = tensors.pop("linear.weight", None), tensors.pop("linear.bias", None)
+    if kernel is None or kernel.shape != shape or tensors:
+        found = "no linear.weight" if kernel is None else f"linear.weight {list(kernel.shape)}"
+        extra = f" and {', '.join(sorted(tensors))}" if tensors else ""
+        raise ValueError(f"{path} has {found}{extra}: expected linear.weight {list(shape)}")
+    bias = None if bias is None else bias.astype(np.float32)
+    return Dense(kernel.T.astype(np.float32), bias, ACTIVATIONS[name])
+
+
+def _max_length(folder: Path, encoder: Json) -> int | None:
+    length = encoder.get("max_seq_length")
+    if length is None or (isinstance(length, int) and length > 2):
+        return length
+    raise ValueError(
+        f"{folder} has max_seq_length {length!r} in {ENCODER_SETTINGS}: expected a number above 2"
+    )
+
+
+def _optional_json(path: Path) -> Json:
+    return read_json(path) if path.is_file() else {}
+
+
+def _is_text_dict(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(v, str) for v in values.values())

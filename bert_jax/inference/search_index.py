@@ -1,0 +1,271 @@
+"""A search index: the vectors of a text file's lines, written as a stream, and exact search.
+
+    index.json    the text file and its hash; the model and its fingerprint; layer, pool, prompt,
+                  width and similarity
+    vectors.npy   float32 [lines d]; of length 1 where they are compared by cosine
+    offsets.npy   int64 [lines]: the byte at which each line of the text file begins
+
+Lines end at a newline, with or without a carriage return before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bert_jax.inference import features
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions
+from bert_jax.inference.model import Model
+from bert_jax.inference.sentence_vectors import prompt_text
+from bert_jax.tasks import retrieval
+from bert_jax.utils import io
+from bert_jax.utils.pytree import flatten_with_names
+
+INFO, VECTORS, OFFSETS = "index.json", "vectors.npy", "offsets.npy"
+
+
+class IndexInfo(NamedTuple):
+    """What an index was made of."""
+
+    text: str  # path of the text file
+    text_sha256: str
+    lines: int
+    model: str  # the path that was given
+    fingerprint: str  # of the model's parameters and vocabulary
+    layer: int
+    pool: str
+    prompt: str  # text that was put before each line
+    dimensions: int  # width of the vectors
+    normalized: bool  # the similarity is the cosine, else the dot product
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A line that was found."""
+
+    rank: int  # from 1
+    score: float
+    line: int  # from 1
+    text: str
+
+
+def fingerprint(model: Model) -> str:
+    """SHA-256 of the parameters that make vectors, of the sentence head, and of the vocabulary."""
+    digest = hashlib.sha256(model.tokenizer.fingerprint.encode())
+    _, params = model.objective.encoder(model.params)
+    for name, leaf in flatten_with_names({k: params[k] for k in ("embeddings", "encoder")}).items():
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    head = model.sentence
+    if head is not None:
+        settings = (head.pooling, head.include_prompt, head.lowercase, head.max_length)
+        digest.update(repr(settings).encode())
+        for module in head.modules:
+            for part in (module,) if module == "normalize" else module:
+                is_array = isinstance(part, np.ndarray)
+                digest.update(np.ascontiguousarray(part).data if is_array else repr(part).encode())
+    return digest.hexdigest()
+
+
+# ---- writing
+
+
+def write_index(
+    model: Model, name: str, text: Path, out: Path, options: EmbedOptions | None = None
+) -> int:
+    """Write the index of the lines of `text` to the new folder `out`, and return their number.
+    `name` is the path that `model` was loaded from. Memory does not grow with the vectors. Without
+    a prompt in `options` it is the model's for documents.
+
+    ValueError: as `Model.encode`, before anything is computed; more than one vector per text; a
+    vector of zeros or that is not finite; a file that is empty or not UTF-8; an `out` that exists.
+    """
+    io.require_new(out)
+    options = _index_options(model, options or EmbedOptions())
+    size, digest, offsets = 0, hashlib.sha256(), []
+    for chunk in _chunks(text):  # find what is wrong before computing
+        options.check_lengths(model, _texts(chunk, text, len(offsets)))
+        for line in chunk:
+            digest.update(line)
+            offsets.append(size)
+            size += len(line)
+    if not offsets:
+        raise ValueError(f"{text} is empty: expected one text per line")
+    with io.atomic_dir(out) as new:
+        width = _write_vectors(model, text, len(offsets), new / VECTORS, options)
+        np.save(new / OFFSETS, np.array(offsets, np.int64))
+        info = IndexInfo(
+            text=str(text.absolute()),
+            text_sha256=digest.hexdigest(),
+            lines=len(offsets),
+            model=name,
+            fingerprint=fingerprint(model),
+            layer=int(options.layers[0]),
+            pool=str(options.pool),
+            prompt=prompt_text(model.sentence, options.prompt),
+            dimensions=width,
+            normalized=options.normalize,
+        )
+        io.write_text(new / INFO, json.dumps(info._asdict(), indent=2) + "\n")
+    return len(offsets)
+
+
+def _index_options(model: Model, options: EmbedOptions) -> EmbedOptions:
+    """The options of an index: one vector per text, of length 1 unless the model compares by dot
+    product."""
+    options = options.resolve(model)
+    one = options.layers != "words" and len(options.layers) == 1
+    if options.pool not in features.ONE_VECTOR or not one:
+        raise ValueError(
+            f"pool is {options.pool!r} and layers {options.layers!r}: an index has one vector per "
+            "text; expected pool sentence, mean or cls, and one layer"
+        )
+    function = "cosine" if model.sentence is None else model.sentence.similarity
+    if function not in ("cosine", "dot") and not options.normalize:
+        raise ValueError(
+            f"the model compares by {function} distance, and an index by cosine or dot product: "
+            "normalize the vectors (--normalize)"
+        )
+    prompt = "document" if options.prompt is None else options.prompt
+    return replace(options, prompt=prompt, normalize=options.normalize or function == "cosine")
+
+
+def _write_vectors(model: Model, text: Path, lines: int, path: Path, options: EmbedOptions) -> int:
+    """Write the vectors of all lines to a .npy file, and return their width."""
+    vectors, done = None, 0
+    for chunk in _chunks(text):
+        x = options.encode(model, _texts(chunk, text, done))[0]
+        check_vectors(x, f"{text}, line", done)
+        if vectors is None:
+            vectors = np.lib.format.open_memmap(path, "w+", np.float32, (lines, x.shape[1]))
+        vectors[done : done + len(x)] = x
+        done += len(x)
+    assert vectors is not None
+    vectors.flush()
+    return vectors.shape[1]
+
+
+def check_vectors(x: np.ndarray, what: str, first: int = 0) -> None:
+    """Raise ValueError if a row of `x` is zero or not finite; `what` and its number name it."""
+    bad = np.flatnonzero(~(np.isfinite(x).all(-1) & (x != 0).any(-1)))
+    if len(bad):
+        kind = "is zero" if np.isfinite(x[bad[0]]).all() else "is not finite"
+        raise ValueError(
+            f"{what} {first + bad[0] + 1}: the vector {kind}, so it cannot be compared: look at "
+            "this text and at the model's weights"
+        )
+
+
+def _chunks(file: Path) -> Iterator[list[bytes]]:
+    """The lines of a file with their ends, `TEXTS_PER_CHUNK` at a time."""
+    try:
+        with file.open("rb") as f:
+            while chunk := list(islice(f, TEXTS_PER_CHUNK)):
+                yield chunk
+    except OSError as e:
+        raise ValueError(f"{file} cannot be read: {e}") from e
+
+
+def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
+    texts = []
+    for number, line in enumerate(lines, first + 1):
+        try:
+            texts.append(line.removesuffix(b"\n").removesuffix(b"\r").decode())
+        except UnicodeDecodeError as e:
+            raise ValueError(f"{file}, line {number}: not UTF-8 ({e.reason}): convert it") from None
+    return texts
+
+
+# ---- searching
+
+
+@dataclass(frozen=True)
+class SearchIndex:
+    """An index that is open for searching; vectors stay on disk."""
+
+    folder: Path
+    info: IndexInfo
+    vectors: np.ndarray  # [lines d], a memory map
+    offsets: np.ndarray
+
+    @staticmethod
+    def open(folder: str | Path) -> SearchIndex:
+        """ValueError: no index, files that do not belong together, a vector of zeros."""
+        folder = Path(folder)
+        try:
+            info = IndexInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
+            vectors = np.load(folder / VECTORS, mmap_mode="r")
+            offsets = np.load(folder / OFFSETS)
+        except (OSError, ValueError, TypeError, EOFError, RecursionError) as e:
+            raise ValueError(
+                f"{folder} is not a readable index ({e}): write one with bert-jax embed --index"
+            ) from None
+        if vectors.shape != (info.lines, info.dimensions) or offsets.shape != (info.lines,):
+            raise ValueError(
+                f"{folder} has vectors {list(vectors.shape)} and {len(offsets)} offsets, but "
+                f"{INFO} says {info.lines} lines of width {info.dimensions}: write it again"
+            )
+        for begin in range(0, len(vectors), TEXTS_PER_CHUNK):
+            check_vectors(vectors[begin : begin + TEXTS_PER_CHUNK], f"{folder}, line", begin)
+        return SearchIndex(folder, info, vectors, offsets)
+
+    def check_model(self, model: Model) -> None:
+        """Raise ValueError unless `model` is the one that wrote the index."""
+        if fingerprint(model) != self.info.fingerprint:
+            raise ValueError(
+                f"{self.folder} was written with another model than this one (it names "
+                f"{self.info.model}): search with that model, or write the index again"
+            )
+
+    def check_text(self) -> None:
+        """Raise ValueError unless the text file is as it was when the index was written."""
+        try:
+            with open(self.info.text, "rb") as f:
+                digest = hashlib.file_digest(f, "sha256").hexdigest()
+        except OSError as e:
+            raise ValueError(f"the text of the index cannot be read: {e}: bring it back") from None
+        if digest != self.info.text_sha256:
+            raise ValueError(
+                f"{self.info.text} has changed since the index was written: write it again"
+            )
+
+    def search(self, model: Model, queries: Sequence[str], top: int = 10) -> list[list[Hit]]:
+        """The `top` most similar lines of each query, best first; equal scores in line order.
+        `model` wrote the index (`check_model`), and the text is unchanged (`check_text`).
+
+        ValueError: `top` below 1, a query that is too long, a vector of zeros.
+        """
+        if top < 1:
+            raise ValueError(f"top is {top}: expected at least 1")
+        info = self.info
+        options = EmbedOptions(
+            (info.layer,),
+            info.pool,  # type: ignore[arg-type]
+            normalize=info.normalized,
+            prompt="query",
+            dimensions=info.dimensions,
+        )
+        vectors = options.encode(model, queries)[0]
+        check_vectors(vectors, "query")
+        hits = retrieval.top_k(vectors, self.vectors, top)
+        with open(info.text, "rb") as f:
+            return [
+                [
+                    Hit(rank, float(score), int(n) + 1, self._line(f, int(n)))
+                    for rank, (n, score) in enumerate(zip(numbers, scores, strict=True), 1)
+                ]
+                for numbers, scores in zip(*hits, strict=True)
+            ]
+
+    def _line(self, file: Any, number: int) -> str:
+        file.seek(self.offsets[number])
+        return file.readline().removesuffix(b"\n").removesuffix(b"\r").decode()

@@ -1,0 +1,101 @@
+"""Sentence vectors: prompts before texts, shorter vectors, and the similarity of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax.convert import SentenceHead
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.inference import features
+from bert_jax.inference.features import Pool
+
+# Prompts that every model has, and their names in folders.
+ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+def prompt_text(head: SentenceHead | None, prompt: str | None) -> str:
+    """The text of a prompt: that of a name which the model's folder has, or else the string itself.
+    None is the head's default prompt, and so are `query` and `document` where the folder has none
+    (as in sentence-transformers' encode_query and encode_document)."""
+    prompts = {} if head is None else head.prompts
+    if prompt is not None:
+        for name in ROLES.get(prompt, (prompt,)):
+            if name in prompts:
+                return prompts[name]
+    if prompt is None or prompt in ROLES:
+        return "" if head is None or head.default_prompt is None else prompts[head.default_prompt]
+    return prompt
+
+
+def tokenize_texts(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    pool: Pool,
+    head: SentenceHead | None,
+    prompt: str | None,
+) -> list[features.FeatureRow]:
+    """A row for every text after its prompt. With pool `sentence` texts are prepared as the head
+    says; one that does not pool the prompt skips its tokens and the special token before them.
+
+    ValueError: a prompt with pool `words`.
+    """
+    if pool == "words":
+        if prompt is not None:
+            raise ValueError("prompt cannot be used with pool 'words': leave one of them out")
+        return features.word_rows(tokenizer, [t.split() for t in texts])
+    own = pool == "sentence" and head is not None
+    before = prompt_text(head, prompt) if own or prompt is not None else ""
+    if own and head.lowercase:
+        texts, before = [text.lower() for text in texts], before.lower()
+    rows = features.text_rows(tokenizer, [before + text for text in texts])
+    if not before or not own or head.include_prompt:
+        return rows
+    skip = len(tokenizer.build_row(tokenizer.encode(before))[0]) - 1  # without the last [SEP]
+    return [row._replace(skip=skip) for row in rows]
+
+
+def finish_vectors(x: np.ndarray, dimensions: int | None, normalize: bool) -> np.ndarray:
+    """The first `dimensions` features of vectors [... d], then with length 1 if `normalize`.
+    ValueError: vectors that have fewer features."""
+    if dimensions is not None:
+        if not 1 <= dimensions <= x.shape[-1]:
+            raise ValueError(f"dimensions is {dimensions}: expected 1 to {x.shape[-1]}")
+        x = x[..., :dimensions]
+    if normalize:
+        x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(x)
+
+
+def similarity(a: Any, b: Any, function: str = "cosine") -> np.ndarray:
+    """The similarity [n m] of vectors [n d] and [m d], which may have a leading axis of length 1,
+    as `Model.encode` returns them. Distances are negative: larger means closer.
+
+    ValueError: other shapes or widths; cosine of a vector of zeros.
+    """
+    a, b = _matrix(a), _matrix(b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"vectors of width {a.shape[1]} and {b.shape[1]}: expected equal widths")
+    if function == "cosine":
+        lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
+        if not all(length.all() for length in lengths):
+            raise ValueError("a vector is all zeros: it has no cosine; remove its text")
+        return (a / lengths[0]) @ (b / lengths[1]).T
+    if function == "dot":
+        return a @ b.T
+    order = {"manhattan": 1, "euclidean": 2}[function]
+    return np.stack([-np.linalg.norm(row - b, ord=order, axis=1) for row in a])
+
+
+def _matrix(x: Any) -> np.ndarray:
+    x = np.asarray(x, np.float32)
+    if x.ndim == 3 and len(x) == 1:
+        x = x[0]
+    if x.ndim != 2:
+        raise ValueError(
+            f"vectors have the shape {list(x.shape)}: expected [texts, features], as "
+            "model.encode(texts) returns them for one layer"
+        )
+    return x
