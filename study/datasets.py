@@ -29,7 +29,6 @@ from study.presets import Preset
 from study.variants import Corpus
 
 TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
-PASSES = 2  # over the text, in which pairs are cut anew; runs at CPU scale last one or two epochs
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Datasets:
                 corpus.length,
                 out,
                 workers=self.workers,
-                duplicates=PASSES if corpus.segments in PAIR_KINDS else 1,
+                duplicates=self.preset.pair_passes if corpus.segments in PAIR_KINDS else 1,
             )
         return out
 

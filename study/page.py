@@ -28,6 +28,7 @@ LEARNED = {
     "better": "better than counts",
     "start": "better than without context",
 }
+MAX_SEEDS = 100  # that the page names
 TITLE = "The papers' claims, measured side by side"
 
 
@@ -187,6 +188,10 @@ def format_judgment(judgment: Judgment) -> str:
     elif not statement.by_seed_count:
         known = judgment.limit is not None
         details.append(f"noise ±{shown(judgment.limit)}" if known else "no spread known")  # type: ignore[arg-type]
+    if judgment.seeds_needed is not None:
+        needed = judgment.seeds_needed
+        seeds = f"about {needed}" if needed <= MAX_SEEDS else f"more than {MAX_SEEDS}"
+        details.append(f"{seeds} seeds on each side would decide a difference of this size")
     if judgment.wins is not None:
         details.append(f"holds in {judgment.wins[0]} of {judgment.wins[1]} seeds")
     return f"{result} ({'; '.join(details)})"

@@ -39,6 +39,7 @@ class Preset:
     arm_flops: float | None = None
     many_seeds: int = 3  # of hypotheses that ask for many
     few_seeds: int = 1  # of the others
+    pair_passes: int = 2  # over the text, in which pairs are drawn anew: the epochs of a run
     dtype: str = "float32"
     # the tasks that are averaged, where the folder of tasks has them
     tasks: tuple[str, ...] = ("question_type", "entailment", "ner")
@@ -105,6 +106,7 @@ CPU = Preset(
     tune_lr=1e-3,
     flops_per_second=5.5e10,
     eval_batches=16,
+    pair_passes=6,
     run_overhead=45.0,
     tune_seconds=15.0,
     fill_ratios=_FILL_RATIOS,
@@ -121,6 +123,7 @@ HOUR = replace(
     hypotheses="hibcgak",
     vocab_size=8000,
     arm_flops=60 * FLOPS_PER_MINUTE,
+    pair_passes=4,
     train_rows=3000,
     test_rows=2000,
     probe_rows=1000,

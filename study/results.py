@@ -94,8 +94,8 @@ def run_record(study: Study, job: Job) -> Record:
     folder, run = study.folder(job), job.run
     lines = metrics_log.read_metrics(folder)
     seconds = metrics_log.goodput(folder)
-    corpus = study.datasets.folder / "corpora" / run.corpus.name / "corpus.json"
-    train = json.loads(corpus.read_text(encoding="utf-8"))["train"]
+    corpus = json.loads(study.corpus_info(job).read_text(encoding="utf-8"))
+    train = corpus["train"]
     tokens = round(run.rows * train["tokens"] / train["rows"])
     cost = Cost.of(run.experiment, run.corpus.length, tokens)
     last = next((line for line in reversed(lines) if "eval_loss" in line), {})
@@ -108,7 +108,7 @@ def run_record(study: Study, job: Job) -> Record:
         "steps": job.steps,
         "rows": run.rows,
         "tokens": tokens,
-        "epochs": _round(run.rows / train["rows"]),
+        "epochs": _round(run.rows * corpus["duplicates"] / train["rows"]),  # over the text
         "parameters": count_parameters(run.experiment),
         "flops": {"published": _round(cost.published), "sparse": _round(cost.sparse)},
         "speed": _round(tokens / seconds["steps"]) if seconds["steps"] else None,

@@ -4,6 +4,7 @@ OUT/data/                    see datasets.py: made again from the text where it 
 OUT/compiled/                compiled programs
 OUT/worker-N.txt             logs of workers
 STATE/study_config.json      the preset and the text: each study needs its own folder
+STATE/corpora/NAME.json      sizes of the corpora
 STATE/runs/RUN/              run folders of pre-training, with the last checkpoint
 STATE/tasks/TASK/RUN/        results of fine-tuning
 STATE/measured/RUN.json      scores on held-out rows and sentence pairs
@@ -17,7 +18,6 @@ machine that has the text and the tasks.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import shutil
 import sys
@@ -39,7 +39,6 @@ from bert_jax.config import (
     TaskType,
     replace,
 )
-from bert_jax.data import documents
 from bert_jax.inference import probe
 from bert_jax.tasks import results
 from bert_jax.training import finetune_config
@@ -51,6 +50,7 @@ from study.datasets import Datasets, move_corpus
 from study.hypotheses import hypotheses_at
 from study.jobs import QA, Job, list_jobs
 from study.presets import Preset
+from study.state import check_config
 from study.stop_request import StopRequest, stop_request
 
 PRETRAINING = "pre-training"  # the step that all others need
@@ -84,7 +84,7 @@ class Study:
         another study or is in use; the text or the tasks are unusable."""
         self.out.mkdir(parents=True, exist_ok=True)
         with lock.run_lock(self.results_dir):
-            self._check_config()
+            check_config(self.results_dir, self.preset, self.datasets)
             with stop_request(minutes) as stop:
                 self.datasets.prepare(jobs)
                 if processes == 1:
@@ -114,31 +114,6 @@ class Study:
         if jax.config.values["jax_compilation_cache_dir"] is None:
             jax.config.update("jax_compilation_cache_dir", str((self.out / "compiled").resolve()))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-    def _check_config(self) -> None:
-        """Write the study's config, or compare it with the one in the folder."""
-        digest = hashlib.sha256()
-        for name in documents.expand_sources(self.datasets.text):
-            digest.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
-        tasks = self.datasets.user_tasks
-        files = [] if tasks is None else sorted(tasks.glob("*/*.json*"))
-        config = {
-            "scale": self.preset.name,
-            "text": list(self.datasets.text),
-            "sha256": digest.hexdigest(),
-            "tasks": [f"{p.parent.name}/{p.name} {p.stat().st_size}" for p in files],
-        }
-        file = self.results_dir / "study_config.json"
-        if not file.exists():
-            io.write_text(file, json.dumps(config, indent=2) + "\n")
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        for key, flag in (("scale", "scale"), ("sha256", "text"), ("tasks", "tasks")):
-            if stored[key] != config[key]:
-                text = ", ".join(stored["text"])
-                raise ValueError(
-                    f"{self.results_dir} holds a study at --scale {stored['scale']} of {text} with "
-                    f"another --{flag}: choose another --state or --out"
-                )
 
     def _run_job(self, job: Job, stop: StopRequest) -> None:
         for name, step in self._steps(job):
@@ -195,6 +170,10 @@ class Study:
     def folder(self, job: Job) -> Path:
         return self.results_dir / "runs" / job.run.name
 
+    def corpus_info(self, job: Job) -> Path:
+        """What the run's corpus holds, also where the corpus itself is on another machine."""
+        return self.results_dir / "corpora" / f"{job.run.corpus.name}.json"
+
     def task_names(self, job: Job) -> list[str]:
         return [*(self.datasets.task_names() if job.tasks else []), *([QA] * job.qa)]
 
@@ -212,10 +191,17 @@ class Study:
         }
 
     def pretrain(self, job: Job) -> int | None:
-        path, folder = str(self.datasets.corpus(job.run.corpus)), self.folder(job)
-        move_corpus(folder, path)
-        run = dict(dir=str(folder))
-        return pretrain(replace(job.run.experiment, run=run, data=dict(path=path)))
+        corpus, folder, info = (
+            self.datasets.corpus(job.run.corpus),
+            self.folder(job),
+            self.corpus_info(job),
+        )
+        if not info.exists():
+            info.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(corpus / "corpus.json", info)
+        move_corpus(folder, str(corpus))
+        fields = dict(run=dict(dir=str(folder)), data=dict(path=str(corpus)))
+        return pretrain(replace(job.run.experiment, **fields))
 
     def measured(self, job: Job) -> dict[str, Any]:
         """Scores on held-out rows and sentence pairs."""

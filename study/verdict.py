@@ -44,6 +44,7 @@ class Judgment:
     difference: float | None = None  # in the statement's direction, without the margin
     limit: float | None = None  # the noise that it must exceed
     wins: tuple[int, int] | None = None  # seeds in which the statement holds, of how many
+    seeds_needed: int | None = None  # on each side, to decide a difference of this size
     unlearned: tuple[str, ...] = ()  # variants that have not learned what the statement needs
 
 
@@ -102,16 +103,20 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
         if not has_learned(statement, variant, records, ahead=difference > 0)
     )
     if unlearned:
-        return Judgment(statement, NOT_JUDGED, difference, None, wins, unlearned)
+        return Judgment(statement, NOT_JUDGED, difference, None, wins, unlearned=unlearned)
     if statement.by_seed_count:
         return Judgment(statement, _verdict_by_count(wins), difference, None, wins)
     seeds = [len(side) for side in (better, worse) if CONSTANT not in side]
-    limit = noise_limit(statement, records, seeds)
-    if limit is None or abs(difference - statement.margin) <= limit:
-        verdict = TOO_SMALL
-    else:
+    limit, distance = noise_limit(statement, records, seeds), abs(difference - statement.margin)
+    if limit is not None and distance > limit:
         verdict = CONFIRMED if difference > statement.margin else CONTRADICTED
-    return Judgment(statement, verdict, difference, limit, wins)
+        return Judgment(statement, verdict, difference, limit, wins)
+    needed = None
+    if limit is not None and distance:  # the limit falls with the square root of the seeds
+        one_seed = noise_limit(statement, records, [1] * len(seeds))
+        assert one_seed is not None
+        needed = math.ceil((one_seed / distance) ** 2)
+    return Judgment(statement, TOO_SMALL, difference, limit, wins, needed)
 
 
 def has_learned(statement: Statement, variant: str, records: Sequence[Record], ahead: bool) -> bool:

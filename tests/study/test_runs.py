@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def study(
         folder = out / "data" / "corpora" / corpus.name
         folder.mkdir(parents=True, exist_ok=True)
         counts = {"rows": 32, "tokens": 32 * 20}
-        (folder / "corpus.json").write_text(json.dumps({"train": counts}))
+        (folder / "corpus.json").write_text(json.dumps({"train": counts, "duplicates": 2}))
         return folder
 
     monkeypatch.setattr(Datasets, "corpus", corpus)
@@ -158,7 +159,7 @@ def test_results_have_the_numbers_of_the_run_folders(study: Study) -> None:
     logged = json.loads(lines[-1])
     assert records[0]["last"]["eval_mask_loss"] == pytest.approx(logged["eval_mask_loss"], rel=1e-5)
     assert records[0]["steps"] == logged["step"]
-    assert records[0]["epochs"] == JOBS[0].run.rows / 32
+    assert records[0]["epochs"] == 2 * JOBS[0].run.rows / 32  # two passes over the text
     assert records[0]["tokens"] == JOBS[0].run.rows * 20
 
 
@@ -176,6 +177,7 @@ def test_a_study_goes_on_from_its_state_alone(study: Study, training: FakeTraini
     training.stop_at = NAMES[1]
     assert first.run(JOBS) == signal.SIGTERM
     training.stop_at = ""
+    shutil.rmtree(study.out)
     second = dataclasses.replace(first, out=study.out.parent / "elsewhere")
     assert second.run(JOBS) is None
     assert training.trained == NAMES

@@ -173,6 +173,19 @@ def test_the_middle_layer_is_one_layer_whatever_the_scores() -> None:
     assert METRICS["probes_middle"].value(record) == pytest.approx(50)
 
 
+def test_an_undecided_difference_says_how_many_seeds_would_decide_it() -> None:
+    """The deviation of a and b is 2, with 4 degrees of freedom, and they differ by 1."""
+    records = seed_records("a", 49, 51, 53) + seed_records("b", 48, 50, 52)
+    judgment = judge_statement(A_BEATS_B, records)
+    needed = 2 * (2.776 * 2) ** 2  # n with t s sqrt(2 / n) = 1
+    assert judgment.seeds_needed == math.ceil(needed) == 62
+    assert "about 62 seeds on each side would decide" in format_judgment(judgment)
+    near = seed_records("b", 48.9, 50.9, 52.9)
+    assert "more than 100 seeds" in format_judgment(
+        judge_statement(A_BEATS_B, seed_records("a", 49, 51, 53) + near)
+    )
+
+
 def test_a_lower_loss_is_better() -> None:
     records = loss_records("a", 2.0, 2.01) + loss_records("b", 3.0, 3.01)
     judgment = judge_statement(Statement("", "a", "b", "mask"), records)
