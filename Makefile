@@ -6,6 +6,8 @@
 #             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
 #             SEED=a number; without SEED another one each time)
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
+# make gpu-plan   train steps of every family, compiled for GPUs that need not be there, in
+#             .venv-gpu: 245 MiB of compiler, 10 minutes
 # make study  the papers' claims, measured: up to 60 minutes; goes on where it was stopped
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
 # make docs   the documentation site, in build/docs: 15 seconds, without the network once
@@ -36,7 +38,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
 
-.PHONY: demo env test lint types suite slow peers chaos beam fuzz study docs clean
+.PHONY: demo env test lint types suite slow peers chaos beam gpu-plan fuzz study docs clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -74,6 +76,9 @@ chaos: $(VENV)/tested
 beam: .venv-beam/tested
 	.venv-beam/bin/python -m pytest -r s tests/data/test_beam.py
 
+gpu-plan: .venv-gpu/tested
+	.venv-gpu/bin/python -m pytest -r s tests/perf/test_gpu_plan.py
+
 fuzz: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
@@ -106,6 +111,13 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	.venv-beam/bin/python -m pip --disable-pip-version-check --quiet install --editable .[beam] pytest beartype
 	touch $@
 
+.venv-gpu/tested: pyproject.toml
+	@$(CHECK_PYTHON)
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	@echo "installing bert-jax[plan-gpu] into .venv-gpu"
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --editable .[plan-gpu] pytest beartype
+	touch $@
+
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	@echo "make docs: build/docs/index.html"
@@ -118,4 +130,4 @@ docs: .venv-docs/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-beam .venv-docs build
+	rm -rf $(VENV) .venv-beam .venv-docs .venv-gpu build

@@ -76,15 +76,16 @@ def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
 
 @dataclass(frozen=True)
 class Plan(Command):
-    """Compile the train step for TPU slices, without a TPU: memory, communication, bottleneck.
+    """Compile the train step for TPUs or GPUs, without having one: memory, communication, bottleneck.
 
     Example: bert-jax plan configs/bert_large.py --topology v5e:4x4 --run.dtype bfloat16
-    """
+    """  # noqa: E501
 
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Slice such as v5e:4x4, v5p:4x4x4, v6e:2x4 or v4:2x2x1. This option can be repeated.
+    # TPU slice such as v5e:4x4, v5p:4x4x4, v6e:2x4 or v4:2x2x1, or GPUs such as h100:8, h200:1 or
+    # a100:2x8 (two hosts of eight). This option can be repeated.
     topology: Annotated[
         UseAppendAction[tuple[str, ...]],
         arg(metavar="SLICE", help_behavior_hint="(required, repeatable)"),

@@ -49,7 +49,23 @@ CHIPS: dict[str, Chip] = {
         examples=("v6e:1x1", "v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:8x8", "v6e:16x16"),
     ),
 }
-H100 = Chip("H100", 989.4 * TERA, 80 * GB, 3350 * GB, 450 * GB, 50 * GB, 8)
+# max_chips: of one node. A DGX or HGX node has one network adapter per GPU: 400 Gbps for H100 and
+# H200, 200 Gbps for A100.
+GPUS: dict[str, Chip] = {
+    "h100": Chip(
+        *("H100", 989.4 * TERA, 80 * GB, 3350 * GB, 450 * GB, 50 * GB, 8),
+        examples=("h100:1", "h100:8", "h100:2x8"),
+    ),
+    "h200": Chip(
+        *("H200", 989.4 * TERA, 141 * GB, 4800 * GB, 450 * GB, 50 * GB, 8),
+        examples=("h200:1", "h200:8", "h200:2x8"),
+    ),
+    "a100": Chip(
+        *("A100", 312 * TERA, 80 * GB, 2039 * GB, 300 * GB, 25 * GB, 8),
+        examples=("a100:1", "a100:8", "a100:2x8"),
+    ),
+}
+H100 = GPUS["h100"]
 
 # jax.Device.device_kind begins with -> (bfloat16, float32 as JAX multiplies it by default), FLOP/s
 # without sparsity. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's, where float32 is

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+FUSIONS = ("fusion", "fusion-start")  # a GPU starts some and does other work meanwhile
+
 
 class Array(NamedTuple):
     """The type of a value: its element type and dimensions."""
@@ -88,11 +90,13 @@ class Program:
     def _walk(self, computation: Computation, times: int, fused: bool) -> Iterator[Execution]:
         for i in computation.instructions.values():
             yield Execution(i, computation, times, fused)
+            if i.opcode.endswith("-done"):  # it names what its -start ran
+                continue
             trips = self._trip_count(i) if i.opcode == "while" else 1
             for called in i.calls():
                 if called in self.computations:
                     inner = self.computations[called]
-                    yield from self._walk(inner, times * trips, fused or i.opcode == "fusion")
+                    yield from self._walk(inner, times * trips, fused or i.opcode in FUSIONS)
 
     def _trip_count(self, loop: Instruction) -> int:
         """Taken from the loop's attributes, or from the constant in its condition, with which a
@@ -109,7 +113,7 @@ class Program:
         for i in computation.instructions.values() if computation else ():
             if i.opcode == "constant":
                 yield i.rest
-            elif i.opcode not in ("parameter", "get-tuple-element", "compare", "fusion"):
+            elif i.opcode not in ("parameter", "get-tuple-element", "compare", *FUSIONS):
                 yield "-"
             for called in i.calls():
                 yield from self._limits(self.computations.get(called))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from typing import Any
 
 import pytest
 
@@ -75,8 +74,8 @@ def test_the_largest_micro_batch_is_found_by_halving_and_doubling(
 ) -> None:
     """The config's batch is then accumulated in equal micro-batches that are no larger."""
 
-    def compile_step(config: Experiment, devices: list[Any]) -> aot.StepCost:
-        rows = config.data.batch_size // len(devices) // config.optim.accumulate
+    def compile_step(config: Experiment, topology: topologies.Topology) -> aot.StepCost:
+        rows = config.data.batch_size // len(topology.devices) // config.optim.accumulate
         return aot.StepCost(rows <= max_rows, 0, 1, 0, None, 0.0, ())
 
     monkeypatch.setattr(plan, "compile_step", compile_step)
@@ -103,7 +102,7 @@ def test_out_of_memory_messages_of_the_compiler_are_parsed(message: str, bytes_:
 @pytest.mark.parametrize(
     ("topology", "error"),
     [
-        ("v5e", "expected a TPU slice, such as v4:2x2x1"),
+        ("v5e", "expected a TPU slice or GPUs, such as v4:2x2x1"),
         ("v9:2x2", "expected a TPU slice"),
         ("v5e:3x5", "libtpu does not know this slice"),
         ("v5e:32x32", "the largest v5e slice has 256"),

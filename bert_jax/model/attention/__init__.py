@@ -1,7 +1,8 @@
 """Scaled dot-product attention over whole heads: one definition, four backends.
 
     xla      any platform; stores all attention weights for the gradient
-    flash    TPU, rows of up to 1,024 tokens; one head of a row at a time, stores no weights
+    flash    our own kernels, with dropout; store no weights. TPU: rows of up to 1,024 tokens.
+             NVIDIA GPUs: heads of 16, 32, 64 or 128
     splash   TPU, long rows, no dropout
     cudnn    NVIDIA GPUs, 16-bit, no dropout
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from bert_jax.distributed.constraints import platform
-from bert_jax.model.attention import cudnn, flash, splash, xla
+from bert_jax.model.attention import cudnn, flash, flash_gpu, splash, xla
 from bert_jax.model.attention.mask import AttentionMask
 
 __all__ = ["BACKENDS", "AttentionMask", "attention"]
@@ -30,6 +31,8 @@ BACKENDS: dict[str, Callable[..., jax.Array]] = {
     "cudnn": cudnn.attend,
 }
 
+GPUS = ("gpu", "cuda")
+SIXTEEN_BITS = (jnp.bfloat16, jnp.float16)
 UNLIMITED = 1 << 30  # a window longer than any row
 
 
@@ -55,8 +58,13 @@ def attention(
     """
     rate = 0.0 if key is None else rate
     if backend == "auto":
-        backend = choose_backend(platform(), q.shape[-2], q.shape[-1], q.dtype, rate)
+        has_sizes = not mask.packed and window is None
+        backend = choose_backend(
+            platform(), q.shape[-2], q.shape[-1], q.dtype, rate, has_sizes=has_sizes
+        )
     attend = BACKENDS[backend]
+    if backend == "flash" and platform() in GPUS:
+        attend = flash_gpu.attend
     if is_global is None or window is None:
         return attend(q, k, v, mask, rate, key, window)
     if backend in ("xla", "flash"):  # a traced window needs no second branch
@@ -68,10 +76,18 @@ def attention(
     return jax.lax.cond(is_global, attend_within(None), attend_within(window), q, k, v)
 
 
-def choose_backend(platform: str, length: Any, width: int, dtype: Any, rate: float) -> str:
-    """The backend that moves the least memory among those that support the inputs."""
+def choose_backend(
+    platform: str, length: Any, width: int, dtype: Any, rate: float, *, has_sizes: bool = True
+) -> str:
+    """The backend that moves the least memory among those that support the inputs. `has_sizes`:
+    padding alone hides keys, so that a number per row says which; anything else cuDNN takes as a
+    mask of [b, 1, l, l]."""
     if platform == "tpu" and length % 128 == 0:
         if length <= flash.MAX_LENGTH:
             return "flash"
         return "splash" if not rate else "xla"
-    return "xla" if cudnn.unsupported_reason(platform, dtype, width, rate) else "cudnn"
+    if has_sizes and not cudnn.unsupported_reason(platform, dtype, width, rate):
+        return "cudnn"
+    if platform in GPUS and dtype in SIXTEEN_BITS:
+        return "xla" if flash_gpu.unsupported_reason(platform, width) else "flash"
+    return "xla"

@@ -48,7 +48,7 @@ def forward(
         weights, total = _softmax_parts(q[0, :, cols], k[0, :, cols], visible)
         if config.keep < 256:
             weights = jnp.where(_keep_mask(config, scalars, head, q.shape, length), weights, 0)
-        product = _dot(weights.astype(v.dtype), v[0, :, cols])
+        product = dot(weights.astype(v.dtype), v[0, :, cols])
         heads.append(product * (256 / config.keep / total))
     out[0] = jnp.where(is_real, jnp.concatenate(heads, axis=1), 0).astype(out.dtype)
 
@@ -82,15 +82,15 @@ def backward(
         weights = weights / total
         scaled = jnp.where(is_real, d_out[0, :, cols].astype(jnp.float32) * (256 / config.keep), 0)
         scaled = scaled.astype(d_out.dtype)
-        dropped, d_weights = weights, _dot(scaled, v[0, :, cols], NT)
+        dropped, d_weights = weights, dot(scaled, v[0, :, cols], NT)
         if config.keep < 256:
             keep = _keep_mask(config, scalars, head, q.shape, length)
             dropped, d_weights = jnp.where(keep, weights, 0), jnp.where(keep, d_weights, 0)
-        dv_sum[:, cols] += _dot(dropped.astype(v.dtype), scaled, TN)
+        dv_sum[:, cols] += dot(dropped.astype(v.dtype), scaled, TN)
         d_scores = weights * (d_weights - jnp.sum(weights * d_weights, axis=1, keepdims=True))
         d_scores = (d_scores * width**-0.5).astype(q.dtype)
-        dq[0, :, cols] = _dot(d_scores, k[0, :, cols]).astype(dq.dtype)
-        dk_sum[:, cols] += _dot(d_scores, q[0, :, cols], TN)
+        dq[0, :, cols] = dot(d_scores, k[0, :, cols]).astype(dq.dtype)
+        dk_sum[:, cols] += dot(d_scores, q[0, :, cols], TN)
 
     @pl.when(i == pl.num_programs(2) - 1)
     def _() -> None:
@@ -118,14 +118,14 @@ def _softmax_parts(
     q: Float[Array, "t k"], k: Float[Array, "l k"], visible: Bool[Array, "t l"]
 ) -> tuple[Float[Array, "t l"], Float[Array, "t 1"]]:
     """The numerators of the softmax and their sum."""
-    scores = _dot(q * q.shape[1] ** -0.5, k, NT)
+    scores = dot(q * q.shape[1] ** -0.5, k, NT)
     # The most negative finite number instead of -inf: a row without any key stays finite.
     scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
     return weights, jnp.sum(weights, axis=1, keepdims=True)
 
 
-def _dot(a: jax.Array, b: jax.Array, dims: Any = (((1,), (0,)), ((), ()))) -> jax.Array:
+def dot(a: jax.Array, b: jax.Array, dims: Any = (((1,), (0,)), ((), ()))) -> jax.Array:
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
@@ -140,17 +140,17 @@ def _keep_mask(
     _, t, width = shape
     row = scalars[2] + pl.program_id(0).astype(jnp.uint32)
     head_index = scalars[3] + (pl.program_id(1) * (width // config.width) + head).astype(jnp.uint32)
-    first, second = (_hash(_hash(scalars[n] + row) + head_index) for n in range(2))
+    first, second = (hash_word(hash_word(scalars[n] + row) + head_index) for n in range(2))
     word_shape = (t // 32, 8, length)
     group, sublane, key = (lax.broadcasted_iota(jnp.uint32, word_shape, n) for n in range(3))
     group += pl.program_id(2).astype(jnp.uint32) * (t // 32)
-    word = _hash(((group * 8 + sublane) * length + key) ^ first, second)
+    word = hash_word(((group * 8 + sublane) * length + key) ^ first, second)
     shift = lax.broadcasted_iota(jnp.uint32, (1, 4, 1, 1), 1) * 8
     decisions = (word[:, None] >> shift) & 255
     return (decisions < config.keep).reshape(t, length)
 
 
-def _hash(x: UInt32[Array, "*s"], key: Any = 0) -> UInt32[Array, "*s"]:
+def hash_word(x: UInt32[Array, "*s"], key: Any = 0) -> UInt32[Array, "*s"]:
     """A permutation of 32-bit words in which flipping any bit of `x` flips each bit of the result
     with a probability close to 1/2 (lowbias32, github.com/skeeto/hash-prospector). `key` selects
     one of many permutations, so that the words of one head never are those of another head in a

@@ -1,4 +1,4 @@
-"""Predict memory, communication and bottleneck of a config's train step on TPU slices.
+"""Predict memory, communication and bottleneck of a config's train step on TPUs and GPUs.
 
 The step is the real one, compiled ahead of time. The times are lower bounds from published figures
 (hardware.py), not measurements: real steps are slower.
@@ -20,6 +20,7 @@ from bert_jax.utils.types import Json
 __all__ = ["plan", "render_plan", "roofline_bound"]
 
 MAX_ROWS_PER_CHIP = 4096  # no larger micro-batch is tried
+MAX_GPU_SHARE = 0.92  # of the memory; the driver and the libraries take the rest
 
 
 def plan(
@@ -36,7 +37,7 @@ def plan(
     slices = []
     for topology in [describe_topology(name) for name in topologies]:
         log(f"compiling for {topology.name}: this takes about a minute")
-        slice_plan = plan_topology(config, topology, compile_step(config, topology.devices))
+        slice_plan = plan_topology(config, topology, compile_step(config, topology))
         if fit:
             slice_plan["fit"] = max_micro_batch(config, topology, slice_plan["fits"], log)
         slices.append(slice_plan)
@@ -66,11 +67,13 @@ def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Jso
         "memory": step.limit or chip.memory,
         "state_bytes": step.state,
     }
+    if topology.hosts > 1:
+        slice_plan["hosts"] = topology.hosts
     if not step.fits or step.costs is None:
         missing = step.bytes - slice_plan["memory"]
-        return slice_plan | {"missing": missing, "help": advice(config, mesh, step)}
+        return slice_plan | {"missing": missing, "help": advice(config, mesh, step, topology)}
     bytes_by_kind = {k: sum(c.total_bytes for c in step.collectives if c.kind == k) for k in KINDS}
-    bound = roofline_bound(chip, step.costs.flops, step.costs.bytes, step.sent)
+    bound = roofline_bound(chip, step.costs.flops, step.costs.bytes, step.sent, step.network)
     model_flops = flops.per_step(config, rows, length)
     return slice_plan | {
         "flops": step.costs.flops,
@@ -79,20 +82,25 @@ def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Jso
         "kernels_not_counted": step.costs.unknown,
         "collectives": {kind: size for kind, size in bytes_by_kind.items() if size},
         "sent": step.sent,
+        **({"network": step.network} if topology.hosts > 1 else {}),
         "bound": bound,
         "tokens_per_second": rows * length / bound["seconds"],
         "utilisation": model_flops / (bound["seconds"] * chips * chip.flops),
     }
 
 
-def roofline_bound(chip: Chip, flops: float, traffic: float, sent: float) -> Json:
-    """Least seconds of a step: the longest of compute, memory and interconnect, as if the other
-    two were hidden behind it."""
+def roofline_bound(
+    chip: Chip, flops: float, traffic: float, sent: float, network: float = 0.0
+) -> Json:
+    """Least seconds of a step: the longest of compute, memory, interconnect and the network
+    between hosts, as if the others were hidden behind it."""
     parts = {
         "compute": flops / chip.flops,
         "memory": traffic / chip.bandwidth,
         "interconnect": sent / chip.link_bandwidth,
     }
+    if network and chip.network_bandwidth:
+        parts["network"] = network / chip.network_bandwidth
     longest = max(parts, key=lambda part: parts[part])
     return {**parts, "binds": longest, "seconds": parts[longest]}
 
@@ -115,7 +123,7 @@ def max_micro_batch(
         log(f"{topology.name}: do {rows} rows per chip fit?")
         data = dict(batch_size=rows * batch_axes, stages=None)
         micro_batch = replace(config, data=data, optim=dict(accumulate=1))
-        return compile_step(micro_batch, topology.devices).fits
+        return compile_step(micro_batch, topology).fits
 
     if fits:
         while rows < MAX_ROWS_PER_CHIP and rows_fit(2 * rows):
@@ -131,10 +139,17 @@ def max_micro_batch(
     return {"rows_per_chip": rows, "batch_size": rows * batch_axes, "accumulate": accumulate}
 
 
-def advice(config: Experiment, mesh: dict[str, int], step: StepCost) -> list[str]:
+def advice(
+    config: Experiment, mesh: dict[str, int], step: StepCost, topology: Topology
+) -> list[str]:
     """Flags that make a step need less memory, the one that costs the least time first."""
     rows = batch_shape(config)[0] // (mesh["data"] * mesh["fsdp"]) // config.optim.accumulate
     flags = []
+    if topology.memory_limit and step.bytes < MAX_GPU_SHARE * topology.chip.memory:
+        flags.append(
+            f"XLA_PYTHON_CLIENT_MEM_FRACTION={MAX_GPU_SHARE} in the environment: JAX may use that "
+            "share of the memory, not .75"
+        )
     if config.run.dtype == "float32":
         flags.append("--run.dtype bfloat16: activations take half the memory")
     if rows > 1:

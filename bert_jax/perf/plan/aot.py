@@ -15,6 +15,8 @@ from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.perf import collectives, hlo
 from bert_jax.perf.plan.costs import ProgramCosts, read_costs
+from bert_jax.perf.plan.gpu_topologies import without_cudnn
+from bert_jax.perf.plan.topologies import Topology
 from bert_jax.training.assemble import assemble
 from bert_jax.utils import compilation_cache
 
@@ -27,11 +29,12 @@ class StepCost:
 
     fits: bool
     bytes: int  # state, batch, code and temporaries; the compiler's estimate if it does not fit
-    limit: int | None  # of the compiler, if it does not fit
+    limit: int | None  # that a step may take; None: not told, as by a compiler that is content
     state: int  # of `bytes`: parameters and optimizer state
-    costs: ProgramCosts | None  # None: it does not fit
-    sent: float  # to other chips
+    costs: ProgramCosts | None  # None: it was not compiled, since it does not fit
+    sent: float  # to other chips of the slice or host
     collectives: tuple[collectives.Collective, ...]
+    network: float = 0.0  # sent to other hosts of GPUs
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,19 @@ class ShapesOnly:
     warm_start = None
 
 
-def compile_step(config: Experiment, devices: list[Any]) -> StepCost:
+def compile_step(config: Experiment, topology: Topology) -> StepCost:
     """Compile the step of the config's longest stage. ValueError: the config is for fine-tuning,
     or the mesh or batch does not divide."""
     if not isinstance(config.objective, Masked | ReplacedTokens):
         raise ValueError(
             "plan takes a config for pre-training: rows of fine-tuning have many shapes"
         )
-    steps = assemble(config, ShapesOnly(config, stand_in_vocabulary(config)), devices).steps
+    steps = assemble(
+        config, ShapesOnly(config, stand_in_vocabulary(config)), topology.devices
+    ).steps
     state = sum(_bytes_per_device(x) for x in jax.tree.leaves(steps.like))
-    lowered = steps.train.lower(steps.like, abstract_batch(config))
+    with without_cudnn():
+        lowered = steps.train.lower(steps.like, abstract_batch(config))
     try:
         with compilation_cache.disabled():
             program = lowered.compile()
@@ -66,9 +72,13 @@ def compile_step(config: Experiment, devices: list[Any]) -> StepCost:
     used += memory.temp_size_in_bytes - memory.alias_size_in_bytes
     used += memory.generated_code_size_in_bytes
     parsed = hlo.parse_hlo(program.as_text())
-    sends = tuple(collectives.read_collectives(parsed))
-    sent = sum(c.sent_bytes for c in sends)
-    return StepCost(True, used, None, state, read_costs(parsed), sent, sends)
+    sends = tuple(collectives.read_collectives(parsed, topology.hosts))
+    limit = topology.memory_limit
+    return StepCost(
+        limit is None or used <= limit,
+        *(used, limit, state, read_costs(parsed)),
+        *(sum(c.sent_bytes for c in sends), sends, sum(c.network_bytes for c in sends)),
+    )
 
 
 def batch_shape(config: Experiment) -> tuple[int, int]:

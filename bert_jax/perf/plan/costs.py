@@ -1,7 +1,8 @@
 """FLOPs and memory traffic of a step on one chip, read from the compiled program's text.
 
 XLA's `cost_analysis` counts a loop's body once and a custom call not at all. Here every
-instruction counts as often as it runs (hlo.py), and a Pallas kernel by its own estimate.
+instruction counts as often as it runs (hlo.py), a Pallas kernel for TPUs by its own estimate, and
+attention on GPUs, cuDNN's or ours, by its shapes, as over full rows without a window.
 
     flops   matrix products alone; two per multiply-add
     bytes   what instructions read from memory and write to it; arrays in the chip's fast memory
@@ -21,7 +22,16 @@ from bert_jax.perf.hlo import Array, Computation, Instruction, Program
 
 FREE_OPCODES = (  # they move nothing, or their parts are counted on their own
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional"),
-    *("call", "after-all", "partition-id", "replica-id", "iota", "broadcast", "async-done"),
+    *(
+        "call",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "iota",
+        "broadcast",
+        "async-done",
+        "fusion-done",
+    ),
     *("copy-done", "slice-done", "all-reduce-done", "all-gather-done", "collective-permute-done"),
     *("reduce-scatter-done", "opt-barrier", "add-dependency"),
 )
@@ -46,6 +56,10 @@ def read_costs(program: Program) -> ProgramCosts:
             estimate = _estimate(i.rest)
             kernels, unknown = kernels + times * bool(estimate), unknown + times * (not estimate)
             flops += times * estimate.get("flops", 0)
+        if products := _gpu_attention_products(i):
+            b, length, h, width = _gpu_queries(i, computation).dims
+            kernels += times
+            flops += times * products * 2 * b * h * length**2 * width
         if not fused:
             traffic += times * traffic_bytes(i, computation, program)
     return ProgramCosts(float(flops), float(traffic), kernels, unknown)
@@ -103,6 +117,30 @@ def _valid_pairs(
     return int(valid.sum())
 
 
+# Matrix products of l x l x k of an attention kernel for GPUs, by a part of its call's text. The
+# backward pass recomputes the logits; in ours, both kernels do, and the probabilities' gradient.
+GPU_ATTENTION = {
+    r"__cudnn\$fmha\w*Backward": 5,
+    r"__cudnn\$fmha": 2,
+    "/attention_attend/": 2,
+    "/attention_key_gradients/": 4,
+    "/attention_query_gradients/": 3,
+}
+
+
+def _gpu_attention_products(i: Instruction) -> int:
+    """How many products of l x l x k the call computes; 0 if it is no attention on a GPU."""
+    if i.opcode != "custom-call" or ("__cudnn" not in i.rest and "gpu.triton" not in i.rest):
+        return 0
+    return next((n for part, n in GPU_ATTENTION.items() if re.search(part, i.rest)), 0)
+
+
+def _gpu_queries(i: Instruction, computation: Computation) -> Array:
+    """The queries [b l h k]: the first operand with four axes."""
+    operands = (computation.instructions[name].results for name in i.operands)
+    return next(r[0] for r in operands if len(r) == 1 and len(r[0].dims) == 4)
+
+
 def _estimate(rest: str) -> dict[str, int]:
     """The `pl.CostEstimate` of a Pallas kernel; empty without one."""
     text = hlo.first_group(r'"cost_estimate":\{([^}]*)\}', rest.replace("\\", "")) or ""
@@ -125,7 +163,7 @@ def traffic_bytes(i: Instruction, computation: Computation, program: Program) ->
         return known
     operands = (computation.instructions.get(name) for name in i.operands)
     arrays = [o.results[0] if o and len(o.results) == 1 else None for o in operands]
-    if i.opcode == "fusion":
+    if i.opcode in hlo.FUSIONS:
         body = program.computations[next(i.calls())]
         read = [
             _bytes_read(a, _parameter_name(n, body), body, program)
@@ -158,7 +196,7 @@ def _bytes_used(array: Array, name: str, computation: Computation, program: Prog
                 continue
             if user.opcode == "bitcast":
                 total += _bytes_used(array, user.name, computation, program)
-            elif user.opcode == "fusion" and computation.name:
+            elif user.opcode in hlo.FUSIONS and computation.name:
                 body = program.computations[next(user.calls())]
                 total += _bytes_used(array, _parameter_name(n, body), body, program)
             elif n == 0 and user.opcode in SLICES:
@@ -173,8 +211,8 @@ def _bytes_written(i: Instruction, computation: Computation, program: Program) -
     if all(a.in_fast_memory for a in i.results):
         return 0
     source = i
-    while source.opcode in ("bitcast", "fusion"):
-        if source.opcode == "fusion":
+    while source.opcode in ("bitcast", *hlo.FUSIONS):
+        if source.opcode in hlo.FUSIONS:
             computation = program.computations[next(source.calls())]
             source = computation.root
         else:

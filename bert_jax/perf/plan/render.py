@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bert_jax.perf.hardware import GPUS
 from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Json
 
@@ -33,12 +34,22 @@ def render_plan(plan: Json) -> str:
         format_table(COLUMNS, rows, left=(0, COLUMNS.index("bottleneck"))),
     ]
     for slice_plan in plan["slices"]:
-        notes = _missing_memory(slice_plan) + _collectives(slice_plan) + _max_batch(slice_plan)
+        notes = (
+            _network(slice_plan)
+            + _missing_memory(slice_plan)
+            + _collectives(slice_plan)
+            + _max_batch(slice_plan)
+        )
         lines += [f"{slice_plan['topology']}:", *notes] if notes else []
     lines.append(
         "bound: lower limit of the step time, from the compiled program and the chip's published "
         "figures; not a measurement"
     )
+    if any(s["topology"].partition(":")[0] in GPUS for s in plan["slices"]):
+        lines.append(
+            "GPUs: kernels were chosen without timing any; `of` is the .75 of the memory that JAX "
+            "reserves by default"
+        )
     if plan["dtype"] == "float32":
         lines.append("activations are float32: --run.dtype bfloat16 halves them")
     return "\n".join(lines)
@@ -71,6 +82,16 @@ def _missing_memory(plan: Json) -> list[str]:
         return []
     missing = f"  {plan['missing'] / GIB:.2f} GiB more than a chip has. Options that reduce memory:"
     return [missing, *(f"    {flag}" for flag in plan["help"])]
+
+
+def _network(plan: Json) -> list[str]:
+    if "network" not in plan:
+        return []
+    seconds = plan["bound"].get("network", 0.0)
+    return [
+        f"  {plan['hosts']} hosts: {plan['network'] / 1e6:.1f} MB per GPU over the network, at "
+        f"least {seconds * MS:.1f} ms; MB sent and interconnect are those within a host"
+    ]
 
 
 def _collectives(plan: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""Devices of TPU slices, described by libtpu without having one."""
+"""Devices of TPU slices and GPU nodes, described without having one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,36 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bert_jax.perf.hardware import CHIPS, Chip
+from bert_jax.perf.hardware import CHIPS, GPUS, Chip
+from bert_jax.perf.plan.gpu_topologies import describe_gpus
 
 
 class Topology(NamedTuple):
     name: str  # v5e:4x4
     chip: Chip
     devices: list[Any]
+    hosts: int = 1  # of GPUs; chips of a slice are linked whatever their host
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that a step may take; None if the compiler decides. XLA refuses no program for a
+        GPU, and JAX reserves .75 of its memory unless it is told otherwise."""
+        return round(0.75 * self.chip.memory) if self.chip.name in _GPU_NAMES else None
+
+
+_GPU_NAMES = {gpu.name for gpu in GPUS.values()}
 
 
 def describe_topology(name: str) -> Topology:
-    """The slice of a name such as v5e:4x4. ValueError: it does not exist, or libtpu is missing."""
+    """The slice of a name such as v5e:4x4, or the GPUs of one such as h100:8 or h100:2x8.
+    ValueError: it does not exist, or the package that describes it is missing."""
     kind, _, shape = name.partition(":")
+    if kind in GPUS:
+        return Topology(name, *describe_gpus(name))
     chip = CHIPS.get(kind)
     if chip is None or not re.fullmatch(r"\d+(x\d+)*", shape):
-        known = ", ".join(e for c in CHIPS.values() for e in c.examples)
-        raise ValueError(f"--topology {name}: expected a TPU slice, such as {known}")
+        known = ", ".join(e for c in [*CHIPS.values(), *GPUS.values()] for e in c.examples)
+        raise ValueError(f"--topology {name}: expected a TPU slice or GPUs, such as {known}")
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             "plan needs libtpu, which is not installed: run pip install 'jax[tpu]' (Linux; "
