@@ -39,8 +39,15 @@ class Tokenizer(Command):
     vocab_size: Annotated[int, arg(metavar="N")]
     # New folder for the tokenizer.
     out: Annotated[str, arg(metavar="DIR")]
-    # Keep upper case and accents.
+    # Keep upper case, and by default accents. bpe always keeps both.
     cased: bool = False
+    # Lower-case all text, and by default strip accents. This is the default, except for bpe.
+    uncased: bool = False
+    # Keep or strip accents and other marks that are combined with a letter. Stripping turns ö into
+    # o, but also が into か, İ into i, and drops Indic viramas and vowel marks; WordPiece then also
+    # splits Korean syllables into jamo. WordPiece always drops the Persian ZWNJ, unigram makes it
+    # a space.
+    accents: Literal["keep", "strip"] | None = None
     # WordPiece only: longer words become the unknown token. The default is 100, as in Hugging Face;
     # BERT's and ELECTRA's own code uses 200.
     max_input_chars_per_word: Annotated[int | None, optional("N")] = None
@@ -64,6 +71,9 @@ class Tokenizer(Command):
                 yield from document.paragraphs
 
         _require_text(self.text)
+        if self.uncased and (self.cased or self.kind == "bpe"):
+            other = "--cased" if self.cased else "--kind bpe, which keeps case"
+            raise ValueError(f"--uncased cannot be combined with {other}: leave one out")
         io.require_new(Path(self.out))
         texts = training.sample_texts(lines(), self.sample_mb)
         tokenizer = training.train_tokenizer(
@@ -72,6 +82,7 @@ class Tokenizer(Command):
             self.vocab_size,
             cased=self.cased,
             max_input_chars_per_word=self.max_input_chars_per_word,
+            accents=self.accents,
         )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)

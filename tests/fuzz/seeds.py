@@ -19,7 +19,7 @@ import zstandard
 from bert_jax import config
 from bert_jax.data import corpus
 from bert_jax.data.corpus import SplitCounts
-from bert_jax.data.tokenization import backends, tokenizer
+from bert_jax.data.tokenization import backends, pipelines, tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.tasks.glue import GLUE_COLUMNS
 
@@ -129,7 +129,7 @@ def squad() -> bytes:
 def wordpiece() -> tokenizer.Tokenizer:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!é中"
     pieces = [*tokenizer.SPECIAL_TOKENS["wordpiece"], *letters, *(f"##{c}" for c in letters), "cat"]
-    core = backends.wordpiece_pipeline({p: i for i, p in enumerate(pieces)}, lower=True)
+    core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(pieces)}, lower=True)
     return tokenizer.Tokenizer("wordpiece", backends.TokenizersBackend(core), cased=False)
 
 
@@ -144,7 +144,7 @@ def saved(kind: str) -> dict[str, bytes]:
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
         pieces = [*tokenizer.SPECIAL_TOKENS["bpe"], *letters, "ca", "cat"]
         vocab = {p: i for i, p in enumerate(dict.fromkeys(pieces))}
-        core = backends.byte_bpe_pipeline(vocab, [("c", "a"), ("ca", "t")])
+        core = pipelines.byte_bpe_pipeline(vocab, [("c", "a"), ("ca", "t")])
         saved_tokenizer = tokenizer.Tokenizer("bpe", backends.TokenizersBackend(core), cased=True)
     else:
         proto = backends.model_proto(spiece_with_map())

@@ -19,7 +19,6 @@ import tokenizers
 from bert_jax.data.tokenization.backends import (
     SentencePieceBackend,
     TokenizersBackend,
-    clean_text,
     model_proto,
 )
 from bert_jax.data.tokenization.words import SPACE_MARK
@@ -52,7 +51,7 @@ def append_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
 def _form(kind: str, backend: Backend, word: str) -> str:
     """The word as the vocabulary holds it, normalized as a text would be."""
     if isinstance(backend, SentencePieceBackend):
-        return SPACE_MARK + clean_text(word, backend.cased)
+        return SPACE_MARK + backend.normalize(word)
     if kind == "bpe":
         return word
     plain = backend.core.normalizer.normalize_str(word) if backend.core.normalizer else word
@@ -102,7 +101,7 @@ def _sentencepiece(backend: SentencePieceBackend, forms: Sequence[str]) -> Sente
     for form in forms:
         proto.pieces.add(piece=form, score=score, type=NORMAL)
     proto.trainer_spec.vocab_size = len(proto.pieces)
-    return SentencePieceBackend(proto.SerializeToString(), backend.cased)
+    return SentencePieceBackend(proto.SerializeToString(), backend.cased, backend.keep_accents)
 
 
 def _highest_score(scores: Sequence[float]) -> float:

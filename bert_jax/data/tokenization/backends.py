@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,24 +16,25 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from bert_jax.data.tokenization.albert_text import albert_normalizers, clean_text
+from bert_jax.data.tokenization.pipelines import MAX_INPUT_CHARS, unigram_pipeline
 from bert_jax.data.tokenization.words import SPACE_MARK
 
 _MAX_CACHED_WORDS = 1 << 16
-# Characters of a WordPiece word: BERT's first release and every Hugging Face tokenizer. BERT's code
-# since November 2018 and ELECTRA's have 200.
-MAX_INPUT_CHARS = 100
 
 
 class TokenizersBackend:
-    """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, or a foreign Unigram."""
+    """A pipeline of the `tokenizers` library: WordPiece, byte-level BPE, or a foreign Unigram.
 
-    def __init__(self, core: tokenizers.Tokenizer):
+    `specials` are tokens that a text never becomes, even if it spells them."""
+
+    def __init__(self, core: tokenizers.Tokenizer, specials: Sequence[str] = ()):
         core.no_padding()  # published files may set padding and truncation
         core.no_truncation()
         core.encode_special_tokens = True  # "[MASK]" in a text is text
         self.core = core
+        self._encoder = _without_specials(core, specials) if _finds(core, specials) else core
         vocab = core.get_vocab(with_added_tokens=True)
         self.pieces = sorted(vocab, key=vocab.__getitem__)
         if [vocab[p] for p in self.pieces] != list(range(len(vocab))):
@@ -74,14 +73,55 @@ class TokenizersBackend:
         return "\n".join(m if isinstance(m, str) else " ".join(m) for m in merges).encode()
 
     def encode(self, text: str) -> list[int]:
-        return self.core.encode(text, add_special_tokens=False).ids
+        return self._encoder.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         # the fast path skips character offsets, which are not needed here
-        return [e.ids for e in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
+        encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids for e in encodings]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and the begin and end of each piece."""
+        encoding = self._encoder.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def normalize(self, text: str) -> str:
+        """The text that the pieces spell."""
+        normalizer = self.core.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.core.decode(list(ids), skip_special_tokens=True)
+
+
+def _finds(core: tokenizers.Tokenizer, specials: Sequence[str]) -> bool:
+    """Whether the model takes a special token that is spelled out for its piece: a Unigram model,
+    or a WordPiece model that does not split at brackets, finds it as any other piece."""
+    ids = {core.token_to_id(s) for s in specials}
+    spelled = [text for s in specials for text in (s, f"a {s} b", f"a{s}b")]
+    return any(
+        not ids.isdisjoint(core.encode(text, add_special_tokens=False).ids) for text in spelled
+    )
+
+
+def _without_specials(core: tokenizers.Tokenizer, specials: Sequence[str]) -> tokenizers.Tokenizer:
+    """The pipeline with names for the special tokens that no word can spell, with the same ids."""
+    spec = json.loads(core.to_str())
+    model, hidden = spec["model"], {s: f"{s} \n\ufdd0" for s in specials}
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {hidden.get(p, p): i for p, i in model["vocab"].items()}
+        names = set(model["vocab"])
+    else:
+        model["vocab"] = [[hidden.get(p, p), score] for p, score in model["vocab"]]
+        names = {p for p, _ in model["vocab"]}
+    if model.get("unk_token") in hidden:
+        model["unk_token"] = hidden[model["unk_token"]]
+    renamed = {s for s in specials if hidden[s] in names}
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] not in renamed]
+    spec["post_processor"] = None  # it may name a special token
+    encoder = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    encoder.encode_special_tokens = True
+    return encoder
 
 
 class SentencePieceBackend:
@@ -91,8 +131,8 @@ class SentencePieceBackend:
     added: Mapping[str, list[bool]] = MappingProxyType({})
     word_limit: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, model: bytes, cased: bool):
-        self.model, self.cased = model, cased
+    def __init__(self, model: bytes, cased: bool, keep_accents: bool = False):
+        self.model, self.cased, self.keep_accents = model, cased, keep_accents
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.pieces = [self._processor.id_to_piece(i) for i in range(len(self._processor))]
         scores = [self._processor.get_score(i) for i in range(len(self.pieces))]
@@ -102,13 +142,17 @@ class SentencePieceBackend:
             i for i, p in enumerate(self.pieces) if len(p) > 1 and p[-1] == "," and p[-2].isdigit()
         }
 
+    def normalize(self, text: str) -> str:
+        """The text that the pieces spell."""
+        return clean_text(text, self.cased, self.keep_accents)
+
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode word by word: no piece crosses a space, most words repeat, and sums of scores are
         too short for rounding errors that would break ties."""
-        split = [clean_text(t, self.cased).split(" ") for t in texts]
+        split = [self.normalize(t).split(" ") for t in texts]
         if len(self._word_ids) > _MAX_CACHED_WORDS:
             self._word_ids.clear()
         new = list({word for words in split for word in words if word not in self._word_ids})
@@ -140,21 +184,9 @@ class SentencePieceBackend:
         pipeline cannot express. Models trained here have no piece that the rule splits."""
         proto = model_proto(self.model)
         vocab = [(p.piece, float(p.score)) for p in proto.pieces]
-        core = tokenizers.Tokenizer(
-            models.Unigram(vocab, unk_id=proto.trainer_spec.unk_id, byte_fallback=False)
-        )
+        steps = albert_normalizers(self.cased, self.keep_accents)
         charsmap = proto.normalizer_spec.precompiled_charsmap
-        steps = albert_normalizers(self.cased)
-        steps += [normalizers.Precompiled(charsmap)] if charsmap else []
-        core.normalizer = normalizers.Sequence(steps)
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.WhitespaceSplit(),
-                pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always"),
-            ]
-        )
-        core.decoder = decoders.Metaspace(replacement=SPACE_MARK, prepend_scheme="always")
-        return core
+        return unigram_pipeline(vocab, proto.trainer_spec.unk_id, steps, charsmap)
 
 
 def model_proto(model: bytes) -> Any:
@@ -164,95 +196,3 @@ def model_proto(model: bytes) -> Any:
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(model)
     return proto
-
-
-# ---- ALBERT's text normalization, in Python and as steps of a `tokenizers` pipeline
-
-
-def clean_text(text: str, cased: bool) -> str:
-    """Normalize a text: single spaces, compatibility decomposition (NFKD), no combining marks,
-    lower case unless cased (albert, tokenization.preprocess_text)."""
-    text = " ".join(text.split())
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in text if not unicodedata.combining(c))
-    # lower() would give a final capital sigma a letter of its own, unlike every pipeline
-    return text if cased else text.replace("\u03a3", "\u03c3").lower()
-
-
-def albert_normalizers(cased: bool) -> list[Any]:
-    """`clean_text` as steps of a `tokenizers` pipeline."""
-    steps: list[Any] = [
-        # Python takes these for white space, Rust for control characters
-        normalizers.Replace(tokenizers.Regex("[\\x1c-\\x1f]"), " "),
-        normalizers.NFKD(),
-        normalizers.Replace(tokenizers.Regex(_combining_class()), ""),
-    ]
-    # SentencePiece's own normalization composes Hangul again, that of `tokenizers` does not
-    return [*steps, *([] if cased else [normalizers.Lowercase()]), normalizers.NFKC()]
-
-
-@functools.cache
-def _combining_class() -> str:
-    """A regex class of the characters that `unicodedata.combining` calls combining. StripAccents
-    of `tokenizers` would also drop vowel signs and joiners, which ALBERT keeps."""
-    points = [c for c in range(0x300, sys.maxunicode + 1) if unicodedata.combining(chr(c))]
-    ranges: list[list[int]] = []
-    for point in points:
-        if ranges and point == ranges[-1][1] + 1:
-            ranges[-1][1] = point
-        else:
-            ranges.append([point, point])
-    return "[" + "".join(f"\\x{{{a:x}}}-\\x{{{b:x}}}" for a, b in ranges) + "]"
-
-
-# ---- pipelines from bare vocabularies
-
-
-def wordpiece_pipeline(
-    vocab: dict[str, int],
-    lower: bool,
-    strip_accents: bool | None = None,
-    chinese: bool = True,
-    unk: str = "[UNK]",
-    max_input_chars_per_word: int = MAX_INPUT_CHARS,
-) -> tokenizers.Tokenizer:
-    """BERT's tokenizer (bert, tokenization.py). A longer word is the unknown token.
-    `strip_accents` None: strip them if `lower`."""
-    core = tokenizers.Tokenizer(
-        models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=max_input_chars_per_word)
-    )
-    core.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=chinese, strip_accents=strip_accents, lowercase=lower
-    )
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.decoder = decoders.WordPiece(prefix="##")
-    return core
-
-
-def byte_bpe_pipeline(
-    vocab: dict[str, int], merges: list[tuple[str, str]], prefix_space: bool = False
-) -> tokenizers.Tokenizer:
-    """GPT-2's byte-level BPE as RoBERTa uses it: no normalization, no added space."""
-    core = tokenizers.Tokenizer(models.BPE(vocab, merges, fuse_unk=False))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    core.decoder = decoders.ByteLevel()
-    return core
-
-
-def pair_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.TemplateProcessing:
-    """The post-processor that adds [CLS] and [SEP] to one segment or two."""
-    return processors.TemplateProcessing(
-        single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
-        pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
-        special_tokens=[cls, sep],
-    )
-
-
-def bert_class(word_limit: Mapping[str, int]) -> dict[str, Any]:
-    """The class that opens a WordPiece folder in `transformers`. Its BertTokenizer replaces the
-    pipeline by one of 100 characters per word."""
-    if not word_limit:
-        return {"tokenizer_class": "BertTokenizer"}
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names, **word_limit}

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from bert_jax.data.tokenization.backends import SentencePieceBackend, clean_text
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 
 Fold = Literal["case", "accents"]
@@ -16,11 +15,7 @@ FOLDS: tuple[Fold, ...] = ("case", "accents")
 
 def normalize(tokenizer: Tokenizer, text: str) -> str:
     """The text that the pieces spell."""
-    backend = tokenizer._backend
-    if isinstance(backend, SentencePieceBackend):
-        return clean_text(text, backend.cased)
-    normalizer = backend.core.normalizer
-    return text if normalizer is None else normalizer.normalize_str(text)
+    return tokenizer._backend.normalize(text)
 
 
 def folds(tokenizer: Tokenizer) -> tuple[Fold, ...]:

@@ -14,11 +14,8 @@ import unicodedata
 
 import numpy as np
 
-from bert_jax.data.tokenization.backends import (
-    SentencePieceBackend,
-    TokenizersBackend,
-    clean_text,
-)
+from bert_jax.data.tokenization.albert_text import clean_text, clusters
+from bert_jax.data.tokenization.backends import SentencePieceBackend, TokenizersBackend
 from bert_jax.data.tokenization.words import SPACE_MARK
 
 _MARKS = ("Mn", "Mc", "Me", "Cf")  # Unicode categories of marks and joiners
@@ -31,8 +28,8 @@ def encode_with_offsets(
     if isinstance(backend, SentencePieceBackend):
         ids, spans = _encode_sentencepiece(backend, text)
     else:
-        encoding = backend.core.encode(text, add_special_tokens=False)
-        ids, spans = encoding.ids, [_trim_spaces(text, *span) for span in encoding.offsets]
+        ids, offsets = backend.encode_with_offsets(text)
+        spans = [_trim_spaces(text, *span) for span in offsets]
     begins = [*(begin for begin, _ in spans), len(text)][1:]
     spans = [
         (begin, _include_marks(text, end, limit) if begin < end else end)
@@ -61,7 +58,7 @@ def _encode_sentencepiece(
     backend: SentencePieceBackend, text: str
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Encode word by word, as `SentencePieceBackend.encode_batch` does."""
-    cleaned, sources = _clean_with_sources(text, backend.cased)
+    cleaned, sources = _clean_with_sources(text, backend.cased, backend.keep_accents)
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
     at = 0
@@ -69,25 +66,29 @@ def _encode_sentencepiece(
         for piece, begin, end in _encode_word(backend, word):
             ids.append(piece)
             if begin < end:
-                spans.append((sources[at + begin], sources[at + end - 1] + 1))
+                spans.append((sources[at + begin][0], sources[at + end - 1][1]))
             else:
-                here = sources[at + begin] if at + begin < len(sources) else len(text)
+                here = sources[at + begin][0] if at + begin < len(sources) else len(text)
                 spans.append((here, here))
         at += len(word) + 1
     return ids, spans
 
 
-def _clean_with_sources(text: str, cased: bool) -> tuple[str, list[int]]:
-    """`clean_text(text)`, and for each of its characters the position in `text` that it comes from.
-    Characters are cleaned one at a time, which gives the same text."""
+def _clean_with_sources(
+    text: str, cased: bool, keep_accents: bool
+) -> tuple[str, list[tuple[int, int]]]:
+    """`clean_text(text)`, and for each of its characters the begin and end in `text` of what it
+    comes from. Characters that do not compose are cleaned alone, which gives the same text."""
     characters: list[str] = []
-    sources: list[int] = []
-    for i in range(len(text) - len(text.lstrip()), len(text.rstrip())):
-        cleaned = clean_text(text[i], cased)
-        if text[i].isspace():
-            cleaned = "" if text[i - 1].isspace() else " "
+    sources: list[tuple[int, int]] = []
+    offset = len(text) - len(text.lstrip())
+    for begin, end in clusters(text.strip()):
+        begin, end = begin + offset, end + offset
+        cleaned = clean_text(text[begin:end], cased, keep_accents)
+        if text[begin].isspace():
+            cleaned = "" if text[begin - 1].isspace() else " "
         characters += cleaned
-        sources += [i] * len(cleaned)
+        sources += [(begin, end)] * len(cleaned)
     return "".join(characters), sources
 
 

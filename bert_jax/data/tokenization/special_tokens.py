@@ -1,8 +1,28 @@
-"""How a family adds its special tokens to one segment or two."""
+"""The kinds of tokenizers, their special tokens, and how these are added to one segment or two."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["wordpiece", "unigram", "bpe"]
+KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
+
+# pad, unk, cls, sep, mask: as published with BERT, ALBERT and RoBERTa
+SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
+    "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
+    "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+}
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+
+
+def special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
+    """The five special tokens: from a tokenizer's config, else as published."""
+    tokens = [
+        config.get(role) or default
+        for role, default in zip(ROLES, SPECIAL_TOKENS[kind], strict=True)
+    ]
+    return [t["content"] if isinstance(t, dict) else t for t in tokens]
 
 
 class SpecialTokens(NamedTuple):

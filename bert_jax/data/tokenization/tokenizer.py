@@ -16,26 +16,24 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import processors
 
-from bert_jax.data.tokenization import backends
-from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.data.tokenization import backends, pipelines, pretrained
+from bert_jax.data.tokenization.special_tokens import (
+    KINDS,
+    ROLES,
+    SPECIAL_TOKENS,
+    Kind,
+    SpecialTokens,
+)
 from bert_jax.data.tokenization.words import WordEdges, WordRule, word_edges
 
-Kind = Literal["wordpiece", "unigram", "bpe"]
-KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
+__all__ = ["KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
 
-# pad, unk, cls, sep, mask: as published with BERT, ALBERT and RoBERTa
-SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
-    "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
-    "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
-}
-_ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 FINGERPRINT_FILE = "fingerprint.txt"  # in a saved folder, to detect damage
 
 
@@ -72,6 +70,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """The number of pieces, special tokens included."""
         return len(self._backend.pieces)
+
+    @property
+    def keeps_accents(self) -> bool:
+        """Whether combining marks stay in the text."""
+        return len(self._backend.normalize("e\u0301")) > 1 or self._backend.normalize("é") == "é"
 
     def token(self, id: int) -> str:
         """The piece of an id."""
@@ -146,8 +149,10 @@ class Tokenizer:
     def _normalization(self) -> list[Any]:
         """The settings of the pipeline except the case."""
         if isinstance(self._backend, backends.SentencePieceBackend):
-            return []
+            return ["keep_accents"] if self._backend.keep_accents else []
         spec = self._backend.spec
+        if self.kind == "unigram":
+            return [*pipelines.describe_normalizer(spec["normalizer"]), self._backend.added]
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
         optional = filter(None, (self._backend.added, self._backend.word_limit))
@@ -189,23 +194,24 @@ class Tokenizer:
                 sep, cls, trim_offsets=True, add_prefix_space=bool(self._normalization()[2])
             )
         else:
-            core.post_processor = backends.pair_template(cls, sep)
+            core.post_processor = pipelines.pair_template(cls, sep)
         return core
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = dict(zip(_ROLES, self._specials, strict=True))
+        config: dict[str, Any] = dict(zip(ROLES, self._specials, strict=True))
         config |= {"model_max_length": 512, "do_lower_case": not self.cased}
         if self.kind == "wordpiece":
             accents, chinese, *_ = self._normalization()
             config |= {"strip_accents": accents, "tokenize_chinese_chars": chinese}
-            config |= backends.bert_class(self._backend.word_limit)
+            config |= pipelines.bert_class(self._backend.word_limit)
         elif self.kind == "bpe":
             config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
             config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}
             config |= {"add_prefix_space": bool(self._normalization()[2])}
         else:
             # AlbertTokenizer would replace the pipeline of tokenizer.json by its own
-            config |= {"tokenizer_class": "PreTrainedTokenizerFast", "keep_accents": False}
+            config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+            config |= {"keep_accents": self.keeps_accents}
             config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
         return config
 
@@ -213,19 +219,17 @@ class Tokenizer:
 # ---- training and loading
 
 
-def load_tokenizer(dir: str | Path, cased: bool = False) -> Tokenizer:
+def load_tokenizer(dir: str | Path, cased: bool = False, original: bool = False) -> Tokenizer:
     """Load a folder that `save` wrote, or a Hugging Face one. `cased` is for a folder that has only
-    a vocabulary. ValueError: the folder is missing, damaged, or has no tokenizer that is
+    a vocabulary. An ALBERT folder gives the ids of `transformers`, or with `original` those of
+    ALBERT's own code. ValueError: the folder is missing, damaged, or has no tokenizer that is
     supported."""
     dir = Path(dir)
     if not dir.is_dir():
         raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one")
-    config: dict[str, Any] = {}
     try:
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            if (dir / name).is_file():
-                config |= json.loads((dir / name).read_text(encoding="utf-8"))
-        tokenizer = _open(dir, config | ({"do_lower_case": False} if cased else {}))
+        config = pretrained.read_config(dir) | ({"do_lower_case": False} if cased else {})
+        tokenizer = Tokenizer(*pretrained.open_folder(dir, config, original))
     except Exception as e:  # the libraries raise bare Exception
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(f"{dir} is not a valid tokenizer: {reason}; train or copy it again") from e
@@ -236,70 +240,3 @@ def load_tokenizer(dir: str | Path, cased: bool = False) -> Tokenizer:
             "again"
         )
     return tokenizer
-
-
-def _open(dir: Path, config: dict[str, Any]) -> Tokenizer:
-    if (dir / "spiece.model").is_file():
-        cased = not config.get("do_lower_case", True)
-        model = backends.SentencePieceBackend((dir / "spiece.model").read_bytes(), cased)
-        return Tokenizer("unigram", model, cased, _special_token_strings("unigram", config))
-    if (dir / "tokenizer.json").is_file():
-        core = tokenizers.Tokenizer.from_file(str(dir / "tokenizer.json"))
-    elif (dir / "vocab.txt").is_file():
-        core = _load_vocab_txt(dir / "vocab.txt", config)
-    elif (dir / "vocab.json").is_file() and (dir / "merges.txt").is_file():
-        core = _load_vocab_and_merges(dir, config)
-    else:
-        raise ValueError(
-            "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model"
-        )
-    backend = backends.TokenizersBackend(core)
-    kind = _detect_kind(backend.spec)
-    specials = _special_token_strings(kind, config)
-    core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
-    return Tokenizer(kind, backend, not backend.lowercases, specials)
-
-
-def _special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
-    """The five special tokens: from the folder's config, else as published."""
-    tokens = [
-        config.get(role) or default
-        for role, default in zip(_ROLES, SPECIAL_TOKENS[kind], strict=True)
-    ]
-    return [t["content"] if isinstance(t, dict) else t for t in tokens]
-
-
-def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    pieces = file.read_text(encoding="utf-8").split("\n")
-    pieces = pieces[:-1] if pieces[-1] == "" else pieces
-    vocab = {p.rstrip("\r"): i for i, p in enumerate(pieces)}
-    if len(vocab) < len(pieces):
-        raise ValueError(f"{file.name} has {len(pieces) - len(vocab)} duplicate pieces")
-    return backends.wordpiece_pipeline(
-        vocab,
-        lower=config.get("do_lower_case", True),
-        strip_accents=config.get("strip_accents"),
-        chinese=config.get("tokenize_chinese_chars", True),
-        unk=_special_token_strings("wordpiece", config)[1],
-        max_input_chars_per_word=config.get("max_input_chars_per_word", backends.MAX_INPUT_CHARS),
-    )
-
-
-def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    vocab = json.loads((dir / "vocab.json").read_text(encoding="utf-8"))
-    lines = (dir / "merges.txt").read_text(encoding="utf-8").split("\n")
-    pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
-    bad = next((p for p in pairs if len(p) != 2), None)
-    if bad is not None:
-        raise ValueError(f"merges.txt has a line without two pieces: {' '.join(bad)[:40]!r}")
-    return backends.byte_bpe_pipeline(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
-
-
-def _detect_kind(spec: dict[str, Any]) -> Kind:
-    model = spec["model"]["type"]
-    if model == "BPE" and "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
-        raise ValueError("its BPE is not byte-level")
-    kinds: dict[str, Kind] = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram"}
-    if model not in kinds:
-        raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")
-    return kinds[model]

@@ -10,14 +10,18 @@ import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from bert_jax.data.sentences import split_sentences
-from bert_jax.data.tokenization import backends
+from bert_jax.data.tokenization import backends, pipelines
+from bert_jax.data.tokenization.albert_text import clean_text
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
+
+Accents = Literal["keep", "strip"]
 
 _INSIDE = 0xF0000  # the Unicode plane for letters inside a word while WordPiece is trained
 _MAX_ALPHABET = 1000  # characters of a WordPiece vocabulary, as in the published one
@@ -31,21 +35,27 @@ def train_tokenizer(
     vocab_size: int,
     cased: bool = False,
     max_input_chars_per_word: int | None = None,
+    accents: Accents | None = None,
 ) -> Tokenizer:
-    """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once. WordPiece takes
-    words of more than `max_input_chars_per_word` characters (100) for unknown. ValueError: the
-    text is empty, or allows only smaller or only larger vocabularies."""
+    """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once.
+
+    `accents` None: kept if `cased`, else stripped, as published. WordPiece takes words of more than
+    `max_input_chars_per_word` characters (100) for unknown. Byte-level BPE changes no text.
+    ValueError: the text is empty, or allows only smaller or only larger vocabularies."""
     if max_input_chars_per_word is not None and kind != "wordpiece":
         raise ValueError(
             f"max_input_chars_per_word is {max_input_chars_per_word}, but {kind} encodes words of "
             "any length: leave it out"
         )
-    max_chars = backends.MAX_INPUT_CHARS
+    max_chars = pipelines.MAX_INPUT_CHARS
     if max_input_chars_per_word is not None:
         max_chars = max_input_chars_per_word
     if max_chars < 1:
         raise ValueError(f"max_input_chars_per_word is {max_chars}: expected at least 1")
-    train_functions: dict[str, Callable[[Iterator[str], int, bool], Tokenizer]] = {
+    if accents == "strip" and kind == "bpe":
+        raise ValueError("accents is strip, but bpe encodes the bytes of a text: leave it out")
+    keep_accents = cased if accents is None else accents == "keep"
+    train_functions: dict[str, Callable[[Iterator[str], int, bool, bool], Tokenizer]] = {
         "wordpiece": functools.partial(_wordpiece, max_chars=max_chars),
         "unigram": _unigram,
         "bpe": _bpe,
@@ -58,7 +68,7 @@ def train_tokenizer(
     first = next(stream, None)
     if first is None:
         raise ValueError("the training text is empty: give a file with text in it")
-    return train_functions[kind](itertools.chain([first], stream), vocab_size, cased)
+    return train_functions[kind](itertools.chain([first], stream), vocab_size, cased, keep_accents)
 
 
 def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
@@ -100,7 +110,9 @@ def _check_size(expected: int, actual: int, kind: str) -> None:
 # ---- WordPiece
 
 
-def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool, max_chars: int) -> Tokenizer:
+def _wordpiece(
+    texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool, max_chars: int
+) -> Tokenizer:
     """WordPiece by merging the most frequent pairs, as the `tokenizers` library does; BERT's own
     trainer was never released.
 
@@ -109,7 +121,10 @@ def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool, max_chars: in
     on them, and the letters are moved back: "the" -> t h' e' -> the, ##he.
     """
     specials = wordpiece_special_tokens(vocab_size)
-    base = backends.wordpiece_pipeline({"[UNK]": 0}, lower=not cased)
+    # None is the default of the published folders: strip if uncased
+    strip = None if keep_accents == cased else not keep_accents
+    settings: Any = dict(lower=not cased, strip_accents=strip, max_input_chars_per_word=max_chars)
+    base = pipelines.wordpiece_pipeline({"[UNK]": 0}, **settings)
     core = tokenizers.Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     free = max(vocab_size - len(specials), 2)
@@ -126,7 +141,7 @@ def _wordpiece(texts: Iterator[str], vocab_size: int, cased: bool, max_chars: in
     pieces = specials + [_move_back(p) for p in ordered[len(specials) :]]
     _check_size(vocab_size, len(pieces), "wordpiece")
     vocab = {p: i for i, p in enumerate(pieces)}
-    built = backends.wordpiece_pipeline(vocab, lower=not cased, max_input_chars_per_word=max_chars)
+    built = pipelines.wordpiece_pipeline(vocab, **settings)
     built.add_special_tokens(list(SPECIAL_TOKENS["wordpiece"]))
     return Tokenizer("wordpiece", backends.TokenizersBackend(built), cased)
 
@@ -166,7 +181,7 @@ def _move_back(piece: str) -> str:
 # ---- byte-level BPE
 
 
-def _bpe(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
+def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool) -> Tokenizer:
     """RoBERTa's layout: <s> <pad> </s> <unk> first, <mask> last; always cased."""
     first = ["<s>", "<pad>", "</s>", "<unk>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -186,7 +201,7 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
     _check_size(vocab_size, len(backend.pieces) + 1, "bpe")
     vocab = {p: i for i, p in enumerate([*backend.pieces, "<mask>"])}
     merges = [tuple(m.split(" ")) for m in backend.weights.decode().split("\n") if m]
-    built = backends.byte_bpe_pipeline(vocab, merges)  # type: ignore[arg-type]
+    built = pipelines.byte_bpe_pipeline(vocab, merges)  # type: ignore[arg-type]
     built.add_special_tokens(list(SPECIAL_TOKENS["bpe"]))
     return Tokenizer("bpe", backends.TokenizersBackend(built), cased=True)
 
@@ -194,7 +209,7 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
 # ---- Unigram
 
 
-def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
+def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool) -> Tokenizer:
     """ALBERT's settings (albert, README): ids, control and user symbols, coverage, sampling.
 
     No piece is trained across a digit and the comma after it. So ALBERT's rule that splits them
@@ -203,7 +218,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
     trained = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_unigram_sentences(texts, cased),
+            sentence_iterator=_unigram_sentences(texts, cased, keep_accents),
             model_writer=trained,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -230,7 +245,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool) -> Tokenizer:
             _check_size(vocab_size, int(at_least[1]) + 1, "unigram")
         raise ValueError(f"SentencePiece cannot train on this text: {e}") from e
     model = _round_scores(trained.getvalue())
-    return Tokenizer("unigram", backends.SentencePieceBackend(model, cased), cased)
+    return Tokenizer("unigram", backends.SentencePieceBackend(model, cased, keep_accents), cased)
 
 
 def _round_scores(model: bytes) -> bytes:
@@ -242,8 +257,8 @@ def _round_scores(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
-def _unigram_sentences(texts: Iterator[str], cased: bool) -> Iterator[str]:
+def _unigram_sentences(texts: Iterator[str], cased: bool, keep_accents: bool) -> Iterator[str]:
     for text in texts:
         for sentence in split_sentences(text):
-            cleaned = backends.clean_text(sentence, cased).replace(_BOUNDARY, "")
+            cleaned = clean_text(sentence, cased, keep_accents).replace(_BOUNDARY, "")
             yield re.sub(r"(?<=\d),", _BOUNDARY + ",", cleaned)

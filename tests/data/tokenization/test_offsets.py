@@ -6,11 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.data.tokenization.added_tokens import _sentencepiece
-from bert_jax.data.tokenization.backends import SentencePieceBackend, clean_text
+from bert_jax.data.tokenization.albert_text import clean_text
+from bert_jax.data.tokenization.backends import SentencePieceBackend
 from bert_jax.data.tokenization.offsets import _clean_with_sources, encode_with_offsets
 from tests.helpers.labeled_rows import KINDS, trained_tokenizer
 
-CHARACTERS = st.sampled_from("aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्")
+CHARACTERS = st.sampled_from(
+    "aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्\u1112\u1161\u11abかﾞো\u09c7\u09be\u00b4ำ"
+)
 TEXTS = st.lists(CHARACTERS, max_size=30).map("".join)
 
 
@@ -41,12 +44,12 @@ def test_every_letter_belongs_to_a_piece(kind: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(TEXTS, st.booleans())
-def test_a_text_can_be_cleaned_character_by_character(text: str, cased: bool) -> None:
-    cleaned, owners = _clean_with_sources(text, cased)
-    assert cleaned == clean_text(text, cased)
-    assert len(owners) == len(cleaned)
-    assert owners == sorted(owners)
+@given(TEXTS, st.booleans(), st.booleans())
+def test_a_text_can_be_cleaned_part_by_part(text: str, cased: bool, accents: bool) -> None:
+    cleaned, sources = _clean_with_sources(text, cased, accents)
+    assert cleaned == clean_text(text, cased, accents)
+    assert len(sources) == len(cleaned)
+    assert sources == sorted(sources)
 
 
 def test_a_digit_and_the_comma_behind_it_have_spans_of_their_own() -> None:

@@ -1,0 +1,157 @@
+"""Open the files of a tokenizer's folder, of this package or of Hugging Face.
+
+An ALBERT folder of Hugging Face gives the ids that AlbertTokenizer of `transformers` 5 gives. That
+class takes the vocabulary of tokenizer.json, or else of spiece.model, and builds its own pipeline.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from bert_jax.data.tokenization import backends, pipelines
+from bert_jax.data.tokenization.special_tokens import Kind, special_token_strings
+
+logger = logging.getLogger(__name__)
+
+Opened = tuple[Kind, backends.TokenizersBackend | backends.SentencePieceBackend, bool, list[str]]
+CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
+_PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def read_config(dir: Path) -> dict[str, Any]:
+    """The settings of a folder; empty without a file."""
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (dir / name).is_file():
+            config |= json.loads((dir / name).read_text(encoding="utf-8"))
+    return config
+
+
+def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
+    """The kind, the backend, whether it is cased, and the five special tokens. ValueError: there is
+    no tokenizer, or none that is supported."""
+    class_name = str(config.get("tokenizer_class", ""))
+    by_class = class_name in _PIPELINE_CLASSES
+    spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
+    if spiece.is_file() and (by_class or original):
+        cased = not config.get("do_lower_case", True)
+        accents = bool(config.get("keep_accents", False))
+        model = backends.SentencePieceBackend(spiece.read_bytes(), cased, accents)
+        return "unigram", model, cased, special_token_strings("unigram", config)
+    if original:
+        raise ValueError(f"it has no {spiece.name}, which ALBERT's own code reads")
+    if class_name.startswith("Albert") or (spiece.is_file() and not by_class):
+        core = _albert(spiece, pipeline, config)
+    elif pipeline.is_file():
+        core = tokenizers.Tokenizer.from_file(str(pipeline))
+    elif (dir / "vocab.txt").is_file():
+        core = _load_vocab_txt(dir / "vocab.txt", config)
+    elif (dir / "vocab.json").is_file() and (dir / "merges.txt").is_file():
+        core = _load_vocab_and_merges(dir, config)
+    else:
+        raise ValueError(
+            "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model"
+        )
+    kind = _detect_kind(json.loads(core.to_str()))
+    specials = special_token_strings(kind, config)
+    core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
+    backend = backends.TokenizersBackend(core, specials)
+    return kind, backend, not backend.lowercases, specials
+
+
+# ---- ALBERT
+
+
+def _albert(spiece: Path, pipeline: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    if pipeline.is_file():
+        spec = json.loads(pipeline.read_text(encoding="utf-8"))
+        vocab = [(piece, float(score)) for piece, score in spec["model"]["vocab"]]
+        charsmap = _charsmap(spec["normalizer"])
+        added = [tokenizers.AddedToken(**_without_id(t)) for t in spec["added_tokens"]]
+    else:
+        proto = backends.model_proto(spiece.read_bytes())
+        vocab = [(p.piece, float(p.score)) for p in proto.pieces]
+        charsmap = proto.normalizer_spec.precompiled_charsmap
+        added = [
+            tokenizers.AddedToken(p.piece, normalized=False, special=p.type == CONTROL)
+            for p in proto.pieces
+            if p.type in (CONTROL, USER_DEFINED)
+        ]
+    lower, accents = config.get("do_lower_case", True), config.get("keep_accents", False)
+    steps = pipelines.hf_albert_normalizers(not lower, accents)
+    core = pipelines.unigram_pipeline(vocab, 1, steps, charsmap)
+    core.add_special_tokens([t for t in added if t.special])
+    core.add_tokens([t for t in added if not t.special])
+    return core
+
+
+def _charsmap(normalizer: dict[str, Any] | None) -> bytes | None:
+    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
+    maps = (s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled")
+    encoded = next(maps, None)
+    return base64.b64decode(encoded) if encoded else None
+
+
+def _without_id(token: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in token.items() if name != "id"}
+
+
+# ---- BERT and RoBERTa
+
+
+def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    return pipelines.wordpiece_pipeline(
+        _read_vocab_txt(file),
+        lower=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        chinese=config.get("tokenize_chinese_chars", True),
+        unk=special_token_strings("wordpiece", config)[1],
+        max_input_chars_per_word=config.get("max_input_chars_per_word", pipelines.MAX_INPUT_CHARS),
+    )
+
+
+def _read_vocab_txt(file: Path) -> dict[str, int]:
+    """The id of each piece: the number of its line. If lines are equal, the last one counts, as in
+    `transformers`; the ids of the others get names that no text spells."""
+    pieces = file.read_text(encoding="utf-8").split("\n")
+    pieces = pieces[:-1] if pieces[-1] == "" else pieces
+    if pieces and pieces[0].startswith("\ufeff"):
+        raise ValueError(
+            f"{file.name}, line 1: the piece {pieces[0][1:]!r} begins with a byte-order mark; "
+            "save the file as UTF-8 without one"
+        )
+    vocab = {p: i for i, p in enumerate(pieces)}
+    unused = {i: p for i, p in enumerate(pieces) if vocab[p] != i}
+    for i, piece in unused.items():
+        logger.warning(
+            "%s: line %d has the piece %r again in line %d; the last one counts, as in "
+            "transformers",
+            *(file, i + 1, piece, vocab[piece] + 1),
+        )
+    return vocab | {f"[unused line {i + 1}]": i for i in unused}
+
+
+def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    vocab = json.loads((dir / "vocab.json").read_text(encoding="utf-8"))
+    lines = (dir / "merges.txt").read_text(encoding="utf-8").split("\n")
+    pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
+    bad = next((p for p in pairs if len(p) != 2), None)
+    if bad is not None:
+        raise ValueError(f"merges.txt has a line without two pieces: {' '.join(bad)[:40]!r}")
+    return pipelines.byte_bpe_pipeline(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
+
+
+def _detect_kind(spec: dict[str, Any]) -> Kind:
+    model = spec["model"]["type"]
+    if model == "BPE" and "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
+        raise ValueError("its BPE is not byte-level")
+    kinds: dict[str, Kind] = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram"}
+    if model not in kinds:
+        raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")
+    return kinds[model]
