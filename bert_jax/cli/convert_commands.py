@@ -37,6 +37,9 @@ class Import(Command):
     allow_pickle: bool = False
     # Keep upper case. Only for folders with a vocabulary but no tokenizer settings.
     cased: bool = False
+    # ALBERT only: normalize text as ALBERT's own code does. The default is as transformers 5 does,
+    # which also drops marks such as Indic vowel signs.
+    albert_original: bool = False
     # File of words to add to the vocabulary, one per line.
     add_tokens: Annotated[str | None, optional("FILE")] = None
     # New maximum length of the model. New rows of a learned position table are copies of its rows.
@@ -55,6 +58,7 @@ class Import(Command):
             drop=self.drop,
             allow_pickle=self.allow_pickle,
             cased=self.cased,
+            albert_original=self.albert_original,
             words=[line.strip() for line in lines if line.strip()],
             positions=self.positions,
         )

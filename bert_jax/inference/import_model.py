@@ -39,6 +39,7 @@ def import_folder(
     drop: Collection[str] = (),
     allow_pickle: bool = False,
     cased: bool = False,
+    albert_original: bool = False,
     words: Sequence[str] = (),
     positions: int | None = None,
 ) -> list[str]:
@@ -50,6 +51,7 @@ def import_folder(
     heads       heads that the model must have; missing ones are initialized
     drop        tensors to ignore, or prefixes of their names
     cased       whether a vocabulary keeps capital letters, if its folder does not say so
+    albert_original  whether an ALBERT tokenizer follows ALBERT's own code, not `transformers`
     words       words to add to the vocabulary; known ones are logged
     positions   new maximum length in tokens
 
@@ -67,9 +69,9 @@ def import_folder(
     )
     if tokenizer is not None:
         source = hub.model_folder(tokenizer, weights=False).path
-    new_tokenizer = _load_cased(source) if cased else tokenizers.load_tokenizer(source)
+    new_tokenizer = _load_tokenizer(source, cased, albert_original)
     convert.check_tokenizer(experiment, new_tokenizer)
-    changed = cased
+    changed = cased or albert_original
     if words:
         old_size = new_tokenizer.vocab_size
         experiment, params, new_tokenizer = _add_words(experiment, params, new_tokenizer, words)
@@ -129,9 +131,9 @@ def _read_model(
     return experiment, params, tokenizer, initialized
 
 
-def _load_cased(source: Path) -> Tokenizer:
-    tokenizer = tokenizers.load_tokenizer(source, cased=True)
-    if not tokenizer.cased:
+def _load_tokenizer(source: Path, cased: bool, albert_original: bool) -> Tokenizer:
+    tokenizer = tokenizers.load_tokenizer(source, cased, albert_original)
+    if cased and not tokenizer.cased:
         raise ValueError(
             f"{source} has a tokenizer.json that lowercases: --cased is only for folders with "
             "nothing but a vocabulary; leave it out"

@@ -102,7 +102,8 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_guide_has_commands() -> None:
-    assert set(GUIDES) == {"domain", "evaluate", "families", "from_scratch", "tpu_pod"}
+    expected = {"domain", "evaluate", "families", "from_scratch", "hub", "tokenizers", "tpu_pod"}
+    assert set(GUIDES) == expected
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
 
