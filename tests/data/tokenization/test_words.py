@@ -6,7 +6,7 @@ import pytest
 import tokenizers as tokenizers_library
 from tokenizers import models, pre_tokenizers
 
-from bert_jax.data.tokenization import backends, words
+from bert_jax.data.tokenization import backends, pipelines, words
 from bert_jax.data.tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.data.tokenization.words import word_edges
 from bert_jax.data.vocabulary import Vocabulary
@@ -44,7 +44,7 @@ def tokenizers():
 def of_pieces(kind, pieces):
     vocab = [*SPECIAL_TOKENS[kind], *pieces]
     if kind == "wordpiece":
-        core = backends.wordpiece_pipeline({p: i for i, p in enumerate(vocab)}, lower=False)
+        core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(vocab)}, lower=False)
     else:
         core = tokenizers_library.Tokenizer(models.Unigram([(p, -1.0) for p in vocab], unk_id=1))
         core.pre_tokenizer = pre_tokenizers.Metaspace()
