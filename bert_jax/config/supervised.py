@@ -70,6 +70,13 @@ class Supervised:
     # Questions: number of pieces from one window of a long context to the next; None means 128, or
     # half of the room for the context if that is less.
     stride: int | None = None
+    # What becomes of texts that are longer than a row: keep the beginning, keep head and tail, or
+    # read windows and pool their logits. For classification, multi-label and regression.
+    long: Literal["truncate", "head_tail", "windows"] = "truncate"
+    # How the logits of a text's windows become one: their mean or their maximum.
+    window_pool: Literal["mean", "max"] = "mean"
+    # Maximum number of windows per text. Memory grows with it: a batch has as many rows as windows.
+    max_windows: int = 8
     # Whether the rows have a second text; the training data sets it. None means some have.
     pairs: bool | None = None
 
@@ -77,11 +84,21 @@ class Supervised:
         checks = {
             "dropout": (0 <= self.dropout < 1, "0 <= x < 1"),
             "thresholds": (all(0 <= t <= 1 for t in self.thresholds), "0 <= x <= 1"),
+            "max_windows": (self.max_windows >= 1, "at least 1"),
             "stride": (self.stride is None or self.stride >= 1, "at least 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= x < 1"),
             "scale": (0 < self.scale < float("inf"), "above 0"),
         }
         check_ranges("objective", self, checks)
+        if self.long != "truncate" and self.task_type not in (
+            "classification",
+            "multilabel",
+            "regression",
+        ):
+            raise ValueError(
+                f"objective.long is {self.long}, but it is for classification, multi-label and "
+                f"regression, and the task is {self.task_type}: leave it out"
+            )
         named: tuple[TaskType, ...] = ("classification", "multilabel", "tagging")
         self._check_task_has("class_weights", named)
         self._check_task_has("label_smoothing", (*named, "choice"))

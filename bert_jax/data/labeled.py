@@ -30,7 +30,8 @@ class LabeledBatches:
                                                                   for each of n labels; of each
                                                                   token (`tags`) [b l], padded
                                                                   with -1
-    Multiple-choice rows have tokens [b c l], size and first [b c]. Of every batch a process holds
+    Rows of several options or windows have tokens [b c l], size and first [b c]; rows with fewer
+    than others of their batch get empty ones. Of every batch a process holds
     the `parts` (i, n): the i-th of n equal ones. ValueError: there are no rows, or the batch does
     not divide over the processes.
     """
@@ -63,7 +64,8 @@ class LabeledBatches:
     def one_pass(self) -> Iterator[Batch]:
         """Every row once, short ones first. If rows do not fill the last batch, the missing ones
         have size 0 and number -1. For evaluation."""
-        order = sorted(range(len(self.rows)), key=lambda i: (_row_length(self.rows[i]), i))
+        sizes = [(_row_count(row), _row_length(row)) for row in self.rows]
+        order = sorted(range(len(self.rows)), key=lambda i: (sizes[i], i))
         for begin in range(0, len(order), self.batch_size):
             numbers = order[begin : begin + self.batch_size]
             numbers += [-1] * (self.batch_size - len(numbers))
@@ -95,21 +97,25 @@ class LabeledBatches:
         length = next((n for n in PADDED_LENGTHS if n >= max_size), -(-max_size // 512) * 512)
         part = len(numbers) // self.parts[0][1]
         mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
-        rows = [self._padded_row(numbers[j], length) for j in mine]
+        count = max(_row_count(self.rows[i]) for i in numbers if i >= 0)
+        rows = [self._padded_row(numbers[j], length, count) for j in mine]
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         batch["row"] = np.array([numbers[j] for j in mine], np.int32)
         batch["epoch"] = np.array([epochs[j] for j in mine], np.int32)
         return batch
 
-    def _padded_row(self, number: int, length: int) -> dict[str, Any]:
+    def _padded_row(self, number: int, length: int, count: int) -> dict[str, Any]:
         row = self.rows[max(number, 0)]
-        multiple_choice = np.ndim(row["size"]) > 0
+        several = np.ndim(row["size"]) > 0  # options or windows
         padded: dict[str, np.ndarray] = {}
         for name, value in row.items():
             pad = self.pad_id if name == "tokens" else -1
-            if multiple_choice and name == "tokens":
-                padded[name] = np.stack([_pad(option, length, pad) for option in value])
-            elif multiple_choice or name not in PER_TOKEN:
+            if several and name == "tokens":
+                missing = [np.zeros(0, np.int32)] * (count - len(value))
+                padded[name] = np.stack([_pad(x, length, pad) for x in (*value, *missing)])
+            elif several and name in ("size", "first"):
+                padded[name] = _pad(value, count, 0)
+            elif several or name not in PER_TOKEN:
                 padded[name] = _to_int32_or_float32(value)
             else:
                 padded[name] = _pad(value, length, pad)
@@ -121,6 +127,11 @@ def _select_row(outputs: Any, j: int, tokens: slice) -> Any:
         return {name: _select_row(output, j, tokens) for name, output in outputs.items()}
     row = np.asarray(outputs[j], np.float32 if outputs.dtype.kind == "f" else None)
     return row[tokens] if row.ndim else row
+
+
+def _row_count(row: dict[str, Any]) -> int:
+    """The number of options or windows."""
+    return np.size(row["size"])
 
 
 def _row_length(row: dict[str, Any]) -> int:

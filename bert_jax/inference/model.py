@@ -158,10 +158,7 @@ class Model:
         """Rows as in training: of `data.length` tokens, or else of the task type's default."""
         task, max_length = self.task, self.config.encoder.max_length
         length = self.config.data.length or min(task.default_length, max_length)
-        labels, more = task.labels, {"family": task.family, "stride": task.stride}
-        return tasks.encode_examples(
-            task.task_type, examples, self.tokenizer, length, labels, **more
-        )
+        return tasks.encode_for(task, examples, self.tokenizer, length)
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """The head's outputs for every row of `encode_examples` (tasks/__init__.py)."""

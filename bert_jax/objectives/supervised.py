@@ -5,6 +5,8 @@
     regression       label [b] float             choice    label [b]; tokens [b c l], size [b c]
     qa               start, end, impossible, context [b]
 
+A long text may have several windows: tokens [b w l], size [b w].
+
 A row of size 0 pads its batch and counts nowhere; so does an option of size 0.
 """
 
@@ -98,13 +100,16 @@ class SupervisedObjective:
     mask_filler = encoder
 
     def _apply(self, network: Network, params: Params, batch: Batch, key: Any) -> Any:
-        if self.config.task_type != "choice":
+        if batch["tokens"].ndim == 2:
             return apply_network(network, params, batch, key)
         rows = {k: batch[k] for k in ("tokens", "size", "first")}
         flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()}
         out = apply_network(network, params, flat, key)
         is_option = batch["size"] > 0
         is_option |= ~is_option.any(axis=1, keepdims=True)  # keeps the softmax of padding finite
+        if self.config.task_type != "choice":
+            logits = out["label"].reshape(*is_option.shape, -1)
+            return {**out, "label": _pool(logits, is_option, self.config.window_pool)}
         scores = out["label"].reshape(is_option.shape)
         return {**out, "label": jnp.where(is_option, scores, -jnp.inf)}
 
@@ -165,3 +170,11 @@ class SupervisedObjective:
             impossible = impossible.astype(jnp.float32)
             loss += sigmoid_cross_entropy(out["answerable"], impossible, weights).total / 2
         return Mean(loss, weights.sum())
+
+
+def _pool(logits: jax.Array, exists: jax.Array, pool: str) -> jax.Array:
+    """[b w n] to [b n]: the mean or the maximum over the windows that exist, [b w]."""
+    exists = exists[..., None]
+    if pool == "max":
+        return jnp.where(exists, logits, -jnp.inf).max(axis=1)
+    return jnp.where(exists, logits, 0.0).sum(axis=1) / exists.sum(axis=1)

@@ -17,7 +17,7 @@ Nothing here imports jax. Model outputs are NumPy float32, one per row, without 
 from bert_jax.tasks.class_weights import class_weights
 from bert_jax.tasks.dataset import read_dataset, read_unlabeled_examples
 from bert_jax.tasks.decode import decode_predictions
-from bert_jax.tasks.encode import encode_examples, with_swapped_pairs
+from bert_jax.tasks.encode import encode_examples, encode_for, with_swapped_pairs
 from bert_jax.tasks.examples import (
     ANSWERABLE_LABELS,
     Answer,
@@ -58,6 +58,7 @@ __all__ = [
     "confusion_matrix",
     "decode_predictions",
     "encode_examples",
+    "encode_for",
     "iter_unlabeled_examples",
     "label_counts",
     "label_scores",

@@ -1,8 +1,7 @@
 """Examples to rows of tokens; `EncodedExamples` lists the fields of a row.
 
 classification multilabel
-regression                  [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP], truncated at the end of
-                            the longer text
+regression                  [CLS] a [SEP]  or  [CLS] a [SEP] b [SEP]; long texts as in long_texts.py
 tagging                     [CLS] words [SEP]; long examples in windows that overlap by half,
                             each word tagged in the window where it has the most context
 choice    roberta and alike <s> question option </s> </s> passage </s>: the first 128 pieces
@@ -18,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bert_jax.config import ROBERTA_LIKE, ModelType, TaskType
+from bert_jax.config import ROBERTA_LIKE, ModelType, Supervised, TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.examples import (
     ChoiceExample,
@@ -29,6 +28,7 @@ from bert_jax.tasks.examples import (
     TextExample,
     WordPositions,
 )
+from bert_jax.tasks.long_texts import Long, cut_text, padded_count
 from bert_jax.tasks.qa_windows import encode_questions, max_context_windows, sliding_windows
 
 MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
@@ -42,6 +42,29 @@ def with_swapped_pairs(examples: Sequence[Example]) -> list[Example]:
     return [*examples, *swapped]
 
 
+def encode_for(
+    objective: Supervised,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    length: int,
+    *,
+    train: bool = False,
+) -> EncodedExamples:
+    """`encode_examples` with the labels and options of an objective."""
+    return encode_examples(
+        objective.task_type,
+        examples,
+        tokenizer,
+        length,
+        objective.labels,
+        train=train,
+        family=objective.family,
+        stride=objective.stride,
+        long=objective.long,
+        max_windows=objective.max_windows,
+    )
+
+
 def encode_examples(
     task_type: TaskType,
     examples: Sequence[Example],
@@ -52,11 +75,14 @@ def encode_examples(
     train: bool = False,
     family: ModelType = "bert",
     stride: int | None = None,
+    long: Long = "truncate",
+    max_windows: int = 8,
 ) -> EncodedExamples:
     """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
     several. With `train`, questions without a known answer have none.
 
-    `stride` counts pieces from one window of a context to the next (qa_windows.py).
+    `stride` counts pieces from one window of a context to the next (qa_windows.py). `long` and
+    `max_windows` say what becomes of long texts (long_texts.py).
 
     ValueError: a length that leaves no room for text, a label that is not among `labels`.
     """
@@ -75,7 +101,7 @@ def encode_examples(
         choices = cast("Sequence[ChoiceExample]", examples)
         return _encode_choices(choices, tokenizer, length, family in ROBERTA_LIKE)
     texts = cast("Sequence[TextExample]", examples)
-    return _encode_texts(task_type, texts, tokenizer, length, numbers)
+    return _encode_texts(task_type, texts, tokenizer, length, numbers, long, max_windows)
 
 
 def _label_number(label: str, numbers: dict[str, int]) -> int:
@@ -99,23 +125,57 @@ def _encode_texts(
     tokenizer: Tokenizer,
     length: int,
     numbers: dict[str, int],
+    long: Long,
+    max_windows: int,
 ) -> EncodedExamples:
     first = tokenizer.encode_batch([e.text for e in examples])
     second = tokenizer.encode_batch([e.text_pair or "" for e in examples])
-    rows, truncated = [], 0
+    rows, too_long, cut = [], 0, 0
     for i, e in enumerate(examples):
         a, b = first[i], None if e.text_pair is None else second[i]
         capacity = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
-        truncated += len(a) + len(b or []) > capacity
-        row = _row(*tokenizer.build_row(*truncate_pair(a, b, capacity)), i)
-        if task_type == "multilabel":
-            row["label"] = _label_vector(e.label, numbers)
-        elif task_type == "regression":
-            row["label"] = np.float32(0 if e.label is None else e.label)
+        too_long += len(a) + len(b or []) > capacity
+        parts, is_cut = cut_text(a, b, capacity, long, max_windows)
+        cut += is_cut
+        built = [tokenizer.build_row(*part) for part in parts]
+        if long == "windows":
+            built += [([], 0)] * (padded_count(len(built), max_windows) - len(built))
+            row = _rows_of_one_label(built, i)
         else:
-            row["label"] = np.int32(-1 if e.label is None else _label_number(str(e.label), numbers))
-        rows.append(row)
-    return _one_row_each(task_type, rows, examples, truncated, length)
+            row = _row(*built[0], i)
+        rows.append(row | {"label": _text_label(task_type, e.label, numbers)})
+    notes = _long_notes(long, length, too_long, cut, max_windows)
+    indices = list(range(len(rows)))
+    return EncodedExamples(task_type, rows, indices, examples, num_truncated=cut, notes=notes)
+
+
+def _rows_of_one_label(built: Sequence[tuple[Sequence[int], int]], number: int) -> dict[str, Any]:
+    """Several token rows that share a label: the options of a question, the windows of a text."""
+    return {
+        "tokens": [np.array(ids, np.int32) for ids, _ in built],
+        "size": np.array([len(ids) for ids, _ in built], np.int32),
+        "first": np.array([first for _, first in built], np.int32),
+        "row": np.int32(number),
+    }
+
+
+def _text_label(task_type: TaskType, label: Any, numbers: dict[str, int]) -> Any:
+    if task_type == "multilabel":
+        return _label_vector(label, numbers)
+    if task_type == "regression":
+        return np.float32(0 if label is None else label)
+    return np.int32(-1 if label is None else _label_number(str(label), numbers))
+
+
+def _long_notes(long: Long, length: int, too_long: int, cut: int, max_windows: int) -> list[str]:
+    """What became of texts that are longer than a row, with numbers."""
+    longer = f"examples longer than {length} tokens"
+    if long != "windows":
+        kept = ", of which head and tail are kept" if long == "head_tail" else ", truncated"
+        return [f"{longer}{kept}: {too_long}"] if too_long else []
+    notes = [f"{longer}, read in windows: {too_long}"] if too_long else []
+    beyond = f"examples that {max_windows} windows do not cover, read in part"
+    return notes + ([f"{beyond}: {cut}; raise objective.max_windows"] if cut else [])
 
 
 def _label_vector(labels: Any, numbers: dict[str, int]) -> np.ndarray:
@@ -125,37 +185,6 @@ def _label_vector(labels: Any, numbers: dict[str, int]) -> np.ndarray:
     vector = np.zeros(len(numbers), np.int32)
     vector[[_label_number(label, numbers) for label in labels]] = 1
     return vector
-
-
-def _one_row_each(
-    task_type: TaskType,
-    rows: list[dict[str, Any]],
-    examples: Sequence[Example],
-    truncated: int,
-    length: int,
-) -> EncodedExamples:
-    notes = [f"examples longer than {length} tokens, truncated: {truncated}"] if truncated else []
-    indices = list(range(len(rows)))
-    return EncodedExamples(task_type, rows, indices, examples, num_truncated=truncated, notes=notes)
-
-
-def truncate_pair(
-    a: list[int], b: list[int] | None, capacity: int
-) -> tuple[list[int], list[int] | None]:
-    """Truncate both to `capacity` pieces together: pieces are removed one by one from the end of
-    the longer text, from the second if both are equally long (bert, run_classifier.py)."""
-    if b is None:
-        return a[:capacity], None
-    excess = max(0, len(a) + len(b) - capacity)
-    gap = len(a) - len(b)
-    from_longer = min(excess, abs(gap))  # removed before both are equally long
-    rest = excess - from_longer
-    from_a, from_b = rest // 2, rest - rest // 2
-    if gap > 0:
-        from_a += from_longer
-    else:
-        from_b += from_longer
-    return a[: len(a) - from_a], b[: len(b) - from_b]
 
 
 # ---- tagging
@@ -216,16 +245,11 @@ def _encode_choices(
         full_sizes = [len(tokenizer.build_row(passage, q)[0]) for q in queries]
         truncated += any(len(ids) < n for (ids, _), n in zip(options, full_sizes, strict=True))
         options += [([], 0)] * (max_options - len(options))
-        rows.append(
-            {
-                "tokens": [np.array(ids, np.int32) for ids, _ in options],
-                "size": np.array([len(ids) for ids, _ in options], np.int32),
-                "first": np.array([first for _, first in options], np.int32),
-                "row": np.int32(i),
-                "label": np.int32(-1 if e.label is None else e.label),
-            }
-        )
-    return _one_row_each("choice", rows, examples, truncated, length)
+        label = np.int32(-1 if e.label is None else e.label)
+        rows.append(_rows_of_one_label(options, i) | {"label": label})
+    notes = [f"examples longer than {length} tokens, truncated: {truncated}"] if truncated else []
+    indices = list(range(len(rows)))
+    return EncodedExamples("choice", rows, indices, examples, num_truncated=truncated, notes=notes)
 
 
 def _question_with_option(question: str, option: str) -> str:

@@ -114,6 +114,8 @@ class EncodedExamples:
     + by task type   classification: label (-1: unknown)   regression: label (float32)
                      multilabel: label [n], 1 for each label of the text (all -1: unknown)
                      tagging: tags [l], at the first piece of a word, -1 elsewhere
+                     texts in windows: tokens a list of [l_i], size [w], first [w]; windows of size
+                     0 pad their number
                      choice: tokens a list of [l_i], size [c], first [c], label; a missing option
                      has size 0
                      qa: start, end (positions in the row; 0 0 if the answer is outside it),

@@ -117,15 +117,12 @@ class FinetuneTask:
             training = split == "train"
             if training and objective.family == "electra" and objective.task in ("mrpc", "stsb"):
                 examples = tasks.with_swapped_pairs(examples)
-            encoded[split] = tasks.encode_examples(
-                dataset.task_type,
+            encoded[split] = tasks.encode_for(
+                replace(objective, task=dataset.task, labels=dataset.labels),
                 examples,
                 tokenizer,
                 length,
-                dataset.labels,
                 train=training,
-                family=objective.family,
-                stride=objective.stride,
             )
         filled = _fill_in_config(config, dataset, len(encoded["train"].rows), length)
         return FinetuneTask(filled, dataset, encoded, tokenizer)

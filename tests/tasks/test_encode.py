@@ -16,7 +16,7 @@ from bert_jax.tasks import (
     TaggingExample,
     TextExample,
 )
-from bert_jax.tasks.encode import truncate_pair
+from bert_jax.tasks.long_texts import truncated_sizes
 from bert_jax.tasks.qa_windows import max_context_windows, sliding_windows
 from tests.helpers.labeled_rows import (
     KINDS,
@@ -99,7 +99,7 @@ def test_pairs_are_truncated_piece_by_piece_from_the_longer_text(a: int, b: int,
     first, second = list(range(a)), list(range(b))
     while len(first) + len(second) > room:
         (first if len(first) > len(second) else second).pop()
-    assert truncate_pair(list(range(a)), list(range(b)), room) == (first, second)
+    assert truncated_sizes(a, b, room) == (len(first), len(second))
 
 
 def test_unknown_labels_are_refused_and_missing_labels_marked() -> None:

@@ -1,4 +1,4 @@
-"""Class weights and label smoothing: losses and gradients equal PyTorch's."""
+"""Class weights and label smoothing: losses and gradients equal PyTorch's. Pooled windows."""
 
 from typing import Any
 
@@ -91,6 +91,18 @@ def test_a_missing_option_gets_no_share_of_a_smoothed_target() -> None:
     np.testing.assert_allclose(three[0], two[0], rtol=1e-6)
     np.testing.assert_allclose(three[1][:2], two[1], rtol=1e-6)
     assert three[1][2] == 0
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_windows_are_pooled_and_missing_ones_count_nowhere(pool: Any) -> None:
+    config = Supervised(labels=LABELS, window_pool=pool)
+    objective = SupervisedObjective(config, Logits(), Logits())  # type: ignore[arg-type]
+    logits = np.array([[1, 2, 3], [3, 0, 5], [-2, -3, -1], [9, 9, 9]], np.float32)
+    size = jnp.array([[4, 4], [4, 0]])
+    batch = {"tokens": jnp.zeros((2, 2, 4)), "size": size, "first": size}
+    pooled = objective.outputs({"label": jnp.asarray(logits)}, batch)
+    both = {"mean": [2, 1, 4], "max": [3, 2, 5]}[pool]
+    np.testing.assert_array_equal(pooled, [both, logits[2]])
 
 
 @pytest.mark.parametrize(

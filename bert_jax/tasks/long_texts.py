@@ -1,0 +1,102 @@
+"""Texts that are longer than a row: truncated, their head and tail, or windows.
+
+    truncate    the beginning, as in bert/run_classifier.py
+    head_tail   the first quarter and the last three quarters of the room (Sun et al. 2019, How to
+                fine-tune BERT for text classification, section 5.3.1: 128 and 382 of 510 tokens)
+    windows     several rows, whose logits are pooled (objectives/supervised.py)
+
+Windows are spread evenly from the first to the last piece. Neighbors overlap by at least a quarter,
+unless a text needs more than the maximum number of windows: then pieces between them are left out.
+Of a pair the shorter text is in every window, with at most half of the room.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+Long = Literal["truncate", "head_tail", "windows"]
+Pieces = list[int]
+PiecePair = tuple[Pieces, Pieces | None]
+
+HEAD = 4  # one part in so many of the room is the head
+OVERLAP = 4  # one part in so many of a window is in the next one too
+
+
+def cut_text(
+    a: Pieces, b: Pieces | None, capacity: int, long: Long, max_windows: int
+) -> tuple[list[PiecePair], bool]:
+    """A text or pair of texts as one or several rows of at most `capacity` pieces, and whether
+    pieces were left out."""
+    if len(a) + len(b or []) <= capacity:
+        return [(a, b)], False
+    if long == "windows":
+        return _pair_windows(a, b, capacity, max_windows)
+    sizes = truncated_sizes(len(a), None if b is None else len(b), capacity)
+    keep = head_and_tail if long == "head_tail" else _head
+    return [(keep(a, sizes[0]), None if b is None else keep(b, sizes[1]))], True
+
+
+def truncated_sizes(a: int, b: int | None, capacity: int) -> tuple[int, int]:
+    """How many pieces both texts keep in `capacity` together: pieces are removed one by one from
+    the longer text, from the second if both are equally long (bert, run_classifier.py)."""
+    if b is None:
+        return min(a, capacity), 0
+    excess, gap = max(0, a + b - capacity), a - b
+    from_longer = min(excess, abs(gap))  # removed before both are equally long
+    rest = excess - from_longer
+    from_a, from_b = rest // 2, rest - rest // 2
+    if gap > 0:
+        from_a += from_longer
+    else:
+        from_b += from_longer
+    return a - from_a, b - from_b
+
+
+def _head(pieces: Pieces, size: int) -> Pieces:
+    return pieces[:size]
+
+
+def head_and_tail(pieces: Pieces, size: int) -> Pieces:
+    """The first quarter of `size` pieces and the last three quarters; all if there are no more."""
+    if len(pieces) <= size:
+        return pieces
+    head = size // HEAD
+    return pieces[:head] + pieces[len(pieces) - (size - head) :]
+
+
+def _pair_windows(
+    a: Pieces, b: Pieces | None, capacity: int, max_windows: int
+) -> tuple[list[PiecePair], bool]:
+    if b is None:
+        windows, cut = split_windows(a, capacity, max_windows)
+        return [(window, None) for window in windows], cut
+    first_is_short = len(a) < len(b)
+    short, long = (a, b) if first_is_short else (b, a)
+    kept = short[: capacity // 2]
+    windows, cut = split_windows(long, capacity - len(kept), max_windows)
+    rows: list[PiecePair] = [(kept, w) if first_is_short else (w, kept) for w in windows]
+    return rows, cut or len(kept) < len(short)
+
+
+def split_windows(
+    pieces: Pieces, capacity: int, max_windows: int | None, overlap: int | None = None
+) -> tuple[list[Pieces], bool]:
+    """Windows of at most `capacity` pieces, spread evenly, and whether pieces are in none."""
+    if len(pieces) <= capacity:
+        return [pieces], False
+    overlap = capacity // OVERLAP if overlap is None else overlap
+    needed = math.ceil((len(pieces) - overlap) / (capacity - overlap))
+    n = needed if max_windows is None else min(needed, max_windows)
+    if n == 1:
+        return [pieces[:capacity]], True
+    starts = np.linspace(0, len(pieces) - capacity, n).round().astype(int).tolist()
+    return [pieces[s : s + capacity] for s in starts], len(pieces) > n * capacity
+
+
+def padded_count(windows: int, max_windows: int) -> int:
+    """The number of windows to which a row is padded: a power of 2 or the maximum, so that few
+    shapes are compiled."""
+    return min(1 << (windows - 1).bit_length(), max_windows)
