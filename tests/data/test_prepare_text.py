@@ -13,7 +13,7 @@ from bert_jax.data.corpus import open_corpus
 from bert_jax.data.loader import Loader
 from bert_jax.data.mixture import StageData
 from bert_jax.data.prepare import prepare_corpus
-from bert_jax.data.tokenization import backends
+from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.helpers.corpora import rows
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     letters = sorted({*GERMAN, *CHINESE} - {" "})
     pieces = [*SPECIAL_TOKENS["wordpiece"], *letters, *(f"##{c}" for c in letters)]
-    core = backends.wordpiece_pipeline({p: i for i, p in enumerate(pieces)}, lower=False)
+    core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(pieces)}, lower=False)
     Tokenizer("wordpiece", backends.TokenizersBackend(core), cased=True).save(folder / "tok")
     for name, text in (("de", GERMAN), ("zh", CHINESE)):
         lines = "\n".join([text] * 3)

@@ -58,7 +58,7 @@ def of_characters(letters):
     merges = list(dict.fromkeys((s[:i], s[i]) for s in spelled for i in range(1, len(s))))
     pieces = dict.fromkeys([*SPECIAL_TOKENS["bpe"], *to_letter.values(), *map("".join, merges)])
     vocab = {p: i for i, p in enumerate(pieces)}
-    backend = backends.TokenizersBackend(backends.byte_bpe_pipeline(vocab, merges))
+    backend = backends.TokenizersBackend(pipelines.byte_bpe_pipeline(vocab, merges))
     return Tokenizer("bpe", backend, cased=True)
 
 
