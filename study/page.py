@@ -103,7 +103,7 @@ def _budget(metadata: dict[str, Any]) -> list[str]:
         "half. The corpus and the tasks cannot be passed on with this repository; with text and "
         "tasks of your own: `python -m study --scale hour --arm-minutes "
         f"{minutes:.3g} --text FILES --tasks DIR --state STATE`. `STATE` holds results and last "
-        "checkpoints, and a stopped study goes on from it, also on another machine."
+        "checkpoints, 17 MB a run, and a stopped study goes on from it, also on another machine."
     ]
 
 

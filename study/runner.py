@@ -50,7 +50,7 @@ from study.datasets import Datasets, move_corpus
 from study.hypotheses import hypotheses_at
 from study.jobs import QA, Job, list_jobs
 from study.presets import Preset
-from study.state import check_config
+from study.state import check_config, keep_last_checkpoint
 from study.stop_request import StopRequest, stop_request
 
 PRETRAINING = "pre-training"  # the step that all others need
@@ -201,7 +201,10 @@ class Study:
             shutil.copyfile(corpus / "corpus.json", info)
         move_corpus(folder, str(corpus))
         fields = dict(run=dict(dir=str(folder)), data=dict(path=str(corpus)))
-        return pretrain(replace(job.run.experiment, **fields))
+        signal = pretrain(replace(job.run.experiment, **fields))
+        if signal is None:
+            keep_last_checkpoint(folder, job.steps)
+        return signal
 
     def measured(self, job: Job) -> dict[str, Any]:
         """Scores on held-out rows and sentence pairs."""

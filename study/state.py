@@ -1,9 +1,10 @@
-"""A study's folder belongs to one preset, text and set of tasks: `study_config.json` says which."""
+"""The folder that a study keeps: whose it is, and what is deleted from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from bert_jax.data import documents
@@ -40,3 +41,10 @@ def check_config(folder: Path, preset: Preset, datasets: Datasets) -> None:
                 f"{folder} holds a study at --scale {stored['scale']} of {text} with another "
                 f"--{flag}: choose another --state or --out"
             )
+
+
+def keep_last_checkpoint(run: Path, step: int) -> None:
+    """Delete a finished run's other checkpoints: a state is kept, and each has megabytes."""
+    for folder in (run / "checkpoints").iterdir():
+        if folder.name.isdigit() and int(folder.name) != step:
+            shutil.rmtree(folder)

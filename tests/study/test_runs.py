@@ -44,7 +44,8 @@ class FakeTraining:
             raise RuntimeError("no memory")
         self.trained.append(folder.name)
         steps = config.run.steps
-        (folder / "checkpoints" / str(steps)).mkdir(parents=True)
+        for step in (steps - 1, steps):
+            (folder / "checkpoints" / str(step)).mkdir(parents=True)
         line = {"step": steps, "loss": 2.5, "eval_loss": 2.0, "eval_mask_loss": 1.23456789}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         (folder / "config.json").write_text(json.dumps({"objective": {"kind": "Masked"}}))
@@ -183,6 +184,8 @@ def test_a_study_goes_on_from_its_state_alone(study: Study, training: FakeTraini
     assert training.trained == NAMES
     assert not (second.out / "runs").exists()
     assert [r["name"] for r in collect_results(second, JOBS)["runs"]] == NAMES
+    kept = {int(p.name) for p in state.glob("runs/*/checkpoints/*")}
+    assert kept == {job.steps for job in JOBS}  # the last one of each run
 
 
 def test_a_time_limit_and_a_signal_are_remembered() -> None:
