@@ -41,16 +41,19 @@ def write_cases(file: Path, cases: Cases) -> None:
     file.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
 
 
-def date_and_versions() -> dict[str, Any]:
+def date_and_versions(compiler: str = "libtpu") -> dict[str, Any]:
     """Fields of every case: when it was compiled, and by what."""
-    versions = {p: version(p) for p in ("jax", "libtpu")}
+    versions = {p: version(p) for p in ("jax", compiler)}
     return {"date": str(datetime.date.today()), "versions": versions}
 
 
 def format_versions(cases: Cases) -> str:
     """All dates and versions of the cases, in words."""
-    versions = {(c["date"], c["versions"]["jax"], c["versions"]["libtpu"]) for c in cases}
-    return ", or ".join(f"{date} (jax {jax}, libtpu {tpu})" for date, jax, tpu in sorted(versions))
+    versions = {(c["date"], *c["versions"].items()) for c in cases}
+    return ", or ".join(
+        f"{date} ({', '.join(f'{name} {number}' for name, number in packages)})"
+        for date, *packages in sorted(versions)
+    )
 
 
 def replace_table(page: Path, begin: str, end: str, table: str) -> None:

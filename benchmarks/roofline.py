@@ -1,16 +1,19 @@
-"""Estimate what limits a train step on a TPU v5e chip: the roofline of docs/performance.md.
+"""Estimate what limits a train step on one TPU v5e or one H100: the rooflines of
+docs/performance.md.
 
-    python benchmarks/roofline.py compile    # add missing steps to docs/roofline.json
-    python benchmarks/roofline.py page       # write the table from it
+    python benchmarks/roofline.py compile        # add missing steps to docs/roofline.json
+    python benchmarks/roofline.py compile-gpu    # to docs/roofline_gpu.json
+    python benchmarks/roofline.py page           # write the tables from them
 
-`plan` compiles the steps, with plain and with flash attention. Every time is a bound from published
+`plan` compiles the steps, with each kind of attention. Every time is a bound from published
 hardware figures, not a measurement.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compiled_steps import (
     date_and_versions,
@@ -22,43 +25,75 @@ from compiled_steps import (
 )
 
 ROOT = Path(__file__).parents[1]
-DATA, PAGE = ROOT / "docs" / "roofline.json", ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- table: benchmarks/roofline.py page -->", "<!-- end of roofline -->"
+PAGE = ROOT / "docs" / "performance.md"
 
-CHIP = "v5e:1x1"
-TOKENS = 8192  # per step; halved until the step fits with both kinds of attention
 CASES = (
     *(("bert_large", 512), ("bert_large", 128), ("bert_base", 512), ("bert_base", 128)),
     *(("electra_small", 512), ("electra_base", 512), ("albert_base", 512)),
     *(("albert_xxlarge", 512), ("modern_base", 512)),
 )
-ATTENTION = {"plain": "xla", "flash": "auto"}  # name in the table -> run.attention
+Fields = dict[str, Any]
 
 
-def compile_all() -> None:
+class Roofline(NamedTuple):
+    """One table: a chip, and the kinds of attention that are compiled for it."""
+
+    chip: str
+    package: str  # that compiles
+    tokens: int  # per step; halved until the step fits with every kind of attention
+    data: Path
+    begin: str  # marks of the table in the page
+    end: str
+    attention: dict[str, Fields]  # name in the table -> config fields
+
+
+TPU = Roofline(
+    *("v5e:1x1", "libtpu", 8192, ROOT / "docs" / "roofline.json"),
+    *("<!-- table: benchmarks/roofline.py page -->", "<!-- end of roofline -->"),
+    {"plain": {"run": {"attention": "xla"}}, "flash": {"run": {"attention": "auto"}}},
+)
+GPU = Roofline(
+    *("h100:1", "jax-cuda13-plugin", 32768, ROOT / "docs" / "roofline_gpu.json"),
+    *("<!-- table: benchmarks/roofline.py page, GPU -->", "<!-- end of GPU roofline -->"),
+    {
+        "plain": {"run": {"attention": "xla"}},
+        "flash": {"run": {"attention": "flash"}},
+        "cuDNN, no dropout in attention": {
+            "run": {"attention": "cudnn"},
+            "encoder": {"attention_dropout": 0.0},
+        },
+    },
+)
+
+
+def compile_all(roofline: Roofline) -> None:
     from bert_jax.utils.platform import without_tpu_env
 
     without_tpu_env()
-    cases = read_cases(DATA)
+    cases = read_cases(roofline.data)
     for name, length in CASES:
         if not any((c["config"], c["length"]) == (name, length) for c in cases):
-            case = {"config": name, "length": length, **date_and_versions()}
-            cases.append({**case, **compile_both(name, length)})
-            write_cases(DATA, cases)
+            case = {"config": name, "length": length, **date_and_versions(roofline.package)}
+            cases.append({**case, **compile_kinds(roofline, name, length)})
+            write_cases(roofline.data, cases)
 
 
-def compile_both(name: str, length: int) -> dict[str, Any]:
-    """The step with each kind of attention, on as many rows as fit with both."""
-    rows = TOKENS // length
+def compile_kinds(roofline: Roofline, name: str, length: int) -> dict[str, Any]:
+    """The step with each kind of attention, on as many rows as fit with all of them."""
+    rows = roofline.tokens // length
     while True:
-        plans = {k: compile_step(name, length, rows, v) for k, v in ATTENTION.items()}
-        print(name, length, rows, {k: v["fits"] for k, v in plans.items()}, flush=True)
-        if rows == 1 or all(p["fits"] for p in plans.values()):
+        plans = {}
+        for kind, fields in roofline.attention.items():
+            plans[kind] = compile_step(roofline.chip, name, length, rows, fields)
+            print(name, length, rows, kind, plans[kind]["fits"], flush=True)
+            if rows > 1 and not plans[kind]["fits"]:
+                break
+        else:
             return {"rows": rows, **plans}
         rows //= 2
 
 
-def compile_step(name: str, length: int, rows: int, attention: str) -> dict[str, Any]:
+def compile_step(chip: str, name: str, length: int, rows: int, fields: Fields) -> dict[str, Any]:
     from bert_jax.config import from_python_file, replace
     from bert_jax.perf.plan import plan
 
@@ -69,9 +104,9 @@ def compile_step(name: str, length: int, rows: int, attention: str) -> dict[str,
         encoder=dict(max_length=max_length),
         data=dict(batch_size=rows, length=length, stages=None),
         optim=dict(accumulate=1),
-        run=dict(dtype="bfloat16", attention=attention),
+        run=dict(dtype="bfloat16"),
     )
-    return plan(config, [CHIP])["slices"][0]
+    return plan(replace(config, **fields), [chip])["slices"][0]
 
 
 HEAD = (
@@ -95,11 +130,17 @@ def format_row(case: dict[str, Any], attention: str) -> str:
 
 
 def write_page() -> None:
-    cases = read_cases(DATA)
-    rows = [format_row(case, attention) for case in cases for attention in ATTENTION]
-    table = "\n".join([f"Compiled {format_versions(cases)}.", "", HEAD, *rows])
-    replace_table(PAGE, BEGIN, END, table)
+    for roofline in (TPU, GPU):
+        cases = read_cases(roofline.data)
+        rows = [format_row(case, kind) for case in cases for kind in roofline.attention]
+        table = "\n".join([f"Compiled {format_versions(cases)}.", "", HEAD, *rows])
+        replace_table(PAGE, roofline.begin, roofline.end, table)
 
 
 if __name__ == "__main__":
-    run_command(__doc__, {"compile": compile_all, "page": write_page})
+    commands = {
+        "compile": partial(compile_all, TPU),
+        "compile-gpu": partial(compile_all, GPU),
+        "page": write_page,
+    }
+    run_command(__doc__, commands)
