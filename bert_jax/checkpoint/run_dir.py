@@ -32,6 +32,7 @@ RESUMABLE_FIELDS = (
     "run.dir",
     "run.lock_timeout",
     "run.remat",
+    "run.unroll",
     "run.loss_chunks",
     "mesh.data",
     "mesh.fsdp",

@@ -167,6 +167,9 @@ class Run:
     # What a layer stores for the backward pass: all activations (`none`), only matrix products
     # (`dots`), or only its input (`full`). Less memory, more compute.
     remat: Literal["none", "dots", "full"] = "none"
+    # Number of layers per iteration of the loop over layers. With more, less is copied between
+    # layers and compilation takes longer; the parameters stay as they are.
+    unroll: int = 1
     # Number of chunks into which the batch is split to compute vocabulary logits. More chunks need
     # less memory.
     loss_chunks: int = 1
@@ -181,7 +184,7 @@ class Run:
 
     def __post_init__(self) -> None:
         every = ("log_every", "save_every", "eval_every")
-        counts = ("steps", *every, "eval_batches", "max_to_keep", "loss_chunks")
+        counts = ("steps", *every, "eval_batches", "max_to_keep", "loss_chunks", "unroll")
         evals = self.evals_per_epoch
         checks: RangeChecks = {
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),

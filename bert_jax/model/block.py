@@ -128,6 +128,7 @@ class Block(nn.Module):
     return_layers: bool = False  # also return the output of every layer
     backend: str = "auto"  # of attention
     remat: str = "none"
+    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -165,6 +166,7 @@ class Block(nn.Module):
             variable_broadcast="params",
             split_rngs={"params": False, "dropout": True},
             length=layers,
+            unroll=min(self.unroll, layers),
         )
         return scan(self, x, (self._own_params(x, mask, rotary, layers), is_global, is_first))
 

@@ -116,6 +116,7 @@ class Stack(nn.Module):
     return_layers: bool = False
     backend: str = "auto"
     remat: str = "none"
+    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -131,13 +132,15 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast, 0, 0),  # type: ignore[arg-type]
             length=c.num_groups,
+            unroll=min(self.unroll, c.num_groups),
         )
         if not c.first_norm:
             scan = nn.map_variables(
                 scan, "params", _with_first_norm, _without_first_norm, init=True, mutable=True
             )
         layer_0 = x
-        stack = scan(c, self.dtype, self.return_layers, self.backend, self.remat, name="layers")
+        options = (self.dtype, self.return_layers, self.backend, self.remat, self.unroll)
+        stack = scan(c, *options, name="layers")
         is_first = None if c.first_norm else jnp.arange(c.layers)[:, None] == 0
         x, layers = stack(x, mask, rotary, global_layers(c), is_first)
         if c.pre_norm:
@@ -188,6 +191,7 @@ class Network(nn.Module):
     return_layers: bool = False
     attention: str = "auto"  # the backend (attention/)
     remat: str = "none"  # what is recomputed instead of stored (REMAT)
+    unroll: int = 1  # layers per iteration of the scan
 
     @nn.compact
     def __call__(self, batch: Batch) -> dict[str, Any]:
@@ -203,6 +207,7 @@ class Network(nn.Module):
             self.return_layers,
             self.attention,
             self.remat,
+            self.unroll,
             name="encoder",
         )
         h, layers = stack(h, x.mask, rotary_cos_sin(self.config, x.positions))

@@ -47,7 +47,10 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
     counting parameters do not need."""
     encoder, objective = config.encoder, config.objective
     options: dict[str, Any] = dict(
-        dtype=jnp.dtype(config.run.dtype), attention=config.run.attention, remat=config.run.remat
+        dtype=jnp.dtype(config.run.dtype),
+        attention=config.run.attention,
+        remat=config.run.remat,
+        unroll=config.run.unroll,
     )
     chunks = config.run.loss_chunks
     if isinstance(objective, ReplacedTokens):

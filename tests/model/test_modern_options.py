@@ -200,15 +200,15 @@ def test_shared_layers_equal_repeated_layers_with_windows(groups: int, share: st
     close(hidden(network, shared, padded()), hidden(Network(TINY), whole, padded()), 1e-6)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_rematerialization_does_not_change_the_gradient(remat: str) -> None:
+@pytest.mark.parametrize("options", [{"remat": "dots"}, {"remat": "full"}, {"unroll": 2}])
+def test_neither_remat_nor_unroll_changes_the_gradient(options: dict[str, Any]) -> None:
     network, params = init(TINY)
 
     def gradient(network: Network) -> Any:
         f = lambda p: (network.apply({"params": p}, padded())["hidden"] ** 3).sum()  # type: ignore[index]  # noqa: E731
         return jax.jit(jax.grad(f))(params)
 
-    close(gradient(Network(TINY, remat=remat)), gradient(network), 1e-6)
+    close(gradient(Network(TINY, **options)), gradient(network), 1e-6)
 
 
 def test_program_size_does_not_depend_on_depth() -> None:
