@@ -12,6 +12,8 @@
 #             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
 # make docs   the documentation site, in build/docs: 15 seconds, without the network once
 #             .venv-docs is there
+# make wheel  builds the wheel; installs it alone, away from the checkout, for Python 3.11, 3.12 and
+#             3.13 as far as they are here, and runs the demo there (VERSIONS="3.12" for one)
 # make env    the environment that the tests use, and nothing else
 # make fuzz   100,000 wrong files: each works or is named in a message (INPUTS=100000 SEED=a number)
 #
@@ -31,6 +33,7 @@ PAIR_KILLS ?= 5
 PAIR_STOPS ?= 2
 CASES ?= 200
 INPUTS ?= 100000
+VERSIONS ?= 3.11 3.12 3.13
 SCALE ?= cpu
 SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
 
@@ -38,7 +41,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
 
-.PHONY: demo env test lint types suite slow peers chaos beam gpu-plan fuzz study docs clean
+.PHONY: demo env test lint types suite slow peers chaos beam gpu-plan fuzz study docs wheel clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -117,6 +120,9 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	@echo "installing bert-jax[plan-gpu] into .venv-gpu"
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --editable .[plan-gpu] pytest beartype
 	touch $@
+
+wheel:
+	.ci/wheel $(VERSIONS)
 
 docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict

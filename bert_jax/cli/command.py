@@ -28,7 +28,8 @@ Config = Annotated[
     Positional[str],
     arg(
         metavar="CONFIG",
-        help="Config file. To change one of its fields, add --section.field VALUE.",
+        help="Config file, or the name of a shipped one, such as bert_base. To change one of its "
+        "fields, add --section.field VALUE.",
     ),
 ]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from bert_jax import config
 from bert_jax.cli.command import change_config
 from bert_jax.config import Experiment
+from bert_jax.utils.shipped import shipped_configs
 
 
 def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
@@ -14,9 +16,15 @@ def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
     return change_config(config.from_python_file(target), overrides, name)
 
 
+def is_config(target: str) -> bool:
+    """Whether a CONFIG|MODEL is a config: a Python file, or the name of a shipped one. A folder of
+    that name is a model."""
+    return target.endswith(".py") or (target in shipped_configs() and not Path(target).is_dir())
+
+
 def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Experiment:
     """The same; `target` may also be a model: a folder, or a name on the Hugging Face Hub."""
-    if target.endswith(".py"):
+    if is_config(target):
         return load_config(target, overrides, name)
     from bert_jax import convert
     from bert_jax.utils import hub

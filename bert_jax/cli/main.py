@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from bert_jax.cli import (
     convert_commands,
+    demo_command,
     evaluate_command,
     logs,
     model_commands,
@@ -27,6 +28,7 @@ from bert_jax.utils import compilation_cache, remote
 from bert_jax.utils.errors import FULL, RunError, did_you_mean
 
 COMMANDS: dict[str, type[Command]] = {  # in the order of the help
+    "demo": demo_command.Demo,
     "tokenizer": text_commands.Tokenizer,
     "prepare": text_commands.Prepare,
     "pretrain": run_commands.Pretrain,

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, Extra, optional
-from bert_jax.cli.configs import load_config_or_model
+from bert_jax.cli.configs import is_config, load_config_or_model
 from bert_jax.cli.search_commands import layer_numbers
 from bert_jax.config import GlueTask, TaskType
 
@@ -121,7 +121,7 @@ class Inspect(Command):
 
     extra: ClassVar[Extra] = "config"
 
-    # Config file, run folder, imported folder, Hugging Face folder, or a name on the Hub.
+    # Config file or name, run folder, imported folder, Hugging Face folder, or a name on the Hub.
     target: Annotated[Positional[str], arg(metavar="CONFIG|MODEL")]
     # Print one JSON object.
     json: bool = False
@@ -131,7 +131,7 @@ class Inspect(Command):
 
         config = load_config_or_model(self.target, extra, "inspect")
         # A run's config holds the vocabulary already, and its corpus may be gone.
-        if self.target.endswith(".py") and (config.data.path or config.data.mix):
+        if is_config(self.target) and (config.data.path or config.data.mix):
             from bert_jax.training.assemble import open_data
 
             config = open_data(config).config

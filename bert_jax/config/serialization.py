@@ -10,6 +10,7 @@ import json
 import runpy
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -18,6 +19,7 @@ from bert_jax.config.schema import Experiment
 from bert_jax.config.supervised import Supervised
 from bert_jax.utils import io
 from bert_jax.utils.errors import did_you_mean
+from bert_jax.utils.shipped import shipped_configs
 
 T = TypeVar("T")
 
@@ -121,14 +123,16 @@ def read_config(path: Path) -> Experiment:
 
 
 def from_python_file(path: str | Path) -> Experiment:
-    """The `config` of a Python file such as configs/bert_base.py. The file is executed.
+    """The `config` of a Python file, or of a shipped one by its name alone, such as bert_base. The
+    file is executed.
 
     ValueError: the file is missing, fails, or has no `config`.
     """
+    shipped = shipped_configs()
     if not Path(path).is_file():
-        raise ValueError(
-            f"{path} does not exist: expected a config file such as configs/bert_base.py"
-        )
+        if str(path) not in shipped:
+            raise ValueError(_no_config_file(Path(path), shipped))
+        path = shipped[str(path)]
     try:
         config = runpy.run_path(str(path)).get("config")
     except Exception as e:  # the user's code may raise anything
@@ -136,6 +140,13 @@ def from_python_file(path: str | Path) -> Experiment:
     if not isinstance(config, Experiment):
         raise ValueError(f"{path} has no `config = Experiment(...)`")
     return config
+
+
+def _no_config_file(path: Path, shipped: Collection[str]) -> str:
+    if path.stem in shipped:  # such as configs/bert_base.py, from another folder
+        return f"{path} does not exist: give {path.stem} for the config of that name"
+    hint = did_you_mean(path.stem, shipped, "expected a file, or a name such as bert_base")
+    return f"{path} does not exist: {hint}"
 
 
 def differences(a: Any, b: Any, where: str = "") -> dict[str, tuple[Any, Any]]:

@@ -23,6 +23,7 @@ from bert_jax.convert.hf_params import (
     heads_with_tensors,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.utils import extras
 from bert_jax.utils.model_files import CONFIG, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS
 from bert_jax.utils.types import Json, Params
 
@@ -201,10 +202,7 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         import torch
     except ImportError:
-        raise ValueError(
-            f"{path.name} can only be read with PyTorch, which is not installed: install torch, "
-            "or convert the file to safetensors"
-        ) from None
+        raise extras.missing(f"{path.name}, a pickle,", "PyTorch", "peer") from None
     try:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch may raise anything on damaged bytes

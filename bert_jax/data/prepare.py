@@ -47,7 +47,7 @@ from bert_jax.data.work_shards import (
     list_work_shards,
 )
 from bert_jax.data.worker_pool import Progress, Workers
-from bert_jax.utils import hub, io
+from bert_jax.utils import extras, hub, io
 
 logger = logging.getLogger(__name__)
 
@@ -187,10 +187,8 @@ def _import_beam() -> Any:
     try:
         from bert_jax.data import beam
     except ImportError as e:
-        raise ValueError(
-            f"engine beam needs Apache Beam ({e}): pip install 'apache-beam>=2.77', or use "
-            "--engine local, which makes the same corpus"
-        ) from None
+        # --engine local makes the same corpus
+        raise extras.missing("--engine beam", f"Apache Beam ({e})", "beam") from None
     return beam
 
 

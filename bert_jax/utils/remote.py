@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bert_jax.utils import extras
 from bert_jax.utils.errors import RunError
 
 RESPONSE_TIMEOUT = 20.0  # seconds for the first response
@@ -171,7 +172,7 @@ def _client() -> Any:
         import gcsfs  # noqa: F401
         from fsspec.config import conf
     except ImportError as e:
-        raise ValueError(f"gs:// needs gcsfs ({e}): run pip install gcsfs") from e
+        raise extras.missing("gs://", f"gcsfs ({e})", "gcs") from e
     # TensorStore writes arrays without gcsfs, whose cached listings would then be wrong.
     conf.setdefault("gs", {})["use_listings_cache"] = False
     return fsspec.filesystem("gs")

@@ -21,6 +21,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
 from bert_jax.convert import hf_config, hf_families
+from bert_jax.utils import extras
 from bert_jax.utils.types import Batch
 
 HEADS = {  # family -> (attribute of the encoder, function from hidden states to logits)
@@ -48,10 +49,8 @@ def modules() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as e:
-        raise ValueError(
-            f"--against transformers needs PyTorch and transformers ({e}): "
-            "run pip install torch transformers, or leave out --against"
-        ) from None
+        what = "--against transformers"
+        raise extras.missing(what, f"PyTorch and transformers ({e})", "peer") from None
     return torch, transformers
 
 

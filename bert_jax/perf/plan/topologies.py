@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from bert_jax.perf.hardware import CHIPS, GPUS, Chip
 from bert_jax.perf.plan.gpu_topologies import describe_gpus
+from bert_jax.utils import extras
 
 
 class Topology(NamedTuple):
@@ -40,10 +41,7 @@ def describe_topology(name: str) -> Topology:
         known = ", ".join(e for c in [*CHIPS.values(), *GPUS.values()] for e in c.examples)
         raise ValueError(f"--topology {name}: expected a TPU slice or GPUs, such as {known}")
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
-            "plan needs libtpu, which is not installed: run pip install 'jax[tpu]' (Linux; "
-            "no TPU is needed)"
-        )
+        raise extras.missing(f"--topology {name}", "libtpu (Linux; no TPU)", "tpu")
     import jax
     from jax.experimental import topologies
 
