@@ -1,4 +1,4 @@
-"""Adds configs/ and the demo's text to a wheel, as bert_jax/shipped/; all else is in pyproject.toml.
+"""Adds configs/ and the demo's text to a wheel, as bert_jax/shipped/; pyproject.toml has the rest.
 
 `bert_jax.utils.shipped` reads these files there, and in a checkout where they are.
 """

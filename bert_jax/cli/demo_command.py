@@ -44,7 +44,8 @@ class Demo(Command):
         )
         evaluate_command.Evaluate(model=RUN, data=str(DATA / "corpus")).run([])
         _say(
-            "5/5 eight sentences; + marks an accepted word (data/demo_prompts.jsonl) in the top three"
+            "5/5 eight sentences; + marks an accepted word (data/demo_prompts.jsonl) in the top"
+            " three"
         )
         from bert_jax.inference.demo_prompts import fill_demo_prompts
 

@@ -164,7 +164,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path, Path], int], str]] = {
     ),
     "help on a config that is not there": (
         lambda workspace, tmp: call("pretrain", tmp / "none.py", "--help"),
-        "does not exist: expected a config file",
+        "does not exist: expected a file, or a name such as bert_base",
     ),
     "a text without a mask": (
         lambda workspace, tmp: call("fill", workspace / "run", "Hm."),

@@ -95,7 +95,7 @@ def test_against_trains_the_masked_language_model_of_the_encoder() -> None:
 
 def test_without_pytorch_the_peer_is_refused(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"needs PyTorch .*pip install torch transformers"):
+    with pytest.raises(ValueError, match=r"needs PyTorch .*pip install 'torch==.*' 'transformers"):
         run_bench(TINY, against=True)
 
 
