@@ -124,7 +124,8 @@ class Finetune(Command):
     # Type of the task, or the name of a GLUE task.
     task: TaskType | GlueTask
     # Folder of train.jsonl, dev.jsonl and optionally test.jsonl; or of train.json and dev.json
-    # (SQuAD); or of the TSV files of a GLUE task; or tfds:NAME.
+    # (SQuAD); or of the TSV files of a GLUE task; or tfds:NAME; or a dataset of
+    # the Hugging Face Hub, hf:datasets/OWNER/NAME[@REVISION][/CONFIG].
     data: Annotated[str, arg(metavar="DIR")]
     # Number of runs with different seeds; each has its own folder.
     seeds: Annotated[int, arg(metavar="N")] = 1

@@ -19,7 +19,8 @@ Text = Annotated[
     arg(
         metavar="TEXT...",
         help="Files and globs: plain text with blank lines between documents, .gz, .xz, .zst, "
-        ".jsonl or .parquet (field `text`); or tfds:NAME/SPLIT.",
+        ".jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging Face Hub, "
+        "hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
         help_behavior_hint="(required)",
     ),
 ]
@@ -54,6 +55,8 @@ class Tokenizer(Command):
     # Maximum number of characters to learn from, in millions. Lines of longer text are sampled
     # evenly.
     sample_mb: Annotated[float, arg(metavar="N")] = 200
+    # Field of records, or column, that holds the text.
+    field: Annotated[str, arg(metavar="NAME")] = "text"
     # Refuse text with bytes that are not UTF-8, instead of replacing them.
     strict: bool = False
 
@@ -66,7 +69,7 @@ class Tokenizer(Command):
 
         def lines() -> Iterator[str]:
             nonlocal replaced
-            for document in documents.read_documents(self.text, strict=self.strict):
+            for document in documents.read_documents(self.text, self.strict, self.field):
                 replaced += document.replaced_bytes
                 yield from document.paragraphs
 
@@ -137,6 +140,8 @@ class Prepare(Command):
     # Engine that does the work; it does not change the corpus. Beam also takes its own options,
     # such as --runner=FlinkRunner.
     engine: Literal["local", "beam"] = "local"
+    # Field of records, or column, that holds the text.
+    field: Annotated[str, arg(metavar="NAME")] = "text"
     # Refuse text with bytes that are not UTF-8, instead of replacing them.
     strict: bool = False
 
@@ -156,6 +161,7 @@ class Prepare(Command):
             seed=self.seed,
             duplicates=self.duplicates,
             strict=self.strict,
+            field=self.field,
             engine=self.engine,
             flags=extra,
             pack=0 if self.pack is None else next(iter(self.pack), None),

@@ -123,19 +123,25 @@ def _first_pass(folder: Path, config: PrepareConfig, flags: Sequence[str]) -> St
     """As prepare._first_pass; the store is the folder `documents`."""
     (folder / "documents").mkdir()
     read = functools.partial(
-        _read_source, folder=str(folder), strict=config.strict, characters=BLOCK_CHARACTERS
+        _read_source,
+        folder=str(folder),
+        strict=config.strict,
+        field=config.field,
+        characters=BLOCK_CHARACTERS,
     )
     encode = functools.partial(_encode_block, folder=str(folder), text=config.text)
     _run_pipeline(flags, enumerate(config.sources), read, encode)
     return _index_blocks(folder / "documents", len(config.sources))
 
 
-def _read_source(item, folder, strict, characters):  # no hints: Beam would make rows of tuples
+def _read_source(
+    item, folder, strict, field, characters
+):  # no hints: Beam would make rows of tuples
     """Yield (source, block, documents) of one source."""
     number, source = item
     shared, blocks = _shared_dir(folder, "documents"), 0
     try:
-        texts = documents.read_source(source, strict)
+        texts = documents.read_source(source, strict, field)
         for block in encode_documents.batch_documents(texts, characters):
             yield number, blocks, block
             blocks += 1

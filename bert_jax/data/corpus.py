@@ -93,6 +93,7 @@ class CorpusInfo:
     segmented: bool = False  # white space separates words, in scripts without spaces too
     separators: str | None = None  # RoBERTa's rows: after each `line` or `sentence`
     stores_words: bool = False  # rows say where their words begin
+    hub_rows: dict[str, int] = dataclasses.field(default_factory=dict)  # dataset@COMMIT -> its rows
 
     def unlabeled_pairs(self, split: str) -> int:
         """Rows (or sequences) of sentence pairs that have no label."""

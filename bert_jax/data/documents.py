@@ -5,6 +5,7 @@
     .jsonl (also compressed)   a record's field `text`          the text's lines
     .parquet                   a row's column `text`            the text's lines
     tfds:NAME/SPLIT            an example's feature `text`      the text's lines
+    hf:datasets/.../SPLIT      a row's column `text`            the text's lines
 
 A file without blank lines is one document. To bound memory, a line is split at 1 MiB and a
 document at 4 MiB of text; the rest is the next line or document. A file that has no blank line
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from bert_jax.data import tfds_folder
+from bert_jax.data import hub_dataset, tfds_folder
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ MAX_LINE_BYTES = 1 << 20  # bytes
 MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
+TEXT_FIELD = "text"  # of records; --field names another one
 
 
 class Document(NamedTuple):
@@ -54,20 +56,25 @@ class _Line(NamedTuple):
     number: int  # from 1
 
 
-def read_documents(patterns: Sequence[str | Path], strict: bool = False) -> Iterator[Document]:
-    """Stream the documents of files, globs and TFDS datasets in this order; the files of a glob
-    are sorted by name. `strict` refuses bytes that are not UTF-8 instead of replacing them.
+def read_documents(
+    patterns: Sequence[str | Path], strict: bool = False, field: str = TEXT_FIELD
+) -> Iterator[Document]:
+    """Stream the documents of files, globs and datasets in this order; the files of a glob are
+    sorted by name. `strict` refuses bytes that are not UTF-8 instead of replacing them. `field` of
+    records holds the text.
     ValueError: a file is missing (raised at once) or damaged (raised when it is reached)."""
     sources = expand_sources(patterns)
-    return itertools.chain.from_iterable(read_source(source, strict) for source in sources)
+    return itertools.chain.from_iterable(read_source(source, strict, field) for source in sources)
 
 
 def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
-    """The files and TFDS datasets that the patterns name, in order. ValueError: a pattern names
-    no file."""
+    """The files and TFDS datasets that the patterns name, in order; a dataset of the Hub is
+    downloaded and becomes its files. ValueError: a pattern names no file."""
     sources: list[str] = []
     for pattern in map(str, patterns):
-        if pattern.startswith("tfds:") or Path(pattern).is_file():
+        if hub_dataset.is_hub_dataset(pattern):
+            sources += map(str, hub_dataset.download_text(pattern).files)
+        elif pattern.startswith("tfds:") or Path(pattern).is_file():
             sources.append(pattern)
         elif Path(pattern).is_dir():
             raise ValueError(f"{pattern} is a folder: expected files; give {pattern}/*.txt")
@@ -83,25 +90,25 @@ def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
     return sources
 
 
-def read_source(source: str, strict: bool = False) -> Iterator[Document]:
+def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> Iterator[Document]:
     """The documents of one file or TFDS dataset."""
     empty = True
-    for document in _read_any_format(source, strict):
+    for document in _read_any_format(source, strict, field):
         empty = False
         yield document
     if empty:
         raise ValueError(f"{source} is empty: expected text; remove it from the arguments")
 
 
-def _read_any_format(source: str, strict: bool) -> Iterator[Document]:
+def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
     if source.startswith("tfds:"):
-        return _documents_of_texts(_tfds_texts(source), source)
+        return _documents_of_texts(_tfds_texts(source, field), source)
     suffixes = Path(source.lower()).suffixes
     if suffixes[-1:] == [".parquet"]:
-        return _documents_of_texts(_parquet_texts(source), source)
+        return _documents_of_texts(_parquet_texts(source, field), source)
     if ".jsonl" in suffixes[-2:]:
         lines = _read_lines(source, strict, MAX_JSON_BYTES)
-        return _documents_of_texts(_json_texts(lines, source), source)
+        return _documents_of_texts(_json_texts(lines, source, field), source)
     return _group_lines(_read_lines(source, strict, MAX_LINE_BYTES), source, divided=False)
 
 
@@ -235,7 +242,7 @@ def _documents_of_texts(texts: Iterable[_Line], source: str) -> Iterator[Documen
             replaced_bytes = 0
 
 
-def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
+def _json_texts(lines: Iterable[_Line], file: str, field: str) -> Iterator[_Line]:
     for line in lines:
         if not line.text.strip():
             continue
@@ -246,43 +253,48 @@ def _json_texts(lines: Iterable[_Line], file: str) -> Iterator[_Line]:
                 f"{file}, line {line.number}: not JSON: {e}; fix the line (at most "
                 f"{MAX_JSON_BYTES >> 20} MiB)"
             ) from e
-        text = record.get("text") if isinstance(record, dict) else None
+        text = record.get(field) if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise ValueError(
-                f"{file}, line {line.number}: no field `text` with a string; rename the field"
+                f"{file}, line {line.number}: no field `{field}` with a string; name the field "
+                "with --field"
             )
         # JSON can escape half of a surrogate pair, which is not a character
         yield line._replace(text=text.encode(errors="replace").decode())
 
 
-def _parquet_texts(file: str) -> Iterator[_Line]:
+def _parquet_texts(file: str, field: str) -> Iterator[_Line]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
-            if "text" not in table.schema_arrow.names:
-                raise ValueError(f"{file} has no column `text`: rename the column")
-            batches = table.iter_batches(batch_size=64, columns=["text"])
+            if field not in table.schema_arrow.names:
+                columns = ", ".join(table.schema_arrow.names)
+                raise ValueError(
+                    f"{file} has no column `{field}`: name one of its columns with --field "
+                    f"({columns})"
+                )
+            batches = table.iter_batches(batch_size=64, columns=[field])
             texts = (text.as_py() for batch in batches for text in batch.column(0))
             for number, text in enumerate(texts, 1):
                 if text is not None and not isinstance(text, str):
-                    raise ValueError(f"{file}, row {number}: `text` is not a string; convert it")
+                    raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
                 yield _Line(text or "", 0, number)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0]
         raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 
-def _tfds_texts(source: str) -> Iterator[_Line]:
+def _tfds_texts(source: str, field: str) -> Iterator[_Line]:
     """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
     dataset in ArrayRecord if it is not there."""
     name, _, split = source.removeprefix("tfds:").rpartition("/")
     with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
         examples = builder.as_data_source(split=split)
-    if "text" not in (builder.info.features or {}):
-        raise ValueError(f"{source} has no feature `text`: choose a text dataset")
+    if field not in (builder.info.features or {}):
+        raise ValueError(f"{source} has no feature `{field}`: name the feature with --field")
     for number in range(len(examples)):
-        text = examples[number]["text"]
+        text = examples[number][field]
         text = text if isinstance(text, bytes) else str(text).encode()
         yield _decode(text, number + 1, source, strict=False)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import corpus_report, documents, records, token_store
+from bert_jax.data import corpus_report, documents, hub_dataset, records, token_store
 from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts, open_corpus
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import (
@@ -70,10 +70,12 @@ def prepare_corpus(
     language: str = "en",
     segmented: bool = False,
     separators: str | None = None,
+    field: str = documents.TEXT_FIELD,
 ) -> Corpus:
     """Write a corpus to the new folder `out`, and open it.
 
-    `texts` are files, globs and TFDS datasets (documents.py); `flags` go to Beam's runner. With
+    `texts` are files, globs and datasets (documents.py), whose `field` holds the text; `flags` go
+    to Beam's runner. With
     `pack`, up to so many sequences of `length` tokens share a row of `row_length` tokens; None
     chooses a number (bin_packing.default_sequences). `duplicates` None is 10 for nsp and 40 for
     sop, as published, fewer for long texts, and 1 for the other kinds. `language` is whose rules
@@ -84,9 +86,7 @@ def prepare_corpus(
     _check_engine(engine, workers, flags)
     out = Path(out)
     io.require_new(out)
-    if isinstance(tokenizer_dir, str) and hub.parse_name(tokenizer_dir) is not None:
-        tokenizer_dir = hub.model_folder(tokenizer_dir, weights=False).path
-    tokenizer = load_tokenizer(tokenizer_dir)
+    tokenizer = load_tokenizer(_tokenizer_dir(tokenizer_dir))
     separators = _check_separators(segments, separators)
     # WordPiece takes every Chinese character for a word, so ids do not tell where words begin.
     stores_words = segmented and tokenizer.kind == "wordpiece"
@@ -106,9 +106,12 @@ def prepare_corpus(
     text = TextConfig(language, segmented, separators == "line", space_sentences)
     if not text.whole_lines:
         note_general_rules(language)
+    texts, hub_rows = hub_dataset.download_texts(texts)
     sources = documents.expand_sources(texts)
     words = tokenizer.word_edges("spaces" if segmented else "script")
-    config = PrepareConfig(sources, rows, duplicates, strict, text, words, tokenizer.special_ids)
+    config = PrepareConfig(
+        sources, rows, duplicates, strict, text, words, tokenizer.special_ids, field
+    )
     if engine == "beam":
         run = functools.partial(_import_beam().run, flags=flags)
     else:
@@ -117,6 +120,7 @@ def prepare_corpus(
         tokenizer.save(folder / "tokenizer")
         index, counts = run(folder, config)
         info = _corpus_info(config, tokenizer, index, counts, separators)
+        info = dataclasses.replace(info, hub_rows=hub_rows)
         json_text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
         (folder / "corpus.json").write_text(json_text, encoding="utf-8")
     if index.replaced_bytes:
@@ -153,6 +157,14 @@ def _corpus_info(
         separators=separators,
         stores_words=rows.stores_words,
     )
+
+
+def _tokenizer_dir(given: str | Path) -> str | Path:
+    """The folder of a tokenizer, which is downloaded for OWNER/NAME or hf:NAME."""
+    is_name = isinstance(given, str) and ("/" in given or given.startswith(hub.PREFIX))
+    if is_name and hub.parse_name(given) is not None:
+        return hub.model_folder(given, weights=False).path
+    return given
 
 
 def _check_separators(segments: str, separators: str | None) -> str | None:
@@ -215,7 +227,7 @@ def _first_pass(
 ) -> StoreIndex:
     """Encode the documents and store them by number."""
     texts = itertools.chain.from_iterable(
-        documents.read_source(source, config.strict) for source in config.sources
+        documents.read_source(source, config.strict, config.field) for source in config.sources
     )
     encode = functools.partial(
         _encode_batch, tokenizer_dir=folder / "tokenizer", config=config.text

@@ -16,6 +16,7 @@ import numpy as np
 
 from bert_jax.data import bin_packing
 from bert_jax.data.corpus import SplitCounts
+from bert_jax.data.documents import TEXT_FIELD
 from bert_jax.data.encode_documents import TextConfig
 from bert_jax.data.records import RowFormat
 from bert_jax.data.splits import NUM_FOLDS
@@ -109,6 +110,7 @@ class PrepareConfig:
     text: TextConfig
     words: WordEdges | None = None  # of the vocabulary, to count words
     special_ids: tuple[int, ...] = ()
+    field: str = TEXT_FIELD  # of records, which holds the text
 
     def __post_init__(self) -> None:
         if self.duplicates is None:

@@ -6,6 +6,7 @@ choice                    also RACE's own: train/ dev/ (test/)
 qa                        train.json  dev.json  (test.json): SQuAD, versions 1.1 and 2.0
 a GLUE name               its official .tsv files, or the folder of all nine
 any                       tfds:NAME, whose features have the names of the rows' fields
+                          hf:datasets/OWNER/NAME[/CONFIG], whose columns have those names
 
 Labels of train and dev are required, those of test are optional. Invalid rows are errors that name
 file and line; rows with an empty text are kept and counted in the notes.
@@ -19,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.config import GlueTask, TaskType
-from bert_jax.tasks import glue, race, tfds
+from bert_jax.data.hub_dataset import is_hub_dataset
+from bert_jax.tasks import glue, hub, race, tfds
 from bert_jax.tasks.examples import Dataset, Example, TextExample, task_type_of
 from bert_jax.tasks.fields import IssueCounts
 from bert_jax.tasks.labels import (
@@ -69,6 +71,8 @@ def read_dataset(
     labels: tuple[str, ...] = ()
     if str(folder).startswith("tfds:"):
         splits, labels = tfds.read_tfds(task_type, str(folder), issues, markers)
+    elif is_hub_dataset(str(folder)):
+        splits, labels = hub.read_hub(task_type, str(folder), issues, markers)
     elif not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder: expected one with train and dev files")
     elif is_glue(task):

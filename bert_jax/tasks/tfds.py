@@ -54,7 +54,7 @@ def read_tfds(
             record = {
                 k: _to_json(features[k], v, task_type in LABEL_FEATURES) for k, v in rows[n].items()
             }
-            records.append((location, _with_text_fields(record, task_type)))
+            records.append((location, with_text_fields(record, task_type)))
         if not records:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
         labeled = not split.startswith("test")
@@ -98,7 +98,7 @@ def _to_json(feature: Any, value: Any, named: bool) -> Any:
     return value
 
 
-def _with_text_fields(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
+def with_text_fields(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
     """The record with the fields that `records.parse_example` reads."""
     if "text" in record or task_type not in (
         "classification",
