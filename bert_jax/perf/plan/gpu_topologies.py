@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bert_jax.perf.hardware import GPUS, Chip
+from bert_jax.utils import extras
 
 SHAPE = re.compile(r"(?:(\d+)x)?(\d+)")  # hosts x GPUs per host
 
@@ -63,10 +64,8 @@ def describe_gpus(name: str) -> tuple[Chip, list[Any], int]:
             f"such as {', '.join(chip.examples)}"
         )
     if missing := [p for p in PACKAGES if not _is_installed(p)]:
-        raise ValueError(
-            f"plan for GPUs needs {', '.join(missing)}: run pip install 'bert-jax[plan-gpu]' "
-            "(Linux; no GPU and no driver is needed)"
-        )
+        packages = f"{', '.join(missing)} (Linux; no GPU and no driver)"
+        raise extras.missing("plan for GPUs", packages, "plan-gpu")
     from jax.experimental import topologies
 
     description = topologies.get_topology_desc(
