@@ -102,7 +102,7 @@ def prepare_corpus(
         stores_words,
     )
     # RoBERTa's own rows put </s> between lines, which are encoded without spaces around them.
-    space_sentences = tokenizer.kind == "bpe" and separators is None
+    space_sentences = tokenizer.marks_spaces and separators is None
     text = TextConfig(language, segmented, separators == "line", space_sentences)
     if not text.whole_lines:
         note_general_rules(language)

@@ -211,7 +211,7 @@ def _word_bounds(encoded: tasks.EncodedExamples, number: int, tokenizer: Tokeniz
     if not len(words):
         return np.ones(1, np.int64)
     example = cast(tasks.TaggingExample, encoded.examples[encoded.example_indices[number]])
-    space = " " if tokenizer.kind == "bpe" and words[-1] else ""
+    space = " " if tokenizer.marks_spaces and words[-1] else ""
     pieces = max(1, len(tokenizer.encode(space + example.tokens[words[-1]])))
     return np.append(positions, min(positions[-1] + pieces, encoded.rows[number]["size"] - 1))
 

@@ -224,7 +224,7 @@ def _encode_tagging(
 def _word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     """The pieces of each word. A word without pieces (a zero-width character) becomes the unknown
     token, so that words and tags stay aligned. Byte-level BPE needs the space before a word."""
-    space = " " if tokenizer.kind == "bpe" else ""
+    space = " " if tokenizer.marks_spaces else ""
     texts = [(space if i else "") + word for i, word in enumerate(words)]
     return [ids or [tokenizer.unk_id] for ids in tokenizer.encode_batch(texts)]
 

@@ -38,7 +38,7 @@ def append_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
     _refuse([w for w, f in zip(words, forms, strict=True) if f in duplicates], "duplicates")
     if isinstance(backend, SentencePieceBackend):
         extended: Backend = _sentencepiece(backend, forms)
-    elif kind == "bpe":
+    elif kind.endswith("bpe"):
         extended = _added_tokens(backend, forms)
     else:
         extended = _pieces(kind, backend, forms)
@@ -52,7 +52,7 @@ def _form(kind: str, backend: Backend, word: str) -> str:
     """The word as the vocabulary holds it, normalized as a text would be."""
     if isinstance(backend, SentencePieceBackend):
         return SPACE_MARK + backend.normalize(word)
-    if kind == "bpe":
+    if kind.endswith("bpe"):
         return word
     plain = backend.core.normalizer.normalize_str(word) if backend.core.normalizer else word
     return plain if kind == "wordpiece" else SPACE_MARK + plain

@@ -58,6 +58,19 @@ class TokenizersBackend:
         model, name = self.spec["model"], "max_input_chars_per_word"
         return {name: model[name]} if model.get(name, MAX_INPUT_CHARS) != MAX_INPUT_CHARS else {}
 
+    @functools.cached_property
+    def marks_spaces(self) -> bool:
+        """Whether a space before a word changes its pieces: byte-level BPE, and SentencePiece's
+        pipelines that do not put one before the text."""
+        steps = [self.spec["normalizer"] or {}, self.spec["pre_tokenizer"] or {}]
+        steps = [s for step in steps for s in _inner_steps(step)]
+        for step in steps:
+            if step["type"] == "Prepend" or step.get("prepend_scheme", "never") != "never":
+                return False
+            if step["type"] == "ByteLevel" and step["add_prefix_space"]:
+                return False
+        return self.spec["model"]["type"] != "WordPiece"
+
     @property
     def lowercases(self) -> bool:
         normalizer = self.spec["normalizer"] or {}
@@ -124,12 +137,19 @@ def _without_specials(core: tokenizers.Tokenizer, specials: Sequence[str]) -> to
     return encoder
 
 
+def _inner_steps(step: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a sequence of normalizers or pre-tokenizers; none if it is empty."""
+    inner = step.get("normalizers") or step.get("pretokenizers")
+    return [i for s in inner for i in _inner_steps(s)] if inner else [step] if step else []
+
+
 class SentencePieceBackend:
     """ALBERT's tokenizer: its text normalization, then a Unigram model, then its rule that a digit
     and the comma after it are two pieces (albert, tokenization.py)."""
 
     added: Mapping[str, list[bool]] = MappingProxyType({})
     word_limit: Mapping[str, int] = MappingProxyType({})
+    marks_spaces = False
 
     def __init__(self, model: bytes, cased: bool, keep_accents: bool = False):
         self.model, self.cased, self.keep_accents = model, cased, keep_accents

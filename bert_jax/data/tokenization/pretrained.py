@@ -10,16 +10,27 @@ import base64
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
 from bert_jax.data.tokenization import backends, pipelines
-from bert_jax.data.tokenization.special_tokens import Kind, special_token_strings
+from bert_jax.data.tokenization.special_tokens import Kind, read_template, special_token_strings
 
 logger = logging.getLogger(__name__)
 
-Opened = tuple[Kind, backends.TokenizersBackend | backends.SentencePieceBackend, bool, list[str]]
+
+class Opened(NamedTuple):
+    """The arguments of `Tokenizer`."""
+
+    kind: Kind
+    backend: backends.TokenizersBackend | backends.SentencePieceBackend
+    cased: bool
+    specials: list[str]
+    doubled: bool | None = None
+    mask_takes_space: bool | None = None
+
+
 CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
 _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
@@ -34,8 +45,8 @@ def read_config(dir: Path) -> dict[str, Any]:
 
 
 def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
-    """The kind, the backend, whether it is cased, and the five special tokens. ValueError: there is
-    no tokenizer, or none that is supported."""
+    """What the folder says of its tokenizer. ValueError: there is none, or none that is
+    supported."""
     class_name = str(config.get("tokenizer_class", ""))
     by_class = class_name in _PIPELINE_CLASSES
     spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
@@ -43,7 +54,7 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
         cased = not config.get("do_lower_case", True)
         accents = bool(config.get("keep_accents", False))
         model = backends.SentencePieceBackend(spiece.read_bytes(), cased, accents)
-        return "unigram", model, cased, special_token_strings("unigram", config)
+        return Opened("unigram", model, cased, special_token_strings("unigram", config))
     if original:
         raise ValueError(f"it has no {spiece.name}, which ALBERT's own code reads")
     if class_name.startswith("Albert") or (spiece.is_file() and not by_class):
@@ -56,13 +67,21 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
         core = _load_vocab_and_merges(dir, config)
     else:
         raise ValueError(
-            "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model"
+            "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model "
+            "(of sentencepiece.bpe.model alone transformers makes a tokenizer.json: open the "
+            "folder there and save it)"
         )
-    kind = _detect_kind(json.loads(core.to_str()))
-    specials = special_token_strings(kind, config)
-    core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
+    spec = json.loads(core.to_str())
+    kind, template = _detect_kind(spec), read_template(spec["post_processor"])
+    specials = special_token_strings(kind, config, template)
+    flags = {t["content"]: t for t in spec["added_tokens"] if t["special"]}
+    core.add_special_tokens(
+        [s for s in specials if s not in flags and core.token_to_id(s) is not None]
+    )
     backend = backends.TokenizersBackend(core, specials)
-    return kind, backend, not backend.lowercases, specials
+    doubled = None if template is None else template.doubled
+    takes_space = flags[specials[4]]["lstrip"] if specials[4] in flags else None
+    return Opened(kind, backend, not backend.lowercases, specials, doubled, takes_space)
 
 
 # ---- ALBERT
@@ -150,7 +169,13 @@ def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Toke
 def _detect_kind(spec: dict[str, Any]) -> Kind:
     model = spec["model"]["type"]
     if model == "BPE" and "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
-        raise ValueError("its BPE is not byte-level")
+        spaces = json.dumps([spec["normalizer"], spec["pre_tokenizer"]], ensure_ascii=False)
+        if not spec["model"].get("byte_fallback") or backends.SPACE_MARK not in spaces:
+            raise ValueError(
+                "its BPE is neither byte-level nor SentencePiece's, which has byte fallback and "
+                f"{backends.SPACE_MARK} for spaces"
+            )
+        return "sentencepiece_bpe"
     kinds: dict[str, Kind] = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram"}
     if model not in kinds:
         raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["wordpiece", "unigram", "bpe"]
-KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")
+Kind = Literal["wordpiece", "unigram", "bpe", "sentencepiece_bpe"]
+KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")  # that can be trained
 
-# pad, unk, cls, sep, mask: as published with BERT, ALBERT and RoBERTa
+# pad, unk, cls, sep, mask: as published with BERT, ALBERT, RoBERTa and Gemma
 SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
     "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
     "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+    "sentencepiece_bpe": ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>"),
 }
 ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-
-
-def special_token_strings(kind: str, config: dict[str, Any]) -> list[str]:
-    """The five special tokens: from a tokenizer's config, else as published."""
-    tokens = [
-        config.get(role) or default
-        for role, default in zip(ROLES, SPECIAL_TOKENS[kind], strict=True)
-    ]
-    return [t["content"] if isinstance(t, dict) else t for t in tokens]
 
 
 class SpecialTokens(NamedTuple):
@@ -46,3 +38,60 @@ class SpecialTokens(NamedTuple):
     def text_capacity(self, length: int, segments: int) -> int:
         """How many tokens of text fit in a row of `length` tokens with one or two segments."""
         return length - len(self.build_row([], None if segments == 1 else [])[0])
+
+
+class Template(NamedTuple):
+    """The special tokens of a `tokenizer.json` by name, as `SpecialTokens` has them by id."""
+
+    cls: str
+    sep: str
+    doubled: bool
+
+
+def read_template(post_processor: dict[str, Any] | None) -> Template | None:
+    """The template of a post-processor in `tokenizer.json`. None: it adds no special tokens.
+
+    ValueError: special tokens in other places than `SpecialTokens` has.
+    """
+    if post_processor is None or post_processor["type"] == "ByteLevel":  # offsets only
+        return None
+    kind = post_processor["type"]
+    if kind == "Sequence":
+        templates = [t for p in post_processor["processors"] if (t := read_template(p))]
+        if len(templates) > 1:
+            raise ValueError("its post-processor has several templates: expected one")
+        return templates[0] if templates else None
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        cls, sep = post_processor["cls"][0], post_processor["sep"][0]
+        return Template(cls, sep, kind == "RobertaProcessing")
+    if kind != "TemplateProcessing":
+        raise ValueError(f"its post-processor is {kind}: expected a template of special tokens")
+    single, pair = (_places(post_processor[name]) for name in ("single", "pair"))
+    if len(single) == 3 and single[1] == "A":
+        cls, _, sep = single
+        for doubled in (False, True):
+            seps = [sep, sep] if doubled else [sep]
+            if pair == [cls, "A", *seps, "B", sep] and {cls, sep}.isdisjoint("AB"):
+                return Template(cls, sep, doubled)
+    raise ValueError(
+        f"its template is {' '.join(single)} for one text and {' '.join(pair)} for two: expected "
+        "[CLS] A [SEP], and [CLS] A [SEP] B [SEP] or [CLS] A [SEP] [SEP] B [SEP]"
+    )
+
+
+def special_token_strings(
+    kind: str, config: dict[str, Any], template: Template | None = None
+) -> list[str]:
+    """The five special tokens: those of the template, else from the folder's config, else as
+    published."""
+    values = [
+        config.get(role) or default
+        for role, default in zip(ROLES, SPECIAL_TOKENS[kind], strict=True)
+    ]
+    tokens = [t["content"] if isinstance(t, dict) else t for t in values]
+    return tokens if template is None else [*tokens[:2], template.cls, template.sep, tokens[4]]
+
+
+def _places(template: list[dict[str, Any]]) -> list[str]:
+    """The special tokens of a template, and A and B for its segments."""
+    return [next(iter(place.values()))["id"] for place in template]

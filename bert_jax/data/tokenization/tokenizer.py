@@ -6,7 +6,8 @@ A saved folder describes itself and opens with `transformers.AutoTokenizer`:
     bpe         tokenizer.json  vocab.json  merges.txt  tokenizer_config.json
     unigram     tokenizer.json  spiece.model            tokenizer_config.json
 
-`load` also reads Hugging Face folders.
+`load_tokenizer` also reads Hugging Face folders, among them those of SentencePiece's BPE, which is
+not trained here. Where special tokens stand is read from the post-processor of `tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class Tokenizer:
         backend: backends.TokenizersBackend | backends.SentencePieceBackend,
         cased: bool,
         specials: Sequence[str] | None = None,
+        doubled: bool | None = None,
+        mask_takes_space: bool | None = None,
     ):
+        """`specials` are the pad, unk, cls, sep and mask token. `doubled`: two separators between
+        segments. `mask_takes_space`: the mask token includes the space before it, as a word does.
+        The defaults are those of the kind."""
         self.kind: Kind = kind
         self.cased = cased
         self._backend = backend
@@ -60,7 +66,9 @@ class Tokenizer:
         self.mask_token = self._specials[4]
         # never masked; the unknown token is not among them
         self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
-        self.special_tokens = SpecialTokens(self.cls_id, self.sep_id, doubled=kind == "bpe")
+        doubled = kind == "bpe" if doubled is None else doubled
+        self.special_tokens = SpecialTokens(self.cls_id, self.sep_id, doubled)
+        self._mask_takes_space = kind == "bpe" if mask_takes_space is None else mask_takes_space
 
     def __repr__(self) -> str:
         case = "cased" if self.cased else "uncased"
@@ -101,15 +109,21 @@ class Tokenizer:
         return offsets.encode_with_offsets(self._backend, text)
 
     def encode_with_masks(self, text: str) -> list[int]:
-        """As `encode`, but the mask token in the text becomes its id. RoBERTa's `<mask>` includes
-        the space before it, as a word does."""
+        """As `encode`, but the mask token in the text becomes its id. That of RoBERTa and others
+        includes the space before it, as a word does."""
         parts = text.split(self.mask_token)
         ids: list[int] = []
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            ids += self.encode(part.rstrip() if self.kind == "bpe" and not last else part)
+            ids += self.encode(part.rstrip() if self._mask_takes_space and not last else part)
             ids += [] if last else [self.mask_id]
         return ids
+
+    @property
+    def marks_spaces(self) -> bool:
+        """Whether a word after a space has other pieces than the same word at the beginning of a
+        text, so that the space has to be encoded with it."""
+        return self._backend.marks_spaces
 
     def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
         """The ids of one segment or two with special tokens, and the size of segment 0."""
@@ -122,7 +136,7 @@ class Tokenizer:
     def word_edges(self, rule: WordRule = "script") -> WordEdges:
         """Which pieces begin a word, and after which the next one does (words.py)."""
         pieces, added = self._backend.pieces, self._backend.added
-        return word_edges(self.kind, pieces, added, self.special_ids, rule)
+        return word_edges(self.kind, pieces, added, self.special_ids, rule, self.marks_spaces)
 
     def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
         """A new tokenizer with the words appended to its vocabulary (added_tokens.py), and those of
@@ -135,7 +149,8 @@ class Tokenizer:
         extended = (
             added_tokens.append_words(self.kind, self._backend, new) if new else self._backend
         )
-        return Tokenizer(self.kind, extended, self.cased, self._specials), known
+        options = (self._specials, self.special_tokens.doubled, self._mask_takes_space)
+        return Tokenizer(self.kind, extended, self.cased, *options), known
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -152,11 +167,26 @@ class Tokenizer:
             return ["keep_accents"] if self._backend.keep_accents else []
         spec = self._backend.spec
         if self.kind == "unigram":
-            return [*pipelines.describe_normalizer(spec["normalizer"]), self._backend.added]
+            steps = pipelines.describe_normalizer(spec["normalizer"])
+            return [*steps, self._backend.added, *([] if self._is_own_pipeline else ["doubled"])]
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
-        optional = filter(None, (self._backend.added, self._backend.word_limit))
+        foreign = [] if self._is_own_pipeline else [normal, split, self.special_tokens.doubled]
+        optional = filter(None, (self._backend.added, self._backend.word_limit, foreign))
         return [accents, chinese, split.get("add_prefix_space"), *optional]
+
+    @property
+    def _is_own_pipeline(self) -> bool:
+        """Whether the pipeline is one that is trained here, for which `transformers` has a class
+        that builds the same. Others are saved as they were read."""
+        if isinstance(self._backend, backends.SentencePieceBackend):
+            return True
+        normalizer, doubled = self._backend.spec["normalizer"] or {}, self.special_tokens.doubled
+        if self.kind == "wordpiece":
+            return normalizer.get("type") in (None, "BertNormalizer") and not doubled
+        if self.kind == "unigram":
+            return not doubled
+        return self.kind == "bpe" and doubled and not normalizer
 
     # ---- saving
 
@@ -184,10 +214,12 @@ class Tokenizer:
         core = tokenizers.Tokenizer.from_str(self._backend.core.to_str())
         core.add_special_tokens(
             [
-                tokenizers.AddedToken(s, special=True, lstrip=self.kind == "bpe" and i == 4)
+                tokenizers.AddedToken(s, special=True, lstrip=self._mask_takes_space and i == 4)
                 for i, s in enumerate(self._specials)
             ]
         )
+        if not self._is_own_pipeline and core.post_processor is not None:
+            return core
         cls, sep = (self._specials[2], self.cls_id), (self._specials[3], self.sep_id)
         if self.kind == "bpe":
             core.post_processor = processors.RobertaProcessing(
@@ -200,7 +232,9 @@ class Tokenizer:
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = dict(zip(ROLES, self._specials, strict=True))
         config |= {"model_max_length": 512, "do_lower_case": not self.cased}
-        if self.kind == "wordpiece":
+        if not self._is_own_pipeline:
+            config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+        elif self.kind == "wordpiece":
             accents, chinese, *_ = self._normalization()
             config |= {"strip_accents": accents, "tokenize_chinese_chars": chinese}
             config |= pipelines.bert_class(self._backend.word_limit)

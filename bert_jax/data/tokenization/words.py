@@ -47,6 +47,7 @@ UNSPACED = (
 )
 SPACE_MARK = "▁"  # stands for a space in SentencePiece
 _SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the bytes of space, \t \n \v \f \r
+_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback
 _ASCII_LETTERS = frozenset(string.ascii_letters)
 # as in ALBERT's create_pretraining_data.py, without the apostrophe and < = >
 _ALBERT_PUNCTUATION = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~€£')
@@ -78,14 +79,16 @@ def word_edges(
     added: Collection[str] = (),
     special: Collection[int] = (),
     rule: WordRule = "script",
+    marks_spaces: bool | None = None,
 ) -> WordEdges:
     """The edges of a vocabulary's pieces.
 
     `script` is the rule above; `spaces` leaves out what it says of scripts; `albert` is the rule of
     ALBERT's code for Unigram, made for English: a piece that contains a digit, an apostrophe or a
     letter beyond a to z is a word, and so is a punctuation mark. For the other kinds it is
-    `script`. `added` pieces are whole words. Byte-level BPE marks a word by the space before it, so
-    the first word after one of the `special` ids has no mark, and begins there."""
+    `script`. `added` pieces are whole words. If the mark stands for the space before a word
+    (`marks_spaces`; by default in every BPE), the first word after one of the `special` ids has no
+    mark, and begins there."""
     if kind == "unigram" and rule == "albert":
         starts = [p in added or _starts_word_in_albert(p) for p in pieces]
         return WordEdges.marked(np.array(starts, bool))
@@ -96,7 +99,7 @@ def word_edges(
             data = _text_bytes(kind, piece)
             starts[i] |= _is_unspaced(data[: _char_length(data[:1])])
             ends[i] = _is_unspaced(_last_char(data), whole=True)
-    if kind == "bpe":
+    if kind.endswith("bpe") if marks_spaces is None else marks_spaces:
         ends[list(special)] = True
     return WordEdges(starts, ends)
 
@@ -105,7 +108,7 @@ def _is_marked(kind: str, piece: str) -> bool:
     """Whether a piece is marked as the beginning of a word."""
     if kind == "bpe":
         return bool(_SPACE_BYTES.match(piece))
-    if kind == "unigram":
+    if kind in ("unigram", "sentencepiece_bpe"):
         return piece.startswith(SPACE_MARK)
     return not piece.startswith("##")
 
@@ -127,7 +130,11 @@ def _text_bytes(kind: str, piece: str) -> bytes:
     if kind == "bpe":
         letters = byte_letters()
         return bytes(letters[c] for c in piece if c in letters).lstrip()
-    return (piece.removeprefix("##") if kind == "wordpiece" else piece.strip(SPACE_MARK)).encode()
+    if kind == "wordpiece":
+        return piece.removeprefix("##").encode()
+    if byte := _BYTE_PIECE.fullmatch(piece):
+        return bytes.fromhex(byte[1])
+    return piece.strip(SPACE_MARK).encode()
 
 
 @functools.cache

@@ -100,7 +100,7 @@ def text_rows(documents: Iterable[Document], tokenizer: Tokenizer, length: int) 
     out = []
     for document in documents:
         paragraphs = list(document.paragraphs)
-        if tokenizer.kind == "bpe":  # byte-level BPE encodes the space before a word
+        if tokenizer.marks_spaces:  # byte-level BPE encodes the space before a word
             paragraphs = [*paragraphs[:1], *(f" {p}" for p in paragraphs[1:])]
         ids = [i for piece in tokenizer.encode_batch(paragraphs) for i in piece]
         room = tokenizer.special_tokens.text_capacity(length, 1)

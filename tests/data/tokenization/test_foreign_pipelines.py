@@ -1,0 +1,187 @@
+# ruff: noqa: E402  what follows is skipped where the peers are absent
+"""Tokenizers that others train: ids equal transformers' for one text and two, and after saving."""
+
+from __future__ import annotations
+
+import random
+import sys
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+T = pytest.importorskip("transformers")
+
+from bert_jax.data.tokenization.special_tokens import read_template
+from bert_jax.data.tokenization.tokenizer import load_tokenizer
+from tests.helpers.paths import SAMPLE
+
+pytestmark = pytest.mark.peer
+
+SCRIPTS = [
+    "LATIN",
+    "GREEK",
+    "CYRILLIC",
+    "HEBREW",
+    "ARABIC",
+    "DEVANAGARI",
+    "THAI",
+    "HANGUL",
+    "HIRAGANA",
+    "CJK",
+]
+
+
+@cache
+def lines() -> list[str]:
+    """10,000 lines: words of the sample text among words of ten scripts, with odd spaces."""
+    points: dict[str, list[str]] = {s: [] for s in SCRIPTS}
+    for c in map(chr, range(sys.maxunicode)):
+        script = unicodedata.name(c, "").split(" ")[0]
+        if script in points and len(points[script]) < 200:
+            points[script].append(c)
+    rng, words = random.Random(0), SAMPLE.read_text(encoding="utf-8")[:100_000].split()
+    spaces = [" ", " ", " ", "  ", "\t", "\u3000", ", "]
+
+    def word() -> str:
+        if rng.random() < 0.4:
+            return rng.choice(words)
+        return "".join(rng.choices(points[rng.choice(SCRIPTS)], k=rng.randint(1, 6)))
+
+    def line() -> str:
+        return "".join(word() + rng.choice(spaces) for _ in range(rng.randint(1, 8)))
+
+    return [line() for _ in range(10_000)]
+
+
+def template(core: tokenizers.Tokenizer, cls: str, sep: str, doubled: bool = False) -> Any:
+    return processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} {sep} $B {sep}" if doubled else f"{cls} $A {sep} $B {sep}",
+        special_tokens=[(t, core.token_to_id(t)) for t in (cls, sep)],
+    )
+
+
+BYTES = [f"<0x{b:02X}>" for b in range(256)]
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+
+
+def byte_bpe() -> tuple[Any, list[str]]:
+    """ModernBERT's: NFC, [CLS] and [SEP] from the post-processor, added tokens for spaces."""
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    core = tokenizers.Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        lines()[:2000],
+        trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False),
+    )
+    core.add_tokens([tokenizers.AddedToken("    ", normalized=True)])
+    core.add_special_tokens(
+        [tokenizers.AddedToken(s, special=True, lstrip=s == "[MASK]") for s in special]
+    )
+    core.decoder = decoders.ByteLevel()
+    core.post_processor = template(core, "[CLS]", "[SEP]")
+    return core, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def sentencepiece_bpe() -> tuple[Any, list[str]]:
+    """mmBERT's and Gemma's: ▁ for spaces, bytes for what is unknown."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    core = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    core.normalizer = normalizers.Replace(" ", "▁")
+    core.train_from_iterator(
+        lines()[:300],
+        trainers.BpeTrainer(
+            vocab_size=700, special_tokens=[*special, *BYTES], limit_alphabet=200,
+            show_progress=False,
+        ),
+    )  # fmt: skip
+    # the bytes are pieces, not added tokens
+    spec = core.to_str().replace('"special": true', '"special": false')
+    core = tokenizers.Tokenizer.from_str(without_added(spec, BYTES))
+    core.add_special_tokens(special)
+    core.post_processor = template(core, "<bos>", "<eos>")
+    return core, ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
+
+
+def without_added(spec: str, tokens: list[str]) -> str:
+    import json
+
+    values = json.loads(spec)
+    values["added_tokens"] = [t for t in values["added_tokens"] if t["content"] not in tokens]
+    return json.dumps(values)
+
+
+def unigram(prefix: str = "never", doubled: bool = False, fallback: bool = True) -> Any:
+    """The Japanese ModernBERTs'; with a prefix and two separators XLM-RoBERTa's, which has none of
+    the bytes."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words = {w for line in lines()[:300] for w in line.split()}
+    vocab = [(s, 0.0) for s in special] + ([(b, 0.0) for b in BYTES] if fallback else [])
+    letters = sorted({c for w in words for c in w})[:400]
+    pieces = sorted({"▁" + w for w in words} | {"▁", *letters})
+    vocab += [(p, -8.0 - len(p) / 7 - i / 1e4) for i, p in enumerate(pieces)]
+    core = tokenizers.Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=fallback))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix)
+    core.add_special_tokens(
+        [tokenizers.AddedToken(s, special=True, lstrip=s == "<mask>") for s in special]
+    )
+    core.post_processor = template(core, "<s>", "</s>", doubled)
+    return core, ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+
+
+def xlm_roberta() -> Any:
+    return unigram("always", doubled=True, fallback=False)
+
+
+@pytest.fixture(scope="module", params=[byte_bpe, sentencepiece_bpe, unigram, xlm_roberta])
+def folder(request: Any, tmp_path_factory: Any) -> Path:
+    core, special = request.param()
+    out = tmp_path_factory.mktemp("hf")
+    roles = dict(zip(ROLES, special, strict=True))
+    T.PreTrainedTokenizerFast(tokenizer_object=core, **roles).save_pretrained(out)
+    return out
+
+
+def test_ids_equal_transformers(folder: Path, tmp_path: Path) -> None:
+    """One text and two, truncated and padded; saved and loaded again; masks in a text."""
+    ours, theirs = load_tokenizer(folder), T.AutoTokenizer.from_pretrained(folder)
+    assert ours.vocab_size == len(theirs)
+    ids = ours.encode_batch(lines())
+    singles = theirs(lines(), truncation=True, max_length=12, padding="max_length")["input_ids"]
+    room = ours.special_tokens.text_capacity(12, 1)
+    rows = [ours.build_row(x[:room])[0] for x in ids]
+    assert [r + [ours.pad_id] * (12 - len(r)) for r in rows] == singles
+    pairs = theirs(lines()[:1000], lines()[1000:2000])["input_ids"]
+    assert [ours.build_row(a, b)[0] for a, b in zip(ids, ids[1000:2000], strict=False)] == pairs
+
+    mask = ours.mask_token
+    for text in (f"the {mask} of", f"{mask} in {mask}", f"a {mask}."):
+        assert ours.build_row(ours.encode_with_masks(text))[0] == theirs(text)["input_ids"]
+
+    ours.save(tmp_path)
+    again, reopened = load_tokenizer(tmp_path), T.AutoTokenizer.from_pretrained(tmp_path)
+    assert again.fingerprint == ours.fingerprint
+    assert again.encode_batch(lines()[:500]) == ids[:500]
+    assert reopened(lines()[:300], lines()[300:600])["input_ids"] == pairs_of(ours, ids)
+
+
+def pairs_of(tokenizer: Any, ids: list[list[int]]) -> list[list[int]]:
+    return [tokenizer.build_row(a, b)[0] for a, b in zip(ids[:300], ids[300:600], strict=True)]
+
+
+def test_other_frames_are_refused_by_name() -> None:
+    core, _ = xlm_roberta()
+    spec = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
+    with pytest.raises(ValueError, match="its template is  for one text"):
+        read_template(spec)
+    with pytest.raises(ValueError, match="its post-processor is Other"):
+        read_template({"type": "Other"})
+    assert read_template(None) is None
+    assert core.token_to_id("<mask>") == 4
