@@ -24,6 +24,9 @@ class Data:
     path: str | None = None
     # Several corpora and their weights, instead of `path`: PATH=WEIGHT,PATH=WEIGHT.
     mix: str | None = None
+    # Weights of the corpora of `mix`, which then has paths only: in proportion to their tokens to
+    # the power of this number. 1 is by size, 0 is equal, and 0.3 favors small languages.
+    mix_exponent: float | None = None
     # Number of rows per step, over all devices and processes.
     batch_size: int = 256
     # Maximum number of tokens per row; None means the length of the corpus.
@@ -40,6 +43,12 @@ class Data:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size is {self.batch_size}: expected at least 1")
+        exponent = self.mix_exponent
+        if exponent is not None and not (0 <= exponent <= 1 and self.mix is not None):
+            raise ValueError(
+                f"data.mix_exponent is {exponent}: expected 0 to 1, and data.mix with the paths of "
+                "the corpora"
+            )
         if self.length is not None and self.length < 8:
             raise ValueError(f"data.length is {self.length}: expected at least 8")
         if self.stages is not None and self.length is not None:

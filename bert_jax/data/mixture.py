@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_jax.config import Data, Encoder, Experiment, Masked, Stage, replace
-from bert_jax.data import corpus_cache, loader
+from bert_jax.data import corpus_cache, loader, mix_weights
 from bert_jax.data.corpus import Corpus, open_corpus
+from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.words import WordRule
 from bert_jax.data.vocabulary import Vocabulary
 
@@ -104,24 +105,29 @@ def open_corpora(data: Data) -> tuple[list[Corpus], list[float] | None]:
         )
     if data.path is not None:
         return [open_corpus(corpus_cache.cached_download(data.path))], None
-    corpora, weights = [], []
-    for part in str(data.mix).split(","):
-        path, _, weight = part.rpartition("=")
-        try:
-            weights.append(float(weight))
-        except ValueError:
-            weights.append(0.0)
-        if not path or not 0 < weights[-1] < float("inf"):
-            raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, with a weight above 0")
-        corpora.append(open_corpus(corpus_cache.cached_download(path)))
+    paths, weights = mix_weights.parse_mix(data)
+    corpora = [open_corpus(corpus_cache.cached_download(path)) for path in paths]
+    if weights is None:
+        weights = mix_weights.weights_by_size(corpora, data.mix_exponent or 0.0)
     return corpora, weights
+
+
+def describe_mixes(config: Experiment, stages: Sequence[StageData]) -> list[str]:
+    """What every stage with several corpora draws from each."""
+    lines: list[str] = []
+    stops = [*(stage_data.stage.start for stage_data in stages[1:]), config.run.steps]
+    for stage_data, stop in zip(stages, stops, strict=True):
+        if stage_data.weights is not None:
+            rows = max(0, stop - stage_data.stage.start) * stage_data.stage.batch_size
+            lines += mix_weights.describe_mix(stage_data.corpora, stage_data.weights, rows)
+    return lines
 
 
 def fill_in_config(
     config: Experiment, corpora: Sequence[Corpus], encoder: Encoder | None = None
 ) -> Experiment:
-    """The config with what the corpora decide: row length, vocabulary size and padding id. The
-    last two come from `encoder` instead, if the run starts from a model with this one."""
+    """The config with what the corpora decide: row length, and what the tokenizer decides. That
+    comes from `encoder` instead, if the run starts from a model with this one."""
     tokenizer = corpora[0].tokenizer
     max_length = max(corpus.info.length for corpus in corpora)
     length = max(stage.length or max_length for stage in config.stages)
@@ -136,11 +142,19 @@ def fill_in_config(
     try:
         return replace(
             config,
-            encoder=encoder or dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id),
+            encoder=encoder or tokenizer_fields(config.encoder, tokenizer),
             data=dict(length=length, corpus="+".join(c.fingerprint for c in corpora)),
         )
     except ValueError as e:
         raise ValueError(f"{e} (the corpus has rows of {max_length} tokens)") from None
+
+
+def tokenizer_fields(encoder: Encoder, tokenizer: Tokenizer) -> dict[str, int]:
+    """The fields of an encoder that follow from the tokenizer. RoBERTa's positions begin after the
+    padding id, as in fairseq and in Hugging Face."""
+    pad_id = tokenizer.pad_id
+    offset = pad_id + 1 if encoder.position_offset else 0
+    return dict(vocab_size=tokenizer.vocab_size, pad_id=pad_id, position_offset=offset)
 
 
 def corpus_vocabulary(stage_data: StageData, rule: WordRule = "script") -> Vocabulary:

@@ -8,6 +8,9 @@ choice    roberta and alike <s> question option </s> </s> passage </s>: the firs
                             of question and option, passage truncated to the rest
           others            [CLS] passage [SEP] question option [SEP]: the last 128 pieces
 qa                          [CLS] question [SEP] context [SEP] (qa_windows.py)
+
+White space around a text is no part of it: byte-level BPE would encode it (fairseq,
+multiprocessing_bpe_encoder.py, strips its lines, too).
 """
 
 from __future__ import annotations
@@ -128,8 +131,8 @@ def _encode_texts(
     long: Long,
     max_windows: int,
 ) -> EncodedExamples:
-    first = tokenizer.encode_batch([e.text for e in examples])
-    second = tokenizer.encode_batch([e.text_pair or "" for e in examples])
+    first = tokenizer.encode_batch([e.text.strip() for e in examples])
+    second = tokenizer.encode_batch([(e.text_pair or "").strip() for e in examples])
     rows, too_long, cut = [], 0, 0
     for i, e in enumerate(examples):
         a, b = first[i], None if e.text_pair is None else second[i]
@@ -236,7 +239,7 @@ def _encode_choices(
     examples: Sequence[ChoiceExample], tokenizer: Tokenizer, length: int, roberta: bool
 ) -> EncodedExamples:
     max_options = max((len(e.options) for e in examples), default=0)
-    passages = tokenizer.encode_batch([e.text for e in examples])
+    passages = tokenizer.encode_batch([e.text.strip() for e in examples])
     rows, truncated = [], 0
     for i, (e, passage) in enumerate(zip(examples, passages, strict=True)):
         texts = [_question_with_option(e.question, option) for option in e.options]
@@ -254,6 +257,7 @@ def _encode_choices(
 
 def _question_with_option(question: str, option: str) -> str:
     """The option fills the question's blank, or follows the question."""
+    question, option = question.strip(), option.strip()
     return question.replace("_", option) if "_" in question else f"{question} {option}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bert_jax.tasks.fields import IssueCounts
 from bert_jax.tasks.records import LocatedExample, parse_example, read_lines
@@ -47,7 +48,20 @@ def _read_file(file: Path, issues: IssueCounts) -> list[LocatedExample]:
                 "options, answers"
             ) from None
         for question, options, label in questions:
-            record = {"text": text, "question": question, "options": options, "label": label}
+            record = {
+                "text": _collapse(text),
+                "question": _collapse(question),
+                "options": _collapse(options),
+                "label": label,
+            }
             example = parse_example("choice", record, location, issues, labeled=True)
             examples.append((location, example))
     return examples
+
+
+def _collapse(value: Any) -> Any:
+    """A text, or a list of texts, with one space for each run of white space (fairseq,
+    preprocess_RACE.py); the tokenizers of the other families do that by themselves."""
+    if isinstance(value, list):
+        return [_collapse(v) for v in value]
+    return " ".join(value.split()) if isinstance(value, str) else value

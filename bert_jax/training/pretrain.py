@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from bert_jax.checkpoint import run_dir
 from bert_jax.config import Experiment
+from bert_jax.data import mixture
 from bert_jax.distributed import initialize
 from bert_jax.training import loop, profiler
 from bert_jax.training.assemble import assemble, open_corpora
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.utils import remote
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> int | None:
@@ -30,6 +35,8 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
         run_dir.locked_run_dir(run.config, data.tokenizer_dir, take_over=take_over) as checkpoints,
         PreemptionHandler() as preemption,
     ):
+        for line in mixture.describe_mixes(run.config, data.stages):
+            logger.info(line)
         loop.fit(
             run.config,
             run.steps,

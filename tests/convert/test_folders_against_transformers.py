@@ -21,6 +21,7 @@ T = pytest.importorskip("transformers")
 from bert_jax import config, convert
 from bert_jax.config import replace
 from bert_jax.convert.export import export_model
+from bert_jax.data import mixture
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
@@ -41,6 +42,8 @@ FAMILIES = {  # base, kind of tokenizer, parts and the class that opens each
     "bert": (config.BERT, "wordpiece", {None: "AutoModelForPreTraining"}),
     "albert": (config.ALBERT, "unigram", {None: "AutoModelForPreTraining"}),
     "roberta": (config.ROBERTA, "bpe", {None: "AutoModelForMaskedLM"}),
+    "roberta, wordpiece": (config.ROBERTA, "wordpiece", {None: "AutoModelForMaskedLM"}),
+    "roberta, unigram": (config.ROBERTA, "unigram", {None: "AutoModelForMaskedLM"}),
     "spanbert": (config.SPANBERT, "wordpiece", {None: "AutoModelForMaskedLM"}),
     "electra": (
         config.ELECTRA,
@@ -72,7 +75,7 @@ def folder_of(tmp_path_factory: Any, lines: list[str]) -> Any:
 
 
 def random_model(base: Any, tokenizer: Any) -> LoadedModel:
-    sizes = SMALL | dict(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+    sizes = SMALL | mixture.tokenizer_fields(base.encoder, tokenizer)
     experiment = replace(base, encoder=sizes)
     return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
@@ -98,6 +101,8 @@ def test_export_opens_in_transformers_without_warnings(
         for line in lines[:20]:
             ids = model.tokenizer.build_row(model.tokenizer.encode(line))[0]
             assert tokenizer(line)["input_ids"] == ids
+        if not model.config.encoder.token_types:
+            assert "token_type_ids" not in tokenizer(*lines[:2])
         assert tokenizer.model_max_length == 33
         compare(model, part, hf, lines)
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.config import BERT, Experiment, Stage, from_dict, replace, to_dict
+from bert_jax.config import BERT, ROBERTA, Experiment, Stage, from_dict, replace, to_dict
 from bert_jax.data import mixture as corpora
+from bert_jax.data.corpus import open_corpus
 from bert_jax.data.loader import Loader, StagedLoader
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -131,6 +132,17 @@ def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
     assert corpora.training_loader(experiment, opened)[4]["tokens"].shape == (4, 32)
     evaluated = next(corpora.evaluation_loader(experiment, opened).one_pass(1))
     assert evaluated["tokens"].shape == (4, 32)
+
+
+@pytest.mark.parametrize(("base", "offset"), [(ROBERTA, 1), (BERT, 0)])
+def test_positions_begin_after_the_padding_id_of_the_corpus(
+    base: Experiment, offset: int, prepared: Path
+) -> None:
+    """WordPiece pads with 0, not with 1 as RoBERTa's own vocabulary does."""
+    opened = [open_corpus(prepared / "corpora/16")]
+    encoder = corpora.fill_in_config(base, opened).encoder
+    assert (encoder.pad_id, encoder.position_offset) == (0, offset)
+    assert encoder.position_rows == encoder.max_length + offset
 
 
 def test_stages_of_one_corpus_shuffle_it_differently(prepared: Path, tmp_path: Path) -> None:

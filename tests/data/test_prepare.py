@@ -9,6 +9,7 @@ import time
 import pytest
 
 from bert_jax.data import splits, work_shards
+from bert_jax.data.corpus_report import describe_split
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.corpora import make, rows, write_inputs
@@ -27,17 +28,19 @@ SENTENCES = {
     "Korean": "비가 온다. 바람이 분다. 강물이 흐른다. 새가 난다.",
     "Thai": "ฝนตกหนัก ลมพัดแรง แม่น้ำไหล นกบินสูง",
     "Greek": "Βρέχει πολύ. Φυσάει αέρας. Το ποτάμι κυλά. Πετούν πουλιά.",  # noqa: RUF001
+    "Arabic": "ينزل المطر. تهب الريح. يجري النهر. يطير الطائر.",
     "Hindi": "बारिश होती है। हवा चलती है। नदी बहती है। पक्षी उड़ते हैं।",
 }
 
 
-MARKS = "一二三四五六七八九十百千万上下左右中大小山川日月木"  # one for each of 25 documents
+# One for each of up to 40 documents.
+MARKS = "一二三四五六七八九十百千万上下左右中大小山川日月木火水土金天地人口手目耳田石竹糸"
 
 
-def documents_in(script: str) -> str:
+def documents_in(script: str, count: int = len(MARKS)) -> str:
     """Documents of 12 lines each, which have the document's mark in them."""
     lines = SENTENCES[script]
-    return "\n\n".join("\n".join(f"{mark} {lines}" for _ in range(12)) for mark in MARKS)
+    return "\n\n".join("\n".join(f"{mark} {lines}" for _ in range(12)) for mark in MARKS[:count])
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +52,42 @@ def letters(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("script", SENTENCES)
+@pytest.mark.parametrize(
+    ("script", "count", "held_out"),
+    [
+        ("Greek", 2, [1]),
+        ("Korean", 3, [2]),
+        ("Hindi", 19, [18]),
+        ("Thai", 25, [19]),
+        ("Arabic", 39, [19]),
+        ("Korean", 40, [19, 39]),
+    ],
+)
 @pytest.mark.parametrize("kind", ["nsp", "sop"])
-def test_validation_rows_are_of_validation_documents(script, kind, letters, tmp_path):
-    """Of 25 documents the 20th alone is held out: its mark is in no row of training, and no other
-    mark in a row of validation."""
-    (tmp_path / "text.txt").write_text(documents_in(script), encoding="utf-8")
+def test_validation_rows_are_of_validation_documents(
+    script, count, held_out, kind, letters, tmp_path, caplog
+):
+    """The last of every 20 documents is held out, or the very last: its mark is in no row of
+    training, and no other mark in a row of validation."""
+    (tmp_path / "text.txt").write_text(documents_in(script, count), encoding="utf-8")
+    options = {"duplicates": 1, "language": "th" if script == "Thai" else "en", "progress": False}
     prepared = prepare_corpus(
-        [tmp_path / "text.txt"], letters, kind, 128, tmp_path / "c", duplicates=1, progress=False
+        [tmp_path / "text.txt"], letters, kind, 128, tmp_path / "c", **options
     )
     decode = prepared.tokenizer.decode
     used = {
         split: {c for ids, size, *_ in rows(prepared, split) for c in decode(ids[:size])}
         for split in splits.SPLITS
     }
-    assert used["validation"] & {*MARKS} == {MARKS[19]}
-    assert used["train"] & {*MARKS} == {*MARKS} - {MARKS[19]}
-    assert prepared.info.validation.random_pairs == 0 or kind == "sop"
+    marks = {MARKS[i] for i in held_out}
+    assert used["validation"] & {*MARKS} == marks
+    assert used["train"] & {*MARKS} == {*MARKS[:count]} - marks
+    counts, said = prepared.info.validation, describe_split(prepared.info, "validation")[0]
+    assert said.startswith(f"validation: {len(held_out)} documents, ")
+    assert "validation has only" in caplog.text
+    assert ("train has only" in caplog.text) == (count < 21)
+    assert counts.labeled_pairs == 2 * counts.random_pairs
+    assert (counts.random_pairs > 0) == (kind == "sop" or len(held_out) > 1)
 
 
 def test_two_documents_share_nothing_and_prepare_says_what_they_lack(inputs, tmp_path, caplog):

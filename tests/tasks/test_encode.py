@@ -202,6 +202,22 @@ def test_choice_rows_of_roberta_and_of_other_families() -> None:
     )
 
 
+@pytest.mark.parametrize("task", ["classification", "choice"])
+def test_white_space_around_a_text_is_no_part_of_it(task: str) -> None:
+    """For byte-level BPE, as in fairseq, and so for all kinds."""
+    padded: Any = {
+        "classification": TextExample(" the cat\n", "\tsat ", "a"),
+        "choice": ChoiceExample(" the cat ", " who? ", ("\na ", " b"), 1),
+    }
+    plain: Any = {
+        "classification": TextExample("the cat", "sat", "a"),
+        "choice": ChoiceExample("the cat", "who?", ("a", "b"), 1),
+    }
+    for kind in KINDS:
+        a, b = (encode(task, kind, [e[task]]).rows[0]["tokens"] for e in (padded, plain))
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
 def test_missing_options_have_no_tokens() -> None:
     rows = encode("choice", "wordpiece").rows
     assert [len(row["tokens"]) for row in rows] == [3, 3]

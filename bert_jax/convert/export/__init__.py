@@ -101,7 +101,7 @@ def _write_hf(
         }
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
-    copy_tokenizer(folder, out, model.config.encoder.max_length)
+    copy_tokenizer(folder, out, model.config.encoder)
     text = model_card(model, folder, config_json, left_out, card)
     # errors="replace": labels may contain unpaired surrogates, which UTF-8 cannot encode
     (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
@@ -121,7 +121,7 @@ def _orbax(model: ExportableModel, folder: Path, out: Path, part: str | None) ->
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((out / "params").absolute(), params)
     config.save_config(experiment, out / "config.json")
-    copy_tokenizer(folder, out / "tokenizer", model.config.encoder.max_length)
+    copy_tokenizer(folder, out / "tokenizer", model.config.encoder)
     return []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from bert_jax import convert
-from bert_jax.config import Experiment
+from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
 
 
@@ -30,9 +30,10 @@ class ExportableModel(Protocol):
     def sentence(self) -> SentenceHead | None: ...
 
 
-def copy_tokenizer(folder: Path, out: Path, max_length: int) -> None:
+def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     """Copy the tokenizer files of a run folder, imported folder or Hugging Face folder. A tokenizer
-    trained by us gets the model's `max_length`; others stay unchanged."""
+    trained by us gets the model's maximum length, and gives no token types if the model has none;
+    others stay unchanged."""
     source = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
     out.mkdir(exist_ok=True)
     for name in convert.TOKENIZER_FILES:
@@ -40,7 +41,10 @@ def copy_tokenizer(folder: Path, out: Path, max_length: int) -> None:
             shutil.copyfile(source / name, out / name)
     if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
-        write_json(out / "tokenizer_config.json", settings | {"model_max_length": max_length})
+        settings["model_max_length"] = encoder.max_length
+        if not encoder.token_types:
+            settings["model_input_names"] = ["input_ids", "attention_mask"]
+        write_json(out / "tokenizer_config.json", settings)
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

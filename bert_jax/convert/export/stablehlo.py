@@ -45,7 +45,7 @@ def export_stablehlo(
         ) from None
     write_tensors(out / "model.safetensors", weights)
     write_json(out / "signature.json", _signature(encoder, exported, min_length))
-    copy_tokenizer(folder, out / "tokenizer", encoder.max_length)
+    copy_tokenizer(folder, out / "tokenizer", encoder)
     (out / "README.md").write_text(README, encoding="utf-8")
     return left_out
 

@@ -1,0 +1,296 @@
+"""What every kind of tokenizer does to twelve languages, and what whole-word masking hides.
+
+    pip install django jieba
+    python benchmarks/languages.py --out languages.json                # the whole table
+    python benchmarks/languages.py --languages ko th --kinds unigram   # a part of it
+
+The text is Django's translations, and for Chinese 6,000 lines of words drawn by jieba's
+frequencies. A line of the table is a language and a tokenizer trained on its text:
+
+    unk          share of [UNK] among the pieces
+    pieces       pieces per word; per character in scripts that write no spaces
+    lost         share of the characters, without spaces, that normalization drops or replaces
+    partial      share of the touched words that whole-word masking hides in part
+    bare         share of rows of which nothing is hidden
+    ids          lines whose ids differ from those of transformers on the saved folder: of the
+                 text, and of 1,000 lines drawn from the Unicode blocks of the script
+
+Words are counted from the text, not from the pieces: what stands between white space (WordPiece
+also splits at punctuation, as BERT does); in Han, kana and Thai each piece is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gettext
+import itertools
+import json
+import logging
+import random
+import re
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bert_jax.config import Masking
+from bert_jax.data.tokenization.normalization import normalize
+from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.objectives.masking import mask_tokens
+from bert_jax.objectives.masking_budget import num_to_mask
+
+LANGUAGES: dict[str, str] = {  # the Unicode blocks that random lines are drawn from
+    "ko": "AC00-D7A3 1100-11FF 3130-318F",
+    "ja": "3040-30FF 4E00-9FFF FF65-FF9F 3000-303F",
+    "zh": "4E00-9FFF 3400-4DBF 3000-303F",
+    "th": "0E00-0E7F",
+    "hi": "0900-097F",
+    "ar": "0600-06FF",
+    "fa": "0600-06FF 200B-200F",
+    "vi": "0041-007A 00C0-024F 0300-036F 1E00-1EFF",
+    "tr": "0041-007A 00C0-017F",
+    "de": "0041-007A 00C0-00FF",
+    "ru": "0400-04FF",
+    "el": "0370-03FF 1F00-1FFF",
+}
+UNSPACED = re.compile("CJK|HIRAGANA|KATAKANA|THAI|IDEOGRAPHIC")
+SIZES = {"zh": 8000}  # pieces of a vocabulary; of the others:
+SIZE = 2000
+RANDOM_LINES = 1000
+ROW = 64  # tokens of a row
+MASKING = Masking(granularity="word", mask_prob=1.0, random_prob=0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--out", type=Path, help="write the numbers to this file, as JSON")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    print("language  tokenizer                 vocab   unk  pieces   lost partial  bare   ids")
+    rows = []
+    for language in args.languages:
+        lines, drawn = text_of(language), random_lines(language)
+        for kind, folding in ((k, f) for k in args.kinds for f in foldings(k)):
+            tokenizer = train(lines, kind, SIZES.get(language, SIZE), folding)
+            row = measure(language, tokenizer, lines, drawn)
+            rows.append({"language": language, "tokenizer": kind, **folding, **row})
+            print(describe(rows[-1]), flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    case = {True: " cased", False: " uncased", None: ""}[row.get("cased")]
+    name = row["tokenizer"] + case + (f" {row['accents']}" if "accents" in row else "")
+    ids = f"{row['ids_text']}/{row['lines']} {row['ids_random']}/{RANDOM_LINES}"
+    return (
+        f"{row['language']:8}  {name:24} {row['vocab']:6} {row['unk']:5.2%} "
+        f"{row['pieces']:7.2f} {row['lost']:6.2%} {row['partial']:7.2%} {row['bare']:5.1%}   {ids}"
+    )
+
+
+# ---- texts
+
+
+def text_of(language: str) -> list[str]:
+    """Distinct lines of text. ValueError: the package that they come from is missing."""
+    try:
+        lines = list(_chinese_lines() if language == "zh" else _django_lines(language))
+    except ImportError as e:
+        raise ValueError(f"{e}: pip install django jieba") from None
+    return list(dict.fromkeys(lines))
+
+
+def _django_lines(language: str) -> Iterator[str]:
+    import django
+
+    for file in sorted(Path(django.__path__[0]).rglob(f"locale/{language}/LC_MESSAGES/*.mo")):
+        with file.open("rb") as f:
+            catalog = gettext.GNUTranslations(f)._catalog  # type: ignore[attr-defined]
+        for source, text in catalog.items():
+            for line in text.splitlines() if source else []:
+                if any(unicodedata.category(c)[0] == "L" for c in line):
+                    yield line.strip()
+
+
+def _chinese_lines() -> Iterator[str]:
+    """6,000 lines of 6 to 24 words drawn by their frequencies, in sentences."""
+    import jieba
+
+    entries = Path(jieba.__path__[0]).joinpath("dict.txt").read_text(encoding="utf-8").split("\n")
+    words, counts = zip(*(e.split(" ")[:2] for e in entries if e), strict=True)
+    rng = random.Random(0)
+    weights = list(itertools.accumulate(map(int, counts)))
+    for _ in range(6000):
+        drawn = rng.choices(words, cum_weights=weights, k=rng.randint(6, 24))
+        yield "".join(f"{w}，" if rng.random() < 0.1 else w for w in drawn) + "。"  # noqa: RUF001
+
+
+def random_lines(language: str) -> list[str]:
+    """Lines of 1 to 8 words of assigned characters of the language's blocks."""
+    ranges = [r.split("-") for r in LANGUAGES[language].split()]
+    points = (p for a, b in ranges for p in range(int(a, 16), int(b, 16) + 1))
+    letters = [chr(p) for p in points if unicodedata.category(chr(p)) not in ("Cn", "Co", "Cs")]
+    rng = random.Random(1)
+
+    def word() -> str:
+        return "".join(rng.choices(letters, k=rng.randint(1, 9)))
+
+    return [" ".join(word() for _ in range(rng.randint(1, 8))) for _ in range(RANDOM_LINES)]
+
+
+# ---- tokenizers
+
+
+Folding = dict[str, Any]  # of `train_tokenizer`
+
+
+def foldings(kind: str) -> list[Folding]:
+    """Case and accents, kept or folded; byte-level BPE folds nothing."""
+    pairs = itertools.product((True, False), ("keep", "strip"))
+    return [{}] if kind == "bpe" else [{"cased": c, "accents": a} for c, a in pairs]
+
+
+def train(lines: Sequence[str], kind: Any, size: int, folding: Folding) -> Tokenizer:
+    """A tokenizer of `size` pieces, or of as many as the text allows."""
+    try:
+        return train_tokenizer(iter(lines), kind, size, **folding)
+    except ValueError as e:
+        at_most = re.search(r"at most (\d+)", str(e))
+        if at_most is None:
+            raise
+    return train_tokenizer(iter(lines), kind, int(at_most[1]), **folding)
+
+
+def measure(
+    language: str, tokenizer: Tokenizer, lines: Sequence[str], drawn: Sequence[str]
+) -> dict[str, Any]:
+    """The numbers of a line of the table."""
+    encoded = [encode_words(line, tokenizer) for line in lines]
+    ids = np.concatenate([e.ids for e in encoded])
+    units = sum(len(line.split()) for line in lines)
+    if language in ("zh", "ja", "th"):
+        units = sum(len(line.replace(" ", "")) for line in lines)
+    partial, bare = masked_words(encoded, tokenizer)
+    differ = [differing(tokenizer, some) for some in (lines, drawn)]
+    return {
+        "lines": len(lines),
+        "vocab": tokenizer.vocab_size,
+        "unk": float((ids == tokenizer.unk_id).mean()),
+        "pieces": len(ids) / units,
+        "lost": lost_characters(tokenizer, lines),
+        "partial": partial,
+        "bare": bare,
+        "ids_text": differ[0],
+        "ids_random": differ[1],
+    }
+
+
+def differing(tokenizer: Tokenizer, lines: Sequence[str]) -> int:
+    """How many lines have other ids in transformers, which opens the saved folder."""
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    own = tokenizer.encode_batch(lines)
+    other = theirs(list(lines), add_special_tokens=False)["input_ids"]
+    return sum(a != b for a, b in zip(own, other, strict=True))
+
+
+def lost_characters(tokenizer: Tokenizer, lines: Sequence[str]) -> float:
+    """The share of characters, decomposed and without case, that normalization drops or replaces
+    by others."""
+    before, after = Counter[str](), Counter[str]()
+    for line in lines:
+        before.update(_folded(line))
+        after.update(_folded(normalize(tokenizer, line)))
+    return sum((before - after).values()) / before.total()
+
+
+def _folded(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKD", text).casefold().split())
+
+
+# ---- words and masks
+
+
+class EncodedLine(NamedTuple):
+    """The pieces of a line, and the number of the word that each belongs to, from the text."""
+
+    ids: np.ndarray
+    words: np.ndarray
+
+
+def encode_words(line: str, tokenizer: Tokenizer) -> EncodedLine:
+    """Encode a line, and count its words by its characters."""
+    ids, spans = tokenizer.encode_with_offsets(line)
+    word_of, number = [], 0
+    for i, c in enumerate(line):
+        alone = tokenizer.kind == "wordpiece" and _is_punctuation(c)
+        number += i > 0 and (line[i - 1].isspace() or alone or bool(word_of[-1][1]))
+        word_of.append((number, alone, is_unspaced(c)))
+    words, last, split = [], -1, 0
+    for begin, end in spans:
+        here = min(int(begin), len(line) - 1)
+        text = line[here : int(end)] or line[here]
+        after = bool(words) and last >= 0 and is_unspaced(line[last])
+        new = is_unspaced(text[0]) or after
+        # the bytes of a character stay together
+        split += bool(new and (tokenizer.kind != "bpe" or int(begin) > last))
+        words.append(word_of[here][0] * 10_000 + split)
+        last = max(last, int(end) - 1)
+    return EncodedLine(np.array(ids, np.int32), np.array(words, np.int64))
+
+
+def is_unspaced(c: str) -> bool:
+    """Whether a character is a letter or a mark of a script that writes no spaces."""
+    return bool(UNSPACED.match(unicodedata.name(c, ""))) and unicodedata.category(c)[0] in "LMN"
+
+
+def _is_punctuation(c: str) -> bool:
+    return unicodedata.category(c)[0] == "P" or c in "$+<=>^`|~"
+
+
+def masked_words(encoded: Sequence[EncodedLine], tokenizer: Tokenizer) -> tuple[float, float]:
+    """The share of touched words that are hidden in part, of those that fit the budget of their
+    row, and the share of rows without a hidden word."""
+    room = tokenizer.special_tokens.text_capacity(ROW, 1)
+    parts = [
+        (e.ids[i : i + room], e.words[i : i + room])
+        for e in encoded
+        for i in range(0, len(e.ids), room)
+    ]
+    parts = [p for p in parts if (p[0] != tokenizer.unk_id).any()]
+    tokens = np.full((len(parts), ROW), tokenizer.pad_id, np.int32)
+    words = np.full((len(parts), ROW), -1, np.int64)
+    size = np.array([len(ids) + 2 for ids, _ in parts], np.int32)
+    for i, (ids, word) in enumerate(parts):
+        tokens[i, : size[i]] = tokenizer.build_row(ids.tolist())[0]
+        words[i, 1 : size[i] - 1] = np.where(ids == tokenizer.unk_id, -1, word)
+    vocabulary, number = Vocabulary.of(tokenizer), np.arange(len(parts), dtype=np.int32)
+    batch = {"tokens": tokens, "size": size, "row": number, "epoch": 0 * number}
+    mask = jax.jit(lambda b: mask_tokens(b, MASKING, vocabulary, jax.random.key(0)))
+    hidden = np.asarray(mask(batch)["tokens"]) == tokenizer.mask_id
+    budgets = num_to_mask(MASKING, MASKING.rate, ROW, None)[size]
+    touched = partial = 0
+    for row_words, row_hidden, budget in zip(words, hidden, budgets, strict=True):
+        for word in {*row_words[row_hidden].tolist()}:
+            whole = row_hidden[row_words == word]
+            if len(whole) <= budget:
+                touched, partial = touched + 1, partial + (not whole.all())
+    return partial / max(1, touched), float((~hidden.any(axis=1)).mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The weights of a mix: given, or by the sizes of the corpora."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax.config import BERT, Data, replace
+from bert_jax.data import mix_weights, mixture
+from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts
+from bert_jax.data.mixture import StageData
+
+TOKENS = {"en": 1_000_000, "ko": 10_000, "th": 100}
+
+
+@pytest.fixture
+def corpora() -> list[Corpus]:
+    """Three corpora of very different sizes, two duplicates each, 10 tokens a row."""
+    made = []
+    for name, tokens in TOKENS.items():
+        train = SplitCounts(rows=tokens // 5, tokens=2 * tokens)
+        info = CorpusInfo("nsp", 16, 0, 2, "bpe", "", 9, 0, 0, train, SplitCounts())
+        made.append(Corpus(Path(name), info))
+    return made
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
+def test_weights_are_sizes_to_a_power(exponent: float, corpora: list[Corpus]) -> None:
+    """With 0.3 Korean gets a quarter of what English gets, not a hundredth."""
+    weights = mix_weights.weights_by_size(corpora, exponent)
+    sizes = np.array([*TOKENS.values()], float)
+    assert np.allclose(weights, sizes**exponent / (sizes**exponent).sum())
+    if exponent == 0.3:
+        assert abs(weights[1] / weights[0] - 0.25) < 0.01
+
+
+def test_a_run_says_how_often_it_reads_each_text(corpora: list[Corpus]) -> None:
+    """200 steps of 50 rows: half of them of 100,000 rows of English, half of 1,000 of Korean."""
+    config = replace(BERT, run=dict(steps=200), data=dict(batch_size=50))
+    lines = mixture.describe_mixes(config, [StageData(config.stages[0], corpora[:2], [1.0, 1.0])])
+    assert lines == [
+        "mix: en has 1,000,000 tokens and weight 50.0%: 0.05 passes over its text",
+        "mix: ko has 10,000 tokens and weight 50.0%: 5.00 passes over its text",
+    ]
+    assert mixture.describe_mixes(config, [StageData(config.stages[0], corpora[:1], None)]) == []
+
+
+def test_a_mix_has_weights_or_an_exponent() -> None:
+    assert mix_weights.parse_mix(Data(mix="a=2,b=0.5")) == (["a", "b"], [2.0, 0.5])
+    assert mix_weights.parse_mix(Data(mix="a,k=v/b", mix_exponent=0.3)) == (["a", "k=v/b"], None)
+
+
+@pytest.mark.parametrize(
+    ("mix", "exponent", "message"),
+    [
+        ("a=1,b", None, "no weight for 'b': expected PATH=WEIGHT, or no weights at all"),
+        ("a=1,b=0", None, "'b=0': expected PATH=WEIGHT, with a weight above 0"),
+        ("a=1,=1", None, "expected PATH=WEIGHT"),
+        ("a=1,b=2", 0.3, "exponent is 0.3, which sets the weights, but data.mix has weights too"),
+        ("a,b", -1.0, "exponent is -1.0: expected 0 to 1"),
+        (None, 0.3, "expected 0 to 1, and data.mix with the paths"),
+    ],
+)
+def test_other_mixes_are_refused(mix: str | None, exponent: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mix_weights.parse_mix(Data(mix=mix, mix_exponent=exponent))
