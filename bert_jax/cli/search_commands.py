@@ -41,6 +41,8 @@ class Embed(Command):
     pool: Literal["default", "sentence", "mean", "cls", "words", "none"] = "default"
     # Cut texts that are longer than the model takes.
     truncate: bool = False
+    # Read texts that are longer than the model takes in windows, and average their vectors.
+    long: Annotated[Literal["mean"] | None, optional("mean")] = None
     # Scale vectors to length 1.
     normalize: bool = False
     # Text before every text, or the name of one of the model's prompts. For an index the default
@@ -61,6 +63,7 @@ class Embed(Command):
             normalize=self.normalize,
             prompt=self.prompt,
             dimensions=self.dimensions,
+            long=self.long,
         )
         if (self.out is None) == (self.index is None):
             raise ValueError("expected either --out FILE.npz or --index DIR")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,10 @@ from numpy.lib import format as npy
 
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
+from bert_jax.inference.long_features import Long, check_long, count_long
 from bert_jax.inference.model import Model
+
+logger = logging.getLogger(__name__)
 
 TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
 
@@ -30,12 +34,14 @@ class EmbedOptions:
     normalize: bool = False
     prompt: str | None = None
     dimensions: int | None = None
+    long: Long = None
 
     def resolve(self, model: Model) -> EmbedOptions:
         """The options with the pool that the model has. ValueError: an unknown pool, a layer that
         the model lacks."""
         pool = model.default_pool if self.pool == "default" else self.pool
         features.check_pool(pool)
+        check_long(self.long, pool, self.truncate)
         features.resolve_layers(self.layers, model.config.encoder.layers)
         return replace(self, pool=pool)
 
@@ -49,13 +55,25 @@ class EmbedOptions:
             normalize=self.normalize,
             prompt=self.prompt,
             dimensions=self.dimensions,
+            long=self.long,
         )
 
-    def check_lengths(self, model: Model, texts: Sequence[str]) -> None:
-        """ValueError: a text that is too long, unless `truncate`."""
+    def check_lengths(self, model: Model, texts: Sequence[str]) -> int:
+        """The number of texts that are too long. ValueError: there are some, unless `truncate` or
+        `long`."""
         assert self.pool != "default"
-        if not self.truncate:
-            model.tokenize(texts, self.pool, prompt=self.prompt)
+        if self.truncate or self.long is not None:
+            return count_long(model, texts, self.pool, self.prompt)
+        model.tokenize(texts, self.pool, prompt=self.prompt)
+        return 0
+
+    def warn_long(self, count: int, texts: int) -> None:
+        """Say what becomes of the texts that are too long."""
+        if count:
+            fate = "cut" if self.truncate else "read in windows, whose vectors are averaged"
+            logger.warning(
+                "%d of %d texts are longer than the model and are %s", count, texts, fate
+            )
 
 
 def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None = None) -> int:
@@ -71,10 +89,11 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
     options = (options or EmbedOptions()).resolve(model)
-    texts = 0
+    texts, too_long = 0, 0
     for chunk in _chunks(file):  # find texts that are too long before computing
         texts += len(chunk)
-        options.check_lengths(model, chunk)
+        too_long += options.check_lengths(model, chunk)
+    options.warn_long(too_long, texts)
     if not texts:
         raise ValueError(f"{file} is empty: expected one text per line")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,13 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.fill import fill_masks
-from bert_jax.inference.sentence_vectors import finish_vectors, similarity, tokenize_texts
+from bert_jax.inference.long_features import Long, check_long, text_vectors
+from bert_jax.inference.sentence_vectors import (
+    finish_vectors,
+    max_tokens,
+    similarity,
+    tokenize_texts,
+)
 from bert_jax.tasks import results
 from bert_jax.utils import hub, pytree
 from bert_jax.utils.types import Batch
@@ -208,6 +214,7 @@ class Model:
         normalize: bool = False,
         prompt: str | None = None,
         dimensions: int | None = None,
+        long: Long = None,
     ) -> Any:
         """Features of every text, float32.
 
@@ -231,18 +238,19 @@ class Model:
 
         With `pool="words"` all white space between two words counts as one space, which makes a
         difference only for byte-level BPE. With `truncate`, words after the cut have no vector.
+        With `long="mean"` a text that is too long has the mean of its windows (long_features.py).
 
-        ValueError: a missing layer or head, a text that is too long unless `truncate`.
+        ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """
         if not texts:
             raise ValueError("no texts: expected at least one")
         if isinstance(texts, str):
             raise ValueError("texts is one string: expected a list of texts")
         pool = self.default_pool if pool == "default" else pool
-        rows = self.tokenize(texts, pool, truncate, prompt)
-        out: list[Any] = [None] * len(rows)
-        for i, x in self.iter_features(rows, layers, pool):
-            out[i] = finish_vectors(x, dimensions, normalize)
+        check_long(long, pool, truncate)
+        rows = self.tokenize(texts, pool, truncate, prompt, long)
+        vectors = text_vectors(self, rows, layers, pool, long)
+        out = [finish_vectors(x, dimensions, normalize) for x in vectors]
         return np.stack(out, axis=1) if pool in features.ONE_VECTOR else out
 
     def similarity(self, a: Any, b: Any) -> np.ndarray:
@@ -260,16 +268,15 @@ class Model:
         pool: Pool = "mean",
         truncate: bool = False,
         prompt: str | None = None,
+        long: Long = None,
     ) -> list[features.FeatureRow]:
-        """Each text as a row of tokens, as `encode` reads it. ValueError: a text that is too long,
-        unless `truncate`; a prompt with word vectors."""
-        max_length = self.config.encoder.max_length
-        if pool == "sentence" and self.sentence is not None:
-            max_length = min(max_length, self.sentence.max_length or max_length)
+        """Each text as a row of tokens, as `encode` reads it, not yet split. ValueError: a text
+        that is too long, unless `truncate` or `long`; a prompt with word vectors."""
+        max_length = max_tokens(self.config.encoder, self.sentence, pool)
         rows = tokenize_texts(self.tokenizer, texts, pool, self.sentence, prompt)
         if truncate:
             return [features.truncate_row(row, max_length) for row in rows]
-        for text, row in zip(texts, rows, strict=True):
+        for text, row in zip(texts, rows, strict=True) if long is None else ():
             features.check_length(text, row.tokens, max_length)
         return rows
 

@@ -91,15 +91,16 @@ def write_index(
     """
     io.require_new(out)
     options = _index_options(model, options or EmbedOptions())
-    size, digest, offsets = 0, hashlib.sha256(), []
+    size, digest, offsets, too_long = 0, hashlib.sha256(), [], 0
     for chunk in _chunks(text):  # find what is wrong before computing
-        options.check_lengths(model, _texts(chunk, text, len(offsets)))
+        too_long += options.check_lengths(model, _texts(chunk, text, len(offsets)))
         for line in chunk:
             digest.update(line)
             offsets.append(size)
             size += len(line)
     if not offsets:
         raise ValueError(f"{text} is empty: expected one text per line")
+    options.warn_long(too_long, len(offsets))
     with io.atomic_dir(out) as new:
         width = _write_vectors(model, text, len(offsets), new / VECTORS, options)
         np.save(new / OFFSETS, np.array(offsets, np.int64))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.config import Encoder
 from bert_jax.convert import SentenceHead
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
@@ -55,6 +56,13 @@ def tokenize_texts(
         return rows
     skip = len(tokenizer.build_row(tokenizer.encode(before))[0]) - 1  # without the last [SEP]
     return [row._replace(skip=skip) for row in rows]
+
+
+def max_tokens(encoder: Encoder, head: SentenceHead | None, pool: Pool) -> int:
+    """Maximum number of tokens per text: the encoder's, or less if the sentence head says so."""
+    if pool == "sentence" and head is not None:
+        return min(encoder.max_length, head.max_length or encoder.max_length)
+    return encoder.max_length
 
 
 def finish_vectors(x: np.ndarray, dimensions: int | None, normalize: bool) -> np.ndarray:

@@ -23,7 +23,7 @@ from bert_jax.config import (
 from bert_jax.data import documents
 from bert_jax.data.tokenization import tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference import features
+from bert_jax.inference import features, long_features
 from bert_jax.inference.embed_file import EmbedOptions, embed_file
 from bert_jax.inference.model import Model
 from tests.helpers.paths import SAMPLE
@@ -214,6 +214,21 @@ def test_fill_without_a_masked_word_head_is_refused(
     assert m.encode(["a text"]).shape == (1, 1, 24)
     with pytest.raises(ValueError, match="no masked-word head"):
         m.fill("no mask at all")
+
+
+def test_a_long_text_has_the_mean_of_its_windows(words: tokenizer.Tokenizer) -> None:
+    """A text that fits keeps its bits; without `long` the other one is refused."""
+    m, texts = model(words), [TEXTS[1], " ".join(TEXTS)]
+    alone, (both,) = m.encode(texts[:1]), m.encode(texts, long="mean")
+    assert both[0].tobytes() == alone[0, 0].tobytes()
+    windows = long_features.split_rows(m.tokenize(texts[1:], long="mean"), 150)[0]
+    assert len(windows) > 2
+    parts = dict(m.iter_features(windows))
+    weights = [len(w.tokens) for w in windows]
+    mean = np.average([parts[i][0] for i in range(len(windows))], axis=0, weights=weights)
+    np.testing.assert_allclose(both[1], mean, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="the model takes 150"):
+        m.encode(texts)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls", "words", None])

@@ -36,6 +36,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "compute_metrics", compute)
 
 
+@pytest.mark.slow
 def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
     home: Path, tmp_path: Path, scripted: None
 ) -> None:
