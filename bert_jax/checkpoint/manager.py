@@ -25,7 +25,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax.checkpoint import manifest, vocab_padding
+from bert_jax.checkpoint import manifest, stored_shapes, vocab_padding
 from bert_jax.config import Experiment, to_dict
 from bert_jax.distributed import initialize
 from bert_jax.utils import io, remote
@@ -144,14 +144,21 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The state of a step, with the shapes, types and shardings of `like`. ValueError: it
         is damaged, or has other arrays."""
-        state = self._restore(step, vocab_padding.restore_args(like))
+        state = self._restore(step, vocab_padding.restore_args(like), like)
         self.refresh_lock()
         return state
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone; optimizer moments are not read. ValueError: as `restore`."""
-        args = vocab_padding.restore_args({"params": like}, partial=True)
-        return self._restore(step, args)["params"]
+        params = {"params": like}
+        args = vocab_padding.restore_args(params, partial=True)
+        return self._restore(step, args, params)["params"]
+
+    def check_encoder(self, step: int, experiment: Experiment, file: Any) -> None:
+        """ValueError: `experiment`, which was read from `file`, has another encoder than the one
+        that the step was saved with."""
+        self._verify(step)
+        stored_shapes.check_encoder(self._folder / str(step), experiment, file)
 
     def close(self) -> None:
         """Wait until the last step and its manifest are written. RunError: the last save failed."""
@@ -194,10 +201,13 @@ class Checkpoints:
                 f"or use another; the newest valid one is {self._newest}"
             )
 
-    def _restore(self, step: int, args: Any) -> Any:
+    def _restore(self, step: int, args: Any, like: Any) -> Any:
         self._verify(step)
         try:
+            stored_shapes.check_shapes(self._folder / str(step), like)
             return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        except stored_shapes.OtherArrays:
+            raise
         except Exception as e:
             raise ValueError(
                 f"checkpoint {self._folder / str(step)} passes its checksums but cannot be "

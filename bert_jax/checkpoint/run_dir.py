@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,7 +153,11 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
         return
     saved = config.read_config(folder / "config.json")
     changed = config.differences(saved, experiment)
-    refused = {field: values for field, values in changed.items() if field not in RESUMABLE_FIELDS}
+    refused = {
+        field: values
+        for field, values in changed.items()
+        if field not in RESUMABLE_FIELDS and not _is_moved(field, saved, experiment)
+    }
     if refused:
         listed = "; ".join(f"{field} was {a!r}, now {b!r}" for field, (a, b) in refused.items())
         raise ValueError(
@@ -168,3 +173,24 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
             f"the tokenizer in {name} is not that of the corpus {experiment.data.path}: "
             "resume with the corpus of the first start"
         )
+
+
+def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
+    """Whether a path has changed and what it names has not. Data are the same where the hash of
+    their content is; the model that a run started from, where both paths lead to one place."""
+    if field in ("data.path", "data.mix"):
+        same_data = saved.data.corpus is not None and saved.data.corpus == now.data.corpus
+        return same_data and _weights(saved.data.mix) == _weights(now.data.mix)
+    return field == "run.init" and same_path(saved.run.init, now.run.init)
+
+
+def _weights(mix: str | None) -> list[str]:
+    """The weights in `data.mix`, which is PATH=WEIGHT,PATH=WEIGHT."""
+    return [part.rpartition("=")[2] for part in (mix or "").split(",")]
+
+
+def same_path(a: str | None, b: str | None) -> bool:
+    """Whether two paths lead to one place: `d`, `d/`, `./d`, and its absolute path do."""
+    return a == b or (
+        a is not None and b is not None and os.path.realpath(a) == os.path.realpath(b)
+    )

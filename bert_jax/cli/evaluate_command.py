@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.utils import strict_json
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Evaluate(Command):
                 self.maskings,
                 self.seed,
             )
-        print(json.dumps(result.to_json()) if self.json else render_evaluation(result))
+        print(strict_json.dumps(result.to_json()) if self.json else render_evaluation(result))
         return 0
 
     def _check_text_flags(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -11,6 +10,7 @@ from tyro.conf import UseAppendAction, arg
 
 from bert_jax.cli.command import Command, Config, Extra, optional
 from bert_jax.cli.configs import load_config
+from bert_jax.utils import strict_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Bench(Command):
             compile=not self.no_compile,
         )
         result = bench(experiment, options, logger.info)
-        print(json.dumps(result) if self.json else render_bench(result))
+        print(strict_json.dumps(result) if self.json else render_bench(result))
         return 0
 
 
@@ -105,5 +105,5 @@ class Plan(Command):
         from bert_jax.perf.plan import plan, render_plan
 
         result = plan(experiment, list(self.topology), self.fit, logger.info)
-        print(json.dumps(result) if self.json else render_plan(result))
+        print(strict_json.dumps(result) if self.json else render_plan(result))
         return 0

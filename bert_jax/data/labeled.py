@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,14 +63,20 @@ class LabeledBatches:
         return (self[i] for i in itertools.count(step))
 
     def one_pass(self) -> Iterator[Batch]:
-        """Every row once, short ones first. If rows do not fill the last batch, the missing ones
-        have size 0 and number -1. For evaluation."""
-        sizes = [(_row_count(row), _row_length(row)) for row in self.rows]
-        order = sorted(range(len(self.rows)), key=lambda i: (sizes[i], i))
-        for begin in range(0, len(order), self.batch_size):
-            numbers = order[begin : begin + self.batch_size]
-            numbers += [-1] * (self.batch_size - len(numbers))
-            yield self._stack(numbers, [0] * len(numbers))
+        """Every row once, short ones first. All rows of a batch have the same padded length and
+        number of options or windows, and all batches are of one size: so a row runs through the
+        same compiled program whatever its neighbors are, and gives the same numbers. Where rows do
+        not fill a batch, the missing ones have size 0 and number -1. For evaluation and prediction.
+        """
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, row in enumerate(self.rows):
+            count = max(1, np.count_nonzero(row["size"]))
+            groups[count, padded_length(_row_length(row))].append(i)
+        for (count, _), group in sorted(groups.items()):
+            for begin in range(0, len(group), self.batch_size):
+                numbers = group[begin : begin + self.batch_size]
+                numbers += [-1] * (self.batch_size - len(numbers))
+                yield self._stack(numbers, [0] * len(numbers), count)
 
     def predict_all(self, apply: Callable[[Batch], tuple[Any, Any]], per_token: bool) -> list[Any]:
         """The output of `apply` for each row, in the order of the rows.
@@ -91,30 +98,34 @@ class LabeledBatches:
         """Position -> row number; each epoch is shuffled anew."""
         return grain.MapDataset.range(len(self.rows)).seed(self.seed).shuffle().repeat()
 
-    def _stack(self, numbers: Sequence[int], epochs: Sequence[int]) -> Batch:
-        """This process's part of a batch, padded to the length of the whole batch."""
-        max_size = max(_row_length(self.rows[i]) for i in numbers if i >= 0)
-        length = next((n for n in PADDED_LENGTHS if n >= max_size), -(-max_size // 512) * 512)
+    def _stack(
+        self, numbers: Sequence[int], epochs: Sequence[int], count: int | None = None
+    ) -> Batch:
+        """This process's part of a batch, padded to the length of the whole batch. Rows of several
+        options or windows have their first `count`, by default as many as the largest row."""
+        length = padded_length(max(_row_length(self.rows[i]) for i in numbers if i >= 0))
         part = len(numbers) // self.parts[0][1]
         mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
-        count = max(_row_count(self.rows[i]) for i in numbers if i >= 0)
-        rows = [self._padded_row(numbers[j], length, count) for j in mine]
+        if count is None:
+            count = max(np.size(self.rows[i]["size"]) for i in numbers)
+        rows = [self._padded_row(numbers[j], numbers[0], length, count) for j in mine]
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         batch["row"] = np.array([numbers[j] for j in mine], np.int32)
         batch["epoch"] = np.array([epochs[j] for j in mine], np.int32)
         return batch
 
-    def _padded_row(self, number: int, length: int, count: int) -> dict[str, Any]:
-        row = self.rows[max(number, 0)]
+    def _padded_row(self, number: int, filler: int, length: int, count: int) -> dict[str, Any]:
+        """A row of the batch; a missing one is the row `filler` with size 0."""
+        row = self.rows[number if number >= 0 else filler]
         several = np.ndim(row["size"]) > 0  # options or windows
         padded: dict[str, np.ndarray] = {}
         for name, value in row.items():
             pad = self.pad_id if name == "tokens" else -1
             if several and name == "tokens":
                 missing = [np.zeros(0, np.int32)] * (count - len(value))
-                padded[name] = np.stack([_pad(x, length, pad) for x in (*value, *missing)])
+                padded[name] = np.stack([_pad(x, length, pad) for x in (*value, *missing)[:count]])
             elif several and name in ("size", "first"):
-                padded[name] = _pad(value, count, 0)
+                padded[name] = _pad(value[:count], count, 0)
             elif several or name not in PER_TOKEN:
                 padded[name] = _to_int32_or_float32(value)
             else:
@@ -122,16 +133,16 @@ class LabeledBatches:
         return padded if number >= 0 else {**padded, "size": np.zeros_like(padded["size"])}
 
 
+def padded_length(size: int) -> int:
+    """The length to which a row of `size` tokens is padded."""
+    return next((n for n in PADDED_LENGTHS if n >= size), -(-size // 512) * 512)
+
+
 def _select_row(outputs: Any, j: int, tokens: slice) -> Any:
     if isinstance(outputs, dict):
         return {name: _select_row(output, j, tokens) for name, output in outputs.items()}
     row = np.asarray(outputs[j], np.float32 if outputs.dtype.kind == "f" else None)
     return row[tokens] if row.ndim else row
-
-
-def _row_count(row: dict[str, Any]) -> int:
-    """The number of options or windows."""
-    return np.size(row["size"])
 
 
 def _row_length(row: dict[str, Any]) -> int:

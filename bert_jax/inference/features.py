@@ -55,6 +55,28 @@ class FeatureRow(NamedTuple):
     skip: int = 0  # tokens at the beginning that a sentence head leaves out: the prompt's
 
 
+def as_texts(texts: Any) -> list[str]:
+    """The texts of a list, a NumPy array, a pandas Series or the like. ValueError: one string, no
+    text, or an entry that is no string."""
+    if isinstance(texts, str | bytes):
+        raise ValueError("texts is one string: expected a list of texts")
+    if hasattr(texts, "columns"):
+        raise ValueError(
+            f"texts is a table with the columns {', '.join(map(str, texts.columns))}: pass one of "
+            "them, such as table[column]"
+        )
+    try:
+        entries = list(texts)
+    except TypeError:
+        raise ValueError(f"texts is {texts!r:.40}: expected a list of strings") from None
+    if not entries:
+        raise ValueError("no texts: expected at least one")
+    for i, text in enumerate(entries):
+        if not isinstance(text, str):
+            raise ValueError(f"text {i} is {text!r:.40}: expected a string")
+    return [str(text) for text in entries]
+
+
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
     """A row for every text."""
     rows = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
@@ -129,10 +151,11 @@ def collate(
 
 def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal["words"]:
     """Non-negative layer numbers, or the embedding table ("words"). ValueError: a missing layer."""
-    if layers == "words":
-        return "words"
     if isinstance(layers, str):
+        if layers == "words":
+            return "words"
         raise ValueError(f"layers is {layers!r}: expected numbers, or 'words'")
+    layers = np.atleast_1d(layers).tolist()
     for i in layers:
         if not -max_length - 1 <= i <= max_length:
             raise ValueError(f"layer {i}: the model has layers 0 to {max_length}")

@@ -9,6 +9,7 @@ modules of a sentence-transformers folder after its encoder are in `sentence/`.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Collection, Sequence
@@ -95,6 +96,8 @@ def import_folder(
             (new / convert.SENTENCE_DIR).mkdir()
             sizes = experiment.encoder.hidden_size, experiment.encoder.max_length
             write_sentence_head(head, new / convert.SENTENCE_DIR, *sizes)
+        if positions is not None:
+            _set_max_length(new / "tokenizer", experiment.encoder.max_length)
     return initialized
 
 
@@ -165,3 +168,12 @@ def _copy_tokenizer(tokenizer: Path, out: Path) -> None:
     for name in (*convert.TOKENIZER_FILES, tokenizers.FINGERPRINT_FILE):
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
+
+
+def _set_max_length(tokenizer: Path, max_length: int) -> None:
+    """Let the tokenizer's settings say how long the model's texts may be, so that other libraries
+    do not truncate to its old length."""
+    file = tokenizer / "tokenizer_config.json"
+    settings = convert.read_json(file) if file.is_file() else {}
+    text = json.dumps(settings | {"model_max_length": max_length}, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")

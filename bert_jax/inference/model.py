@@ -78,6 +78,7 @@ def _load_folder(path: Path) -> Model:
         raise ValueError(f"{folder} has no checkpoint yet: train it first")
     if finetune_results is not None:
         step = results.best_step(folder, finetune_results, checkpoints.steps())
+    checkpoints.check_encoder(step, experiment, folder / "config.json")
     like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = pytree.abstract(like, jax.tree.map(lambda _: sharding, like))
@@ -183,7 +184,9 @@ class Model:
         """
         task_type = self.task.task_type
         examples = [
-            tasks.parse_unlabeled_example(task_type, row, tasks.Location("rows", f"row {i}"))
+            tasks.parse_unlabeled_example(
+                task_type, row, tasks.Location("rows", f"row {i}"), self.task.pairs
+            )
             for i, row in enumerate(rows)
         ]
         return self.predict_examples(self.encode_examples(examples))
@@ -216,7 +219,7 @@ class Model:
         dimensions: int | None = None,
         long: Long = None,
     ) -> Any:
-        """Features of every text, float32.
+        """Features of every text (a list, an array or a column of strings), float32.
 
             pool      result
             default   `sentence` for a model that has a sentence head, else `mean`
@@ -242,10 +245,7 @@ class Model:
 
         ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """
-        if not texts:
-            raise ValueError("no texts: expected at least one")
-        if isinstance(texts, str):
-            raise ValueError("texts is one string: expected a list of texts")
+        texts = features.as_texts(texts)
         pool = self.default_pool if pool == "default" else pool
         check_long(long, pool, truncate)
         rows = self.tokenize(texts, pool, truncate, prompt, long)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from bert_jax import tasks
 from bert_jax.config import TaskType
 from bert_jax.inference.model import Model
+from bert_jax.utils import strict_json
 
 ROWS_PER_CHUNK = 1024  # rows in memory at a time
 
@@ -30,10 +30,10 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
     try:
         with part.open("w", encoding="utf-8") as f:
-            for examples in _chunks(_read_examples(task_type, source)):
+            for examples in _chunks(_read_examples(task_type, source, model.task.pairs)):
                 encoded = model.encode_examples(examples)
                 for prediction in model.predict_examples(encoded):
-                    f.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                    f.write(strict_json.dumps(prediction, ensure_ascii=False) + "\n")
                 rows += len(examples)
                 truncated += encoded.num_truncated
             f.flush()
@@ -46,11 +46,13 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     return rows, truncated
 
 
-def _read_examples(task_type: TaskType, source: Path) -> Iterable[tasks.Example]:
+def _read_examples(
+    task_type: TaskType, source: Path, pairs: bool | None
+) -> Iterable[tasks.Example]:
     """The examples of SQuAD's JSON, which is read as a whole, or of JSONL, line by line."""
     if task_type == "qa" and source.suffix == ".json":
         return tasks.read_unlabeled_examples(task_type, source)
-    return tasks.iter_unlabeled_examples(task_type, source)
+    return tasks.iter_unlabeled_examples(task_type, source, pairs)
 
 
 def _chunks(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:

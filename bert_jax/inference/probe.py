@@ -6,7 +6,6 @@ there (Tenney et al. 2019; Liu et al. 2019, Linguistic Knowledge and Transferabi
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from bert_jax.config import GlueTask, TaskType
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.model import Model
-from bert_jax.utils import io
+from bert_jax.utils import io, strict_json
 from bert_jax.utils.tables import format_table
 
 matplotlib.use("Agg")
@@ -135,7 +134,9 @@ def probe_layers(
     )
     with io.atomic_dir(out) as new:
         values = asdict(result) | {"best": asdict(result.best)}
-        (new / "probe.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (new / "probe.json").write_text(
+            strict_json.dumps(values, indent=2) + "\n", encoding="utf-8"
+        )
         _plot(result, new / "probe.png")
     return result
 

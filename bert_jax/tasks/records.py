@@ -115,21 +115,39 @@ def _flat(label: Any) -> list[Any]:
     return label if isinstance(label, list) else [] if label is None else [label]
 
 
-def iter_unlabeled_examples(task_type: TaskType, file: Path) -> Iterator[Example]:
+def iter_unlabeled_examples(
+    task_type: TaskType, file: Path, pairs: bool | None = None
+) -> Iterator[Example]:
     """The examples of a JSONL file, one at a time, without their labels.
 
-    ValueError: a line that is not a JSON object, a missing or invalid field.
+    ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
     """
-    records = read_json_lines(file)
-    return (parse_unlabeled_example(task_type, record, location) for location, record in records)
+    return (
+        parse_unlabeled_example(task_type, record, location, pairs)
+        for location, record in read_json_lines(file)
+    )
 
 
-def parse_unlabeled_example(task_type: TaskType, record: Any, location: Location) -> Example:
-    """A record as an example without its label. ValueError: a missing or invalid field."""
+def parse_unlabeled_example(
+    task_type: TaskType, record: Any, location: Location, pairs: bool | None = None
+) -> Example:
+    """A record as an example without its label. `pairs` says whether the model was trained on
+    pairs of texts (True), on single texts (False), or on both (None).
+
+    ValueError: a missing or invalid field, a `text_pair` that the model needs or does not know.
+    """
     if not isinstance(record, dict):
         raise ValueError(f"{location}: expected one JSON object per line")
     unlabeled = {k: v for k, v in record.items() if k not in LABEL_FIELDS}
-    return parse_example(task_type, unlabeled, location, Counter(), labeled=False)
+    example = parse_example(task_type, unlabeled, location, Counter(), labeled=False)
+    if isinstance(example, TextExample) and pairs not in (None, example.text_pair is not None):
+        problem = (
+            "`text_pair` is missing, but the model was trained on pairs of texts: add the field"
+            if pairs
+            else "`text_pair` is given, but the model was trained on single texts: leave it out"
+        )
+        raise ValueError(f"{location}: {problem}")
+    return example
 
 
 def parse_example(

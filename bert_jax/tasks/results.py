@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.utils import io
+from bert_jax.utils import io, strict_json
 from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import is_number
 
@@ -37,7 +37,7 @@ def read_results(folder: Path) -> Results | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = strict_json.null_as_nan(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not JSON: {e}; remove it and run finetune again") from e
     if not isinstance(values, dict) or not _is_valid(values):
@@ -97,8 +97,10 @@ def best_step(folder: Path, results: Results, steps: Sequence[int]) -> int:
 
 
 def write_results(folder: Path, results: Results) -> None:
-    """Write `results.json`, with each row of the confusion matrices on one line."""
-    text = json.dumps(results, indent=2)
+    """Write `results.json`, with each row of the confusion matrices on one line. Numbers that are
+    not finite become null, which `read_results` gives as NaN."""
+    assert _is_valid(results), "results that their own reader refuses"
+    text = strict_json.dumps(results, indent=2)
     # Strings do not match, because JSON strings contain no line breaks.
     row = re.compile(r"\[\n[\d,\s]+\]")
     text = row.sub(lambda m: json.dumps(json.loads(m[0])), text)

@@ -80,14 +80,16 @@ def best_null_threshold(
     nulls: np.ndarray, raw: np.ndarray, possible: np.ndarray, blank: np.ndarray
 ) -> tuple[float, float]:
     """The best mean score in percent, and its threshold: questions whose null score is at most
-    the threshold are answered. If answering none is best, it is below all null scores."""
+    the threshold are answered. If answering none is best, it is below all null scores. It is always
+    finite, unlike the null score of a context without pieces."""
     order = np.argsort(nulls, kind="stable")
     # what answering each question adds to the score of answering none
     gains = np.where(possible, raw, np.where(blank, 0.0, -1.0))[order]
     totals = np.cumsum([float((~possible).sum()), *gains])
     best = int(np.argmax(totals))
     threshold = np.nextafter(nulls[order[0]], -np.inf) if best == 0 else nulls[order[best - 1]]
-    return 100 * float(totals[best]) / len(nulls), float(threshold)
+    largest = np.finfo(np.float64).max
+    return 100 * float(totals[best]) / len(nulls), float(np.clip(threshold, -largest, largest))
 
 
 def _best_scores(

@@ -12,7 +12,6 @@ each has a folder of its own, `seed_0`, `seed_1`, ... in `run.dir`.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -29,7 +28,7 @@ from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.guard import PreemptionHandler
-from bert_jax.utils import io, remote
+from bert_jax.utils import io, remote, strict_json
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +160,7 @@ def _write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> N
         by_label = result.label_scores(thresholds)
         per_label |= {split: by_label} if by_label else {}
         predictions = result.predictions(threshold, thresholds)
-        rows = (json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
+        rows = (strict_json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
         if main:
             io.write_text(folder / f"predictions_{split}.jsonl", "".join(rows))
     if confusion:

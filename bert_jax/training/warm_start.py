@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from bert_jax import config, convert
+from bert_jax.checkpoint import run_dir
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, read_config
 from bert_jax.config import replace as replace_fields
 from bert_jax.convert.hf_config import hf_family
@@ -148,7 +149,7 @@ def previous_config(folder: Path, init: str | None) -> Experiment | None:
     for file in (folder / "config.json", folder / "seed_0" / "config.json"):
         if file.is_file():
             previous = read_config(file)
-            return previous if previous.run.init == init else None
+            return previous if run_dir.same_path(previous.run.init, init) else None
     return None
 
 

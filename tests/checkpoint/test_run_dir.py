@@ -22,6 +22,37 @@ def test_resume_may_change_resumable_fields_only(tmp_path: Path) -> None:
     assert "lock_timeout" not in str(e.value)
 
 
+def test_data_and_model_are_known_by_their_content_not_by_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = replace(
+        tiny_configs.FAMILIES["bert"],
+        data=dict(path=str(tmp_path / "d"), corpus="hash"),
+        run=dict(dir="run", init=str(tmp_path / "m")),
+    )
+    run_dir.write_run_dir(Path("run"), first, TOKENIZER)
+
+    def resume(data: dict[str, str | None], init: str = "m") -> None:
+        run_dir.check_run_dir(
+            Path("run"), replace(first, data=data, run=dict(init=init)), TOKENIZER
+        )
+
+    for path in ("d", "d/", "./d", "/elsewhere/staged"):
+        resume(dict(path=path))
+    resume(dict(path="d"), init="./m/")
+    with pytest.raises(ValueError, match=r"another config: data\.corpus was 'hash', now 'x'"):
+        resume(dict(path=str(tmp_path / "d"), corpus="x"))
+    with pytest.raises(ValueError, match=r"run\.init was '.*/m', now 'other'"):
+        resume(dict(path="d"), init="other")
+    mixed = replace(first, data=dict(path=None, mix="a=1,b=2"), run=dict(dir="mixed"))
+    run_dir.write_run_dir(Path("mixed"), mixed, TOKENIZER)
+    moved = replace(mixed, data=dict(mix="/x/a=1,/x/b=2"))
+    run_dir.check_run_dir(Path("mixed"), moved, TOKENIZER)
+    with pytest.raises(ValueError, match=r"data\.mix was"):
+        run_dir.check_run_dir(Path("mixed"), replace(mixed, data=dict(mix="a=2,b=2")), TOKENIZER)
+
+
 def test_a_folder_with_other_files_is_not_a_run_directory(tmp_path: Path) -> None:
     experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
     (tmp_path / ".hidden").touch()

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bert_jax import config, convert
+from bert_jax import config, convert, load
 from bert_jax.cli import main as cli
 from bert_jax.config import Imported
+from bert_jax.convert import export
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.inference import import_model
 from bert_jax.perf import param_table
@@ -111,6 +112,18 @@ def test_imported_folder_can_be_imported_again(tmp_path: Path) -> None:
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a.params, b.params)))
     assert (tmp_path / "b/tokenizer/vocab.txt").read_bytes() == (hf / "vocab.txt").read_bytes()
     refused(tmp_path / "a", "is not a Hugging Face folder: --generator", drop=["x"])
+
+
+def test_new_positions_are_the_length_that_the_tokenizer_states(tmp_path: Path) -> None:
+    hf = write_hf_folder(tmp_path / "hf")
+    (hf / "tokenizer_config.json").write_text('{"model_max_length": 8, "do_lower_case": true}')
+    length = load(hf).config.encoder.max_length * 2
+    import_model.import_folder(hf, tmp_path / "a", positions=length)
+    export.export_model(load(tmp_path / "a"), str(tmp_path / "a"), "hf", tmp_path / "b")
+    for folder in (tmp_path / "a/tokenizer", tmp_path / "b"):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        assert settings == {"model_max_length": length, "do_lower_case": True}
+    assert load(tmp_path / "b").config.encoder.max_length == length
 
 
 def test_cased_flag_for_a_bare_vocabulary(tmp_path: Path) -> None:

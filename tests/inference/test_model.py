@@ -101,6 +101,27 @@ def test_electra_encodes_with_its_discriminator(words: tokenizer.Tokenizer) -> N
     assert np.array_equal(m.encode(TEXTS[:3]), same.encode(TEXTS[:3]))
 
 
+def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
+    words: tokenizer.Tokenizer,
+) -> None:
+    m = model(words)
+    expected = m.encode(TEXTS[:2])
+    assert np.array_equal(m.encode(np.array(TEXTS[:2])), expected)
+    assert np.array_equal(m.encode(np.array(TEXTS[:2], object), layers=np.array([-1])), expected)
+    assert np.array_equal(m.encode(tuple(TEXTS[:2]), layers=-1), expected)
+    assert np.array_equal(m.encode(iter(TEXTS[:2])), expected)
+    for texts, message in (
+        (["a", None], "text 1 is None: expected a string"),
+        ([1.5], "text 0 is 1.5: expected a string"),
+        (np.array([["a", "b"]]), "text 0 is array"),
+        (None, "texts is None: expected a list of strings"),
+        (np.array([]), "no texts: expected at least one"),
+        (np.array("a"), "expected a list of strings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            m.encode(texts)  # type: ignore[arg-type]
+
+
 def test_layer_zero_is_the_embedding_output(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     a = m.encode(TEXTS[:2], layers=(0, 1, 2, 3))

@@ -1,11 +1,13 @@
 """`predict`: rows in, answers out, in the same order and as evaluation gave them."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bert_jax import load
+from bert_jax import config, load
 from bert_jax.cli import main as cli
 from bert_jax.convert import export
 from bert_jax.inference import predict
@@ -65,7 +67,10 @@ def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     model = load(home / "classification")
     rows = [{"text": r["text"]} for r in toy_tasks.random_rows("classification", 40, 9)]
     together = model.predict(rows)
-    assert close([model.predict([r])[0] for r in rows[:3]], together[:3])
+    alone = [model.predict([r])[0] for r in rows[:3]]
+    assert alone == together[:3]  # bit for bit
+    long = {"text": "red " * 40}
+    assert model.predict([long, *rows[:2], long])[1:3] == together[:2]
     assert sum(together[0]["probabilities"].values()) == pytest.approx(1)
     assert model.predict([]) == []
 
@@ -98,6 +103,58 @@ def test_predict_command_reports_row_counts(
     assert [set(p) for p in read(tmp_path / "out.jsonl")] == 2 * [
         {"label", "probability", "probabilities"}
     ]
+
+
+def edited(run: Path, out: Path, section: str, **fields: object) -> Path:
+    """A copy of a run whose config.json has other values."""
+    shutil.copytree(run, out)
+    values = json.loads((out / "config.json").read_text())
+    values[section] |= fields
+    (out / "config.json").write_text(json.dumps(values))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ("encoder", {"vocab_size": 12}, "vocab_size was 16, now 12"),
+        ("encoder", {"heads": 1}, "heads was 2, now 1"),
+        ("objective", {"labels": ["a", "b", "c"]}, r"params/label/dense/bias \[2\], here \[3\]"),
+    ],
+)
+def test_a_config_that_does_not_describe_its_checkpoint_is_refused_in_one_line(
+    section: str, fields: dict, message: str, home: Path, tmp_path: Path
+) -> None:
+    run = edited(home / "classification", tmp_path / "run", section, **fields)
+    with pytest.raises(ValueError, match=message) as e:
+        load(run)
+    assert "\n" not in str(e.value)
+    assert e.value.__cause__ is None
+
+
+def test_dropout_in_an_edited_config_changes_nothing(home: Path, tmp_path: Path) -> None:
+    run = edited(home / "classification", tmp_path / "run", "encoder", dropout=0.5)
+    row = [{"text": "red"}]
+    assert load(run).predict(row) == load(home / "classification").predict(row)
+
+
+def test_a_pair_is_asked_for_where_the_model_was_trained_on_pairs(home: Path) -> None:
+    model = load(home / "classification")
+    assert model.task.pairs is False
+    with pytest.raises(ValueError, match="row 1: `text_pair` is given, but the model was trained"):
+        model.predict([{"text": "red"}, {"text": "red", "text_pair": "blue"}])
+    on_pairs = config.replace(model.config, objective={"pairs": True})
+    with pytest.raises(ValueError, match="row 0: `text_pair` is missing, but the model was"):
+        dataclasses.replace(model, config=on_pairs).predict([{"text": "red"}])
+
+
+def test_a_question_longer_than_the_row_is_truncated_and_answered(
+    home: Path, tmp_path: Path
+) -> None:
+    rows = [{"question": "which " * n, "context": "one red two"} for n in (1, 90)]
+    file = toy_tasks.write_jsonl(tmp_path / "in.jsonl", rows)
+    assert predict.predict_file(load(home / "qa"), file, tmp_path / "out") == (2, 1)
+    assert len(read(tmp_path / "out")) == 2
 
 
 BAD = {

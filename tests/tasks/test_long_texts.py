@@ -70,7 +70,7 @@ def test_windows_are_rows_of_one_example_and_are_counted() -> None:
 
 def test_a_batch_pads_the_number_of_windows() -> None:
     rows = encode("windows", "the", "the " * 22).rows
-    (batch,) = LabeledBatches(rows, 2, 0).one_pass()
+    batch = LabeledBatches(rows, 2, 0)._stack([0, 1], [0, 0])
     assert batch["tokens"].shape == (2, 4, 16)
     assert batch["tokens"].dtype == np.int32
     assert batch["size"].tolist() == [[3, 0, 0, 0], [12, 12, 12, 0]]
