@@ -163,13 +163,14 @@ def foldings(kind: str) -> list[Folding]:
 
 def train(lines: Sequence[str], kind: Any, size: int, folding: Folding) -> Tokenizer:
     """A tokenizer of `size` pieces, or of as many as the text allows."""
-    try:
-        return train_tokenizer(iter(lines), kind, size, **folding)
-    except ValueError as e:
-        at_most = re.search(r"at most (\d+)", str(e))
-        if at_most is None:
-            raise
-    return train_tokenizer(iter(lines), kind, int(at_most[1]), **folding)
+    while True:
+        try:
+            return train_tokenizer(iter(lines), kind, size, **folding)
+        except ValueError as e:
+            at_most = re.search(r"at most (\d+)", str(e))
+            if at_most is None or int(at_most[1]) >= size:
+                raise
+            size = int(at_most[1])
 
 
 def measure(

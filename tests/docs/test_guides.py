@@ -103,6 +103,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_guide_has_commands() -> None:
     expected = {"domain", "evaluate", "families", "from_scratch", "hub", "tokenizers", "tpu_pod"}
+    expected |= {"own_language", "own_language.ko"}
     assert set(GUIDES) == expected
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
@@ -145,6 +146,26 @@ def test_every_command_works_on_a_checkpoint(
         return
     longer = (workspace / "longer/tokenizer/vocab.txt").read_text().split()
     assert set((workspace / "words.txt").read_text().split()) <= set(longer)
+
+
+def test_the_guide_to_a_language_has_the_same_commands_in_both_languages() -> None:
+    assert commands("own_language") == commands("own_language.ko")
+
+
+@SLOW
+def test_every_command_works_on_korean_text(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From text to a filled mask and a classifier, with the vocabulary that the guide names."""
+    (workspace / "data").symlink_to(ROOT / "data")
+    monkeypatch.setitem(SMALL, "tokenizer", "")
+    for line in commands("own_language"):
+        do(line, monkeypatch)
+    predicted = (workspace / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["label"] for line in predicted} <= {"좋음", "나쁨"}
+    corpus = json.loads((workspace / "corpus" / "corpus.json").read_text())
+    assert corpus["language"] == "ko"
+    assert corpus["train"]["sentences"] == 5 * corpus["train"]["documents"] == 5 * 23
 
 
 @SLOW
