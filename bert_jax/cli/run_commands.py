@@ -132,6 +132,8 @@ class Finetune(Command):
     # Checkpoint that is scored and loaded: the best on dev, or the last one, which is the protocol
     # of BERT and ELECTRA.
     select: Annotated[Literal["best", "last"] | None, optional("best|last")] = None
+    # Train a new head, also if MODEL was fine-tuned for the same task and labels.
+    new_head: bool = False
     # Labels of dev and test that train does not have: an error, or left out of the scores.
     unknown_labels: Literal["refuse", "ignore"] = "refuse"
     take_over: TakeOver = False
@@ -148,6 +150,7 @@ class Finetune(Command):
             flags += ("--run.select", self.select)
         if self.unknown_labels != "refuse":
             flags += ("--objective.unknown-labels", self.unknown_labels)
+        flags += ("--objective.new-head",) if self.new_head else ()
         _refuse_encoder_fields(extra)
         from bert_jax.training.finetune import finetune
         from bert_jax.training.finetune_config import for_model

@@ -65,6 +65,8 @@ class Supervised:
     unlabeled: str | None = None
     # Labels of dev and test that the training rows do not have: an error, or not scored.
     unknown_labels: Literal["refuse", "ignore"] = "refuse"
+    # Train a new head, also where the model was fine-tuned for the same task and labels.
+    new_head: bool = False
     # Tagging: whether an entity counts whose tags break their scheme, such as I-X without B-X.
     tag_scoring: Literal["lenient", "strict"] = "lenient"
     # Questions: number of pieces from one window of a long context to the next; None means 128, or

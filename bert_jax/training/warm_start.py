@@ -3,7 +3,8 @@
     encoder       the model's, but both dropout rates are the config's
     parameters    the model's, leaf by leaf under the same names. A parameter that only the
                   objective has is initialized at random; one that only the model has is left
-                  out. Both are logged by name.
+                  out. Both are logged by name. A fine-tuned model's head is kept where the
+                  task is the same (kept_head.py).
     optimizer     fresh, at step 0
 
 The run folder's config.json records that encoder, so resuming does not read the model again.
@@ -32,6 +33,8 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference.model import Model, load
+from bert_jax.training import kept_head
+from bert_jax.training.kept_head import NO_HEAD, TASK_HEADS, HeadDecision
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
@@ -39,7 +42,6 @@ from bert_jax.utils.pytree import flatten_with_names, map_with_names
 logger = logging.getLogger(__name__)
 
 TOWERS = ("generator/", "discriminator/")
-TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task, not transferred
 
 
 class TransferResult(NamedTuple):
@@ -48,6 +50,7 @@ class TransferResult(NamedTuple):
     params: dict[str, Any]  # by the objective's names
     initialized: list[str]  # names of the objective's that the model lacks
     unused: list[str]  # names of the model's that the objective lacks
+    head: str = ""  # what became of the head of a fine-tuned model, in words
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,10 @@ class WarmStart:
         ValueError: parameters whose shapes are not those of the objective.
         """
         if self.previous_config is None:  # report a misfit before anything is written
-            transfer_params(self._padded_model(steps), steps.like.params)
+            self._transfer(steps)
 
         def init() -> TrainState:
-            result = transfer_params(self._padded_model(steps), steps.like.params)
+            result = self._transfer(steps)
             _log_transfer(self.path, result)
             state = steps.init()
 
@@ -107,6 +110,10 @@ class WarmStart:
             return state._replace(params=params)
 
         return steps._replace(init=init)
+
+    def _transfer(self, steps: CompiledSteps) -> TransferResult:
+        head = kept_head.decide(self.model.config.objective, self.config.objective, self.path)
+        return transfer_params(self._padded_model(steps), steps.like.params, head)
 
     def _padded_model(self, steps: CompiledSteps) -> Model:
         """The model with as many rows in its word table as the state has on its mesh."""
@@ -179,14 +186,17 @@ def model_family(model: Experiment) -> str:
     return hf_family(model.encoder, model.objective).name
 
 
-def transfer_params(model: Model, like: Any) -> TransferResult:
+def transfer_params(model: Model, like: Any, head: HeadDecision = NO_HEAD) -> TransferResult:
     """Match the model's parameters to the names of the tree `like`. Where only one side has two
-    networks (ELECTRA), a single network stands for the discriminator.
+    networks (ELECTRA), a single network stands for the discriminator. A fine-tuned model's head is
+    transferred if `head` says so.
 
     ValueError: lists every leaf whose shape differs.
     """
     flat, shapes = flatten_with_names(model.params), flatten_with_names(like)
-    general = {k: v for k, v in flat.items() if not k.startswith(TASK_HEADS)}
+    kept = kept_head.head_params(model.params, head)
+    flat |= kept
+    general = {k: v for k, v in flat.items() if k in kept or not k.startswith(TASK_HEADS)}
     sources = _sources(general, isinstance(model.config.objective, ReplacedTokens))
     matched = {name: sources[k] for name in shapes if (k := _in_tower(name)) in sources}
     mismatches = [
@@ -204,6 +214,7 @@ def transfer_params(model: Model, like: Any) -> TransferResult:
         params={name: flat[source] for name, source in matched.items()},
         initialized=[name for name in shapes if name not in matched],
         unused=sorted(set(flat) - set(matched.values())),
+        head=head.message,
     )
 
 
@@ -221,9 +232,15 @@ def _sources(flat: dict[str, Any], two_towers: bool) -> dict[str, str]:
 
 
 def _log_transfer(path: str, result: TransferResult) -> None:
+    if result.head:
+        logger.info(result.head)
+
+    def beside_the_head(names: list[str]) -> list[str]:
+        return [n for n in names if not (result.head and n.startswith(TASK_HEADS))]
+
     for what, names in (
-        (f"not in {path}, initialized at random", result.initialized),
-        (f"in {path}, not used by the objective", result.unused),
+        (f"not in {path}, initialized at random", beside_the_head(result.initialized)),
+        (f"in {path}, not used by the objective", beside_the_head(result.unused)),
     ):
         if names:
             logger.info("%s: %s", what, ", ".join(names))

@@ -1,0 +1,73 @@
+"""Whether a fine-tuned model that is fine-tuned further keeps its head.
+
+It does where task, kind of head and label names agree; the outputs follow the new order of the
+labels. Otherwise, and with `objective.new_head`, the head is new.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bert_jax.config import Objective, Supervised
+from bert_jax.utils.pytree import flatten_with_names
+
+TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
+OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
+SAME_FIELDS = ("task", "head", "span", "family", "scale")
+
+
+class HeadDecision(NamedTuple):
+    """What happens to a model's head, and why."""
+
+    kept: bool
+    message: str  # empty: the model has no head
+    order: tuple[int, ...] = ()  # of the old outputs, if labels are in another order now
+
+
+NO_HEAD = HeadDecision(False, "")
+
+
+def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
+    """Whether the run with the objective `new` keeps the head that the model at `path` has."""
+    if not isinstance(old, Supervised) or not isinstance(new, Supervised):
+        return NO_HEAD
+    start = f"the head of {path} is not used, a new one is trained: "
+    if new.new_head:
+        return HeadDecision(False, f"{start}--new-head is given")
+    for field in SAME_FIELDS:
+        a, b = getattr(old, field), getattr(new, field)
+        if a != b:
+            return HeadDecision(False, f"{start}its {field} is {a}, here {b}")
+    if set(old.labels) != set(new.labels):
+        extra, missing = (sorted(set(x) - set(y)) for x, y in _both_ways(old, new))
+        parts = [
+            f"{what} {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+            for what, names in (("only it has", extra), ("it lacks", missing))
+            if names
+        ]
+        return HeadDecision(False, f"{start}its labels are others ({'; '.join(parts)})")
+    reordered = old.labels != new.labels and new.task_type != "qa"
+    order = tuple(old.labels.index(label) for label in new.labels) if reordered else ()
+    message = f"the head of {path} is kept: same task" + (" and labels" if new.labels else "")
+    message += " (in another order)" if order else ""
+    return HeadDecision(True, f"{message}; --new-head trains a new one", order)
+
+
+def _both_ways(old: Supervised, new: Supervised) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (old.labels, new.labels), (new.labels, old.labels)
+
+
+def head_params(params: Any, decision: HeadDecision) -> dict[str, Any]:
+    """Name -> leaf of the kept head, with its outputs in the new order; {} for a new head."""
+    if not decision.kept:
+        return {}
+    leaves = {k: v for k, v in flatten_with_names(params).items() if k.startswith(TASK_HEADS)}
+    if not decision.order:
+        return leaves
+    order = np.array(decision.order)
+    return {
+        name: np.asarray(leaf)[..., order] if name.startswith(OUTPUT_LAYERS) else leaf
+        for name, leaf in leaves.items()
+    }
