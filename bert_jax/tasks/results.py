@@ -63,6 +63,12 @@ def _is_valid(values: Results) -> bool:
             )
             and ("confusion" not in values or _is_confusion(values["confusion"]))
             and all(is_number(t) for t in values.get("thresholds", {}).values())
+            and all(
+                is_number(scores[k])
+                for by_label in values.get("per_label", {}).values()
+                for scores in by_label.values()
+                for k in ("precision", "recall", "f1", "support")
+            )
         )
     except (KeyError, TypeError, AttributeError):  # a missing value or one of another type
         return False

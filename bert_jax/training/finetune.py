@@ -3,6 +3,7 @@
     config.json  tokenizer/  checkpoints/  metrics.jsonl  timing.jsonl  tensorboard/
     results.json             metrics of the best checkpoint on dev, and on test where there is one
     predictions_SPLIT.jsonl  that checkpoint's predictions for every example of dev and test
+    errors.json              its worst rows, and whether its probabilities can be trusted
 
 The loop is that of pre-training, so a stopped run resumes bit for bit. Every evaluated step is
 saved; the checkpoint with the best value of the task's main metric on dev counts, or with
@@ -27,8 +28,9 @@ from bert_jax.training.assemble import assemble
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.training.finetune_results import write_results
 from bert_jax.training.guard import PreemptionHandler
-from bert_jax.utils import io, remote, strict_json
+from bert_jax.utils import remote
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
             last = checkpoints.newest() or config.run.steps
             chosen = last if config.run.select == "last" else checkpoints.best() or last
             params = checkpoints.restore_params(chosen, steps.like.params)
-            _write_results(evaluator, params, chosen, last)
+            write_results(evaluator, params, chosen, last)
         checkpoints.close()
     return preemption.signal
 
@@ -123,50 +125,3 @@ def _is_same_request(finished: results.Results, run: Run) -> bool:
         finished.get(name, defaults.get(name)) == getattr(run, name)
         for name in ("steps", "select", "patience")
     )
-
-
-def _write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> None:
-    """Write results.json, and the predictions of every split but train. `best` is the selected
-    checkpoint, `last` the last step."""
-    task, config = evaluator.task, evaluator.config
-    folder, main = remote.local_cache_path(config.run.dir), jax.process_index() == 0
-    values: results.Results = {
-        "task": task.dataset.task,
-        "task_type": task.dataset.task_type,
-        "model": config.run.init,
-        "metric": task.main_metric,
-        "seed": config.run.seed,
-        "steps": config.run.steps,
-        "best_step": best,
-        "select": config.run.select,
-    }
-    if config.run.patience is not None:
-        values["patience"] = config.run.patience
-    if last < config.run.steps:
-        values["stopped_at"] = last
-    confusion: dict[str, Any] = {}
-    per_label: dict[str, Any] = {}
-    # The best on dev, used for the other splits too: of "no answer", and of each label.
-    threshold, thresholds = 0.0, ()
-    for split in (s for s in results.SPLITS if s in task.encoded):
-        result = evaluator.evaluate(params, split)
-        if split == "dev" and "threshold" in (scores := result.scores()):
-            threshold = values["threshold"] = scores["threshold"]
-        if split == "dev" and (thresholds := result.best_thresholds()):
-            values["thresholds"] = dict(zip(task.dataset.labels, thresholds, strict=True))
-        scores, counts = result.scores(threshold, thresholds), result.confusion()
-        values |= {split: scores} if scores else {}
-        confusion |= {split: counts} if counts else {}
-        by_label = result.label_scores(thresholds)
-        per_label |= {split: by_label} if by_label else {}
-        predictions = result.predictions(threshold, thresholds)
-        rows = (strict_json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
-        if main:
-            io.write_text(folder / f"predictions_{split}.jsonl", "".join(rows))
-    if confusion:
-        values["confusion"] = {"labels": list(task.dataset.labels), **confusion}
-    if per_label:
-        values["per_label"] = per_label
-    values["notes"] = task.notes
-    if main:
-        results.write_results(folder, values)

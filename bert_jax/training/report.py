@@ -18,6 +18,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from bert_jax.training import report_errors
+
 matplotlib.rcParams["text.parse_math"] = False  # labels may contain dollar signs
 
 Lines = list[dict[str, float]]
@@ -39,6 +41,8 @@ CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
     ("word F1", "word_f1", None),
     ("F1", "f1", None),
     ("best F1", "best_f1", None),
+    ("micro F1", "f1_micro", None),
+    ("macro F1", "f1_macro", None),
     ("exact match", "exact_match", None),
     ("Matthews correlation", "matthews", None),
     ("Pearson correlation", "pearson", None),
@@ -49,8 +53,9 @@ CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
 
 
 def report(runs: list[Path], out: Path) -> list[Path]:
-    """Write `curves.png`, `report.html` and, for runs that classify, `confusion.png` into `out`;
-    returns their paths. A folder of several seeds counts as several runs.
+    """Write `curves.png`, `report.html` and, for runs that classify, `confusion.png` and
+    `calibration.png` into `out`; returns their paths. A folder of several seeds counts as several
+    runs. The page also has the scores of each label, and the rows with the largest loss.
 
     ValueError: two runs of one name, a run without metrics, an `out` with other files in it.
     """
@@ -67,7 +72,8 @@ def report(runs: list[Path], out: Path) -> list[Path]:
     run_results = {
         run.name: values for run in runs if (values := results.read_results(run)) is not None
     }
-    curves, confusion, page = (out / name for name in FILES)
+    errors = report_errors.read_all(folders)
+    curves, confusion, calibration, page = (out / name for name in FILES)
     if out.exists() and {p.name for p in out.iterdir()} - set(FILES):
         raise ValueError(
             f"{out} contains files that are not part of a report: choose another folder"
@@ -77,12 +83,17 @@ def report(runs: list[Path], out: Path) -> list[Path]:
     pictures = {"Curves": curves}
     if _draw_confusion(run_results, confusion):
         pictures["Confusion matrix"] = confusion
+    if report_errors.draw_calibration(errors, calibration):
+        pictures["Calibration"] = calibration
+    analysis = report_errors.label_sections(folders) + report_errors.worst_sections(errors)
     spent = {name: metrics_log.goodput(run) for name, run in folders.items()}
-    page.write_text(_page(lines, run_results, pictures, spent), encoding="utf-8", errors="replace")
+    page.write_text(
+        _page(lines, run_results, pictures, spent, analysis), encoding="utf-8", errors="replace"
+    )
     return [*pictures.values(), page]
 
 
-FILES = ("curves.png", "confusion.png", "report.html")
+FILES = ("curves.png", "confusion.png", "calibration.png", "report.html")
 
 
 def _seeds(run: Path) -> dict[str, Path]:
@@ -225,6 +236,7 @@ def _page(
     run_results: dict[str, Results],
     pictures: dict[str, Path],
     spent: dict[str, dict[str, float]],
+    analysis: str = "",
 ) -> str:
     last = {name: {k: v for r in rows for k, v in r.items()} for name, rows in lines.items()}
     body = "".join(
@@ -245,10 +257,11 @@ img {{ max-width: 100% }}
 div {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem; text-align: right }}
-td:first-child {{ text-align: left }}
+td:first-child, .text td, .text th {{ text-align: left; vertical-align: top }}
 </style></head><body>
 <h1>Runs</h1>
 {body}
+{analysis}
 <h2>Last values</h2>
 {_table(last)}
 <h2>Where the time went (seconds)</h2>

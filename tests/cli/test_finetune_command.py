@@ -48,6 +48,7 @@ def test_finetune_writes_results_that_report_shows(
         "timing.jsonl",
         "tensorboard",
         "results.json",
+        "errors.json",
         "predictions_dev.jsonl",
         "predictions_test.jsonl",
     }
@@ -57,10 +58,12 @@ def test_finetune_writes_results_that_report_shows(
 
     assert not call("report", run, "--out", tmp_path / "report")
     written = {p.name for p in (tmp_path / "report").iterdir()}
-    assert written == {"curves.png", "confusion.png", "report.html"}
+    assert written == {"curves.png", "confusion.png", "calibration.png", "report.html"}
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == 3
     assert "test accuracy" in page
+    assert "Scores of each label: run, test" in page
+    assert "Largest losses: run, test" in page
 
 
 def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""The files that a finished fine-tuning run leaves: results, predictions, and an error analysis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from bert_jax.tasks import errors_file, results
+from bert_jax.training.evaluation import EvalResult, Evaluator
+from bert_jax.utils import io, remote, strict_json
+
+
+def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> None:
+    """Write results.json, errors.json, and the predictions of every split but train. `best` is the
+    selected checkpoint, `last` the last step."""
+    task, config = evaluator.task, evaluator.config
+    folder, main = remote.local_cache_path(config.run.dir), jax.process_index() == 0
+    values = _run_values(evaluator, best, last)
+    by_split: dict[str, dict[str, Any]] = {"confusion": {}, "per_label": {}, "errors": {}}
+    # The best on dev, used for the other splits too: of "no answer", and of each label.
+    threshold, thresholds = 0.0, ()
+    for split in (s for s in results.SPLITS if s in task.encoded):
+        result = evaluator.evaluate(params, split)
+        if split == "dev" and "threshold" in (scores := result.scores()):
+            threshold = values["threshold"] = scores["threshold"]
+        if split == "dev" and (thresholds := result.best_thresholds()):
+            values["thresholds"] = dict(zip(task.dataset.labels, thresholds, strict=True))
+        scores = result.scores(threshold, thresholds)
+        values |= {split: scores} if scores else {}
+        predictions = result.predictions(threshold, thresholds)
+        parts = {
+            "confusion": result.confusion(),
+            "per_label": result.label_scores(thresholds),
+            "errors": _errors(result, predictions) if scores else None,
+        }
+        for name, part in parts.items():
+            by_split[name] |= {split: part} if part else {}
+        rows = (strict_json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
+        if main:
+            io.write_text(folder / f"predictions_{split}.jsonl", "".join(rows))
+    if by_split["confusion"]:
+        values["confusion"] = {"labels": list(task.dataset.labels), **by_split["confusion"]}
+    if by_split["per_label"]:
+        values["per_label"] = by_split["per_label"]
+    values["notes"] = task.notes
+    if main:
+        errors_file.write_errors(folder, by_split["errors"])
+        results.write_results(folder, values)
+
+
+def _run_values(evaluator: Evaluator, best: int, last: int) -> results.Results:
+    """What results.json says of the run itself."""
+    task, run = evaluator.task, evaluator.config.run
+    values: results.Results = {
+        "task": task.dataset.task,
+        "task_type": task.dataset.task_type,
+        "model": run.init,
+        "metric": task.main_metric,
+        "seed": run.seed,
+        "steps": run.steps,
+        "best_step": best,
+        "select": run.select,
+    }
+    if run.patience is not None:
+        values["patience"] = run.patience
+    if last < run.steps:
+        values["stopped_at"] = last
+    return values
+
+
+def _errors(result: EvalResult, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The worst rows of a split, and the calibration of its probabilities."""
+    return errors_file.split_errors(
+        result.encoded, result.outputs, predictions, result.objective.labels
+    )
