@@ -9,7 +9,8 @@
 # make gpu-plan   train steps of every family, compiled for GPUs that need not be there, in
 #             .venv-gpu: 245 MiB of compiler, 10 minutes
 # make study  the papers' claims, measured: up to 60 minutes; goes on where it was stopped
-#             (SCALE=cpu TASKS=a folder of labelled tasks DOCS=where the page goes)
+#             (SCALE=cpu TASKS=a folder of labeled tasks DOCS=where the page goes; SCALE=hour
+#             TEXT="files of tens of millions of words" STATE=a folder that is kept)
 # make docs   the documentation site, in build/docs: 15 seconds, without the network once
 #             .venv-docs is there
 # make wheel  builds the wheel; installs it alone, away from the checkout, for Python 3.11, 3.12 and
@@ -87,7 +88,8 @@ fuzz: $(VENV)/tested
 	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
 
 study: $(VENV)/installed
-	$(BIN)/python -m study --scale $(SCALE) $(if $(TASKS),--tasks $(TASKS)) $(if $(DOCS),--docs $(DOCS))
+	$(BIN)/python -m study --scale $(SCALE) $(if $(TEXT),--text $(TEXT)) $(if $(STATE),--state $(STATE)) \
+	    $(if $(TASKS),--tasks $(TASKS)) $(if $(DOCS),--docs $(DOCS))
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(CHECK_PYTHON)
