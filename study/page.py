@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_jax.inference.evaluation.text_counts import MAX_COUNT_TOKENS
 from bert_jax.utils import io
 from study import verdict
 from study.hypotheses import hypotheses_at, left_out
@@ -83,7 +84,8 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "pre-norm, gated MLPs, Muon and a trapezoidal schedule, unless a variant says otherwise.",
         "Every run is scored where the mask token stands (`bert-jax evaluate`): 15 % of the tokens "
         "of held-out rows, drawn one by one, three times, whatever the run was trained with. "
-        "Beside it stand word frequencies and counts of both neighbors of its training rows. An "
+        "Beside it stand word frequencies and counts of both neighbors of its training rows, of up "
+        f"to {MAX_COUNT_TOKENS // 10**6} million tokens. An "
         "ELECTRA run is scored by the AUC of its discriminator without special tokens, beside the "
         "AUC of the same counts.",
         "Numbers are means, with the standard deviation where there are several seeds. The tables "

@@ -75,8 +75,8 @@ class ContestData:
             out = self.folder / "corpus" / str(length)
             if not out.exists():
                 prepare_corpus([str(self.train)], tokenizer, entry.segments, length, out, workers=2)
-        last = "{length}" if len(entry.lengths) > 1 else str(entry.lengths[0])
-        return str(self.folder / "corpus" / last)
+        length, *more = entry.lengths
+        return str(self.folder / "corpus" / ("{length}" if more else str(length)))
 
 
 def sha256(text: Iterable[str]) -> str:
