@@ -1,0 +1,186 @@
+"""Check on a GPU that what was only compiled and interpreted computes the right numbers.
+
+    python benchmarks/gpu_correct.py --out correct.jsonl [--tiny]
+
+Rows, each written as soon as it is known, so that a time limit loses nothing; rows that are there
+are not made again:
+
+    attention   each backend in bfloat16 against plain attention in float32: padded, packed,
+                windowed and full rows, with and without dropout, outputs and gradients. Memory is
+                first filled with NaN. `error` is the norm of the difference over the norm.
+    training    200 steps of each family's tiny config in bfloat16: skipped updates (expected 0),
+                and the first and the last loss
+
+Exit status 1 if a row fails. Dropout is compared with plain attention given the kernel's own mask,
+which is read off its output for one-hot values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import from_python_file, replace
+from bert_jax.model.attention import BACKENDS, AttentionMask, flash_gpu, xla
+from bert_jax.perf.bench.inputs import open_inputs
+from bert_jax.perf.bench.train_step import BertJax
+from bert_jax.training.step import to_floats
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = ("bert", "albert", "roberta", "electra", "spanbert")
+TOLERANCE = 2**-6  # of bfloat16 results, relative, in norm
+RATE = 0.1
+
+
+def attention_rows(tiny: bool) -> Iterator[tuple[str, Any]]:
+    lengths = (64,) if tiny else (64, 128, 192, 500, 512, 1024)
+    for length in lengths:
+        for kind in ("full", "padded", "packed"):
+            for window in (None, 17):
+                for backend, rate in (("cudnn", 0.0), ("flash", 0.0), ("flash", RATE)):
+                    name = f"attention {backend} {length} {kind} window {window} dropout {rate}"
+                    yield name, partial(check_attention, backend, length, kind, window, rate)
+
+
+def check_attention(
+    backend: str, length: int, kind: str, window: int | None, rate: float
+) -> dict[str, Any]:
+    on_gpu = jax.default_backend() == "gpu"
+    if backend == "cudnn" and not on_gpu:
+        return {"skipped": "cuDNN needs a GPU"}
+    attend = flash_gpu.attend if backend == "flash" else BACKENDS[backend]
+    b, h, width = 4, 4 if on_gpu else 2, 64 if on_gpu else 16
+    keys = jax.random.split(jax.random.key(length), 5)
+    q, k, v, weight = (jax.random.normal(key, (b, h, length, width)) for key in keys[:4])
+    mask, key = example_mask(kind, b, length), keys[4] if rate else None
+    real = (mask.segments > 0)[:, None, :, None]
+    keep = kept(attend, q, k, mask, rate, key, window) if rate else None
+
+    def exact(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        """Plain attention in float32, with the kernel's own dropout."""
+        if keep is None:
+            return xla.attend(q, k, v, mask, 0.0, None, window)
+        logits = jnp.einsum("bhqk,bhsk->bhqs", q, k) * width**-0.5
+        visible = mask.to_bool(window)[:, None]
+        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0)
+        return jnp.einsum("bhqs,bhsk->bhqk", weights * keep, v)
+
+    def results(f: Any, dtype: Any) -> Any:
+        def loss(*qkv: jax.Array) -> Any:
+            out = jnp.where(real, f(*(x.astype(dtype) for x in qkv)), 0)
+            return jnp.sum(out.astype(jnp.float32) * weight), out
+
+        gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+        return out, *gradients
+
+    half = results(lambda *qkv: attend(*qkv, mask, rate, key, window), jnp.bfloat16)
+    with jax.default_matmul_precision("highest"):
+        full = results(exact, jnp.float32)
+    errors = [
+        float(jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e))
+        for a, e in zip(half, full, strict=True)
+    ]
+    error = max(errors) if all(np.isfinite(errors)) else float("inf")
+    return {"error": min(error, 1e9), "ok": error < TOLERANCE}
+
+
+def example_mask(kind: str, b: int, length: int) -> AttentionMask:
+    """Full rows; rows of four sizes; or four texts in each row, of which the last two rows have
+    padding."""
+    at, sizes = np.arange(length), np.array([length, length - 9, length // 3, 1])[:b, None]
+    if kind == "full":
+        return AttentionMask(jnp.ones((b, length), jnp.int32), packed=False)
+    texts = 1 + 4 * at // length if kind == "packed" else np.ones(length, int)
+    return AttentionMask(jnp.asarray(texts * (at < sizes), jnp.int32), kind == "packed")
+
+
+def kept(
+    attend: Any, q: jax.Array, k: jax.Array, mask: AttentionMask, rate: float, key: Any, window: Any
+) -> jax.Array:
+    """1 / share kept where the kernel keeps a probability, 0 where it drops it [b h l l]: with
+    values that are one-hot for one block of keys, the output shows that block's probabilities."""
+    _, _, length, width = q.shape
+    blocks = []
+    for start in range(0, length, width):
+        one_hot = jnp.eye(length, dtype=jnp.float32)[:, start : start + width]
+        one_hot = jnp.pad(one_hot, ((0, 0), (0, width - one_hot.shape[1])))
+        v = jnp.broadcast_to(one_hot, (*q.shape[:2], length, width))
+        blocks.append(attend(0 * q, 0 * k, v, mask, rate, key, window) > 0)
+    keep = jnp.concatenate(blocks, axis=-1)[..., :length]
+    share = 1 - round(rate * 256) / 256
+    return keep.astype(jnp.float32) / share
+
+
+def training_rows(tiny: bool) -> Iterator[tuple[str, Any]]:
+    for family in FAMILIES[: 1 if tiny else None]:
+        for attention in ("auto", "xla"):
+            name = f"training {family} {attention}"
+            yield name, partial(check_training, family, attention, 4 if tiny else 200)
+
+
+def check_training(family: str, attention: str, steps: int) -> dict[str, Any]:
+    config = from_python_file(str(ROOT / "configs" / f"tiny_{family}.py"))
+    config = replace(
+        config,
+        encoder=dict(hidden_size=128, heads=2),
+        data=dict(batch_size=16, length=128),
+        run=dict(dtype="bfloat16", attention=attention),
+    )
+    with ExitStack() as stack:
+        contender = BertJax(open_inputs(config, None, stack), jax.devices()[:1])
+        losses, skipped = [], 0.0
+        for _ in range(steps):
+            contender.step()
+            metrics = to_floats(contender._metrics)
+            losses.append(metrics["loss"])
+            skipped = metrics["skipped"]  # so far
+    finite = bool(np.isfinite(losses).all())
+    return {
+        "first": losses[0], "last": losses[-1], "skipped": skipped,
+        "ok": finite and not skipped and losses[-1] < losses[0] + 0.1,
+    }  # fmt: skip
+
+
+def fill_memory_with_nan() -> None:
+    """Fresh memory is mostly zero, which would hide what a kernel does not write."""
+    x = jnp.full(2**28 if jax.default_backend() == "gpu" else 2**20, jnp.nan)
+    jax.block_until_ready(x)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true", help="a few small rows, also on a CPU")
+    args = parser.parse_args()
+    done = args.out.read_text().splitlines() if args.out.exists() else []
+    rows = {row["name"]: row for row in map(json.loads, done)}
+    device = jax.devices()[0].device_kind
+    for name, check in (*attention_rows(args.tiny), *training_rows(args.tiny)):
+        if name in rows:
+            continue
+        fill_memory_with_nan()
+        try:
+            row = check()
+        except Exception as e:  # one row's failure must not hide the others
+            row = {"ok": False, "failure": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
+        rows[name] = {"name": name, **row, "device": device, "jax": jax.__version__}
+        with args.out.open("a") as f:
+            f.write(json.dumps(rows[name]) + "\n")
+        print(json.dumps(rows[name]), flush=True)
+    failed = [name for name, row in rows.items() if not row.get("ok", "skipped" in row)]
+    print(f"{len(rows) - len(failed)} of {len(rows)} rows are right")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
