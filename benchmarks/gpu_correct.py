@@ -31,14 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import from_python_file, replace
-from bert_jax.model.attention import BACKENDS, AttentionMask, flash_gpu, xla
+from bert_jax.model.attention import BACKENDS, flash_gpu, kernel_check
 from bert_jax.perf.bench.inputs import open_inputs
 from bert_jax.perf.bench.train_step import BertJax
 from bert_jax.training.step import to_floats
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("bert", "albert", "roberta", "electra", "spanbert")
-TOLERANCE = 2**-6  # of bfloat16 results, relative, in norm
 RATE = 0.1
 
 
@@ -59,66 +58,10 @@ def check_attention(
     if backend == "cudnn" and not on_gpu:
         return {"skipped": "cuDNN needs a GPU"}
     attend = flash_gpu.attend if backend == "flash" else BACKENDS[backend]
-    b, h, width = 4, 4 if on_gpu else 2, 64 if on_gpu else 16
-    keys = jax.random.split(jax.random.key(length), 5)
-    q, k, v, weight = (jax.random.normal(key, (b, h, length, width)) for key in keys[:4])
-    mask, key = example_mask(kind, b, length), keys[4] if rate else None
-    real = (mask.segments > 0)[:, None, :, None]
-    keep = kept(attend, q, k, mask, rate, key, window) if rate else None
-
-    def exact(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        """Plain attention in float32, with the kernel's own dropout."""
-        if keep is None:
-            return xla.attend(q, k, v, mask, 0.0, None, window)
-        logits = jnp.einsum("bhqk,bhsk->bhqs", q, k) * width**-0.5
-        visible = mask.to_bool(window)[:, None]
-        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0)
-        return jnp.einsum("bhqs,bhsk->bhqk", weights * keep, v)
-
-    def results(f: Any, dtype: Any) -> Any:
-        def loss(*qkv: jax.Array) -> Any:
-            out = jnp.where(real, f(*(x.astype(dtype) for x in qkv)), 0)
-            return jnp.sum(out.astype(jnp.float32) * weight), out
-
-        gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
-        return out, *gradients
-
-    half = results(lambda *qkv: attend(*qkv, mask, rate, key, window), jnp.bfloat16)
-    with jax.default_matmul_precision("highest"):
-        full = results(exact, jnp.float32)
-    errors = [
-        float(jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e))
-        for a, e in zip(half, full, strict=True)
-    ]
-    error = max(errors) if all(np.isfinite(errors)) else float("inf")
-    return {"error": min(error, 1e9), "ok": error < TOLERANCE}
-
-
-def example_mask(kind: str, b: int, length: int) -> AttentionMask:
-    """Full rows; rows of four sizes; or four texts in each row, of which the last two rows have
-    padding."""
-    at, sizes = np.arange(length), np.array([length, length - 9, length // 3, 1])[:b, None]
-    if kind == "full":
-        return AttentionMask(jnp.ones((b, length), jnp.int32), packed=False)
-    texts = 1 + 4 * at // length if kind == "packed" else np.ones(length, int)
-    return AttentionMask(jnp.asarray(texts * (at < sizes), jnp.int32), kind == "packed")
-
-
-def kept(
-    attend: Any, q: jax.Array, k: jax.Array, mask: AttentionMask, rate: float, key: Any, window: Any
-) -> jax.Array:
-    """1 / share kept where the kernel keeps a probability, 0 where it drops it [b h l l]: with
-    values that are one-hot for one block of keys, the output shows that block's probabilities."""
-    _, _, length, width = q.shape
-    blocks = []
-    for start in range(0, length, width):
-        one_hot = jnp.eye(length, dtype=jnp.float32)[:, start : start + width]
-        one_hot = jnp.pad(one_hot, ((0, 0), (0, width - one_hot.shape[1])))
-        v = jnp.broadcast_to(one_hot, (*q.shape[:2], length, width))
-        blocks.append(attend(0 * q, 0 * k, v, mask, rate, key, window) > 0)
-    keep = jnp.concatenate(blocks, axis=-1)[..., :length]
-    share = 1 - round(rate * 256) / 256
-    return keep.astype(jnp.float32) / share
+    heads, width = (4, 64) if on_gpu else (2, 16)
+    mask = kernel_check.example_mask(kind, 4, length)
+    error = kernel_check.kernel_error(attend, width, heads, mask, rate, window)
+    return {"error": min(error, 1e9), "ok": error < kernel_check.TOLERANCE}
 
 
 def training_rows(tiny: bool) -> Iterator[tuple[str, Any]]:

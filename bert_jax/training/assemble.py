@@ -82,6 +82,11 @@ class CorpusData:
         return self.corpora[0].path / "tokenizer"
 
     @property
+    def is_packed(self) -> bool:
+        """Whether rows hold several sequences each."""
+        return bool(self.corpora[0].info.packed)
+
+    @property
     def vocabulary(self) -> Vocabulary:
         objective = self.config.objective
         masks = isinstance(objective, Masked | ReplacedTokens)

@@ -21,6 +21,7 @@ import jax
 from bert_jax.checkpoint import run_dir
 from bert_jax.config import Experiment, Run
 from bert_jax.distributed import initialize
+from bert_jax.model.attention import kernel_check
 from bert_jax.objectives import SupervisedObjective
 from bert_jax.tasks import results
 from bert_jax.training import loop
@@ -83,6 +84,7 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
     if finished is not None and _is_same_request(finished, config.run):
         return None
     run = assemble(config, task)
+    kernel_check.check_flash_on_gpu(config, packed=False)
     steps = run.steps
     assert isinstance(run.objective, SupervisedObjective)
     evaluator = Evaluator(task, config, run.objective, steps, run.mesh)

@@ -8,6 +8,7 @@ from bert_jax.checkpoint import run_dir
 from bert_jax.config import Experiment
 from bert_jax.data import mixture
 from bert_jax.distributed import initialize
+from bert_jax.model.attention import kernel_check
 from bert_jax.training import loop, profiler
 from bert_jax.training.assemble import assemble, open_corpora
 from bert_jax.training.early_stopping import EarlyStopping
@@ -31,6 +32,7 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     initialize.check_same_config(data.config)
     run_dir.check_run_dir(folder, data.config, data.tokenizer)
     run = assemble(data.config, data)
+    kernel_check.check_flash_on_gpu(run.config, data.is_packed)
     with (
         run_dir.locked_run_dir(run.config, data.tokenizer_dir, take_over=take_over) as checkpoints,
         PreemptionHandler() as preemption,

@@ -1,0 +1,133 @@
+"""Compare an attention kernel with plain attention on this machine, dropout and gradients included.
+
+A kernel that a new driver or chip compiles wrongly would train on without an error. So a run on a
+GPU compares our own kernel once, before its first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from bert_jax.config import Experiment
+from bert_jax.distributed.constraints import platform
+from bert_jax.model.attention import GPUS, choose_backend, flash_gpu, xla
+from bert_jax.model.attention.mask import AttentionMask
+from bert_jax.model.layers import keep_threshold_u8
+
+Attend = Callable[..., jax.Array]
+
+TOLERANCE = 2**-6  # of bfloat16 results against float32, relative, in norm
+ROWS, HEADS, LENGTH = 4, 2, 192  # three blocks, and a length with 64 beyond a multiple of 128
+
+
+def check_flash_on_gpu(config: Experiment, packed: bool) -> None:
+    """Compare `flash` with plain attention if this run uses it on a GPU: a few seconds.
+
+    ValueError: they differ by more than bfloat16 explains.
+    """
+    encoder, run = config.encoder, config.run
+    width, rate = encoder.hidden_size // encoder.heads, encoder.attention_dropout
+    backend = run.attention
+    if backend == "auto":
+        has_sizes = not packed and encoder.window is None
+        dtype = jnp.dtype(run.dtype)
+        backend = choose_backend(platform(), LENGTH, width, dtype, rate, has_sizes=has_sizes)
+    if platform() not in GPUS or backend != "flash":
+        return
+    mask = example_mask("packed" if packed else "padded", ROWS, LENGTH)
+    error = kernel_error(flash_gpu.attend, width, HEADS, mask, rate, encoder.window)
+    if not error < TOLERANCE:
+        raise ValueError(
+            f"attention flash differs from plain attention on {jax.devices()[0].device_kind} by "
+            f"{error:.3g} (at most {TOLERANCE:.3g} expected): set run.attention xla, and report it "
+            "with the versions of jax and the driver"
+        )
+
+
+def kernel_error(
+    attend: Attend, width: int, heads: int, mask: AttentionMask, rate: float, window: int | None
+) -> float:
+    """The largest relative difference, in norm, between a kernel in bfloat16 and plain attention in
+    float32: the output at real tokens and the gradients of q k v, for random inputs. With dropout,
+    plain attention drops what the kernel drops. inf: a result that is not finite, or a share of
+    dropped probabilities that is not the rate's."""
+    b, length = mask.segments.shape
+    keys = jax.random.split(jax.random.key(length), 5)
+    q, k, v, weight = (jax.random.normal(key, (b, heads, length, width)) for key in keys[:4])
+    key = keys[4] if rate else None
+    is_real = (mask.segments > 0)[:, None, :, None]
+    keep = kept(attend, q.shape, mask, rate, key, window) if rate else None
+    if keep is not None and not _share_is_right(keep, mask, rate, window):
+        return float("inf")
+
+    def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        if keep is None:
+            return xla.attend(q, k, v, mask, 0.0, None, window)
+        logits = jnp.einsum("bhqk,bhsk->bhqs", q, k) * width**-0.5
+        visible = mask.to_bool(window)[:, None]
+        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0)
+        dropped = jnp.where(keep, weights * (256 / keep_threshold_u8(rate)), 0)
+        return jnp.einsum("bhqs,bhsk->bhqk", dropped, v)
+
+    def results(f: Attend, dtype: Any) -> tuple[jax.Array, ...]:
+        def loss(*qkv: jax.Array) -> tuple[jax.Array, jax.Array]:
+            out = jnp.where(is_real, f(*(x.astype(dtype) for x in qkv)), 0)
+            return jnp.sum(out.astype(jnp.float32) * weight), out
+
+        gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+        return out, *gradients
+
+    half = results(lambda *qkv: attend(*qkv, mask, rate, key, window), jnp.bfloat16)
+    with jax.default_matmul_precision("highest"):
+        exact = results(plain, jnp.float32)
+    errors = [
+        float(jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e))
+        for a, e in zip(half, exact, strict=True)
+    ]
+    return max(errors) if all(np.isfinite(errors)) else float("inf")
+
+
+def kept(
+    attend: Attend,
+    shape: tuple[int, ...],
+    mask: AttentionMask,
+    rate: float,
+    key: jax.Array | None,
+    window: int | None,
+) -> Bool[Array, "b h l s"]:
+    """Whether dropout keeps each probability, for q of a shape [b h l k]. With values that are
+    one-hot over k keys at a time, the outputs are these keys' probabilities."""
+    *_, length, width = shape
+    zeros, columns = jnp.zeros(shape), []
+    for start in range(0, length, width):
+        one_hot = jnp.eye(length)[:, start : start + width]
+        one_hot = jnp.pad(one_hot, ((0, 0), (0, width - one_hot.shape[1])))
+        v = jnp.broadcast_to(one_hot, shape)
+        columns.append(attend(zeros, zeros, v, mask, rate, key, window) > 0)
+    return jnp.concatenate(columns, axis=-1)[..., :length]
+
+
+def _share_is_right(keep: jax.Array, mask: AttentionMask, rate: float, window: int | None) -> bool:
+    """Whether the dropped share of what real tokens attend to is within six standard errors."""
+    visible = mask.to_bool(window) & (mask.segments > 0)[:, :, None]
+    seen = jnp.broadcast_to(visible[:, None], keep.shape)
+    count = float(jnp.sum(seen))
+    dropped = float(jnp.sum(seen & ~keep)) / count
+    expected = 1 - keep_threshold_u8(rate) / 256
+    return abs(dropped - expected) < 6 * (expected * (1 - expected) / count) ** 0.5
+
+
+def example_mask(kind: str, b: int, length: int) -> AttentionMask:
+    """Full rows; padded: rows of up to four sizes, the last one with a single token; packed: the
+    same with four texts in a full row."""
+    at, sizes = np.arange(length), np.array([length, length - 9, length // 3, 1])[:b, None]
+    if kind == "full":
+        return AttentionMask(jnp.ones((b, length), jnp.int32), packed=False)
+    texts = 1 + 4 * at // length if kind == "packed" else np.ones(length, int)
+    return AttentionMask(jnp.asarray(texts * (at < sizes), jnp.int32), kind == "packed")

@@ -1,0 +1,58 @@
+"""A run on a GPU compares our attention kernel with plain attention before its first step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bert_jax.config import replace
+from bert_jax.model.attention import flash_gpu, kernel_check
+from bert_jax.model.attention.flash_gpu import attend
+from tests.helpers import tiny_configs
+
+CPU = pytest.mark.skipif(jax.default_backend() == "gpu", reason="plays a GPU")
+CONFIG = replace(
+    tiny_configs.FAMILIES["bert"],
+    encoder=dict(hidden_size=32, heads=2, attention_dropout=0.1),
+    run=dict(dtype="bfloat16"),
+)
+
+
+def wrong_gradient(q: Any, k: Any, v: Any, *args: Any) -> jax.Array:
+    """The right output, with no gradient of the values."""
+    return attend(q, k, jax.lax.stop_gradient(v), *args)
+
+
+def no_dropout(q: Any, k: Any, v: Any, mask: Any, rate: float, *args: Any) -> jax.Array:
+    return attend(q, k, v, mask, 0.0, *args)
+
+
+def not_finite(q: Any, k: Any, v: Any, mask: Any, *args: Any) -> jax.Array:
+    """NaN in the gradient of a single key."""
+    out = attend(q, k, v, mask, *args)
+    return out + 0 * jnp.sqrt(jnp.abs(k[0, 0, 0, 0]) * 0)
+
+
+@CPU
+@pytest.mark.parametrize("wrong", [wrong_gradient, no_dropout, not_finite])
+def test_a_wrong_kernel_is_refused_before_the_run(
+    wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
+    monkeypatch.setattr(kernel_check, "LENGTH", 64)
+    monkeypatch.setattr(flash_gpu, "attend", wrong)
+    with pytest.raises(ValueError, match=r"differs from plain .*: set run\.attention xla"):
+        kernel_check.check_flash_on_gpu(CONFIG, packed=True)
+
+
+@CPU
+def test_a_right_kernel_passes_and_other_backends_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
+    monkeypatch.setattr(kernel_check, "LENGTH", 64)
+    kernel_check.check_flash_on_gpu(CONFIG, packed=True)
+    monkeypatch.setattr(kernel_check, "kernel_error", None)
+    kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(attention="xla")), packed=True)
+    kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(dtype="float32")), packed=True)
