@@ -32,6 +32,7 @@ RESUMABLE_FIELDS = (
     "run.select",
     "run.dir",
     "run.lock_timeout",
+    "run.trackers",
     "run.remat",
     "run.unroll",
     "run.loss_chunks",

@@ -37,7 +37,7 @@ from bert_jax.config.objectives import (
     Objective,
     ReplacedTokens,
 )
-from bert_jax.config.schema import Data, Experiment, Guard, Mesh, Optim, Run
+from bert_jax.config.schema import TRACKERS, Data, Experiment, Guard, Mesh, Optim, Run
 from bert_jax.config.serialization import (
     differences,
     from_dict,
@@ -63,6 +63,7 @@ __all__ = [
     "ROBERTA",
     "ROBERTA_LIKE",
     "SPANBERT",
+    "TRACKERS",
     "Data",
     "Encoder",
     "Experiment",

@@ -15,6 +15,8 @@ from bert_jax.config.objectives import Masked, Objective
 from bert_jax.config.ranges import RangeChecks, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -187,6 +189,9 @@ class Run:
     lock_timeout: float = 600.0
     # Model whose encoder and parameters the run starts from.
     init: str | None = None
+    # Experiment trackers beside metrics.jsonl, separated by commas: some of tensorboard, wandb and
+    # mlflow, or nothing. wandb and mlflow need the extra of that name.
+    trackers: str = "tensorboard"
     # Commit of `init`, if that is a name on the Hugging Face Hub. A run sets it when it starts, and
     # takes the same commit when it resumes; do not set it.
     init_commit: str | None = None
@@ -204,6 +209,16 @@ class Run:
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
         }
         check_ranges("run", self, checks)
+        unknown = [name for name in self.tracker_names if name not in TRACKERS]
+        if unknown:
+            raise ValueError(
+                f"run.trackers names {unknown[0]!r}: expected some of {', '.join(TRACKERS)}"
+            )
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The names in `trackers`, in order."""
+        return tuple(dict.fromkeys(filter(None, self.trackers.replace(" ", "").split(","))))
 
 
 @dataclass(frozen=True)

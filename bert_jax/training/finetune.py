@@ -24,7 +24,7 @@ from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
 from bert_jax.objectives import SupervisedObjective
 from bert_jax.tasks import results
-from bert_jax.training import loop
+from bert_jax.training import loop, trackers
 from bert_jax.training.assemble import assemble
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.evaluation import Evaluator
@@ -47,6 +47,7 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
     """
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}: expected at least 1")
+    trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     conflict = folder / ("config.json" if seeds > 1 else "seed_0")
     if conflict.exists():

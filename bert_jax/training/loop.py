@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
-from bert_jax.training import guard
+from bert_jax.training import guard, trackers
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
 from bert_jax.training.metrics_writer import MetricsWriter
@@ -54,7 +54,11 @@ def fit(
         stopping.log(start)
     last_step = start if stopping.should_stop else run.steps
     writer = MetricsWriter(
-        folder if jax.process_index() == 0 else None, start, run.steps, to_floats
+        folder if jax.process_index() == 0 else None,
+        start,
+        run.steps,
+        to_floats,
+        partial(trackers.open_trackers, config, folder),
     )
     profiler = Profiler(folder / "profile", profile, start)
     with (

@@ -1,5 +1,5 @@
-"""Write the metrics of a run: `metrics.jsonl`, `timing.jsonl`, TensorBoard, and a progress bar or
-log lines."""
+"""Write the metrics of a run: `metrics.jsonl`, `timing.jsonl`, trackers, and a progress bar or log
+lines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
+from bert_jax.training.trackers import Tracker
 from bert_jax.utils import io, metrics_log
-
-if TYPE_CHECKING:
-    from bert_jax.training.tensorboard import TensorBoardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +53,6 @@ def at_trivial_baseline(values: dict[str, float]) -> list[str]:
     ]
 
 
-def _open_tensorboard(folder: Path, step: int) -> TensorBoardWriter:
-    """Imported late: tensorboardX imports torch where it is installed, which takes a second."""
-    from bert_jax.training.tensorboard import TensorBoardWriter
-
-    return TensorBoardWriter(folder, step)
-
-
 class MetricsWriter:
     """Writes the metrics of one run folder: each step once, in order, across restarts.
 
@@ -69,6 +60,7 @@ class MetricsWriter:
     the host never waits for the device. When a run resumes after `step`, later lines are
     dropped; they will be written again, with the same values. With `folder` None nothing is
     written (processes other than the first). `to_floats` converts a step's metrics to numbers.
+    `trackers(step)` opens the trackers, for metrics from that step on, when there are the first.
     """
 
     def __init__(
@@ -77,9 +69,11 @@ class MetricsWriter:
         step: int,
         steps: int,
         to_floats: Callable[[Any], dict[str, float]],
+        trackers: Callable[[int], list[Tracker]] = lambda step: [],
     ) -> None:
         self._file = self._timing = self._bar = None
-        self._tensorboard: TensorBoardWriter | None = None
+        self._trackers: list[Tracker] | None = None
+        self._open_trackers = partial(trackers, step + 1)
         self._step, self._steps, self._to_floats = step, steps, to_floats
         self._tokens, self._seconds, self._since = 0.0, 0.0, time.monotonic()
         self._counted_step, self._waited = step, 0.0
@@ -92,7 +86,6 @@ class MetricsWriter:
         _end_line(folder / "timing.jsonl")
         self._timing = (folder / "timing.jsonl").open("a")
         self._time("begin", 0.0)
-        self._open_tensorboard = partial(_open_tensorboard, folder / "tensorboard", step + 1)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
@@ -164,11 +157,10 @@ class MetricsWriter:
         finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
-        if self._tensorboard is None:
-            self._tensorboard = self._open_tensorboard()
-        self._tensorboard.add(
-            {k: v for k, v in finite.items() if k != "step" and v is not None}, step
-        )
+        if self._trackers is None:
+            self._trackers = self._open_trackers()
+        for tracker in self._trackers:
+            tracker.add({k: v for k, v in finite.items() if k != "step" and v is not None}, step)
         if "eval_loss" in values:
             self._warn(values)
         shown = {k: f"{values[k]:.3f}" for k in ("loss", "eval_loss") if k in values}
@@ -198,7 +190,7 @@ class MetricsWriter:
         """Write what is pending, and close the files and the progress bar."""
         self.flush()
         self._count()
-        for part in (self._file, self._timing, self._tensorboard, self._bar):
+        for part in (self._file, self._timing, *(self._trackers or ()), self._bar):
             if part is not None:
                 part.close()
 

@@ -9,7 +9,7 @@ from bert_jax.config import Experiment
 from bert_jax.data import mixture
 from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
-from bert_jax.training import loop, profiler
+from bert_jax.training import loop, profiler, trackers
 from bert_jax.training.assemble import assemble, open_corpora
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
@@ -27,6 +27,7 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
     profiler.check_steps(profile)
+    trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     data = open_corpora(config)
     initialize.check_same_config(data.config)

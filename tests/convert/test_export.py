@@ -119,6 +119,7 @@ def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> No
     hf, out = write_hf_folder(tmp_path / "hf", kind), tmp_path / "out"
     model = read_hf_folder(hf)
     assert export_model(model, hf, "stablehlo", out) == []
+    assert f"jax {jax.__version__} exported `model.stablehlo`" in (out / "README.md").read_text()
     rng, net = np.random.default_rng(0), make_network(model.config, model.params)
     expected = []
     for i, shape in enumerate([(2, 7), (5, 19)]):

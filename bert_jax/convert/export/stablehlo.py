@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from bert_jax.model.encoder import Head
 from bert_jax.model.task_heads import beam_size
 from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Batch
+
+logger = logging.getLogger(__name__)
 
 
 def export_stablehlo(
@@ -46,7 +49,8 @@ def export_stablehlo(
     write_tensors(out / "model.safetensors", weights)
     write_json(out / "signature.json", _signature(encoder, exported, min_length))
     copy_tokenizer(folder, out / "tokenizer", encoder)
-    (out / "README.md").write_text(README, encoding="utf-8")
+    (out / "README.md").write_text(README.format(jax=jax.__version__), encoding="utf-8")
+    logger.info("%s", EXPIRY.format(jax=jax.__version__))
     return left_out
 
 
@@ -102,9 +106,15 @@ def _signature(encoder: Encoder, exported: Any, min_length: int) -> dict[str, An
         "longest": encoder.max_length,
         "shortest": max(min_length, 1),
         "platforms": list(exported.platforms),
+        "jax": jax.__version__,  # that exported it
     }
 
 
+# By the compatibility guarantees of jax.export.
+EXPIRY = (
+    "model.stablehlo expires: jax {jax} exported it, and only versions of jax that are released up "
+    "to six months later are sure to read it; export again after that"
+)
 README = """# A compiled encoder
 
 `model.stablehlo` is a function of weights and token ids, of any batch size and length;
@@ -126,4 +136,11 @@ outputs["hidden"]  # [1, 5, width]
 (open it with `tokenizers` or `transformers`). The outputs of a fine-tuned model have the name of
 its head: `label` (logits or, for regression, the number; for multiple choice the score of each
 option, one option per row), `tag`, or `span`. For joint spans `types` must be 1 in the document.
+
+## It expires
+
+jax {jax} exported `model.stablehlo`. jax guarantees to read an export in versions that are released
+up to six months after the one that made it (and in versions up to three weeks older); a later jax
+may refuse it. Keep the run folder or a Hugging Face export, and export again by then.
+`model.safetensors` does not expire.
 """
