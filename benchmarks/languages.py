@@ -33,7 +33,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,6 +42,7 @@ from bert_jax.config import Masking
 from bert_jax.data.tokenization.normalization import normalize
 from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import num_to_mask
@@ -65,6 +66,8 @@ SIZES = {"zh": 8000}  # pieces of a vocabulary; of the others:
 SIZE = 2000
 RANDOM_LINES = 1000
 ROW = 64  # tokens of a row
+BATCH = 512  # rows
+MAX_VOCABULARY = 1 << 15
 MASKING = Masking(granularity="word", mask_prob=1.0, random_prob=0.0)
 
 
@@ -103,12 +106,8 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def text_of(language: str) -> list[str]:
-    """Distinct lines of text. ValueError: the package that they come from is missing."""
-    try:
-        lines = list(_chinese_lines() if language == "zh" else _django_lines(language))
-    except ImportError as e:
-        raise ValueError(f"{e}: pip install django jieba") from None
-    return list(dict.fromkeys(lines))
+    """Distinct lines of text."""
+    return list(dict.fromkeys(_chinese_lines() if language == "zh" else _django_lines(language)))
 
 
 def _django_lines(language: str) -> Iterator[str]:
@@ -142,26 +141,20 @@ def random_lines(language: str) -> list[str]:
     points = (p for a, b in ranges for p in range(int(a, 16), int(b, 16) + 1))
     letters = [chr(p) for p in points if unicodedata.category(chr(p)) not in ("Cn", "Co", "Cs")]
     rng = random.Random(1)
-
-    def word() -> str:
-        return "".join(rng.choices(letters, k=rng.randint(1, 9)))
-
-    return [" ".join(word() for _ in range(rng.randint(1, 8))) for _ in range(RANDOM_LINES)]
+    sizes = [[rng.randint(1, 9)] * rng.randint(1, 8) for _ in range(RANDOM_LINES)]
+    return [" ".join("".join(rng.choices(letters, k=k)) for k in line) for line in sizes]
 
 
 # ---- tokenizers
 
 
-Folding = dict[str, Any]  # of `train_tokenizer`
-
-
-def foldings(kind: str) -> list[Folding]:
+def foldings(kind: str) -> list[dict[str, Any]]:
     """Case and accents, kept or folded; byte-level BPE folds nothing."""
     pairs = itertools.product((True, False), ("keep", "strip"))
     return [{}] if kind == "bpe" else [{"cased": c, "accents": a} for c, a in pairs]
 
 
-def train(lines: Sequence[str], kind: Any, size: int, folding: Folding) -> Tokenizer:
+def train(lines: Sequence[str], kind: Any, size: int, folding: dict[str, Any]) -> Tokenizer:
     """A tokenizer of `size` pieces, or of as many as the text allows."""
     while True:
         try:
@@ -178,22 +171,17 @@ def measure(
 ) -> dict[str, Any]:
     """The numbers of a line of the table."""
     encoded = [encode_words(line, tokenizer) for line in lines]
-    ids = np.concatenate([e.ids for e in encoded])
+    ids = np.concatenate([ids for ids, _ in encoded])
     units = sum(len(line.split()) for line in lines)
     if language in ("zh", "ja", "th"):
         units = sum(len(line.replace(" ", "")) for line in lines)
     partial, bare = masked_words(encoded, tokenizer)
-    differ = [differing(tokenizer, some) for some in (lines, drawn)]
-    return {
-        "lines": len(lines),
-        "vocab": tokenizer.vocab_size,
-        "unk": float((ids == tokenizer.unk_id).mean()),
-        "pieces": len(ids) / units,
-        "lost": lost_characters(tokenizer, lines),
-        "partial": partial,
-        "bare": bare,
-        "ids_text": differ[0],
-        "ids_random": differ[1],
+    unknown, lost = float((ids == tokenizer.unk_id).mean()), lost_characters(tokenizer, lines)
+    row = {"lines": len(lines), "vocab": tokenizer.vocab_size, "unk": unknown, "lost": lost}
+    row |= {"pieces": len(ids) / units, "partial": partial, "bare": bare}
+    return row | {
+        "ids_text": differing(tokenizer, lines),
+        "ids_random": differing(tokenizer, drawn),
     }
 
 
@@ -210,12 +198,9 @@ def differing(tokenizer: Tokenizer, lines: Sequence[str]) -> int:
 
 
 def lost_characters(tokenizer: Tokenizer, lines: Sequence[str]) -> float:
-    """The share of characters, decomposed and without case, that normalization drops or replaces
-    by others."""
-    before, after = Counter[str](), Counter[str]()
-    for line in lines:
-        before.update(_folded(line))
-        after.update(_folded(normalize(tokenizer, line)))
+    """The share of characters, decomposed and without case, that normalization drops."""
+    before = Counter(_folded("".join(lines)))
+    after = Counter(_folded("".join(normalize(tokenizer, line) for line in lines)))
     return sum((before - after).values()) / before.total()
 
 
@@ -225,22 +210,17 @@ def _folded(text: str) -> str:
 
 # ---- words and masks
 
-
-class EncodedLine(NamedTuple):
-    """The pieces of a line, and the number of the word that each belongs to, from the text."""
-
-    ids: np.ndarray
-    words: np.ndarray
+Words = tuple[np.ndarray, np.ndarray]  # the pieces of a line, and the number of the word of each
 
 
-def encode_words(line: str, tokenizer: Tokenizer) -> EncodedLine:
+def encode_words(line: str, tokenizer: Tokenizer) -> Words:
     """Encode a line, and count its words by its characters."""
     ids, spans = tokenizer.encode_with_offsets(line)
     word_of, number = [], 0
     for i, c in enumerate(line):
         alone = tokenizer.kind == "wordpiece" and _is_punctuation(c)
         number += i > 0 and (line[i - 1].isspace() or alone or bool(word_of[-1][1]))
-        word_of.append((number, alone, is_unspaced(c)))
+        word_of.append((number, alone))
     words, last, split = [], -1, 0
     for begin, end in spans:
         here = min(int(begin), len(line) - 1)
@@ -251,7 +231,7 @@ def encode_words(line: str, tokenizer: Tokenizer) -> EncodedLine:
         split += bool(new and (tokenizer.kind != "bpe" or int(begin) > last))
         words.append(word_of[here][0] * 10_000 + split)
         last = max(last, int(end) - 1)
-    return EncodedLine(np.array(ids, np.int32), np.array(words, np.int64))
+    return np.array(ids, np.int32), np.array(words, np.int64)
 
 
 def is_unspaced(c: str) -> bool:
@@ -263,26 +243,22 @@ def _is_punctuation(c: str) -> bool:
     return unicodedata.category(c)[0] == "P" or c in "$+<=>^`|~"
 
 
-def masked_words(encoded: Sequence[EncodedLine], tokenizer: Tokenizer) -> tuple[float, float]:
+def masked_words(encoded: Sequence[Words], tokenizer: Tokenizer) -> tuple[float, float]:
     """The share of touched words that are hidden in part, of those that fit the budget of their
     row, and the share of rows without a hidden word."""
     room = tokenizer.special_tokens.text_capacity(ROW, 1)
-    parts = [
-        (e.ids[i : i + room], e.words[i : i + room])
-        for e in encoded
-        for i in range(0, len(e.ids), room)
-    ]
+    cuts = ((line, slice(i, i + room)) for line in encoded for i in range(0, len(line[0]), room))
+    parts = [(ids[cut], words[cut]) for (ids, words), cut in cuts]
     parts = [p for p in parts if (p[0] != tokenizer.unk_id).any()]
-    tokens = np.full((len(parts), ROW), tokenizer.pad_id, np.int32)
-    words = np.full((len(parts), ROW), -1, np.int64)
-    size = np.array([len(ids) + 2 for ids, _ in parts], np.int32)
+    rows = -(-len(parts) // BATCH) * BATCH  # the last ones stay empty
+    tokens = np.full((rows, ROW), tokenizer.pad_id, np.int32)
+    words = np.full((rows, ROW), -1, np.int64)
+    size = np.zeros(rows, np.int32)
+    size[: len(parts)] = [len(ids) + 2 for ids, _ in parts]
     for i, (ids, word) in enumerate(parts):
         tokens[i, : size[i]] = tokenizer.build_row(ids.tolist())[0]
         words[i, 1 : size[i] - 1] = np.where(ids == tokenizer.unk_id, -1, word)
-    vocabulary, number = Vocabulary.of(tokenizer), np.arange(len(parts), dtype=np.int32)
-    batch = {"tokens": tokens, "size": size, "row": number, "epoch": 0 * number}
-    mask = jax.jit(lambda b: mask_tokens(b, MASKING, vocabulary, jax.random.key(0)))
-    hidden = np.asarray(mask(batch)["tokens"]) == tokenizer.mask_id
+    hidden = hide(tokens, size, Vocabulary.of(tokenizer))
     budgets = num_to_mask(MASKING, MASKING.rate, ROW, None)[size]
     touched = partial = 0
     for row_words, row_hidden, budget in zip(words, hidden, budgets, strict=True):
@@ -290,7 +266,34 @@ def masked_words(encoded: Sequence[EncodedLine], tokenizer: Tokenizer) -> tuple[
             whole = row_hidden[row_words == word]
             if len(whole) <= budget:
                 touched, partial = touched + 1, partial + (not whole.all())
-    return partial / max(1, touched), float((~hidden.any(axis=1)).mean())
+    return partial / max(1, touched), float((~hidden[: len(parts)].any(axis=1)).mean())
+
+
+def hide(tokens: np.ndarray, size: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Which tokens whole-word masking hides: bool [n l]."""
+    begins, number = vocabulary.words.begins_word(tokens), np.arange(len(size), dtype=np.int32)
+    special = np.zeros(MAX_VOCABULARY, bool)  # one shape for all vocabularies: one compilation
+    special[: len(vocabulary.special)] = vocabulary.special
+    hidden = []
+    for i in range(0, len(size), BATCH):
+        batch = {
+            "tokens": tokens,
+            "size": size,
+            "row": number,
+            "epoch": 0 * number,
+            "words": begins,
+        }
+        batch = {k: v[i : i + BATCH] for k, v in batch.items()}
+        out = _mask(batch, special, vocabulary.mask_id, vocabulary.unk_id)
+        hidden.append(np.asarray(out["tokens"]) == vocabulary.mask_id)
+    return np.concatenate(hidden)
+
+
+@jax.jit
+def _mask(batch: Any, special: Any, mask_id: Any, unk_id: Any) -> Any:
+    words = WordEdges.marked(np.zeros(len(special), bool))  # the batch says where words begin
+    vocabulary = Vocabulary(mask_id, special, words, unk_id=unk_id)
+    return mask_tokens(batch, MASKING, vocabulary, jax.random.key(0))
 
 
 if __name__ == "__main__":
