@@ -2,6 +2,7 @@
 
 task                      folder
 classification regression tagging choice    train.jsonl  dev.jsonl  (test.jsonl)
+any of these and qa                         also .csv .tsv, tagging .conll (tables.py)
 choice                    also RACE's own: train/ dev/ (test/)
 qa                        train.json  dev.json  (test.json): SQuAD, versions 1.1 and 2.0
 a GLUE name               its official .tsv files, or the folder of all nine
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.data.hub_dataset import is_hub_dataset
-from bert_jax.tasks import glue, hub, race, tfds
+from bert_jax.tasks import glue, hub, race, tables, tfds
 from bert_jax.tasks.examples import Dataset, Example, TextExample, task_type_of
 from bert_jax.tasks.fields import IssueCounts
 from bert_jax.tasks.labels import (
@@ -34,7 +35,7 @@ from bert_jax.tasks.labels import (
     is_labeled,
     label_notes,
 )
-from bert_jax.tasks.records import LocatedExample, read_jsonl_examples
+from bert_jax.tasks.records import LocatedExample, read_file_examples
 from bert_jax.tasks.squad import read_squad
 
 MULTILABEL_NOTE = "labels are lists, so the task is multi-label; rows"
@@ -122,7 +123,7 @@ def read_unlabeled_examples(task_type: TaskType, file: str | Path) -> list[Examp
     rows = (
         read_squad(Path(file), issues, labeled=False)
         if squad
-        else read_jsonl_examples(task_type, Path(file), issues, labeled=False)
+        else read_file_examples(task_type, Path(file), issues, labeled=False)
     )
     return [e for _, e in rows]
 
@@ -138,16 +139,30 @@ def _read_folder(
     if task_type == "choice" and race.is_race(folder):
         splits = [s for s in ("train", "dev", "test") if s != "test" or (folder / s).is_dir()]
         return {split: race.read_race(folder, split, issues) for split in splits}
-    suffix = ".json" if task_type == "qa" else ".jsonl"
+    usual = ".json" if task_type == "qa" else ".jsonl"
     examples: dict[str, list[LocatedExample]] = {}
     for split in ("train", "dev", "test"):
-        file, labeled = folder / f"{split}{suffix}", split != "test"
-        if not file.exists() and labeled:
+        file, labeled = _split_file(task_type, folder, split), split != "test"
+        if file is None and labeled:
             raise ValueError(
-                f"{folder} has no {file.name}: expected train{suffix} and dev{suffix} in it"
+                f"{folder} has no {split}{usual}: expected train{usual} and dev{usual} in it, or "
+                f"files that end in {', '.join(tables.SUFFIXES)}"
             )
-        if file.exists() and task_type == "qa":
+        if file is None:
+            continue
+        if file.suffix == ".json":
             examples[split] = read_squad(file, issues, labeled)
-        elif file.exists():
-            examples[split] = read_jsonl_examples(task_type, file, issues, labeled, markers)
+        else:
+            examples[split] = read_file_examples(task_type, file, issues, labeled, markers)
     return examples
+
+
+def _split_file(task_type: TaskType, folder: Path, split: str) -> Path | None:
+    """The file of a split; None if there is none. ValueError: there are several."""
+    suffixes = (*tables.SUFFIXES, *([".json"] if task_type == "qa" else []))
+    files = [folder / f"{split}{s}" for s in suffixes if (folder / f"{split}{s}").exists()]
+    if len(files) > 1:
+        raise ValueError(
+            f"{folder} has {' and '.join(f.name for f in files)}: expected one file of a split"
+        )
+    return files[0] if files else None

@@ -20,6 +20,7 @@ from scipy import special
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import multilabel
+from bert_jax.tasks.entities import decode_entities
 from bert_jax.tasks.examples import (
     ChoiceExample,
     ContextWindow,
@@ -29,6 +30,7 @@ from bert_jax.tasks.examples import (
     WordPositions,
     task_type_of,
 )
+from bert_jax.tasks.tag_scheme import recognize_scheme
 
 MAX_ANSWER_PIECES = 30
 MAX_CANDIDATES = 20  # answers that are kept per question
@@ -47,7 +49,8 @@ def decode_predictions(
     classification  label  probability  probabilities {label: p}
     multilabel      labels, whose probability is above their threshold  probabilities {label: p}
     regression      label
-    tagging         tokens  tags  probabilities [w]
+    tagging         tokens  tags  probabilities [w]; of rows with a text: text  entities, each with
+                    start  end  label  probability  text (entities.py)
     choice          label (the option's number)  option  probability  probabilities [c]
     qa              id  answer  start  end (characters)  probability  candidates, the five best;
                     if the model has seen questions without an answer (`labels`), no_answer, its
@@ -100,9 +103,14 @@ def chosen_option(e: ChoiceExample, logits: np.ndarray) -> int:
 
 def _tagging_json(e: TaggingExample, logits: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     if not e.tokens:
-        return {"tokens": [], "tags": [], "probabilities": []}
+        empty = {"tokens": [], "tags": [], "probabilities": []}
+        return empty if e.text is None else {"text": e.text, "entities": []}
     p = special.softmax(logits.astype(np.float64), axis=-1)
     tags = [labels[int(k)] for k in p.argmax(-1)]
+    scheme = recognize_scheme(labels)
+    if e.spans is not None and scheme is not None:
+        entities = decode_entities(e, tags, p.max(-1).tolist(), scheme)
+        return {"text": e.text, "entities": entities}
     return {"tokens": list(e.tokens), "tags": tags, "probabilities": p.max(-1).tolist()}
 
 

@@ -203,7 +203,7 @@ def _encode_tagging(
     example_indices: list[int] = []
     alignments: list[WordPositions] = []
     for i, e in enumerate(examples):
-        words = _word_pieces(e.tokens, tokenizer)
+        words = _word_pieces(e, tokenizer)
         pieces = [id for word in words for id in word]
         first_pieces = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
         windows = sliding_windows(len(pieces), capacity, max(1, capacity // 2))
@@ -224,11 +224,14 @@ def _encode_tagging(
     return EncodedExamples("tagging", rows, example_indices, examples, alignments)
 
 
-def _word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+def _word_pieces(example: TaggingExample, tokenizer: Tokenizer) -> list[list[int]]:
     """The pieces of each word. A word without pieces (a zero-width character) becomes the unknown
-    token, so that words and tags stay aligned. Byte-level BPE needs the space before a word."""
-    space = " " if tokenizer.marks_spaces else ""
-    texts = [(space if i else "") + word for i, word in enumerate(words)]
+    token, so that words and tags stay aligned. Byte-level BPE needs the space before a word, where
+    the text has one."""
+    texts = [
+        (" " if tokenizer.marks_spaces and example.space_before(i) else "") + word
+        for i, word in enumerate(example.tokens)
+    ]
     return [ids or [tokenizer.unk_id] for ids in tokenizer.encode_batch(texts)]
 
 

@@ -24,6 +24,15 @@ class TaggingExample(NamedTuple):
 
     tokens: tuple[str, ...]
     tags: tuple[str | None, ...] | None = None
+    # of a row with a text and entities: the text, and each word's first and last character
+    text: str | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+
+    def space_before(self, word: int) -> bool:
+        """Whether there is white space before a word; without a text, before all but the first."""
+        if word == 0 or self.spans is None:
+            return word > 0
+        return self.spans[word][0] > self.spans[word - 1][1]
 
 
 class ChoiceExample(NamedTuple):

@@ -16,7 +16,8 @@ from bert_jax.tasks.fields import (
     parse_label,
     parse_number,
 )
-from bert_jax.tasks.records import LocatedExample, read_lines
+from bert_jax.tasks.records import LocatedExample
+from bert_jax.tasks.text_files import read_lines
 
 
 class GlueColumns(NamedTuple):

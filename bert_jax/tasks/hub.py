@@ -11,7 +11,8 @@ from bert_jax.config import TaskType
 from bert_jax.data import hub_dataset
 from bert_jax.data.hub_dataset import HubConfig
 from bert_jax.tasks.fields import IssueCounts, Location
-from bert_jax.tasks.records import LocatedExample, LocatedRecord, parse_records
+from bert_jax.tasks.records import LocatedExample, parse_records
+from bert_jax.tasks.text_files import LocatedRecord
 from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, with_text_fields
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from bert_jax.config import TaskType
+from bert_jax.tasks.entities import all_tags
 from bert_jax.tasks.examples import (
     ANSWERABLE_LABELS,
     Example,
@@ -67,6 +68,8 @@ def collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tupl
         impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)
         return ANSWERABLE_LABELS if impossible else ()
     labels = {label for _, e in train for label in label_names(e)}
+    if any(isinstance(e, TaggingExample) and e.spans is not None for _, e in train):
+        labels = all_tags(labels)
     if task_type == "multilabel" and not labels:
         raise ValueError(f"{train[0][0].file}: no row has a label: expected at least one label")
     if len(labels) < 2 and task_type != "multilabel":

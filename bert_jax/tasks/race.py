@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.tasks.fields import IssueCounts
-from bert_jax.tasks.records import LocatedExample, parse_example, read_lines
+from bert_jax.tasks.records import LocatedExample, parse_example
+from bert_jax.tasks.text_files import read_lines
 
 LETTERS = {"A": 0, "B": 1, "C": 2, "D": 3}
 

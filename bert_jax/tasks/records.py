@@ -1,17 +1,18 @@
-"""JSON records to examples, each with its location in a file."""
+"""Records to examples, each with its location in a file."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bert_jax.config import TaskType
+from bert_jax.tasks.entities import parse_entities
 from bert_jax.tasks.examples import ChoiceExample, Example, TaggingExample, TextExample
 from bert_jax.tasks.fields import (
     EMPTY_TEXT,
+    LABEL_FIELDS,
     NO_LABEL,
     REPEATED_LABEL,
     Fields,
@@ -23,66 +24,32 @@ from bert_jax.tasks.fields import (
     shown,
 )
 from bert_jax.tasks.questions import parse_question
-
-LABEL_FIELDS = ("label", "tags", "answers", "is_impossible")
+from bert_jax.tasks.tables import read_records
+from bert_jax.tasks.text_files import LocatedRecord
 
 # Labels that usually mean "no label": of test splits in Hugging Face's copies, and in SNLI.
 MARKERS = frozenset(("-1", "-"))
 
-LocatedRecord = tuple[Location, dict[str, Any]]
 LocatedExample = tuple[Location, Example]
 
 
-def read_lines(file: Path) -> Iterator[tuple[Location, str]]:
-    """The lines of a UTF-8 file, split at newlines only. ValueError: missing or not UTF-8."""
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist: expected a file; check the path")
-    with file.open("rb") as f:
-        for number, raw in enumerate(f, 1):
-            location = Location(str(file), f"line {number}")
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as e:
-                raise ValueError(f"{location}: not UTF-8 ({e.reason}); convert the file") from None
-            yield location, line.removesuffix("\n").removesuffix("\r")
-
-
-def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """The JSON objects of a file, one per line; blank lines are skipped.
-
-    ValueError: a line that is not a JSON object, or as `read_lines`.
-    """
-    for location, line in read_lines(file):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"{location}: not JSON: {e}; fix the line") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{location}: expected one JSON object per line")
-        yield location, record
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def read_jsonl_examples(
+def read_file_examples(
     task_type: TaskType,
     file: Path,
     issues: IssueCounts,
     labeled: bool,
     unlabeled: Collection[str] = (),
 ) -> list[LocatedExample]:
-    """The examples of a JSONL file. `labeled` and `unlabeled` as in `parse_records`.
+    """The examples of a JSONL, CSV, TSV or CoNLL file (tables.py). `labeled` and `unlabeled` are
+    those of `parse_records`.
 
-    ValueError: a file that is missing or empty, a line that is not a JSON object, a missing or
-    invalid field.
+    ValueError: a file that is missing, empty or not in its format, a missing or invalid field.
     """
-    records = list(read_json_lines(file))
+    records = list(read_records(task_type, file))
     if not records:
-        raise ValueError(f"{file} is empty: expected one JSON object per line")
+        expected = "rows below a header" if file.suffix in (".csv", ".tsv") else "rows"
+        expected = "one JSON object per line" if file.suffix == ".jsonl" else expected
+        raise ValueError(f"{file} is empty: expected {expected}")
     return parse_records(task_type, records, issues, labeled, unlabeled)
 
 
@@ -118,13 +85,13 @@ def _flat(label: Any) -> list[Any]:
 def iter_unlabeled_examples(
     task_type: TaskType, file: Path, pairs: bool | None = None
 ) -> Iterator[Example]:
-    """The examples of a JSONL file, one at a time, without their labels.
+    """The examples of a file (tables.py), one at a time, without their labels.
 
     ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
     """
     return (
         parse_unlabeled_example(task_type, record, location, pairs)
-        for location, record in read_json_lines(file)
+        for location, record in read_records(task_type, file)
     )
 
 
@@ -215,6 +182,8 @@ def _parse_text_label(
 def _parse_tagging(
     fields: Fields, labeled: bool, markers: Collection[str], issues: IssueCounts
 ) -> TaggingExample:
+    if "tokens" not in fields.record and "text" in fields.record:
+        return parse_entities(fields, labeled, markers, issues)
     tokens, tags = fields.texts("tokens"), fields.value("tags", labeled, "a list of tags")
     if tags is None:
         return TaggingExample(tokens)

@@ -10,7 +10,8 @@ import numpy as np
 from bert_jax.config import TaskType
 from bert_jax.data import tfds_folder
 from bert_jax.tasks.fields import IssueCounts, Location
-from bert_jax.tasks.records import LocatedExample, LocatedRecord, parse_records
+from bert_jax.tasks.records import LocatedExample, parse_records
+from bert_jax.tasks.text_files import LocatedRecord
 
 SPLITS = {  # TFDS split -> our split
     "train": "train",

@@ -127,6 +127,8 @@ def test_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dev.jsonl").write_bytes(b'{"text": "\xff"}\n')
     with pytest.raises(ValueError, match=r"dev\.jsonl, line 1: not UTF-8"):
         tasks.read_dataset("classification", tmp_path)
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "dev.jsonl").unlink()
     for name in ("train.json", "dev.json"):
         with pytest.raises(ValueError, match=rf"has no {name}"):
             tasks.read_dataset("qa", tmp_path)

@@ -1,0 +1,158 @@
+"""Files of rows other than JSONL: CSV and TSV with named columns, and CoNLL's columns.
+
+.csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
+                JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`); words and
+                tags may also be separated by spaces, options have columns `option_1 option_2 ...`,
+                and an answer has `answer` and `answer_start`. An empty label is no label.
+.conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
+                column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
+                and comments (# and a space) are skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax.config import TaskType
+from bert_jax.tasks.fields import LABEL_FIELDS, Location
+from bert_jax.tasks.text_files import LocatedRecord, read_json_lines, read_lines
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
+LIST_FIELDS = ("tokens", "tags", "options", "entities", "answers")
+NUMBER = re.compile(r"-?\d+")
+
+
+def read_records(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
+    """The records of a file, in the format that its suffix names (JSONL for others).
+
+    ValueError: a file that is missing, not UTF-8, or not in that format.
+    """
+    if file.suffix in (".csv", ".tsv"):
+        return _read_table(task_type, file)
+    if file.suffix in (".conll", ".conllu"):
+        if task_type != "tagging":
+            raise ValueError(
+                f"{file} is for tagging, but the task is {task_type}: use .jsonl or .csv"
+            )
+        return _read_conll(file)
+    return read_json_lines(file)
+
+
+# ---- CSV and TSV
+
+
+def _read_table(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
+    csv.field_size_limit(2**31 - 1)
+    lines = (f"{line}\n" for _, line in read_lines(file))
+    delimiter = "\t" if file.suffix == ".tsv" else ","
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    begin = 1
+    while True:
+        location = Location(str(file), f"line {begin}")
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as e:
+            raise ValueError(
+                f"{location}: {e}: a cell with a quote must be quoted, and its quotes doubled"
+            ) from None
+        begin = reader.line_num + 1
+        if not any(row):
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+            if len(set(header)) < len(header):
+                raise ValueError(f"{location}: two columns have the same name: {', '.join(header)}")
+            continue
+        if len(row) != len(header):
+            raise ValueError(
+                f"{location}: {len(row)} cells, and the header has {len(header)} columns "
+                f"({', '.join(header)}): quote a cell that holds a {delimiter!r} or a line break"
+            )
+        yield location, _from_cells(task_type, dict(zip(header, row, strict=True)), location)
+
+
+def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) -> dict[str, Any]:
+    record: dict[str, Any] = dict(cells)
+    for name in (*LIST_FIELDS, "label"):
+        cell = cells.get(name, "").strip()
+        if cell.startswith(("[", "{")) and (name in LIST_FIELDS or cell.startswith("[")):
+            try:
+                record[name] = json.loads(cell)
+            except (ValueError, RecursionError) as e:
+                if name in LIST_FIELDS:
+                    raise ValueError(
+                        f"{location}: `{name}` is not JSON: {e}; fix the cell"
+                    ) from None
+        elif name in ("tokens", "tags") and name in cells:
+            record[name] = cell.split()
+        if name in LABEL_FIELDS and name in cells and not cell:
+            record[name] = None
+    if task_type in ("regression", "choice") and isinstance(record.get("label"), str):
+        record["label"] = _number(record["label"])
+    options = sorted((n for n in cells if re.fullmatch(r"option_\d+", n)), key=lambda n: int(n[7:]))
+    if options and "options" not in cells:
+        record["options"] = [cells[name] for name in options if cells[name]]
+    if "is_impossible" in cells:
+        flags = {"true": True, "1": True, "false": False, "0": False, "": False}
+        impossible = cells["is_impossible"].strip().lower()
+        record["is_impossible"] = flags.get(impossible, cells["is_impossible"])
+    if "answer" in cells and "answers" not in cells:
+        answer = {"text": cells["answer"], "answer_start": _number(cells.get("answer_start", ""))}
+        record["answers"] = [answer] if cells["answer"] else []
+    return record
+
+
+def _number(cell: str) -> Any:
+    """An integer or a number, or the cell itself if it is none."""
+    if NUMBER.fullmatch(cell.strip()):
+        return int(cell)
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+# ---- CoNLL
+
+
+def _read_conll(file: Path) -> Iterator[LocatedRecord]:
+    universal = file.suffix == ".conllu"
+    sentence: list[list[str]] = []
+    first, width = Location(str(file), "line 1"), 0
+    for location, line in read_lines(file):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or columns[0] == "-DOCSTART-":
+            if sentence:
+                yield first, _sentence(sentence, universal)
+            sentence = []
+            continue
+        if line.startswith("# ") and (universal or len(columns) != width) and not sentence:
+            continue
+        if universal and not columns[0].isdecimal():  # 1-2: a contraction; 1.1: an empty node
+            continue
+        width = width or len(columns)
+        if len(columns) != width:
+            raise ValueError(
+                f"{location}: {len(columns)} columns, and earlier lines have {width}: expected as "
+                "many, and an empty line after each sentence"
+            )
+        if universal and width < 4:
+            raise ValueError(f"{location}: {width} columns: expected CoNLL-U's ten")
+        first = first if sentence else location
+        sentence.append(columns)
+    if sentence:
+        yield first, _sentence(sentence, universal)
+
+
+def _sentence(rows: list[list[str]], universal: bool) -> dict[str, Any]:
+    word, tag = (1, 3) if universal else (0, -1)
+    record: dict[str, Any] = {"tokens": [row[word] for row in rows]}
+    return record if len(rows[0]) == 1 else record | {"tags": [row[tag] for row in rows]}

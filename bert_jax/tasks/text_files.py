@@ -1,0 +1,47 @@
+"""Lines and JSON records of a file, each with its location."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bert_jax.tasks.fields import Location
+
+LocatedRecord = tuple[Location, dict[str, Any]]
+
+
+def read_lines(file: Path) -> Iterator[tuple[Location, str]]:
+    """The lines of a UTF-8 file, split at newlines only. ValueError: missing or not UTF-8."""
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist: expected a file; check the path")
+    with file.open("rb") as f:
+        for number, raw in enumerate(f, 1):
+            location = Location(str(file), f"line {number}")
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as e:
+                raise ValueError(f"{location}: not UTF-8 ({e.reason}); convert the file") from None
+            yield location, line.removesuffix("\n").removesuffix("\r")
+
+
+def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """The JSON objects of a file, one per line; blank lines are skipped.
+
+    ValueError: a line that is not a JSON object, or as `read_lines`.
+    """
+    for location, line in read_lines(file):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{location}: not JSON: {e}; fix the line") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"{location}: expected one JSON object per line")
+        yield location, record
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")

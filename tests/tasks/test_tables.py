@@ -1,0 +1,104 @@
+"""Files as users have them: CSV and TSV with named columns, CoNLL's columns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_jax import tasks
+from bert_jax.tasks import Answer, ChoiceExample, QuestionExample, TaggingExample, TextExample
+from tests.helpers.labeled_rows import write_jsonl
+
+
+def read(folder: Path, task: Any, suffix: str, train: str, **options: Any) -> tasks.Dataset:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "dev"):
+        (folder / f"{split}.{suffix}").write_text(train, encoding="utf-8")
+    return tasks.read_dataset(task, folder, **options)
+
+
+def test_columns_of_texts_are_read_by_name(tmp_path: Path) -> None:
+    table = '\ufefflabel,text,id,text_pair\nx,"a, ""b""\nc",1,d\ny,é,2,f\n'
+    data = read(tmp_path / "a", "classification", "csv", table)
+    assert data.splits["dev"] == [TextExample('a, "b"\nc', "d", "x"), TextExample("é", "f", "y")]
+    data = read(tmp_path / "b", "classification", "tsv", "text\tlabel\na, b\t1\nc\t0\n\n")
+    assert data.splits["dev"] == [TextExample("a, b", None, "1"), TextExample("c", None, "0")]
+    assert data.labels == ("0", "1")
+    data = read(tmp_path / "c", "regression", "csv", "text,label\r\na,1.5\r\nb,-2\r\n")
+    assert data.splits["dev"] == [TextExample("a", None, 1.5), TextExample("b", None, -2.0)]
+    data = read(tmp_path / "d", "classification", "csv", 'text,label\na,"[""x"", ""y""]"\nb,[]\n')
+    assert data.task_type == "multilabel"
+    assert [e.label for e in data.splits["dev"]] == [("x", "y"), ()]  # type: ignore[union-attr]
+
+
+def test_columns_of_the_other_tasks_are_read_by_name(tmp_path: Path) -> None:
+    table = 'tokens,tags\nAda met Tom,B-P O B-P\n"[""a b"", ""c""]",O O\n'
+    data = read(tmp_path / "a", "tagging", "csv", table)
+    words = [TaggingExample(("Ada", "met", "Tom"), ("B-P", "O", "B-P"))]
+    assert data.splits["dev"] == [*words, TaggingExample(("a b", "c"), ("O", "O"))]
+    table = "text,question,option_1,option_2,option_10,label\nt,q,a,b,c,2\nt,q,a,b,,0\n"
+    data = read(tmp_path / "b", "choice", "csv", table)
+    three, two = ChoiceExample("t", "q", ("a", "b", "c"), 2), ChoiceExample("t", "q", ("a", "b"), 0)
+    assert data.splits["dev"] == [three, two]
+    table = "id,question,context,answer,answer_start,is_impossible\n1,q,a b,b,2,\n2,r,a b,,,true\n"
+    data = read(tmp_path / "c", "qa", "csv", table)
+    answered = QuestionExample("1", "q", "a b", (Answer("b", 2),))
+    assert data.splits["dev"] == [answered, QuestionExample("2", "r", "a b", (), True)]
+    assert data.labels == tasks.ANSWERABLE_LABELS
+
+
+CONLL = "-DOCSTART- -X- O\n\nAda NNP B-P\nmet VB O\n\nTom NNP B-P\nReed NNP I-P\n"
+
+
+def test_conll_columns_are_words_and_tags(tmp_path: Path) -> None:
+    data = read(tmp_path / "a", "tagging", "conll", CONLL)
+    ada, tom = ("Ada", "met"), ("Tom", "Reed")
+    tagged = [TaggingExample(ada, ("B-P", "O")), TaggingExample(tom, ("B-P", "I-P"))]
+    assert data.splits["dev"] == tagged
+    (tmp_path / "a" / "test.conll").write_text("Ada\nmet\n")
+    assert tasks.read_dataset("tagging", tmp_path / "a").splits["test"] == [TaggingExample(ada)]
+    rows = ["# text = Ada meets", "1\tAda\tada\tPROPN" + "\t_" * 6, "2-3\tmeets" + "\t_" * 8]
+    rows += ["2\tmeet\tmeet\tVERB" + "\t_" * 6, "3\ts\ts\tPART" + "\t_" * 6, ""]
+    data = read(tmp_path / "b", "tagging", "conllu", "\n".join(rows))
+    assert data.splits["dev"] == [TaggingExample(("Ada", "meet", "s"), ("PROPN", "VERB", "PART"))]
+
+
+@pytest.mark.parametrize(
+    ("task", "suffix", "text", "message"),
+    [
+        ("classification", "csv", "text,label\na\n", "line 2: 1 cells, and the header has 2"),
+        ("classification", "csv", "text,label\na,x\nb,c,y\n", "line 3: 3 cells, and the header"),
+        ("classification", "csv", 'text,label\n"a" b,x\n', "line 2: .* its quotes doubled"),
+        ("classification", "csv", 'text,label\n"a,x\n', "line 2: .* its quotes doubled"),
+        ("classification", "csv", "text,text\na,x\n", "two columns have the same name"),
+        ("classification", "csv", "txt,label\na,x\n", "line 2: no field `text`; its fields are"),
+        ("classification", "csv", "text,label\na,\n", "line 2: `label` is null: expected a label"),
+        ("classification", "csv", "text,label\n", "is empty: expected rows below a header"),
+        ("regression", "csv", "text,label\na,1\nb,one\n", "line 3: label 'one': expected a finite"),
+        ("tagging", "csv", 'tokens,tags\n"[a",O\n', "line 2: `tokens` is not JSON"),
+        ("tagging", "conll", "a O\nb O x\n", "line 2: 3 columns, and earlier lines have 2"),
+        ("tagging", "conllu", "1\ta\n", "line 1: 2 columns: expected CoNLL-U's ten"),
+        ("qa", "conll", "a O\n", "is for tagging, but the task is qa"),
+    ],
+)
+def test_errors_name_file_and_line(
+    task: Any, suffix: str, text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{suffix}.*{message}"):
+        read(tmp_path, task, suffix, text)
+
+
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"text": "a", "label": "x"}])
+    (tmp_path / "train.csv").write_text("text,label\na,x\n")
+    with pytest.raises(ValueError, match=r"has train\.jsonl and train\.csv: expected one file"):
+        tasks.read_dataset("classification", tmp_path)
+
+
+def test_rows_to_predict_may_be_tables(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text,label\na,\nb,7\n")
+    rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.csv")
+    assert list(rows) == [TextExample("a"), TextExample("b")]
+    (tmp_path / "new.conll").write_text("a X\n\nb Y\n")
+    rows = tasks.iter_unlabeled_examples("tagging", tmp_path / "new.conll")
+    assert list(rows) == [TaggingExample(("a",)), TaggingExample(("b",))]
