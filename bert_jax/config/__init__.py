@@ -5,14 +5,14 @@ encoder        the section `encoder`
 objectives     the section `objective`: Masked, ReplacedTokens, Imported
 supervised     the section `objective` of fine-tuning
 stages         batch shapes that change during a run (`data.stages`)
-families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, and FINETUNE, FINETUNE_BERT, ..., which
-               the files in configs/ start from; the task head of each family
+families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, MODERNBERT, and FINETUNE, FINETUNE_BERT,
+               ..., which the files in configs/ start from; the task head of each family
 serialization  change by name, save and read as JSON, load from a Python file
 
 Standard library only.
 """
 
-from bert_jax.config.encoder import Encoder
+from bert_jax.config.encoder import DROPOUT_RATES, Encoder
 from bert_jax.config.families import (
     ALBERT,
     BERT,
@@ -23,6 +23,7 @@ from bert_jax.config.families import (
     FINETUNE_ELECTRA,
     FINETUNE_ROBERTA,
     FINETUNE_SPANBERT,
+    MODERNBERT,
     ROBERTA,
     SPANBERT,
     demo_config,
@@ -53,6 +54,7 @@ from bert_jax.config.supervised import GlueTask, Supervised, TaskType
 __all__ = [
     "ALBERT",
     "BERT",
+    "DROPOUT_RATES",
     "ELECTRA",
     "FINETUNE",
     "FINETUNE_ALBERT",
@@ -60,6 +62,7 @@ __all__ = [
     "FINETUNE_ELECTRA",
     "FINETUNE_ROBERTA",
     "FINETUNE_SPANBERT",
+    "MODERNBERT",
     "ROBERTA",
     "ROBERTA_LIKE",
     "SPANBERT",

@@ -98,6 +98,40 @@ SPANBERT = Experiment(
     run=Run(dir="runs/spanbert_base", steps=300_000),
 )
 
+MODERNBERT = Experiment(
+    encoder=Encoder(
+        layers=22,
+        mlp_size=1152,
+        vocab_size=50368,
+        max_length=8192,
+        token_types=0,
+        layer_norm_eps=1e-5,
+        dropout=0.0,
+        attention_dropout=0.0,
+        pad_id=50283,
+        pre_norm=True,
+        first_norm=False,
+        positions="rotary",
+        rotary_theta=160_000.0,
+        local_rotary_theta=10_000.0,
+        gated_mlp=True,
+        biases=False,
+        window=64,
+        residual_init="scaled",
+    ),
+    objective=Masked(masking=Masking(rate=0.3), sentence_pair=False),
+    data=Data(batch_size=4608),
+    optim=Optim(
+        name="adamw",
+        schedule="trapezoid",
+        peak_lr=8e-4,
+        warmup_steps=640,
+        b2=0.98,
+        weight_decay=1e-5,
+    ),
+    run=Run(dir="runs/modern_base", steps=364_000),
+)
+
 # One fine-tuning config for any model, and those of the five papers (configs/finetune*.py). Their
 # heads come from `head_fields` for the model's family, whichever config is used.
 FINETUNE = Experiment(
@@ -183,6 +217,8 @@ def head_fields(family: str, task_type: TaskType, unanswerable: bool = True) -> 
                      Hugging Face)
     electra          first token; Glorot initialization; joint spans; no dropout for tagging
     xlm-roberta, camembert   as roberta
+    modernbert       dense layer, GELU and norm on the mean of the tokens (the choice of the
+                     published files) or on each token; no dropout
     distilbert       dense layer and ReLU on the first token, dropout 0.2 after it; 0.1 for tags and
                      spans (Hugging Face's, which is where it was published)
 
@@ -196,6 +232,8 @@ def head_fields(family: str, task_type: TaskType, unanswerable: bool = True) -> 
         fields |= dict(span="joint")
     if family in ROBERTA_LIKE:
         fields |= dict(dropout=0.0)
+    if family == "modernbert":
+        fields |= dict(head="prediction", pooling="mean", dropout=0.0)
     if family == "distilbert":
         text_label = task_type not in ("tagging", "qa")
         fields |= dict(head="relu", dropout=0.2 if text_label else 0.1)

@@ -17,7 +17,7 @@ from bert_jax.config import (
     ReplacedTokens,
     Supervised,
 )
-from bert_jax.convert import hf_families
+from bert_jax.convert import hf_families, hf_modernbert
 from bert_jax.convert.hf_config_keys import (
     COMMON_FIELDS,
     DEFAULTS,
@@ -57,12 +57,13 @@ BASE_CONFIGS: dict[ModelType, Experiment] = {
     "xlm-roberta": config.ROBERTA,
     "camembert": config.ROBERTA,
     "distilbert": config.replace(config.BERT, objective=dict(sentence_pair=False)),
+    "modernbert": config.MODERNBERT,
 }
 # the heads of each family whose objective is the base config's
 MASKED_HEADS: dict[ModelType, tuple[set[str], ...]] = {
     "bert": ({"mlm"}, {"mlm", "pooler", "pair"}),
     "albert": ({"mlm"}, {"mlm", "pooler", "pair"}),
-    **dict.fromkeys((*ROBERTA_LIKE, "distilbert"), ({"mlm"},)),  # type: ignore[dict-item]
+    **dict.fromkeys((*ROBERTA_LIKE, "distilbert", "modernbert"), ({"mlm"},)),  # type: ignore[dict-item]
 }
 
 
@@ -98,6 +99,8 @@ def encoder_from_hf_config(hf: Json) -> Encoder:
     ValueError: a value that is invalid or has no native counterpart.
     """
     family = family_from_hf_config(hf)
+    if family is hf_families.MODERNBERT:
+        return hf_modernbert.encoder_from_json(hf)
     defaults = DEFAULTS[family.name]
     hf = defaults | {k: v for k, v in hf.items() if v is not None}
     check_required(hf, REQUIRED_VALUES)
@@ -156,6 +159,8 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
 def _choose_family(encoder: Encoder, objective: config.Objective) -> Family:
     if isinstance(objective, Supervised):
         return hf_families.FAMILIES[objective.family]
+    if hf_modernbert.unsupported_option(encoder) is None:
+        return hf_families.MODERNBERT
     if isinstance(objective, ReplacedTokens):
         return hf_families.ELECTRA
     if encoder.model_type is not None:
@@ -171,11 +176,15 @@ def encoder_to_hf_config(
 ) -> Json:
     """The config.json of an encoder in the class `name` with these heads. ValueError: the class
     does not support an option of the encoder."""
+    if family is hf_families.MODERNBERT:
+        return hf_modernbert.encoder_to_json(encoder, name)
+    reason = hf_modernbert.unsupported_option(encoder)
     for option in NATIVE_ONLY_OPTIONS:
         if getattr(encoder, option) != getattr(Encoder, option):
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's {family.name} "
-                "does not support it; use export --format stablehlo or orbax"
+                f"does not support it, nor is this a ModernBERT ({reason}); use export --format "
+                "stablehlo or orbax"
             )
     for option, value in FIXED_FIELDS.get(family.name, {}).items():
         if getattr(encoder, option) != value:

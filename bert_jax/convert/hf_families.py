@@ -221,4 +221,43 @@ ELECTRA = Family(
     activation_fixed=("mlm",),
 )
 
-FAMILIES = {f.name: f for f in (BERT, ALBERT, ROBERTA, ELECTRA, XLM_ROBERTA, CAMEMBERT, DISTILBERT)}
+MODERNBERT_LAYER: NameTable = {
+    "attn_norm": "attention/norm",
+    "attn.Wqkv": "attention/query attention/key attention/value",
+    "attn.Wo": "attention/out",
+    "mlp_norm": "mlp/norm",
+    "mlp.Wi": "mlp/gate mlp/up",
+    "mlp.Wo": "mlp/down",
+}
+_PREDICTION: NameTable = {"head.dense": "prediction/dense", "head.norm": "prediction/norm"}
+
+MODERNBERT = Family(
+    name="modernbert",
+    prefix="model.",
+    classes={"ModernBertForMaskedLM": ("mlm",), "ModernBertModel": ()},
+    projection="",
+    embeddings={
+        "embeddings.tok_embeddings.weight": "embeddings/word",
+        "embeddings.norm": "embeddings/norm",
+    },
+    layers=_layers("layers.{i}", MODERNBERT_LAYER) | {"final_norm": "encoder/norm"},
+    heads={
+        "mlm": {
+            "head.dense": "mlm/dense",
+            "head.norm": "mlm/norm",
+            "decoder.bias": "mlm/bias",
+        },
+    },
+    tied={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+    tasks=_tasks(
+        "ModernBert",
+        _PREDICTION | LABEL,
+        tag=_PREDICTION | {"classifier": "tag/dense"},
+        span=_PREDICTION | {"classifier": "span/dense"},
+    ),
+)
+
+FAMILIES = {
+    f.name: f
+    for f in (BERT, ALBERT, ROBERTA, ELECTRA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, MODERNBERT)
+}

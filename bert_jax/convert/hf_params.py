@@ -10,9 +10,9 @@ import numpy as np
 from flax import traverse_util
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
-from bert_jax.convert import hf_config, hf_tasks
+from bert_jax.convert import hf_config, hf_modernbert, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
-from bert_jax.convert.hf_families import ALBERT
+from bert_jax.convert.hf_families import ALBERT, MODERNBERT
 from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names, is_stacked
@@ -251,7 +251,8 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
         for hf_name, array in zip(names, parts, strict=True):
             hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
             tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
-    return HfModel(config_json, tensors, sorted(leaves))
+    lost = hf_modernbert.lost_dropout_rates(encoder) if family is MODERNBERT else []
+    return HfModel(config_json, tensors, [*sorted(leaves), *lost])
 
 
 def select_network(

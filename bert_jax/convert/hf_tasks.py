@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import ROBERTA_LIKE, Encoder, Supervised, TaskType, head_fields
-from bert_jax.convert.hf_families import ELECTRA
+from bert_jax.convert.hf_families import ELECTRA, MODERNBERT
 from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params
 
@@ -20,7 +20,8 @@ PROBLEM_TYPES = {  # of the classes for texts
     "regression": "regression",
 }
 ALTERNATIVE = "or export it to orbax or stablehlo"
-HEADS = {"electra": "gelu", "distilbert": "relu"}  # `Supervised.head` of a class; others: pooler
+# `Supervised.head` of a family's classes; others: pooler
+HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
 
 
 class HfTask(NamedTuple):
@@ -57,6 +58,9 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     head: Any = HEADS.get(family.name, "pooler")
     init: Any = head_fields(family.name, task_type)["init"]
     dropout = _dropout(family, hf, task_type)
+    pooling: Any = hf.get("classifier_pooling", "cls")
+    if pooling not in ("cls", "mean"):
+        raise ValueError(f"config.json has classifier_pooling {pooling!r}: expected cls or mean")
     name: Any = family.name
     return Supervised(
         task_type,
@@ -66,6 +70,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         thresholds=thresholds,
         dropout=dropout,
         init=init,
+        pooling=pooling,
     )
 
 
@@ -131,7 +136,8 @@ def _check_summary(hf: Json) -> None:
 def _dropout(family: Family, hf: Json, task_type: str) -> float:
     general = "dropout" if family.name == "distilbert" else "hidden_dropout_prob"
     rates = [hf.get(key) for key in (*_rate_keys(family, task_type), general)]
-    rate = next((r for r in rates if r is not None), 0.1)
+    default = 0.0 if family is MODERNBERT else 0.1
+    rate = next((r for r in rates if r is not None), default)
     if not isinstance(rate, int | float):
         raise ValueError(f"config.json has a dropout of {rate!r} for its head: expected a number")
     return float(rate)
@@ -139,6 +145,8 @@ def _dropout(family: Family, hf: Json, task_type: str) -> float:
 
 def _rate_keys(family: Family, task_type: str) -> tuple[str, ...]:
     """The config.json keys of the head's dropout."""
+    if family.name == "modernbert":
+        return ("classifier_dropout",)
     if family.name == "distilbert":
         own = {"tagging": (), "qa": ("qa_dropout",)}
         return own.get(task_type, ("seq_classif_dropout",))
@@ -174,17 +182,23 @@ def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Param
             "Hugging Face has no class with joint spans: fine-tune with --objective.span linear, "
             f"{ALTERNATIVE}"
         )
+    head = HEADS.get(family.name, "pooler")
+    if family is MODERNBERT and task.head != head:
+        raise ValueError(_no_such_head(name, task, head))
     if task.task_type in (*PROBLEM_TYPES, "choice"):
         params = {**params, "label": rescale_label_head(params["label"], task)}
         if family is ELECTRA and task.head == "first":
             params["label"] = _with_gelu_layer(params["label"], encoder.hidden_size)
-        elif task.head != (head := HEADS.get(family.name, "pooler")):
-            raise ValueError(
-                f"objective.head is {task.head}: Hugging Face's {name} has no such head; "
-                f"fine-tune with --objective.head {head}, "
-                f"{ALTERNATIVE}"
-            )
+        elif task.head != head:
+            raise ValueError(_no_such_head(name, task, head))
     return HfTask(name, table, params, _head_config(family, task))
+
+
+def _no_such_head(name: str, task: Supervised, head: str) -> str:
+    return (
+        f"objective.head is {task.head}: Hugging Face's {name} has no such head; fine-tune with "
+        f"--objective.head {head}, {ALTERNATIVE}"
+    )
 
 
 def rescale_label_head(label: Params, task: Supervised) -> Params:
@@ -218,6 +232,8 @@ def _with_gelu_layer(label: Params, width: int) -> Params:
 
 def _head_config(family: Family, task: Supervised) -> Json:
     out: Json = dict.fromkeys(_rate_keys(family, task.task_type), task.dropout)
+    if family is MODERNBERT:
+        out["classifier_pooling"] = task.pooling
     if task.task_type in (*PROBLEM_TYPES, "tagging"):
         names = task.labels or [f"LABEL_{i}" for i in range(task.num_outputs)]
         out["id2label"] = {str(i): name for i, name in enumerate(names)}

@@ -3,6 +3,7 @@
 Parameters, n being `Supervised.outputs`:
 
     pooler   dense (d, d)                            if `head` is pooler; see heads.py
+    prediction   dense (d, d)  norm (d)              if `head` is prediction
     label    dense (d, n)  first (d, d)              `first` if `head` is gelu or relu
     tag      dense (d, n)
     span     dense (d, 2)                            if `span` is linear
@@ -35,11 +36,18 @@ MASKED_LOGIT = -1e30  # of a position that cannot be an answer; finite, so that 
 def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
     """The heads of an objective by name, in the order in which a network applies them. With
     `search` a joint span head searches for the start instead of reading it from the batch."""
+    if task.head == "prediction" and task.span == "linear":
+        pooling = "none" if task.task_type in ("tagging", "qa") else task.pooling
+        return {"prediction": partial(PredictionHead, pooling=pooling), **_last_head(task, search)}
+    return _last_head(task, search)
+
+
+def _last_head(task: Supervised, search: bool) -> dict[str, Head]:
     options = dict(rate=task.dropout, head_init=task.init)
     if task.task_type == "tagging":
         return {"tag": partial(TagHead, size=task.num_outputs, **options)}
     if task.task_type == "qa" and task.span == "linear":
-        rate = task.dropout if task.family == "distilbert" else 0.0
+        rate = task.dropout if task.family in ("distilbert", "modernbert") else 0.0
         return {"span": partial(SpanHead, head_init=task.init, rate=rate)}
     if task.task_type == "qa":
         albert = task.family == "albert"
@@ -65,15 +73,36 @@ def _head_initializer(config: Encoder, init: str) -> jax.nn.initializers.Initial
     return jax.nn.initializers.glorot_uniform() if init == "glorot" else initializer(config)
 
 
+class PredictionHead(nn.Module):
+    """A dense layer, an activation and a norm, on each token [b l d] or on what stands for a text
+    [b d]: its first token, or the mean of its tokens (ModernBERT)."""
+
+    config: Encoder
+    pooling: Literal["cls", "mean", "none"] = "none"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b *l d"]:
+        c, h = self.config, out["hidden"]
+        if self.pooling == "cls":
+            h = h[:, 0]
+        elif self.pooling == "mean":
+            size = batch["size"][:, None]
+            is_real = (_positions(h) < size)[..., None]
+            h = jnp.where(is_real, h, 0).sum(axis=1) / jnp.maximum(size, 1).astype(h.dtype)
+        h = dense(c, c.hidden_size, self.dtype, "dense", part="head")(h)
+        return layer_norm(c, self.dtype, "norm")(ACTIVATIONS[c.head_activation or c.activation](h))
+
+
 class LabelHead(nn.Module):
     """Logits of a text: dropout and a dense layer on the pooled vector (bert/run_classifier.py
     create_model), on the first token (electra/finetune/classification), on a dense layer and a
-    GELU of the first token (Hugging Face's ELECTRA), or on one and a ReLU (DistilBERT), which have
-    dropout only between them."""
+    GELU of the first token (Hugging Face's ELECTRA), on one and a ReLU (DistilBERT), which has
+    dropout only after them, or on `PredictionHead`."""
 
     config: Encoder
     size: int = 2
-    head: Literal["pooler", "first", "gelu", "relu"] = "pooler"
+    head: Literal["pooler", "first", "gelu", "relu", "prediction"] = "pooler"
     rate: float = 0.0
     head_init: str = "same"
     dtype: Dtype = jnp.float32
@@ -81,7 +110,7 @@ class LabelHead(nn.Module):
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b n"]:
         c = self.config
-        h = out["pooler"] if self.head == "pooler" else out["hidden"][:, 0]
+        h = out[self.head] if self.head in ("pooler", "prediction") else out["hidden"][:, 0]
         if self.head != "relu":
             h = dropout(h, self.rate, dropout_key(self))
         if self.head in ("gelu", "relu"):
@@ -104,7 +133,7 @@ class TagHead(nn.Module):
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l n"]:
-        h = dropout(out["hidden"], self.rate, dropout_key(self))
+        h = dropout(out.get("prediction", out["hidden"]), self.rate, dropout_key(self))
         init = _head_initializer(self.config, self.head_init)
         layer = dense(self.config, self.size, self.dtype, "dense", init, logits=True)
         return layer(h).astype(jnp.float32)
@@ -123,7 +152,7 @@ class SpanHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Float[Array, "b l"]]:
         init = _head_initializer(self.config, self.head_init)
         layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
-        h = dropout(out["hidden"], self.rate, dropout_key(self))
+        h = dropout(out.get("prediction", out["hidden"]), self.rate, dropout_key(self))
         logits = layer(h).astype(jnp.float32)
         is_real = _positions(logits) < batch["size"][:, None]
         start, end = (jnp.where(is_real, logits[..., i], MASKED_LOGIT) for i in range(2))

@@ -9,7 +9,6 @@ frozen parts: whole leaves are missing, and a stacked leaf has the rows of its o
 
 from __future__ import annotations
 
-import math
 import re
 
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ import optax
 from jaxtyping import Array
 
 from bert_jax.config.freeze import Frozen, parse_freeze
-from bert_jax.optim.param_groups import num_layer_axes
+from bert_jax.optim.param_groups import layers_of_sets, num_layer_axes
 from bert_jax.utils.pytree import Tree, flatten_with_names, is_stacked, map_with_names
 
 
@@ -39,14 +38,14 @@ def is_frozen(frozen: Frozen, layers: int, name: str, shape: tuple[int, ...]) ->
     if frozen.encoder or not is_stacked(name) or name.startswith("generator/"):
         return np.full(shape[: num_layer_axes(name)], frozen.encoder and "/encoder/" in f"/{name}")
     lead = shape[: num_layer_axes(name)]
-    shared = layers // math.prod(lead)  # layers per set of parameters
-    chosen = np.array([i in frozen.layers for i in range(layers)]).reshape(-1, shared)
+    sets = layers_of_sets(name, lead, layers)
+    chosen = np.isin(sets, list(frozen.layers))
     partly = np.flatnonzero(chosen.any(1) & ~chosen.all(1))
     if len(partly):
-        first = int(partly[0]) * shared
+        first, *_, last = sets[partly[0]]
         raise ValueError(
-            f"optim.freeze names some of the layers {first} to {first + shared - 1}, which share "
-            "their parameters: name all of them or none"
+            f"optim.freeze names some of the layers {first} to {last}, which share their "
+            "parameters: name all of them or none"
         )
     return chosen.all(1).reshape(lead)
 

@@ -51,6 +51,22 @@ def num_layer_axes(name: str) -> int:
     return 2 if "/layers/own/" in f"/{name}" else 1
 
 
+def layers_of_sets(name: str, lead: tuple[int, ...], layers: int) -> np.ndarray:
+    """The layers that share each set of parameters of a stacked leaf, int [sets n].
+
+    `lead` are its leading axes. ModernBERT's first layer has no norm before its attention, so that
+    leaf has a set for each other layer. ValueError: `layers` is not a multiple of the sets.
+    """
+    sets = math.prod(lead)
+    if sets == layers - 1 > 1 and "attention/norm/" in name:
+        return np.arange(1, layers)[:, None]
+    if layers % sets:
+        raise ValueError(
+            f"{name} holds {sets} sets of parameters: expected a divisor of the {layers} layers"
+        )
+    return np.arange(layers).reshape(sets, -1)
+
+
 def layerwise_lr_decay(decay: float, layers: int) -> LrMultiplier:
     """ELECTRA's layer rates, decay^(layers + 2 - depth) (electra/model/optimization.py).
 
@@ -68,13 +84,7 @@ def layerwise_lr_decay(decay: float, layers: int) -> LrMultiplier:
     def multiplier(name: str, shape: tuple[int, ...]) -> ArrayLike:
         if is_stacked(name):
             lead = shape[: num_layer_axes(name)]
-            sets = math.prod(lead)
-            if layers % sets:
-                raise ValueError(
-                    f"{name} holds {sets} sets of parameters: expected a divisor of the {layers} "
-                    "layers"
-                )
-            depth = np.arange(1, sets + 1) * (layers // sets)
+            depth = layers_of_sets(name, lead, layers)[:, -1] + 1
             factor = (decay ** (layers + 2 - depth)).astype(np.float32)
             return factor.reshape(lead + (1,) * (len(shape) - len(lead)))
         is_embedding = re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name)

@@ -1,6 +1,6 @@
 """A run that starts from another model (`run.init`).
 
-    encoder       the model's, but both dropout rates are the config's
+    encoder       the model's, but the dropout rates are the config's
     parameters    the model's, leaf by leaf under the same names. A parameter that only the
                   objective has is initialized at random; one that only the model has is left
                   out. Both are logged by name. A fine-tuned model's head is kept where the
@@ -25,7 +25,14 @@ import numpy as np
 
 from bert_jax import config, convert
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, read_config
+from bert_jax.config import (
+    DROPOUT_RATES,
+    Encoder,
+    Experiment,
+    ReplacedTokens,
+    Supervised,
+    read_config,
+)
 from bert_jax.config import replace as replace_fields
 from bert_jax.convert.hf_config import hf_family
 from bert_jax.data.corpus import Corpus
@@ -81,8 +88,7 @@ class WarmStart:
         if self.previous_config is None:
             self._check_tokenizer(corpora[0])
         encoder = (self.previous_config or self.model.config).encoder
-        own = self.config.encoder
-        rates = dict(dropout=own.dropout, attention_dropout=own.attention_dropout)
+        rates = {name: getattr(self.config.encoder, name) for name in DROPOUT_RATES}
         return config.replace(encoder, **rates)
 
     def apply(self, steps: CompiledSteps) -> CompiledSteps:
@@ -225,6 +231,9 @@ def _in_tower(name: str) -> str:
 def _sources(flat: dict[str, Any], two_towers: bool) -> dict[str, str]:
     """Name in one of the two networks -> the model's leaf. Shared embeddings are in both."""
     sources = {_in_tower(name): name for name in flat}
+    if not any(name.startswith("prediction/") for name in flat):  # as ModernBERT's classes share it
+        shared_head = [n for n in flat if n.startswith(("mlm/dense/", "mlm/norm/"))]
+        sources |= {_in_tower(n.replace("mlm/", "prediction/", 1)): n for n in shared_head}
     if two_towers:
         shared = [name for name in flat if not name.startswith(TOWERS)]
         sources |= {f"generator/{name}": name for name in shared}

@@ -99,6 +99,11 @@ def _write_hf(
             "bos_token_id": model.tokenizer.cls_id,
             "eos_token_id": model.tokenizer.sep_id,
         }
+    if config_json["model_type"] == "modernbert":
+        first, last = model.tokenizer.cls_id, model.tokenizer.sep_id
+        config_json |= dict.fromkeys(("bos_token_id", "cls_token_id"), first)
+        config_json |= dict.fromkeys(("eos_token_id", "sep_token_id"), last)
+        config_json = {"classifier_pooling": "mean"} | config_json  # the published files' value
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder)
