@@ -15,7 +15,7 @@ from bert_jax.utils.pytree import flatten_with_names
 
 TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
 OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
-SAME_FIELDS = ("task", "head", "span", "family", "scale")
+SAME_FIELDS = ("task", "head", "pooling", "span", "family", "scale")
 
 
 class HeadDecision(NamedTuple):
