@@ -141,8 +141,8 @@ def random_lines(language: str) -> list[str]:
     points = (p for a, b in ranges for p in range(int(a, 16), int(b, 16) + 1))
     letters = [chr(p) for p in points if unicodedata.category(chr(p)) not in ("Cn", "Co", "Cs")]
     rng = random.Random(1)
-    sizes = [[rng.randint(1, 9)] * rng.randint(1, 8) for _ in range(RANDOM_LINES)]
-    return [" ".join("".join(rng.choices(letters, k=k)) for k in line) for line in sizes]
+    words = iter(lambda: "".join(rng.choices(letters, k=rng.randint(1, 9))), None)
+    return [" ".join(itertools.islice(words, rng.randint(1, 8))) for _ in range(RANDOM_LINES)]
 
 
 # ---- tokenizers
