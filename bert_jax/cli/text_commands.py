@@ -52,6 +52,9 @@ class Tokenizer(Command):
     # WordPiece only: longer words become the unknown token. The default is 100, as in Hugging Face;
     # BERT's and ELECTRA's own code uses 200.
     max_input_chars_per_word: Annotated[int | None, optional("N")] = None
+    # WordPiece only: number of characters to learn; a character may take two pieces. By default the
+    # alphabet grows with the vocabulary: up to half of the pieces.
+    alphabet: Annotated[int | None, optional("N")] = None
     # Maximum number of characters to learn from, in millions. Lines of longer text are sampled
     # evenly.
     sample_mb: Annotated[float, arg(metavar="N")] = 200
@@ -86,6 +89,7 @@ class Tokenizer(Command):
             cased=self.cased,
             max_input_chars_per_word=self.max_input_chars_per_word,
             accents=self.accents,
+            alphabet=self.alphabet,
         )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)

@@ -7,6 +7,7 @@ import hashlib
 import heapq
 import io
 import itertools
+import logging
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +20,17 @@ from tokenizers import models, pre_tokenizers, trainers
 from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.albert_text import clean_text
+from bert_jax.data.tokenization.long_lines import MAX_LINE_BYTES, split_long_line
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
+from bert_jax.data.tokenization.train_wordpiece import largest_vocabulary, train_wordpiece
+
+logger = logging.getLogger(__name__)
 
 Accents = Literal["keep", "strip"]
 
-_INSIDE = 0xF0000  # the Unicode plane for letters inside a word while WordPiece is trained
-_MAX_ALPHABET = 1000  # characters of a WordPiece vocabulary, as in the published one
 _BOUNDARY = "\ue000"  # a private-use character that no piece crosses
-_MAX_SENTENCE_BYTES = 65_536  # SentencePiece skips longer ones
+_MAX_SENTENCE_BYTES = 4 * MAX_LINE_BYTES  # SentencePiece skips longer ones; there are none
+_MAX_SENTENCES = 10_000_000  # that Unigram learns from, as ALBERT
 
 
 def train_tokenizer(
@@ -36,27 +40,23 @@ def train_tokenizer(
     cased: bool = False,
     max_input_chars_per_word: int | None = None,
     accents: Accents | None = None,
+    alphabet: int | None = None,
 ) -> Tokenizer:
     """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once.
 
     `accents` None: kept if `cased`, else stripped, as published. WordPiece takes words of more than
-    `max_input_chars_per_word` characters (100) for unknown. Byte-level BPE changes no text.
+    `max_input_chars_per_word` characters (100) for unknown, and learns `alphabet` characters
+    (train_wordpiece.py). Byte-level BPE changes no text. Long lines are cut for training.
     ValueError: the text is empty, or allows only smaller or only larger vocabularies."""
-    if max_input_chars_per_word is not None and kind != "wordpiece":
-        raise ValueError(
-            f"max_input_chars_per_word is {max_input_chars_per_word}, but {kind} encodes words of "
-            "any length: leave it out"
-        )
-    max_chars = pipelines.MAX_INPUT_CHARS
-    if max_input_chars_per_word is not None:
-        max_chars = max_input_chars_per_word
-    if max_chars < 1:
-        raise ValueError(f"max_input_chars_per_word is {max_chars}: expected at least 1")
+    max_chars = _wordpiece_option("max_input_chars_per_word", max_input_chars_per_word, kind)
+    alphabet = _wordpiece_option("alphabet", alphabet, kind)
     if accents == "strip" and kind == "bpe":
         raise ValueError("accents is strip, but bpe encodes the bytes of a text: leave it out")
     keep_accents = cased if accents is None else accents == "keep"
     train_functions: dict[str, Callable[[Iterator[str], int, bool, bool], Tokenizer]] = {
-        "wordpiece": functools.partial(_wordpiece, max_chars=max_chars),
+        "wordpiece": functools.partial(
+            _wordpiece, max_chars=max_chars or pipelines.MAX_INPUT_CHARS, alphabet=alphabet
+        ),
         "unigram": _unigram,
         "bpe": _bpe,
     }
@@ -69,6 +69,14 @@ def train_tokenizer(
     if first is None:
         raise ValueError("the training text is empty: give a file with text in it")
     return train_functions[kind](itertools.chain([first], stream), vocab_size, cased, keep_accents)
+
+
+def _wordpiece_option(name: str, value: int | None, kind: str) -> int | None:
+    if value is not None and kind != "wordpiece":
+        raise ValueError(f"{name} is {value}, but {kind} has no such option: leave it out")
+    if value is not None and value < 1:
+        raise ValueError(f"{name} is {value}: expected at least 1")
+    return value
 
 
 def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
@@ -111,71 +119,25 @@ def _check_size(expected: int, actual: int, kind: str) -> None:
 
 
 def _wordpiece(
-    texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool, max_chars: int
+    texts: Iterator[str],
+    vocab_size: int,
+    cased: bool,
+    keep_accents: bool,
+    max_chars: int,
+    alphabet: int | None,
 ) -> Tokenizer:
-    """WordPiece by merging the most frequent pairs, as the `tokenizers` library does; BERT's own
-    trainer was never released.
-
-    The library numbers continuing letters in the order of a hash table, which differs between
-    runs. Here letters inside a word are moved to another plane of Unicode, plain BPE is trained
-    on them, and the letters are moved back: "the" -> t h' e' -> the, ##he.
-    """
-    specials = wordpiece_special_tokens(vocab_size)
     # None is the default of the published folders: strip if uncased
     strip = None if keep_accents == cased else not keep_accents
     settings: Any = dict(lower=not cased, strip_accents=strip, max_input_chars_per_word=max_chars)
     base = pipelines.wordpiece_pipeline({"[UNK]": 0}, **settings)
-    core = tokenizers.Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    free = max(vocab_size - len(specials), 2)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=specials,
-        # a character may need two pieces; half of the vocabulary is for longer pieces
-        limit_alphabet=min(2 * _MAX_ALPHABET, max(free // 2, 2)),
-        show_progress=False,
-    )
-    core.train_from_iterator((_move_inner_letters(t, base, max_chars) for t in texts), trainer)
-    trained = core.get_vocab()
-    ordered = sorted(trained, key=trained.__getitem__)
-    pieces = specials + [_move_back(p) for p in ordered[len(specials) :]]
+    pieces = train_wordpiece(texts, base, vocab_size, max_chars, alphabet)
+    if len(pieces) < vocab_size:
+        _check_size(vocab_size, largest_vocabulary(pieces, vocab_size), "wordpiece")
     _check_size(vocab_size, len(pieces), "wordpiece")
     vocab = {p: i for i, p in enumerate(pieces)}
     built = pipelines.wordpiece_pipeline(vocab, **settings)
     built.add_special_tokens(list(SPECIAL_TOKENS["wordpiece"]))
     return Tokenizer("wordpiece", backends.TokenizersBackend(built), cased)
-
-
-def wordpiece_special_tokens(vocab_size: int) -> list[str]:
-    """BERT's published layout: [PAD] is 0, [UNK] [CLS] [SEP] [MASK] are 100 to 103, with unused
-    pieces between. Vocabularies below 1,000 pieces have no unused ones: there they are 0 to 4."""
-    pad, *others = SPECIAL_TOKENS["wordpiece"]
-    return [pad, *([f"[unused{i}]" for i in range(1, 100)] if vocab_size >= 1000 else []), *others]
-
-
-def _move_inner_letters(text: str, base: tokenizers.Tokenizer, max_chars: int) -> str:
-    assert base.normalizer is not None
-    assert base.pre_tokenizer is not None
-    words = base.pre_tokenizer.pre_tokenize_str(base.normalizer.normalize_str(text))
-    return " ".join(
-        w[0] + w[1:].translate(_UP)
-        for w, _ in words
-        if len(w) <= max_chars and max(w) < "\U00020000"
-    )
-
-
-class _Up(dict[int, int]):
-    def __missing__(self, point: int) -> int:
-        self[point] = point + _INSIDE
-        return self[point]
-
-
-_UP = _Up()
-
-
-def _move_back(piece: str) -> str:
-    plain = "".join(chr(ord(c) - _INSIDE) if ord(c) >= _INSIDE else c for c in piece)
-    return plain if ord(piece[0]) < _INSIDE else "##" + plain
 
 
 # ---- byte-level BPE
@@ -196,7 +158,7 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool)
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    core.train_from_iterator(texts, trainer)
+    core.train_from_iterator((part for t in texts for part in split_long_line(t)), trainer)
     backend = backends.TokenizersBackend(core)
     _check_size(vocab_size, len(backend.pieces) + 1, "bpe")
     vocab = {p: i for i, p in enumerate([*backend.pieces, "<mask>"])}
@@ -231,7 +193,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: b
             control_symbols=["[CLS]", "[SEP]", "[MASK]"],
             user_defined_symbols=list('()"-.\u2013£€'),
             character_coverage=0.99995,
-            input_sentence_size=10_000_000,
+            input_sentence_size=_MAX_SENTENCES,
             shuffle_input_sentence=True,
             max_sentence_length=_MAX_SENTENCE_BYTES,
             pretokenization_delimiter=_BOUNDARY,
@@ -258,7 +220,14 @@ def _round_scores(model: bytes) -> bytes:
 
 
 def _unigram_sentences(texts: Iterator[str], cased: bool, keep_accents: bool) -> Iterator[str]:
+    count = 0
     for text in texts:
         for sentence in split_sentences(text):
-            cleaned = clean_text(sentence, cased, keep_accents).replace(_BOUNDARY, "")
-            yield re.sub(r"(?<=\d),", _BOUNDARY + ",", cleaned)
+            cleaned = clean_text(sentence, cased, keep_accents).replace(_BOUNDARY, "").strip()
+            for part in split_long_line(cleaned) if cleaned else ():
+                count += 1
+                yield re.sub(r"(?<=\d),", _BOUNDARY + ",", part)
+    if not count:
+        raise ValueError("no text is left after normalization: use accents keep, or give more text")
+    if count > _MAX_SENTENCES:
+        logger.info("learned from %d of %d sentences, drawn at random", _MAX_SENTENCES, count)

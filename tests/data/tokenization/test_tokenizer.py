@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bert_jax.data.sentences import split_sentences
-from bert_jax.data.tokenization import backends, tokenizer, training
+from bert_jax.data.tokenization import backends, tokenizer, train_wordpiece
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
 
@@ -237,7 +237,7 @@ def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
 
 
 def test_training_layout_of_wordpiece():
-    published = training.wordpiece_special_tokens(30522)
+    published = train_wordpiece.wordpiece_special_tokens(30522)
     assert [published.index(s) for s in ("[PAD]", "[UNK]", "[MASK]")] == [0, 100, 103]
 
 
