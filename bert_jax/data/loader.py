@@ -35,6 +35,9 @@ class Source(Protocol):
     def __getitems__(self, numbers: Sequence[int]) -> Sequence[dict[str, Any]]: ...
 
 
+MAX_ROWS = 2**56  # of a source, over all epochs
+
+
 @dataclass(frozen=True)
 class Loader:
     """Batches of `batch_size` rows of `length` tokens, shuffled by `seed`.
@@ -114,7 +117,10 @@ class Loader:
 
     def _shuffled_refs(self, k: int, source: Source) -> grain.MapDataset:
         n = len(source)
-        shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat()
+        # Without a number of epochs the length is the largest integer, which batches of one row
+        # exceed.
+        epochs = MAX_ROWS // n
+        shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat(epochs)
         return shuffled.map_with_index(lambda i, row: RowRef(k, row, i // n))
 
     def _read(self, refs: Sequence[RowRef]) -> Batch:

@@ -42,6 +42,7 @@ class ChoiceExample(NamedTuple):
     question: str
     options: tuple[str, ...]
     label: int | None = None
+    group: str | None = None  # a part of the data that is scored by itself, such as RACE's `high`
 
 
 class Answer(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.config import GlueTask
+from bert_jax.tasks import glue_diagnostic
 from bert_jax.tasks.examples import TextExample
 from bert_jax.tasks.fields import (
     EMPTY_TEXT,
@@ -59,8 +60,8 @@ SKIPPED_LINES = "lines that do not have the {} columns of their task, skipped"
 def read_glue(
     task: GlueTask, folder: Path, issues: IssueCounts, markers: Sequence[str] = ()
 ) -> dict[str, list[LocatedExample]]:
-    """All splits. `folder` is the task's own or the one that holds all nine. Labels among
-    `markers` mean that there is none.
+    """All splits; of mnli also GLUE's diagnostic set, if it is there. `folder` is the task's own or
+    the one that holds all nine. Labels among `markers` mean that there is none.
 
     ValueError: a missing or empty train or dev file, a line with too few columns, an invalid
     label.
@@ -77,6 +78,9 @@ def read_glue(
         elif not split.startswith("test"):
             files = ", ".join(f"{s}.tsv" for k, s in names.items() if not k.startswith("test"))
             raise ValueError(f"{folder} has no {file.name}: expected GLUE's {files} in it")
+    diagnostic = glue_diagnostic.find_diagnostic(folder) if task == "mnli" else None
+    if diagnostic is not None:
+        splits[glue_diagnostic.SPLIT] = glue_diagnostic.read_diagnostic(diagnostic, issues)
     return splits
 
 

@@ -6,7 +6,7 @@ multilabel      f1_micro f1_macro precision recall accuracy (multilabel.py)
 regression      pearson spearman
 tagging         word_accuracy word_f1 (macro average over tags); if the tags mark entities
                 (tag_scheme.py), also f1 precision recall of whole entities
-choice          accuracy
+choice          accuracy; for RACE also accuracy_middle and accuracy_high
 qa              exact_match f1, in percent (squad_metrics.py)
 """
 
@@ -30,8 +30,9 @@ from bert_jax.tasks.examples import (
 )
 from bert_jax.tasks.tag_scheme import Scoring, entity_scores, recognize_scheme
 
-GLUE_METRICS: dict[str, tuple[str, ...]] = {
+GLUE_METRICS: dict[str, tuple[str, ...]] = {  # of a task, or of mnli's diagnostic set
     "cola": ("matthews", "accuracy"),
+    "diagnostic": ("matthews",),
     "mrpc": ("accuracy", "f1"),
     "qqp": ("accuracy", "f1"),
     **dict.fromkeys(("sst2", "mnli", "qnli", "rte", "wnli"), ("accuracy",)),
@@ -86,7 +87,7 @@ def compute_metrics(
     if not len(gold):
         return {}
     if encoded.task_type == "choice":
-        return {"accuracy": float(np.mean(gold == predicted))}
+        return _choice_metrics(encoded, outputs, gold == predicted)
     metrics = _classification_metrics(gold, predicted, len(labels))
     return {name: metrics[name] for name in GLUE_METRICS.get(task, metrics)}
 
@@ -132,6 +133,16 @@ def predicted_classes(
         ]
     both = np.array(pairs, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
+
+
+def _choice_metrics(
+    encoded: EncodedExamples, outputs: Sequence[Any], right: np.ndarray
+) -> dict[str, float]:
+    """The accuracy, and that of each group of examples (RACE: middle and high)."""
+    groups = np.array([e.group or "" for e, _ in _labeled(encoded, outputs)])
+    names = sorted(set(groups.tolist()) - {""})
+    parts = {f"accuracy_{name}": float(np.mean(right[groups == name])) for name in names}
+    return {"accuracy": float(np.mean(right)), **parts}
 
 
 def _classification_metrics(

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bert_jax.tasks.examples import ChoiceExample
 from bert_jax.tasks.fields import IssueCounts
 from bert_jax.tasks.records import LocatedExample, parse_example
 from bert_jax.tasks.text_files import read_lines
 
+GROUPS = ("middle", "high")  # folders of a split, whose scores are reported apart
 LETTERS = {"A": 0, "B": 1, "C": 2, "D": 3}
 
 
@@ -35,6 +37,7 @@ def read_race(folder: Path, split: str, issues: IssueCounts) -> list[LocatedExam
 
 def _read_file(file: Path, issues: IssueCounts) -> list[LocatedExample]:
     examples: list[LocatedExample] = []
+    group = next((part for part in file.parent.parts[::-1] if part in GROUPS), None)
     for location, line in read_lines(file):
         if not line.strip():
             continue
@@ -56,7 +59,8 @@ def _read_file(file: Path, issues: IssueCounts) -> list[LocatedExample]:
                 "label": label,
             }
             example = parse_example("choice", record, location, issues, labeled=True)
-            examples.append((location, example))
+            assert isinstance(example, ChoiceExample)
+            examples.append((location, example._replace(group=group)))
     return examples
 
 

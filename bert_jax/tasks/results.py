@@ -26,7 +26,7 @@ from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import is_number
 
 RESULTS_FILE = "results.json"
-SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched")
+SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched", "diagnostic")
 
 Results = dict[str, Any]
 

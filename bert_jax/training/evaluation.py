@@ -75,6 +75,7 @@ class EvalResult:
     encoded: EncodedExamples
     outputs: Sequence[Any]  # of every row; see tasks/__init__.py
     loss: float
+    split: str = "dev"
 
     def best_thresholds(self) -> tuple[float, ...]:
         """Multi-label: the config's threshold of each label, or else the best on this split; () for
@@ -88,8 +89,9 @@ class EvalResult:
         """The task's metrics and the loss. Empty where no example has a label. `threshold` is the
         margin of the answer "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
         o = self.objective
+        task: Any = "diagnostic" if self.split == "diagnostic" else o.task  # its own metric
         scores = tasks.compute_metrics(
-            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
+            task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
         )
         return {**scores, "loss": self.loss} if scores else {}
 
@@ -151,4 +153,4 @@ class Evaluator:
         outputs = batches.predict_all(outputs_of, self._objective.per_token)
         total = jax.tree.map(lambda *parts: jnp.sum(jnp.stack(parts)), *losses)
         loss = to_floats({"loss": total}).get("loss", math.nan)  # NaN: no row has a label
-        return EvalResult(self._objective, self.task.encoded[split], outputs, loss)
+        return EvalResult(self._objective, self.task.encoded[split], outputs, loss, split)

@@ -40,6 +40,14 @@ def test_the_stream_from_a_step_is_the_look_up() -> None:
     assert all(equal(next(stream), batches()[step]) for step in range(3, 9))
 
 
+@pytest.mark.parametrize("sources", [[20], [20, 7]], ids=["one", "mixed"])
+def test_batches_of_one_row_are_those_of_larger_batches_one_by_one(sources: list[int]) -> None:
+    mixed = dict(sources=[tiny_configs.Rows(n) for n in sources])
+    rows = [int(r) for i in range(5) for r in batches(**mixed)[i]["row"]]
+    stream = batches(**mixed, batch_size=1).iterate()
+    assert [int(next(stream)["row"][0]) for _ in range(40)] == rows
+
+
 def test_an_epoch_shows_every_row_once_in_a_new_order() -> None:
     """20 rows in batches of 8: five batches are two epochs."""
     pairs = [

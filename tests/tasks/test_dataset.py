@@ -274,7 +274,8 @@ def test_race_folders_are_read(tmp_path: Path) -> None:
         ChoiceExample("p", "q _", ("a", "b", "c", "d"), 1),
         ChoiceExample("p", "r", ("e", "f", "g", "h"), 0),
     ]
-    assert read.splits == {"train": once * 2, "dev": once}
+    groups = [[e._replace(group=group) for e in once] for group in ("high", "middle")]
+    assert read.splits == {"train": [*groups[0], *groups[1]], "dev": once}
     write_jsonl(tmp_path / "dev/1.txt", [text | {"answers": ["B", "E"]}])
     with pytest.raises(ValueError, match=r"dev.1\.txt, line 1: not a RACE passage"):
         tasks.read_dataset("choice", tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax import tasks
-from bert_jax.tasks import Dataset, EncodedExamples, TaggingExample, TextExample
+from bert_jax.tasks import ChoiceExample, Dataset, EncodedExamples, TaggingExample, TextExample
 from tests.helpers.labeled_rows import trained_tokenizer
 
 LABELS = ("a", "b", "c", "d", "e")
@@ -41,6 +41,15 @@ def test_classification_metrics() -> None:
     assert (alike["matthews"], alike["f1"], alike["accuracy"]) == (0, 0, 0.4)
     zeros = scores("classification", ["0", "0"], [hot(0, 2)] * 2, ("0", "1"))
     assert (zeros["matthews"], zeros["f1"], zeros["accuracy"]) == (0, 0, 1)
+
+
+def test_accuracy_of_race_is_also_given_for_middle_and_high() -> None:
+    groups = ["middle", "high", "high", "high"]
+    some = [ChoiceExample("a", "b", ("c", "d"), 0, group) for group in groups]
+    encoded = tasks.encode_examples("choice", some, trained_tokenizer("wordpiece"), 24)
+    outputs = [hot(right, 2) for right in (1, 0, 0, 1)]
+    expected = {"accuracy": 0.5, "accuracy_middle": 0, "accuracy_high": pytest.approx(2 / 3)}
+    assert tasks.compute_metrics("choice", encoded, outputs) == expected
 
 
 def test_glue_tasks_have_only_their_published_metrics() -> None:
