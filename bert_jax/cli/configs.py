@@ -8,6 +8,7 @@ from pathlib import Path
 from bert_jax import config
 from bert_jax.cli.command import change_config
 from bert_jax.config import Experiment
+from bert_jax.utils.errors import did_you_mean
 from bert_jax.utils.shipped import shipped_configs
 
 
@@ -29,7 +30,12 @@ def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Ex
     from bert_jax import convert
     from bert_jax.utils import hub
 
-    folder = hub.model_folder(target).path
+    try:
+        folder = hub.model_folder(target).path
+    except ValueError as e:
+        if similar := did_you_mean(target, shipped_configs(), "", "the config "):
+            raise ValueError(f"{e}; or {similar}") from None
+        raise
     if not (folder / "config.json").is_file():
         raise ValueError(f"{target} is neither a config file (*.py) nor a model's folder")
     if convert.is_hf_folder(folder):

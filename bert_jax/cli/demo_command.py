@@ -27,6 +27,8 @@ class Demo(Command):
     steps: Annotated[int | None, optional("N")] = None
 
     def run(self, extra: list[str]) -> int:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps is {self.steps}: expected at least 1")
         prepare_demo()
         _say(
             "3/5 pre-training (configs/demo.py): BERT's objective, with rotary positions, pre-norm,"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax import config
-from bert_jax.cli.configs import is_config
+from bert_jax.cli.configs import is_config, load_config_or_model
 from bert_jax.utils import extras, shipped
 from tests.helpers.paths import ROOT
 
@@ -51,3 +51,15 @@ def test_a_wheel_has_the_files_in_the_package(
     (tmp_path / "shipped/configs/mine.py").touch()
     monkeypatch.setattr(shipped, "PACKAGE", tmp_path)
     assert list(shipped.shipped_configs()) == ["mine"]
+
+
+def test_a_misspelled_config_is_told_from_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE.* or did you mean the config bert_base"):
+        load_config_or_model("bert_bse", [], "inspect")
