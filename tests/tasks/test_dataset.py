@@ -265,8 +265,9 @@ def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path:
 
 
 def test_race_folders_are_read(tmp_path: Path) -> None:
-    text = {"article": "p", "questions": ["q _", "r"], "answers": ["B", "A"], "id": "1.txt"}
-    text |= {"options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]]}
+    """White space is collapsed."""
+    text = {"article": " p\n", "questions": ["q  _", "r"], "answers": ["B", "A"], "id": "1.txt"}
+    text |= {"options": [["a ", "b", "c", "d"], ["e", "f", "g", "h"]]}
     for name in ("train/high/1.txt", "train/middle/all.txt", "train/middle/2.txt", "dev/1.txt"):
         write_jsonl(tmp_path / name, [text])
     read = tasks.read_dataset("choice", tmp_path)
