@@ -70,7 +70,7 @@ class LabeledBatches:
         """
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, row in enumerate(self.rows):
-            count = max(1, np.count_nonzero(row["size"]))
+            count = max(1, int(np.count_nonzero(row["size"])))
             groups[count, padded_length(_row_length(row))].append(i)
         for (count, _), group in sorted(groups.items()):
             for begin in range(0, len(group), self.batch_size):

@@ -47,7 +47,7 @@ def is_frozen(frozen: Frozen, layers: int, name: str, shape: tuple[int, ...]) ->
             f"optim.freeze names some of the layers {first} to {last}, which share their "
             "parameters: name all of them or none"
         )
-    return chosen.all(1).reshape(lead)
+    return np.asarray(chosen.all(1)).reshape(lead)
 
 
 def frozen_counts(text: str, layers: int, params: Tree) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bert_jax.tasks.examples import Example, TaggingExample, TextExample
+from bert_jax.tasks.examples import Example
+from bert_jax.tasks.labels import is_labeled, label_names
 from bert_jax.utils.errors import did_you_mean
 
 
@@ -39,11 +40,9 @@ def _balanced(
     counts: Counter[str] = Counter()
     texts = 0
     for e in examples:
-        names = e.tags if isinstance(e, TaggingExample) else None
-        if isinstance(e, TextExample) and e.label is not None:
-            names = e.label if isinstance(e.label, tuple) else (str(e.label),)
-        counts.update(names or ())
-        texts += names is not None
+        names = list(label_names(e))
+        counts.update(names)
+        texts += is_labeled(e)
     if multilabel:
         return tuple(max(texts - counts[k], 1) / max(counts[k], 1) for k in labels)
     return tuple(counts.total() / (len(labels) * max(counts[k], 1)) for k in labels)

@@ -86,7 +86,7 @@ def _multilabel_json(
     p = multilabel.probabilities(logits)
     chosen = np.flatnonzero(multilabel.is_predicted(p, thresholds))
     by_label = dict(zip(labels, p.tolist(), strict=True))
-    return {"labels": [labels[i] for i in chosen], "probabilities": by_label}
+    return {"labels": [labels[int(i)] for i in chosen], "probabilities": by_label}
 
 
 def _choice_json(e: ChoiceExample, logits: np.ndarray) -> dict[str, Any]:

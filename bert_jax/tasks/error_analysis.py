@@ -125,10 +125,10 @@ def _decisions(
         logits = decode.word_logits(encoded, outputs)
         for i, (e, x) in enumerate(zip(encoded.examples, logits, strict=True)):
             tags = cast(TaggingExample, e).tags or ()
-            known = [w for w, tag in enumerate(tags) if tag in numbers]
+            known = {w: numbers[tag] for w, tag in enumerate(tags) if tag is not None}
             if known:
-                p = special.softmax(x[known].astype(np.float64), axis=-1)
-                yield i, p, np.array([numbers[tags[w]] for w in known])
+                p = special.softmax(x[list(known)].astype(np.float64), axis=-1)
+                yield i, p, np.array(list(known.values()))
     elif encoded.task_type in ("classification", "choice", "multilabel"):
         rows = zip(encoded.example_indices, encoded.rows, outputs, strict=True)
         for i, row, out in rows:

@@ -46,12 +46,11 @@ def read_errors(folder: Path) -> dict[str, Any]:
         return {}
     try:
         errors = json.loads(path.read_text(encoding="utf-8"))
-        valid = all(_is_valid(split) for split in errors.values())
+        if all(_is_valid(split) for split in errors.values()):
+            return errors
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        valid = False
-    if not valid:
-        raise ValueError(f"{path} is no valid error analysis: remove it to report without it")
-    return errors
+        pass
+    raise ValueError(f"{path} is no valid error analysis: remove it to report without it")
 
 
 def _is_valid(split: dict[str, Any]) -> bool:
