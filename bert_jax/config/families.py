@@ -122,14 +122,16 @@ MODERNBERT = Experiment(
     objective=Masked(masking=Masking(rate=0.3), sentence_pair=False),
     data=Data(batch_size=4608),
     optim=Optim(
-        name="adamw",
+        name="stable_adamw",
         schedule="trapezoid",
         peak_lr=8e-4,
-        warmup_steps=640,
+        warmup_steps=2_500,
+        cooldown_ratio=0.0,
         b2=0.98,
         weight_decay=1e-5,
+        clip_norm=None,
     ),
-    run=Run(dir="runs/modern_base", steps=364_000),
+    run=Run(dir="runs/modern_base", steps=376_000),
 )
 
 # One fine-tuning config for any model, and those of the five papers (configs/finetune*.py). Their

@@ -66,8 +66,10 @@ class Data:
 class Optim:
     """Optimizer and learning rate schedule, named after the code that published them."""
 
-    # Optimizer: Adam as in BERT's code or in fairseq, LAMB, AdamW, or Muon.
-    name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw", "muon"] = "bert_adam"
+    # Optimizer: Adam as in BERT's code or in fairseq, LAMB, AdamW, StableAdamW, or Muon.
+    name: Literal["bert_adam", "fairseq_adam", "lamb", "adamw", "stable_adamw", "muon"] = (
+        "bert_adam"
+    )
     # Schedule of the learning rate, as in the code of BERT, ELECTRA, RoBERTa or SpanBERT, or a
     # trapezoid: warmup, constant, cooldown.
     schedule: Literal["bert", "electra", "roberta", "spanbert", "trapezoid"] = "bert"
@@ -187,6 +189,9 @@ class Run:
     # Number of seconds without renewal after which another run may take over the lock of a run
     # directory on gs://.
     lock_timeout: float = 600.0
+    # With `init` and rotary positions: whether the maximum length and the bases of the rotary
+    # frequencies are the model's, or this config's, as in a phase of longer rows.
+    init_positions: Literal["model", "config"] = "model"
     # Model whose encoder and parameters the run starts from.
     init: str | None = None
     # Experiment trackers beside metrics.jsonl, separated by commas: some of tensorboard, wandb and

@@ -34,6 +34,7 @@ from bert_jax.optim.transforms import (
     scale_by_moments,
     scale_by_muon,
     scale_by_trust_ratio,
+    with_update_clipping,
 )
 from bert_jax.utils.pytree import map_with_names
 
@@ -53,6 +54,7 @@ __all__ = [
     "scale_by_trust_ratio",
     "schedule",
     "updates_done",
+    "with_update_clipping",
     "without_frozen",
     "zero_frozen",
 ]
@@ -68,6 +70,8 @@ def optimizer(
     fairseq_adam  fairseq/optim/adam.py; it decays the parameters before the step, which gives the
                   same sum, since the direction does not depend on them
     adamw         as published
+    stable_adamw  adamw with shorter steps where a gradient is unusually large, as ModernBERT
+                  (`with_update_clipping`)
     muon          for the matrices of the layers, adamw for the rest, with the same learning rate
                   and weight decay (`scale_by_muon`)
 
@@ -79,11 +83,13 @@ def optimizer(
     own, equal to `updates_done`.
     """
     chain = [scale_by_muon(config) if config.name == "muon" else scale_by_moments(config)]
-    if config.clip_norm is not None:
-        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         mask = weight_mask if config.decay == "weights" else None
         chain.append(optax.add_decayed_weights(config.weight_decay, mask))
+    if config.name == "stable_adamw":
+        chain = [with_update_clipping(optax.chain(*chain), config)]
+    if config.clip_norm is not None:
+        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.name == "lamb":
         chain.append(scale_by_trust_ratio())
     if config.freeze is not None:

@@ -61,6 +61,7 @@ _DIRECTIONS = {
     "lamb": _bert_adam,
     "fairseq_adam": _fairseq_adam,
     "adamw": _adamw,
+    "stable_adamw": _adamw,
 }
 
 
@@ -84,6 +85,33 @@ def scale_by_moments(config: Optim) -> optax.GradientTransformation:
         return step, Moments(t, m, v)
 
     return optax.GradientTransformation(init, update)
+
+
+def with_update_clipping(
+    inner: optax.GradientTransformation, config: Optim
+) -> optax.GradientTransformation:
+    """The updates of `inner`, a chain that begins with `scale_by_moments`, divided by
+    max(1, RMS), with RMS = sqrt(mean(g^2 / max(v, eps^2))) and v without its bias.
+
+    This is StableAdamW's learning rate for each tensor, weight decay included (Wortsman et al.
+    2023, arXiv 2304.13013, algorithm 2): a gradient far larger than its running mean makes a
+    shorter step. Each layer of a stacked leaf is a tensor of its own.
+    """
+
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        steps, state = inner.update(updates, state, params)
+        moments: Moments = state[0]
+        bias = _debias(config.b2, moments.t.astype(jnp.float32))
+
+        def clip(name: str, step: Array, g: Array, v: Array) -> Array:
+            axes = tuple(range(num_layer_axes(name), g.ndim))
+            ratio = jnp.square(g.astype(jnp.float32)) / jnp.maximum(v / bias, config.eps**2)
+            rms = jnp.sqrt(ratio.mean(axes, keepdims=True))
+            return step / jnp.maximum(rms, 1.0)
+
+        return map_with_names(clip, steps, updates, moments.v), state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 class LeafUpdate(NamedTuple):

@@ -1,6 +1,7 @@
 """A run that starts from another model (`run.init`).
 
-    encoder       the model's, but the dropout rates are the config's
+    encoder       the model's, but the dropout rates are the config's, and with
+                  `run.init_positions` the length and the bases of rotary positions
     parameters    the model's, leaf by leaf under the same names. A parameter that only the
                   objective has is initialized at random; one that only the model has is left
                   out. Both are logged by name. A fine-tuned model's head is kept where the
@@ -88,8 +89,16 @@ class WarmStart:
         if self.previous_config is None:
             self._check_tokenizer(corpora[0])
         encoder = (self.previous_config or self.model.config).encoder
-        rates = {name: getattr(self.config.encoder, name) for name in DROPOUT_RATES}
-        return config.replace(encoder, **rates)
+        names = [*DROPOUT_RATES]
+        if self.config.run.init_positions == "config":
+            if "learned" in (encoder.positions, self.config.encoder.positions):
+                raise ValueError(
+                    f"run.init_positions is config, but encoder.positions of {self.path} is "
+                    f"{encoder.positions} and the config's {self.config.encoder.positions}: only "
+                    "rotary positions have no table; lengthen one with import --positions"
+                )
+            names += ["max_length", "rotary_theta", "local_rotary_theta"]
+        return config.replace(encoder, **{n: getattr(self.config.encoder, n) for n in names})
 
     def apply(self, steps: CompiledSteps) -> CompiledSteps:
         """`steps` whose `init` returns a state with the model's parameters.

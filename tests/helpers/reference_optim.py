@@ -22,7 +22,7 @@ SHAPES = {
     },
     "mlm": {"bias": (11,)},
 }
-NAMES = ["bert_adam", "lamb", "fairseq_adam", "adamw"]
+NAMES = ["bert_adam", "lamb", "fairseq_adam", "adamw", "stable_adamw"]
 PUBLISHED = [e.optim for e in (BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT)]
 
 
@@ -91,13 +91,16 @@ def reference(c, params, gradients, steps):
                 p = p - lr * np.sqrt(v1) / m1 * m / (np.sqrt(v) + c.eps)
                 continue
             u = m / (np.sqrt(v) + c.eps)
-            if c.name == "adamw":
+            if c.name in ("adamw", "stable_adamw"):
                 u = m / m1 / (np.sqrt(v / v1) + c.eps)
             u = u + wd * p
             for i in range(len(p)):
                 ratio = 1.0
                 if c.name == "lamb" and weight:
                     ratio = np.linalg.norm(p[i]) / np.linalg.norm(u[i])
+                if c.name == "stable_adamw":
+                    rms = np.sqrt((g[i] ** 2 / np.maximum(v[i] / v1, c.eps**2)).mean())
+                    ratio = 1 / max(1, rms)
                 p[i] -= lr * ratio * u[i]
         out[name] = p.reshape(leaf.shape)
     return out

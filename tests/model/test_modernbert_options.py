@@ -1,0 +1,117 @@
+"""The options of ModernBERT that no other encoder has: no first norm, two rotary bases, biases and
+dropout rates of their own. That they equal transformers' is in tests/convert/test_modernbert.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import objectives
+from bert_jax.config import MODERNBERT, Encoder, from_python_file, replace, supervised_objective
+from bert_jax.model import Network
+from bert_jax.optim import layerwise_lr_decay
+from bert_jax.training import warm_start
+from bert_jax.utils import pytree
+from tests.helpers.paths import ROOT
+from tests.model.test_modern_options import PLACES, hidden, init, packed, padded
+
+SIZES: dict[str, Any] = dict(
+    layers=4, hidden_size=24, heads=3, vocab_size=50, max_length=32, mlp_size=20, window=3, pad_id=0
+)
+TINY: Encoder = replace(
+    MODERNBERT.encoder,
+    **SIZES,
+    rotary_theta=500.0,
+    local_rotary_theta=50.0,
+    initializer_range=0.5,
+    layer_norm_eps=1e-12,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "total"),
+    [
+        ("modern_base", 149_014_272, 149_655_232),
+        ("modern_base_8k", 149_014_272, 149_655_232),
+        ("modern_large", 394_781_696, 395_881_664),
+        ("modern_mini", 31_883_136, 32_081_344),
+        ("modern_tiny", 16_797_440, 16_913_600),
+    ],
+)
+def test_configs_have_the_published_parameter_counts(name: str, encoder: int, total: int) -> None:
+    """The first layer's missing norm is no parameter."""
+    path = ROOT / "configs" / f"{name}.py"
+    config = from_python_file(path)
+    shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    assert pytree.count(shapes) == total
+    assert pytree.count(shapes) - pytree.count(shapes["mlm"]) == encoder
+    assert f"{total:,}" in path.read_text(encoding="utf-8")
+
+
+def test_without_a_first_norm_the_first_layer_reads_the_embeddings() -> None:
+    """It equals a stack with all norms, where the first one has nothing to do: the embeddings are
+    normalized already. Any other scale of that norm gives something else."""
+    network, params = init(TINY)
+    scale = params["encoder"]["layers"]["attention"]["norm"]["scale"]
+    assert scale.shape == (3, 24)
+    full = Network(replace(TINY, first_norm=True))
+
+    def with_first(value: float) -> Any:
+        rows = jnp.concatenate([jnp.full((1, 24), value), scale])
+        attention = params["encoder"]["layers"]["attention"] | {"norm": {"scale": rows}}
+        layers = params["encoder"]["layers"] | {"attention": attention}
+        return params | {"encoder": params["encoder"] | {"layers": layers}}
+
+    expected = hidden(network, params, padded())
+    np.testing.assert_allclose(hidden(full, with_first(1.0), padded()), expected, atol=1e-3)
+    assert np.abs(hidden(full, with_first(2.0), padded()) - expected).max() > 1e-2
+
+
+def test_packed_rows_equal_padded_ones_with_two_rotary_bases() -> None:
+    network, params = init(TINY)
+    alone, together = (hidden(network, params, rows) for rows in (padded(), packed()))
+    for i, (row, begin, n) in enumerate(PLACES):
+        np.testing.assert_allclose(together[row, begin : begin + n], alone[i, :n], atol=1e-5)
+    one_base = Network(replace(TINY, local_rotary_theta=None))
+    assert np.abs(hidden(one_base, params, padded()) - alone)[0].max() > 1e-3
+
+
+def test_layer_rates_and_tensors_belong_to_the_same_layers() -> None:
+    """The norms before attention are those of layers 1 to 3."""
+    rate = layerwise_lr_decay(0.5, 4)
+    kernel = np.ravel(rate("encoder/layers/attention/query/kernel", (4, 24, 24)))
+    norm = np.ravel(rate("encoder/layers/attention/norm/scale", (3, 24)))
+    assert norm.tolist() == kernel[1:].tolist()
+
+
+def test_fine_tuning_starts_with_the_masked_word_heads_dense_layer_and_norm() -> None:
+    """As in transformers, where both classes call them `head`."""
+    task = supervised_objective("modernbert", "classification", ("a", "b"))
+    model = replace(MODERNBERT, encoder=TINY)
+    params, like = (
+        jax.eval_shape(objectives.build(c).init, jax.random.key(0))
+        for c in (model, replace(model, objective=task))
+    )
+    source: Any = type("Source", (), dict(config=model, params=params))
+    result = warm_start.transfer_params(source, like)
+    assert result.initialized == ["label/dense/bias", "label/dense/kernel"]
+    assert result.unused == ["mlm/bias"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(pre_norm=False), "first_norm is False: expected encoder.pre_norm True"),
+        (dict(groups=2), "first_norm is False, but layers share parameters"),
+        (dict(mlp_dropout=1.0), "mlp_dropout is 1.0: expected 0 <= x < 1"),
+        (dict(local_rotary_theta=1.0), "local_rotary_theta is 1.0: expected above 1"),
+        (dict(window=0), "window is 0: expected 1 to"),
+    ],
+)
+def test_impossible_options_are_errors(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
