@@ -121,8 +121,8 @@ class Finetune(Command):
 
     config: Config
     init: Annotated[str, arg(metavar="MODEL", help=MODEL)]
-    # Type of the task, or the name of a GLUE task.
-    task: TaskType | GlueTask
+    # Type of the task, or the name of a GLUE task; `pairs` trains a sentence encoder.
+    task: TaskType | GlueTask | Literal["pairs"]
     # Folder of train.jsonl, dev.jsonl and optionally test.jsonl; or of train.json and dev.json
     # (SQuAD); or of the TSV files of a GLUE task; or tfds:NAME; or a dataset of
     # the Hugging Face Hub, hf:datasets/OWNER/NAME[@REVISION][/CONFIG].
@@ -145,6 +145,8 @@ class Finetune(Command):
 
         malloc.tune()
         recipe = config.from_python_file(self.config)
+        if self.task == "pairs" and isinstance(recipe.objective, config.Supervised):
+            recipe = config.replace(recipe, objective=config.Contrastive())  # no label head
         flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
         if self.select is not None:
             flags += ("--run.select", self.select)

@@ -4,6 +4,7 @@ schema         Experiment and its sections: fields, defaults (BERT-base), range 
 encoder        the section `encoder`
 objectives     the section `objective`: Masked, ReplacedTokens, Imported
 supervised     the section `objective` of fine-tuning
+contrastive    the same for sentence encoders
 stages         batch shapes that change during a run (`data.stages`)
 families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, MODERNBERT, and FINETUNE, FINETUNE_BERT,
                ..., which the files in configs/ start from; the task head of each family
@@ -12,6 +13,7 @@ serialization  change by name, save and read as JSON, load from a Python file
 Standard library only.
 """
 
+from bert_jax.config.contrastive import Contrastive
 from bert_jax.config.encoder import DROPOUT_RATES, Encoder
 from bert_jax.config.families import (
     ALBERT,
@@ -67,6 +69,7 @@ __all__ = [
     "ROBERTA_LIKE",
     "SPANBERT",
     "TRACKERS",
+    "Contrastive",
     "Data",
     "Encoder",
     "Experiment",

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bert_jax.config.contrastive import Contrastive
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
@@ -180,4 +181,4 @@ class Imported:
         return tuple(h for h in ("mlm", "pooler", "pair", "rtd") if getattr(self, h))
 
 
-Objective = Masked | ReplacedTokens | Imported | Supervised
+Objective = Masked | ReplacedTokens | Imported | Supervised | Contrastive

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from bert_jax.config.contrastive import Contrastive
 from bert_jax.config.objectives import Imported, Masked, Objective, ReplacedTokens
 from bert_jax.config.schema import Experiment
 from bert_jax.config.supervised import Supervised
@@ -23,7 +24,7 @@ from bert_jax.utils.shipped import shipped_configs
 
 T = TypeVar("T")
 
-OBJECTIVES = {c.__name__: c for c in (Masked, ReplacedTokens, Imported, Supervised)}
+OBJECTIVES = {c.__name__: c for c in (Masked, ReplacedTokens, Imported, Supervised, Contrastive)}
 
 
 def replace(config: T, **changes: Any) -> T:

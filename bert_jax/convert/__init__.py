@@ -31,6 +31,7 @@ from bert_jax.convert.sentence_head import (
     SentenceHead,
     encoder_folder,
     read_sentence_head,
+    sentence_head,
 )
 from bert_jax.utils.model_files import TOKENIZER_FILES
 
@@ -56,6 +57,7 @@ __all__ = [
     "resize_position_embeddings",
     "resize_token_embeddings",
     "select_network",
+    "sentence_head",
     "to_hf",
     "with_heads",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from bert_jax import config
 from bert_jax.config import (
     ROBERTA_LIKE,
+    Contrastive,
     Encoder,
     Experiment,
     Imported,
@@ -157,7 +158,7 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
 
 
 def _choose_family(encoder: Encoder, objective: config.Objective) -> Family:
-    if isinstance(objective, Supervised):
+    if isinstance(objective, Supervised | Contrastive):
         return hf_families.FAMILIES[objective.family]
     if hf_modernbert.unsupported_option(encoder) is None:
         return hf_families.MODERNBERT

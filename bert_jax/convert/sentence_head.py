@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from bert_jax.config import Contrastive, Experiment
 from bert_jax.convert.hf_folder import read_json, read_tensors
 from bert_jax.model.pooling import POOLING_MODES, PoolingMode
 from bert_jax.utils.types import Json
@@ -30,6 +31,8 @@ MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
 ENCODER_SETTINGS = "sentence_bert_config.json"
 
+# Prompts that every model has, and their names in folders.
+ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "sigmoid"]
 ACTIVATIONS: dict[str, Activation] = {  # of a Dense module, by the names of PyTorch's classes
@@ -78,6 +81,18 @@ class SentenceHead:
     lowercase: bool = False
     similarity: Similarity = "cosine"
 
+    def prompt(self, name: str | None) -> str:
+        """The text of a prompt: that of a name which the folder has, or else the string itself.
+        None is the default prompt, and so are `query` and `document` where the folder has none (as
+        in sentence-transformers' encode_query and encode_document)."""
+        if name is not None:
+            for known in ROLES.get(name, (name,)):
+                if known in self.prompts:
+                    return self.prompts[known]
+        if name is None or name in ROLES:
+            return "" if self.default_prompt is None else self.prompts[self.default_prompt]
+        return name
+
     @property
     def normalized(self) -> bool:
         """Whether the vectors have length 1."""
@@ -90,6 +105,21 @@ def encoder_folder(folder: Path) -> Path:
     if (folder / "config.json").is_file() or not (folder / MODULES).is_file():
         return folder
     return _module_folder(folder, _modules(folder)[0])
+
+
+def sentence_head(folder: Path, experiment: Experiment) -> SentenceHead | None:
+    """The sentence head of a model folder of any kind; None if it makes no sentence vectors.
+    ValueError: as `read_sentence_head`."""
+    own, objective = folder / SENTENCE_DIR, experiment.objective
+    if not isinstance(objective, Contrastive):
+        return read_sentence_head(own if own.is_dir() else folder)
+    return SentenceHead(
+        (objective.pooling,),
+        ("normalize",) if objective.normalize else (),
+        prompts={"query": objective.query_prompt, "document": objective.document_prompt},
+        max_length=experiment.data.length,
+        similarity="cosine" if objective.normalize else "dot",
+    )
 
 
 def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead | None:

@@ -30,6 +30,7 @@ Axes = str | tuple[str, ...] | None
 T = TypeVar("T")
 
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
+_row_numbers: ContextVar[Any] = ContextVar("row_numbers", default=None)
 
 
 @contextlib.contextmanager
@@ -91,7 +92,11 @@ def psum_batch(shares: T) -> T:
 
 def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return random uint32 words; the first axis counts rows. In a `data_parallel` function they
-    are this device's part of the words of all rows, so that dropout is the same on any mesh."""
+    are this device's part of the words of all rows, so that dropout is the same on any mesh. Under
+    `row_numbers` they are a function of the row's number alone."""
+    numbers = _row_numbers.get()
+    if numbers is not None:
+        return _words_of_rows(key, numbers, shape)
     if "data" not in _manual_axes():
         return jax.random.bits(key, shape, jnp.uint32)
     # A word of jax.random.bits is the hash of its 64-bit position in the whole array.
@@ -102,6 +107,48 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     highs = high + (lows < low).astype(jnp.uint32)
     first, second = threefry2x32_p.bind(*jax.random.key_data(key), highs, lows)
     return first ^ second
+
+
+@contextlib.contextmanager
+def row_numbers(numbers: jax.Array | None) -> Iterator[None]:
+    """While a function is traced, `random_words` gives each row words that depend on its number
+    [b], and on neither the other rows of the call nor the mesh. So a row has the same dropout in a
+    whole batch and in a micro-batch. None changes nothing."""
+    token = _row_numbers.set(numbers)
+    try:
+        yield
+    finally:
+        _row_numbers.reset(token)
+
+
+def _words_of_rows(key: jax.Array, numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The hash of the row's number and of the position in the row."""
+    size = math.prod(shape[1:])
+    if numbers.shape != shape[:1] or size >= 1 << 32:
+        raise ValueError(f"{numbers.shape[0]} row numbers for random words of shape {shape}")
+    rows = jnp.broadcast_to(numbers.astype(jnp.uint32)[:, None], (shape[0], size)).reshape(shape)
+    at = jnp.broadcast_to(jax.lax.iota(jnp.uint32, size).reshape(1, *shape[1:]), shape)
+    first, second = threefry2x32_p.bind(*jax.random.key_data(key), rows, at)
+    return first ^ second
+
+
+def row_seed(words: jax.Array) -> jax.Array:
+    """The seed of a kernel that counts rows of its own call, made of `words`. Under `row_numbers`
+    it also depends on the first row's number: micro-batches then differ."""
+    numbers = _row_numbers.get()
+    return words if numbers is None else words ^ (numbers[0].astype(jnp.uint32) * 0x9E3779B9)
+
+
+def gather_rows(x: jax.Array) -> jax.Array:
+    """Return the rows of all devices, in the order of the whole batch."""
+    if "data" in _manual_axes():
+        return jax.lax.all_gather(x, "data", tiled=True)
+    return constrain(x, *[None] * x.ndim)
+
+
+def num_row_shards() -> int:
+    """In how many parts a `data_parallel` function sees the rows; 1 elsewhere."""
+    return jax.lax.axis_size("data") if "data" in _manual_axes() else 1
 
 
 def _manual_axes() -> tuple[str, ...]:

@@ -41,6 +41,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"sbo/position$", P(None, "fsdp")),
     (r"(rtd/out|span/(start|end|answerable))/kernel$", P(("tensor", "fsdp"), None)),
     (r"/(bias|scale)$", P("fsdp")),
+    (r"(^|/)temperature$", P()),
     (r"(^|/)(step|count|t)$", P()),
     (r"^guard/", P()),
 )

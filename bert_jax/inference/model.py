@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax import config, convert, objectives, tasks
 from bert_jax.checkpoint import manager
-from bert_jax.config import Experiment, Supervised
+from bert_jax.config import Contrastive, Experiment, Supervised
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -69,9 +69,8 @@ def _load_folder(path: Path) -> Model:
         return Model(experiment, weights, tokenizer, folder=folder, sentence=head)
     experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
-    finetune_results = (
-        results.read_results(folder) if isinstance(experiment.objective, Supervised) else None
-    )
+    finetuned = isinstance(experiment.objective, Supervised | Contrastive)
+    finetune_results = results.read_results(folder) if finetuned else None
     checkpoints = manager.Checkpoints(folder / "checkpoints", read_only=True)
     step = checkpoints.newest()
     if step is None:
@@ -87,7 +86,7 @@ def _load_folder(path: Path) -> Model:
     if finetune_results is not None and "thresholds" in finetune_results:
         chosen = tuple(finetune_results["thresholds"].values())
         experiment = config.replace(experiment, objective=dict(thresholds=chosen))
-    head = convert.read_sentence_head(folder / convert.SENTENCE_DIR)  # of an imported folder
+    head = convert.sentence_head(folder, experiment)
     return Model(experiment, params, tokenizer, step, threshold, folder, head)
 
 

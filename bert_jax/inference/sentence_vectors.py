@@ -13,22 +13,10 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.features import Pool
 
-# Prompts that every model has, and their names in folders.
-ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
-
 
 def prompt_text(head: SentenceHead | None, prompt: str | None) -> str:
-    """The text of a prompt: that of a name which the model's folder has, or else the string itself.
-    None is the head's default prompt, and so are `query` and `document` where the folder has none
-    (as in sentence-transformers' encode_query and encode_document)."""
-    prompts = {} if head is None else head.prompts
-    if prompt is not None:
-        for name in ROLES.get(prompt, (prompt,)):
-            if name in prompts:
-                return prompts[name]
-    if prompt is None or prompt in ROLES:
-        return "" if head is None or head.default_prompt is None else prompts[head.default_prompt]
-    return prompt
+    """`SentenceHead.prompt`, also for models without a head."""
+    return (SentenceHead() if head is None else head).prompt(prompt)
 
 
 def tokenize_texts(

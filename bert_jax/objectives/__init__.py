@@ -8,6 +8,13 @@
 `counts` needs no parameters and is separate because a micro-batch must divide by the count of the
 whole batch: the gradients of micro-batches then add up exactly, however unequal their masks
 (gradient accumulation). Dropout is active if and only if `terms` is given a key.
+
+Where the loss couples rows, as in `contrastive`, an objective also has
+
+    row_outputs(params, batch, key)         -> a tree of arrays [b ...]
+    coupled_terms(params, outputs, batch)   -> terms
+
+and accumulation is exact, too (training/coupled_gradients.py).
 """
 
 from __future__ import annotations
@@ -17,12 +24,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from bert_jax.config import Experiment, Imported, Masked, ReplacedTokens, Supervised
+from bert_jax.config import Contrastive, Experiment, Imported, Masked, ReplacedTokens, Supervised
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
 from bert_jax.model.task_heads import task_heads
-from bert_jax.objectives.base import NoObjective, Objective, Terms, total_loss
+from bert_jax.objectives.base import (
+    CoupledObjective,
+    NoObjective,
+    Objective,
+    Terms,
+    total_loss,
+)
+from bert_jax.objectives.contrastive import ContrastiveObjective
 from bert_jax.objectives.masked_lm import MaskedObjective
 from bert_jax.objectives.replaced_token_detection import (
     DISCRIMINATOR_HEADS,
@@ -31,6 +45,8 @@ from bert_jax.objectives.replaced_token_detection import (
 from bert_jax.objectives.supervised import SupervisedObjective
 
 __all__ = [
+    "ContrastiveObjective",
+    "CoupledObjective",
     "MaskedObjective",
     "NoObjective",
     "Objective",
@@ -58,6 +74,8 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         heads = {h: HEADS[h] for h in DISCRIMINATOR_HEADS[objective.target]}
         discriminator = Network(encoder, heads, **options)
         return ReplacedTokensObjective(objective, generator, discriminator, vocabulary, chunks)
+    if isinstance(objective, Contrastive):
+        return ContrastiveObjective(objective, Network(encoder, **options), chunks)
     if isinstance(objective, Imported):
         return NoObjective(Network(encoder, {h: HEADS[h] for h in objective.heads}, **options))
     if isinstance(objective, Supervised):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,21 @@ class Objective(Protocol):
 
     def mask_filler(self, params: Params) -> tuple[Network, Params]:
         """The network that predicts masked tokens, and its parameters."""
+        ...
+
+
+@runtime_checkable
+class CoupledObjective(Objective, Protocol):
+    """An objective whose loss couples the rows of a batch, through outputs that a network computes
+    for each row by itself. `terms` is `coupled_terms` of `row_outputs`."""
+
+    def row_outputs(self, params: Params, batch: Batch, key: jax.Array | None) -> Any:
+        """A tree of arrays [b ...]. A row's outputs do not depend on the other rows, and its
+        dropout depends on its position in the whole batch only."""
+        ...
+
+    def coupled_terms(self, params: Params, outputs: Any, batch: Batch) -> Terms:
+        """The share of this device's rows in the terms of the whole batch."""
         ...
 
 

@@ -25,7 +25,7 @@ def is_weight(name: str) -> bool:
     The originals search variable names for `LayerNorm`, `layer_norm` and `bias`
     (bert/optimization.py); embedding tables are weights, the heads' output biases are not.
     """
-    return re.search(r"norm[^/]*/|(^|/)bias$", name) is None
+    return re.search(r"norm[^/]*/|(^|/)(bias|temperature)$", name) is None
 
 
 def weight_mask(params: Tree) -> Tree:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import jax
 
 from bert_jax import objectives, optim
-from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens, Supervised
+from bert_jax.config import Contrastive, Encoder, Experiment, Masked, ReplacedTokens, Supervised
 from bert_jax.data import mixture
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.mixture import StageData
@@ -30,6 +30,7 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.training import evaluation, warm_start
 from bert_jax.training.finetune_config import FinetuneTask
+from bert_jax.training.pairs import PairsTask
 from bert_jax.training.step import CompiledSteps, compile_steps
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.types import Batch
@@ -155,7 +156,9 @@ def assemble(
     return Assembly(config, data, mesh, objective, steps)
 
 
-def open_data(config: Experiment, encoder: Encoder | None = None) -> CorpusData | FinetuneTask:
+def open_data(
+    config: Experiment, encoder: Encoder | None = None
+) -> CorpusData | FinetuneTask | PairsTask:
     """Open what the config names, and fill in what it decides.
 
     `encoder` replaces the one that the model in `run.init` brings: a run folder records it.
@@ -164,6 +167,8 @@ def open_data(config: Experiment, encoder: Encoder | None = None) -> CorpusData 
     """
     if isinstance(config.objective, Supervised):
         return FinetuneTask.of(config)
+    if isinstance(config.objective, Contrastive):
+        return PairsTask.of(config)
     return open_corpora(config, encoder)
 
 

@@ -154,3 +154,8 @@ class Evaluator:
         total = jax.tree.map(lambda *parts: jnp.sum(jnp.stack(parts)), *losses)
         loss = to_floats({"loss": total}).get("loss", math.nan)  # NaN: no row has a label
         return EvalResult(self._objective, self.task.encoded[split], outputs, loss, split)
+
+    def dev_scores(self, params: Any) -> dict[str, float]:
+        """The metrics on dev, with the thresholds that are best there."""
+        result = self.evaluate(params, "dev")
+        return result.scores(thresholds=result.best_thresholds())

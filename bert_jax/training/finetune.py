@@ -19,21 +19,24 @@ from typing import Any
 import jax
 
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Experiment, Run
+from bert_jax.config import Contrastive, Experiment, Run
 from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
-from bert_jax.objectives import SupervisedObjective
+from bert_jax.objectives import ContrastiveObjective, SupervisedObjective
 from bert_jax.tasks import results
 from bert_jax.training import loop, trackers
-from bert_jax.training.assemble import assemble
+from bert_jax.training.assemble import Assembly, assemble
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune_config import FinetuneTask
-from bert_jax.training.finetune_results import write_results
+from bert_jax.training.finetune_results import write_pair_results, write_results
 from bert_jax.training.guard import PreemptionHandler
+from bert_jax.training.pairs import PairEvaluator, PairsTask
 from bert_jax.utils import remote
 
 logger = logging.getLogger(__name__)
+
+Task = FinetuneTask | PairsTask
 
 
 def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int | None:
@@ -55,7 +58,9 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
             f"run.dir {folder} was made with {'one seed' if seeds > 1 else 'several seeds'} "
             f"({conflict.name} exists): choose another --run.dir, or give the same --seeds"
         )
-    task = FinetuneTask.of(config)
+    task: Task = (PairsTask if isinstance(config.objective, Contrastive) else FinetuneTask).of(
+        config
+    )
     initialize.check_same_config(task.config)
     for line in [*task.label_counts, *task.notes]:
         logger.info(line)
@@ -75,7 +80,7 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
     return None
 
 
-def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
+def train_one_seed(task: Task, take_over: bool = False) -> int | None:
     """Train to the last step, or until the metric no longer improves, then write the results of the
     selected checkpoint."""
     config = task.config
@@ -87,13 +92,10 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
     run = assemble(config, task)
     kernel_check.check_flash_on_gpu(config, packed=False)
     steps = run.steps
-    assert isinstance(run.objective, SupervisedObjective)
-    evaluator = Evaluator(task, config, run.objective, steps, run.mesh)
+    evaluator = _evaluator(task, run)
 
     def evaluate(params: Any) -> dict[str, float]:
-        result = evaluator.evaluate(params, "dev")
-        scores = result.scores(thresholds=result.best_thresholds())
-        return {f"eval_{name}": value for name, value in scores.items()}
+        return {f"eval_{name}": value for name, value in evaluator.dev_scores(params).items()}
 
     metric = f"eval_{task.main_metric}"
     with (
@@ -116,9 +118,21 @@ def train_one_seed(task: FinetuneTask, take_over: bool = False) -> int | None:
             last = checkpoints.newest() or config.run.steps
             chosen = last if config.run.select == "last" else checkpoints.best() or last
             params = checkpoints.restore_params(chosen, steps.like.params)
-            write_results(evaluator, params, chosen, last)
+            if isinstance(evaluator, PairEvaluator):
+                write_pair_results(evaluator, params, chosen, last)
+            else:
+                write_results(evaluator, params, chosen, last)
         checkpoints.close()
     return preemption.signal
+
+
+def _evaluator(task: Task, run: Assembly) -> Evaluator | PairEvaluator:
+    """What scores parameters on the splits of a task."""
+    if isinstance(task, PairsTask):
+        assert isinstance(run.objective, ContrastiveObjective)
+        return PairEvaluator(task, run.config, run.objective, run.steps, run.mesh)
+    assert isinstance(run.objective, SupervisedObjective)
+    return Evaluator(task, run.config, run.objective, run.steps, run.mesh)
 
 
 def _is_same_request(finished: results.Results, run: Run) -> bool:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax import tasks
-from bert_jax.config import Experiment, Supervised, replace, supervised_objective
+from bert_jax import convert, tasks
+from bert_jax.config import Contrastive, Experiment, Supervised, replace, supervised_objective
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ from bert_jax.utils import hub, remote
 from bert_jax.utils.types import Batch
 
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
+TRAINED_POOLINGS = ("mean", "cls", "weightedmean")  # of config.Contrastive
 ANY_LENGTH = 2**30  # tokens: the model is not known yet
 STEPS_OR_RATIO = (  # a number of steps, and the ratio that it replaces
     ("run", "steps", "epochs"),
@@ -46,13 +47,13 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     ValueError: a config for pre-training, a number of steps together with its ratio, and what
     `override` raises.
     """
-    if not isinstance(recipe.objective, Supervised):
+    if not isinstance(recipe.objective, Supervised | Contrastive):
         raise ValueError(
             f"the config's objective is {type(recipe.objective).__name__}: expected a recipe for "
             "fine-tuning, such as configs/finetune.py"
         )
     requested = override(replace(recipe, encoder=dict(max_length=ANY_LENGTH)))
-    assert isinstance(requested.objective, Supervised)
+    assert isinstance(requested.objective, Supervised | Contrastive)
     init = requested.run.init
     assert init is not None
     pinned = warm_start.pin_init(requested)
@@ -61,7 +62,9 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     if model is None or (commit is None and (Path(init) / "config.json").is_file()):
         model = warm_start.load_config(hub.at_commit(init, commit))
     family, task = warm_start.model_family(model), requested.objective.task
-    if recipe.objective == Supervised():
+    if isinstance(recipe.objective, Contrastive):
+        heads: Any = _sentence_objective(recipe.objective, family, init, commit, model)
+    elif recipe.objective == Supervised():
         heads = supervised_objective(family, task)
     else:
         heads = replace(recipe.objective, task=task, family=family)
@@ -80,6 +83,37 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
                 f"{group}.{number} and {group}.{ratio} are both given: expected only one of them"
             )
     return replace(config, run=dict(init_commit=commit))
+
+
+def _sentence_objective(
+    objective: Contrastive, family: Any, init: str, commit: str | None, model: Experiment
+) -> Contrastive:
+    """The recipe's objective, which where it is a plain `Contrastive()` has the pooling, the
+    normalization and the prompts of a model that makes sentence vectors already.
+
+    ValueError: a sentence head that cannot be trained.
+    """
+    head = None
+    if objective == Contrastive() and (Path(init).is_dir() or commit is not None):
+        folder = hub.model_folder(hub.at_commit(init, commit)).path
+        head = convert.sentence_head(folder, model)
+    if head is None:
+        return replace(objective, family=family)
+    (pooling, *more), trained = head.pooling, set(head.modules) <= {"normalize"}
+    if more or not trained or not head.include_prompt or pooling not in TRAINED_POOLINGS:
+        raise ValueError(
+            f"{init} has a sentence head with pooling {', '.join(head.pooling)} and "
+            f"{len(head.modules)} modules: expected one of {', '.join(TRAINED_POOLINGS)} and no "
+            "Dense layer; to train its encoder alone, remove modules.json"
+        )
+    return replace(
+        objective,
+        family=family,
+        pooling=pooling,
+        normalize=head.normalized or head.similarity == "cosine",
+        query_prompt=head.prompt("query"),
+        document_prompt=head.prompt("document"),
+    )
 
 
 def _get(config: Experiment, group: str, field: str) -> Any:
@@ -110,7 +144,7 @@ class FinetuneTask:
             unlabeled=objective.unlabeled,
             unknown_labels=objective.unknown_labels,
         )
-        tokenizer = _tokenizer(config)
+        tokenizer = run_tokenizer(config)
         length = config.data.length or min(objective.default_length, config.encoder.max_length)
         encoded = {}
         for split, examples in dataset.splits.items():
@@ -171,7 +205,7 @@ class FinetuneTask:
         return [*self.dataset.notes, *by_split]
 
 
-def _tokenizer(config: Experiment) -> Tokenizer:
+def run_tokenizer(config: Experiment) -> Tokenizer:
     """The run folder's tokenizer when the run resumes, else the model's."""
     folder, init = remote.local_cache_path(config.run.dir), str(config.run.init)
     if previous_config(folder, init) is not None:
@@ -183,13 +217,6 @@ def _tokenizer(config: Experiment) -> Tokenizer:
 
 def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int) -> Experiment:
     """The config with what the data decides: labels, row length, steps and evaluations."""
-    run = config.run
-    steps, eval_every = run.steps, run.eval_every
-    if run.epochs is not None:
-        # a last batch that is not full is not trained on, as in BERT's, ALBERT's and ELECTRA's code
-        steps = max(1, math.floor(rows * run.epochs / config.data.batch_size))
-    if run.evals_per_epoch is not None:
-        eval_every = max(1, round(rows / config.data.batch_size / run.evals_per_epoch))
     content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
     heads: dict[str, Any] = dict(labels=dataset.labels, pairs=dataset.pairs)
     assert isinstance(config.objective, Supervised)
@@ -212,9 +239,22 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
         raise ValueError(f"objective.thresholds has {len(thresholds)} numbers: expected {expected}")
     if config.objective.family == "albert" and dataset.labels != tasks.ANSWERABLE_LABELS:
         heads["span"] = "linear"  # as published: its joint head is for SQuAD 2.0 alone
+    config = replace(config, objective=heads, data=dict(length=length))
+    return fill_in_steps(config, rows, content_hash)
+
+
+def fill_in_steps(config: Experiment, rows: int, content_hash: str) -> Experiment:
+    """The config with the hash of the data, and with the steps and evaluations that its epochs
+    mean for so many training rows."""
+    run, batch_size = config.run, config.data.batch_size
+    steps, eval_every = run.steps, run.eval_every
+    if run.epochs is not None:
+        # a last batch that is not full is not trained on, as in BERT's, ALBERT's and ELECTRA's code
+        steps = max(1, math.floor(rows * run.epochs / batch_size))
+    if run.evals_per_epoch is not None:
+        eval_every = max(1, round(rows / batch_size / run.evals_per_epoch))
     return replace(
         config,
-        objective=heads,
-        data=dict(length=length, corpus=content_hash),
+        data=dict(corpus=content_hash),
         run=dict(steps=steps, eval_every=eval_every),
     )

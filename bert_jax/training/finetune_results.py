@@ -8,6 +8,7 @@ import jax
 
 from bert_jax.tasks import errors_file, results
 from bert_jax.training.evaluation import EvalResult, Evaluator
+from bert_jax.training.pairs import PairEvaluator
 from bert_jax.utils import io, remote, strict_json
 
 
@@ -49,7 +50,21 @@ def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> No
         results.write_results(folder, values)
 
 
-def _run_values(evaluator: Evaluator, best: int, last: int) -> results.Results:
+def write_pair_results(evaluator: PairEvaluator, params: Any, best: int, last: int) -> None:
+    """`write_results` for a sentence encoder, which has no classes."""
+    folder, main = evaluator.config.run.dir, jax.process_index() == 0
+    values, cache = _run_values(evaluator, best, last), remote.local_cache_path(folder)
+    for split in (s for s in results.SPLITS if s in evaluator.task.dataset.splits):
+        values[split], predictions = evaluator.evaluate(params, split)
+        rows = (strict_json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
+        if main:
+            io.write_text(cache / f"predictions_{split}.jsonl", "".join(rows))
+    values["notes"] = evaluator.task.notes
+    if main:
+        results.write_results(cache, values)
+
+
+def _run_values(evaluator: Evaluator | PairEvaluator, best: int, last: int) -> results.Results:
     """What results.json says of the run itself."""
     task, run = evaluator.task, evaluator.config.run
     values: results.Results = {

@@ -21,9 +21,10 @@ import optax
 from bert_jax import optim
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.distributed import constraints, sharding
-from bert_jax.objectives import Objective, total_loss
+from bert_jax.objectives import CoupledObjective, Objective, total_loss
 from bert_jax.objectives.masking_budget import with_scheduled_rate
 from bert_jax.training import guard
+from bert_jax.training.coupled_gradients import coupled_gradients
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
 
@@ -163,8 +164,12 @@ def _summed_gradients(
         terms = objective.terms(params, part, key)
         return total_loss(objective.weights, terms, counts), terms
 
-    gradient = jax.value_and_grad(loss, has_aux=True)
     n = config.optim.accumulate
+    if isinstance(objective, CoupledObjective):
+        return constraints.psum_batch(
+            coupled_gradients(objective, params, batch, dropout, counts, n)
+        )
+    gradient = jax.value_and_grad(loss, has_aux=True)
     if n == 1:
         return constraints.psum_batch(gradient(params, batch, dropout))
     parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)

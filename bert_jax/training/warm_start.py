@@ -28,6 +28,7 @@ from bert_jax import config, convert
 from bert_jax.checkpoint import run_dir
 from bert_jax.config import (
     DROPOUT_RATES,
+    Contrastive,
     Encoder,
     Experiment,
     ReplacedTokens,
@@ -196,7 +197,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def model_family(model: Experiment) -> str:
     """bert (SpanBERT too), albert, roberta or electra."""
-    if isinstance(model.objective, Supervised):
+    if isinstance(model.objective, Supervised | Contrastive):
         return model.objective.family
     return hf_family(model.encoder, model.objective).name
 

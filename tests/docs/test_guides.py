@@ -71,6 +71,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for split in ("train", "dev"):
         rows = [json.dumps({"text": t, "label": "ab"[i % 2]}) + "\n" for i, t in enumerate(lines)]
         (tmp_path / "labels" / f"{split}.jsonl").write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "pairs").mkdir()
+    for split in ("train", "dev"):
+        rows = [json.dumps({"text": t[:40], "positive": t[40:]}) + "\n" for t in lines]
+        (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(rows), encoding="utf-8")
     (tmp_path / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.py"):
         text = SMALL_CONFIG.format(path=str(path), name=path.stem)
@@ -103,7 +107,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_guide_has_commands() -> None:
     expected = {"domain", "evaluate", "families", "from_scratch", "hub", "tokenizers", "tpu_pod"}
-    expected |= {"own_language", "own_language.ko"}
+    expected |= {"own_language", "own_language.ko", "embeddings"}
     assert set(GUIDES) == expected
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
@@ -130,7 +134,7 @@ def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.Mo
 
 
 @SLOW
-@pytest.mark.parametrize("guide", ["domain", "evaluate"])
+@pytest.mark.parametrize("guide", ["domain", "embeddings", "evaluate"])
 def test_every_command_works_on_a_checkpoint(
     guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +146,7 @@ def test_every_command_works_on_a_checkpoint(
         *commands(guide),
     ):
         do(line, monkeypatch)
-    if guide == "evaluate":
+    if guide != "domain":
         return
     longer = (workspace / "longer/tokenizer/vocab.txt").read_text().split()
     assert set((workspace / "words.txt").read_text().split()) <= set(longer)

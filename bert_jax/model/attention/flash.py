@@ -27,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
-from bert_jax.distributed.constraints import platform
+from bert_jax.distributed.constraints import platform, row_seed
 from bert_jax.model.attention.flash_kernel import KernelConfig, backward, forward
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.attention.shard_map import AttentionShards, KernelCost
@@ -65,7 +65,7 @@ def attend(
     if key is None or rate == 0.0:
         keep, seed = 256, jnp.zeros(2, jnp.uint32)
     else:
-        keep, seed = keep_threshold_u8(rate), jax.random.bits(key, (2,), jnp.uint32)
+        keep, seed = keep_threshold_u8(rate), row_seed(jax.random.bits(key, (2,), jnp.uint32))
     config = KernelConfig(h, width, mask.packed, window is not None, keep)
     max_distance = jnp.asarray(0 if window is None else window, jnp.uint32)
     scalars = jnp.append(seed, max_distance)

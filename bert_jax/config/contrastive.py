@@ -1,0 +1,67 @@
+"""The objective config of sentence encoders: pairs of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bert_jax.config.model_types import ModelType
+from bert_jax.config.ranges import check_ranges
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """A sentence encoder, trained on pairs of texts.
+
+    `ranking` is softmax cross-entropy: each query has to find its positive among the documents of
+    the whole batch, over all devices and micro-batches. The other losses are for pairs with a
+    score, and compare the pairs' cosines with the scores: their order (`cosent`), their squared
+    difference (`cosine`), or a contrastive loss for scores of 0 and 1 (`margin`).
+    """
+
+    # Type of the task.
+    task: Literal["pairs"] = "pairs"
+    # Family of the encoder.
+    family: ModelType = "bert"
+    # Loss; `auto` is `ranking` for rows with a positive, and `cosent` for rows with a score.
+    loss: Literal["auto", "ranking", "cosent", "cosine", "margin"] = "auto"
+    # What makes one vector of a text's tokens: their mean, the first token, or the mean weighted by
+    # position.
+    pooling: Literal["mean", "cls", "weightedmean"] = "mean"
+    # Compare vectors by their cosine; otherwise by their dot product.
+    normalize: bool = True
+    # Temperature of the softmax, and of `cosent`.
+    temperature: float = 0.05
+    # Train the temperature, from that value on.
+    learn_temperature: bool = False
+    # Also rank all queries for each positive, and average both losses.
+    symmetric: bool = False
+    # Margin of the loss `margin`, as a cosine distance.
+    margin: float = 0.5
+    # Sizes of shorter vectors that are trained too, such as 256,128,64 (Matryoshka). Each is the
+    # first part of the whole vector, and its loss is added.
+    dimensions: tuple[int, ...] = ()
+    # Never rank a document as wrong that is the query's own text, its positive, or another positive
+    # that the training rows name for the query.
+    mask_false_negatives: bool = True
+    # Maximum number of hard negatives per row; None uses all of them.
+    max_negatives: int | None = None
+    # Text before every query.
+    query_prompt: str = ""
+    # Text before every document.
+    document_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        limit = self.max_negatives
+        checks = {
+            "temperature": (self.temperature > 0, "above 0"),
+            "margin": (0 < self.margin <= 2, "0 < x <= 2"),
+            "dimensions": (all(n >= 1 for n in self.dimensions), "at least 1 each"),
+            "max_negatives": (limit is None or limit >= 0, "at least 0, or None"),
+        }
+        check_ranges("objective", self, checks)
+
+    @property
+    def default_length(self) -> int:
+        """Maximum tokens per text when `data.length` is not set."""
+        return 128

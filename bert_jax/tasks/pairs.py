@@ -1,0 +1,201 @@
+"""Pairs of texts for sentence encoders, and retrieval sets: files to rows of tokens.
+
+    train.jsonl   {"text", "positive", "negatives": [...]}   or   {"text", "text_pair", "score"}
+    dev.jsonl     the same; or a folder dev/ with a retrieval set. test likewise, and optional
+
+A retrieval set is BEIR's: `corpus.jsonl` {"_id", "title", "text"}, `queries.jsonl` {"_id", "text"},
+`qrels.tsv` with the columns query, document, grade and perhaps a header. `title` may be absent, and
+`id` may stand for `_id`. Pairs for evaluation become one: all their texts are the corpus.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_jax.tasks.fields import Fields, Location
+from bert_jax.tasks.text_files import read_json_lines, read_lines
+
+
+class Pair(NamedTuple):
+    """A query with its positive and hard negatives, or two texts with a score."""
+
+    text: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Queries, documents in the order of their ids, and the judged documents of each query."""
+
+    queries: list[str]
+    documents: list[str]
+    grades: list[dict[int, float]]  # per query: number of the document -> grade
+    query_ids: list[str]
+    document_ids: list[str]
+
+
+Split = list[Pair] | RetrievalSet
+
+
+@dataclass(frozen=True)
+class PairDataset:
+    """The splits `train`, `dev` and perhaps `test`; notes are messages with counts."""
+
+    splits: dict[str, Split]
+    scored: bool  # whether pairs have a score
+    notes: list[str] = field(default_factory=list)
+
+    task = task_type = "pairs"
+
+    @property
+    def train(self) -> list[Pair]:
+        """The training pairs."""
+        pairs = self.splits["train"]
+        assert isinstance(pairs, list)
+        return pairs
+
+
+# ---- reading
+
+
+def read_pair_dataset(folder: str | Path) -> PairDataset:
+    """ValueError: a missing file, a missing or invalid field, rows with and without a score."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: expected one with train.jsonl and dev")
+    splits: dict[str, Split] = {"train": read_pairs(folder / "train.jsonl")}
+    for split in ("dev", "test"):
+        if (folder / split).is_dir():
+            splits[split] = read_retrieval_set(folder / split)
+        elif (folder / f"{split}.jsonl").is_file():
+            splits[split] = read_pairs(folder / f"{split}.jsonl")
+        elif split == "dev":
+            raise ValueError(
+                f"{folder} has neither dev.jsonl nor a folder dev: expected pairs, or a retrieval "
+                "set with corpus.jsonl, queries.jsonl and qrels.tsv"
+            )
+    scored = {
+        split: pairs[0].score is not None
+        for split, pairs in splits.items()
+        if isinstance(pairs, list)
+    }
+    if len(set(scored.values())) > 1:
+        raise ValueError(
+            f"{folder} has a score in {', '.join(s for s in scored if scored[s])} alone: expected "
+            "a score in all splits of pairs or in none"
+        )
+    return PairDataset(splits, scored["train"], _notes(splits))
+
+
+def read_pairs(file: Path) -> list[Pair]:
+    """ValueError: a file that is missing or empty, a missing or invalid field."""
+    pairs = [_parse_pair(record, location) for location, record in read_json_lines(file)]
+    if not pairs:
+        raise ValueError(f"{file} is empty: expected one JSON object per line")
+    scored = [pair.score is not None for pair in pairs]
+    if any(scored) != all(scored):
+        raise ValueError(
+            f"{file}: {sum(scored)} of {len(pairs)} rows have a score: expected all or none"
+        )
+    return pairs
+
+
+def _parse_pair(record: dict[str, Any], location: Location) -> Pair:
+    fields = Fields(record, location)
+    if "score" not in record and "text_pair" not in record:
+        negatives = fields.texts("negatives") if record.get("negatives") is not None else ()
+        return Pair(fields.text("text"), fields.text("positive"), negatives)
+    score = fields.value("score", expected="a finite number")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise ValueError(f"{location}: `score` is {score!r:.40}: expected a finite number")
+    return Pair(fields.text("text"), fields.text("text_pair"), score=float(score))
+
+
+def read_retrieval_set(folder: Path) -> RetrievalSet:
+    """ValueError: a missing or empty file, an id that occurs twice or that is in the judgments
+    alone, no judgment above 0."""
+    documents = _read_texts(folder / "corpus.jsonl")
+    queries = _read_texts(folder / "queries.jsonl")
+    order = sorted(documents)  # equal scores are ranked by id
+    numbers = {id: i for i, id in enumerate(order)}
+    grades: dict[str, dict[int, float]] = defaultdict(dict)
+    for location, query, document, grade in _read_judgments(folder / "qrels.tsv"):
+        for id, known, file in ((query, queries, "queries"), (document, documents, "corpus")):
+            if id not in known:
+                raise ValueError(
+                    f"{location}: the id {id!r:.60} is not in {file}.jsonl: add it, or remove this "
+                    "line"
+                )
+        grades[query][numbers[document]] = grade
+    judged = [id for id in queries if any(g > 0 for g in grades.get(id, {}).values())]
+    if not judged:
+        raise ValueError(f"{folder / 'qrels.tsv'} has no grade above 0: expected some")
+    return RetrievalSet(
+        [queries[id] for id in judged],
+        [documents[id] for id in order],
+        [grades[id] for id in judged],
+        judged,
+        order,
+    )
+
+
+def _read_texts(file: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for location, record in read_json_lines(file):
+        id = record.get("_id", record.get("id"))
+        if isinstance(id, bool) or not isinstance(id, str | int):
+            raise ValueError(f"{location}: no `_id`: expected a string or an integer")
+        if str(id) in texts:
+            raise ValueError(f"{location}: the id {id!r:.60} occurs twice: expected distinct ids")
+        fields = Fields(record, location)
+        title = f"{fields.text('title')} " if record.get("title") else ""
+        texts[str(id)] = title + fields.text("text")
+    if not texts:
+        raise ValueError(f"{file} is empty: expected one JSON object per line")
+    return texts
+
+
+def _read_judgments(file: Path) -> Iterable[tuple[Location, str, str, float]]:
+    for number, (location, line) in enumerate(read_lines(file)):
+        columns = line.split("\t")
+        if not line.strip() or (number == 0 and columns[-1].strip() in ("score", "grade")):
+            continue
+        try:
+            query, document, grade = columns
+            yield location, query, document, float(grade)
+        except ValueError:
+            raise ValueError(
+                f"{location}: {line!r:.60}: expected query, document and grade, separated by tabs"
+            ) from None
+
+
+def pairs_as_retrieval_set(pairs: Sequence[Pair]) -> RetrievalSet:
+    """Pairs without scores: each distinct text has to find all its positives among all positives
+    and negatives, in the order of the rows."""
+    numbers: dict[str, int] = {}
+    grades: dict[str, dict[int, float]] = {}
+    for pair in pairs:
+        for text in (pair.positive, *pair.negatives):
+            numbers.setdefault(text, len(numbers))
+        grades.setdefault(pair.text, {})[numbers[pair.positive]] = 1.0
+    ids = [str(i) for i in range(len(numbers))]
+    queries = list(grades)
+    return RetrievalSet(queries, list(numbers), list(grades.values()), queries, ids)
+
+
+def _notes(splits: dict[str, Split]) -> list[str]:
+    notes = []
+    for split, pairs in splits.items():
+        if isinstance(pairs, list):
+            empty = sum(
+                not all(t.strip() for t in (p.text, p.positive, *p.negatives)) for p in pairs
+            )
+            notes += [f"{split}: rows with an empty text: {empty}"] if empty else []
+    return notes

@@ -1,0 +1,64 @@
+"""Exact gradient accumulation for losses that couple the rows of a batch.
+
+Such a loss is no sum over micro-batches: every query is ranked among the documents of all of them.
+It is a function of outputs that each row has by itself, and those are small. So the step
+
+1. computes the outputs of all rows by micro-batches, and keeps no intermediate values;
+2. computes the loss of all outputs, and its gradient with respect to them;
+3. computes each micro-batch again, and multiplies that gradient by its Jacobian (vjp).
+
+The result is the gradient of a plain step, for the memory of a micro-batch and a second forward
+pass (GradCache, Gao et al. 2021, section 3). Both passes draw the same dropout, because a row's
+dropout depends only on the key and on its position in the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.objectives import CoupledObjective, total_loss
+from bert_jax.utils.types import Batch
+
+
+def coupled_gradients(
+    objective: CoupledObjective,
+    params: Any,
+    batch: Batch,
+    key: jax.Array,
+    counts: dict[str, jax.Array],
+    accumulate: int,
+) -> Any:
+    """((loss, terms), gradient), this device's share of each: summed over devices they are those of
+    the whole batch. `counts` are the whole batch's; `accumulate` is the number of micro-batches."""
+
+    def loss(params: Any, outputs: Any) -> tuple[jax.Array, Any]:
+        terms = objective.coupled_terms(params, outputs, batch)
+        return total_loss(objective.weights, terms, counts), terms
+
+    def plain(params: Any) -> tuple[jax.Array, Any]:
+        return loss(params, objective.row_outputs(params, batch, key))
+
+    if accumulate == 1:
+        return jax.value_and_grad(plain, has_aux=True)(params)
+    parts = split_rows(batch, accumulate)
+    outputs = jax.lax.map(lambda part: objective.row_outputs(params, part, key), parts)
+    outputs = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs)
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    value, (direct, d_outputs) = gradient(params, outputs)
+
+    def add(total: Any, part: tuple[Batch, Any]) -> tuple[Any, None]:
+        rows, d_rows = part
+        _, vjp = jax.vjp(lambda params: objective.row_outputs(params, rows, key), params)
+        return jax.tree.map(jnp.add, total, vjp(d_rows)[0]), None
+
+    total, _ = jax.lax.scan(add, direct, (parts, split_rows(d_outputs, accumulate)))
+    return value, total
+
+
+def split_rows(tree: Any, n: int) -> Any:
+    """Arrays [b ...] as [n b/n ...]. A part takes every n-th row, so that each device has its share
+    of each part."""
+    return jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), tree)

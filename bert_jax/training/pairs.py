@@ -1,0 +1,212 @@
+"""Sentence encoders: the pairs of a run, and how its checkpoints are compared.
+
+Checkpoints are compared by nDCG@10 of a retrieval set, or by Spearman's correlation of pairs with
+a score. `finetune` treats `PairsTask` like any other task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from bert_jax.config import Contrastive, Experiment, replace
+from bert_jax.data.labeled import LabeledBatches
+from bert_jax.data.pairs import PairBatches
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.distributed import sharding
+from bert_jax.objectives import ContrastiveObjective
+from bert_jax.tasks import encode_pairs, pairs, retrieval
+from bert_jax.tasks.encode_pairs import EncodedPairs
+from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
+from bert_jax.training import finetune_config
+from bert_jax.training.step import CompiledSteps
+from bert_jax.training.warm_start import WarmStart
+from bert_jax.utils.types import Batch
+
+Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
+TOP_DOCUMENTS = 10  # of each query, in predictions_SPLIT.jsonl
+
+
+@dataclass(frozen=True)
+class PairsTask:
+    """The encoded pairs of a folder, and the config with what they decide."""
+
+    config: Experiment
+    dataset: PairDataset
+    train: EncodedPairs
+    tokenizer: Tokenizer
+
+    vocabulary = None  # nothing is masked
+
+    @staticmethod
+    def of(config: Experiment) -> PairsTask:
+        """Read `data.path` and encode the training pairs. ValueError: no such data, a loss for
+        another kind of pairs, more dimensions than the encoder has."""
+        objective = config.objective
+        assert isinstance(objective, Contrastive)
+        if config.data.path is None:
+            raise ValueError("expected --data DIR: a folder with train.jsonl and dev")
+        dataset = pairs.read_pair_dataset(config.data.path)
+        loss = _resolve_loss(objective, dataset.scored)
+        width = config.encoder.hidden_size
+        if max(objective.dimensions, default=0) >= width:
+            raise ValueError(
+                f"objective.dimensions is {objective.dimensions}: expected sizes below the "
+                f"encoder's width {width}, which is always trained"
+            )
+        tokenizer = finetune_config.run_tokenizer(config)
+        length = config.data.length or min(objective.default_length, config.encoder.max_length)
+        config = replace(config, objective=dict(loss=loss), data=dict(length=length))
+        train = encode_pairs.encode_pairs(
+            dataset.train,
+            tokenizer,
+            length,
+            objective.query_prompt,
+            objective.document_prompt,
+            objective.max_negatives,
+        )
+        content = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
+        filled = finetune_config.fill_in_steps(config, len(train.rows), content)
+        return PairsTask(filled, dataset, train, tokenizer)
+
+    def with_seed(self, i: int) -> PairsTask:
+        """The same pairs for the i-th of several seeds, in a folder of its own."""
+        run = self.config.run
+        config = replace(self.config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
+        return dataclasses.replace(self, config=config)
+
+    @property
+    def warm_start(self) -> WarmStart:
+        """Every fine-tuning run starts from a model."""
+        return WarmStart(str(self.config.run.init), self.config)
+
+    @property
+    def main_metric(self) -> str:
+        """The metric by which checkpoints are compared."""
+        return "spearman" if self.dataset.scored else "ndcg@10"
+
+    def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
+        """step -> the training batches from that step on."""
+        batches = PairBatches(
+            self.train.rows,
+            config.data.batch_size,
+            config.encoder.pad_id,
+            config.run.seed,
+            slices,
+        )
+        return batches.iterate
+
+    @property
+    def label_counts(self) -> list[str]:
+        """The size of every split, one line each."""
+        return [f"{split}: {_size(part)}" for split, part in self.dataset.splits.items()]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is unusual in the data, in words."""
+        cut, length = self.train.num_truncated, self.config.data.length
+        note = f"train: distinct texts longer than {length} tokens, truncated: {cut}"
+        return [*self.dataset.notes, *([note] if cut else [])]
+
+
+def _resolve_loss(objective: Contrastive, scored: bool) -> str:
+    loss = objective.loss
+    if loss == "auto":
+        return "cosent" if scored else "ranking"
+    if scored == (loss == "ranking"):
+        rows = "a score" if scored else "a positive"
+        usual = "cosent, cosine or margin" if scored else "ranking"
+        raise ValueError(f"objective.loss is {loss}, and the rows have {rows}: expected {usual}")
+    return loss
+
+
+def _size(split: Any) -> str:
+    if isinstance(split, RetrievalSet):
+        return f"{len(split.queries)} queries, {len(split.documents)} documents"
+    return f"{len(split)} pairs"
+
+
+class PairEvaluator:
+    """Evaluates parameters on the splits of a `PairsTask`, with one compiled function."""
+
+    def __init__(
+        self,
+        task: PairsTask,
+        config: Experiment,
+        objective: ContrastiveObjective,
+        steps: CompiledSteps,
+        mesh: jax.sharding.Mesh,
+    ) -> None:
+        self.task, self.config = task, config
+        self._objective, self._steps = objective.config, steps
+        self._slices = sharding.process_slices(mesh)
+
+        def apply(params: Any, batch: Batch) -> Any:
+            return batch["row"], objective.vectors(params, batch)
+
+        self._apply = jax.jit(
+            sharding.with_mesh(mesh, apply), out_shardings=sharding.replicated(mesh)
+        )
+
+    def dev_scores(self, params: Any) -> dict[str, float]:
+        """The metrics on dev."""
+        return self.evaluate(params, "dev")[0]
+
+    def evaluate(self, params: Any, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """The metrics of a split, and a prediction for each query or scored pair."""
+        data = self.task.dataset.splits[split]
+        if isinstance(data, list) and self.task.dataset.scored:
+            return self._scored(params, data)
+        found = data if isinstance(data, RetrievalSet) else pairs.pairs_as_retrieval_set(data)
+        queries = self._vectors(params, found.queries, self._objective.query_prompt)
+        documents = self._vectors(params, found.documents, self._objective.document_prompt)
+        judged = retrieval.rank_judged(queries, documents, found.grades)
+        hits = retrieval.top_k(queries, documents, TOP_DOCUMENTS)
+        predictions = [
+            {
+                "id": id,
+                "documents": [found.document_ids[n] for n in numbers],
+                "scores": [float(score) for score in scores],
+            }
+            for id, numbers, scores in zip(found.query_ids, *hits, strict=True)
+        ]
+        return retrieval.ranking_metrics(judged), predictions
+
+    def _scored(
+        self, params: Any, data: Sequence[Pair]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        o = self._objective
+        a = self._vectors(params, [pair.text for pair in data], o.query_prompt)
+        b = self._vectors(params, [pair.positive for pair in data], o.document_prompt)
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        cosine = (a * b).sum(1) / np.maximum(lengths, 1e-12)
+        scores = [pair.score for pair in data]
+        metrics = {
+            "spearman": float(stats.spearmanr(cosine, scores).statistic),
+            "pearson": float(stats.pearsonr(cosine, scores).statistic),
+        }
+        return metrics, [{"score": float(x)} for x in cosine]
+
+    def _vectors(self, params: Any, texts: Sequence[str], prompt: str) -> np.ndarray:
+        """The vectors [n d] of texts after the prompt."""
+        length = self.config.data.length
+        assert length is not None
+        rows = encode_pairs.encode_texts(texts, self.task.tokenizer, length, prompt)
+        batches = LabeledBatches(
+            rows,
+            self.config.data.batch_size // self.config.optim.accumulate,
+            self.config.encoder.pad_id,
+            parts=self._slices,
+        )
+
+        def apply(batch: Batch) -> tuple[Any, Any]:
+            return jax.device_get(self._apply(params, self._steps.to_devices(batch)))
+
+        return np.stack(batches.predict_all(apply, per_token=False))

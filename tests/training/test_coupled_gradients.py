@@ -1,0 +1,49 @@
+"""Accumulation of a loss that couples rows is exact, on every mesh, with dropout on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.config import Mesh
+from tests.helpers import pairs_worker
+from tests.helpers.paths import ROOT
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
+    """Ranking, Matryoshka, both directions, hard negatives, a learned temperature; dropout .3."""
+    whole = pairs_worker.gradients(Mesh(1), pairs_worker.experiment())
+    parts = pairs_worker.gradients(Mesh(1), pairs_worker.experiment(4))
+    assert pairs_worker.largest_difference(whole, parts) < 1e-5
+    assert abs(whole["temperature"]) > 1e-3
+    assert all(np.abs(x).max() > 0 for name, x in whole.items() if "key/bias" not in name)
+
+
+@pytest.mark.slow
+def test_meshes_and_micro_batches_give_one_gradient(tmp_path: Path) -> None:
+    """And the comparison fails where documents are those of the next device."""
+    flags = "--xla_force_host_platform_device_count=8"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.helpers.pairs_worker", str(tmp_path / "found")]
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
+    found = json.loads((tmp_path / "found").read_text())
+    assert found.pop("shifted") > 1e-2
+    assert len(found) == len(pairs_worker.CASES)
+    assert max(found.values()) < 1e-5, found
+
+
+def test_dropout_of_a_row_depends_on_its_number_alone() -> None:
+    from bert_jax.distributed.constraints import random_words, row_numbers
+
+    key = jax.random.key(0)
+    with row_numbers(np.arange(6)):
+        whole = random_words(key, (6, 3, 4))
+    with row_numbers(np.array([4, 1])):
+        part = random_words(key, (2, 3, 4))
+    assert np.array_equal(part, whole[np.array([4, 1])])
+    assert len(np.unique(whole)) == whole.size
