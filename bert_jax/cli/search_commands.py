@@ -137,7 +137,7 @@ def read_lines(path: str) -> list[str]:
     """The lines of a file without their ends. ValueError: it is empty or not UTF-8."""
     try:
         # Only \n ends a line: a form feed or U+2028 may be part of a text.
-        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
     if lines == [""]:

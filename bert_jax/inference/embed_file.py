@@ -134,7 +134,7 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
 def _chunks(file: Path) -> Iterator[list[str]]:
     try:
         # Lines end only at \n, \r\n and \r, not at a form feed or U+2028.
-        with file.open(encoding="utf-8") as f:
+        with file.open(encoding="utf-8-sig") as f:
             lines = (line.removesuffix("\n") for line in f)
             while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
                 yield chunk

@@ -180,7 +180,7 @@ def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
     texts = []
     for number, line in enumerate(lines, first + 1):
         try:
-            texts.append(line.removesuffix(b"\n").removesuffix(b"\r").decode())
+            texts.append(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig"))
         except UnicodeDecodeError as e:
             raise ValueError(f"{file}, line {number}: not UTF-8 ({e.reason}): convert it") from None
     return texts
@@ -269,4 +269,4 @@ class SearchIndex:
 
     def _line(self, file: Any, number: int) -> str:
         file.seek(self.offsets[number])
-        return file.readline().removesuffix(b"\n").removesuffix(b"\r").decode()
+        return file.readline().removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig")

@@ -269,6 +269,20 @@ def test_embed_file_in_chunks_equals_encode(
     assert [p.name for p in out.parent.iterdir()] == ["x.npz"]
 
 
+def test_a_byte_order_mark_and_line_ends_are_no_text(
+    words: tokenizer.Tokenizer, tmp_path: Path
+) -> None:
+    m = model(words)
+    vectors = []
+    for name, data in (("lf", b"kind staff\n\nkind staff\n"), ("bom", None)):
+        data = b"\xef\xbb\xbfkind staff\r\n\r\nkind staff\r\n" if data is None else data
+        (tmp_path / name).write_bytes(data)
+        assert embed_file(m, tmp_path / name, tmp_path / f"{name}.npz") == 3
+        vectors.append(np.load(tmp_path / f"{name}.npz")["features"])
+    assert np.array_equal(*vectors)
+    assert np.array_equal(vectors[0][:, 0], vectors[0][:, 2])
+
+
 def test_embed_checks_the_whole_file_before_computing(
     words: tokenizer.Tokenizer, tmp_path: Path
 ) -> None:

@@ -24,7 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     last one without a newline."""
     path = tmp_path_factory.mktemp("index")
     write_sentence_folder(path / "model", {"pooling_mode": "mean"}, settings=PROMPTS)
-    (path / "texts").write_bytes("\n".join(LINES).replace("e\n", "e\r\n").encode())
+    lines = "\n".join(LINES).replace("e\n", "e\r\n")
+    (path / "texts").write_bytes(lines.encode("utf-8-sig"))  # with a byte-order mark
     embed = Embed(str(path / "model"), str(path / "texts"), index=str(path / "index"))
     assert embed.run([]) == 0
     return path
