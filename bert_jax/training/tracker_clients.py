@@ -23,6 +23,9 @@ class WandbClient:
     def __init__(self, config: Experiment, folder: Path, state: dict[str, Any]) -> None:
         import wandb  # type: ignore[import-not-found]
 
+        # `init` would ask for a key at the terminal, and wait for it.
+        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+            raise ConnectionError("no API key: run `wandb login`, or set WANDB_MODE=offline")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=Path(config.run.dir).name,

@@ -18,7 +18,7 @@ EXTRAS = {
     "beam": ("apache-beam>=2.77",),
     "peer": ("torch==2.13.0", "transformers>=5,<6"),
     "onnx": ("onnx>=1.19", "onnxruntime>=1.22"),
-    "wandb": ("wandb>=0.22",),
+    "wandb": ("wandb>=0.31",),
     "mlflow": ("mlflow-skinny>=3", "sqlalchemy>=2", "alembic>=1.10", "sqlparse>=0.4"),
     "mteb": ("mteb>=2,<3",),
     "faiss": ("faiss-cpu>=1.12",),

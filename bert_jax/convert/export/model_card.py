@@ -88,11 +88,17 @@ def model_card(
     tags = "".join(f"- {tag}\n" for tag in ("bert-jax", *card.tags, config_json["model_type"]))
     return (
         f"---\nlibrary_name: {card.library}\n{_base_model(c)}tags:\n{tags}---\n"
-        f"# {Path(c.run.dir).name}\n\n"
+        f"# {_title(c, model.step)}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
         f"```python\n{card.usage.format(auto_class=auto_class)}```\n"
     )
+
+
+def _title(c: config.Experiment, step: int) -> str:
+    """The run's name; of a model that was loaded from the Hub and not trained, that one's."""
+    from_hub = c.run.init is not None and c.run.init_commit is not None and not step
+    return Path(str(c.run.init if from_hub else c.run.dir)).name
 
 
 def _base_model(c: config.Experiment) -> str:
