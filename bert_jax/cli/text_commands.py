@@ -126,7 +126,7 @@ class Prepare(Command):
     segmented: bool = False
     # With full and doc: put a separator after each line of the text (the default, as RoBERTa does)
     # or after each sentence.
-    separators: Annotated[Literal["line", "sentence"] | None, optional("UNIT")] = None
+    separators: Annotated[Literal["line", "sentence"] | None, optional("{line,sentence}")] = None
     # Number of processes. It does not change the rows.
     workers: Annotated[int, arg(metavar="N")] = 1
     # Pack up to N sequences into a row; they do not attend to each other. Without N, the number

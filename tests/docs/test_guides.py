@@ -163,6 +163,7 @@ def test_every_command_works_on_korean_text(
     """From text to a filled mask and a classifier, with the vocabulary that the guide names."""
     (workspace / "data").symlink_to(ROOT / "data")
     monkeypatch.setitem(SMALL, "tokenizer", "")
+    monkeypatch.setitem(SMALL, "finetune", "--run.epochs 1 --data.batch-size 8")
     for line in commands("own_language"):
         do(line, monkeypatch)
     predicted = (workspace / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
