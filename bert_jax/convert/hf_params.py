@@ -84,9 +84,9 @@ def from_hf(
     problems += [f"unexpected {name} {list(named[name].shape)}" for name in sorted(named)]
     if problems:
         raise ValueError(_problem_list(family, problems))
-    return hf_config.build_experiment(family, encoder, heads, task), traverse_util.unflatten_dict(
-        flat, sep="/"
-    )
+    experiment = hf_config.build_experiment(family, encoder, heads, task)
+    experiment = replace(experiment, data=dict(length=hf_tasks.row_length(hf)))
+    return experiment, traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _rename_tensors(
@@ -252,6 +252,8 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
             hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
             tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
     lost = hf_modernbert.lost_dropout_rates(encoder) if family is MODERNBERT else []
+    long_texts, lost_options = hf_tasks.long_texts_to_hf(experiment)
+    config_json, lost = config_json | long_texts, [*lost, *lost_options]
     return HfModel(config_json, tensors, [*sorted(leaves), *lost])
 
 

@@ -8,10 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax.config import ROBERTA_LIKE, Encoder, Supervised, TaskType, head_fields
+from bert_jax.config import (
+    ROBERTA_LIKE,
+    Encoder,
+    Experiment,
+    Supervised,
+    TaskType,
+    from_dict,
+    head_fields,
+    replace,
+)
 from bert_jax.convert.hf_families import ELECTRA, MODERNBERT
 from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
-from bert_jax.utils.types import Json, Params
+from bert_jax.utils.types import Json, Params, is_number
 
 MULTILABEL = "multi_label_classification"
 PROBLEM_TYPES = {  # of the classes for texts
@@ -19,6 +28,8 @@ PROBLEM_TYPES = {  # of the classes for texts
     "multilabel": MULTILABEL,
     "regression": "regression",
 }
+LONG_TEXTS = "long_texts"  # our entry in config.json
+LONG_FIELDS = ("long", "window_pool", "max_windows")
 ALTERNATIVE = "or export it to orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
 HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
@@ -62,7 +73,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     if pooling not in ("cls", "mean"):
         raise ValueError(f"config.json has classifier_pooling {pooling!r}: expected cls or mean")
     name: Any = family.name
-    return Supervised(
+    objective = Supervised(
         task_type,
         name,
         head,
@@ -72,6 +83,42 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         init=init,
         pooling=pooling,
     )
+    return _with_long_texts(objective, hf)
+
+
+def _with_long_texts(objective: Supervised, hf: Json) -> Supervised:
+    """The objective with what an export of ours says of long texts."""
+    values = hf.get(LONG_TEXTS, {})
+    known = isinstance(values, dict) and set(values) <= {*LONG_FIELDS, "length"}
+    try:
+        if not known:
+            raise ValueError("unknown entries")
+        fields = {name: values[name] for name in LONG_FIELDS if name in values}
+        checked = from_dict(Supervised, fields)
+        return replace(objective, **{name: getattr(checked, name) for name in fields})
+    except ValueError as e:
+        raise ValueError(
+            f"config.json has {LONG_TEXTS} {values!r:.80} ({e}): correct or remove the entry"
+        ) from None
+
+
+def row_length(hf: Json) -> int | None:
+    """The tokens per row that an export of ours was trained with; None if it does not say."""
+    values = hf.get(LONG_TEXTS)
+    length = values.get("length") if isinstance(values, dict) else None
+    return length if isinstance(length, int) and length >= 8 else None
+
+
+def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:
+    """What config.json keeps of `objective.long`, for an import of ours, and what transformers does
+    not do."""
+    task = experiment.objective
+    if not isinstance(task, Supervised) or task.long == "truncate":
+        return {}, []
+    fields = {name: getattr(task, name) for name in LONG_FIELDS}
+    length = experiment.data.length
+    kept = fields if length is None else {**fields, "length": length}
+    return {LONG_TEXTS: kept}, [f"objective.long {task.long}, rows of {length} tokens"]
 
 
 def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
@@ -101,7 +148,11 @@ def _thresholds(hf: Json, labels: tuple[str, ...]) -> tuple[float, ...]:
     by_label = hf.get("thresholds")
     if by_label is None:
         return ()
-    if not isinstance(by_label, dict) or sorted(by_label) != sorted(labels):
+    if (
+        not isinstance(by_label, dict)
+        or sorted(by_label) != sorted(labels)
+        or not all(is_number(t) and 0 <= t <= 1 for t in by_label.values())
+    ):
         raise ValueError(
             f"config.json has thresholds {by_label!r:.80}: expected a number for each label, or "
             "remove the entry for 0.5"

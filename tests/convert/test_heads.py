@@ -110,6 +110,20 @@ def test_unsupported_hugging_face_heads_are_refused(changes: Any, message: str) 
         convert.from_hf(written | changes, tensors)
 
 
+def test_long_texts_survive_an_export_and_are_said_to_be_lost_in_transformers() -> None:
+    experiment, params = tuned("bert", "classification")
+    changes = dict(long="windows", window_pool="max", max_windows=3)
+    experiment = replace(experiment, objective=changes, data=dict(length=16))
+    written, tensors, left_out = convert.to_hf(experiment, params)
+    assert left_out == ["objective.long windows, rows of 16 tokens"]
+    read, _ = convert.from_hf(written, tensors)
+    assert {k: getattr(read.objective, k) for k in changes} == changes
+    assert read.data.length == 16
+    for wrong in ({"long": "all"}, {"window": 1}, [], {"max_windows": 0}):
+        with pytest.raises(ValueError, match=r"config\.json has long_texts .*correct or remove"):
+            convert.from_hf(written | {"long_texts": wrong}, tensors)
+
+
 def test_labels_without_names_get_hugging_face_names() -> None:
     written, tensors, _ = convert.to_hf(*tuned("bert", "tagging"))
     for key in ("id2label", "label2id"):
