@@ -16,7 +16,7 @@ from study.hypothesis import Hypothesis, ResultRow
 from study.metrics import METRICS, Record, probed_tasks
 from study.plots import Curve, DotPlot, LinePlot, Plot, write_plots
 from study.presets import FLOPS_PER_MINUTE, HOUR
-from study.run_tables import bullets, mask_table, run_table, table
+from study.run_tables import below_counts, bullets, mask_table, run_table, table
 from study.verdict import Judgment
 
 FIGURES = "study"  # the folder beside the page
@@ -168,6 +168,7 @@ def _section(
         ),
         _result_table(hypothesis, records),
         *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
+        *below_counts(hypothesis, records),
     ]
     if hypothesis.paper_source:
         blocks.append(f"In italics: {hypothesis.paper_source}.")

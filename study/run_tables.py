@@ -1,11 +1,14 @@
-"""The tables of all runs at the end of the page, in Markdown."""
+"""The tables of all runs at the end of the page, and what runs lack, in Markdown."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
+from study.hypothesis import Hypothesis
 from study.jobs import QA
 from study.metrics import Record, short_number
+from study.verdict import values_by_seed
 
 
 def run_table(records: Sequence[Record]) -> str:
@@ -14,7 +17,7 @@ def run_table(records: Sequence[Record]) -> str:
     rows = []
     for r in records:
         # SQuAD's script gives scores in percent
-        scores = {n: t["value"] * (1 if n == QA else 100) for n, t in r["tasks"].items()}
+        scores = {n: t["value"] * (1 if n == QA else 100) for n, t in sorted(r["tasks"].items())}
         rows.append(
             (
                 f"`{r['name']}`",
@@ -63,3 +66,21 @@ def bullets(items: Sequence[str]) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
     return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
+
+
+def below_counts(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
+    """Which variants do not beat counts, and what they lack."""
+    lacking = []
+    for row in hypothesis.rows:
+        name = row.variant.name
+        values = values_by_seed(records, name, "over_counts").values()
+        if values and statistics.mean(values) <= 0:
+            is_rtd = values_by_seed(records, name, "rtd_auc")
+            unit = "AUC" if is_rtd else "nat"
+            lacking.append(f"`{name}` by {-statistics.mean(values):.3f} {unit}")
+    if not lacking:
+        return []
+    return [
+        f"**Below counts of both neighbors:** {', '.join(lacking)}. Longer runs would have to beat "
+        "them before statements about what these variants teach can be judged."
+    ]

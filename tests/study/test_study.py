@@ -15,7 +15,7 @@ from study.results import count_parameters, read_results, write_results
 from study.variants import reference_flops, run_of
 from study.verdict import NOT_RUN
 from tests.helpers.paths import ROOT
-from tests.helpers.study_samples import run_record
+from tests.helpers.study_samples import mask_scores, run_record
 
 DOCS = ROOT / "docs"
 VARIANTS = {variant.name: variant for h in HYPOTHESES for variant in h.variants}
@@ -177,6 +177,16 @@ def test_the_page_has_every_hypothesis_every_verdict_and_every_run(results: dict
     assert "`bert-s9`, pairs: `OSError: no disk`" in text
     compared = int(re.search(r"(\d+) statements were compared", text)[1])  # type: ignore[index]
     assert compared == text.count("; noise ±") > 0
+
+
+def test_the_page_says_what_a_variant_lacks_to_beat_counts(results: dict[str, Any]) -> None:
+    aucs = {"rtd_auc": 0.7, "bigram_auc": 0.75, "rtd_shuffled_auc": 0.6, "rtd_recall": 0.1}
+    scores = {"mlm": mask_scores(4.125), "rtd": mask_scores(3.0, **aucs)}
+    runs = [r | {"held_out": scores.get(r["variant"], r["held_out"])} for r in results["runs"]]
+    text, _ = page.build_page(results | {"runs": runs})
+    lacking = "**Below counts of both neighbors:** `mlm` by 0.125 nat, `rtd` by 0.050 AUC."
+    assert lacking in text.partition("## (h)")[2].partition("## (i)")[0]
+    assert "Below counts of both neighbors:" not in page.build_page(results)[0]
 
 
 def test_a_study_without_runs_has_a_page_that_says_so(results: dict[str, Any]) -> None:
