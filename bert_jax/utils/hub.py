@@ -95,11 +95,14 @@ def model_folder(
     with hub_errors(name):
         folder = snapshot(name, SMALL_FILES)
         pinned = HubName(name.repo, folder.name)  # so that files of two commits are never mixed
-        patterns = [*SMALL_FILES, *(f"{m}/{f}" for m in _modules(folder) for f in SMALL_FILES)]
+        modules = [glob.escape(m) for m in _modules(folder) if m]
+        patterns = [*SMALL_FILES, *(f"{m}/{f}" for m in modules for f in SMALL_FILES)]
         if weights:
-            patterns += [f"{m}/{WEIGHTS}" for m in _modules(folder)]
+            names = (WEIGHTS, PICKLE) if allow_pickle else (WEIGHTS,)
+            patterns += [f"{m}/{f}" for m in modules for f in names]
             snapshot(pinned, [*patterns, *_shards(folder, INDEX, WEIGHTS)])
-            if not any((folder / file).is_file() for file in (INDEX, WEIGHTS)):
+            encoder = folder / next(iter(_modules(folder)), "")  # 0_Transformer, in old folders
+            if not any((encoder / f).is_file() for f in (INDEX, *names)):
                 _fetch_pickle(name, pinned, folder, allow_pickle)
         else:
             snapshot(pinned, patterns)
@@ -179,10 +182,10 @@ def _shards(folder: Path, index: str, single: str) -> list[str]:
 
 
 def _modules(folder: Path) -> list[str]:
-    """The folders that modules.json names."""
+    """The folders that modules.json names, that of the encoder first; "" is the folder itself."""
     modules = _read(folder / MODULES, [])
     paths = [str(m.get("path") or "") for m in modules if isinstance(m, dict)]
-    return [glob.escape(p) for p in paths if p and ".." not in p]
+    return [p for p in paths if ".." not in p and not p.startswith("/")]
 
 
 def _read(file: Path, default: Any) -> Any:

@@ -132,6 +132,23 @@ def test_shards_of_an_index_and_modules_of_sentence_transformers(
     ]
 
 
+def test_the_encoder_of_an_old_sentence_transformers_folder(hub: Hub) -> None:
+    modules = json.dumps([{"path": "0_Transformer"}, {"path": "2_Dense"}]).encode()
+    files = {
+        "modules.json": modules,
+        "0_Transformer/config.json": b"{}",
+        "0_Transformer/vocab.txt": b"[PAD]",
+        "0_Transformer/model.safetensors": b"1",
+        "2_Dense/pytorch_model.bin": b"2",
+    }
+    hub.add("owner/old", files)
+    folder = model_folder("owner/old").path
+    assert (folder / "0_Transformer/model.safetensors").is_file()
+    assert not (folder / "2_Dense").exists()
+    model_folder("owner/old", allow_pickle=True)
+    assert (folder / "2_Dense/pytorch_model.bin").is_file()
+
+
 def test_pickles_only_when_allowed(hub: Hub) -> None:
     pickled = {k: v for k, v in FILES.items() if not k.endswith(".safetensors")}
     hub.add("owner/pickled", pickled)
