@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.utils import hub
 
 if TYPE_CHECKING:
     from bert_jax.inference.search_index import Hit
@@ -69,7 +70,9 @@ class Embed(Command):
             raise ValueError("expected either --out FILE.npz or --index DIR")
         model, file = load(self.model), Path(self.file)
         if self.index is not None:
-            count = write_index(model, self.model, file, Path(self.index), options)
+            # of a name on the Hub, the commit: a search loads the same model
+            name = hub.with_commit(self.model, model.config.run.init_commit)
+            count = write_index(model, name, file, Path(self.index), options)
             print(f"index of {count} lines in {self.index}")
         elif self.out is not None:
             count = embed_file(model, file, Path(self.out), options)

@@ -135,6 +135,11 @@ def at_commit(model: str, commit: str | None) -> str | Path:
     return str(HubName(model.removeprefix(PREFIX).partition("@")[0], commit))
 
 
+def with_commit(model: str, commit: str | None) -> str:
+    """A MODEL that was loaded, to be recorded: a name on the Hub gets its commit."""
+    return model if parse_name(model) is None else str(at_commit(model, commit))
+
+
 def _local_folder(model: str | Path) -> Path:
     """ValueError: there is no such folder."""
     text, path = str(model), Path(model).expanduser()

@@ -98,6 +98,8 @@ def test_only_files_that_are_read_are_downloaded_from_one_commit(
     assert old.commit == first
     assert (old.path / "vocab.txt").read_bytes() == b"[PAD]"
     assert bert_hub.at_commit("hf:owner/bert@v1", first) == f"hf:owner/bert@{first}"
+    assert bert_hub.with_commit("owner/bert", first) == f"hf:owner/bert@{first}"
+    assert bert_hub.with_commit("./owner/bert", first) == "./owner/bert"
 
 
 def test_shards_of_an_index_and_modules_of_sentence_transformers(
