@@ -38,6 +38,7 @@ COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "evaluate": evaluate_command.Evaluate,
     "embed": search_commands.Embed,
     "search": search_commands.Search,
+    "mine": search_commands.Mine,
     "probe": model_commands.Probe,
     "import": convert_commands.Import,
     "export": convert_commands.Export,

@@ -1,4 +1,4 @@
-"""Commands for vectors of texts: `embed`, `search`."""
+"""Commands for vectors of texts: `embed`, `search`, `mine`."""
 
 from __future__ import annotations
 
@@ -115,6 +115,49 @@ class Search(Command):
             chunk = [str(query) for query in queries[begin : begin + QUERIES_AT_A_TIME]]
             for query, hits in zip(chunk, index.search(model, chunk, self.top), strict=True):
                 _print_hits(query, hits, self.json, titled=self.file is not None)
+        return 0
+
+
+@dataclass(frozen=True)
+class Mine(Command):
+    """Add hard negatives to pairs: documents close to a query that are not its positives.
+
+    Example: bert-jax mine runs/pairs pairs/train.jsonl --out mined/train.jsonl
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    # File of rows with text and positive, as for finetune --task pairs.
+    input: Annotated[Positional[str], arg(metavar="DATA")]
+    # New file for the rows with their negatives.
+    out: Annotated[str, arg(metavar="FILE")]
+    # Number of negatives to add to each row.
+    negatives: Annotated[int, arg(metavar="N")] = 4
+    # Cosine by which a negative must be less similar to the query than the positive is. Closer
+    # documents may be positives that nobody marked.
+    margin: Annotated[float, arg(metavar="X")] = 0.05
+    # Number of closest documents that are considered for each query.
+    candidates: Annotated[int, arg(metavar="N")] = 50
+    # Cut texts that are longer than the model takes.
+    truncate: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax import load
+        from bert_jax.inference.mine import mine_negatives
+
+        counts = mine_negatives(
+            load(self.model),
+            Path(self.input),
+            Path(self.out),
+            negatives=self.negatives,
+            margin=self.margin,
+            candidates=self.candidates,
+            truncate=self.truncate,
+        )
+        print(
+            f"{counts.mined} negatives for {counts.rows} rows in {self.out}; {counts.incomplete} "
+            f"rows have fewer than {self.negatives}; {counts.too_close} documents were within the "
+            "margin"
+        )
         return 0
 
 

@@ -202,7 +202,7 @@ def _module_folder(folder: Path, module: Json) -> Path:
 
 
 def _pooling_modes(path: Path, values: Json) -> tuple[PoolingMode, ...]:
-    modes = values.get("pooling_mode")
+    modes: Any = values.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in POOLING_KEYS.items() if values.get(key)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes

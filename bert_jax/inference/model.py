@@ -255,11 +255,11 @@ class Model:
     def similarity(self, a: Any, b: Any) -> np.ndarray:
         """The similarity [n, m] of n and m texts, or of their vectors as `encode` returns them:
         the cosine, or what the sentence head names. Larger means more similar."""
-        vectors = [
+        a, b = (
             self.encode(x) if isinstance(x, Sequence) and isinstance(x[0], str) else x
             for x in (a, b)
-        ]
-        return similarity(*vectors, "cosine" if self.sentence is None else self.sentence.similarity)
+        )
+        return similarity(a, b, "cosine" if self.sentence is None else self.sentence.similarity)
 
     def tokenize(
         self,

@@ -35,12 +35,12 @@ def tokenize_texts(
         if prompt is not None:
             raise ValueError("prompt cannot be used with pool 'words': leave one of them out")
         return features.word_rows(tokenizer, [t.split() for t in texts])
-    own = pool == "sentence" and head is not None
-    before = prompt_text(head, prompt) if own or prompt is not None else ""
-    if own and head.lowercase:
+    own = head if pool == "sentence" else None
+    before = prompt_text(head, prompt) if own is not None or prompt is not None else ""
+    if own is not None and own.lowercase:
         texts, before = [text.lower() for text in texts], before.lower()
     rows = features.text_rows(tokenizer, [before + text for text in texts])
-    if not before or not own or head.include_prompt:
+    if not before or own is None or own.include_prompt:
         return rows
     skip = len(tokenizer.build_row(tokenizer.encode(before))[0]) - 1  # without the last [SEP]
     return [row._replace(skip=skip) for row in rows]

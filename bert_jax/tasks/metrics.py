@@ -80,7 +80,7 @@ def compute_metrics(
         return multilabel.multilabel_metrics(truth, multilabel.is_predicted(p, thresholds))
     if encoded.task_type == "regression":
         pairs = [(e.label, float(out)) for e, out in _labeled(encoded, outputs)]
-        return _correlations(np.array(pairs, np.float64)) if pairs else {}
+        return correlations(np.array(pairs, np.float64)) if pairs else {}
     if encoded.task_type == "tagging":
         return _tagging_metrics(encoded, outputs, labels, tag_scoring)
     gold, predicted = predicted_classes(encoded, outputs, labels)
@@ -165,7 +165,7 @@ def _classification_metrics(
     }
 
 
-def _correlations(pairs: np.ndarray) -> dict[str, float]:
+def correlations(pairs: np.ndarray) -> dict[str, float]:
     """Pearson and Spearman correlation; 0 if one side is constant."""
     from scipy import stats
 

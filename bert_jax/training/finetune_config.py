@@ -62,10 +62,12 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     if model is None or (commit is None and (Path(init) / "config.json").is_file()):
         model = warm_start.load_config(hub.at_commit(init, commit))
     family, task = warm_start.model_family(model), requested.objective.task
+    heads: Any
     if isinstance(recipe.objective, Contrastive):
-        heads: Any = _sentence_objective(recipe.objective, family, init, commit, model)
+        heads = _sentence_objective(recipe.objective, family, init, commit, model)
     elif recipe.objective == Supervised():
-        heads = supervised_objective(family, task)
+        assert isinstance(requested.objective, Supervised)
+        heads = supervised_objective(family, requested.objective.task)
     else:
         heads = replace(recipe.objective, task=task, family=family)
     replaced = [

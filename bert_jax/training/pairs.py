@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import stats
 
 from bert_jax.config import Contrastive, Experiment, replace
 from bert_jax.data.labeled import LabeledBatches
@@ -24,6 +23,7 @@ from bert_jax.distributed import sharding
 from bert_jax.objectives import ContrastiveObjective
 from bert_jax.tasks import encode_pairs, pairs, retrieval
 from bert_jax.tasks.encode_pairs import EncodedPairs
+from bert_jax.tasks.metrics import correlations
 from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
 from bert_jax.training import finetune_config
 from bert_jax.training.step import CompiledSteps
@@ -187,11 +187,8 @@ class PairEvaluator:
         b = self._vectors(params, [pair.positive for pair in data], o.document_prompt)
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         cosine = (a * b).sum(1) / np.maximum(lengths, 1e-12)
-        scores = [pair.score for pair in data]
-        metrics = {
-            "spearman": float(stats.spearmanr(cosine, scores).statistic),
-            "pearson": float(stats.pearsonr(cosine, scores).statistic),
-        }
+        scores = np.array([pair.score for pair in data], np.float64)
+        metrics = correlations(np.stack([scores, cosine], axis=1).astype(np.float64))
         return metrics, [{"score": float(x)} for x in cosine]
 
     def _vectors(self, params: Any, texts: Sequence[str], prompt: str) -> np.ndarray:

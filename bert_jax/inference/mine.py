@@ -1,0 +1,102 @@
+"""`mine`: hard negatives for pairs: documents close to a query that are not its positives.
+
+Every text of the file is encoded once, and the result depends on nothing but the model and the
+file: equal scores are ordered by first occurrence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK
+from bert_jax.inference.model import Model
+from bert_jax.inference.search_index import check_vectors
+from bert_jax.tasks import pairs, retrieval
+from bert_jax.tasks.pairs import Pair
+from bert_jax.utils import io, strict_json
+
+QUERIES_AT_A_TIME = 256
+
+
+class MiningCounts(NamedTuple):
+    """What `mine_negatives` found."""
+
+    rows: int
+    mined: int  # negatives, over all rows
+    too_close: int  # documents that were left out because of the margin
+    incomplete: int  # rows with fewer mined negatives than requested
+
+
+def mine_negatives(
+    model: Model,
+    source: Path,
+    out: Path,
+    negatives: int = 4,
+    margin: float = 0.05,
+    candidates: int = 50,
+    truncate: bool = False,
+) -> MiningCounts:
+    """Write the pairs of `source` with mined negatives to the new file `out`, in their order.
+
+    For each row the `candidates` documents that are closest to its query are considered, among all
+    positives and negatives of the file, closest first. Left out are the query's own text, all its
+    positives and negatives in the file, and documents whose similarity is not at least `margin`
+    below that of the row's positive: those may be positives that nobody marked. The first
+    `negatives` of the others are added behind the row's own ones. Similarity is the cosine.
+
+    ValueError: rows with a score or without a positive, an `out` that exists, counts below 1, a
+    text that is too long unless `truncate`.
+    """
+    if min(negatives, candidates) < 1 or margin < 0:
+        raise ValueError(
+            f"negatives is {negatives}, candidates {candidates} and margin {margin}: expected at "
+            "least 1, 1 and 0"
+        )
+    if out.exists():
+        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    rows = pairs.read_pairs(source)
+    if rows[0].score is not None:
+        raise ValueError(f"{source} has pairs with a score: expected rows with a positive")
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        known[row.text] |= {row.text, row.positive, *row.negatives}
+    texts = list(dict.fromkeys(t for row in rows for t in (row.positive, *row.negatives)))
+    documents = _unit_vectors(model, texts, "document", truncate)
+    number = {text: i for i, text in enumerate(texts)}
+    lines, mined, too_close, incomplete = [], 0, 0, 0
+    for begin in range(0, len(rows), QUERIES_AT_A_TIME):
+        part = rows[begin : begin + QUERIES_AT_A_TIME]
+        queries = _unit_vectors(model, [row.text for row in part], "query", truncate)
+        hits = retrieval.top_k(queries, documents, candidates)
+        for row, query, numbers, scores in zip(part, queries, *hits, strict=True):
+            positive = retrieval.dot(query[None], documents[number[row.positive]][None])[0, 0]
+            found = ((texts[n], score) for n, score in zip(numbers, scores, strict=True))
+            others = [hit for hit in found if hit[0] not in known[row.text]]
+            far = [text for text, score in others if score <= positive - margin]
+            too_close += len(others) - len(far)
+            mined += len(far[:negatives])
+            incomplete += len(far) < negatives
+            lines.append(_line(row, far[:negatives]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    io.write_text(out, "".join(lines))
+    return MiningCounts(len(rows), mined, too_close, incomplete)
+
+
+def _line(row: Pair, mined: Sequence[str]) -> str:
+    values = {"text": row.text, "positive": row.positive, "negatives": [*row.negatives, *mined]}
+    return strict_json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def _unit_vectors(model: Model, texts: Sequence[str], prompt: str, truncate: bool) -> np.ndarray:
+    """The vectors [n d] of texts after a prompt, of length 1."""
+    chunks = (texts[i : i + TEXTS_PER_CHUNK] for i in range(0, len(texts), TEXTS_PER_CHUNK))
+    vectors = np.concatenate(
+        [model.encode(c, truncate=truncate, prompt=prompt, normalize=True)[0] for c in chunks]
+    )
+    check_vectors(vectors, f"{prompt} text")
+    return vectors

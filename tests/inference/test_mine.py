@@ -1,0 +1,75 @@
+"""Mined negatives are the closest documents that are neither known nor too close."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import bert_jax
+from bert_jax.cli.search_commands import Mine
+from bert_jax.inference.mine import mine_negatives
+from tests.helpers.sentence_folders import write_sentence_folder
+
+LETTERS = "abcdefghij"
+ROWS = [{"text": f"{c} {c}", "positive": f"{c} z", "negatives": []} for c in LETTERS]
+ROWS[0]["negatives"] = ["b z"]
+ROWS.append({"text": "a a", "positive": "c z"})  # a second positive of the first query
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mine")
+    write_sentence_folder(path / "model", {"pooling_mode": "mean"})
+    (path / "rows").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def mined_rows(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_negatives_are_the_closest_unknown_documents_beyond_the_margin(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = bert_jax.load(folder / "model")
+    counts = mine_negatives(model, folder / "rows", tmp_path / "out", negatives=3, margin=0.01)
+    documents = [f"{c} z" for c in LETTERS]
+    scores = model.similarity([row["text"] for row in ROWS], documents)
+    mined = too_close = 0
+    for row, score, written in zip(ROWS, scores, mined_rows(tmp_path / "out"), strict=True):
+        known = {
+            d
+            for r in ROWS
+            if r["text"] == row["text"]
+            for d in (r["positive"], *r.get("negatives", ()))
+        }
+        limit = score[documents.index(row["positive"])] - 0.01
+        others = [i for i in range(10) if documents[i] not in known]
+        far = sorted((i for i in others if score[i] <= limit), key=lambda i: (-score[i], i))
+        added = [documents[i] for i in far[:3]]
+        assert written == {**row, "negatives": [*row.get("negatives", ()), *added]}
+        mined, too_close = mined + len(added), too_close + len(others) - len(far)
+    assert (counts.rows, counts.mined, counts.too_close) == (11, mined, too_close)
+    assert mined > 0
+    assert too_close > 0
+
+
+def test_the_command_writes_the_same_file_twice(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        command = Mine(str(folder / "model"), str(folder / "rows"), str(tmp_path / name), margin=0)
+        assert command.run([]) == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert "negatives for 11 rows" in capsys.readouterr().out
+
+
+def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = bert_jax.load(folder / "model")
+    (tmp_path / "scored").write_text('{"text": "a", "text_pair": "b", "score": 1}\n')
+    with pytest.raises(ValueError, match="expected rows with a positive"):
+        mine_negatives(model, tmp_path / "scored", tmp_path / "out")
+    with pytest.raises(ValueError, match="expected at least 1, 1 and 0"):
+        mine_negatives(model, folder / "rows", tmp_path / "out", negatives=0)
+    with pytest.raises(ValueError, match="which exists"):
+        mine_negatives(model, folder / "rows", folder / "rows")
