@@ -155,13 +155,13 @@ def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal
         if layers == "words":
             return "words"
         raise ValueError(f"layers is {layers!r}: expected numbers, or 'words'")
-    layers = np.atleast_1d(layers).tolist()
-    for i in layers:
+    numbers: list[int] = np.atleast_1d(np.asarray(layers)).tolist()
+    for i in numbers:
         if not -max_length - 1 <= i <= max_length:
             raise ValueError(f"layer {i}: the model has layers 0 to {max_length}")
-    if not layers:
+    if not numbers:
         raise ValueError(f"layers is empty: expected some of 0 to {max_length}, or 'words'")
-    return tuple(i % (max_length + 1) for i in layers)
+    return tuple(i % (max_length + 1) for i in numbers)
 
 
 def check_pool(pool: Any) -> None:
