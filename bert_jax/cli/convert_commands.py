@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
-from bert_jax.cli.search_commands import read_lines
+from bert_jax.utils.text_lines import read_lines
 
 
 @dataclass(frozen=True)

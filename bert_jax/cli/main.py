@@ -21,6 +21,7 @@ from bert_jax.cli import (
     run_commands,
     search_commands,
     text_commands,
+    tokenize_command,
 )
 from bert_jax.cli.command import Command, parse
 from bert_jax.cli.configs import load_config_or_model
@@ -30,6 +31,7 @@ from bert_jax.utils.errors import FULL, RunError, did_you_mean
 COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "demo": demo_command.Demo,
     "tokenizer": text_commands.Tokenizer,
+    "tokenize": tokenize_command.Tokenize,
     "prepare": text_commands.Prepare,
     "pretrain": run_commands.Pretrain,
     "finetune": run_commands.Finetune,

@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
 from bert_jax.utils import hub
+from bert_jax.utils.text_lines import read_lines
 
 if TYPE_CHECKING:
     from bert_jax.inference.search_index import Hit
@@ -177,15 +178,3 @@ def layer_numbers(layers: str) -> list[int]:
         return [int(i) for i in layers.split(",")]
     except ValueError:
         raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None
-
-
-def read_lines(path: str) -> list[str]:
-    """The lines of a file without their ends. ValueError: it is empty or not UTF-8."""
-    try:
-        # Only \n ends a line: a form feed or U+2028 may be part of a text.
-        lines = Path(path).read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} cannot be read as UTF-8 text: {e}") from e
-    if lines == [""]:
-        raise ValueError(f"{path} is empty: expected one text per line")
-    return lines

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import Command, Extra, optional
 
 logger = logging.getLogger(__name__)
+
+COVERAGE_LINES = 10_000  # of the text, spread evenly, that `tokenizer` counts unknown tokens in
 
 Text = Annotated[
     Positional[tuple[str, ...]],
@@ -81,7 +84,7 @@ class Tokenizer(Command):
             other = "--cased" if self.cased else "--kind bpe, which keeps case"
             raise ValueError(f"--uncased cannot be combined with {other}: leave one out")
         io.require_new(Path(self.out))
-        texts = training.sample_texts(lines(), self.sample_mb)
+        texts = list(training.sample_texts(lines(), self.sample_mb))
         tokenizer = training.train_tokenizer(
             texts,
             self.kind,
@@ -95,6 +98,7 @@ class Tokenizer(Command):
             tokenizer.save(folder)
         if replaced:
             logger.warning("%d bytes were not UTF-8 and were replaced by U+FFFD", replaced)
+        _report_coverage(tokenizer, texts)
         print(f"{self.kind} tokenizer of {tokenizer.vocab_size} pieces in {self.out}")
         return 0
 
@@ -153,6 +157,7 @@ class Prepare(Command):
         from bert_jax.data.corpus_report import describe_split
         from bert_jax.data.prepare import prepare_corpus
         from bert_jax.data.splits import SPLITS
+        from bert_jax.data.tokenization import coverage
 
         _require_text(self.text)
         corpus = prepare_corpus(
@@ -176,8 +181,38 @@ class Prepare(Command):
         )
         for split in SPLITS:
             print(*describe_split(corpus.info, split), sep="\n")
+        covered = corpus.coverage
+        print(f"  {covered} in the training rows")
+        reason = "bert-jax tokenize TOKENIZER --file TEXT --report says which"
+        coverage.warn_of_unknown(covered, "the training rows", reason)
         print(f"corpus: {self.out}")
         return 0
+
+
+def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Say how well the tokenizer covers the text that it was trained on."""
+    from bert_jax.data.tokenization import coverage
+
+    sample = list(itertools.islice(_sample(texts), COVERAGE_LINES))
+    covered = coverage.of_texts(tokenizer, sample)
+    print(f"{covered} in {len(sample)} of {len(texts)} lines")
+    coverage.warn_of_unknown(
+        covered, "the text", coverage.unknown_reason(tokenizer, "".join(sample))
+    )
+    lost = coverage.lost_characters(tokenizer, sample)
+    if lost:
+        shown = " ".join(c for c, _ in lost.most_common(10))
+        share = 100 * lost.total() / sum(map(len, sample))
+        logger.info(
+            "%.2f %% of the characters are removed or lose a mark, such as %s (--accents keep "
+            "keeps marks)",
+            *(share, shown),
+        )
+
+
+def _sample(texts: Sequence[str]) -> Iterator[str]:
+    step = max(1, len(texts) // COVERAGE_LINES)
+    return (texts[i] for i in range(0, len(texts), step))
 
 
 def _require_text(text: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ from bert_jax.data import records, tfds_folder
 from bert_jax.data.segments import TokenRow
 from bert_jax.data.sentence_pairs import PAIR_KINDS
 from bert_jax.data.splits import SPLITS
+from bert_jax.data.tokenization.coverage import Coverage
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 
 VERSION = 1
@@ -147,6 +148,13 @@ class Corpus:
             raise ValueError(
                 f"{self.path}/unigram.npy is damaged: {e}; prepare the corpus again"
             ) from e
+
+    @property
+    def coverage(self) -> Coverage:
+        """The unknown tokens and the words of the training rows."""
+        special = list(self.tokenizer.special_ids)
+        tokens = int(self.unigram.sum() - self.unigram[special].sum())
+        return Coverage(tokens, int(self.unigram[self.tokenizer.unk_id]), self.info.train.words)
 
     def source(self, split: str) -> records.RecordSource:
         """Random access to a split's rows."""

@@ -18,6 +18,7 @@ from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.long_features import Long, check_long, count_long
 from bert_jax.inference.model import Model
+from bert_jax.utils.text_lines import iter_lines
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +133,6 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
 
 
 def _chunks(file: Path) -> Iterator[list[str]]:
-    try:
-        # Lines end only at \n, \r\n and \r, not at a form feed or U+2028.
-        with file.open(encoding="utf-8-sig") as f:
-            lines = (line.removesuffix("\n") for line in f)
-            while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
-                yield chunk
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e
+    lines = iter_lines(file)
+    while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
+        yield chunk

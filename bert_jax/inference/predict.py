@@ -10,6 +10,7 @@ from typing import Any
 
 from bert_jax import tasks
 from bert_jax.config import TaskType
+from bert_jax.data.tokenization import coverage
 from bert_jax.inference.model import Model
 from bert_jax.utils import strict_json
 
@@ -28,12 +29,14 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     if not source.is_file():
         raise ValueError(f"{source} does not exist: expected a file of rows; check the path")
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
+    covered = coverage.Coverage()
     try:
         with part.open("w", encoding="utf-8") as f:
             for examples in _chunks(_read_examples(task_type, source, model.task.pairs)):
                 encoded = model.encode_examples(examples)
                 for prediction in model.predict_examples(encoded):
                     f.write(strict_json.dumps(prediction, ensure_ascii=False) + "\n")
+                covered = covered.add(coverage.of_rows(model.tokenizer, encoded.rows))
                 rows += len(examples)
                 truncated += encoded.num_truncated
             f.flush()
@@ -41,6 +44,7 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
         if not rows:
             raise ValueError(f"{source} is empty: expected one JSON object per line")
         part.replace(out)
+        coverage.log_rows(model.tokenizer, str(source), covered)
     finally:
         part.unlink(missing_ok=True)
     return rows, truncated

@@ -19,6 +19,7 @@ from typing import Any
 from bert_jax import convert, tasks
 from bert_jax.config import Contrastive, Experiment, Supervised, replace, supervised_objective
 from bert_jax.data.labeled import LabeledBatches
+from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
@@ -160,6 +161,8 @@ class FinetuneTask:
                 length,
                 train=training,
             )
+            covered = coverage.of_rows(tokenizer, encoded[split].rows)
+            coverage.log_rows(tokenizer, f"{split} rows", covered)
         filled = _fill_in_config(config, dataset, len(encoded["train"].rows), length)
         return FinetuneTask(filled, dataset, encoded, tokenizer)
 

@@ -44,11 +44,13 @@ def _fold_character(c: str, fold: Sequence[Fold]) -> str:
 def dropped_characters(tokenizer: Tokenizer, text: str) -> int:
     """How many characters of the text lose more than their case: control characters and marks that
     are removed, letters that lose an accent. White space is not counted."""
-    return sum(
-        count
-        for c, count in Counter(text).items()
-        if not c.isspace() and _size(normalize(tokenizer, c).strip()) < _size(c)
-    )
+    return sum(count for c, count in Counter(text).items() if loses(tokenizer, c))
+
+
+def loses(tokenizer: Tokenizer, character: str) -> bool:
+    """Whether a character loses more than its case. White space does not count."""
+    kept = _size(normalize(tokenizer, character).strip())
+    return not character.isspace() and kept < _size(character)
 
 
 def _size(text: str) -> int:

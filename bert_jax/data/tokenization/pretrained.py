@@ -16,6 +16,7 @@ import tokenizers
 
 from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.special_tokens import Kind, read_template, special_token_strings
+from bert_jax.utils import hub
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,13 @@ class Opened(NamedTuple):
 
 CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
 _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def tokenizer_folder(path: str | Path) -> Path:
+    """The folder of a model's tokenizer, without reading the weights; a tokenizer's folder is its
+    own. ValueError: the folder is missing; a name that cannot be downloaded."""
+    folder = Path(hub.model_folder(path, weights=False).path)
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
 
 
 def read_config(dir: Path) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""The command that shows what a tokenizer does to text: `tokenize`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.utils.text_lines import iter_lines, read_lines
+
+if TYPE_CHECKING:
+    from bert_jax.data.tokenization.tokenizer import Tokenizer
+
+LONGEST = 3  # lines with the most pieces, which --report shows
+
+
+@dataclass(frozen=True)
+class Tokenize(Command):
+    """Show the pieces of a text, or with --report how well a tokenizer covers a file.
+
+    Example: bert-jax tokenize runs/demo "Unbelievable, isn't it?"
+    """
+
+    model: Annotated[
+        Positional[str], arg(metavar="MODEL", help=f"{MODEL[:-1]}; or a tokenizer's folder.")
+    ]
+    # Text to tokenize.
+    text: Annotated[Positional[str | None], arg(metavar="TEXT", help_behavior_hint="")] = None
+    # File with one text per line, instead of TEXT.
+    file: Annotated[str | None, optional("FILE")] = None
+    # Print the share of unknown tokens, pieces per word, the characters that normalization removes
+    # or changes, and the longest lines of the file.
+    report: bool = False
+    # Print one JSON object per text, or one for the report.
+    json: bool = False
+
+    def run(self, extra: list[str]) -> int:
+        from bert_jax.data.tokenization.pretrained import tokenizer_folder
+        from bert_jax.data.tokenization.tokenizer import load_tokenizer
+
+        if (self.text is None) == (self.file is None):
+            raise ValueError("expected either TEXT or --file FILE")
+        tokenizer = load_tokenizer(tokenizer_folder(self.model))
+        if self.report:
+            lines = [self.text] if self.text is not None else read_lines(str(self.file))
+            report = _report(tokenizer, lines)
+            print(json.dumps(report, ensure_ascii=False) if self.json else _render(report))
+            return 0
+        for text in self._texts():
+            row = _describe(tokenizer, text)
+            print(json.dumps(row, ensure_ascii=False) if self.json else _table(row))
+        return 0
+
+    def _texts(self) -> Iterator[str]:
+        return iter([self.text]) if self.text is not None else iter_lines(str(self.file))
+
+
+def _describe(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """The pieces of a text, their ids and characters, and which begin a word or are unknown."""
+    import numpy as np
+
+    ids, offsets = tokenizer.encode_with_offsets(text)
+    row = np.array([tokenizer.cls_id, *ids])
+    begins = tokenizer.word_edges().begins_word(row)[1:]
+    return {
+        "text": text,
+        "pieces": [tokenizer.token(i) for i in ids],
+        "ids": [int(i) for i in ids],
+        "characters": [text[begin:end] for begin, end in offsets],
+        "word_starts": begins.tolist(),
+        "unknown": [bool(i == tokenizer.unk_id) for i in ids],
+    }
+
+
+def _table(row: dict[str, Any]) -> str:
+    """One line per piece; `*` marks the beginning of a word."""
+    columns = zip(*(row[k] for k in ("ids", "word_starts", "pieces", "characters")), strict=True)
+    lines = [f"{i:>7} {'*' if start else ' '} {piece}  {text}" for i, start, piece, text in columns]
+    words, unknown = sum(row["word_starts"]), sum(row["unknown"])
+    total = f"{len(lines)} pieces, {words} words (each begins at *), {unknown} unknown"
+    return "\n".join([f"{'id':>7}   piece  text", *lines, total])
+
+
+def _report(tokenizer: Tokenizer, lines: list[str]) -> dict[str, Any]:
+    from bert_jax.data.tokenization import coverage
+
+    covered = coverage.of_texts(tokenizer, lines)
+    lost = coverage.lost_characters(tokenizer, lines)
+    sizes = [len(ids) for batch in coverage.batches(lines) for ids in tokenizer.encode_batch(batch)]
+    longest = sorted(range(len(lines)), key=lambda i: -sizes[i])[:LONGEST]
+    reason = coverage.unknown_reason(tokenizer, "".join(lines)) if covered.unknown else None
+    return {
+        "lines": len(lines),
+        "characters": sum(map(len, lines)),
+        "tokens": covered.tokens,
+        "words": covered.words,
+        "unknown": covered.unknown,
+        "unknown_share": covered.unknown_share,
+        "unknown_reason": reason,
+        "pieces_per_word": covered.tokens / max(1, covered.words),
+        "lost_characters": lost.total(),
+        "lost": dict(lost.most_common(10)),
+        "longest": [{"line": i + 1, "tokens": sizes[i]} for i in longest],
+    }
+
+
+def _render(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['lines']} lines, {report['characters']} characters, {report['words']} words, "
+        f"{report['tokens']} tokens",
+        f"unknown tokens: {report['unknown']} ({report['unknown_share']:.3%})",
+        f"pieces per word: {report['pieces_per_word']:.2f}",
+    ]
+    if report["unknown_reason"]:
+        lines.insert(2, f"  {report['unknown_reason']}")
+    share = report["lost_characters"] / max(1, report["characters"])
+    lines.append(
+        f"characters that are removed or changed: {report['lost_characters']} ({share:.3%})"
+    )
+    lines += [f"  {c!r} (U+{ord(c):04X})  {n}" for c, n in report["lost"].items()]
+    longest = ", ".join(f"line {x['line']} has {x['tokens']} tokens" for x in report["longest"])
+    return "\n".join([*lines, f"longest: {longest}"])

@@ -1,0 +1,113 @@
+"""How well a tokenizer covers a text: its unknown tokens, its words, and what it drops."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bert_jax.data.tokenization.normalization import loses
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+MAX_UNKNOWN = 0.02  # share of unknown tokens, above which there is a warning
+_LINES_PER_BATCH = 1000
+
+
+class Coverage(NamedTuple):
+    """Counts of the tokens of texts, without special tokens."""
+
+    tokens: int = 0
+    unknown: int = 0
+    words: int = 0  # as whole-word masking sees them (words.py)
+
+    def __str__(self) -> str:
+        per_word = self.tokens / max(1, self.words)
+        return f"{self.unknown_share:.3%} unknown tokens, {per_word:.2f} pieces per word"
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of unknown tokens; 0 without tokens."""
+        return self.unknown / max(1, self.tokens)
+
+    def add(self, other: Coverage) -> Coverage:
+        """The counts of both."""
+        return Coverage(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def of_ids(tokenizer: Tokenizer, rows: Iterable[Sequence[int]]) -> Coverage:
+    """The coverage of rows of ids, with or without special tokens."""
+    parts = [np.asarray([tokenizer.cls_id, *row]) for row in rows]
+    if not parts:
+        return Coverage()
+    ids = np.concatenate(parts)
+    text = ~np.isin(ids, tokenizer.special_ids)
+    begins = tokenizer.word_edges().begins_word(ids)
+    return Coverage(int(text.sum()), int((ids == tokenizer.unk_id).sum()), int(begins[text].sum()))
+
+
+def of_rows(tokenizer: Tokenizer, rows: Iterable[dict[str, Any]]) -> Coverage:
+    """The coverage of encoded examples, whose `tokens` are one row or several."""
+    tokens = (row["tokens"] for row in rows)
+    return of_ids(tokenizer, (part for t in tokens for part in ([t] if np.ndim(t[0]) == 0 else t)))
+
+
+def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Coverage:
+    """The coverage of texts."""
+    total = Coverage()
+    for batch in batches(texts):
+        total = total.add(of_ids(tokenizer, tokenizer.encode_batch(batch)))
+    return total
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists."""
+    remaining = iter(texts)
+    while batch := list(islice(remaining, _LINES_PER_BATCH)):
+        yield batch
+
+
+def lost_characters(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
+    """How often each character occurs that normalization removes, or of which it removes a mark."""
+    counts = Counter[str]()
+    for text in texts:
+        counts.update(text)
+    return Counter({c: n for c, n in counts.items() if loses(tokenizer, c)})
+
+
+def unknown_reason(tokenizer: Tokenizer, text: str) -> str:
+    """Why a text has unknown tokens: the most frequent characters that the vocabulary lacks, or
+    words that are too long."""
+    counts = Counter(c for c in text if not c.isspace())
+    unknown = [c for c, _ in counts.most_common() if tokenizer.unk_id in tokenizer.encode(c)]
+    if unknown:
+        shown = " ".join(unknown[:10])
+        return f"{len(unknown)} characters are not in the vocabulary, such as {shown}"
+    if tokenizer.kind == "wordpiece":
+        return (
+            "words are longer than the tokenizer takes, or have characters that the vocabulary "
+            "does not have within a word"
+        )
+    return "characters are not in the vocabulary"
+
+
+def warn_of_unknown(coverage: Coverage, where: str, reason: str) -> None:
+    """Warn if more than 2 % of the tokens are unknown."""
+    if coverage.unknown_share > MAX_UNKNOWN:
+        logger.warning(
+            "%.1f %% of the tokens of %s are unknown, so the model cannot tell them apart: %s; use "
+            "a tokenizer that was trained on such text, with more pieces, or --kind bpe",
+            *(100 * coverage.unknown_share, where, reason),
+        )
+
+
+def log_rows(tokenizer: Tokenizer, where: str, coverage: Coverage) -> None:
+    """Say how well encoded rows are covered."""
+    logger.info("%s: %s", where, coverage)
+    reason = "their characters are not in the vocabulary, or their words are too long"
+    warn_of_unknown(coverage, where, reason)

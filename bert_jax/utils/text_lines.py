@@ -1,0 +1,26 @@
+"""The lines of a text file: one reader for every command that takes one text per line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def iter_lines(file: str | Path) -> Iterator[str]:
+    """The lines without their ends, which are newlines or carriage returns: a form feed or U+2028
+    may be part of a text. A byte-order mark is left out. ValueError: the file is not UTF-8, or
+    cannot be read."""
+    try:
+        with Path(file).open(encoding="utf-8-sig") as f:
+            for line in f:
+                yield line.removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e
+
+
+def read_lines(file: str | Path) -> list[str]:
+    """`iter_lines` as a list. ValueError: the file is empty."""
+    lines = list(iter_lines(file))
+    if not lines:
+        raise ValueError(f"{file} is empty: expected one text per line")
+    return lines

@@ -1,0 +1,94 @@
+"""How much of a text a tokenizer covers, in several scripts."""
+
+import json
+
+import pytest
+
+from bert_jax.data.tokenization import coverage
+from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.utils.text_lines import read_lines
+from tests.helpers.cli_runner import call
+
+KOREAN = ["한국어를 공부한다", "학교에서 공부한다"]
+HINDI = ["हिन्दी में लिखी"]
+
+
+@pytest.fixture(scope="module")
+def korean() -> Tokenizer:
+    return train_tokenizer(KOREAN * 2, "wordpiece", 26, cased=True)
+
+
+def test_unknown_tokens_and_words_are_counted(korean):
+    known = coverage.of_texts(korean, KOREAN)
+    assert (known.unknown, known.words) == (0, 4)
+    assert known.tokens == sum(map(len, korean.encode_batch(KOREAN)))
+    mixed = coverage.of_texts(korean, KOREAN + HINDI)
+    assert mixed == known.add(coverage.Coverage(3, 3, 3))
+    assert "unknown tokens, " in str(mixed)
+
+
+def test_rows_of_examples_are_counted_without_special_tokens(korean):
+    ids = korean.encode(KOREAN[0])
+    row = {"tokens": korean.build_row(ids)[0]}
+    options = {"tokens": [row["tokens"], row["tokens"]]}
+    assert coverage.of_rows(korean, [row, options]) == coverage.of_ids(korean, [ids] * 3)
+    assert coverage.of_rows(korean, []) == coverage.Coverage()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("में लिखी", "7 characters are not in the vocabulary, such as "),
+        ("한" * 101, "words are longer than the tokenizer takes"),
+    ],
+)
+def test_many_unknown_tokens_are_warned_of_with_a_reason(text, reason, korean, caplog):
+    covered = coverage.of_texts(korean, [text])
+    assert covered.unknown_share == 1
+    coverage.warn_of_unknown(covered, "x", coverage.unknown_reason(korean, text))
+    assert "100.0 % of the tokens of x are unknown" in caplog.text
+    assert reason in caplog.text
+    caplog.clear()
+    coverage.warn_of_unknown(coverage.Coverage(100, 2, 50), "x", "")
+    assert not caplog.text
+
+
+def test_lost_characters_are_those_whose_marks_are_dropped():
+    lower = train_tokenizer(["aou"], "wordpiece", 9)
+    lost = coverage.lost_characters(lower, ["Ä が हिन्दी A", "Ä"])
+    assert lost["Ä"] == 2
+    assert set("Äが्") <= set(lost)
+    assert not set("Aह ") & set(lost)
+
+
+def test_the_tokenize_command_shows_pieces_and_reports(korean, tmp_path, capsys):
+    korean.save(tmp_path / "tok")
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + "\n".join([*KOREAN, *HINDI]).encode())
+    assert call("tokenize", tmp_path / "tok", KOREAN[0]) == 0
+    assert "2 words" in capsys.readouterr().out
+    assert call("tokenize", tmp_path / "tok", "--file", file, "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == KOREAN + HINDI
+    assert "".join(rows[0]["characters"]) == KOREAN[0].replace(" ", "")
+    assert sum(rows[0]["word_starts"]) == 2
+    assert rows[2]["unknown"] == [True] * 3
+    assert call("tokenize", tmp_path / "tok", "--file", file, "--report", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["lines"], report["unknown"], report["longest"][0]["line"]) == (3, 3, 3)
+    assert "are not in the vocabulary" in report["unknown_reason"]
+    assert call("tokenize", tmp_path / "tok") == 2
+    assert "expected either TEXT or --file" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"\xef\xbb\xbfa\x0cb\r\n\nc\xe2\x80\xa8d")
+    assert read_lines(file) == ["a\x0cb", "", "c\u2028d"]
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty: expected one text per line"):
+        read_lines(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="cannot be read as UTF-8 text"):
+        read_lines(file)
