@@ -76,11 +76,12 @@ class HubConfig(NamedTuple):
 
 
 def is_hub_dataset(source: str) -> bool:
+    """Whether a text or a task's data is a dataset of the Hub."""
     return source.startswith(PREFIX)
 
 
 def parse_dataset(source: str) -> HubDataset:
-    """ValueError: it is not written as `EXPECTED`."""
+    """The dataset that `source` names. ValueError: it is not written as `EXPECTED`."""
     owner, _, rest = source.removeprefix(PREFIX).partition("/")
     name, *parts = rest.rstrip("/").split("/")
     name, at, revision = name.partition("@")

@@ -32,8 +32,13 @@ Values = dict[str, float]
 class Tracker(Protocol):
     """Takes the metrics of a run, step by step."""
 
-    def add(self, values: Values, step: int) -> None: ...
-    def close(self) -> None: ...
+    def add(self, values: Values, step: int) -> None:
+        """Take the metrics of one step; steps come in order."""
+        ...
+
+    def close(self) -> None:
+        """Write or send what is left."""
+        ...
 
 
 class Client(Protocol):
@@ -42,8 +47,13 @@ class Client(Protocol):
     run_id: str
     last_step: int  # that the service knows, as far as it tells; 0 if none
 
-    def send(self, values: Values, step: int) -> None: ...
-    def close(self) -> None: ...
+    def send(self, values: Values, step: int) -> None:
+        """Send the metrics of one step."""
+        ...
+
+    def close(self) -> None:
+        """End the run at the service."""
+        ...
 
 
 def open_trackers(config: Experiment, folder: Path, step: int) -> list[Tracker]:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -152,3 +153,12 @@ def test_a_missing_file_without_a_path_is_a_defect_with_a_traceback(
     monkeypatch.setattr(cli.COMMANDS["fill"], "run", run)
     with pytest.raises(FileNotFoundError, match="no such array"):
         cli.main(["fill", "run", "[MASK]"])
+
+
+def test_demo_checks_its_steps_before_it_writes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("demo", steps=0) == 2
+    assert "--steps is 0: expected at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
