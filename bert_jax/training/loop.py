@@ -101,7 +101,8 @@ def fit(
             if evaluating:
                 with phase("evaluate"):
                     scores = evaluate(state.params)
-                stopping.update(step, scores)
+                if scores:
+                    stopping.update(step, scores)
                 if stopping.should_stop:
                     stopping.log(step)
                     last = saving = True
