@@ -176,10 +176,12 @@ def _pooler(encoder: Encoder, outputs: int) -> Flops:
 def _task_head(encoder: Encoder, objective: Supervised, length: int) -> Flops:
     """A head of fine-tuning; of the joint span head only the layers at every token."""
     h, n = encoder.hidden_size, objective.num_outputs
+    per_token = 2 * h * h if objective.head == "prediction" else 0
     if objective.task_type == "tagging":
-        return Flops(2 * h * n)
+        return Flops(per_token + 2 * h * n)
     if objective.task_type == "qa":
         width = h if objective.family == "albert" else 512
-        return Flops(4 * h if objective.span == "linear" else 2 * h + 2 * h * width + 2 * width)
+        linear = per_token + 4 * h
+        return Flops(linear if objective.span == "linear" else 2 * h + 2 * h * width + 2 * width)
     dense = 0 if objective.head == "first" else 2 * h * h
     return Flops(dense + 2 * h * n) * (1 / length)
