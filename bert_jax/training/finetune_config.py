@@ -227,13 +227,7 @@ def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int
     assert isinstance(config.objective, Supervised)
     if dataset.task_type == "multilabel":
         heads["task"] = "multilabel"
-    if config.objective.class_weights is not None:
-        heads["label_weights"] = tasks.class_weights(
-            config.objective.class_weights,
-            dataset.labels,
-            dataset.splits["train"],
-            dataset.task_type == "multilabel",
-        )
+    heads["label_weights"] = _label_weights(config.objective, dataset)
     thresholds = config.objective.thresholds
     if thresholds and (dataset.task_type != "multilabel" or len(thresholds) != len(dataset.labels)):
         expected = (
@@ -263,3 +257,17 @@ def fill_in_steps(config: Experiment, rows: int, content_hash: str) -> Experimen
         data=dict(corpus=content_hash),
         run=dict(steps=steps, eval_every=eval_every),
     )
+
+
+def _label_weights(objective: Supervised, dataset: Dataset) -> tuple[float, ...]:
+    """The weight of each label; () if they all count alike. ValueError: weights without names."""
+    if objective.class_weights is None:
+        if objective.label_weights:
+            raise ValueError(
+                "objective.label_weights follows from the data: leave it out, and name the classes "
+                "in objective.class_weights"
+            )
+        return ()
+    multilabel = dataset.task_type == "multilabel"
+    examples = dataset.splits["train"]
+    return tasks.class_weights(objective.class_weights, dataset.labels, examples, multilabel)
