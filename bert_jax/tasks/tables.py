@@ -3,7 +3,8 @@
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
                 JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`); words and
                 tags may also be separated by spaces, options have columns `option_1 option_2 ...`,
-                and an answer has `answer` and `answer_start`. An empty label is no label.
+                and an answer has `answer` and `answer_start`. An empty cell of a label or of
+                `text_pair` means that there is none.
 .conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
                 column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
                 and comments (# and a space) are skipped.
@@ -81,6 +82,9 @@ def _read_table(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
 
 def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) -> dict[str, Any]:
     record: dict[str, Any] = dict(cells)
+    for name in ("id", "text_pair"):
+        if not record.get(name):
+            record.pop(name, None)
     for name in (*LIST_FIELDS, "label"):
         cell = cells.get(name, "").strip()
         if cell.startswith(("[", "{")) and (name in LIST_FIELDS or cell.startswith("[")):

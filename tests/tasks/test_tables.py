@@ -31,6 +31,12 @@ def test_columns_of_texts_are_read_by_name(tmp_path: Path) -> None:
     assert [e.label for e in data.splits["dev"]] == [("x", "y"), ()]  # type: ignore[union-attr]
 
 
+def test_an_empty_second_text_is_none(tmp_path: Path) -> None:
+    data = read(tmp_path, "classification", "csv", "text,text_pair,label\na,,x\nb,,y\n")
+    assert data.splits["dev"] == [TextExample("a", None, "x"), TextExample("b", None, "y")]
+    assert data.pairs is False
+
+
 def test_columns_of_the_other_tasks_are_read_by_name(tmp_path: Path) -> None:
     table = 'tokens,tags\nAda met Tom,B-P O B-P\n"[""a b"", ""c""]",O O\n'
     data = read(tmp_path / "a", "tagging", "csv", table)
