@@ -48,6 +48,8 @@ def albert_normalizers(cased: bool, keep_accents: bool = False) -> list[Any]:
         *([] if keep_accents else [marks]),
         *([] if cased else [normalizers.Lowercase()]),
         normalizers.NFKC(),
+        # SentencePiece makes it a space; the pipeline would drop a mark that follows it
+        normalizers.Replace("\u200c", " "),
     ]
 
 
