@@ -32,6 +32,12 @@ PUBLISHED = {  # parameters of the full pre-training model, tied tables once
     "electra_large": 354_655_291,
     "spanbert_base": 110_300_480,
     "spanbert_large": 336_998_976,
+    "modern_base": 149_655_232,
+    "modern_base_8k": 149_655_232,
+    "modern_base_decay": 149_655_232,
+    "modern_large": 395_881_664,
+    "modern_mini": 32_081_344,  # Ettin-32M's sizes
+    "modern_tiny": 16_913_600,  # Ettin-17M's
 }
 
 

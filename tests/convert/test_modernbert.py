@@ -98,7 +98,10 @@ def assert_gradients(experiment: Any, grads: Any, hf: Any) -> None:
 BIASED = dict(attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True)
 
 
-@pytest.mark.parametrize(("seed", "options"), [(0, {}), (1, BIASED), (2, dict(decoder_bias=False))])
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [(0, dict(decoder_bias=False)), (1, BIASED), pytest.param(2, {}, marks=pytest.mark.slow)],
+)
 def test_masked_model_equals_transformers(seed: int, options: dict[str, Any]) -> None:
     hf = random_model("ModernBertForMaskedLM", random_config(seed, **options), seed)
     experiment, params = round_trip(hf)
@@ -146,7 +149,12 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", HEADS)
+SLOW = ("regression", "multilabel", "choice")  # the class of classification, or its head
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=[pytest.mark.slow] * (t in SLOW)) for t in HEADS]
+)
 def test_task_heads_equal_transformers(task: str) -> None:
     """Outputs, and the gradients of their sum against random directions."""
     name, options = HEADS[task]

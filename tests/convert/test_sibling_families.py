@@ -31,9 +31,18 @@ TASKS = {
     "qa": "QuestionAnswering",
 }
 # the other classes of RoBERTa's siblings differ in their names only
-CASES = [("distilbert", task) for task in TASKS] + [
+CASES = [
+    ("distilbert", "classification"),
     ("xlm-roberta", "classification"),
-    ("camembert", "choice"),
+    *(
+        pytest.param(family, task, marks=pytest.mark.slow)
+        for family, task in [
+            ("distilbert", "tagging"),
+            ("distilbert", "choice"),
+            ("distilbert", "qa"),
+            ("camembert", "choice"),
+        ]
+    ),
 ]
 
 

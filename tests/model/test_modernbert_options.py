@@ -3,6 +3,7 @@ dropout rates of their own. That they equal transformers' is in tests/convert/te
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -36,10 +37,7 @@ TINY: Encoder = replace(
     ("name", "encoder", "total"),
     [
         ("modern_base", 149_014_272, 149_655_232),
-        ("modern_base_8k", 149_014_272, 149_655_232),
         ("modern_large", 394_781_696, 395_881_664),
-        ("modern_mini", 31_883_136, 32_081_344),
-        ("modern_tiny", 16_797_440, 16_913_600),
     ],
 )
 def test_configs_have_the_published_parameter_counts(name: str, encoder: int, total: int) -> None:
@@ -115,3 +113,26 @@ def test_fine_tuning_starts_with_the_masked_word_heads_dense_layer_and_norm() ->
 def test_impossible_options_are_errors(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **change)
+
+
+def test_a_phase_of_longer_rows_takes_positions_from_its_config() -> None:
+    """`run.init_positions config`: length and rotary bases; all else stays the model's."""
+    model = replace(MODERNBERT, encoder=TINY)
+    longer = replace(MODERNBERT, run=dict(init="model", init_positions="config"))
+    start = warm_start.WarmStart("model", longer)
+    tokenizer = SimpleNamespace(fingerprint="same")
+    start.__dict__.update(
+        model=SimpleNamespace(config=model, tokenizer=tokenizer), previous_config=None
+    )
+    corpora: Any = [SimpleNamespace(info=SimpleNamespace(tokenizer_fingerprint="same"))]
+    changes = dict(max_length=8192, rotary_theta=160_000.0, local_rotary_theta=10_000.0)
+    assert start.encoder(corpora) == replace(TINY, **changes)
+
+    kept = warm_start.WarmStart("model", replace(longer, run=dict(init_positions="model")))
+    kept.__dict__.update(start.__dict__ | dict(config=kept.config))
+    assert kept.encoder(corpora) == TINY
+
+    learned = replace(model, encoder=Encoder())
+    start.__dict__.update(model=SimpleNamespace(config=learned, tokenizer=tokenizer))
+    with pytest.raises(ValueError, match=r"init_positions is config, but encoder.positions"):
+        start.encoder(corpora)
