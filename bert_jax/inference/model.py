@@ -256,7 +256,7 @@ class Model:
         """The similarity [n, m] of n and m texts, or of their vectors as `encode` returns them:
         the cosine, or what the sentence head names. Larger means more similar."""
         a, b = (
-            self.encode(x) if isinstance(x, Sequence) and isinstance(x[0], str) else x
+            self.encode(x) if isinstance(x, str) or isinstance(next(iter(x), ""), str) else x
             for x in (a, b)
         )
         return similarity(a, b, "cosine" if self.sentence is None else self.sentence.similarity)

@@ -110,6 +110,10 @@ def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
     assert np.array_equal(m.encode(np.array(TEXTS[:2], object), layers=np.array([-1])), expected)
     assert np.array_equal(m.encode(tuple(TEXTS[:2]), layers=-1), expected)
     assert np.array_equal(m.encode(iter(TEXTS[:2])), expected)
+    pairs = m.similarity(np.array(TEXTS[:2]), TEXTS[:2])
+    assert np.array_equal(pairs, m.similarity(TEXTS[:2], expected[0]))
+    with pytest.raises(ValueError, match="texts is one string"):
+        m.similarity("a", TEXTS[:2])
     for texts, message in (
         (["a", None], "text 1 is None: expected a string"),
         ([1.5], "text 0 is 1.5: expected a string"),
