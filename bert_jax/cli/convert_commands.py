@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
 from bert_jax.utils.text_lines import read_lines
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,5 +124,10 @@ class Export(Command):
         assert model.folder is not None
         for name in export_model(model, model.folder, self.format, out, self.part):
             print(f"not exported (no equivalent in this format): {name}")
+        if self.format == "hf":
+            logger.info(
+                "other readers take special tokens that are written in a text, such as [SEP], for "
+                "special tokens; bert_jax takes them for text"
+            )
         if self.out is not None:
             print(f"{self.format}: {out}")

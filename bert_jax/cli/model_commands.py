@@ -57,12 +57,20 @@ class Fill(Command):
     text: Annotated[Positional[str], arg(metavar="TEXT")]
     # Number of tokens to show per mask.
     top: Annotated[int, arg(metavar="K")] = 5
+    # Print one JSON list per mask: the text, vocabulary entry and probability of each token.
+    json: bool = False
 
     def run(self, extra: list[str]) -> int:
         from bert_jax import load
 
-        for i, tokens in enumerate(load(self.model).fill(self.text, top=self.top), 1):
-            print(f"mask {i}: " + "  ".join(f"{token} {p:.3f}" for token, p in tokens))
+        model = load(self.model)
+        text = model.tokenizer.piece_text
+        for i, tokens in enumerate(model.fill(self.text, top=self.top), 1):
+            if self.json:
+                row = [{"text": text(t), "token": t, "probability": p} for t, p in tokens]
+                print(json.dumps(row, ensure_ascii=False))
+            else:
+                print(f"mask {i}: " + "  ".join(f"{text(t)} {p:.3f}" for t, p in tokens))
         return 0
 
 

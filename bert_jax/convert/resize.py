@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -17,10 +17,16 @@ VOCAB_BIASES = ("mlm/bias", "sbo/bias")  # biases with one entry per vocabulary 
 
 
 def resize_token_embeddings(
-    experiment: Experiment, params: Params, old: int, new: int, seed: int = 0
+    experiment: Experiment,
+    params: Params,
+    old: int,
+    new: int,
+    seed: int = 0,
+    replaced: Sequence[Sequence[int]] = (),
 ) -> tuple[Experiment, Params]:
-    """The model for a vocabulary of `new` pieces instead of `old`. New rows of the embedding table
-    have the initial distribution of the model; new biases are 0.
+    """The model for a vocabulary of `new` pieces instead of `old`. A new row of the embedding table
+    is the mean of the rows of the pieces that it replaces, and so is its bias; without such pieces
+    rows have the initial distribution of the model, and biases are 0.
 
     If the table was padded to a round size, the padding rows are replaced first.
     """
@@ -30,11 +36,14 @@ def resize_token_embeddings(
     def resize_leaf(name: str, leaf: np.ndarray) -> np.ndarray:
         leaf = np.asarray(leaf)
         if name.endswith("embeddings/word"):
-            rows = np.asarray(draw(key, (new - old, leaf.shape[1])))
+            rows = np.array(draw(key, (new - old, leaf.shape[1])))
         elif name.endswith(VOCAB_BIASES):
             rows = np.zeros(new - old, leaf.dtype)
         else:
             return leaf
+        for i, ids in enumerate(replaced):
+            if len(ids):
+                rows[i] = leaf[np.asarray(ids)].mean(axis=0)
         return np.concatenate([leaf[:old], rows.astype(leaf.dtype), leaf[new:]])
 
     rows = max(experiment.encoder.vocab_size, new)

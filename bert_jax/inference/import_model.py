@@ -24,6 +24,7 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.data.tokenization import tokenizer as tokenizers
+from bert_jax.data.tokenization.added_tokens import replaced_pieces
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.model import load
 from bert_jax.utils import hub, io
@@ -77,7 +78,11 @@ def import_folder(
         old_size = new_tokenizer.vocab_size
         experiment, params, new_tokenizer = _add_words(experiment, params, new_tokenizer, words)
         if new_tokenizer.vocab_size > old_size:
-            initialized.append(f"embeddings/word[{old_size}:{new_tokenizer.vocab_size}]")
+            logger.info(
+                "embeddings/word[%d:%d]: each new row is the mean of the pieces that it replaces",
+                old_size,
+                new_tokenizer.vocab_size,
+            )
             changed = True
     if positions is not None:
         experiment, params = convert.resize_position_embeddings(experiment, params, positions)
@@ -153,7 +158,9 @@ def _add_words(
         shown = ", ".join(known[:10]) + more
         logger.info("words that are in the vocabulary already: %d (%s)", len(known), shown)
     old, new = tokenizer.vocab_size, new_tokenizer.vocab_size
-    return *convert.resize_token_embeddings(experiment, params, old, new), new_tokenizer
+    replaced = replaced_pieces(tokenizer, new_tokenizer, words)
+    grown = convert.resize_token_embeddings(experiment, params, old, new, replaced=replaced)
+    return *grown, new_tokenizer
 
 
 def _write_model(folder: Path, experiment: Experiment, params: Any) -> None:

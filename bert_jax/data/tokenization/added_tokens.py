@@ -5,6 +5,8 @@ unigram     a piece `▁word` with the highest score of all: any other way to sp
             takes at least two pieces, which together have a lower score
 bpe         an added token that includes the space before it; merges would need a piece for
             each step on the way to the word
+any kind    a word of a script without spaces (Chinese, Japanese, Thai, ...) is an added token,
+            found wherever it stands, as with `add_tokens` of `transformers`
 """
 
 from __future__ import annotations
@@ -21,31 +23,67 @@ from bert_jax.data.tokenization.backends import (
     TokenizersBackend,
     model_proto,
 )
-from bert_jax.data.tokenization.words import SPACE_MARK
+from bert_jax.data.tokenization.words import SPACE_MARK, has_unspaced
 
 Backend = TokenizersBackend | SentencePieceBackend
 NORMAL = 1  # the type of a SentencePiece piece that is neither special nor unused
 
 
-def append_words(kind: str, backend: Backend, words: Sequence[str]) -> Backend:
-    """A new backend with these words at the end of its vocabulary.
+def append_words(
+    kind: str, backend: Backend, words: Sequence[str], specials: Sequence[str] = ()
+) -> Backend:
+    """A new backend with these words at the end of its vocabulary; those of scripts without spaces
+    are the last ones.
 
     ValueError: a word is not one word to this tokenizer, or is there already.
     """
-    forms = [_form(kind, backend, w) for w in words]
+    unspaced = [w for w in words if has_unspaced(w)]
+    spaced = [w for w in words if not has_unspaced(w)]
+    forms = [_form(kind, backend, w) for w in spaced] + unspaced
+    words = spaced + unspaced
     counts = Counter(forms)
     duplicates = {*backend.pieces, *(f for f, n in counts.items() if n > 1)}
     _refuse([w for w, f in zip(words, forms, strict=True) if f in duplicates], "duplicates")
-    if isinstance(backend, SentencePieceBackend):
-        extended: Backend = _sentencepiece(backend, forms)
-    elif kind.endswith("bpe"):
-        extended = _added_tokens(backend, forms)
-    else:
-        extended = _pieces(kind, backend, forms)
-    first = len(backend.pieces)
+    first, extended = len(backend.pieces), backend
+    if spaced:
+        extended = _append_spaced(kind, backend, forms[: len(spaced)])
+    if unspaced:
+        extended = _append_unspaced(kind, extended, unspaced, specials)
     split = [w for i, w in enumerate(words) if extended.encode(w) != [first + i]]
     _refuse(split, "more than one word: remove spaces, and characters at which it splits")
     return extended
+
+
+def _append_spaced(kind: str, backend: Backend, forms: Sequence[str]) -> Backend:
+    if isinstance(backend, SentencePieceBackend):
+        return _sentencepiece(backend, forms)
+    if kind.endswith("bpe"):
+        return _added_tokens(backend, forms)
+    return _pieces(kind, backend, forms)
+
+
+def _append_unspaced(
+    kind: str, backend: Backend, words: Sequence[str], specials: Sequence[str]
+) -> TokenizersBackend:
+    """Added tokens, which SentencePiece has not: its model becomes a pipeline with the same ids."""
+    core = tokenizers.Tokenizer.from_str(backend.core.to_str())
+    normalized = not kind.endswith("bpe")
+    core.add_tokens([tokenizers.AddedToken(w, normalized=normalized) for w in words])
+    core.add_special_tokens([s for s in specials if core.token_to_id(s) is not None])
+    return TokenizersBackend(core, specials)
+
+
+def replaced_pieces(old: Any, new: Any, words: Sequence[str]) -> list[list[int]]:
+    """For each piece that the tokenizer `new` has more than `old`, the ids that `old` encodes it
+    by, without unknown ones. A word after a space is encoded with it."""
+    pieces: list[list[int]] = [[] for _ in range(new.vocab_size - old.vocab_size)]
+    for word in words:
+        space = "" if has_unspaced(word) else " "
+        for i in new.encode(word):
+            if i >= old.vocab_size:
+                ids = old.encode(space + word)
+                pieces[i - old.vocab_size] = [j for j in ids if j != old.unk_id]
+    return pieces
 
 
 def _form(kind: str, backend: Backend, word: str) -> str:

@@ -31,7 +31,7 @@ from bert_jax.data.tokenization.special_tokens import (
     Kind,
     SpecialTokens,
 )
-from bert_jax.data.tokenization.words import WordEdges, WordRule, word_edges
+from bert_jax.data.tokenization.words import WordEdges, WordRule, byte_letters, word_edges
 
 __all__ = ["KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
 
@@ -87,6 +87,15 @@ class Tokenizer:
     def token(self, id: int) -> str:
         """The piece of an id."""
         return self._backend.pieces[id]
+
+    def piece_text(self, piece: str) -> str:
+        """A piece as a reader expects it: of byte-level BPE the text of its bytes, without the
+        space before a word; bytes that are no whole character are `\\x..`. Others are text."""
+        letters = byte_letters()
+        if self.kind != "bpe" or piece in self._specials or not set(piece) <= set(letters):
+            return piece
+        data = bytes(letters[c] for c in piece)
+        return (data.removeprefix(b" ") or data).decode(errors="backslashreplace")
 
     def id(self, token: str) -> int:
         """The id of a piece. ValueError: there is no such piece."""
@@ -147,7 +156,9 @@ class Tokenizer:
         known = [w for w in words if added_tokens.is_known(self._backend, w, self.unk_id)]
         new = [w for w in words if w not in set(known)]
         extended = (
-            added_tokens.append_words(self.kind, self._backend, new) if new else self._backend
+            added_tokens.append_words(self.kind, self._backend, new, self._specials)
+            if new
+            else self._backend
         )
         options = (self._specials, self.special_tokens.doubled, self._mask_takes_space)
         return Tokenizer(self.kind, extended, self.cased, *options), known

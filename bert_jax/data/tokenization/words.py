@@ -124,6 +124,11 @@ def _starts_word_in_albert(piece: str) -> bool:
 # ---- scripts
 
 
+def has_unspaced(text: str) -> bool:
+    """Whether a text has a character of a script that writes no spaces between words."""
+    return any(begin <= ord(c) <= end for c in text for begin, end in UNSPACED)
+
+
 def _text_bytes(kind: str, piece: str) -> bytes:
     """The UTF-8 bytes of the text of a piece, without marks of words. A piece of byte-level BPE may
     begin or end within a character."""

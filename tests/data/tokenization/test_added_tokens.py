@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.data.tokenization import tokenizer
+from bert_jax.data.tokenization import added_tokens, tokenizer
 from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
@@ -94,3 +94,68 @@ def test_ids_are_those_of_transformers(
     assert len(hf) == 605
     for text in [*TEXTS, *lines[:100]]:
         assert hf(text)["input_ids"] == new.build_row(new.encode(text))[0]
+
+
+NEW = {
+    "ko": ("학교", "학교 안에 학교가"),
+    "ta": ("கொடு", "அவன் கொடு என்றான்"),
+    "bn": ("ভালো", "সে ভালো আছে"),
+    "ml": ("കൊടി", "ഒരു കൊടി കണ്ടു"),
+    "ja": ("パン", "このパンを食べる"),
+    "zh": ("新聞", "我讀新聞了"),
+    "th": ("ราคา", "ในราคาแพง"),
+}
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    """Tokenizers that know no word of another script than Latin; each can encode its letters."""
+    alphabet = [" ".join("".join(text for _, text in NEW.values())), "a cat and a dog sat on a mat"]
+    sizes = {"wordpiece": 80, "unigram": 79, "bpe": 262}
+    return {k: train_tokenizer(alphabet * 2, k, n, cased=True) for k, n in sizes.items()}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("language", NEW)
+def test_words_of_every_script_are_found_in_running_text(
+    kind: str, language: str, small: Any
+) -> None:
+    """And replace the pieces of which their rows become the mean."""
+    word, text = NEW[language]
+    old = small[kind]
+    new, known = old.with_words([word])
+    assert known == []
+    assert new.vocab_size - 1 in new.encode(text)
+    [pieces] = added_tokens.replaced_pieces(old, new, [word])
+    encoded = old.encode(word if kind != "bpe" or language in ("ja", "zh", "th") else f" {word}")
+    assert pieces == [i for i in encoded if i != old.unk_id]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_without_spaces_are_found_where_transformers_finds_them(
+    kind: str, small: Any, tmp_path: Path
+) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    unspaced = [NEW[language][0] for language in ("ja", "zh", "th")]
+    texts = [text for _, text in NEW.values()] + ["パン新聞 ราคาราคา[SEP"]
+    small[kind].save(tmp_path / "old")
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path / "old")
+    hf.add_tokens(unspaced)
+    new = small[kind].with_words(unspaced)[0]
+    new.save(tmp_path / "new")
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "new")
+    again = tokenizer.load_tokenizer(tmp_path / "new")
+    assert again.fingerprint == new.fingerprint
+    for tok in (new, again):
+        ids = tok.encode_batch(texts)
+        assert ids == hf(texts, add_special_tokens=False)["input_ids"]
+        assert ids == exported(texts, add_special_tokens=False)["input_ids"]
+
+
+def test_pieces_of_bytes_are_shown_as_text(small: Any) -> None:
+    show = small["bpe"].piece_text
+    assert [show(p) for p in ("Ġthe", "Ġ", "à\u00b8Ļ", "à¹ī", "<mask>", "à¹")] == [
+        *("the", " ", "น", "\u0e49", "<mask>", "\\xe0\\xb9"),
+    ]
+    assert small["wordpiece"].piece_text("##s") == "##s"
