@@ -189,6 +189,9 @@ class Run:
     # Number of seconds without renewal after which another run may take over the lock of a run
     # directory on gs://.
     lock_timeout: float = 600.0
+    # Type of the tensors in the Hugging Face folder that the model was imported from; an export has
+    # it, too, where that loses nothing. Import sets it; do not set it.
+    imported_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # With `init` and rotary positions: whether the maximum length and the bases of the rotary
     # frequencies are the model's, or this config's, as in a phase of longer rows.
     init_positions: Literal["model", "config"] = "model"

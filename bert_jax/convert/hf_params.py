@@ -13,6 +13,7 @@ from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, rep
 from bert_jax.convert import hf_config, hf_modernbert, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
 from bert_jax.convert.hf_families import ALBERT, MODERNBERT
+from bert_jax.convert.hf_layout import as_imported, half_precision, neutral_params, unshare_layers
 from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names, is_stacked
@@ -86,6 +87,8 @@ def from_hf(
         raise ValueError(_problem_list(family, problems))
     experiment = hf_config.build_experiment(family, encoder, heads, task)
     experiment = replace(experiment, data=dict(length=hf_tasks.row_length(hf)))
+    if (dtype := half_precision(tensors)) is not None:
+        experiment = replace(experiment, run=dict(imported_dtype=dtype))
     return experiment, traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -237,8 +240,8 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
         table, head_config = family.head_table(heads), {}
     config_json = hf_config.encoder_to_hf_config(family, encoder, name, heads) | head_config
     leaves = {k: np.asarray(v) for k, v in flatten_with_names(network).items()}
-    leaves = _unshare_layers(family, encoder, leaves)
-    leaves |= {k: v for k, v in _neutral_params(family, encoder).items() if k not in leaves}
+    leaves = unshare_layers(family, encoder, leaves)
+    leaves |= {k: v for k, v in neutral_params(family, encoder).items() if k not in leaves}
     tensors: Tensors = {}
     sets = max(len(leaf) for name, leaf in leaves.items() if is_stacked(name))
     for rule in param_rules(family, table, "encoder/projection/kernel" in leaves):
@@ -254,6 +257,7 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
     lost = hf_modernbert.lost_dropout_rates(encoder) if family is MODERNBERT else []
     long_texts, lost_options = hf_tasks.long_texts_to_hf(experiment)
     config_json, lost = config_json | long_texts, [*lost, *lost_options]
+    tensors, config_json["dtype"] = as_imported(tensors, experiment.run.imported_dtype)
     return HfModel(config_json, tensors, [*sorted(leaves), *lost])
 
 
@@ -277,31 +281,3 @@ def select_network(
     if isinstance(objective, Supervised):
         return encoder, set(head_modules((), objective)), params
     return encoder, set(HEADS) & set(params), params
-
-
-def _unshare_layers(family: Family, encoder: Encoder, leaves: Tensors) -> Tensors:
-    """Stacked leaves with one entry on axis 0 for each set of parameters in Hugging Face: for
-    each of ALBERT's groups, or for every layer."""
-    if encoder.share_params == "all" and (family is ALBERT or encoder.num_groups == encoder.layers):
-        return leaves
-    out = {}
-    for name, leaf in leaves.items():
-        if name.startswith("encoder/layers/own/"):
-            rest = name.removeprefix("encoder/layers/own/")
-            part = "mlp" if encoder.share_params == "attention" else "attention"
-            name, leaf = f"encoder/layers/{part}/{rest}", leaf.reshape(-1, *leaf.shape[2:])
-        elif name.startswith("encoder/layers/"):
-            leaf = leaf.repeat(encoder.layers // encoder.num_groups, axis=0)
-        out[name] = leaf
-    return out
-
-
-def _neutral_params(family: Family, encoder: Encoder) -> Tensors:
-    """Parameters that only Hugging Face's networks have, with values that change no output."""
-    d, e = encoder.hidden_size, encoder.embedding_width
-    types = {"embeddings/type": np.zeros((1, e), np.float32)}
-    params: Tensors = types if family.types_table else {}
-    if family is ALBERT:
-        params["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
-        params["encoder/projection/bias"] = np.zeros(d, np.float32)
-    return params

@@ -71,6 +71,21 @@ def test_export_after_import_is_identical(kind: str) -> None:
     assert all(hf[k] == v for k, v in written.items() if k != "dtype")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_kept_until_the_parameters_change(dtype: str) -> None:
+    hf, tensors = golden_model("roberta")
+    half = {k: v.astype(jnp.dtype(dtype)) for k, v in tensors.items()}
+    experiment, params = convert.from_hf(hf, half)
+    written, back, _ = convert.to_hf(experiment, params)
+    assert written["dtype"] == dtype
+    assert all(
+        back[k].dtype == v.dtype and back[k].tobytes() == v.tobytes() for k, v in half.items()
+    )
+    params["mlm"]["bias"] = params["mlm"]["bias"] + np.float32(1e-7)
+    written, back, _ = convert.to_hf(experiment, params)
+    assert {written["dtype"], *(v.dtype.name for v in back.values())} == {"float32"}
+
+
 def test_heads_determine_the_objective() -> None:
     hf, tensors = golden_model("bert")
     assert convert.from_hf(hf, tensors)[0].objective == BERT.objective
