@@ -155,9 +155,8 @@ class Model:
     def task(self) -> Supervised:
         """The objective that it was fine-tuned for. ValueError: it was not fine-tuned."""
         if not isinstance(self.config.objective, Supervised):
-            raise ValueError(
-                "the model has no head for a task: fine-tune it first (bert-jax finetune)"
-            )
+            hint = "fine-tune it first (bert-jax finetune), or use its vectors (bert-jax embed)"
+            raise ValueError(f"the model has no head for a task: {hint}")
         return self.config.objective
 
     def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.EncodedExamples:

@@ -91,7 +91,7 @@ def test_loss_and_gradient_are_those_of_sentence_transformers(name: str, fields:
     if name == "margin":
         rows["score"] = (rows["score"] > 0).astype(jnp.float32)
     objective, out = build(**fields), outputs()
-    loss, grads = jax.value_and_grad(lambda out: loss_of(objective, out, rows))(out)
+    loss, grads = jax.jit(jax.value_and_grad(lambda out: loss_of(objective, out, rows)))(out)
     peer = {k: torch.tensor(np.asarray(x), requires_grad=True) for k, x in out.items()}
     score = torch.tensor(np.asarray(rows["score"]))
     expected = reference(torch, name, peer["query"], peer["documents"], score)
@@ -142,9 +142,10 @@ def test_a_missing_hard_negative_is_no_document() -> None:
 def test_similarities_in_chunks_are_those_of_the_whole_matrix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = jax.value_and_grad(lambda o: loss_of(build(symmetric=True), o, batch()))(outputs())
+    f = jax.value_and_grad(lambda o: loss_of(build(symmetric=True), o, batch()))
+    whole = jax.jit(f)(outputs())
     monkeypatch.setattr("bert_jax.objectives.contrastive.ROWS_PER_CHUNK", 2)
-    parts = jax.value_and_grad(lambda o: loss_of(build(symmetric=True), o, batch()))(outputs())
+    parts = jax.jit(lambda o: f(o))(outputs())  # traced anew
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         assert np.allclose(a, b, rtol=1e-5, atol=1e-7)
 
