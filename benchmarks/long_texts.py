@@ -11,7 +11,8 @@ four times as many tokens as a row.
 Each way to read long texts (`objective.long`) is trained with several seeds from the same model: a
 small random encoder with a tokenizer trained on the passages of train, or `--init`. Beside them
 stands logistic regression on a bag of words (TF-IDF) of the whole passage and of its first row.
-Writes results.json and prints a table: test accuracy, mean and standard deviation over seeds.
+Writes results.json and prints a table: test accuracy, mean and standard deviation over seeds. The
+same command resumes it. With JAX_COMPILATION_CACHE_DIR each program is compiled once for all seeds.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def train(method: str, seed: int, model: Path, args: argparse.Namespace) -> dict
             run=dict(init=str(model), dir=str(run), seed=seed, epochs=args.epochs, log_every=50),
         )
 
-    finetune(finetune_config.for_model(FINETUNE, override))
+    signal = finetune(finetune_config.for_model(FINETUNE, override))
+    if signal is not None:
+        raise SystemExit(128 + signal)
     finished = results.read_results(run)
     assert finished is not None
     return finished["test"]
