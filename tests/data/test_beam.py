@@ -125,7 +125,7 @@ def test_a_worker_that_does_not_share_the_folder_says_so(tmp_path):
     from bert_jax.data import beam
 
     with pytest.raises(FileNotFoundError, match="choose an --out that all workers"):
-        next(beam._read_source((0, "text"), str(tmp_path), False, 1))
+        next(beam._read_source((0, "text"), str(tmp_path), False, "text", 1))
 
 
 @with_beam
@@ -151,7 +151,7 @@ def test_without_beam_the_message_says_what_to_install(inputs, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.delitem(sys.modules, "bert_jax.data.beam", raising=False)
     monkeypatch.delattr("bert_jax.data.beam", raising=False)
-    with pytest.raises(ValueError, match=r"pip install 'apache-beam>=2.77', or use --engine local"):
+    with pytest.raises(ValueError, match=r"run pip install 'apache-beam>=2.77'"):
         make(inputs, tmp_path / "corpus", engine="beam")
     assert not (tmp_path / "corpus").exists()
 
