@@ -111,7 +111,7 @@ def text_of(language: str) -> list[str]:
 
 
 def _django_lines(language: str) -> Iterator[str]:
-    import django
+    import django  # type: ignore[import-not-found]
 
     for file in sorted(Path(django.__path__[0]).rglob(f"locale/{language}/LC_MESSAGES/*.mo")):
         with file.open("rb") as f:
@@ -124,7 +124,7 @@ def _django_lines(language: str) -> Iterator[str]:
 
 def _chinese_lines() -> Iterator[str]:
     """6,000 lines of 6 to 24 words drawn by their frequencies, in sentences."""
-    import jieba
+    import jieba  # type: ignore[import-not-found]
 
     entries = Path(jieba.__path__[0]).joinpath("dict.txt").read_text(encoding="utf-8").split("\n")
     words, counts = zip(*(e.split(" ")[:2] for e in entries if e), strict=True)
