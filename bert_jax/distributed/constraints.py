@@ -136,7 +136,11 @@ def row_seed(words: jax.Array) -> jax.Array:
     """The seed of a kernel that counts rows of its own call, made of `words`. Under `row_numbers`
     it also depends on the first row's number: micro-batches then differ."""
     numbers = _row_numbers.get()
-    return words if numbers is None else words ^ (numbers[0].astype(jnp.uint32) * 0x9E3779B9)
+    return (
+        words
+        if numbers is None
+        else words ^ (numbers[0].astype(jnp.uint32) * np.uint32(0x9E3779B9))
+    )
 
 
 def gather_rows(x: jax.Array) -> jax.Array:

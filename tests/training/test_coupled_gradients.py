@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bert_jax.config import Mesh
+from bert_jax.distributed.constraints import random_words, row_numbers, row_seed
 from tests.helpers import pairs_worker
 from tests.helpers.paths import ROOT
 
@@ -38,8 +40,6 @@ def test_meshes_and_micro_batches_give_one_gradient(tmp_path: Path) -> None:
 
 
 def test_dropout_of_a_row_depends_on_its_number_alone() -> None:
-    from bert_jax.distributed.constraints import random_words, row_numbers
-
     key = jax.random.key(0)
     with row_numbers(np.arange(6)):
         whole = random_words(key, (6, 3, 4))
@@ -47,3 +47,15 @@ def test_dropout_of_a_row_depends_on_its_number_alone() -> None:
         part = random_words(key, (2, 3, 4))
     assert np.array_equal(part, whole[np.array([4, 1])])
     assert len(np.unique(whole)) == whole.size
+
+
+def test_a_kernel_with_rows_of_its_own_has_another_seed_in_each_micro_batch() -> None:
+    """Flash kernels count the rows of their call: micro-batches would all drop the same."""
+    words = jnp.arange(2, dtype=jnp.uint32)
+    seeds = [words]
+    for first in (1, 2):
+        with row_numbers(jnp.array([first, first + 4])):
+            seeds.append(row_seed(words))
+    assert len({tuple(seed.tolist()) for seed in seeds}) == 3
+    with row_numbers(None):
+        assert np.array_equal(row_seed(words), words)

@@ -25,7 +25,7 @@ from jax.experimental.pallas import triton as plgpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from bert_jax.distributed.constraints import platform
+from bert_jax.distributed.constraints import platform, row_seed
 from bert_jax.model.attention import flash_gpu_kernel as kernels
 from bert_jax.model.attention.flash_gpu_kernel import KernelConfig
 from bert_jax.model.attention.mask import AttentionMask
@@ -73,7 +73,7 @@ def attend(
     if key is None or rate == 0.0:
         keep, seed = 256, jnp.zeros(2, jnp.uint32)
     else:
-        keep, seed = keep_threshold_u8(rate), jax.random.bits(key, (2,), jnp.uint32)
+        keep, seed = keep_threshold_u8(rate), row_seed(jax.random.bits(key, (2,), jnp.uint32))
     max_distance = jnp.asarray(0 if window is None else window, jnp.uint32)
     pad = -length % BLOCK
 
