@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax.config import Mesh
 from bert_jax.distributed.constraints import random_words, row_numbers, row_seed
-from tests.helpers import pairs_worker
+from tests.helpers import cheap_compiles, pairs_worker
 from tests.helpers.paths import ROOT
 
 
@@ -29,8 +29,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
 @pytest.mark.slow
 def test_meshes_and_micro_batches_give_one_gradient(tmp_path: Path) -> None:
     """And the comparison fails where documents are those of the next device."""
-    flags = "--xla_force_host_platform_device_count=8"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"XLA_FLAGS": cheap_compiles.xla_flags(8), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.helpers.pairs_worker", str(tmp_path / "found")]
     subprocess.run(command, cwd=ROOT, env=env, check=True)
     found = json.loads((tmp_path / "found").read_text())
