@@ -22,7 +22,7 @@ Text = Annotated[
     arg(
         metavar="TEXT...",
         help="Files and globs: plain text with blank lines between documents, .gz, .xz, .zst, "
-        ".jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging Face Hub, "
+        ".fasta, .jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging Face Hub, "
         "hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
         help_behavior_hint="(required)",
     ),
@@ -37,15 +37,19 @@ class Tokenizer(Command):
     """
 
     text: Text
-    # Type of tokenizer: WordPiece (BERT), Unigram (ALBERT) or byte-level BPE (RoBERTa).
-    kind: Literal["wordpiece", "unigram", "bpe"]
-    # Number of pieces, including special tokens.
-    vocab_size: Annotated[int, arg(metavar="N")]
+    # Type of tokenizer: WordPiece (BERT), Unigram (ALBERT), byte-level BPE (RoBERTa), or single
+    # characters (proteins, DNA).
+    kind: Literal["wordpiece", "unigram", "bpe", "chars"]
     # New folder for the tokenizer.
     out: Annotated[str, arg(metavar="DIR")]
-    # Keep upper case, and by default accents. bpe always keeps both.
+    # Number of pieces, including special tokens. With chars it is a maximum and may be left out.
+    vocab_size: Annotated[int | None, optional("N")] = None
+    # chars only: groups of N characters are pieces, too, as codons are of DNA with 3.
+    kmer: Annotated[int, arg(metavar="N")] = 1
+    # Keep upper case, and by default accents. bpe always keeps both, and chars does by default.
     cased: bool = False
-    # Lower-case all text, and by default strip accents. This is the default, except for bpe.
+    # Lower-case all text, and by default strip accents. This is the default, except for
+    # bpe and chars.
     uncased: bool = False
     # Keep or strip accents and other marks that are combined with a letter. Stripping turns ö into
     # o, but also が into か, İ into i, and drops Indic viramas and vowel marks; WordPiece then also
@@ -89,10 +93,11 @@ class Tokenizer(Command):
             texts,
             self.kind,
             self.vocab_size,
-            cased=self.cased,
+            cased=self.cased or (self.kind == "chars" and not self.uncased),
             max_input_chars_per_word=self.max_input_chars_per_word,
             accents=self.accents,
             alphabet=self.alphabet,
+            kmer=self.kmer,
         )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)

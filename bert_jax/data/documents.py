@@ -2,6 +2,7 @@
 
     TEXT                       a document is                    its paragraphs are
     plain, .gz .xz .zst        what stands between blank lines  its lines
+    .fasta .fa .faa .fna       a sequence (fasta.py)            one line
     .jsonl (also compressed)   a record's field `text`          the text's lines
     .parquet                   a row's column `text`            the text's lines
     tfds:NAME/SPLIT            an example's feature `text`      the text's lines
@@ -26,7 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from bert_jax.data import hub_dataset, tfds_folder
+from bert_jax.data import fasta, hub_dataset, tfds_folder
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,10 @@ def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document
     if ".jsonl" in suffixes[-2:]:
         lines = _read_lines(source, strict, MAX_JSON_BYTES)
         return _documents_of_texts(_json_texts(lines, source, field), source)
-    return _group_lines(_read_lines(source, strict, MAX_LINE_BYTES), source, divided=False)
+    lines = _read_lines(source, strict, MAX_LINE_BYTES)
+    if fasta.is_fasta(source):
+        return _documents_of_texts(fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS), source)
+    return _group_lines(lines, source, divided=False)
 
 
 # ---- bytes to lines

@@ -185,6 +185,8 @@ def _detect_kind(spec: dict[str, Any]) -> Kind:
             )
         return "sentencepiece_bpe"
     kinds: dict[str, Kind] = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram"}
+    if spec["model"].get("continuing_subword_prefix") == "" and model == "WordPiece":
+        return "chars"  # train_chars.py
     if model not in kinds:
         raise ValueError(f"its model is {model}, expected {', '.join(kinds)}")
     return kinds[model]

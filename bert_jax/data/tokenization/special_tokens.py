@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["wordpiece", "unigram", "bpe", "sentencepiece_bpe"]
-KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe")  # that can be trained
+Kind = Literal["wordpiece", "unigram", "bpe", "chars", "sentencepiece_bpe"]
+KINDS: tuple[Kind, ...] = ("wordpiece", "unigram", "bpe", "chars")  # that can be trained
 
 # pad, unk, cls, sep, mask: as published with BERT, ALBERT, RoBERTa and Gemma
 SPECIAL_TOKENS: dict[str, tuple[str, str, str, str, str]] = {
     "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "unigram": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
     "bpe": ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+    "chars": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "sentencepiece_bpe": ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>"),
 }
 ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")

@@ -22,6 +22,7 @@ from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.albert_text import clean_text
 from bert_jax.data.tokenization.long_lines import MAX_LINE_BYTES, split_long_line
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
+from bert_jax.data.tokenization.train_chars import train_chars
 from bert_jax.data.tokenization.train_wordpiece import largest_vocabulary, train_wordpiece
 
 logger = logging.getLogger(__name__)
@@ -36,17 +37,20 @@ _MAX_SENTENCES = 10_000_000  # that Unigram learns from, as ALBERT
 def train_tokenizer(
     texts: Iterable[str],
     kind: Kind,
-    vocab_size: int,
+    vocab_size: int | None,
     cased: bool = False,
     max_input_chars_per_word: int | None = None,
     accents: Accents | None = None,
     alphabet: int | None = None,
+    kmer: int = 1,
 ) -> Tokenizer:
     """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once.
 
     `accents` None: kept if `cased`, else stripped, as published. WordPiece takes words of more than
     `max_input_chars_per_word` characters (100) for unknown, and learns `alphabet` characters
-    (train_wordpiece.py). Byte-level BPE changes no text. Long lines are cut for training.
+    (train_wordpiece.py). Of `chars`, `vocab_size` may be None: all characters and groups of `kmer`
+    characters; it is a maximum (train_chars.py). Byte-level BPE changes no text. Long lines are
+    cut for training.
     ValueError: the text is empty, or allows only smaller or only larger vocabularies."""
     max_chars = _wordpiece_option("max_input_chars_per_word", max_input_chars_per_word, kind)
     alphabet = _wordpiece_option("alphabet", alphabet, kind)
@@ -60,15 +64,25 @@ def train_tokenizer(
         "unigram": _unigram,
         "bpe": _bpe,
     }
-    if kind not in train_functions:
+    if kmer < 1 or (kmer > 1 and kind != "chars"):
+        raise ValueError(f"kmer is {kmer}: expected at least 1, and 1 for {kind}")
+    if kind not in KINDS:
         raise ValueError(f"the kind of tokenizer is {kind!r}: expected {', '.join(KINDS)}")
-    if vocab_size < 1:
+    if vocab_size is None and kind != "chars":
+        raise ValueError(f"the vocabulary size is missing: expected a number of pieces for {kind}")
+    if vocab_size is not None and vocab_size < 1:
         raise ValueError(f"the vocabulary size is {vocab_size}: expected at least 1")
     stream = (t for t in texts if t.strip())
     first = next(stream, None)
     if first is None:
         raise ValueError("the training text is empty: give a file with text in it")
-    return train_functions[kind](itertools.chain([first], stream), vocab_size, cased, keep_accents)
+    stream = itertools.chain([first], stream)
+    if kind == "chars":
+        core = train_chars(stream, vocab_size, cased, keep_accents, kmer)
+        backend = backends.TokenizersBackend(core, SPECIAL_TOKENS[kind])
+        return Tokenizer(kind, backend, cased)
+    assert vocab_size is not None
+    return train_functions[kind](stream, vocab_size, cased, keep_accents)
 
 
 def _wordpiece_option(name: str, value: int | None, kind: str) -> int | None:

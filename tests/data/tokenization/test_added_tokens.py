@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from bert_jax.data.tokenization import added_tokens, tokenizer
-from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
+from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
 
+KINDS = ("wordpiece", "unigram", "bpe")
 WORDS = ["Zyzzyva", "covfefe", "blockchains", "blockchain", "qwerty"]
 TEXTS = [
     "The Zyzzyva of covfefe, and blockchains; a blockchain.",

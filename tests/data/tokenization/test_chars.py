@@ -1,0 +1,76 @@
+"""Vocabularies of characters and k-mers, and sequences as they are stored."""
+
+import gzip
+
+import pytest
+
+from bert_jax.data import documents
+from bert_jax.data.tokenization import tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
+
+PROTEINS = ["MKVLAAGIVG", "MKVKAAG"]
+TEXTS = [*PROTEINS, "학교에서 한국어를", "がぎぐ", "हिन्दी में", "Aa"]
+
+
+def test_every_character_is_a_piece_and_the_text_comes_back():
+    tok = train_tokenizer(TEXTS, "chars", None, cased=True)
+    for text in TEXTS:
+        ids = tok.encode(text)
+        assert len(ids) == len(text)
+        assert tok.unk_id not in ids
+        assert tok.decode(ids) == text
+    assert tok.vocab_size == 5 + len(set("".join(TEXTS)))
+    assert tok.encode("W") == [tok.unk_id]
+    assert not set(tok.encode("[SEP] M")) & set(tok.special_ids)
+    assert tok.word_edges().starts[5:].all()
+
+
+def test_groups_are_pieces_and_unknown_ones_are_characters():
+    tok = train_tokenizer(PROTEINS, "chars", None, cased=True, kmer=3)
+    pieces = [tok.token(i) for i in tok.encode("MKVGGA")]
+    assert pieces == ["MKV", "G", "G", "A"]
+    small = train_tokenizer(PROTEINS, "chars", 5 + 7 + 1, cased=True, kmer=3)
+    assert small.token(small.vocab_size - 1) == "MKV"  # the most frequent one
+    with pytest.raises(ValueError, match=r"11 pieces is too small .* at least 12 for chars"):
+        train_tokenizer(PROTEINS, "chars", 11, cased=True)
+    with pytest.raises(ValueError, match="kmer is 3: expected at least 1, and 1 for bpe"):
+        train_tokenizer(PROTEINS, "bpe", 300, kmer=3)
+    with pytest.raises(ValueError, match="size is missing: expected a number of pieces for bpe"):
+        train_tokenizer(PROTEINS, "bpe", None)
+
+
+@pytest.mark.parametrize("kmer", [1, 3])
+def test_a_saved_folder_keeps_characters_and_groups(kmer, tmp_path):
+    tok = train_tokenizer(TEXTS, "chars", None, cased=kmer == 3, kmer=kmer)
+    tok.save(tmp_path)
+    again = tokenizer.load_tokenizer(tmp_path)
+    assert (again.kind, again.fingerprint, again.cased) == ("chars", tok.fingerprint, kmer == 3)
+    assert again.encode_batch(TEXTS) == tok.encode_batch(TEXTS)
+    other = train_tokenizer(TEXTS, "chars", None, cased=kmer == 3, kmer=kmer + 1)
+    assert other.fingerprint != tok.fingerprint
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kmer", [1, 3])
+def test_transformers_gives_the_same_ids(kmer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tok = train_tokenizer(TEXTS, "chars", None, kmer=kmer)
+    tok.save(tmp_path)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    rows = [tok.build_row(tok.encode(t), tok.encode("MKV"))[0] for t in [*TEXTS, "W  ß"]]
+    assert hf([*TEXTS, "W  ß"], ["MKV"] * (len(TEXTS) + 1))["input_ids"] == rows
+
+
+def test_a_sequence_of_a_fasta_file_is_a_document_of_one_line(tmp_path):
+    text = ">sp|P1 one\r\nMKVL\nAAG\n\nIVG\n;comment\n>P2\n>P3\nMK*\n"
+    (tmp_path / "x.fasta").write_text(text)
+    with gzip.open(tmp_path / "x.FA.gz", "wt") as f:
+        f.write(text)
+    for name in ("x.fasta", "x.FA.gz"):
+        found = list(documents.read_documents([tmp_path / name]))
+        assert [d.paragraphs for d in found] == [("MKVLAAGIVG",), ("MK*",)]
+    (tmp_path / "bad.fa").write_bytes(b">P1\nM\xffK\n>P2\nL\n")
+    assert [d.replaced_bytes for d in documents.read_documents([tmp_path / "bad.fa"])] == [1, 0]
+    (tmp_path / "empty.faa").write_text(">P1\n")
+    with pytest.raises(ValueError, match="is empty: expected text"):
+        list(documents.read_documents([tmp_path / "empty.faa"]))
