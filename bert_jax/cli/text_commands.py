@@ -22,8 +22,8 @@ Text = Annotated[
     arg(
         metavar="TEXT...",
         help="Files and globs: plain text with blank lines between documents, .gz, .xz, .zst, "
-        ".fasta, .jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging Face Hub, "
-        "hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
+        ".fasta, .jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging "
+        "Face Hub, hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
         help_behavior_hint="(required)",
     ),
 ]
@@ -84,6 +84,8 @@ class Tokenizer(Command):
                 yield from document.paragraphs
 
         _require_text(self.text)
+        if self.vocab_size is None and self.kind != "chars":
+            raise ValueError("--vocab-size is missing: expected a number of pieces, such as 8000")
         if self.uncased and (self.cased or self.kind == "bpe"):
             other = "--cased" if self.cased else "--kind bpe, which keeps case"
             raise ValueError(f"--uncased cannot be combined with {other}: leave one out")

@@ -116,9 +116,6 @@ def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document
     return _group_lines(lines, source, divided=False)
 
 
-# ---- bytes to lines
-
-
 def _open(file: str) -> BinaryIO:
     name = file.lower()
     if name.endswith(".gz"):
@@ -185,9 +182,6 @@ def _decode(raw: bytes, number: int, file: str, strict: bool) -> _Line:
     text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte
     replaced = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
     return _Line(replaced, sum("\udc80" <= c <= "\udcff" for c in text), number)
-
-
-# ---- lines and records to documents
 
 
 def _group_lines(lines: Iterable[_Line], source: str, divided: bool) -> Iterator[Document]:

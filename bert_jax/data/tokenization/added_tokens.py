@@ -5,8 +5,8 @@ unigram     a piece `▁word` with the highest score of all: any other way to sp
             takes at least two pieces, which together have a lower score
 bpe         an added token that includes the space before it; merges would need a piece for
             each step on the way to the word
-any kind    a word of a script without spaces (Chinese, Japanese, Thai, ...) is an added token,
-            found wherever it stands, as with `add_tokens` of `transformers`
+chars, and  a word of a script without spaces (Chinese, Japanese, Thai, ...) is an added token,
+any kind    found wherever it stands, as with `add_tokens` of `transformers`
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def append_words(
 
     ValueError: a word is not one word to this tokenizer, or is there already.
     """
-    unspaced = [w for w in words if has_unspaced(w)]
-    spaced = [w for w in words if not has_unspaced(w)]
+    unspaced = [w for w in words if has_unspaced(w) or kind == "chars"]
+    spaced = [w for w in words if w not in unspaced]
     forms = [_form(kind, backend, w) for w in spaced] + unspaced
     words = spaced + unspaced
     counts = Counter(forms)
