@@ -119,6 +119,8 @@ def _probe(layer: str, task_type: str | None, title: str) -> Metric:
         return [(t, score(record["layers"][t])) for t in tasks if len(record["layers"][t]) > 2]
 
     def value(record: Record) -> float | None:
+        if not set(record.get("expected_probes", ())) <= set(record.get("layers", {})):
+            return None  # means over different tasks do not compare
         scores = scores_of(record)
         return 100 * statistics.mean(v for _, v in scores) if scores else None
 

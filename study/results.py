@@ -119,6 +119,7 @@ def run_record(study: Study, job: Job) -> Record:
         "curves": {name: curve for name in EVAL_CURVES if (curve := _curve(lines, name))},
         "pair_delta": pair_delta(lines),
         "tasks": _task_scores(study, job),
+        "expected_probes": [*study.probe_folders(job)],
         **_probe_scores(study, job),
         **_rounded(study.measured(job)),
     }

@@ -171,6 +171,7 @@ def test_the_middle_layer_is_one_layer_whatever_the_scores() -> None:
     assert METRICS["tagging_middle"].value(record) == pytest.approx(40)
     assert METRICS["tagging_last"].value(record) == pytest.approx(50)
     assert METRICS["probes_middle"].value(record) == pytest.approx(50)
+    assert METRICS["probes_middle"].value(record | {"expected_probes": ["qnli"]}) is None
 
 
 def test_an_undecided_difference_says_how_many_seeds_would_decide_it() -> None:
