@@ -53,7 +53,7 @@ def of_ids(tokenizer: Tokenizer, rows: Iterable[Sequence[int]]) -> Coverage:
 
 def of_rows(tokenizer: Tokenizer, rows: Iterable[dict[str, Any]]) -> Coverage:
     """The coverage of encoded examples, whose `tokens` are one row or several."""
-    tokens = (row["tokens"] for row in rows)
+    tokens = (row["tokens"] for row in rows if len(row["tokens"]))
     return of_ids(tokenizer, (part for t in tokens for part in ([t] if np.ndim(t[0]) == 0 else t)))
 
 
