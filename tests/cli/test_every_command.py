@@ -46,6 +46,8 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     where = ("--init", folder / "run", "--task", "classification", "--data", folder / "data")
     tune = ("--run.dir", folder / "tuned", "--data.batch-size", 4, *SHORT)
     assert call("finetune", ROOT / "configs" / "finetune.py", *where, *tune) == 0
+    pairs = [{"text": f"it was {i}", "positive": f"it was good {i}"} for i in range(4)]
+    labeled_rows.write_jsonl(folder / "pairs.jsonl", pairs)
     return folder
 
 
@@ -54,6 +56,8 @@ def commands(home: Path, out: Path) -> Iterator[tuple[object, ...]]:
     run, tuned, text = home / "run", home / "tuned", home / "text.txt"
     mask = load(run).tokenizer.mask_token
     task = ("--task", "classification", "--data", home / "data")
+    yield "tokenize", run, "it was good"
+    yield "mine", run, home / "pairs.jsonl", "--margin", 0, "--out", out / "mined.jsonl"
     yield "predict", tuned, home / "data" / "dev.jsonl", "--out", out / "answers.jsonl"
     yield "fill", run, f"it was {mask} ."
     yield "evaluate", run, "--data", home / "corpus"
