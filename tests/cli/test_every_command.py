@@ -28,7 +28,13 @@ SIZES = (
 SHORT = ("--run.steps", 2, "--run.log-every", 1, "--run.eval-batches", 1)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+NIGHTLY = ("albert", "bert", "roberta")  # ELECTRA has two networks, SpanBERT one more head
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(f, marks=[pytest.mark.nightly] * (f in NIGHTLY)) for f in FAMILIES],
+)
 def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `text.txt`, `tokenizer`, `corpus`, `run` (pre-trained for two steps with one
     row each), `tuned` (fine-tuned from it) and the rows of its task, `data`."""

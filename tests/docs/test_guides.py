@@ -127,7 +127,9 @@ def test_every_command_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             change_config(from_python_file(target), extra, name)
 
 
-@pytest.mark.parametrize("guide", ["from_scratch", pytest.param("families", marks=SLOW)])
+@pytest.mark.parametrize(
+    "guide", ["from_scratch", pytest.param("families", marks=[SLOW, pytest.mark.nightly])]
+)
 def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in commands(guide):
         do(line, monkeypatch)

@@ -122,7 +122,7 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu_topologies, "_is_installed", lambda name: "nvcc" not in name)
-    with pytest.raises(ValueError, match=r"needs nvidia-cuda-nvcc: run pip install 'bert-jax\[pla"):
+    with pytest.raises(ValueError, match=r"needs nvidia-cuda-nvcc .*: run pip install 'jax-cuda13"):
         topologies.describe_topology("h100:1")
 
 

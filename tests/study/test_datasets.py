@@ -134,6 +134,7 @@ def test_a_gap_question_asks_for_a_name_in_the_context() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_fill_ratios_of_the_sample_text_are_those_of_the_preset(tmp_path: Path) -> None:
     datasets = Datasets(tmp_path, CPU, CPU.text, workers=1)
     for name, fill_ratio in CPU.fill_ratios.items():

@@ -249,6 +249,7 @@ def test_a_small_study_runs_from_text_to_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_held_out_loss_subsampled_text_and_questions_from_end_to_end(tmp_path: Path) -> None:
     subsample = Variant("subsample", "mlm", subsample=4)
     long_rows = Variant("long_rows", "spanbert", long_rows=True)

@@ -60,8 +60,8 @@ class TokenizersBackend:
 
     @functools.cached_property
     def marks_spaces(self) -> bool:
-        """Whether a space before a word changes its pieces: byte-level BPE, and SentencePiece's
-        pipelines that do not put one before the text."""
+        """Whether a space before a word changes its pieces: byte-level BPE, SentencePiece's
+        pipelines that do not put one before the text, and characters."""
         steps = [self.spec["normalizer"] or {}, self.spec["pre_tokenizer"] or {}]
         steps = [s for step in steps for s in _inner_steps(step)]
         for step in steps:
@@ -69,7 +69,8 @@ class TokenizersBackend:
                 return False
             if step["type"] == "ByteLevel" and step["add_prefix_space"]:
                 return False
-        return self.spec["model"]["type"] != "WordPiece"
+        writes_mark = any(s["type"] == "Replace" and s["content"] == SPACE_MARK for s in steps)
+        return writes_mark or self.spec["model"]["type"] != "WordPiece"
 
     @property
     def lowercases(self) -> bool:

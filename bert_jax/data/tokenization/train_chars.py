@@ -74,7 +74,7 @@ def _pipeline(
         [
             *([] if keep_accents else strip),
             *([] if cased else [normalizers.Lowercase()]),
-            normalizers.Strip(),
+            normalizers.Strip(left=False),  # a word after a space keeps it, as in byte-level BPE
             normalizers.Replace(tokenizers.Regex("\\s+"), SPACE_MARK),
         ]
     )
