@@ -234,6 +234,7 @@ def test_list_prints_every_run_and_starts_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_study_runs_from_text_to_page(tmp_path: Path) -> None:
     args = ["--scale", "smoke", "--only", "b,j", "--text", "data/sample.txt"]
     args += ["--workers", "1", "--out", str(tmp_path / "out")]

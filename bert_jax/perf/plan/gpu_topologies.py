@@ -123,4 +123,5 @@ gpu_device_info {{
   block_dim_limit_z: 65535
 }}
 platform_name: "CUDA"
+device_description_str: "NVIDIA {chip.name}"
 """
