@@ -5,6 +5,8 @@ else."""
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -63,12 +65,19 @@ PATH_ERRORS = (
 )
 
 
+OUTPUT_CLOSED = 128 + signal.SIGPIPE
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status. `argv` is `sys.argv[1:]` by default."""
     logs.configure()
     compilation_cache.enable()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = OUTPUT_CLOSED
     except ValueError as e:
         # bert_jax raises ValueError for wrong input; one of another library is a defect.
         if not raised_by_bert_jax(e):

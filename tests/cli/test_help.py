@@ -163,3 +163,16 @@ def test_demo_checks_its_steps_before_it_writes_anything(
     assert call("demo", steps=0) == 2
     assert "--steps is 0: expected at least 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_closes_the_output_ends_the_command_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `bert-jax --help | head -1` does: no traceback, and the status of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["--help"])
+    assert ended.value.code == 141
