@@ -12,11 +12,12 @@ import numpy as np
 
 import bert_jax
 from bert_jax.data.corpus import open_corpus
+from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.evaluate import count_corpus
 from bert_jax.inference.evaluation.masked_places import mask_rows, masked_scores
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
-from bert_jax.inference.evaluation.token_rows import TokenRows, vocabulary
+from bert_jax.inference.evaluation.token_rows import TokenRows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.helpers import demo_rows
@@ -33,7 +34,7 @@ def main() -> None:
             sys.exit(f"{run} has another tokenizer than the stored rows: train it with make demo")
         path = model.config.data.path.replace("{length}", "64")
         counts, _ = count_corpus(open_corpus(path))
-        masked = mask_rows(rows, vocabulary(model.tokenizer))
+        masked = mask_rows(rows, Vocabulary.of(model.tokenizer))
         by_row = CountsByRow.same(counts, len(rows))
         scores = masked_scores(model, by_row, masked, TokenKinds.of(model.tokenizer))
         difference, error = scores.difference()

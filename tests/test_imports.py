@@ -1,7 +1,9 @@
 """Imports between packages run downwards only."""
 
 import ast
+import functools
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
@@ -60,6 +62,30 @@ def test_imports_go_down(package: str) -> None:
 def test_configs_import_the_config_package_alone() -> None:
     for file in (ROOT / "configs").glob("*.py"):
         assert imported(file) <= {"config"}, file
+
+
+@functools.cache
+def names_in(module: str) -> set[str]:
+    """The names that can be imported from a module of this repository."""
+    path = ROOT.joinpath(*module.split("."))
+    files = {p.stem for p in path.iterdir()} if path.is_dir() else set()
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    code = source.read_text() if source.is_file() else ""
+    symbols = symtable.symtable(code, str(source), "exec").get_symbols()
+    return files | {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "study"])
+def test_scripts_import_names_that_exist(folder: str) -> None:
+    """Most scripts run for minutes, so that no test runs them."""
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            module = str(getattr(node, "module", ""))
+            if module.split(".")[0] not in ("bert_jax", "benchmarks", "study", "tests"):
+                continue
+            assert isinstance(node, ast.ImportFrom)
+            missing = {alias.name for alias in node.names} - names_in(module)
+            assert not missing, f"{file.relative_to(ROOT)}: {module} has no {sorted(missing)}"
 
 
 @pytest.mark.parametrize(
