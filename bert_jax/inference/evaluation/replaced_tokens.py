@@ -7,6 +7,7 @@ are never replaced, so they would be right for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from bert_jax.utils.types import Batch
 
 @dataclass(frozen=True)
 class ReplacedScores:
-    """All tokens of text, in rows with the generator's samples."""
+    """The scored tokens of text, in rows with the generator's samples."""
 
     tokens: int
     replaced_share: float
@@ -39,27 +40,35 @@ class ReplacedScores:
 
 
 def replaced_scores(
-    model: Model, counts: CountsByRow, masked: MaskedRows, kinds: TokenKinds, seed: int = SEED
+    model: Model,
+    counts: CountsByRow,
+    masked: MaskedRows,
+    kinds: TokenKinds,
+    seed: int = SEED,
+    places: np.ndarray | None = None,
 ) -> ReplacedScores | None:
-    """The scores of a discriminator; None for a model that has no generator and discriminator, or
-    if all tokens or none were replaced."""
+    """The scores of a discriminator at all tokens of text, or at those among `places` (bool
+    [kn l]); None for a model that has no generator and discriminator, or if all of these tokens or
+    none were replaced."""
     objective = model.objective
     if not isinstance(objective, ReplacedTokensObjective):
         return None
     if "rtd" not in objective.discriminator.heads:
         return None
     rows = replace(masked.rows, tokens=sample_replacements(model, objective, masked, seed))
-    row, position = np.nonzero(~kinds.excluded[masked.labels])
+    is_text = ~kinds.excluded[masked.labels]
+    row, position = np.nonzero(is_text if places is None else is_text & places)
     replaced = (rows.tokens != masked.labels)[row, position]
     if replaced.all() or not replaced.any():
         return None
-    logits = _discriminator_logits(model, rows)[row, position]
+    discriminator_logits = _discriminator_logits(model)
+    logits = discriminator_logits(rows)[row, position]
     left, right = neighbors(rows.tokens, kinds, row, position)
     surprise = counts.loss(masked.row_number(row), left, right, rows.tokens[row, position])
-    order = _shuffle_text(~kinds.excluded[masked.labels], seed)
+    order = _shuffle_text(is_text, seed)
     shuffled = replace(rows, tokens=np.take_along_axis(rows.tokens, order, axis=1))
     shuffled_logits = np.zeros(rows.tokens.shape, np.float32)
-    np.put_along_axis(shuffled_logits, order, _discriminator_logits(model, shuffled), axis=1)
+    np.put_along_axis(shuffled_logits, order, discriminator_logits(shuffled), axis=1)
     positive = logits > 0
     return ReplacedScores(
         tokens=len(replaced),
@@ -98,8 +107,8 @@ def sample_replacements(
     return tokens
 
 
-def _discriminator_logits(model: Model, rows: TokenRows) -> np.ndarray:
-    """[n l]"""
+def _discriminator_logits(model: Model) -> Callable[[TokenRows], np.ndarray]:
+    """A function, compiled once, from rows to the logits [n l] of their tokens."""
     network, params = model.objective.encoder(model.params)
 
     @jax.jit
@@ -108,9 +117,11 @@ def _discriminator_logits(model: Model, rows: TokenRows) -> np.ndarray:
         out: Any = network.apply({"params": params}, batch)
         return (out["rtd"],)
 
-    (logits,) = map_rows(
-        lambda batch: apply(params, batch), rows, model.config.encoder, per_token=True
-    )
+    def logits(rows: TokenRows) -> np.ndarray:
+        return map_rows(
+            lambda batch: apply(params, batch), rows, model.config.encoder, per_token=True
+        )[0]
+
     return logits
 
 

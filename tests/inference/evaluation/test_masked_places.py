@@ -139,14 +139,19 @@ def test_replaced_tokens_are_found_by_counts_and_not_by_chance(
     """A random generator's samples are unlikely between their neighbors; a random discriminator
     does not see that."""
     electra = replace_config(ELECTRA, objective=dict(generator_size=1.0))
-    scores = replaced_scores(
-        small_model(tokenizer, electra), counts, masked, TokenKinds.of(tokenizer)
-    )
+    model, kinds = small_model(tokenizer, electra), TokenKinds.of(tokenizer)
+    scores = replaced_scores(model, counts, masked, kinds)
     assert scores is not None
     assert scores.tokens == (~np.isin(masked.labels, tokenizer.special_ids)).sum()
     assert 0.1 < scores.replaced_share < 0.2
     assert abs(scores.auc - 0.5) < 0.25
     assert scores.bigram_auc > 0.8
+    places = np.zeros(masked.labels.shape, bool)
+    places[:, :9] = True
+    few = replaced_scores(model, counts, masked, kinds, places=places)
+    assert few is not None
+    assert few.tokens == (~np.isin(masked.labels[:, :9], tokenizer.special_ids)).sum()
+    assert few.auc != scores.auc
 
 
 def test_area_under_roc_counts_ties_one_half() -> None:
