@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import Experiment
-from bert_jax.training.trackers import Values, flat_config
+from bert_jax.config import Experiment, to_dict
 
 PROJECT = "bert-jax"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME says otherwise
 MAX_PARAM = 500  # characters of a value that every MLflow server takes
 MAX_PARAMS = 100  # of one request
+
+Values = dict[str, float]  # the metrics of one step
 
 
 class WandbClient:
@@ -85,3 +86,18 @@ class MlflowClient:
 
     def close(self) -> None:
         self._client.set_terminated(self.run_id)
+
+
+def flat_config(config: Experiment) -> dict[str, Any]:
+    """Dotted field -> value."""
+    flat: dict[str, Any] = {}
+
+    def add(values: dict[str, Any], prefix: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                add(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+
+    add(to_dict(config), "")
+    return flat

@@ -18,15 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bert_jax.config import TRACKERS, Experiment, to_dict
+from bert_jax.config import TRACKERS, Experiment
+from bert_jax.training.tracker_clients import MlflowClient, Values, WandbClient
 from bert_jax.utils import io
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 60.0  # seconds that a run waits at its end for what is not sent yet
 MAX_WAITING = 10_000  # steps that wait to be sent, beyond which they are left out
-
-Values = dict[str, float]
 
 
 class Tracker(Protocol):
@@ -145,30 +144,11 @@ class BackgroundTracker:
 Connect = Callable[[Experiment, Path, dict[str, Any]], Client]
 
 
-def flat_config(config: Experiment) -> dict[str, Any]:
-    """Dotted field -> value."""
-    flat: dict[str, Any] = {}
-
-    def add(values: dict[str, Any], prefix: str) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{name}.")
-            else:
-                flat[prefix + name] = value
-
-    add(to_dict(config), "")
-    return flat
-
-
 def _connect_wandb(config: Experiment, folder: Path, state: dict[str, Any]) -> Client:
-    from bert_jax.training.tracker_clients import WandbClient
-
     return WandbClient(config, folder, state)
 
 
 def _connect_mlflow(config: Experiment, folder: Path, state: dict[str, Any]) -> Client:
-    from bert_jax.training.tracker_clients import MlflowClient
-
     return MlflowClient(config, state)
 
 
