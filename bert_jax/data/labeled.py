@@ -21,6 +21,15 @@ PER_TOKEN = ("tokens", "tags")  # fields with one value per token
 PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
+def check_parts(batch_size: int, parts: Sequence[tuple[int, int]]) -> None:
+    """ValueError: a batch does not divide over the processes that hold its `parts`."""
+    n = parts[0][1]
+    if batch_size % n:
+        raise ValueError(
+            f"data.batch_size {batch_size} is not divisible by {n} processes: choose a multiple"
+        )
+
+
 @dataclass(frozen=True)
 class LabeledBatches:
     """Batches of `batch_size` labeled rows, shuffled by `seed`. Rows are padded to the shortest of
@@ -44,12 +53,7 @@ class LabeledBatches:
     parts: Sequence[tuple[int, int]] = ((0, 1),)
 
     def __post_init__(self) -> None:
-        n = self.parts[0][1]
-        if self.batch_size % n:
-            raise ValueError(
-                f"data.batch_size {self.batch_size} is not divisible by {n} processes: choose a "
-                "multiple"
-            )
+        check_parts(self.batch_size, self.parts)
         if not self.rows:
             raise ValueError("there are no labeled rows: expected at least one")
 

@@ -11,7 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from bert_jax.data.labeled import padded_length
+from bert_jax.data.labeled import check_parts, padded_length
 from bert_jax.utils.types import Batch
 
 
@@ -32,12 +32,7 @@ class PairBatches:
     parts: Sequence[tuple[int, int]] = ((0, 1),)
 
     def __post_init__(self) -> None:
-        n = self.parts[0][1]
-        if self.batch_size % n:
-            raise ValueError(
-                f"data.batch_size {self.batch_size} is not divisible by {n} processes: choose a "
-                "multiple"
-            )
+        check_parts(self.batch_size, self.parts)
         if len(self.rows) < self.batch_size:
             raise ValueError(
                 f"there are {len(self.rows)} pairs and data.batch_size is {self.batch_size}: "

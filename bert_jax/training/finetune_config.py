@@ -168,9 +168,7 @@ class FinetuneTask:
 
     def with_seed(self, i: int) -> FinetuneTask:
         """The same rows for the i-th of several seeds, in a folder of its own."""
-        run = self.config.run
-        config = replace(self.config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
-        return dataclasses.replace(self, config=config)
+        return dataclasses.replace(self, config=config_of_seed(self.config, i))
 
     @property
     def warm_start(self) -> WarmStart:
@@ -208,6 +206,12 @@ class FinetuneTask:
         """What is unusual in the data, in words."""
         by_split = [f"{split}: {n}" for split, e in self.encoded.items() for n in e.notes]
         return [*self.dataset.notes, *by_split]
+
+
+def config_of_seed(config: Experiment, i: int) -> Experiment:
+    """The config of the i-th of several seeds, in a folder of its own."""
+    run = config.run
+    return replace(config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
 
 
 def run_tokenizer(config: Experiment) -> Tokenizer:

@@ -78,8 +78,7 @@ class PairsTask:
 
     def with_seed(self, i: int) -> PairsTask:
         """The same pairs for the i-th of several seeds, in a folder of its own."""
-        run = self.config.run
-        config = replace(self.config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
+        config = finetune_config.config_of_seed(self.config, i)
         return dataclasses.replace(self, config=config)
 
     @property
