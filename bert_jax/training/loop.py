@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bert_jax.checkpoint.manager import Checkpoints
-from bert_jax.config import Experiment
+from bert_jax.config import Experiment, Run
 from bert_jax.training import guard, trackers
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
@@ -22,6 +24,8 @@ from bert_jax.training.step import CompiledSteps, TrainState, to_floats
 from bert_jax.utils import remote
 from bert_jax.utils.errors import RunError
 from bert_jax.utils.types import Batch
+
+Shapes = frozenset[tuple[str, tuple[int, ...]]]  # of the arrays of a batch, by name
 
 
 def fit(
@@ -46,17 +50,66 @@ def fit(
     Returns the last state; after a signal, the saved state of the step in which it arrived.
     RunError: too many consecutive updates were skipped.
     """
-    run, start = config.run, checkpoints.newest() or 0
+    start = checkpoints.newest() or 0
     stopping = early_stopping or EarlyStopping("", None)
     if start:
-        stopping.resume(remote.storage_path(run.dir), start)
+        stopping.resume(remote.storage_path(config.run.dir), start)
     if stopping.should_stop:
         stopping.log(start)
-    last_step = start if stopping.should_stop else run.steps
+    remaining = range(start + 1, (start if stopping.should_stop else config.run.steps) + 1)
+    with _open_monitors(config, folder, start, profile) as monitors:
+        writer, phase = monitors.writer, monitors.phase
+        with phase("restore" if start else "init"):
+            state = checkpoints.restore(start, steps.like) if start else steps.init()
+            jax.block_until_ready(state)
+        skips = SkipMonitor(config.guard, state.guard, start)
+        follow_up = _FollowUp(config, evaluate, checkpoints, stopping, writer, phase)
+        seen_shapes: set[Shapes] = set()
+        for step, batch in _read_batches(batches(start), remaining, monitors):
+            monitors.profiler.before(step)
+            with _compile_phase(batch, seen_shapes, phase):
+                state, metrics = steps.train(state, steps.to_devices(batch))
+            monitors.profiler.after(step, state)
+            writer.advance(int(batch["size"].sum()) * steps.host_share)
+            # The metrics of the step before are fetched while this step runs: the device never
+            # waits for the host, and the host is never more than one step ahead.
+            writer.flush()
+            checkpoints.refresh_lock()
+            skips.update(step, metrics)
+            due = _what_is_due(config.run, step, preemption.should_stop(), save_evaluated)
+            if due.evaluation or due.save:
+                skips.finish()  # no bad state is saved, and the step's time is its own
+            if skips.halted:
+                batch = steps.to_devices(next(batches(skips.step - 1)))
+                newest = checkpoints.newest()
+                raise RunError(_skip_message(config, steps, state, batch, skips.step, newest))
+            if follow_up(step, state, metrics, due):
+                break
+    return state
+
+
+class _Monitors(NamedTuple):
+    """What watches a run."""
+
+    writer: MetricsWriter
+    profiler: Profiler
+    watchdog: Watchdog
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Anything but training steps: timed in timing.jsonl, watched for a hang."""
+        with self.watchdog.phase(name), self.writer.timer(name):
+            yield
+
+
+@contextlib.contextmanager
+def _open_monitors(
+    config: Experiment, folder: Path, start: int, profile: int
+) -> Iterator[_Monitors]:
     writer = MetricsWriter(
         folder if jax.process_index() == 0 else None,
         start,
-        run.steps,
+        config.run.steps,
         to_floats,
         partial(trackers.open_trackers, config, folder),
     )
@@ -66,62 +119,75 @@ def fit(
         contextlib.closing(profiler),
         Watchdog(config.guard, folder) as watchdog,
     ):
-        phase = partial(_phase, writer, watchdog)
-        with phase("restore" if start else "init"):
-            state = checkpoints.restore(start, steps.like) if start else steps.init()
-            jax.block_until_ready(state)
-        skips = SkipMonitor(config.guard, state.guard, start)
-        stream, compiled_shapes = batches(start), set()
-        for step in range(start + 1, last_step + 1):
-            watchdog.step(step)
-            profiler.before(step)
-            with watchdog.phase("data"), writer.data_wait():
-                batch = next(stream)
-            shapes = frozenset((name, x.shape) for name, x in batch.items())
-            with contextlib.nullcontext() if shapes in compiled_shapes else phase("compile"):
-                state, metrics = steps.train(state, steps.to_devices(batch))
-            compiled_shapes.add(shapes)
-            profiler.after(step, state)
-            writer.advance(int(batch["size"].sum()) * steps.host_share)
-            # The metrics of the step before are fetched while this step runs: the device never
-            # waits for the host, and the host is never more than one step ahead.
-            writer.flush()
-            checkpoints.refresh_lock()
-            skips.update(step, metrics)
-            last = preemption.should_stop() or step == run.steps
-            evaluating = step % run.eval_every == 0 or step == run.steps
-            saving = step % run.save_every == 0 or last or (evaluating and save_evaluated)
-            if evaluating or saving:
-                skips.finish()  # no bad state is saved, and the step's time is its own
-            if skips.halted:
-                batch = steps.to_devices(next(batches(skips.step - 1)))
-                newest = checkpoints.newest()
-                raise RunError(_skip_message(config, steps, state, batch, skips.step, newest))
-            scores = {}
-            if evaluating:
-                with phase("evaluate"):
-                    scores = evaluate(state.params)
-                if scores:
-                    stopping.update(step, scores)
-                if stopping.should_stop:
-                    stopping.log(step)
-                    last = saving = True
-            if step % run.log_every == 0 or scores:
-                writer.write({**metrics, **scores})
-            if saving:
-                writer.fsync()
-                with phase("save"):
-                    checkpoints.save(step, state, config, scores or None)
-            if last:
-                break
-    return state
+        yield _Monitors(writer, profiler, watchdog)
 
 
-@contextlib.contextmanager
-def _phase(writer: MetricsWriter, watchdog: Watchdog, name: str) -> Iterator[None]:
-    """Anything but training steps: timed in timing.jsonl, watched for a hang."""
-    with watchdog.phase(name), writer.timer(name):
-        yield
+class _Due(NamedTuple):
+    """What follows a step."""
+
+    evaluation: bool
+    save: bool
+    last: bool
+
+
+def _what_is_due(run: Run, step: int, preempted: bool, save_evaluated: bool) -> _Due:
+    last = preempted or step == run.steps
+    evaluation = step % run.eval_every == 0 or step == run.steps
+    save = step % run.save_every == 0 or last or (evaluation and save_evaluated)
+    return _Due(evaluation, save, last)
+
+
+@dataclass(frozen=True)
+class _FollowUp:
+    """Evaluates, logs and saves after a step, as far as each is due."""
+
+    config: Experiment
+    evaluate: Callable[[Any], dict[str, float]]
+    checkpoints: Checkpoints
+    stopping: EarlyStopping
+    writer: MetricsWriter
+    phase: Callable[[str], AbstractContextManager[None]]
+
+    def __call__(self, step: int, state: TrainState, metrics: dict[str, Any], due: _Due) -> bool:
+        """Whether the step is the last."""
+        scores: dict[str, float] = {}
+        if due.evaluation:
+            with self.phase("evaluate"):
+                scores = self.evaluate(state.params)
+            if scores:
+                self.stopping.update(step, scores)
+            if self.stopping.should_stop:
+                self.stopping.log(step)
+                due = due._replace(save=True, last=True)
+        if step % self.config.run.log_every == 0 or scores:
+            self.writer.write({**metrics, **scores})
+        if due.save:
+            self.writer.fsync()
+            with self.phase("save"):
+                self.checkpoints.save(step, state, self.config, scores or None)
+        return due.last
+
+
+def _read_batches(
+    stream: Iterator[Batch], steps: range, monitors: _Monitors
+) -> Iterator[tuple[int, Batch]]:
+    """The batch of each step; the time that the loop waits for it is logged."""
+    for step in steps:
+        monitors.watchdog.step(step)
+        with monitors.watchdog.phase("data"), monitors.writer.data_wait():
+            batch = next(stream)
+        yield step, batch
+
+
+def _compile_phase(
+    batch: Batch, seen: set[Shapes], phase: Callable[[str], AbstractContextManager[None]]
+) -> AbstractContextManager[None]:
+    """The phase "compile" for the first batch of each shape."""
+    shapes = frozenset((name, x.shape) for name, x in batch.items())
+    if shapes in seen:
+        return contextlib.nullcontext()
+    seen.add(shapes)
+    return phase("compile")
 
 
 def _skip_message(
