@@ -1,0 +1,125 @@
+"""Compare learning in bfloat16 with float32, for the five families with the demo's recipe.
+
+    benchmarks/demo_corpora.sh runs/families
+    python benchmarks/bfloat16.py runs/families --out bfloat16.json
+
+A run in float32 trains until its loss at [MASK] places is one nat below word frequencies. A run in
+bfloat16 with the same seed, and one in float32 with another seed, train to the same step. All are
+evaluated on the same masked rows. If the first two are closer than the two seeds are, rounding
+matters less than the seed.
+
+The runs are stopped with SIGTERM, as on a machine that is taken away, so the learning rate follows
+the schedule of the whole recipe. Families that the file has already are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bert_jax.utils import metrics_log
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CORPORA = {
+    "demo": "nsp",
+    "demo_albert": "sop",
+    "demo_roberta": "full",
+    "demo_electra": "electra",
+    "demo_spanbert": "single",
+}
+BELOW_FREQUENCIES = 1.0  # nat
+EVERY = 50  # steps between evaluations
+Line = dict[str, Any]  # of metrics.jsonl
+
+
+def compare(name: str, root: Path, out: Path) -> Line:
+    """The three runs of one config: where they were compared, and their losses there."""
+    runs = out.parent / f"{out.stem}_runs"
+
+    def train(kind: str, dtype: str, seed: int, done: Callable[[Line], bool]) -> list[Line]:
+        flags = ["--data.path", root / f"corpus-{CORPORA[name]}", "--run.dir", runs / name / kind]
+        flags += ["--run.dtype", dtype, "--run.seed", seed, "--run.eval-every", EVERY]
+        return train_until(CONFIGS / f"{name}.py", [str(f) for f in flags], done)
+
+    first = train("float32", "float32", 0, lambda line: margin(line) >= BELOW_FREQUENCIES)
+    last = next((line for line in first if margin(line) >= BELOW_FREQUENCIES), first[-1])
+    step = last["step"]
+    others = {
+        "bfloat16": train("bfloat16", "bfloat16", 0, lambda line: line["step"] >= step),
+        "another_seed": train("another_seed", "float32", 1, lambda line: line["step"] >= step),
+    }
+    losses = {"float32": last["eval_mask_loss"]}
+    for kind, lines in others.items():
+        losses[kind] = next(x["eval_mask_loss"] for x in lines if x["step"] == step)
+    return {
+        "config": name,
+        "step": step,
+        "unigram": last["eval_unigram_loss"],
+        **losses,
+        "curves": {
+            kind: {x["step"]: x["eval_mask_loss"] for x in lines if x["step"] <= step}
+            for kind, lines in {"float32": first, **others}.items()
+        },
+    }
+
+
+def margin(line: Line) -> float:
+    """Nat below word frequencies at the same places."""
+    return line["eval_unigram_loss"] - line["eval_mask_loss"]
+
+
+def train_until(config: Path, flags: list[str], done: Callable[[Line], bool]) -> list[Line]:
+    """The evaluations of a run, which is stopped after the first that is `done`."""
+    run = Path(flags[flags.index("--run.dir") + 1])
+    if not any(map(done, lines := read_evaluations(run))):
+        command = [sys.executable, "-m", "bert_jax", "pretrain", str(config), *flags]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None and not any(map(done, read_evaluations(run))):
+                time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+        lines = read_evaluations(run)
+    if not lines:
+        raise SystemExit(f"{run} has no evaluation: `{' '.join(command)}` shows why")
+    return lines
+
+
+def read_evaluations(run: Path) -> list[Line]:
+    if not (run / "metrics.jsonl").exists():
+        return []
+    return [line for line in metrics_log.read_metrics(run) if "eval_mask_loss" in line]
+
+
+def format_row(case: Line) -> str:
+    low, again = case["bfloat16"] - case["float32"], case["another_seed"] - case["float32"]
+    return (
+        f"| {case['config']} | {case['step']} | {case['unigram']:.3f} | {case['float32']:.3f} | "
+        f"{low:+.3f} | {again:+.3f} |"
+    )
+
+
+def main() -> None:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("root", type=Path, help="the folder of demo_corpora.sh")
+    parser.add_argument("--out", type=Path, required=True, help="file; runs lie beside it")
+    parser.add_argument("--configs", nargs="+", choices=[*CORPORA], default=[*CORPORA])
+    args = parser.parse_args()
+    cases = json.loads(args.out.read_text()) if args.out.exists() else []
+    for name in args.configs:
+        if not any(case["config"] == name for case in cases):
+            cases.append(compare(name, args.root, args.out))
+            args.out.write_text(json.dumps(cases, indent=1) + "\n")
+    print("| config | step | word frequencies | float32 | bfloat16 | another seed |")
+    print("|---|---:|---:|---:|---:|---:|")
+    print("\n".join(format_row(case) for case in cases))
+
+
+if __name__ == "__main__":
+    main()
