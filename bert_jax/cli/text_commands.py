@@ -53,8 +53,8 @@ class Tokenizer(Command):
     uncased: bool = False
     # Keep or strip accents and other marks that are combined with a letter. Stripping turns ö into
     # o, but also が into か, İ into i, and drops Indic viramas and vowel marks; WordPiece then also
-    # splits Korean syllables into jamo. WordPiece always drops the Persian ZWNJ, unigram makes it
-    # a space.
+    # splits Korean syllables into jamo. WordPiece always drops joiners, such as the Persian ZWNJ;
+    # the other kinds keep them.
     accents: Literal["keep", "strip"] | None = None
     # WordPiece only: longer words become the unknown token. The default is 100, as in Hugging Face;
     # BERT's and ELECTRA's own code uses 200.

@@ -18,6 +18,8 @@ from typing import Any
 import tokenizers
 from tokenizers import normalizers
 
+from bert_jax.data.tokenization.words import SPACE_MARK
+
 _FIRST_MARK = 0x300  # the first character with a combining class
 _HANGUL_VOWELS_AND_FINALS = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
@@ -38,8 +40,12 @@ def clean_text(text: str, cased: bool, keep_accents: bool = False) -> str:
     return text if ascii_only else unicodedata.normalize("NFKC", text)
 
 
-def albert_normalizers(cased: bool, keep_accents: bool = False) -> list[Any]:
-    """`clean_text` as steps of a `tokenizers` pipeline."""
+def albert_normalizers(
+    cased: bool, keep_accents: bool = False, keep_joiners: bool = True
+) -> list[Any]:
+    """`clean_text` as steps of a `tokenizers` pipeline. Without `keep_joiners` the model makes
+    spaces of non-joiners and replacement characters (sentencepiece_rules.py)."""
+    spaces = SPACE_MARK if keep_joiners else f"{SPACE_MARK}\u200c\ufffd"
     marks = normalizers.Replace(tokenizers.Regex(_combining_class()), "")
     return [
         # Python takes these for white space, Rust for control characters
@@ -48,8 +54,8 @@ def albert_normalizers(cased: bool, keep_accents: bool = False) -> list[Any]:
         *([] if keep_accents else [marks]),
         *([] if cased else [normalizers.Lowercase()]),
         normalizers.NFKC(),
-        # SentencePiece makes it a space; the pipeline would drop a mark that follows it
-        normalizers.Replace("\u200c", " "),
+        # SentencePiece makes them spaces; the pipeline would drop a mark that follows them
+        normalizers.Replace(tokenizers.Regex(f"[{spaces}]"), " "),
     ]
 
 

@@ -19,6 +19,7 @@ import tokenizers
 
 from bert_jax.data.tokenization.albert_text import albert_normalizers, clean_text
 from bert_jax.data.tokenization.pipelines import MAX_INPUT_CHARS, unigram_pipeline
+from bert_jax.data.tokenization.sentencepiece_rules import NON_JOINER, model_rules
 from bert_jax.data.tokenization.words import SPACE_MARK
 
 _MAX_CACHED_WORDS = 1 << 16
@@ -163,9 +164,22 @@ class SentencePieceBackend:
             i for i, p in enumerate(self.pieces) if len(p) > 1 and p[-1] == "," and p[-2].isdigit()
         }
 
+    def clean(self, text: str) -> str:
+        """The text that SentencePiece is given."""
+        return clean_text(text, self.cased, self.keep_accents)
+
     def normalize(self, text: str) -> str:
         """The text that the pieces spell."""
-        return clean_text(text, self.cased, self.keep_accents)
+        return self._rules.normalize(self.clean(text))
+
+    @functools.cached_property
+    def _rules(self) -> Any:
+        return model_rules(self.model)
+
+    @property
+    def keeps_joiners(self) -> bool:
+        """Whether a non-joiner is a character, as in models trained here, or a space."""
+        return NON_JOINER in self._rules.normalize(f"a{NON_JOINER}b")
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
@@ -173,7 +187,7 @@ class SentencePieceBackend:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode word by word: no piece crosses a space, most words repeat, and sums of scores are
         too short for rounding errors that would break ties."""
-        split = [self.normalize(t).split(" ") for t in texts]
+        split = [self.clean(t).split(" ") for t in texts]
         if len(self._word_ids) > _MAX_CACHED_WORDS:
             self._word_ids.clear()
         new = list({word for words in split for word in words if word not in self._word_ids})
@@ -205,7 +219,7 @@ class SentencePieceBackend:
         pipeline cannot express. Models trained here have no piece that the rule splits."""
         proto = model_proto(self.model)
         vocab = [(p.piece, float(p.score)) for p in proto.pieces]
-        steps = albert_normalizers(self.cased, self.keep_accents)
+        steps = albert_normalizers(self.cased, self.keep_accents, self.keeps_joiners)
         charsmap = proto.normalizer_spec.precompiled_charsmap
         return unigram_pipeline(vocab, proto.trainer_spec.unk_id, steps, charsmap)
 

@@ -175,7 +175,8 @@ class Tokenizer:
     def _normalization(self) -> list[Any]:
         """The settings of the pipeline except the case."""
         if isinstance(self._backend, backends.SentencePieceBackend):
-            return ["keep_accents"] if self._backend.keep_accents else []
+            names = ("keep_accents", "keeps_joiners")
+            return [name for name in names if getattr(self._backend, name)]
         spec = self._backend.spec
         if self.kind == "unigram":
             steps = pipelines.describe_normalizer(spec["normalizer"])

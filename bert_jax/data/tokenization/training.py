@@ -21,6 +21,7 @@ from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.albert_text import clean_text
 from bert_jax.data.tokenization.long_lines import MAX_LINE_BYTES, split_long_line
+from bert_jax.data.tokenization.sentencepiece_rules import training_rules
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
 from bert_jax.data.tokenization.train_chars import train_chars
 from bert_jax.data.tokenization.train_wordpiece import largest_vocabulary, train_wordpiece
@@ -186,7 +187,8 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool)
 
 
 def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool) -> Tokenizer:
-    """ALBERT's settings (albert, README): ids, control and user symbols, coverage, sampling.
+    """ALBERT's settings (albert, README): ids, control and user symbols, coverage, sampling. Its
+    normalization rules cut words at non-joiners: see sentencepiece_rules.py.
 
     No piece is trained across a digit and the comma after it. So ALBERT's rule that splits them
     has nothing to split, and a pipeline without the rule gives the same ids.
@@ -206,6 +208,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: b
             unk_piece="<unk>",
             control_symbols=["[CLS]", "[SEP]", "[MASK]"],
             user_defined_symbols=list('()"-.\u2013£€'),
+            normalizer=training_rules(),
             character_coverage=0.99995,
             input_sentence_size=_MAX_SENTENCES,
             shuffle_input_sentence=True,

@@ -5,10 +5,9 @@ import json
 import random
 
 import pytest
-from tokenizers import normalizers
 
 from bert_jax.data.sentences import split_sentences
-from bert_jax.data.tokenization import albert_text, backends, tokenizer, train_wordpiece
+from bert_jax.data.tokenization import backends, tokenizer, train_wordpiece
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import SAMPLE
 
@@ -94,15 +93,6 @@ def test_rows_carry_the_family_s_special_tokens(trained):
     assert trained["wordpiece"].build_row(a, b) == ([101, 10, 11, 102, 12, 102], 4)
     assert trained["unigram"].build_row(a) == ([2, 10, 11, 3], 4)
     assert trained["bpe"].build_row(a, b) == ([0, 10, 11, 2, 2, 12, 2], 4)
-
-
-def test_a_mark_after_a_non_joiner_is_kept_in_the_saved_pipeline(trained):
-    """Persian text has the non-joiner within words; SentencePiece takes it for a space."""
-    proto = backends.model_proto(trained["unigram"]._backend.model)
-    steps = albert_text.albert_normalizers(cased=True, keep_accents=True)
-    charsmap = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
-    normalizer = normalizers.Sequence([*steps, charsmap])
-    assert normalizer.normalize_str("\u068e\u061c\u200c\u0652").split() == ["\u068e", "\u0652"]
 
 
 def test_a_word_of_101_characters_is_unknown(trained):
