@@ -122,8 +122,11 @@ class Export(Command):
 
         model = load(self.model)
         assert model.folder is not None
-        for name in export_model(model, model.folder, self.format, out, self.part):
+        left_out = export_model(model, model.folder, self.format, out, self.part)
+        for name in left_out:
             print(f"not exported (no equivalent in this format): {name}")
+        if left_out:
+            print(f"{len(left_out)} not exported in all")
         if self.format == "hf":
             logger.info(
                 "other readers take special tokens that are written in a text, such as [SEP], for "

@@ -121,8 +121,14 @@ class ReplacedTokens:
     generator_size: float = 0.25
     # Depth of the generator as a fraction of the discriminator's depth.
     generator_layers: float = 1.0
+    # Width of the generator's MLP: four times its own width, or in proportion to the
+    # discriminator's, as a gated MLP needs, whose width is rarely four times.
+    generator_mlp: Literal["fourfold", "proportional"] = "fourfold"
     # Embeddings that generator and discriminator share: all of them, the word table only, or none.
-    tied: Literal["all", "words", "none"] = "all"
+    # With `gradient_disentangled` (DeBERTa-v3) the word, position and type tables are the
+    # generator's, and only its loss changes them; the discriminator adds a table of differences of
+    # its own to each, which starts at zero. Each network has its own norm.
+    tied: Literal["all", "words", "none", "gradient_disentangled"] = "all"
     # Weight of the discriminator's loss; the generator's loss has weight 1.
     weight: float = 50.0
     # Temperature of the softmax from which the generator's tokens are sampled.
@@ -142,6 +148,7 @@ class ReplacedTokens:
         """The generator's encoder, a fraction of the discriminator's (electra,
         run_pretraining.get_generator_config)."""
         size = round(encoder.hidden_size * self.generator_size)
+        proportional = max(1, round(encoder.mlp_width * size / encoder.hidden_size))
         layers = round(encoder.layers * self.generator_layers)
         try:
             return dataclasses.replace(
@@ -149,7 +156,7 @@ class ReplacedTokens:
                 hidden_size=size,
                 layers=layers,
                 heads=max(1, size // 64),
-                mlp_size=None,
+                mlp_size=proportional if self.generator_mlp == "proportional" else None,
                 embedding_size=encoder.embedding_width,
                 groups=None if encoder.groups is None else min(encoder.groups, layers),
             )

@@ -160,8 +160,9 @@ def hf_family(encoder: Encoder, objective: config.Objective) -> Family:
 def _choose_family(encoder: Encoder, objective: config.Objective) -> Family:
     if isinstance(objective, Supervised | Contrastive):
         return hf_families.FAMILIES[objective.family]
-    if hf_modernbert.unsupported_option(encoder) is None:
-        return hf_families.MODERNBERT
+    unprojected = dataclasses.replace(encoder, embedding_size=None)
+    if hf_modernbert.unsupported_option(unprojected) is None:
+        return hf_families.MODERNBERT  # `hf_family` refuses a projection
     if isinstance(objective, ReplacedTokens):
         return hf_families.ELECTRA
     if encoder.model_type is not None:

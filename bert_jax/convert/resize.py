@@ -13,7 +13,8 @@ from bert_jax.model.layers import initializer
 from bert_jax.utils.pytree import map_with_names
 from bert_jax.utils.types import Params
 
-VOCAB_BIASES = ("mlm/bias", "sbo/bias")  # biases with one entry per vocabulary piece
+# Leaves with an entry per vocabulary piece that is zero for a new piece
+ZERO_ROWS = ("embeddings/word_difference", "mlm/bias", "sbo/bias")
 
 
 def resize_token_embeddings(
@@ -37,8 +38,8 @@ def resize_token_embeddings(
         leaf = np.asarray(leaf)
         if name.endswith("embeddings/word"):
             rows = np.array(draw(key, (new - old, leaf.shape[1])))
-        elif name.endswith(VOCAB_BIASES):
-            rows = np.zeros(new - old, leaf.dtype)
+        elif name.endswith(ZERO_ROWS):
+            rows = np.zeros((new - old, *leaf.shape[1:]), leaf.dtype)
         else:
             return leaf
         for i, ids in enumerate(replaced):
@@ -71,7 +72,7 @@ def resize_position_embeddings(
 
     def resize_leaf(name: str, leaf: np.ndarray) -> np.ndarray:
         leaf = np.asarray(leaf)
-        if not name.endswith("embeddings/position"):
+        if not name.endswith(("embeddings/position", "embeddings/position_difference")):
             return leaf
         return np.concatenate([leaf, leaf[repeated]])
 

@@ -32,8 +32,8 @@ T = TypeVar("T")
 AXIS_TYPES = (AxisType.Auto,) * len(MESH_AXES)
 
 RULES: tuple[tuple[str, P], ...] = (
-    (r"embeddings/word$", P("tensor", "fsdp")),  # v e
-    (r"embeddings/(position|type)$", P(None, "fsdp")),
+    (r"embeddings/word(_difference)?$", P("tensor", "fsdp")),  # v e
+    (r"embeddings/(position|type)(_difference)?$", P(None, "fsdp")),
     (r"(query|key|value|up|gate|first|projection|dense)/kernel$", P("fsdp", "tensor")),
     (r"(attention/out|own/out|down|second)/kernel$", P("tensor", "fsdp")),
     (r"(query|key|value|up|gate)/bias$", P(("tensor", "fsdp"))),

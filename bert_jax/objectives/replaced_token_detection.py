@@ -72,6 +72,8 @@ class ReplacedTokensObjective:
             dict(network.init(jax.random.fold_in(key, i), dummy_batch())["params"])
             for i, network in enumerate(networks)
         )
+        if self.config.tied == "gradient_disentangled":
+            discriminator["embeddings"] |= electra.tables(generator)
         return electra.split_towers(generator, discriminator, self.config.tied)
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:

@@ -42,11 +42,13 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference.model import Model, load
+from bert_jax.model import electra
 from bert_jax.training import kept_head
 from bert_jax.training.kept_head import NO_HEAD, TASK_HEADS, HeadDecision
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
+from bert_jax.utils.types import Params
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +211,8 @@ def transfer_params(model: Model, like: Any, head: HeadDecision = NO_HEAD) -> Tr
 
     ValueError: lists every leaf whose shape differs.
     """
-    flat, shapes = flatten_with_names(model.params), flatten_with_names(like)
+    params = _disentangled_as(like, model.params)
+    flat, shapes = flatten_with_names(params), flatten_with_names(like)
     kept = kept_head.head_params(model.params, head)
     flat |= kept
     general = {k: v for k, v in flat.items() if k in kept or not k.startswith(TASK_HEADS)}
@@ -232,6 +235,17 @@ def transfer_params(model: Model, like: Any, head: HeadDecision = NO_HEAD) -> Tr
         unused=sorted(set(flat) - set(matched.values())),
         head=head.message,
     )
+
+
+def _disentangled_as(like: Params, params: Params) -> Params:
+    """The parameters; if they are two towers, their tables are sums of shared tables and
+    differences exactly if those of the tree `like` are (model/electra.py)."""
+    wanted = "discriminator" in like and electra.is_disentangled(like)
+    if "discriminator" not in params or electra.is_disentangled(params) == wanted:
+        return params
+    generator, discriminator = (electra.merge_tower(params, t.rstrip("/")) for t in TOWERS)
+    tied = "gradient_disentangled" if wanted else "none"
+    return electra.split_towers(generator, discriminator, tied)
 
 
 def _in_tower(name: str) -> str:
@@ -257,8 +271,11 @@ def _log_transfer(path: str, result: TransferResult) -> None:
     def beside_the_head(names: list[str]) -> list[str]:
         return [n for n in names if not (result.head and n.startswith(TASK_HEADS))]
 
+    initialized = beside_the_head(result.initialized)
+    zero = [n for n in initialized if n.endswith(electra.DIFFERENCE)]
     for what, names in (
-        (f"not in {path}, initialized at random", beside_the_head(result.initialized)),
+        (f"not in {path}, initialized at random", [n for n in initialized if n not in zero]),
+        (f"not in {path}, initialized at zero", zero),
         (f"in {path}, not used by the objective", beside_the_head(result.unused)),
     ):
         if names:

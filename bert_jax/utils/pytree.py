@@ -45,7 +45,7 @@ def is_stacked(name: str) -> bool:
 
 def is_embedding_table(name: str) -> bool:
     """Whether axis 0 of the leaf is the vocabulary."""
-    return re.search(r"(embeddings/word|(mlm|sbo)/bias)$", name) is not None
+    return re.search(r"(embeddings/word(_difference)?|(mlm|sbo)/bias)$", name) is not None
 
 
 def abstract(tree: Tree, shardings: Tree) -> Tree:

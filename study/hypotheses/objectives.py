@@ -67,6 +67,7 @@ REPLACE_MLM = _rtd("replace_mlm", target="replace_mlm", weight=1.0)
 ALL_TOKENS_MLM = _rtd("all_tokens_mlm", target="all_tokens_mlm", weight=1.0)
 SHARED_WORDS = _rtd("rtd_words", tied="words")
 UNTIED = _rtd("rtd_untied", tied="none")
+DISENTANGLED = _rtd("rtd_disentangled", tied="gradient_disentangled")
 
 REPLACED = Hypothesis(
     letter="h",
@@ -87,6 +88,7 @@ REPLACED = Hypothesis(
         ResultRow(_rtd("rtd_whole", generator_size=1.0), "RTD, generator 1", scales=LARGE),
         ResultRow(SHARED_WORDS, "RTD, shared word embeddings", ("", "84.3"), scales=LARGE),
         ResultRow(UNTIED, "RTD, separate embeddings", ("", "83.6"), scales=LARGE),
+        ResultRow(DISENTANGLED, "RTD, gradient-disentangled embeddings", scales=LARGE),
     ),
     metrics=("tasks", "probes_middle", "probes_last", "mask", "rtd_auc", "over_counts", "flops"),
     statements=(Statement("RTD beats MLM", "rtd", "mlm", "tasks"),),
@@ -111,6 +113,15 @@ REPLACED = Hypothesis(
         Statement("All-Tokens MLM beats MLM", "all_tokens_mlm", "mlm", "tasks"),
         Statement("a generator of 1/4 beats one of full size", "rtd", "rtd_whole", "tasks"),
         Statement("shared embeddings beat separate ones", "rtd", "rtd_untied", "tasks"),
+        Statement(
+            "gradient-disentangled embeddings beat shared ones", "rtd_disentangled", "rtd", "tasks"
+        ),
+        Statement(
+            "gradient-disentangled embeddings beat separate ones",
+            "rtd_disentangled",
+            "rtd_untied",
+            "tasks",
+        ),
     ),
     paper_columns=("GLUE, dev", "GLUE, dev: embeddings"),
     paper_source="Clark et al. 2020, the efficiency analysis (base size) and the section on weight "

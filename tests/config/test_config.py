@@ -36,6 +36,7 @@ PUBLISHED = {  # parameters of the full pre-training model, tied tables once
     "modern_base_8k": 149_655_232,
     "modern_base_decay": 149_655_232,
     "modern_large": 395_881_664,
+    "modern_electra_base": 244_094_657,  # with its generator
     "modern_mini": 32_081_344,  # Ettin-32M's sizes
     "modern_tiny": 16_913_600,  # Ettin-17M's
 }

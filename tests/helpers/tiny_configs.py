@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import objectives
-from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, replace
+from bert_jax.config import (
+    ALBERT,
+    BERT,
+    DROPOUT_RATES,
+    ELECTRA,
+    MODERNBERT,
+    ROBERTA,
+    SPANBERT,
+    Experiment,
+    ReplacedTokens,
+    replace,
+)
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 
@@ -36,9 +47,34 @@ FAMILIES: dict[str, Experiment] = {
     }.items()
 }
 
+MODERN = dict(layers=4, mlp_size=20, pad_id=0, window=4, attention_output_dropout=0.1)
+LATER: dict[str, Experiment] = {  # than the five papers
+    "modernbert": replace(
+        MODERNBERT,
+        encoder=ENCODER | MODERN,
+        data=dict(batch_size=8, length=LENGTH),
+        optim=dict(warmup_steps=2, peak_lr=1e-3, decay_steps=6),
+        run=RUN,
+    ),
+    "disentangled": replace(
+        FAMILIES["electra"], objective=dict(tied="gradient_disentangled", generator_size=0.5)
+    ),
+}
+LATER["modern_electra"] = replace(
+    LATER["modernbert"],
+    objective=ReplacedTokens(
+        generator_size=1.0,
+        generator_layers=0.5,
+        generator_mlp="proportional",
+        tied="gradient_disentangled",
+    ),
+)
+ALL = FAMILIES | LATER
+
 
 def without_dropout(config: Experiment) -> Experiment:
-    return replace(config, encoder=dict(dropout=0.0, attention_dropout=0.0))
+    rates = dict.fromkeys(DROPOUT_RATES, 0.0)
+    return replace(config, encoder=rates)
 
 
 class Rows:

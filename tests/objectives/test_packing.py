@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax import objectives
-from bert_jax.config import Experiment, Masking, replace
+from bert_jax.config import Experiment, Masking, ReplacedTokens, replace
 from bert_jax.model import Network
 from bert_jax.objectives import packing
 from bert_jax.objectives.base import corrupt_batch
@@ -22,6 +22,8 @@ from tests.helpers import tiny_configs
 KEY = jax.random.key(0)
 SIZES = [[17, 15], [32], [10, 9, 8, 5], [20, 7]]
 N = 4  # sequences of a row
+LATER = [pytest.param(f, marks=pytest.mark.slow) for f in tiny_configs.LATER]
+FAMILIES = [*tiny_configs.FAMILIES, *LATER]
 
 
 def sequence(number: int, size: int) -> dict[str, Any]:
@@ -73,8 +75,9 @@ def present(packed: dict[str, Any]) -> np.ndarray:
 def deterministic(family: str) -> Experiment:
     """Without dropout; ELECTRA's generator takes the most likely token, since samples depend on
     the row."""
-    config = tiny_configs.without_dropout(tiny_configs.FAMILIES[family])
-    return replace(config, objective=dict(temperature=1e-9)) if family == "electra" else config
+    config = tiny_configs.without_dropout(tiny_configs.ALL[family])
+    is_electra = isinstance(config.objective, ReplacedTokens)
+    return replace(config, objective=dict(temperature=1e-9)) if is_electra else config
 
 
 MASKINGS = {
@@ -192,7 +195,7 @@ def terms_and_gradients(family: str, packed: bool) -> tuple[Any, Any, Any]:
     return jax.device_get((terms, counts, grads))
 
 
-@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
     (actual, counts, _), (reference, expected, _) = (
         terms_and_gradients(family, p) for p in (True, False)
@@ -203,7 +206,7 @@ def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
         assert np.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_packed_gradients_equal_those_of_the_sequences(family: str) -> None:
     actual, reference = (
         pytree.flatten_with_names(terms_and_gradients(family, p)[2]) for p in (True, False)

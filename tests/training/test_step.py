@@ -12,6 +12,7 @@ from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
+from bert_jax.model.electra import IS_SHARED
 from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import BoundSeed, TrainState, compile_steps
@@ -140,8 +141,7 @@ def test_four_devices_are_one(family: str, mesh: Mesh) -> None:
 )
 @pytest.mark.parametrize(
     ("family", "objective"),
-    [("spanbert", {}), ("albert", {})]
-    + [("electra", dict(tied=tied)) for tied in ("all", "words", "none")],
+    [("spanbert", {}), ("albert", {})] + [("electra", dict(tied=tied)) for tied in IS_SHARED],
 )
 def test_the_sharding_table_covers_every_leaf(
     family: str, objective: dict[str, str], name: str, share: str

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from bert_jax import config, convert, load, objectives
 from bert_jax.cli import main as cli
@@ -21,6 +22,7 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference import import_model
 from bert_jax.inference import model as inference_model
+from bert_jax.model import electra
 from bert_jax.training import warm_start
 from bert_jax.training.pretrain import pretrain
 from bert_jax.training.step import compile_steps
@@ -63,6 +65,27 @@ def test_a_discriminator_alone_leaves_the_generator_to_chance() -> None:
     assert all(n.startswith("generator/") for n in result.initialized)
     assert not any("embeddings" in n for n in result.initialized)  # which both towers share
     assert result.unused == []
+
+
+@pytest.mark.parametrize("target_tied", ["all", "none", "gradient_disentangled"])
+def test_what_differs_stays_a_sum(target_tied: str) -> None:
+    """Between towers with and without tables of differences, the tables of each tower that the
+    target has stay what they were."""
+    source_tied = "none" if target_tied == "gradient_disentangled" else "gradient_disentangled"
+    source, target = (
+        replace(FAMILIES["electra"], objective=dict(tied=t)) for t in (source_tied, target_tied)
+    )
+    params = jax.tree.map(
+        lambda x: np.random.default_rng(x.size).normal(size=x.shape).astype(np.float32),
+        shapes(source),
+    )
+    model = inference_model.Model(source, params, None)  # type: ignore[arg-type]
+    result = warm_start.transfer_params(model, shapes(target))
+    assert result.initialized == []
+    taken = traverse_util.unflatten_dict(result.params, sep="/")
+    for tower in ("discriminator", *(["generator"] if target_tied != "all" else [])):
+        before, after = (electra.merge_tower(p, tower)["embeddings"] for p in (params, taken))
+        np.testing.assert_allclose(after["word"], before["word"], atol=1e-6)
 
 
 @pytest.mark.parametrize("source_tied", ["all", "words", "none"])
