@@ -121,13 +121,15 @@ class Search(Command):
 
 @dataclass(frozen=True)
 class Mine(Command):
-    """Add hard negatives to pairs: documents close to a query that are not its positives.
+    """Add hard negatives to pairs: documents close to a query that are not its positives. Or write
+    the closest documents of each query as the candidates of a reranker.
 
     Example: bert-jax mine runs/pairs pairs/train.jsonl --out mined/train.jsonl
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
-    # File of rows with text and positive, as for finetune --task pairs.
+    # File of rows with text and positive, as for finetune --task pairs; with --rerank also a folder
+    # with a retrieval set.
     input: Annotated[Positional[str], arg(metavar="DATA")]
     # New file for the rows with their negatives.
     out: Annotated[str, arg(metavar="FILE")]
@@ -136,8 +138,12 @@ class Mine(Command):
     # Cosine by which a negative must be less similar to the query than the positive is. Closer
     # documents may be positives that nobody marked.
     margin: Annotated[float, arg(metavar="X")] = 0.05
-    # Number of closest documents that are considered for each query.
+    # Number of closest documents that are considered, or with --rerank written, for each query.
     candidates: Annotated[int, arg(metavar="N")] = 50
+    # Write rows for finetune --task rerank: each query with its closest documents with labels.
+    rerank: bool = False
+    # With --rerank, for training: put relevant documents that are not among the closest ones last.
+    add_positives: bool = False
     # Cut texts that are longer than the model takes.
     truncate: bool = False
 
@@ -145,6 +151,10 @@ class Mine(Command):
         from bert_jax import load
         from bert_jax.inference.mine import mine_negatives
 
+        if self.rerank:
+            return self._write_candidates()
+        if self.add_positives:
+            raise ValueError("--add-positives is for --rerank: expected both, or neither")
         counts = mine_negatives(
             load(self.model),
             Path(self.input),
@@ -158,6 +168,25 @@ class Mine(Command):
             f"{counts.mined} negatives for {counts.rows} rows in {self.out}; {counts.incomplete} "
             f"rows have fewer than {self.negatives}; {counts.too_close} documents were within the "
             "margin"
+        )
+        return 0
+
+    def _write_candidates(self) -> int:
+        from bert_jax import load
+        from bert_jax.inference.rerank_candidates import write_candidates
+
+        counts = write_candidates(
+            load(self.model),
+            Path(self.input),
+            Path(self.out),
+            candidates=self.candidates,
+            add_positives=self.add_positives,
+            truncate=self.truncate,
+        )
+        print(
+            f"{self.candidates} candidates for each of {counts.queries} queries in {self.out}; "
+            f"{counts.found} of {counts.relevant} relevant documents are among them, "
+            f"{counts.added} were added"
         )
         return 0
 

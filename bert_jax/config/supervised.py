@@ -9,7 +9,9 @@ from typing import Literal
 from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
 
-TaskType = Literal["classification", "multilabel", "regression", "tagging", "choice", "qa"]
+TaskType = Literal[
+    "classification", "multilabel", "regression", "tagging", "choice", "qa", "rerank"
+]
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
 
@@ -79,6 +81,15 @@ class Supervised:
     window_pool: Literal["mean", "max"] = "mean"
     # Maximum number of windows per text. Memory grows with it: a batch has as many rows as windows.
     max_windows: int = 8
+    # Rerankers: `pointwise` is binary cross-entropy of each candidate, whose target is its grade
+    # over the highest grade; `listwise` is softmax cross-entropy over the candidates of a query,
+    # whose targets are proportional to the grades.
+    rank_loss: Literal["pointwise", "listwise"] = "pointwise"
+    # Rerankers: maximum number of candidates per query in training, relevant ones first. A batch
+    # has as many rows as candidates. All candidates are scored in evaluation.
+    max_documents: int = 8
+    # Rerankers: highest grade of a document; the training data sets it. Do not set it.
+    max_grade: float = 1.0
     # Whether the rows have a second text; the training data sets it. None means some have.
     pairs: bool | None = None
 
@@ -90,6 +101,8 @@ class Supervised:
             "stride": (self.stride is None or self.stride >= 1, "at least 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 <= x < 1"),
             "scale": (0 < self.scale < float("inf"), "above 0"),
+            "max_documents": (self.max_documents >= 2, "at least 2"),
+            "max_grade": (0 < self.max_grade < float("inf"), "above 0"),
         }
         check_ranges("objective", self, checks)
         if self.long != "truncate" and self.task_type not in (
@@ -123,7 +136,8 @@ class Supervised:
     @property
     def num_outputs(self) -> int:
         """Number of logits per text or token; 2 while the labels are unknown."""
-        return 1 if self.task_type in ("regression", "choice") else len(self.labels) or 2
+        one = ("regression", "choice", "rerank")
+        return 1 if self.task_type in one else len(self.labels) or 2
 
     @property
     def per_token(self) -> bool:
@@ -134,4 +148,5 @@ class Supervised:
     def default_length(self) -> int:
         """Maximum tokens per row when `data.length` is not set: BERT's and ELECTRA's length for
         GLUE and SQuAD, ELECTRA's for tagging, ALBERT's and RoBERTa's for RACE."""
-        return {"tagging": 256, "qa": 384, "choice": 512}.get(self.task_type, 128)
+        lengths: dict[TaskType, int] = {"tagging": 256, "qa": 384, "choice": 512, "rerank": 256}
+        return lengths.get(self.task_type, 128)

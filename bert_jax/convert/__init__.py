@@ -3,6 +3,7 @@
 hf_families    one table of names per family, Hugging Face <-> native
 hf_name_rules  what the entries of a table mean
 hf_config      config.json <-> Encoder; the keys are in hf_config_keys
+hf_long_texts  long texts in config.json
 hf_tasks       classes for fine-tuning <-> Supervised
 hf_params      tensors <-> parameters: from_hf, to_hf
 hf_electra     a discriminator's and a generator's folder -> one pre-training state

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
-from bert_jax.convert import hf_config, hf_modernbert, hf_tasks
+from bert_jax.convert import hf_config, hf_long_texts, hf_modernbert, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
 from bert_jax.convert.hf_families import ALBERT, MODERNBERT
 from bert_jax.convert.hf_layout import as_imported, half_precision, neutral_params, unshare_layers
@@ -86,7 +86,7 @@ def from_hf(
     if problems:
         raise ValueError(_problem_list(family, problems))
     experiment = hf_config.build_experiment(family, encoder, heads, task)
-    experiment = replace(experiment, data=dict(length=hf_tasks.row_length(hf)))
+    experiment = replace(experiment, data=dict(length=hf_long_texts.row_length(hf)))
     if (dtype := half_precision(tensors)) is not None:
         experiment = replace(experiment, run=dict(imported_dtype=dtype))
     return experiment, traverse_util.unflatten_dict(flat, sep="/")
@@ -255,7 +255,7 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
             hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
             tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
     lost = hf_modernbert.lost_dropout_rates(encoder) if family is MODERNBERT else []
-    long_texts, lost_options = hf_tasks.long_texts_to_hf(experiment)
+    long_texts, lost_options = hf_long_texts.long_texts_to_hf(experiment)
     config_json, lost = config_json | long_texts, [*lost, *lost_options]
     tensors, config_json["dtype"] = as_imported(tensors, experiment.run.imported_dtype)
     return HfModel(config_json, tensors, [*sorted(leaves), *lost])

@@ -11,14 +11,12 @@ import numpy as np
 from bert_jax.config import (
     ROBERTA_LIKE,
     Encoder,
-    Experiment,
     Supervised,
     TaskType,
-    from_dict,
     head_fields,
-    replace,
 )
 from bert_jax.convert.hf_families import ELECTRA, MODERNBERT
+from bert_jax.convert.hf_long_texts import with_long_texts
 from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
 from bert_jax.utils.types import Json, Params, is_number
 
@@ -27,9 +25,12 @@ PROBLEM_TYPES = {  # of the classes for texts
     "classification": "single_label_classification",
     "multilabel": MULTILABEL,
     "regression": "regression",
+    "rerank": "regression",
 }
-LONG_TEXTS = "long_texts"  # our entry in config.json
-LONG_FIELDS = ("long", "window_pool", "max_windows")
+# How CrossEncoder of sentence-transformers turns a logit into a score: our rerankers, and those for
+# MS MARCO, leave it as it is.
+CROSS_ENCODER = "sentence_transformers"
+IDENTITY = "torch.nn.modules.linear.Identity"
 ALTERNATIVE = "or export it to orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
 HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
@@ -64,6 +65,9 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         task_type, thresholds = "multilabel", _thresholds(hf, labels)
     elif task_type == "classification" and _is_regression(hf, labels):
         task_type, labels = "regression", () if labels == ("LABEL_0",) else labels
+        settings = hf.get(CROSS_ENCODER)
+        if isinstance(settings, dict) and settings.get("activation_fn") == IDENTITY:
+            task_type = "rerank"
     if task_type == "choice" and family is ELECTRA:
         _check_summary(hf)
     head: Any = HEADS.get(family.name, "pooler")
@@ -83,42 +87,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         init=init,
         pooling=pooling,
     )
-    return _with_long_texts(objective, hf)
-
-
-def _with_long_texts(objective: Supervised, hf: Json) -> Supervised:
-    """The objective with what an export of ours says of long texts."""
-    values = hf.get(LONG_TEXTS, {})
-    known = isinstance(values, dict) and set(values) <= {*LONG_FIELDS, "length"}
-    try:
-        if not known:
-            raise ValueError("unknown entries")
-        fields = {name: values[name] for name in LONG_FIELDS if name in values}
-        checked = from_dict(Supervised, fields)
-        return replace(objective, **{name: getattr(checked, name) for name in fields})
-    except ValueError as e:
-        raise ValueError(
-            f"config.json has {LONG_TEXTS} {values!r:.80} ({e}): correct or remove the entry"
-        ) from None
-
-
-def row_length(hf: Json) -> int | None:
-    """The tokens per row that an export of ours was trained with; None if it does not say."""
-    values = hf.get(LONG_TEXTS)
-    length = values.get("length") if isinstance(values, dict) else None
-    return length if isinstance(length, int) and length >= 8 else None
-
-
-def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:
-    """What config.json keeps of `objective.long`, for an import of ours, and what transformers does
-    not do."""
-    task = experiment.objective
-    if not isinstance(task, Supervised) or task.long == "truncate":
-        return {}, []
-    fields = {name: getattr(task, name) for name in LONG_FIELDS}
-    length = experiment.data.length
-    kept = fields if length is None else {**fields, "length": length}
-    return {LONG_TEXTS: kept}, [f"objective.long {task.long}, rows of {length} tokens"]
+    return with_long_texts(objective, hf)
 
 
 def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
@@ -291,6 +260,8 @@ def _head_config(family: Family, task: Supervised) -> Json:
         out["label2id"] = {name: i for i, name in enumerate(names)}
     if task.task_type in PROBLEM_TYPES:
         out["problem_type"] = PROBLEM_TYPES[task.task_type]
+    if task.task_type == "rerank":
+        out[CROSS_ENCODER] = {"activation_fn": IDENTITY}
     if task.thresholds:
         out["thresholds"] = dict(zip(task.labels, task.thresholds, strict=True))
     return out

@@ -66,12 +66,12 @@ def mine_negatives(
     for row in rows:
         known[row.text] |= {row.text, row.positive, *row.negatives}
     texts = list(dict.fromkeys(t for row in rows for t in (row.positive, *row.negatives)))
-    documents = _unit_vectors(model, texts, "document", truncate)
+    documents = unit_vectors(model, texts, "document", truncate)
     number = {text: i for i, text in enumerate(texts)}
     lines, mined, too_close, incomplete = [], 0, 0, 0
     for begin in range(0, len(rows), QUERIES_AT_A_TIME):
         part = rows[begin : begin + QUERIES_AT_A_TIME]
-        queries = _unit_vectors(model, [row.text for row in part], "query", truncate)
+        queries = unit_vectors(model, [row.text for row in part], "query", truncate)
         hits = retrieval.top_k(queries, documents, candidates)
         for row, query, numbers, scores in zip(part, queries, *hits, strict=True):
             positive = retrieval.dot(query[None], documents[number[row.positive]][None])[0, 0]
@@ -92,7 +92,7 @@ def _line(row: Pair, mined: Sequence[str]) -> str:
     return strict_json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _unit_vectors(model: Model, texts: Sequence[str], prompt: str, truncate: bool) -> np.ndarray:
+def unit_vectors(model: Model, texts: Sequence[str], prompt: str, truncate: bool) -> np.ndarray:
     """The vectors [n d] of texts after a prompt, of length 1."""
     chunks = (texts[i : i + TEXTS_PER_CHUNK] for i in range(0, len(texts), TEXTS_PER_CHUNK))
     vectors = np.concatenate(

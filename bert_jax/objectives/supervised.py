@@ -4,10 +4,12 @@
     multilabel       label [b n], -1: unknown
     regression       label [b] float             choice    label [b]; tokens [b c l], size [b c]
     qa               start, end, impossible, context [b]
+    rerank           label [b c] float, -1: unknown; tokens [b c l], size [b c]; or a candidate per
+                     row, label [b]
 
 A long text may have several windows: tokens [b w l], size [b w].
 
-A row of size 0 pads its batch and counts nowhere; so does an option of size 0.
+A row of size 0 pads its batch and counts nowhere; so does an option or a candidate of size 0.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class SupervisedObjective:
     classification, choice, tagging   softmax cross-entropy
     multilabel                        sigmoid cross-entropy, averaged over labels
     regression                        (output - label / scale)^2
+    rerank, pointwise                 sigmoid cross-entropy, averaged over candidates
+    rerank, listwise                  softmax cross-entropy over the candidates of a query, whose
+                                      targets are proportional to the labels; undefined, and of
+                                      count 0, where a row is one candidate
     qa, linear                        half the sum of both ends' cross-entropies, over real tokens
     qa, joint                         the same, plus half of `answerable`'s binary cross-entropy
 
@@ -72,6 +78,8 @@ class SupervisedObjective:
         if kind == "regression":
             label = batch["label"] / self.config.scale
             return {"task_loss": squared_error(out["label"][:, 0], label, weights)}
+        if kind == "rerank":
+            return self._rerank_terms(out["label"], batch, weights)
         if kind == "multilabel":
             return self._multilabel_terms(out["label"], batch["label"], weights)
         logits = out["tag" if kind == "tagging" else "label"]
@@ -86,12 +94,14 @@ class SupervisedObjective:
 
         classification, multilabel
                         [b n] logits       regression  [b] in the unit of labels
-        choice          [b c] logits, -inf for missing options
+        choice, rerank  [b c] logits, -inf for missing options; [b] of a candidate per row
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
         out = self._apply(self.search_network, params, batch, None)
         if self.config.task_type == "regression":
             return out["label"][:, 0] * self.config.scale
+        if self.config.task_type == "rerank" and batch["tokens"].ndim == 2:
+            return out["label"][:, 0]
         return out[{"qa": "span", "tagging": "tag"}.get(self.config.task_type, "label")]
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
@@ -107,15 +117,17 @@ class SupervisedObjective:
         out = apply_network(network, params, flat, key)
         is_option = batch["size"] > 0
         is_option |= ~is_option.any(axis=1, keepdims=True)  # keeps the softmax of padding finite
-        if self.config.task_type != "choice":
+        if self.config.task_type not in ("choice", "rerank"):
             logits = out["label"].reshape(*is_option.shape, -1)
             return {**out, "label": _pool(logits, is_option, self.config.window_pool)}
         scores = out["label"].reshape(is_option.shape)
         return {**out, "label": jnp.where(is_option, scores, -jnp.inf)}
 
     def _label_weights(self, batch: Batch) -> jax.Array:
-        """1 for every label in the loss, [b] or for tagging [b l]."""
+        """1 for every label in the loss, [b] or for tagging [b l], for rerankers [b c]."""
         kind, size = self.config.task_type, batch["size"]
+        if kind == "rerank":
+            return ((size > 0) & (batch["label"] >= 0)).astype(jnp.float32)
         counts = (size if size.ndim == 1 else size.max(axis=1)) > 0
         if kind == "tagging":
             counts = counts[:, None] & (batch["tags"] >= 0)
@@ -128,6 +140,8 @@ class SupervisedObjective:
     def _loss_weights(self, batch: Batch, weights: jax.Array) -> jax.Array:
         """What each label counts in the loss: its weight times that of its class."""
         kind, by_class = self.config.task_type, self.config.label_weights
+        if kind == "rerank" and self.config.rank_loss == "listwise":
+            return self._has_target(batch, weights)
         if not by_class or kind == "multilabel":
             return weights
         targets = jnp.maximum(batch["tags" if kind == "tagging" else "label"], 0)
@@ -146,6 +160,31 @@ class SupervisedObjective:
         total = (1 - smoothing) * losses * loss_weights
         total += smoothing * every / exists.sum(-1) * weights
         return Mean(total.sum(), loss_weights.sum())
+
+    def _rerank_terms(self, scores: jax.Array, batch: Batch, weights: jax.Array) -> Terms:
+        """Loss [b c], and how often the best candidate of a query has its highest label."""
+        label = batch["label"] * weights
+        if scores.ndim == 2 and batch["tokens"].ndim == 2:
+            scores, label, weights = (x.reshape(-1, 1) for x in (scores, label, weights))
+        known = jnp.where(weights > 0, scores, -jnp.inf)
+        some = weights.any(-1, keepdims=True)
+        known = jnp.where(some, known, 0.0)  # keeps the softmax of padding finite
+        queries = self._has_target(batch, weights)
+        if self.config.rank_loss == "pointwise":
+            loss = sigmoid_cross_entropy(jnp.where(weights > 0, scores, 0.0), label, weights)
+        else:
+            log_p = jnp.where(weights > 0, jax.nn.log_softmax(known), 0.0)
+            total = jnp.maximum(label.sum(-1, keepdims=True), 1e-9)
+            loss = weighted_mean(-(label / total * log_p).sum(-1), queries)
+        best = jnp.where(known == known.max(-1, keepdims=True), label, 0.0).max(-1)
+        accuracy = weighted_mean((best >= label.max(-1)).astype(jnp.float32), queries)
+        return {"task_loss": loss, "task_accuracy": accuracy}
+
+    def _has_target(self, batch: Batch, weights: jax.Array) -> jax.Array:
+        """1 for every query with a relevant candidate, [b]; 0 where a row is one candidate."""
+        if batch["tokens"].ndim == 2:
+            return jnp.zeros(len(weights), jnp.float32)
+        return (batch["label"] * weights > 0).any(-1).astype(jnp.float32)
 
     def _multilabel_terms(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Terms:
         """Loss and accuracy of [b n] decisions; a row counts once."""

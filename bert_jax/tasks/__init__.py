@@ -9,6 +9,7 @@ Nothing here imports jax. Model outputs are NumPy float32, one per row, without 
     classification  [n] logits          regression  a number
     multilabel      [n] logits
     tagging         [l n] logits        choice      [c] logits
+    rerank          a number
     qa, linear      {"start": [l], "end": [l]} logits
     qa, joint       {"start": [k], "start_at": [k], "end": [k m], "end_at": [k m],
                      "answerable": logit, above 0 if there is no answer}, log-probabilities
@@ -27,6 +28,7 @@ from bert_jax.tasks.examples import (
     EncodedExamples,
     Example,
     QuestionExample,
+    RerankExample,
     TaggingExample,
     TextExample,
     WordPositions,
@@ -38,6 +40,7 @@ from bert_jax.tasks.labels import label_counts
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
 from bert_jax.tasks.multilabel import best_thresholds
 from bert_jax.tasks.records import iter_unlabeled_examples, parse_unlabeled_example
+from bert_jax.tasks.rerank import max_grade, rank_loss
 
 __all__ = [
     "ANSWERABLE_LABELS",
@@ -49,6 +52,7 @@ __all__ = [
     "Example",
     "Location",
     "QuestionExample",
+    "RerankExample",
     "TaggingExample",
     "TextExample",
     "WordPositions",
@@ -63,7 +67,9 @@ __all__ = [
     "label_counts",
     "label_scores",
     "main_metric",
+    "max_grade",
     "parse_unlabeled_example",
+    "rank_loss",
     "read_dataset",
     "read_unlabeled_examples",
     "task_type_of",

@@ -1,7 +1,7 @@
 """Read a dataset: a folder, a file or a TFDS dataset to examples.
 
 task                      folder
-classification regression tagging choice    train.jsonl  dev.jsonl  (test.jsonl)
+classification regression tagging choice rerank    train.jsonl  dev.jsonl  (test.jsonl)
 any of these and qa                         also .csv .tsv, tagging .conll (tables.py)
 choice                    also RACE's own: train/ dev/ (test/)
 qa                        train.json  dev.json  (test.json): SQuAD, versions 1.1 and 2.0

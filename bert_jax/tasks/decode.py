@@ -30,6 +30,7 @@ from bert_jax.tasks.examples import (
     WordPositions,
     task_type_of,
 )
+from bert_jax.tasks.rerank import candidates_json
 from bert_jax.tasks.tag_scheme import recognize_scheme
 
 MAX_ANSWER_PIECES = 30
@@ -52,6 +53,7 @@ def decode_predictions(
     tagging         tokens  tags  probabilities [w]; of rows with a text: text  entities, each with
                     start  end  label  probability  text (entities.py)
     choice          label (the option's number)  option  probability  probabilities [c]
+    rerank          scores  ranks, of the candidates in their order
     qa              id  answer  start  end (characters)  probability  candidates, the five best;
                     if the model has seen questions without an answer (`labels`), no_answer, its
                     probability; the answer is empty if its score is above `threshold`
@@ -67,6 +69,8 @@ def decode_predictions(
         return [_multilabel_json(out, labels, thresholds) for out in outputs]
     if task_type == "regression":
         return [{"label": float(out)} for out in outputs]
+    if task_type == "rerank":
+        return candidates_json(encoded, outputs)
     if task_type == "choice":
         pairs = zip(examples, outputs, strict=True)
         return [_choice_json(cast(ChoiceExample, e), out) for e, out in pairs]

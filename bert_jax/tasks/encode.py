@@ -8,6 +8,7 @@ choice    roberta and alike <s> question option </s> </s> passage </s>: the firs
                             of question and option, passage truncated to the rest
           others            [CLS] passage [SEP] question option [SEP]: the last 128 pieces
 qa                          [CLS] question [SEP] context [SEP] (qa_windows.py)
+rerank                      [CLS] query [SEP] document [SEP] (rerank.py)
 
 White space around a text is no part of it: byte-level BPE would encode it (fairseq,
 multiprocessing_bpe_encoder.py, strips its lines, too).
@@ -27,12 +28,15 @@ from bert_jax.tasks.examples import (
     EncodedExamples,
     Example,
     QuestionExample,
+    RerankExample,
     TaggingExample,
     TextExample,
     WordPositions,
 )
 from bert_jax.tasks.long_texts import Long, cut_text, padded_count
 from bert_jax.tasks.qa_windows import encode_questions, max_context_windows, sliding_windows
+from bert_jax.tasks.rerank import encode_candidates
+from bert_jax.tasks.rows import one_row, rows_in_one
 
 MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
 
@@ -65,6 +69,8 @@ def encode_for(
         stride=objective.stride,
         long=objective.long,
         max_windows=objective.max_windows,
+        max_documents=objective.max_documents,
+        max_grade=objective.max_grade,
     )
 
 
@@ -80,12 +86,15 @@ def encode_examples(
     stride: int | None = None,
     long: Long = "truncate",
     max_windows: int = 8,
+    max_documents: int = 8,
+    max_grade: float = 1.0,
 ) -> EncodedExamples:
     """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
     several. With `train`, questions without a known answer have none.
 
     `stride` counts pieces from one window of a context to the next (qa_windows.py). `long` and
-    `max_windows` say what becomes of long texts (long_texts.py).
+    `max_windows` say what becomes of long texts (long_texts.py), `max_documents` and `max_grade`
+    how candidates are trained on (rerank.py).
 
     ValueError: a length that leaves no room for text, a label that is not among `labels`.
     """
@@ -103,6 +112,15 @@ def encode_examples(
     if task_type == "choice":
         choices = cast("Sequence[ChoiceExample]", examples)
         return _encode_choices(choices, tokenizer, length, family in ROBERTA_LIKE)
+    if task_type == "rerank":
+        return encode_candidates(
+            cast("Sequence[RerankExample]", examples),
+            tokenizer,
+            length,
+            train=train,
+            max_documents=max_documents,
+            highest=max_grade,
+        )
     texts = cast("Sequence[TextExample]", examples)
     return _encode_texts(task_type, texts, tokenizer, length, numbers, long, max_windows)
 
@@ -111,12 +129,6 @@ def _label_number(label: str, numbers: dict[str, int]) -> int:
     if label not in numbers:
         raise ValueError(f"unknown label {label!r:.60}: expected one of {', '.join(numbers)}")
     return numbers[label]
-
-
-def _row(tokens: Sequence[int], first: int, number: int) -> dict[str, Any]:
-    ids = np.array(tokens, np.int32)
-    sizes = {"size": np.int32(len(ids)), "first": np.int32(first), "row": np.int32(number)}
-    return {"tokens": ids, **sizes}
 
 
 # ---- texts and pairs
@@ -143,23 +155,13 @@ def _encode_texts(
         built = [tokenizer.build_row(*part) for part in parts]
         if long == "windows":
             built += [([], 0)] * (padded_count(len(built), max_windows) - len(built))
-            row = _rows_of_one_label(built, i)
+            row = rows_in_one(built, i)
         else:
-            row = _row(*built[0], i)
+            row = one_row(*built[0], i)
         rows.append(row | {"label": _text_label(task_type, e.label, numbers)})
     notes = _long_notes(long, length, too_long, cut, max_windows)
     indices = list(range(len(rows)))
     return EncodedExamples(task_type, rows, indices, examples, num_truncated=cut, notes=notes)
-
-
-def _rows_of_one_label(built: Sequence[tuple[Sequence[int], int]], number: int) -> dict[str, Any]:
-    """Several token rows that share a label: the options of a question, the windows of a text."""
-    return {
-        "tokens": [np.array(ids, np.int32) for ids, _ in built],
-        "size": np.array([len(ids) for ids, _ in built], np.int32),
-        "first": np.array([first for _, first in built], np.int32),
-        "row": np.int32(number),
-    }
 
 
 def _text_label(task_type: TaskType, label: Any, numbers: dict[str, int]) -> Any:
@@ -209,7 +211,7 @@ def _encode_tagging(
         windows = sliding_windows(len(pieces), capacity, max(1, capacity // 2))
         best = max_context_windows(len(pieces), windows)[first_pieces]
         for number, (begin, size) in enumerate(windows):
-            row = _row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
+            row = one_row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
             tagged = np.flatnonzero(best == number)
             positions = first_pieces[tagged] - begin + 1  # after [CLS]
             row["tags"] = np.full(row["size"], -1, np.int32)
@@ -252,7 +254,7 @@ def _encode_choices(
         truncated += any(len(ids) < n for (ids, _), n in zip(options, full_sizes, strict=True))
         options += [([], 0)] * (max_options - len(options))
         label = np.int32(-1 if e.label is None else e.label)
-        rows.append(_rows_of_one_label(options, i) | {"label": label})
+        rows.append(rows_in_one(options, i) | {"label": label})
     notes = [f"examples longer than {length} tokens, truncated: {truncated}"] if truncated else []
     indices = list(range(len(rows)))
     return EncodedExamples("choice", rows, indices, examples, num_truncated=truncated, notes=notes)

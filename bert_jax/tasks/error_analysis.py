@@ -19,9 +19,11 @@ from bert_jax.tasks.examples import (
     EncodedExamples,
     Example,
     QuestionExample,
+    RerankExample,
     TaggingExample,
     TextExample,
 )
+from bert_jax.tasks.rerank import query_ndcg, scores_of
 from bert_jax.tasks.squad_metrics import token_f1
 
 WORST_ROWS = 20
@@ -66,7 +68,7 @@ def example_losses(
 ) -> list[float | None]:
     """The loss of each example, None if it has no label: cross-entropy in nat (tagging: averaged
     over words; multi-label: over labels), squared error, for questions 1 minus the F1 of the
-    answer. Class weights and label smoothing do not count."""
+    answer, for rerankers 1 minus nDCG@10. Class weights and label smoothing do not count."""
     if encoded.task_type == "qa":
         pairs = zip(encoded.examples, predictions, strict=True)
         return [_question_loss(cast(QuestionExample, e), p) for e, p in pairs]
@@ -75,6 +77,10 @@ def example_losses(
         gold = [(cast(TextExample, e).label, p["label"]) for e, p in pairs]
         return [None if y is None else (float(cast(float, y)) - out) ** 2 for y, out in gold]
     losses: list[float | None] = [None] * len(encoded.examples)
+    if encoded.task_type == "rerank":
+        scores = zip(encoded.examples, scores_of(encoded, outputs), strict=True)
+        queries = ((cast(RerankExample, e), x) for e, x in scores)
+        return [None if e.labels is None else 1 - query_ndcg(e, x) for e, x in queries]
     for i, p, truth in _decisions(encoded, outputs, labels):
         if encoded.task_type == "multilabel":
             right = np.where(truth, p, 1 - p)
@@ -178,6 +184,13 @@ def _label_texts(example: Example, prediction: dict[str, Any]) -> tuple[str, str
     if isinstance(example, QuestionExample):
         golds = " / ".join(dict.fromkeys(a.text for a in example.answers))
         return golds or NO_LABEL, prediction["answer"] or NO_LABEL
+    if isinstance(example, RerankExample):
+        best = int(np.argmax(example.labels or ()))
+        found = any(example.labels or ())
+        return (
+            _one_line(example.documents[best]) if found else NO_LABEL,
+            _one_line(example.documents[prediction["ranks"].index(1)]),
+        )
     label = cast(TextExample, example).label
     if isinstance(label, tuple):
         return ", ".join(label) or NO_LABEL, ", ".join(prediction["labels"]) or NO_LABEL
@@ -194,7 +207,13 @@ def _text(example: Example) -> str:
         parts = [example.question, example.context]
     elif isinstance(example, ChoiceExample):
         parts = [example.question, example.text]
+    elif isinstance(example, RerankExample):
+        parts = [example.text]
     else:
         parts = [example.text, *([] if example.text_pair is None else [example.text_pair])]
-    text = " | ".join(" ".join(part.split()) for part in parts)
+    return _one_line(" | ".join(parts))
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

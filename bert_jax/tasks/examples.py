@@ -45,6 +45,16 @@ class ChoiceExample(NamedTuple):
     group: str | None = None  # a part of the data that is scored by itself, such as RACE's `high`
 
 
+class RerankExample(NamedTuple):
+    """A query and its candidates in the order of the first stage. A label is the grade of a
+    candidate, 0 if it is not relevant."""
+
+    text: str
+    documents: tuple[str, ...]
+    labels: tuple[float, ...] | None = None
+    missing: tuple[float, ...] = ()  # grades of relevant documents that are no candidates
+
+
 class Answer(NamedTuple):
     """An answer to a question."""
 
@@ -63,7 +73,7 @@ class QuestionExample(NamedTuple):
     impossible: bool = False
 
 
-Example = TextExample | TaggingExample | ChoiceExample | QuestionExample
+Example = TextExample | TaggingExample | ChoiceExample | QuestionExample | RerankExample
 
 ANSWERABLE_LABELS = ("answerable", "impossible")
 
@@ -128,12 +138,15 @@ class EncodedExamples:
                      0 pad their number
                      choice: tokens a list of [l_i], size [c], first [c], label; a missing option
                      has size 0
+                     rerank: one row per candidate, with its label (float32, -1: unknown); for
+                     training one row per query: tokens a list of [l_i], size [c], first [c],
+                     label [c], grades over the highest grade; a missing candidate has size 0
                      qa: start, end (positions in the row; 0 0 if the answer is outside it),
                      impossible (of the question), context (position of the context's first piece)
     example_indices  of each row: its example
     alignments       of each row: where its predictions belong (tagging, qa), else None
     num_truncated    number of examples that were too long and lost a part of their texts (choice:
-                     of any option's; qa: of the question)
+                     of any option's; rerank: of any candidate's; qa: of the question)
     """
 
     task_type: TaskType

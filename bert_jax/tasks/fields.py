@@ -16,7 +16,7 @@ UNLABELED_QUESTION = (
     "questions without answers that are not marked impossible, left out of the metrics"
 )
 
-LABEL_FIELDS = ("label", "tags", "entities", "answers", "is_impossible")
+LABEL_FIELDS = ("label", "tags", "entities", "answers", "is_impossible", "labels", "missing")
 REPEATED_LABEL = "rows with the same label twice, which counts once"
 NO_LABEL = "labels {!r}, which mean that there is no label"
 

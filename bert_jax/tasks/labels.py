@@ -13,6 +13,7 @@ from bert_jax.tasks.examples import (
     ANSWERABLE_LABELS,
     Example,
     QuestionExample,
+    RerankExample,
     TaggingExample,
     TextExample,
 )
@@ -56,13 +57,15 @@ def is_labeled(example: Example) -> bool:
         return example.impossible or bool(example.answers)
     if isinstance(example, TaggingExample):
         return any(tag is not None for tag in example.tags or ())
+    if isinstance(example, RerankExample):
+        return example.labels is not None
     return example.label is not None
 
 
 def collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tuple[str, ...]:
     """The labels of the training examples, in the order of the logits: sorted, as integers if all
     are integers. ValueError: one class only."""
-    if task_type in ("regression", "choice"):
+    if task_type in ("regression", "choice", "rerank"):
         return ()
     if task_type == "qa":
         impossible = any(isinstance(e, QuestionExample) and e.impossible for _, e in train)

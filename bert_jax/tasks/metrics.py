@@ -8,6 +8,8 @@ tagging         word_accuracy word_f1 (macro average over tags); if the tags mar
                 (tag_scheme.py), also f1 precision recall of whole entities
 choice          accuracy; for RACE also accuracy_middle and accuracy_high
 qa              exact_match f1, in percent (squad_metrics.py)
+rerank          mrr@10 ndcg@10 recall@10 map, of the model's, the first stage's and the best order
+                (rerank.py)
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from bert_jax.tasks.examples import (
     TaggingExample,
     TextExample,
 )
+from bert_jax.tasks.rerank import rerank_metrics
 from bert_jax.tasks.tag_scheme import Scoring, entity_scores, recognize_scheme
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {  # of a task, or of mnli's diagnostic set
@@ -51,7 +54,7 @@ def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
     if dataset.task_type == "qa":
         impossible = any(cast(QuestionExample, e).impossible for e in dataset.splits["dev"])
         return "best_f1" if dataset.labels and impossible else "f1"
-    others = {"regression": "pearson", "multilabel": "f1_micro"}
+    others = {"regression": "pearson", "multilabel": "f1_micro", "rerank": "ndcg@10"}
     return others.get(dataset.task_type, "accuracy")
 
 
@@ -73,6 +76,8 @@ def compute_metrics(
     """
     if encoded.task_type == "qa":
         return _question_metrics(encoded, outputs, labels, threshold)
+    if encoded.task_type == "rerank":
+        return rerank_metrics(encoded, outputs)
     if encoded.task_type == "multilabel":
         truth, p = multilabel.labeled_rows(encoded, outputs)
         if not len(truth):

@@ -24,6 +24,7 @@ from bert_jax.tasks.fields import (
     shown,
 )
 from bert_jax.tasks.questions import parse_question
+from bert_jax.tasks.rerank import parse_candidates
 from bert_jax.tasks.tables import read_records
 from bert_jax.tasks.text_files import LocatedRecord
 
@@ -68,7 +69,7 @@ def parse_records(
     """
     markers = frozenset(unlabeled)
     if not labeled and task_type != "qa":
-        field = "tags" if task_type == "tagging" else "label"
+        field = {"tagging": "tags", "rerank": "labels"}.get(task_type, "label")
         values = [value for _, record in records for value in _flat(record.get(field))]
         if values and all(is_marker(value, MARKERS) for value in values):
             markers |= MARKERS
@@ -135,6 +136,9 @@ def parse_example(
     elif task_type == "tagging":
         example = _parse_tagging(fields, labeled, markers, issues)
         empty = not example.tokens or not all(example.tokens)
+    elif task_type == "rerank":
+        example = parse_candidates(fields, labeled)
+        empty = not example.text.strip() or not all(d.strip() for d in example.documents)
     elif task_type == "choice":
         example = _parse_choice(fields, labeled, markers, issues)
         empty = not example.text or not all(example.options)

@@ -26,6 +26,7 @@ from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import is_number
 
 RESULTS_FILE = "results.json"
+RERANK_ORDERS = {"first_stage_": ", first stage", "": ", reranked", "best_": ", best order"}
 SPLITS = ("dev", "dev_mismatched", "test", "test_mismatched", "diagnostic")
 
 Results = dict[str, Any]
@@ -152,8 +153,15 @@ def render_results(results: Results) -> str:
     """A table of splits (down) and metrics (across). With several seeds it shows medians and
     standard deviations."""
     splits = [s for s in SPLITS if s in results]
-    metrics = list(dict.fromkeys(m for s in splits for m in results[s]))
-    rows = [[split, *(_cell(results, split, m) for m in metrics)] for split in splits]
+    orders = RERANK_ORDERS if results.get("task_type") == "rerank" else {"": ""}
+    prefixes = tuple(filter(None, orders))
+    names = (m for s in splits for m in results[s] if not m.startswith(prefixes))
+    metrics = list(dict.fromkeys(names))
+    rows = [
+        [f"{split}{name}", *(_cell(results, split, f"{order}{m}") for m in metrics)]
+        for split in splits
+        for order, name in orders.items()
+    ]
     lines = [format_table(("", *metrics), rows)]
     is_last = results.get("select") == "last"
     which = "last checkpoint" if is_last else f"best checkpoint ({results['metric']} on dev)"

@@ -1,10 +1,10 @@
 """Files of rows other than JSONL: CSV and TSV with named columns, and CoNLL's columns.
 
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
-                JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`); words and
-                tags may also be separated by spaces, options have columns `option_1 option_2 ...`,
-                and an answer has `answer` and `answer_start`. An empty cell of a label or of
-                `text_pair` means that there is none.
+                JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`,
+                `documents`, `labels`, `missing`); words and tags may also be separated by
+                spaces, options have columns `option_1 option_2 ...`, and an answer has `answer` and
+                `answer_start`. An empty cell of a label or of `text_pair` means that there is none.
 .conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
                 column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
                 and comments (# and a space) are skipped.
@@ -24,7 +24,16 @@ from bert_jax.tasks.fields import LABEL_FIELDS, Location
 from bert_jax.tasks.text_files import LocatedRecord, read_json_lines, read_lines
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
-LIST_FIELDS = ("tokens", "tags", "options", "entities", "answers")
+LIST_FIELDS = (
+    "tokens",
+    "tags",
+    "options",
+    "entities",
+    "answers",
+    "documents",
+    "labels",
+    "missing",
+)
 NUMBER = re.compile(r"-?\d+")
 
 

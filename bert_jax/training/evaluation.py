@@ -93,7 +93,10 @@ class EvalResult:
         scores = tasks.compute_metrics(
             task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
         )
-        return {**scores, "loss": self.loss} if scores else {}
+        loss = self.loss
+        if o.task_type == "rerank":  # of all candidates of a query, which are rows of their own
+            loss = tasks.rank_loss(self.encoded, self.outputs, o.rank_loss, o.max_grade)
+        return {**scores, "loss": loss} if scores else {}
 
     def predictions(
         self, threshold: float = 0.0, thresholds: Sequence[float] = ()

@@ -155,7 +155,7 @@ class FinetuneTask:
             if training and objective.family == "electra" and objective.task in ("mrpc", "stsb"):
                 examples = tasks.with_swapped_pairs(examples)
             encoded[split] = tasks.encode_for(
-                replace(objective, task=dataset.task, labels=dataset.labels),
+                replace(objective, **_decided_by(dataset)),
                 examples,
                 tokenizer,
                 length,
@@ -227,10 +227,8 @@ def run_tokenizer(config: Experiment) -> Tokenizer:
 def _fill_in_config(config: Experiment, dataset: Dataset, rows: int, length: int) -> Experiment:
     """The config with what the data decides: labels, row length, steps and evaluations."""
     content_hash = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
-    heads: dict[str, Any] = dict(labels=dataset.labels, pairs=dataset.pairs)
     assert isinstance(config.objective, Supervised)
-    if dataset.task_type == "multilabel":
-        heads["task"] = "multilabel"
+    heads = _decided_by(dataset) | dict(pairs=dataset.pairs)
     heads["label_weights"] = _label_weights(config.objective, dataset)
     thresholds = config.objective.thresholds
     if thresholds and (dataset.task_type != "multilabel" or len(thresholds) != len(dataset.labels)):
@@ -261,6 +259,14 @@ def fill_in_steps(config: Experiment, rows: int, content_hash: str) -> Experimen
         data=dict(corpus=content_hash),
         run=dict(steps=steps, eval_every=eval_every),
     )
+
+
+def _decided_by(dataset: Dataset) -> dict[str, Any]:
+    """The fields of the objective that rows are encoded with."""
+    fields: dict[str, Any] = dict(task=dataset.task, labels=dataset.labels)
+    if dataset.task_type == "rerank":
+        fields["max_grade"] = tasks.max_grade(dataset.splits["train"])
+    return fields
 
 
 def _label_weights(objective: Supervised, dataset: Dataset) -> tuple[float, ...]:

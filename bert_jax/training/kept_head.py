@@ -15,6 +15,7 @@ from bert_jax.utils.pytree import flatten_with_names
 
 TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
 OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
+ONE_NUMBER = {"regression", "rerank"}  # a reranker may come as a regression of Hugging Face
 SAME_FIELDS = ("task", "head", "pooling", "span", "family", "scale")
 
 
@@ -38,7 +39,7 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
         return HeadDecision(False, f"{start}--new-head is given")
     for field in SAME_FIELDS:
         a, b = getattr(old, field), getattr(new, field)
-        if a != b:
+        if a != b and not {a, b} <= ONE_NUMBER:
             return HeadDecision(False, f"{start}its {field} is {a}, here {b}")
     if set(old.labels) != set(new.labels):
         extra, missing = (sorted(set(x) - set(y)) for x, y in _both_ways(old, new))

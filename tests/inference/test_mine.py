@@ -1,6 +1,7 @@
 """Mined negatives are the closest documents that are neither known nor too close."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,30 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
         mine_negatives(model, folder / "rows", tmp_path / "out", negatives=0)
     with pytest.raises(ValueError, match="which exists"):
         mine_negatives(model, folder / "rows", folder / "rows")
+
+
+def test_candidates_of_a_reranker_are_the_closest_documents_with_their_grades(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is relevant and not among them is `missing`, or for training comes last."""
+    model, source = bert_jax.load(folder / "model"), str(folder / "rows")
+    documents = [f"{c} z" for c in LETTERS]
+    similarity = model.similarity([f"{c} {c}" for c in LETTERS], documents)
+    relevant = [{i} for i in range(10)]
+    relevant[0] = {0, 2}
+    for add in (False, True):
+        out = tmp_path / f"add_{add}"
+        mine = Mine(str(folder / "model"), source, str(out), candidates=1, rerank=True)
+        assert replace(mine, add_positives=add).run([]) == 0
+        for i, row in enumerate(mined_rows(out)):
+            order = sorted(range(10), key=lambda n: (-similarity[i, n], n))[:1]
+            others = [n for n in sorted(relevant[i]) if n not in order]
+            chosen = [*order, *others] if add else order
+            assert row["text"] == f"{LETTERS[i]} {LETTERS[i]}"
+            assert row["documents"] == [documents[n] for n in chosen]
+            assert row["labels"] == [float(n in relevant[i]) for n in chosen]
+            assert row.get("missing", []) == ([] if add else [1.0] * len(others))
+        assert "1 candidates for each of 10 queries" in capsys.readouterr().out
+        assert any("missing" in row for row in mined_rows(out)) == (not add)
+    with pytest.raises(ValueError, match="--add-positives is for --rerank"):
+        replace(mine, rerank=False, add_positives=True).run([])

@@ -147,7 +147,8 @@ def labeled(config: Experiment, options: int = 4) -> Batch:
     assert isinstance(objective, Supervised)
     assert shape.length
     b, length, rng = shape.batch_size, shape.length, np.random.default_rng(0)
-    rows = (b, options) if objective.task_type == "choice" else (b,)
+    several = objective.task_type in ("choice", "rerank")
+    rows = (b, options) if several else (b,)
     classes = options if objective.task_type == "choice" else objective.num_outputs
     batch = {
         "tokens": rng.integers(NUM_SPECIAL, config.encoder.vocab_size, (*rows, length)),
@@ -164,6 +165,8 @@ def labeled(config: Experiment, options: int = 4) -> Batch:
     batch["end"], batch["impossible"] = batch["start"], np.zeros(b, bool)
     if objective.task_type == "multilabel":
         batch["label"] = rng.integers(0, 2, (b, objective.num_outputs)).astype(np.int32)
+    if objective.task_type == "rerank":
+        batch["label"] = np.eye(options, dtype=np.float32)[batch["label"] % options]
     if objective.task_type == "regression":
         batch["label"] = batch["label"].astype(np.float32)
     return batch

@@ -1,0 +1,76 @@
+"""A reranker is trained, resumed and loaded like any other fine-tuned model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bert_jax
+from bert_jax.training.finetune import finetune
+from tests.helpers import toy_tasks
+from tests.helpers.compare import same_bits
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Relevant documents are red; in train there are up to five candidates, in dev three."""
+    path = tmp_path_factory.mktemp("rerank")
+    toy_tasks.write_model_dir(path / "model")
+    rng = np.random.default_rng(0)
+    (path / "data").mkdir()
+    for split, n in {"train": 48, "dev": 12}.items():
+        rows = []
+        for _ in range(n):
+            texts = [
+                r["text"] for r in toy_tasks.random_rows("classification", 3, int(rng.integers(99)))
+            ]
+            labels = [2 * int("red" in text) for text in texts]
+            missing = {} if any(labels) else {"missing": [1]}
+            rows.append({"text": "which ?", "documents": texts, "labels": labels, **missing})
+        toy_tasks.write_jsonl(path / "data" / f"{split}.jsonl", rows)
+    return path
+
+
+def run(workspace: Path, folder: str, **changes: Any) -> Any:
+    config = toy_tasks.finetune_config_for(
+        workspace / "model",
+        "rerank",
+        workspace / "data",
+        workspace / folder,
+        objective=dict(task="rerank", rank_loss="listwise", max_documents=3),
+        **changes,
+    )
+    assert finetune(config) is None
+    return config
+
+
+@pytest.mark.slow
+def test_a_run_orders_candidates_and_six_steps_are_three_and_three(workspace: Path) -> None:
+    from bert_jax.checkpoint.manager import Checkpoints
+    from bert_jax.training.assemble import assemble
+
+    config = run(workspace, "whole")
+    run(workspace, "parts", run=dict(steps=3))
+    (workspace / "parts/results.json").unlink()
+    run(workspace, "parts")
+    like = assemble(config).steps.like
+    states = [
+        Checkpoints(workspace / name / "checkpoints").restore(6, like)
+        for name in ("whole", "parts")
+    ]
+    assert same_bits(*states)
+
+    model = bert_jax.load(workspace / "whole")
+    assert (model.task.task, model.task.max_grade) == ("rerank", 2.0)
+    results = json.loads((workspace / "whole/results.json").read_text())
+    assert results["metric"] == "ndcg@10"
+    dev = results["dev"]
+    assert dev["ndcg@10"] <= dev["best_ndcg@10"] < 1  # some queries have a missing document
+    assert any("all missing, left out" in note for note in results["notes"])
+    rows = [json.loads(line) for line in (workspace / "data/dev.jsonl").read_text().splitlines()]
+    saved = (workspace / "whole/predictions_dev.jsonl").read_text().splitlines()
+    for row, one in zip(model.predict(rows), map(json.loads, saved), strict=True):
+        assert row["scores"] == pytest.approx(one["scores"], abs=1e-5)
+        assert sorted(row["ranks"]) == [1, 2, 3]
