@@ -5,9 +5,10 @@
     python benchmarks/languages.py --languages ko th --kinds unigram   # a part of it
 
 The text is Django's translations, and for Chinese 6,000 lines of words drawn by jieba's
-frequencies. A line of the table is a language and a tokenizer trained on its text:
+frequencies, long enough to have 8,000 different characters. A line of the table is a language and a
+tokenizer trained on its text:
 
-    unk          share of [UNK] among the pieces
+    unk          share of [UNK] among the pieces; of Chinese also in 1,000 further lines
     pieces       pieces per word; per character in scripts that write no spaces
     lost         share of the characters, without spaces, that normalization drops or replaces
     partial      share of the touched words that whole-word masking hides in part
@@ -22,6 +23,7 @@ also splits at punctuation, as BERT does); in Han, kana and Thai each piece is o
 from __future__ import annotations
 
 import argparse
+import functools
 import gettext
 import itertools
 import json
@@ -39,6 +41,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import Masking
+from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization.normalization import normalize
 from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -64,10 +67,14 @@ LANGUAGES: dict[str, str] = {  # the Unicode blocks that random lines are drawn 
 UNSPACED = re.compile("CJK|HIRAGANA|KATAKANA|THAI|IDEOGRAPHIC")
 SIZES = {"zh": 8000}  # pieces of a vocabulary; of the others:
 SIZE = 2000
+UNIGRAM_ALPHABET = 0.9  # at most this share of the pieces are single characters
+CHINESE_LINES = 6000
+FURTHER_LINES = 1000  # drawn as the Chinese text is, and not trained on
 RANDOM_LINES = 1000
 ROW = 64  # tokens of a row
 BATCH = 512  # rows
 MAX_VOCABULARY = 1 << 15
+MASKED_CHARACTERS = 500_000  # of the first lines, which are masked
 MASKING = Masking(granularity="word", mask_prob=1.0, random_prob=0.0)
 
 
@@ -82,9 +89,11 @@ def main() -> None:
     rows = []
     for language in args.languages:
         lines, drawn = text_of(language), random_lines(language)
+        further = list(_chinese_lines(FURTHER_LINES, seed=1)) if language == "zh" else []
         for kind, folding in ((k, f) for k in args.kinds for f in foldings(k)):
             tokenizer = train(lines, kind, SIZES.get(language, SIZE), folding)
             row = measure(language, tokenizer, lines, drawn)
+            row |= {"unk_further": unknown_share(tokenizer, further)} if further else {}
             rows.append({"language": language, "tokenizer": kind, **folding, **row})
             print(describe(rows[-1]), flush=True)
         if args.out:
@@ -96,6 +105,8 @@ def describe(row: dict[str, Any]) -> str:
     case = {True: " cased", False: " uncased", None: ""}[row.get("cased")]
     name = row["tokenizer"] + case + (f" {row['accents']}" if "accents" in row else "")
     ids = f"{row['ids_text']}/{row['lines']} {row['ids_random']}/{RANDOM_LINES}"
+    if "unk_further" in row:
+        ids += f"   unk in further lines {row['unk_further']:.3%}"
     return (
         f"{row['language']:8}  {name:24} {row['vocab']:6} {row['unk']:5.2%} "
         f"{row['pieces']:7.2f} {row['lost']:6.2%} {row['partial']:7.2%} {row['bare']:5.1%}   {ids}"
@@ -107,7 +118,10 @@ def describe(row: dict[str, Any]) -> str:
 
 def text_of(language: str) -> list[str]:
     """Distinct lines of text."""
-    return list(dict.fromkeys(_chinese_lines() if language == "zh" else _django_lines(language)))
+    chinese = language == "zh"
+    return list(
+        dict.fromkeys(_chinese_lines(CHINESE_LINES) if chinese else _django_lines(language))
+    )
 
 
 def _django_lines(language: str) -> Iterator[str]:
@@ -122,17 +136,18 @@ def _django_lines(language: str) -> Iterator[str]:
                     yield line.strip()
 
 
-def _chinese_lines() -> Iterator[str]:
-    """6,000 lines of 6 to 24 words drawn by their frequencies, in sentences."""
+def _chinese_lines(number: int, seed: int = 0) -> Iterator[str]:
+    """Lines of 200 to 400 words drawn by their frequencies, in sentences of about 25 words."""
     import jieba  # type: ignore[import-not-found]
 
     entries = Path(jieba.__path__[0]).joinpath("dict.txt").read_text(encoding="utf-8").split("\n")
     words, counts = zip(*(e.split(" ")[:2] for e in entries if e), strict=True)
-    rng = random.Random(0)
+    rng = random.Random(seed)
     weights = list(itertools.accumulate(map(int, counts)))
-    for _ in range(6000):
-        drawn = rng.choices(words, cum_weights=weights, k=rng.randint(6, 24))
-        yield "".join(f"{w}，" if rng.random() < 0.1 else w for w in drawn) + "。"  # noqa: RUF001
+    for _ in range(number):
+        drawn = rng.choices(words, cum_weights=weights, k=rng.randint(200, 400))
+        marks = rng.choices(["", "，", "。"], [86, 10, 4], k=len(drawn))  # noqa: RUF001
+        yield "".join(w + mark for w, mark in zip(drawn, marks, strict=True)) + "。"
 
 
 def random_lines(language: str) -> list[str]:
@@ -155,27 +170,33 @@ def foldings(kind: str) -> list[dict[str, Any]]:
 
 
 def train(lines: Sequence[str], kind: Any, size: int, folding: dict[str, Any]) -> Tokenizer:
-    """A tokenizer of `size` pieces, or of as many as the text allows."""
+    """A tokenizer of `size` pieces, or of as many as the text allows. Unigram learns as many
+    characters as a vocabulary of this size has room for."""
+    options = dict(folding)
     while True:
         try:
-            return train_tokenizer(iter(lines), kind, size, **folding)
+            return train_tokenizer(iter(lines), kind, size, **options)
         except ValueError as e:
-            at_most = re.search(r"at most (\d+)", str(e))
-            if at_most is None or int(at_most[1]) >= size:
+            at_most, too_small = re.search(r"at most (\d+)", str(e)), "too small" in str(e)
+            if at_most is not None and int(at_most[1]) < size:
+                size = int(at_most[1])
+            elif too_small and kind == "unigram" and "alphabet" not in options:
+                options["alphabet"] = int(UNIGRAM_ALPHABET * size)
+            else:
                 raise
-            size = int(at_most[1])
 
 
 def measure(
     language: str, tokenizer: Tokenizer, lines: Sequence[str], drawn: Sequence[str]
 ) -> dict[str, Any]:
     """The numbers of a line of the table."""
-    encoded = [encode_words(line, tokenizer) for line in lines]
-    ids = np.concatenate([ids for ids, _ in encoded])
+    sizes = itertools.accumulate(map(len, lines))
+    first = [line for line, size in zip(lines, sizes, strict=True) if size <= MASKED_CHARACTERS]
+    partial, bare = masked_words([encode_words(line, tokenizer) for line in first], tokenizer)
+    ids = np.concatenate([np.array(row) for row in tokenizer.encode_batch(lines)])
     units = sum(len(line.split()) for line in lines)
     if language in ("zh", "ja", "th"):
         units = sum(len(line.replace(" ", "")) for line in lines)
-    partial, bare = masked_words(encoded, tokenizer)
     unknown, lost = float((ids == tokenizer.unk_id).mean()), lost_characters(tokenizer, lines)
     row = {"lines": len(lines), "vocab": tokenizer.vocab_size, "unk": unknown, "lost": lost}
     row |= {"pieces": len(ids) / units, "partial": partial, "bare": bare}
@@ -183,6 +204,11 @@ def measure(
         "ids_text": differing(tokenizer, lines),
         "ids_random": differing(tokenizer, drawn),
     }
+
+
+def unknown_share(tokenizer: Tokenizer, lines: Sequence[str]) -> float:
+    """The share of unknown pieces in lines."""
+    return coverage.of_texts(tokenizer, lines).unknown_share
 
 
 def differing(tokenizer: Tokenizer, lines: Sequence[str]) -> int:
@@ -234,11 +260,13 @@ def encode_words(line: str, tokenizer: Tokenizer) -> Words:
     return np.array(ids, np.int32), np.array(words, np.int64)
 
 
+@functools.cache
 def is_unspaced(c: str) -> bool:
     """Whether a character is a letter or a mark of a script that writes no spaces."""
     return bool(UNSPACED.match(unicodedata.name(c, ""))) and unicodedata.category(c)[0] in "LMN"
 
 
+@functools.cache
 def _is_punctuation(c: str) -> bool:
     return unicodedata.category(c)[0] == "P" or c in "$+<=>^`|~"
 

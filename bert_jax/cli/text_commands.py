@@ -59,8 +59,9 @@ class Tokenizer(Command):
     # WordPiece only: longer words become the unknown token. The default is 100, as in Hugging Face;
     # BERT's and ELECTRA's own code uses 200.
     max_input_chars_per_word: Annotated[int | None, optional("N")] = None
-    # WordPiece only: number of characters to learn; a character may take two pieces. By default the
-    # alphabet grows with the vocabulary: up to half of the pieces.
+    # WordPiece and unigram: number of characters to learn; the others become the unknown token. By
+    # default WordPiece's alphabet takes up to half of the pieces, unigram's covers 99.995 % of the
+    # text.
     alphabet: Annotated[int | None, optional("N")] = None
     # Maximum number of characters to learn from, in millions. Lines of longer text are sampled
     # evenly.

@@ -10,6 +10,7 @@ import itertools
 import logging
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ Accents = Literal["keep", "strip"]
 
 _BOUNDARY = "\ue000"  # a private-use character that no piece crosses
 _MAX_SENTENCE_BYTES = 4 * MAX_LINE_BYTES  # SentencePiece skips longer ones; there are none
+_COVERAGE = 0.99995  # of the characters, as ALBERT
 _MAX_SENTENCES = 10_000_000  # that Unigram learns from, as ALBERT
 
 
@@ -48,13 +50,13 @@ def train_tokenizer(
     """Train a tokenizer with exactly `vocab_size` pieces; the texts are read once.
 
     `accents` None: kept if `cased`, else stripped, as published. WordPiece takes words of more than
-    `max_input_chars_per_word` characters (100) for unknown, and learns `alphabet` characters
-    (train_wordpiece.py). Of `chars`, `vocab_size` may be None: all characters and groups of `kmer`
-    characters; it is a maximum (train_chars.py). Byte-level BPE changes no text. Long lines are
-    cut for training.
+    `max_input_chars_per_word` characters (100) for unknown. WordPiece and Unigram learn `alphabet`
+    characters: by default those that train_wordpiece.py says, or 99.995 % of the text's. Of
+    `chars`, `vocab_size` may be None: all characters and groups of `kmer` characters; it is a
+    maximum (train_chars.py). Byte-level BPE changes no text. Long lines are cut for training.
     ValueError: the text is empty, or allows only smaller or only larger vocabularies."""
     max_chars = _wordpiece_option("max_input_chars_per_word", max_input_chars_per_word, kind)
-    alphabet = _wordpiece_option("alphabet", alphabet, kind)
+    alphabet = _wordpiece_option("alphabet", alphabet, kind, "unigram")
     if accents == "strip" and kind == "bpe":
         raise ValueError("accents is strip, but bpe encodes the bytes of a text: leave it out")
     keep_accents = cased if accents is None else accents == "keep"
@@ -62,7 +64,7 @@ def train_tokenizer(
         "wordpiece": functools.partial(
             _wordpiece, max_chars=max_chars or pipelines.MAX_INPUT_CHARS, alphabet=alphabet
         ),
-        "unigram": _unigram,
+        "unigram": functools.partial(_unigram, alphabet=alphabet),
         "bpe": _bpe,
     }
     if kmer < 1 or (kmer > 1 and kind != "chars"):
@@ -86,8 +88,9 @@ def train_tokenizer(
     return train_functions[kind](stream, vocab_size, cased, keep_accents)
 
 
-def _wordpiece_option(name: str, value: int | None, kind: str) -> int | None:
-    if value is not None and kind != "wordpiece":
+def _wordpiece_option(name: str, value: int | None, kind: str, *others: str) -> int | None:
+    """An option of WordPiece and of the `others`."""
+    if value is not None and kind not in ("wordpiece", *others):
         raise ValueError(f"{name} is {value}, but {kind} has no such option: leave it out")
     if value is not None and value < 1:
         raise ValueError(f"{name} is {value}: expected at least 1")
@@ -124,9 +127,10 @@ def _check_size(expected: int, actual: int, kind: str) -> None:
             f"at most {actual} for {kind}; choose fewer pieces or give more text"
         )
     if actual > expected:
+        less = ", or learn fewer characters (--alphabet N)" if kind == "unigram" else ""
         raise ValueError(
             f"a vocabulary of {expected} pieces is too small for this text's characters: "
-            f"at least {actual} for {kind}; choose more pieces"
+            f"at least {actual} for {kind}; choose more pieces{less}"
         )
 
 
@@ -186,7 +190,9 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool)
 # ---- Unigram
 
 
-def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool) -> Tokenizer:
+def _unigram(
+    texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool, alphabet: int | None
+) -> Tokenizer:
     """ALBERT's settings (albert, README): ids, control and user symbols, coverage, sampling. Its
     normalization rules cut words at non-joiners: see sentencepiece_rules.py.
 
@@ -194,9 +200,12 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: b
     has nothing to split, and a pipeline without the rule gives the same ids.
     """
     trained = io.BytesIO()
+    sentences, coverage = _unigram_sentences(texts, cased, keep_accents), _COVERAGE
+    if alphabet is not None:
+        sentences, coverage = _limit_alphabet(list(sentences), alphabet), 1.0
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_unigram_sentences(texts, cased, keep_accents),
+            sentence_iterator=sentences,
             model_writer=trained,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -209,7 +218,7 @@ def _unigram(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: b
             control_symbols=["[CLS]", "[SEP]", "[MASK]"],
             user_defined_symbols=list('()"-.\u2013£€'),
             normalizer=training_rules(),
-            character_coverage=0.99995,
+            character_coverage=coverage,
             input_sentence_size=_MAX_SENTENCES,
             shuffle_input_sentence=True,
             max_sentence_length=_MAX_SENTENCE_BYTES,
@@ -248,3 +257,20 @@ def _unigram_sentences(texts: Iterator[str], cased: bool, keep_accents: bool) ->
         raise ValueError("no text is left after normalization: use accents keep, or give more text")
     if count > _MAX_SENTENCES:
         logger.info("learned from %d of %d sentences, drawn at random", _MAX_SENTENCES, count)
+
+
+def _limit_alphabet(sentences: list[str], alphabet: int) -> Iterator[str]:
+    """The sentences, cut at characters that are not among the most frequent ones."""
+    counts = Counter[str]()
+    for sentence in sentences:
+        counts.update(sentence)
+    del counts[" "], counts[_BOUNDARY]
+    rare = sorted(counts, key=lambda c: (-counts[c], c))[alphabet:]
+    if rare:
+        logger.warning(
+            "%d of %d characters are not in the vocabulary: %.3f %% of those in the text; they "
+            "become [UNK] (more pieces with a larger --alphabet keep more)",
+            *(len(rare), len(counts), 100 * sum(counts[c] for c in rare) / counts.total()),
+        )
+    cuts = dict.fromkeys(map(ord, rare), _BOUNDARY)
+    return (sentence.translate(cuts) for sentence in sentences)

@@ -74,8 +74,20 @@ def test_the_alphabet_grows_with_the_vocabulary_and_has_a_limit(caplog):
     assert [p for p in "abcdéè" if small.encode(p) != [small.unk_id]] == ["a", "c"]
     with pytest.raises(ValueError, match="alphabet is 3, which takes 6 pieces of 4"):
         training.train_tokenizer(["abc cba b"], "wordpiece", 9, alphabet=3)
-    with pytest.raises(ValueError, match="alphabet is 3, but unigram has no such option"):
-        training.train_tokenizer(["abc"], "unigram", 9, alphabet=3)
+    with pytest.raises(ValueError, match="alphabet is 3, but bpe has no such option"):
+        training.train_tokenizer(["abc"], "bpe", 9, alphabet=3)
+
+
+@pytest.mark.parametrize("script", ["Chinese", "Korean", "Hindi"])
+def test_unigram_learns_as_many_characters_as_it_is_told(script, caplog):
+    """Where they do not fit, the message says so; those that are left out are counted."""
+    texts = SCRIPTS[script] * 3
+    with pytest.raises(ValueError, match="for unigram; choose more pieces, or learn fewer"):
+        training.train_tokenizer(texts, "unigram", 19, cased=True)
+    tok = training.train_tokenizer(texts, "unigram", 19, cased=True, alphabet=5)
+    learned = {c for c in "".join(texts) if not c.isspace() and tok.unk_id not in tok.encode(c)}
+    assert len(learned) == 5
+    assert "characters are not in the vocabulary: " in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
