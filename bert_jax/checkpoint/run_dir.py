@@ -178,10 +178,14 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
 
 def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     """Whether a path has changed and what it names has not. Data are the same where the hash of
-    their content is; the model that a run started from, where both paths lead to one place."""
+    their content is, as are teachers; the model that a run started from, where both paths lead to
+    one place."""
     if field in ("data.path", "data.mix"):
         same_data = saved.data.corpus is not None and saved.data.corpus == now.data.corpus
         return same_data and _weights(saved.data.mix) == _weights(now.data.mix)
+    if field == "distill.teacher":
+        hashes = {saved.distill.teacher_hash, now.distill.teacher_hash}
+        return len(hashes) == 1 and None not in hashes
     return field == "run.init" and same_path(saved.run.init, now.run.init)
 
 

@@ -10,6 +10,7 @@ from tyro.conf import UseAppendAction, arg
 
 from bert_jax.cli.command import Command, Config, Extra, optional
 from bert_jax.cli.configs import load_config
+from bert_jax.config import Experiment
 from bert_jax.utils import strict_json
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Bench(Command):
         malloc.tune()  # for both sides
         _refuse_unused_fields(extra, self.against is not None)
         experiment = load_config(self.config, extra, "bench")
+        _refuse_teacher(experiment)
         from bert_jax.perf.bench import BenchOptions, bench, render_bench
 
         names = ("batch_size", "length", "steps", "fit", "data", "packed")
@@ -61,6 +63,14 @@ class Bench(Command):
         result = bench(experiment, options, logger.info)
         print(strict_json.dumps(result) if self.json else render_bench(result))
         return 0
+
+
+def _refuse_teacher(experiment: Experiment) -> None:
+    if experiment.distill.teacher is not None:
+        raise ValueError(
+            f"distill.teacher is {experiment.distill.teacher}, but this command takes steps "
+            "without a teacher: leave it out"
+        )
 
 
 def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
@@ -99,6 +109,7 @@ class Plan(Command):
         if not self.topology:
             raise ValueError("--topology is missing: expected a slice such as v5e:4x4")
         experiment = load_config(self.config, extra, "plan")
+        _refuse_teacher(experiment)
         from bert_jax.utils.platform import without_tpu_env
 
         without_tpu_env()  # before jax is imported

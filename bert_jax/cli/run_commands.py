@@ -86,8 +86,11 @@ class Pretrain(Command):
     extra: ClassVar[Extra] = "config"
 
     config: Config
-    # Model whose encoder and parameters the run starts from: a folder, or a name on the Hub.
+    # Model whose encoder and parameters the run starts from: a folder, or a name on the Hub. With
+    # --encoder.layers N it starts from N evenly spaced layers.
     init: Annotated[str | None, optional("MODEL")] = None
+    # Model to learn from, beside the text: distillation. The fields of distill.* say how.
+    teacher: Annotated[str | None, optional("MODEL")] = None
     # Number of steps to trace, starting after the first three. The trace is written to profile/ in
     # the run folder; open it with XProf or Perfetto.
     profile: Annotated[int, arg(metavar="STEPS")] = 0
@@ -99,9 +102,11 @@ class Pretrain(Command):
 
         malloc.tune()
         init = [] if self.init is None else ["--run.init", self.init]
+        init += [] if self.teacher is None else ["--distill.teacher", self.teacher]
         experiment = load_config(self.config, [*extra, *init], "pretrain")
         if experiment.run.init is not None:
-            _refuse_encoder_fields(extra)
+            flags = _init_flags(extra)
+            experiment = load_config(self.config, [*flags, *init], "pretrain")
         from bert_jax.training.pretrain import pretrain
 
         fit = partial(pretrain, experiment, self.profile, self.take_over)
@@ -134,6 +139,9 @@ class Finetune(Command):
     select: Annotated[Literal["best", "last"] | None, optional("best|last")] = None
     # Train a new head, also if MODEL was fine-tuned for the same task and labels.
     new_head: bool = False
+    # Model that was fine-tuned for the same task, to learn from beside the labels: distillation.
+    # The fields distill.weight and distill.temperature say how.
+    teacher: Annotated[str | None, optional("MODEL")] = None
     # Labels of dev and test that train does not have: an error, or left out of the scores.
     unknown_labels: Literal["refuse", "ignore"] = "refuse"
     take_over: TakeOver = False
@@ -153,7 +161,8 @@ class Finetune(Command):
         if self.unknown_labels != "refuse":
             flags += ("--objective.unknown-labels", self.unknown_labels)
         flags += ("--objective.new-head",) if self.new_head else ()
-        _refuse_encoder_fields(extra)
+        flags += () if self.teacher is None else ("--distill.teacher", self.teacher)
+        extra = _init_flags(extra)
         from bert_jax.training.finetune import finetune
         from bert_jax.training.finetune_config import for_model
 
@@ -163,13 +172,23 @@ class Finetune(Command):
         return self.distributed.train(experiment, fit, {"--seeds": self.seeds})
 
 
-def _refuse_encoder_fields(overrides: Sequence[str]) -> None:
+def _init_flags(overrides: Sequence[str]) -> list[str]:
+    """The flags of a run that starts from a model: `--encoder.layers` chooses among its layers.
+
+    ValueError: another field of the encoder than its depth and its dropout rates.
+    """
+    flags = []
     for flag in overrides:
-        if flag.startswith("--encoder.") and "dropout" not in flag:
+        name, *value = flag.split("=", 1)
+        if name == "--encoder.layers":
+            flag = "=".join(["--run.init-layers", *value])
+        elif flag.startswith("--encoder.") and "dropout" not in flag:
             raise ValueError(
                 f"{flag} cannot be used with --init: the encoder comes from the model; only "
-                "--encoder.dropout and --encoder.attention-dropout may be set"
+                "--encoder.layers, --encoder.dropout and --encoder.attention-dropout may be set"
             )
+        flags.append(flag)
+    return flags
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ encoder        the section `encoder`
 objectives     the section `objective`: Masked, ReplacedTokens, Imported
 supervised     the section `objective` of fine-tuning
 contrastive    the same for sentence encoders
+distill        the section `distill`: a teacher
 stages         batch shapes that change during a run (`data.stages`)
 families       BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT, MODERNBERT, and FINETUNE, FINETUNE_BERT,
                ..., which the files in configs/ start from; the task head of each family
@@ -14,6 +15,7 @@ Standard library only.
 """
 
 from bert_jax.config.contrastive import Contrastive
+from bert_jax.config.distill import Distill
 from bert_jax.config.encoder import DROPOUT_RATES, Encoder
 from bert_jax.config.families import (
     ALBERT,
@@ -71,6 +73,7 @@ __all__ = [
     "TRACKERS",
     "Contrastive",
     "Data",
+    "Distill",
     "Encoder",
     "Experiment",
     "GlueTask",

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bert_jax.config.distill import Distill
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.freeze import parse_freeze
+from bert_jax.config.guard import Guard
 from bert_jax.config.objectives import Masked, Objective
 from bert_jax.config.ranges import RangeChecks, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
@@ -197,6 +199,10 @@ class Run:
     init_positions: Literal["model", "config"] = "model"
     # Model whose encoder and parameters the run starts from.
     init: str | None = None
+    # With `init`: number of layers of the encoder, which are evenly spaced ones of the model: layer
+    # i of m is layer ceil(i n / m) of n. None keeps all of them. With a model to start from, the
+    # command line's encoder.layers sets it.
+    init_layers: int | None = None
     # Experiment trackers beside metrics.jsonl, separated by commas: some of tensorboard, wandb and
     # mlflow, or nothing. wandb and mlflow need the extra of that name.
     trackers: str = "tensorboard"
@@ -211,12 +217,18 @@ class Run:
         checks: RangeChecks = {
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
             "evals_per_epoch": (evals is None or evals > 0, "above 0"),
+            "init_layers": (self.init_layers is None or self.init_layers >= 1, "at least 1"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1, or None"),
             "seed": (self.seed >= 0, "at least 0"),
             "lock_timeout": (self.lock_timeout > 0, "above 0"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
         }
         check_ranges("run", self, checks)
+        if self.init_layers is not None and self.init is None:
+            raise ValueError(
+                f"run.init_layers is {self.init_layers}, but there is no run.init: give --init "
+                "MODEL, or leave it out"
+            )
         unknown = [name for name in self.tracker_names if name not in TRACKERS]
         if unknown:
             raise ValueError(
@@ -230,38 +242,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Guard:
-    """Reaction to non-finite numbers, loss spikes and hangs."""
-
-    # Number of consecutive skipped updates after which the run stops. Updates with non-finite
-    # numbers are skipped.
-    max_skipped_updates: int = 10
-    # Reaction to a loss spike: none, a warning, or a warning and a skipped update.
-    spike: Literal["off", "warn", "skip"] = "warn"
-    # Number of recent losses whose median and deviation define a spike.
-    spike_window: int = 128
-    # A loss is a spike if it is this many deviations above the median of the recent losses.
-    spike_factor: float = 10.0
-    # A phase hangs if it takes this many times its median duration, and longer than `hang_timeout`.
-    hang_factor: float = 20.0
-    # Number of seconds that a phase may take before it can count as hanging; then stack traces are
-    # written.
-    hang_timeout: float = 300.0
-    # Number of seconds in one phase after which the process exits; None means never.
-    timeout: float | None = None
-
-    def __post_init__(self) -> None:
-        positive = ("spike_factor", "hang_factor", "hang_timeout")
-        counts = ("max_skipped_updates", "spike_window")
-        checks: RangeChecks = {
-            **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
-            **{name: (getattr(self, name) > 0, "above 0") for name in positive},
-            "timeout": (self.timeout is None or self.timeout > 0, "above 0"),
-        }
-        check_ranges("guard", self, checks)
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything that defines a run."""
 
@@ -272,6 +252,7 @@ class Experiment:
     mesh: Mesh = field(default_factory=Mesh)
     run: Run = field(default_factory=Run)
     guard: Guard = field(default_factory=Guard)
+    distill: Distill = field(default_factory=Distill)
 
     def __post_init__(self) -> None:
         max_length = self.encoder.max_length

@@ -17,7 +17,10 @@ import numpy as np
 
 from bert_jax.utils.types import Batch
 
-PER_TOKEN = ("tokens", "tags")  # fields with one value per token
+# Fields with one value, or one vector, per token.
+PER_TOKEN = ("tokens", "tags", "teacher_tag", "teacher_start", "teacher_end")
+NO_ANSWER = -1e30  # a teacher's logit of padding, which is no end of a span
+PADDING = {"teacher_start": NO_ANSWER, "teacher_end": NO_ANSWER}  # others: -1
 PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -40,6 +43,7 @@ class LabeledBatches:
                                                                   for each of n labels; of each
                                                                   token (`tags`) [b l], padded
                                                                   with -1
+    teacher_tag [b l n]  teacher_start teacher_end [b l]  a teacher's outputs, padded like labels
     Rows of several options or windows have tokens [b c l], size and first [b c]; rows with fewer
     than others of their batch get empty ones. Of every batch a process holds
     the `parts` (i, n): the i-th of n equal ones. ValueError: there are no rows, or the batch does
@@ -124,7 +128,7 @@ class LabeledBatches:
         several = np.ndim(row["size"]) > 0  # options or windows
         padded: dict[str, np.ndarray] = {}
         for name, value in row.items():
-            pad = self.pad_id if name == "tokens" else -1
+            pad = self.pad_id if name == "tokens" else PADDING.get(name, -1)
             if several and name == "tokens":
                 missing = [np.zeros(0, np.int32)] * (count - len(value))
                 padded[name] = np.stack([_pad(x, length, pad) for x in (*value, *missing)[:count]])
@@ -158,8 +162,8 @@ def _to_int32_or_float32(value: Any) -> np.ndarray:
     return value.astype(np.float32 if value.dtype.kind == "f" else np.int32)
 
 
-def _pad(values: Any, length: int, pad: int) -> np.ndarray:
+def _pad(values: Any, length: int, pad: float) -> np.ndarray:
     values = _to_int32_or_float32(values)
-    padded = np.full(length, pad, values.dtype)
+    padded = np.full((length, *values.shape[1:]), pad, values.dtype)
     padded[: len(values)] = values
     return padded

@@ -83,6 +83,7 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
             objective,
             Network(encoder, task_heads(objective), **options),
             Network(encoder, task_heads(objective, search=True), **options),
+            None if config.distill.teacher is None else config.distill,
         )
     assert isinstance(objective, Masked)
     mlm_heads: dict[str, Any] = {"mlm": MlmHead}

@@ -20,9 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bert_jax.config import Supervised
+from bert_jax.config import Distill, Supervised
 from bert_jax.model import Network
 from bert_jax.objectives.base import Terms, apply_network, dummy_batch
+from bert_jax.objectives.distillation import has_soft_labels, soft_label_loss
 from bert_jax.objectives.losses import (
     Mean,
     cross_entropy,
@@ -51,11 +52,15 @@ class SupervisedObjective:
     Class weights and label smoothing are those of PyTorch: a softmax loss is divided by the sum of
     the weights of the true classes, and a multi-label weight multiplies the loss of the texts that
     have the label (`pos_weight`). A smoothed multi-label target is s/2 or 1 - s/2.
+
+    With `distill` there is a second term, `distill_loss`, for rows that have a teacher's outputs
+    (distillation.py).
     """
 
     config: Supervised
     network: Network
     search_network: Network  # the same parameters; searches for spans, as there are no labels
+    distill: Distill | None = None
 
     def init(self, key: jax.Array) -> Params:
         return dict(self.network.init(key, dummy_batch())["params"])
@@ -65,14 +70,28 @@ class SupervisedObjective:
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"task_loss": 1.0}
+        if self.distill is None:
+            return {"task_loss": 1.0}
+        return {"task_loss": 1.0 - self.distill.weight, "distill_loss": self.distill.weight}
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        return {"task_loss": self._loss_weights(batch, self._label_weights(batch)).sum()}
+        weights = self._label_weights(batch)
+        counts = {"task_loss": self._loss_weights(batch, weights).sum()}
+        return counts if self.distill is None else {**counts, "distill_loss": weights.sum()}
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
-        kind, weights = self.config.task_type, self._label_weights(batch)
+        weights = self._label_weights(batch)
         out = self._apply(self.network, params, batch, key)
+        terms = self._task_terms(out, batch, weights)
+        if self.distill is not None and has_soft_labels(batch):
+            temperature = self.distill.temperature
+            loss = soft_label_loss(self.config, out, batch, weights, temperature)
+            terms["distill_loss"] = loss
+        return terms
+
+    def _task_terms(self, out: dict[str, Any], batch: Batch, weights: jax.Array) -> Terms:
+        """The terms of the true labels."""
+        kind = self.config.task_type
         if kind == "qa":
             return {"task_loss": self._span_loss(out["span"], batch, weights)}
         if kind == "regression":
@@ -97,7 +116,14 @@ class SupervisedObjective:
         choice, rerank  [b c] logits, -inf for missing options; [b] of a candidate per row
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
-        out = self._apply(self.search_network, params, batch, None)
+        return self._head_outputs(self._apply(self.search_network, params, batch, None))
+
+    def soft_labels(self, params: Params, batch: Batch) -> Any:
+        """`outputs` of a teacher. Joint spans are logits [b l], not a search: the end is that given
+        the start in the batch."""
+        return self._head_outputs(self._apply(self.network, params, batch, None))
+
+    def _head_outputs(self, out: dict[str, Any]) -> Any:
         if self.config.task_type == "regression":
             return out["label"][:, 0] * self.config.scale
         if self.config.task_type == "rerank" and batch["tokens"].ndim == 2:

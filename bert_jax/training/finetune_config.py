@@ -24,6 +24,9 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
 from bert_jax.training import warm_start
+from bert_jax.training.layer_selection import with_layers
+from bert_jax.training.soft_labels import SoftLabels
+from bert_jax.training.teacher import load_teacher
 from bert_jax.training.warm_start import WarmStart, previous_config
 from bert_jax.utils import hub, remote
 from bert_jax.utils.types import Batch
@@ -79,7 +82,8 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     fields: dict[str, dict[str, Any]] = dict(run={}, optim={})
     for group, _, ratio in replaced:
         fields[group][ratio] = None
-    config = override(replace(recipe, encoder=model.encoder, objective=heads, **fields))
+    encoder = with_layers(model.encoder, requested.run.init_layers, init)
+    config = override(replace(recipe, encoder=encoder, objective=heads, **fields))
     for group, number, ratio in replaced:
         if _get(config, group, ratio) is not None:
             raise ValueError(
@@ -131,6 +135,7 @@ class FinetuneTask:
     dataset: Dataset
     encoded: dict[str, EncodedExamples]  # by split
     tokenizer: Tokenizer
+    soft_labels: SoftLabels | None = None  # a teacher's, for the training rows
 
     vocabulary = None  # nothing is masked
 
@@ -163,8 +168,13 @@ class FinetuneTask:
             )
             covered = coverage.of_rows(tokenizer, encoded[split].rows)
             coverage.log_rows(tokenizer, f"{split} rows", covered)
-        filled = _fill_in_config(config, dataset, len(encoded["train"].rows), length)
-        return FinetuneTask(filled, dataset, encoded, tokenizer)
+        train = encoded["train"]
+        filled = _fill_in_config(config, dataset, len(train.rows), length)
+        teacher = load_teacher(filled)
+        if teacher is None:
+            return FinetuneTask(filled, dataset, encoded, tokenizer)
+        soft_labels = SoftLabels(teacher, filled, tokenizer, train)
+        return FinetuneTask(teacher.pin(filled), dataset, encoded, tokenizer, soft_labels)
 
     def with_seed(self, i: int) -> FinetuneTask:
         """The same rows for the i-th of several seeds, in a folder of its own."""
@@ -184,8 +194,11 @@ class FinetuneTask:
         """Batches of a split, of which this process reads `slices`. Splits other than train go by
         micro-batches: a whole batch may not fit on the devices."""
         micro_batches = 1 if split == "train" else config.optim.accumulate
+        rows = self.encoded[split].rows
+        if split == "train" and self.soft_labels is not None:
+            rows = self.soft_labels.rows(config, slices)
         return LabeledBatches(
-            self.encoded[split].rows,
+            rows,
             config.data.batch_size // micro_batches,
             config.encoder.pad_id,
             config.run.seed,

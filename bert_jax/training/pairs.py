@@ -51,6 +51,12 @@ class PairsTask:
         another kind of pairs, more dimensions than the encoder has."""
         objective = config.objective
         assert isinstance(objective, Contrastive)
+        if config.distill.teacher is not None:
+            raise ValueError(
+                f"distill.teacher is {config.distill.teacher}, but pairs have no labels to soften: "
+                "leave it out; to learn another model's similarities, put them into the rows as "
+                "scores"
+            )
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev")
         dataset = pairs.read_pair_dataset(config.data.path)

@@ -1,7 +1,8 @@
 """A run that starts from another model (`run.init`).
 
     encoder       the model's, but the dropout rates are the config's, and with
-                  `run.init_positions` the length and the bases of rotary positions
+                  `run.init_positions` the length and the bases of rotary positions; with
+                  `run.init_layers` it has fewer layers (layer_selection.py)
     parameters    the model's, leaf by leaf under the same names. A parameter that only the
                   objective has is initialized at random; one that only the model has is left
                   out. Both are logged by name. A fine-tuned model's head is kept where the
@@ -45,6 +46,7 @@ from bert_jax.inference.model import Model, load
 from bert_jax.model import electra
 from bert_jax.training import kept_head
 from bert_jax.training.kept_head import NO_HEAD, TASK_HEADS, HeadDecision
+from bert_jax.training.layer_selection import select_model_layers, spaced_layers, with_layers
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
@@ -92,6 +94,7 @@ class WarmStart:
         if self.previous_config is None:
             self._check_tokenizer(corpora[0])
         encoder = (self.previous_config or self.model.config).encoder
+        encoder = with_layers(encoder, self.config.run.init_layers, self.path)
         names = [*DROPOUT_RATES]
         if self.config.run.init_positions == "config":
             if "learned" in (encoder.positions, self.config.encoder.positions):
@@ -113,7 +116,7 @@ class WarmStart:
 
         def init() -> TrainState:
             result = self._transfer(steps)
-            _log_transfer(self.path, result)
+            _log_transfer(self.path, result, self._chosen_layers())
             state = steps.init()
 
             def leaf(name: str, initialized: jax.Array, like: Any) -> jax.Array:
@@ -134,11 +137,23 @@ class WarmStart:
         return transfer_params(self._padded_model(steps), steps.like.params, head)
 
     def _padded_model(self, steps: CompiledSteps) -> Model:
-        """The model with as many rows in its word table as the state has on its mesh."""
+        """The model with the layers that the run has, and with as many rows in its word table as
+        the state has on its mesh."""
         step_sharding = steps.like.step.sharding
         assert isinstance(step_sharding, jax.sharding.NamedSharding)
-        params = sharding.pad_vocab(self.model.params, step_sharding.mesh)
+        params = self.model.params
+        if self.config.run.init_layers is not None:
+            params = select_model_layers(params, self.model.config, self.config)
+        params = sharding.pad_vocab(params, step_sharding.mesh)
         return dataclasses.replace(self.model, params=params)
+
+    def _chosen_layers(self) -> str:
+        """Which layers of the model the run starts from, if not all, in words."""
+        n, m = self.model.config.encoder.layers, self.config.encoder.layers
+        if self.config.run.init_layers is None or n == m:
+            return ""
+        chosen = ", ".join(map(str, spaced_layers(n, m)))
+        return f"layers 1 to {m} start as layers {chosen} of the {n} of {self.path}"
 
     def _check_tokenizer(self, corpus: Corpus) -> None:
         if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
@@ -264,9 +279,9 @@ def _sources(flat: dict[str, Any], two_towers: bool) -> dict[str, str]:
     return sources
 
 
-def _log_transfer(path: str, result: TransferResult) -> None:
-    if result.head:
-        logger.info(result.head)
+def _log_transfer(path: str, result: TransferResult, layers: str) -> None:
+    for line in filter(None, (layers, result.head)):
+        logger.info(line)
 
     def beside_the_head(names: list[str]) -> list[str]:
         return [n for n in names if not (result.head and n.startswith(TASK_HEADS))]

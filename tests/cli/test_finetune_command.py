@@ -115,7 +115,8 @@ def test_bad_data_is_rejected_in_one_line_before_the_run_dir_is_made(
 
 
 BAD_FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
-    "an encoder of another size": (("--encoder.layers", 3), "the encoder comes from the model"),
+    "an encoder of another size": (("--encoder.heads", 3), "the encoder comes from the model"),
+    "more layers than there are": (("--encoder.layers", 3), "has 2: expected at most 2"),
     "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
     "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
     "no seeds": (("--seeds", 0), "--seeds is 0"),

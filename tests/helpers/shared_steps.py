@@ -41,7 +41,7 @@ def compile_steps(
 def program(config: Experiment) -> Experiment:
     """The config without what no program depends on; test_step.py proves that."""
     optim, run = config.optim, config.run
-    places = dict(dir="", init=None, seed=0, epochs=None, evals_per_epoch=None)
+    places = dict(dir="", init=None, init_layers=None, seed=0, epochs=None, evals_per_epoch=None)
     often = dict(log_every=1, save_every=1, eval_every=1, eval_batches=1, max_to_keep=1)
     return replace(
         config,

@@ -1,0 +1,86 @@
+"""The teacher of a run (`distill.teacher`): a second model, which does not learn.
+
+Its parameters are sharded like the run's and are no part of the state, so no checkpoint holds them.
+config.json records the hash of their content: a resumed run has the same teacher, wherever its
+folder is now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax import config as configs
+from bert_jax.checkpoint import run_dir
+from bert_jax.config import Experiment, read_config, to_dict
+from bert_jax.distributed import sharding
+from bert_jax.inference.model import Model, load
+from bert_jax.utils import hub, remote
+from bert_jax.utils.pytree import flatten_with_names
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model with its parameters in host memory, and where it came from."""
+
+    path: str
+    model: Model
+    commit: str | None = None  # of a name on the Hub
+
+    def pin(self, config: Experiment) -> Experiment:
+        """The config with the hash and the commit of the teacher."""
+        fields = dict(teacher_hash=content_hash(self.model), teacher_commit=self.commit)
+        return configs.replace(config, distill=fields)
+
+    def on_mesh(self, mesh: jax.sharding.Mesh) -> Any:
+        """The parameters on the devices of a mesh, sharded as a student's are."""
+        params = sharding.pad_vocab(self.model.params, mesh)
+        return jax.device_put(params, sharding.shardings(params, mesh))
+
+
+def load_teacher(config: Experiment) -> Teacher | None:
+    """The model that `distill.teacher` names; None without one.
+
+    ValueError: as `load`.
+    """
+    path = config.distill.teacher
+    if path is None:
+        return None
+    commit = _recorded_commit(config) or hub.commit_of(path)
+    try:
+        model = load(hub.at_commit(path, commit))
+    except ValueError as e:
+        raise ValueError(f"distill.teacher: {e}") from e
+    return Teacher(path, replace(model, params=jax.device_get(model.params)), commit)
+
+
+def _recorded_commit(config: Experiment) -> str | None:
+    """The commit of the teacher with which the run folder began."""
+    folder = remote.local_cache_path(config.run.dir)
+    for file in (folder / "config.json", folder / "seed_0" / "config.json"):
+        if file.is_file():
+            saved = read_config(file).distill
+            same = run_dir.same_path(saved.teacher, config.distill.teacher)
+            return saved.teacher_commit if same else None
+    return None
+
+
+def content_hash(model: Model) -> str:
+    """SHA-256 of what a model computes: its parameters, its encoder, its objective, and its
+    tokenizer. It does not depend on where the model lies."""
+    content = hashlib.sha256(model.tokenizer.fingerprint.encode())
+    for part in (model.config.encoder, model.config.objective):
+        content.update(json.dumps(to_dict(part), sort_keys=True).encode())
+    for name, leaf in flatten_with_names(model.params).items():
+        array = np.ascontiguousarray(leaf)
+        content.update(f"{name} {array.shape} {array.dtype}".encode())
+        content.update(array.data)
+    return content.hexdigest()
