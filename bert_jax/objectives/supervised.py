@@ -116,14 +116,14 @@ class SupervisedObjective:
         choice, rerank  [b c] logits, -inf for missing options; [b] of a candidate per row
         tagging         [b l n] logits     qa          see `SpanHead` and `JointSpanHead`
         """
-        return self._head_outputs(self._apply(self.search_network, params, batch, None))
+        return self._head_outputs(self._apply(self.search_network, params, batch, None), batch)
 
     def soft_labels(self, params: Params, batch: Batch) -> Any:
         """`outputs` of a teacher. Joint spans are logits [b l], not a search: the end is that given
         the start in the batch."""
-        return self._head_outputs(self._apply(self.network, params, batch, None))
+        return self._head_outputs(self._apply(self.network, params, batch, None), batch)
 
-    def _head_outputs(self, out: dict[str, Any]) -> Any:
+    def _head_outputs(self, out: dict[str, Any], batch: Batch) -> Any:
         if self.config.task_type == "regression":
             return out["label"][:, 0] * self.config.scale
         if self.config.task_type == "rerank" and batch["tokens"].ndim == 2:

@@ -117,6 +117,11 @@ def label_order(teacher: Teacher, student: Supervised) -> tuple[int, ...]:
             f"{start} has no head for a task: fine-tune it on this task first, with --init "
             f"{teacher.path}"
         )
+    if student.task_type == "rerank":
+        raise ValueError(
+            f"{start}: rerankers have no soft labels here; train on its scores as labels, or leave "
+            "--teacher out"
+        )
     if task.task_type != student.task_type:
         raise ValueError(
             f"{start} was fine-tuned for {task.task_type}, and this run is for "

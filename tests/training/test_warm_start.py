@@ -208,9 +208,9 @@ def test_the_encoder_cannot_be_asked_for_twice(
     arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", workspace / "first"]
     arguments += ["--data.path", workspace / "nsp", "--run.dir", tmp_path / "run"]
     with pytest.raises(SystemExit) as e:
-        cli.main([str(a) for a in [*arguments, "--encoder.heads", 3]])
+        cli.main([str(a) for a in [*arguments, "--encoder.mlp-size", 8]])
     assert e.value.code == 2
-    assert "--encoder.heads cannot be used with --init" in capsys.readouterr().err
+    assert "--encoder.mlp-size cannot be used with --init" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
