@@ -88,7 +88,10 @@ def _clean_with_sources(
         if text[begin].isspace():
             cleaned = "" if text[begin - 1].isspace() else " "
         characters += cleaned
-        sources += [(begin, end)] * len(cleaned)
+        if cleaned == text[begin:end]:  # nothing was composed
+            sources += [(i, i + 1) for i in range(begin, end)]
+        else:
+            sources += [(begin, end)] * len(cleaned)
     return "".join(characters), sources
 
 

@@ -13,6 +13,7 @@ from tests.helpers.labeled_rows import KINDS, trained_tokenizer
 
 CHARACTERS = st.sampled_from(
     "aB 1,.é\u0301\u200d👩🏽中文ﬁ½İß\t\u3000\u00a0\x00한'हि्\u1112\u1161\u11abかﾞো\u09c7\u09be\u00b4ำ"
+    "\u200c\u200e\ufeff\ufffd\u2581"
 )
 TEXTS = st.lists(CHARACTERS, max_size=30).map("".join)
 
@@ -50,6 +51,13 @@ def test_a_text_can_be_cleaned_part_by_part(text: str, cased: bool, accents: boo
     assert cleaned == clean_text(text, cased, accents)
     assert len(sources) == len(cleaned)
     assert sources == sorted(sources)
+
+
+@pytest.mark.parametrize("word", ["ကီလို", "தொழில்", "কেমন", "한국어"])
+def test_a_letter_and_its_sign_have_spans_of_their_own_unless_they_compose(word: str) -> None:
+    cleaned, sources = _clean_with_sources(f"{word} {word}", True, True)
+    assert cleaned == f"{word} {word}"
+    assert sources == [(i, i + 1) for i in range(len(cleaned))]
 
 
 def test_a_digit_and_the_comma_behind_it_have_spans_of_their_own() -> None:
