@@ -171,11 +171,12 @@ def foldings(kind: str) -> list[dict[str, Any]]:
 
 def train(lines: Sequence[str], kind: Any, size: int, folding: dict[str, Any]) -> Tokenizer:
     """A tokenizer of `size` pieces, or of as many as the text allows. Unigram learns as many
-    characters as a vocabulary of this size has room for."""
+    characters as a vocabulary of this size has room for, and chars all of them."""
     options = dict(folding)
     while True:
         try:
-            return train_tokenizer(iter(lines), kind, size, **options)
+            pieces = None if kind == "chars" else size
+            return train_tokenizer(iter(lines), kind, pieces, **options)
         except ValueError as e:
             at_most, too_small = re.search(r"at most (\d+)", str(e)), "too small" in str(e)
             if at_most is not None and int(at_most[1]) < size:

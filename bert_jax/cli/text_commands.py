@@ -209,12 +209,11 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
     )
     lost = coverage.lost_characters(tokenizer, sample)
     if lost:
-        shown = " ".join(c for c, _ in lost.most_common(10))
+        shown = coverage.show_characters(c for c, _ in lost.most_common(10))
         share = 100 * lost.total() / sum(map(len, sample))
+        hint = "" if tokenizer.keeps_accents else " (--accents keep keeps marks)"
         logger.info(
-            "%.2f %% of the characters are removed or lose a mark, such as %s (--accents keep "
-            "keeps marks)",
-            *(share, shown),
+            "%.2f %% of the characters are removed or lose a mark, such as %s%s", share, shown, hint
         )
 
 

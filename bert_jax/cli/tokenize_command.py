@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
-from bert_jax.utils.text_lines import iter_lines, read_lines
+from bert_jax.utils.text_lines import iter_lines
 
 if TYPE_CHECKING:
     from bert_jax.data.tokenization.tokenizer import Tokenizer
 
+OTHER_FORMATS = {".jsonl", ".parquet", ".gz", ".xz", ".zst"}  # than plain text
 LONGEST = 3  # lines with the most pieces, which --report shows
 
 
@@ -30,7 +34,8 @@ class Tokenize(Command):
     ]
     # Text to tokenize.
     text: Annotated[Positional[str | None], arg(metavar="TEXT", help_behavior_hint="")] = None
-    # File with one text per line, instead of TEXT.
+    # File with one text per line, instead of TEXT; or any other text that prepare reads (FASTA,
+    # JSONL, parquet, compressed files, globs).
     file: Annotated[str | None, optional("FILE")] = None
     # Print the share of unknown tokens, pieces per word, the characters that normalization removes
     # or changes, and the longest lines of the file.
@@ -46,8 +51,7 @@ class Tokenize(Command):
             raise ValueError("expected either TEXT or --file FILE")
         tokenizer = load_tokenizer(tokenizer_folder(self.model))
         if self.report:
-            lines = [self.text] if self.text is not None else read_lines(str(self.file))
-            report = _report(tokenizer, lines)
+            report = _report(tokenizer, self._texts())
             print(json.dumps(report, ensure_ascii=False) if self.json else _render(report))
             return 0
         for text in self._texts():
@@ -56,7 +60,23 @@ class Tokenize(Command):
         return 0
 
     def _texts(self) -> Iterator[str]:
-        return iter([self.text]) if self.text is not None else iter_lines(str(self.file))
+        if self.text is not None:
+            return iter([self.text])
+        return _lines(str(self.file))
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The lines of a plain file, or the paragraphs of what else `prepare` reads."""
+    from bert_jax.data import documents, fasta
+
+    suffixes = {*Path(file.lower()).suffixes[-2:]}
+    if not Path(file).is_file() or suffixes & OTHER_FORMATS or fasta.is_fasta(file):
+        return (p for document in documents.read_documents([file]) for p in document.paragraphs)
+    lines = iter_lines(file)
+    first = next(lines, None)
+    if first is None:
+        raise ValueError(f"{file} is empty: expected one text per line")
+    return itertools.chain([first], lines)
 
 
 def _describe(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
@@ -85,17 +105,25 @@ def _table(row: dict[str, Any]) -> str:
     return "\n".join([f"{'id':>7}   piece  text", *lines, total])
 
 
-def _report(tokenizer: Tokenizer, lines: list[str]) -> dict[str, Any]:
+def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
+    """The counts of lines, which are not held in memory."""
     from bert_jax.data.tokenization import coverage
 
-    covered = coverage.of_texts(tokenizer, lines)
-    lost = coverage.lost_characters(tokenizer, lines)
-    sizes = [len(ids) for batch in coverage.batches(lines) for ids in tokenizer.encode_batch(batch)]
-    longest = sorted(range(len(lines)), key=lambda i: -sizes[i])[:LONGEST]
-    reason = coverage.unknown_reason(tokenizer, "".join(lines)) if covered.unknown else None
+    covered, characters, number = coverage.Coverage(), Counter[str](), 0
+    longest: list[tuple[int, int]] = []  # negative tokens and number of a line
+    for batch in coverage.batches(lines):
+        ids = tokenizer.encode_batch(batch)
+        covered = covered.add(coverage.of_ids(tokenizer, ids))
+        sizes = [(-len(row), number + i + 1) for i, row in enumerate(ids)]
+        longest = sorted([*longest, *sizes])[:LONGEST]
+        number += len(batch)
+        for line in batch:
+            characters.update(line)
+    lost = coverage.lost_of(tokenizer, characters)
+    reason = coverage.unknown_reason(tokenizer, characters) if covered.unknown else None
     return {
-        "lines": len(lines),
-        "characters": sum(map(len, lines)),
+        "lines": number,
+        "characters": characters.total(),
         "tokens": covered.tokens,
         "words": covered.words,
         "unknown": covered.unknown,
@@ -104,7 +132,7 @@ def _report(tokenizer: Tokenizer, lines: list[str]) -> dict[str, Any]:
         "pieces_per_word": covered.tokens / max(1, covered.words),
         "lost_characters": lost.total(),
         "lost": dict(lost.most_common(10)),
-        "longest": [{"line": i + 1, "tokens": sizes[i]} for i in longest],
+        "longest": [{"line": line, "tokens": -size} for size, line in longest],
     }
 
 

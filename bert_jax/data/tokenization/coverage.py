@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -77,16 +78,28 @@ def lost_characters(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
     counts = Counter[str]()
     for text in texts:
         counts.update(text)
+    return lost_of(tokenizer, counts)
+
+
+def lost_of(tokenizer: Tokenizer, counts: Counter[str]) -> Counter[str]:
+    """`lost_characters` of a text with these counts of characters."""
     return Counter({c: n for c, n in counts.items() if loses(tokenizer, c)})
 
 
-def unknown_reason(tokenizer: Tokenizer, text: str) -> str:
-    """Why a text has unknown tokens: the most frequent characters that the vocabulary lacks, or
-    words that are too long."""
-    counts = Counter(c for c in text if not c.isspace())
-    unknown = [c for c, _ in counts.most_common() if tokenizer.unk_id in tokenizer.encode(c)]
+def show_characters(characters: Iterable[str]) -> str:
+    """Characters with spaces between them; those that cannot be seen as U+200E."""
+    invisible = ("Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp")
+    seen = (f"U+{ord(c):04X}" if unicodedata.category(c) in invisible else c for c in characters)
+    return " ".join(seen)
+
+
+def unknown_reason(tokenizer: Tokenizer, characters: str | Counter[str]) -> str:
+    """Why a text with these characters has unknown tokens: the most frequent characters that the
+    vocabulary lacks, or words that are too long."""
+    counts = Counter(characters).most_common()
+    unknown = [c for c, _ in counts if not c.isspace() and tokenizer.unk_id in tokenizer.encode(c)]
     if unknown:
-        shown = " ".join(unknown[:10])
+        shown = show_characters(unknown[:10])
         return f"{len(unknown)} characters are not in the vocabulary, such as {shown}"
     if tokenizer.kind == "wordpiece":
         return (

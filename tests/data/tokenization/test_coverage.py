@@ -1,5 +1,6 @@
 """How much of a text a tokenizer covers, in several scripts."""
 
+import gzip
 import json
 
 import pytest
@@ -80,6 +81,24 @@ def test_the_tokenize_command_shows_pieces_and_reports(korean, tmp_path, capsys)
     assert "are not in the vocabulary" in report["unknown_reason"]
     assert call("tokenize", tmp_path / "tok") == 2
     assert "expected either TEXT or --file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.jsonl", "x.fasta"])
+def test_a_report_reads_what_prepare_reads(name, korean, tmp_path, capsys):
+    """Headers of FASTA are no text. Characters that cannot be seen are shown by their numbers."""
+    texts = {
+        "x.txt": "\n".join(KOREAN).encode(),
+        "x.txt.gz": gzip.compress("\n".join(KOREAN).encode()),
+        "x.jsonl": "\n".join(json.dumps({"text": line}) for line in KOREAN).encode(),
+        "x.fasta": "\n".join(f">header\n{line}" for line in KOREAN).encode(),
+    }
+    (tmp_path / name).write_bytes(texts[name])
+    korean.save(tmp_path / "tok")
+    assert call("tokenize", tmp_path / "tok", "--file", tmp_path / name, "--report", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["lines"], report["unknown"]) == (2, 0)
+    assert report["characters"] == sum(map(len, KOREAN))
+    assert coverage.show_characters("가\u200e\u00a0") == "가 U+200E U+00A0"
 
 
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
