@@ -159,6 +159,13 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
         for field, values in changed.items()
         if field not in RESUMABLE_FIELDS and not _is_moved(field, saved, experiment)
     }
+    if "lora.base" in refused and None not in refused["lora.base"]:
+        old, new = refused["lora.base"]
+        raise ValueError(
+            f"the adapters in run.dir {name} were trained beside another model: the hash of its "
+            f"parameters was {old[:12]}, that of {experiment.run.init} is {new[:12]}. Give the "
+            "original model, or choose another --run.dir"
+        )
     if refused:
         listed = "; ".join(f"{field} was {a!r}, now {b!r}" for field, (a, b) in refused.items())
         raise ValueError(
@@ -186,7 +193,8 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     if field == "distill.teacher":
         hashes = {saved.distill.teacher_hash, now.distill.teacher_hash}
         return len(hashes) == 1 and None not in hashes
-    return field == "run.init" and same_path(saved.run.init, now.run.init)
+    same_base = saved.lora.base is not None and saved.lora.base == now.lora.base
+    return field == "run.init" and (same_base or same_path(saved.run.init, now.run.init))
 
 
 def _weights(mix: str | None) -> list[str]:

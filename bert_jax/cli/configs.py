@@ -36,7 +36,7 @@ def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Ex
         if similar := did_you_mean(target, shipped_configs(), "", "the config "):
             raise ValueError(f"{e}; or {similar}") from None
         raise
-    if not (folder / "config.json").is_file():
+    if not convert.is_model_folder(folder):
         raise ValueError(f"{target} is neither a config file (*.py) nor a model's folder")
     if convert.is_hf_folder(folder):
         return change_config(convert.read_hf_experiment(folder), overrides, name)

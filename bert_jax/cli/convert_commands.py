@@ -75,6 +75,8 @@ class Import(Command):
 class Export(Command):
     """Export a model to Hugging Face or sentence-transformers, Orbax, or portable StableHLO.
 
+    Adapters of a run (lora.rank) are merged into its base, or written alone for peft.
+
     With --push, a Hugging Face folder is also uploaded to the Hub, with its model card.
 
     Example: bert-jax export runs/demo --format hf --out exported
@@ -82,11 +84,14 @@ class Export(Command):
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
     # Format of the new folder.
-    format: Literal["hf", "sentence-transformers", "orbax", "stablehlo"]
+    format: Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo"]
     # New folder for the exported model; it may be left out with --push.
     out: Annotated[str | None, optional("DIR")] = None
     # ELECTRA only: network to export.
     part: Literal["discriminator", "generator"] | None = None
+    # Format peft: name on the Hub, or Hugging Face folder, by which peft finds the base of the
+    # adapters. It must be the same model; the default is that of the run.
+    base: Annotated[str | None, optional("HF_MODEL")] = None
     # Repository of the Hugging Face Hub to upload to (formats hf and sentence-transformers). It is
     # made if there is none.
     push: Annotated[str | None, optional("OWNER/NAME")] = None
@@ -122,7 +127,7 @@ class Export(Command):
 
         model = load(self.model)
         assert model.folder is not None
-        left_out = export_model(model, model.folder, self.format, out, self.part)
+        left_out = export_model(model, model.folder, self.format, out, self.part, self.base)
         for name in left_out:
             print(f"not exported (no equivalent in this format): {name}")
         if left_out:

@@ -1,5 +1,6 @@
 """Configs: the plain values that define an experiment, as frozen dataclasses.
 
+lora           the section `lora`: low-rank adapters
 schema         Experiment and its sections: fields, defaults (BERT-base), range checks
 encoder        the section `encoder`
 objectives     the section `objective`: Masked, ReplacedTokens, Imported
@@ -34,6 +35,7 @@ from bert_jax.config.families import (
     head_fields,
     supervised_objective,
 )
+from bert_jax.config.lora import Lora
 from bert_jax.config.model_types import ROBERTA_LIKE, ModelType
 from bert_jax.config.objectives import (
     Imported,
@@ -79,6 +81,7 @@ __all__ = [
     "GlueTask",
     "Guard",
     "Imported",
+    "Lora",
     "Masked",
     "Masking",
     "Mesh",

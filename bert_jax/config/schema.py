@@ -13,6 +13,7 @@ from bert_jax.config.distill import Distill
 from bert_jax.config.encoder import Encoder
 from bert_jax.config.freeze import parse_freeze
 from bert_jax.config.guard import Guard
+from bert_jax.config.lora import Lora
 from bert_jax.config.objectives import Masked, Objective
 from bert_jax.config.ranges import RangeChecks, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
@@ -253,8 +254,18 @@ class Experiment:
     run: Run = field(default_factory=Run)
     guard: Guard = field(default_factory=Guard)
     distill: Distill = field(default_factory=Distill)
+    lora: Lora = field(default_factory=Lora)
 
     def __post_init__(self) -> None:
+        for field_, value in (
+            ("optim.freeze", self.optim.freeze),
+            ("run.init_layers", self.run.init_layers),
+        ):
+            if self.lora.enabled and value is not None:
+                raise ValueError(
+                    f"{field_} is {value} and lora.rank {self.lora.rank}: leave one of the two "
+                    "out; adapters freeze the whole encoder of the model that they start from"
+                )
         max_length = self.encoder.max_length
         for stage in self.stages:
             if stage.length is not None and stage.length > max_length:

@@ -8,6 +8,7 @@ hf_tasks       classes for fine-tuning <-> Supervised
 hf_params      tensors <-> parameters: from_hf, to_hf
 hf_electra     a discriminator's and a generator's folder -> one pre-training state
 hf_folder      read Hugging Face folders, which are not trusted
+peft_folder    read LoRA adapters of peft, merged into their base; keys in peft_config
 sentence_head  read what follows the encoder in sentence-transformers folders: pooling, Dense
 heads          heads by name: their modules, parameter shapes, new heads
 resize         a larger vocabulary, more positions
@@ -20,12 +21,14 @@ from bert_jax.convert.hf_electra import join_electra
 from bert_jax.convert.hf_folder import (
     check_tokenizer,
     is_hf_folder,
+    is_model_folder,
     read_hf_experiment,
     read_hf_folder,
     read_json,
 )
 from bert_jax.convert.hf_params import HfModel, from_hf, select_network, to_hf
 from bert_jax.convert.hf_tasks import rescale_label_head
+from bert_jax.convert.peft_folder import is_peft_folder
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
 from bert_jax.convert.sentence_head import (
     SENTENCE_DIR,
@@ -48,6 +51,8 @@ __all__ = [
     "head_modules",
     "hf_family",
     "is_hf_folder",
+    "is_model_folder",
+    "is_peft_folder",
     "join_electra",
     "param_shapes",
     "read_hf_experiment",

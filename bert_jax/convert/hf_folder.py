@@ -22,17 +22,33 @@ from bert_jax.convert.hf_params import (
     full_names,
     heads_with_tensors,
 )
+from bert_jax.convert.peft_folder import is_peft_folder, read_peft
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.utils import extras
-from bert_jax.utils.model_files import CONFIG, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS
+from bert_jax.utils.model_files import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    INDEX,
+    PICKLE,
+    PICKLE_INDEX,
+    WEIGHTS,
+)
 from bert_jax.utils.types import Json, Params
 
 T = TypeVar("T")
 
 
 def is_hf_folder(folder: Path) -> bool:
-    """Whether the folder has Hugging Face's config.json; a run folder's has a key `encoder`."""
+    """Whether the folder has Hugging Face's config.json; a run folder's has a key `encoder`. Or
+    whether it is a folder of peft, which may have none."""
+    if is_peft_folder(folder):
+        return True
     return (folder / CONFIG).is_file() and "encoder" not in read_json(folder / CONFIG)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether the folder has the config of a model: a run's, Hugging Face's, or peft's."""
+    return (folder / CONFIG).is_file() or is_peft_folder(folder)
 
 
 def read_hf_folder(
@@ -46,15 +62,19 @@ def read_hf_folder(
     `drop` and `absent` as in `from_hf`. ValueError: anything that is missing, damaged, of another
     architecture, or outside the folder.
     """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file():
+    folder, tokenizer = Path(folder), Path(folder)
+    if not is_model_folder(folder):
         raise ValueError(f"{folder} has no {CONFIG}: expected a Hugging Face folder")
-    hf = read_json(folder / CONFIG)
     try:
-        experiment, params = from_hf(hf, read_tensors(folder, allow_pickle), drop, absent)
+        if is_peft_folder(folder):
+            settings = read_json(folder / ADAPTER_CONFIG)
+            hf, tensors, tokenizer = read_peft(folder, settings, read_tensors, read_json)
+        else:
+            hf, tensors = read_json(folder / CONFIG), read_tensors(folder, allow_pickle)
+        experiment, params = from_hf(hf, tensors, drop, absent)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
-    return experiment, params, folder
+    return experiment, params, tokenizer
 
 
 def read_hf_experiment(folder: str | Path) -> Experiment:
@@ -64,6 +84,8 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
     ValueError: a missing folder, another architecture, weights in a pickle, damaged headers.
     """
     folder = Path(folder)
+    if is_peft_folder(folder):  # what it says depends on its weights and its base
+        return read_hf_folder(folder)[0]
     hf = read_json(folder / CONFIG)
     try:
         family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)

@@ -37,6 +37,10 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(query|key|value|up|gate|first|projection|dense)/kernel$", P("fsdp", "tensor")),
     (r"(attention/out|own/out|down|second)/kernel$", P("tensor", "fsdp")),
     (r"(query|key|value|up|gate)/bias$", P(("tensor", "fsdp"))),
+    (r"(attention|mlp|own)/(query|key|value|up|gate)/lora_a$", P("fsdp", None)),  # d r
+    (r"(attention|mlp|own)/(query|key|value|up|gate)/lora_b$", P(None, "tensor")),  # r d
+    (r"(attention|mlp|own)/(out|down)/lora_a$", P("tensor", None)),
+    (r"(attention|mlp|own)/(out|down)/lora_b$", P(None, "fsdp")),
     (r"(mlm|sbo)/bias$", P(("tensor", "fsdp"))),
     (r"sbo/position$", P(None, "fsdp")),
     (r"(rtd/out|span/(start|end|answerable))/kernel$", P(("tensor", "fsdp"), None)),

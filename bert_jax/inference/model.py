@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from bert_jax.config import Contrastive, Experiment, Supervised
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.inference import features
+from bert_jax.inference import adapter, features
+from bert_jax.inference.adapter import Adapter
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.fill import fill_masks
 from bert_jax.inference.long_features import Long, check_long, text_vectors
@@ -29,7 +30,7 @@ from bert_jax.inference.sentence_vectors import (
     tokenize_texts,
 )
 from bert_jax.tasks import results
-from bert_jax.utils import hub, pytree
+from bert_jax.utils import hub
 from bert_jax.utils.types import Batch
 
 PREDICT_BATCH_SIZE = 32  # rows per batch of `predict`
@@ -54,7 +55,7 @@ def load(path: str | Path) -> Model:
 
 def _load_folder(path: Path) -> Model:
     folder = convert.encoder_folder(path)
-    if not (folder / "config.json").is_file():
+    if not convert.is_model_folder(folder):
         seeds = f"; it has several seeds, choose one such as {folder / 'seed_0'}"
         hint = seeds if (folder / "seed_0").is_dir() else ""
         raise ValueError(
@@ -66,7 +67,7 @@ def _load_folder(path: Path) -> Model:
         tokenizer = tokenizers.load_tokenizer(tokenizer_dir)
         convert.check_tokenizer(experiment, tokenizer)
         weights = jax.tree.map(jnp.asarray, params)
-        return Model(experiment, weights, tokenizer, folder=folder, sentence=head)
+        return Model(experiment, weights, tokenizer, folder=tokenizer_dir, sentence=head)
     experiment = config.read_config(folder / "config.json")
     tokenizer = tokenizers.load_tokenizer(folder / "tokenizer")
     finetuned = isinstance(experiment.objective, Supervised | Contrastive)
@@ -78,16 +79,14 @@ def _load_folder(path: Path) -> Model:
     if finetune_results is not None:
         step = results.best_step(folder, finetune_results, checkpoints.steps())
     checkpoints.check_encoder(step, experiment, folder / "config.json")
-    like = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = pytree.abstract(like, jax.tree.map(lambda _: sharding, like))
-    params = checkpoints.restore_params(step, shapes)
+    read = partial(checkpoints.restore_params, step)
+    experiment, params, adapted = adapter.read_run(experiment, read, load)
     threshold = 0.0 if finetune_results is None else finetune_results.get("threshold", 0.0)
     if finetune_results is not None and "thresholds" in finetune_results:
         chosen = tuple(finetune_results["thresholds"].values())
         experiment = config.replace(experiment, objective=dict(thresholds=chosen))
     head = convert.sentence_head(folder, experiment)
-    return Model(experiment, params, tokenizer, step, threshold, folder, head)
+    return Model(experiment, params, tokenizer, step, threshold, folder, head, adapted)
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,7 @@ class Model:
     threshold: float = 0.0  # of no answer, for questions; tuned on dev
     folder: Path | None = None  # that it was loaded from; of a name on the Hub, in its cache
     sentence: convert.SentenceHead | None = None  # how it makes sentence vectors
+    adapter: Adapter | None = None  # of a run with adapters; `params` are merged with the base
 
     @cached_property
     def objective(self) -> objectives.Objective:

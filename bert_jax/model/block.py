@@ -11,6 +11,7 @@ Axes: b batch, l length, d hidden, h heads, k head width, f feed-forward, r = k/
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float
 
-from bert_jax.config import Encoder
+from bert_jax.config import Encoder, Lora
 from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.model.attention import AttentionMask, attention
 from bert_jax.model.layers import (
@@ -40,6 +41,7 @@ class Attention(nn.Module):
     config: Encoder
     dtype: Dtype = jnp.float32
     backend: str = "auto"
+    lora: Lora | None = None
 
     @nn.compact
     def __call__(
@@ -53,13 +55,14 @@ class Attention(nn.Module):
         """The layer's output [b l d]. `is_global`: `config.window` does not apply. `is_first`: the
         layer has no norm before it; None: every layer has one."""
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
+        dense_layer = partial(dense, c, c.hidden_size, self.dtype, part="attention", lora=self.lora)
         inputs = norm(x) if c.pre_norm else x
         if is_first is not None:
             inputs = jnp.where(is_first, x, inputs)
         cos_sin = None if rotary is None else rotary.of_layer(is_global)
 
         def heads(name: str) -> Float[Array, "b h l k"]:
-            y = dense(c, c.hidden_size, self.dtype, name, part="attention")(inputs)
+            y = dense_layer(name)(inputs)
             y = y.reshape(*y.shape[:-1], c.heads, c.head_size).swapaxes(1, 2)
             y = constrain(y, BATCH_AXES, "tensor", None, None)
             return y if cos_sin is None or name == "value" else apply_rotary(y, cos_sin)
@@ -77,8 +80,7 @@ class Attention(nn.Module):
             is_global,
         )
         h = h.swapaxes(1, 2).reshape(x.shape)
-        init = residual_initializer(c)
-        h = dense(c, c.hidden_size, self.dtype, "out", init, part="attention")(h)
+        h = dense_layer("out", residual_initializer(c))(h)
         rate = c.dropout if c.attention_output_dropout is None else c.attention_output_dropout
         h = dropout(h, rate, dropout_key(self))
         return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
@@ -90,21 +92,22 @@ class Mlp(nn.Module):
     config: Encoder
     dtype: Dtype = jnp.float32
     backend: str = "auto"  # unused, for the same signature as Attention
+    lora: Lora | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], *_: Any) -> Float[Array, "b l d"]:
         c, norm = self.config, layer_norm(self.config, self.dtype, "norm")
+        layer = partial(dense, c, dtype=self.dtype, part="mlp", lora=self.lora)
         h = norm(x) if c.pre_norm else x
-        up = dense(c, c.mlp_width, self.dtype, "up", part="mlp")(h)
+        up = layer(c.mlp_width, name="up")(h)
         if c.gated_mlp:
-            gate = dense(c, c.mlp_width, self.dtype, "gate", part="mlp")(h)
+            gate = layer(c.mlp_width, name="gate")(h)
             h = ACTIVATIONS[c.activation](gate) * up
         else:
             h = ACTIVATIONS[c.activation](up)
         if c.mlp_dropout:
             h = dropout(h, c.mlp_dropout, dropout_key(self))
-        init = residual_initializer(c)
-        h = dense(c, c.hidden_size, self.dtype, "down", init, part="mlp")(h)
+        h = layer(c.hidden_size, name="down", init=residual_initializer(c))(h)
         h = dropout(h, c.dropout, dropout_key(self))
         return constrain(x + h if c.pre_norm else norm(x + h), BATCH_AXES, None, None)
 
@@ -129,6 +132,7 @@ class Block(nn.Module):
     backend: str = "auto"  # of attention
     remat: str = "none"
     unroll: int = 1
+    lora: Lora | None = None
 
     @nn.compact
     def __call__(
@@ -149,12 +153,12 @@ class Block(nn.Module):
             own, *is_global_is_first = each
             for name, sublayer in SUBLAYERS.items():
                 if c.share_params in ("all", name):
-                    module = sublayer(c, self.dtype, self.backend, name=name)
+                    module = sublayer(c, self.dtype, self.backend, self.lora, name=name)
                     x = module(x, mask, rotary, *is_global_is_first)
                 else:
                     key = dropout_key(block)
                     rngs = {} if key is None else {"dropout": key}
-                    module = sublayer(c, self.dtype, self.backend, parent=None)
+                    module = sublayer(c, self.dtype, self.backend, self.lora, parent=None)
                     args = (x, mask, rotary, *is_global_is_first)
                     x = module.apply({"params": own}, *args, rngs=rngs)
             return x, x if self.return_layers else None

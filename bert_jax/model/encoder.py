@@ -29,7 +29,7 @@ import numpy as np
 from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.config import Encoder
+from bert_jax.config import Encoder, Lora
 from bert_jax.distributed.constraints import BATCH_AXES, constrain
 from bert_jax.model.attention import AttentionMask
 from bert_jax.model.block import Block
@@ -117,6 +117,7 @@ class Stack(nn.Module):
     backend: str = "auto"
     remat: str = "none"
     unroll: int = 1
+    lora: Lora | None = None
 
     @nn.compact
     def __call__(
@@ -140,7 +141,7 @@ class Stack(nn.Module):
             )
         layer_0 = x
         options = (self.dtype, self.return_layers, self.backend, self.remat, self.unroll)
-        stack = scan(c, *options, name="layers")
+        stack = scan(c, *options, self.lora, name="layers")
         is_first = None if c.first_norm else jnp.arange(c.layers)[:, None] == 0
         x, layers = stack(x, mask, rotary, global_layers(c), is_first)
         if c.pre_norm:
@@ -192,6 +193,7 @@ class Network(nn.Module):
     attention: str = "auto"  # the backend (attention/)
     remat: str = "none"  # what is recomputed instead of stored (REMAT)
     unroll: int = 1  # layers per iteration of the scan
+    lora: Lora | None = None  # of the adapters that its parameters may have (model/lora.py)
 
     @nn.compact
     def __call__(self, batch: Batch) -> dict[str, Any]:
@@ -208,6 +210,7 @@ class Network(nn.Module):
             self.attention,
             self.remat,
             self.unroll,
+            self.lora,
             name="encoder",
         )
         h, layers = stack(h, x.mask, rotary_cos_sin(self.config, x.positions))

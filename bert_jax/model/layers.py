@@ -14,7 +14,7 @@ import numpy as np
 from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.config import Encoder
+from bert_jax.config import Encoder, Lora
 from bert_jax.distributed.constraints import constrain, random_words
 
 
@@ -120,8 +120,38 @@ def _matmul_bwd(residuals: tuple[Any, Any], dy: jax.Array) -> tuple[jax.Array, j
 
 matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _matmul_bwd)
 
+LORA = ("lora_a", "lora_b")  # the leaves of an adapter beside its kernel
+
 # Layers whose input is sharded along `tensor`; see distributed/sharding.py.
 ROW_PARALLEL = ("out", "down", "second")
+
+
+class LoraDense(nn.Module):
+    """`nn.Dense` that adds  scale dropout(x) a b  where its parameters have an adapter
+    (model/lora.py). The product a b is never formed: merged with the kernel it would be as large,
+    in each layer and step, and its gradient would cost as much as the kernel's."""
+
+    features: int
+    use_bias: bool
+    dtype: Dtype
+    kernel_init: jax.nn.initializers.Initializer
+    axes: tuple[str | None, str | None]  # of the kernel
+    lora: Lora
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*s i"]) -> Float[Array, "*s o"]:
+        x, shape = jnp.asarray(inputs, self.dtype), (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        y = matmul(x, constrain(jnp.asarray(kernel, self.dtype), *self.axes))
+        if self.use_bias:
+            bias = self.param("bias", jax.nn.initializers.zeros, shape[1:])
+            y = y + jnp.asarray(bias, self.dtype)
+        if not self.has_variable("params", LORA[0]):
+            return y
+        a, b = (jnp.asarray(self.get_variable("params", name), self.dtype) for name in LORA)
+        x = dropout(x, self.lora.dropout, dropout_key(self))
+        low_rank = matmul(x, constrain(a, self.axes[0], None))
+        return y + self.lora.scale * matmul(low_rank, constrain(b, None, self.axes[1]))
 
 
 def dense(
@@ -132,24 +162,21 @@ def dense(
     init: jax.nn.initializers.Initializer | None = None,
     logits: bool = False,
     part: Literal["attention", "mlp", "head"] | None = None,
-) -> nn.Dense:
+    lora: Lora | None = None,
+) -> nn.Dense | LoraDense:
     """A dense layer with float32 parameters, computed in `dtype`. Its kernel is gathered along
     `fsdp` here, one layer at a time and in `dtype`, and stays sharded along `tensor`. A layer that
     returns `logits` has a bias in any case; whether the layers of a `part` have one may differ from
-    `config.biases`."""
+    `config.biases`. With `lora` the layer may have an adapter."""
     axes = ("tensor", None) if name in ROW_PARALLEL else (None, "tensor")
 
     def dot(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
         return matmul(x, constrain(kernel, *axes))
 
-    return nn.Dense(
-        features,
-        use_bias=logits or _has_bias(config, part),
-        dtype=dtype,
-        kernel_init=init or initializer(config),
-        dot_general=dot,
-        name=name,
-    )
+    use_bias, init = logits or _has_bias(config, part), init or initializer(config)
+    if lora is not None:
+        return LoraDense(features, use_bias, dtype, init, axes, lora, name=name)
+    return nn.Dense(features, use_bias, dtype, kernel_init=init, dot_general=dot, name=name)
 
 
 def _has_bias(config: Encoder, part: str | None) -> bool:

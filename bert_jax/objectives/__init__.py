@@ -67,6 +67,7 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
         attention=config.run.attention,
         remat=config.run.remat,
         unroll=config.run.unroll,
+        lora=config.lora if config.lora.enabled else None,
     )
     chunks = config.run.loss_chunks
     if isinstance(objective, ReplacedTokens):

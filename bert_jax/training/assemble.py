@@ -12,6 +12,7 @@ they bring and in what they do with the steps.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ from bert_jax.data.mixture import StageData
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
-from bert_jax.training import evaluation, warm_start
+from bert_jax.inference.adapter import num_adapted
+from bert_jax.training import adapter_base, evaluation, warm_start
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.pairs import PairsTask
 from bert_jax.training.step import CompiledSteps, compile_steps
 from bert_jax.training.warm_start import WarmStart
+from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -150,6 +153,13 @@ def assemble(
     if config.optim.freeze is not None:
         sizes = optim.frozen_counts(config.optim.freeze, config.encoder.layers, steps.like.params)
         logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)
+    if config.lora.enabled:
+        trained, base = (pytree.count(x) for x in (steps.like.params, steps.fixed["base"]))
+        logger.info(
+            "lora: %d of %d parameters are trained, adapters of rank %d beside %d kernels, and "
+            "heads",
+            *(trained, trained + base, config.lora.rank, num_adapted(steps.like.params)),
+        )
     start = data.warm_start
     if start is not None:
         steps = start.apply(steps)
@@ -181,4 +191,7 @@ def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusDa
     start = warm_start.from_config(config)
     if start is not None and encoder is None:
         encoder = start.encoder(corpora)
-    return CorpusData(mixture.fill_in_config(config, corpora, encoder), stages, start)
+    filled = adapter_base.pin_base(mixture.fill_in_config(config, corpora, encoder))
+    if start is not None and filled.lora.enabled:
+        start = dataclasses.replace(start, config=filled)  # it checks the hash of its base
+    return CorpusData(filled, stages, start)

@@ -14,6 +14,7 @@ dropout depends only on the key and on its position in the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from bert_jax.utils.types import Batch
 
 def coupled_gradients(
     objective: CoupledObjective,
+    whole: Callable[[Any], Any],
     params: Any,
     batch: Batch,
     key: jax.Array,
@@ -32,26 +34,27 @@ def coupled_gradients(
     accumulate: int,
 ) -> Any:
     """((loss, terms), gradient), this device's share of each: summed over devices they are those of
-    the whole batch. `counts` are the whole batch's; `accumulate` is the number of micro-batches."""
+    the whole batch. `whole(params)` are all parameters of the objective. `counts` are the whole
+    batch's; `accumulate` is the number of micro-batches."""
 
     def loss(params: Any, outputs: Any) -> tuple[jax.Array, Any]:
-        terms = objective.coupled_terms(params, outputs, batch)
+        terms = objective.coupled_terms(whole(params), outputs, batch)
         return total_loss(objective.weights, terms, counts), terms
 
     def plain(params: Any) -> tuple[jax.Array, Any]:
-        return loss(params, objective.row_outputs(params, batch, key))
+        return loss(params, objective.row_outputs(whole(params), batch, key))
 
     if accumulate == 1:
         return jax.value_and_grad(plain, has_aux=True)(params)
     parts = split_rows(batch, accumulate)
-    outputs = jax.lax.map(lambda part: objective.row_outputs(params, part, key), parts)
+    outputs = jax.lax.map(lambda part: objective.row_outputs(whole(params), part, key), parts)
     outputs = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs)
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     value, (direct, d_outputs) = gradient(params, outputs)
 
     def add(total: Any, part: tuple[Batch, Any]) -> tuple[Any, None]:
         rows, d_rows = part
-        _, vjp = jax.vjp(lambda params: objective.row_outputs(params, rows, key), params)
+        _, vjp = jax.vjp(lambda params: objective.row_outputs(whole(params), rows, key), params)
         return jax.tree.map(jnp.add, total, vjp(d_rows)[0]), None
 
     total, _ = jax.lax.scan(add, direct, (parts, split_rows(d_outputs, accumulate)))

@@ -145,7 +145,7 @@ class Evaluator:
 
     def evaluate(self, params: Any, split: str) -> EvalResult:
         """The outputs of the parameters on a split, with the loss over its labeled examples."""
-        losses = []
+        losses, params = [], self._steps.network_params(params)
 
         def outputs_of(batch: Batch) -> tuple[Any, Any]:
             rows, outputs, loss = self._apply(params, self._steps.to_devices(batch))

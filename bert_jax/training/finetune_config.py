@@ -23,7 +23,7 @@ from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
-from bert_jax.training import warm_start
+from bert_jax.training import adapter_base, warm_start
 from bert_jax.training.layer_selection import with_layers
 from bert_jax.training.soft_labels import SoftLabels
 from bert_jax.training.teacher import load_teacher
@@ -63,7 +63,7 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     pinned = warm_start.pin_init(requested)
     commit = pinned.run.init_commit
     model = previous_config(remote.local_cache_path(requested.run.dir), init)
-    if model is None or (commit is None and (Path(init) / "config.json").is_file()):
+    if model is None or (commit is None and convert.is_model_folder(Path(init))):
         model = warm_start.load_config(hub.at_commit(init, commit))
     family, task = warm_start.model_family(model), requested.objective.task
     heads: Any
@@ -170,6 +170,7 @@ class FinetuneTask:
             coverage.log_rows(tokenizer, f"{split} rows", covered)
         train = encoded["train"]
         filled = _fill_in_config(config, dataset, len(train.rows), length)
+        filled = adapter_base.pin_base(filled)
         teacher = load_teacher(filled)
         if teacher is None:
             return FinetuneTask(filled, dataset, encoded, tokenizer)

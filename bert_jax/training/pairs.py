@@ -25,7 +25,7 @@ from bert_jax.tasks import encode_pairs, pairs, retrieval
 from bert_jax.tasks.encode_pairs import EncodedPairs
 from bert_jax.tasks.metrics import correlations
 from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
-from bert_jax.training import finetune_config
+from bert_jax.training import adapter_base, finetune_config
 from bert_jax.training.step import CompiledSteps
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.types import Batch
@@ -80,7 +80,7 @@ class PairsTask:
         )
         content = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
         filled = finetune_config.fill_in_steps(config, len(train.rows), content)
-        return PairsTask(filled, dataset, train, tokenizer)
+        return PairsTask(adapter_base.pin_base(filled), dataset, train, tokenizer)
 
     def with_seed(self, i: int) -> PairsTask:
         """The same pairs for the i-th of several seeds, in a folder of its own."""
@@ -198,7 +198,7 @@ class PairEvaluator:
 
     def _vectors(self, params: Any, texts: Sequence[str], prompt: str) -> np.ndarray:
         """The vectors [n d] of texts after the prompt."""
-        length = self.config.data.length
+        length, params = self.config.data.length, self._steps.network_params(params)
         assert length is not None
         rows = encode_pairs.encode_texts(texts, self.task.tokenizer, length, prompt)
         batches = LabeledBatches(

@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,50 +21,20 @@ import optax
 from bert_jax import optim
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.distributed import constraints, sharding
+from bert_jax.model import lora
 from bert_jax.objectives import CoupledObjective, Objective, total_loss
 from bert_jax.objectives.masking_budget import with_scheduled_rate
 from bert_jax.training import guard
+from bert_jax.training.compiled_steps import (
+    NOTHING_FIXED,
+    BoundSeed,
+    CompiledSteps,
+    Seed,
+    TrainState,
+)
 from bert_jax.training.coupled_gradients import coupled_gradients
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
-
-Seed = int | np.uint32 | jax.Array
-
-
-class TrainState(NamedTuple):
-    """Everything that a step changes."""
-
-    step: jax.Array  # int32: batches consumed; `opt` counts the updates that were made
-    params: dict[str, Any]
-    opt: Any
-    guard: guard.LossHistory
-
-
-class BoundSeed(NamedTuple):
-    """A jitted function whose last argument is the run's seed. A seed that were a constant of
-    the program would compile every seed anew."""
-
-    jitted: Any  # as `jax.jit` returned it
-    seed: np.uint32
-
-    def __call__(self, *args: Any) -> Any:
-        return self.jitted(*args, self.seed)
-
-    def lower(self, *args: Any) -> Any:
-        """`jax.jit`'s `lower` with the seed as the last argument."""
-        return self.jitted.lower(*args, self.seed)
-
-
-class CompiledSteps(NamedTuple):
-    """The jitted functions of one config on one mesh. Each compiles at its first call."""
-
-    like: TrainState  # shapes, dtypes and shardings of the state
-    init: Callable[[], TrainState]
-    train: BoundSeed  # (state, batch) -> (state, metrics); the state's buffers are donated
-    evaluate: BoundSeed  # (params, batch) -> terms
-    gradient_report: BoundSeed  # (params, step, batch) -> terms, and norms of every leaf
-    to_devices: Callable[[Batch], Batch]
-    host_share: float = 1  # fraction of a batch's rows that this process reads
 
 
 def compile_steps(
@@ -73,42 +43,38 @@ def compile_steps(
     """Jit the steps with the shardings of distributed/sharding.py.
 
     Fresh and restored states have the same shardings, so a restart compiles nothing new.
-    ValueError: a stage's batch does not divide over the mesh and the micro-batches.
+    ValueError: a stage's batch does not divide over the mesh and the micro-batches; adapters that
+    do not fit the layers.
     """
     for stage in config.stages:
         sharding.check_batch(stage.batch_size, config.optim.accumulate, mesh)
-    decay = config.optim.layer_decay
-    rates = None if decay is None else optim.layerwise_lr_decay(decay, config.encoder.layers)
-    tx = optim.optimizer(config.optim, config.run.steps, rates, config.encoder.layers)
-
+    tx = _optimizer(config)
     seed = np.uint32(config.run.seed % 2**32)  # as `jax.random.key` converts an integer
-
-    def init(seed: Seed) -> TrainState:
-        params = sharding.pad_vocab(objective.init(named_key(seed, "init")), mesh)
-        history = guard.init(config.guard)
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), history)
-
+    init, init_base = _initializers(config, objective, tx, mesh)
     traced = jax.jit(init)  # traced once: the jit with shardings below reuses the trace
     shapes = jax.eval_shape(traced, seed)
     state = sharding.shardings(shapes, mesh)
     rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    base_shapes = jax.eval_shape(init_base, seed)
+    fixed = {"base": sharding.shardings(base_shapes, mesh)}
+    init_base = jax.jit(init_base, in_shardings=replicated, out_shardings=fixed["base"])
     train = jax.jit(
         sharding.with_mesh(mesh, partial(train_step, config, objective, tx)),
-        in_shardings=(state, rows, replicated),
+        in_shardings=(state, rows, fixed, replicated),
         out_shardings=(state, replicated),
         donate_argnums=0,
     )
     evaluate = jax.jit(
         sharding.with_mesh(mesh, partial(eval_step, objective)),
-        in_shardings=(state.params, rows, replicated),
+        in_shardings=(state.params, rows, fixed, replicated),
         out_shardings=replicated,
     )
     report = jax.jit(
         sharding.with_mesh(mesh, partial(gradient_report, config, objective)),
-        in_shardings=(state.params, replicated, rows, replicated),
+        in_shardings=(state.params, replicated, rows, fixed, replicated),
         out_shardings=replicated,
     )
-    return CompiledSteps(
+    steps = CompiledSteps(
         like=pytree.abstract(shapes, state),
         init=BoundSeed(jax.jit(traced, in_shardings=replicated, out_shardings=state), seed),
         train=BoundSeed(train, seed),
@@ -116,7 +82,40 @@ def compile_steps(
         gradient_report=BoundSeed(report, seed),
         to_devices=partial(sharding.to_devices, mesh=mesh),
         host_share=sharding.host_share(mesh),
+        init_base=BoundSeed(init_base, seed),
     )
+    return steps.with_fixed(base=pytree.abstract(base_shapes, fixed["base"]))
+
+
+def _optimizer(config: Experiment) -> optax.GradientTransformation:
+    decay, layers = config.optim.layer_decay, config.encoder.layers
+    rates = None if decay is None else optim.layerwise_lr_decay(decay, layers)
+    return optim.optimizer(config.optim, config.run.steps, rates, layers)
+
+
+def _initializers(
+    config: Experiment,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Callable[[Seed], TrainState], Callable[[Seed], Any]]:
+    """Seed -> the state at step 0, and seed -> the random base ({} without adapters)."""
+
+    def init_params(seed: Seed) -> Any:
+        return sharding.pad_vocab(objective.init(named_key(seed, "init")), mesh)
+
+    def init(seed: Seed) -> TrainState:
+        params = init_params(seed)
+        if config.lora.enabled:
+            adapters = lora.init_adapters(config.lora, params, named_key(seed, "lora"))
+            params = lora.join(adapters, lora.split_base(params)[0])
+        history = guard.init(config.guard)
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), history)
+
+    def init_base(seed: Seed) -> Any:
+        return lora.split_base(init_params(seed))[1] if config.lora.enabled else {}
+
+    return init, init_base
 
 
 def named_key(seed: Seed, name: str) -> jax.Array:
@@ -132,8 +131,10 @@ def compute_gradients(
     step: jax.Array,
     batch: Batch,
     seed: Seed,
+    fixed: Any = NOTHING_FIXED,
 ) -> tuple[jax.Array, dict[str, Any], Any]:
-    """Loss (scalar), terms and gradient (a tree like `params`) of one step.
+    """Loss (scalar), terms and gradient (a tree like `params`) of one step; `fixed` as in
+    `CompiledSteps`.
 
     Gradient accumulation gives the gradient of the whole batch's loss: each micro-batch
     divides by the whole batch's counts, so the sums add up exactly.
@@ -143,7 +144,8 @@ def compute_gradients(
         batch = with_scheduled_rate(batch, config.objective.masking, progress)
     dropout = jax.random.fold_in(named_key(seed, "dropout"), step)
     f = constraints.data_parallel(partial(_summed_gradients, config, objective))
-    (value, terms), grads = f(params, batch, (named_key(seed, "corruption"), dropout))
+    keys = named_key(seed, "corruption"), dropout
+    (value, terms), grads = f((params, fixed), batch, keys)
     grads = optim.zero_frozen(config.optim.freeze, config.encoder.layers, grads)
     return value, terms, grads
 
@@ -151,23 +153,24 @@ def compute_gradients(
 def _summed_gradients(
     config: Experiment,
     objective: Objective,
-    params: Any,
+    params_and_fixed: tuple[Any, Any],
     batch: Batch,
     keys: tuple[jax.Array, jax.Array],
 ) -> Any:
     """((loss, terms), gradient), summed over this device's rows, then over all devices."""
-    corruption, dropout = keys
+    (params, fixed), (corruption, dropout) = params_and_fixed, keys
+    whole = partial(lora.join, base=fixed["base"])
     batch = objective.corrupt(batch, corruption)
     counts = constraints.psum_batch(objective.counts(batch))
 
     def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-        terms = objective.terms(params, part, key)
+        terms = objective.terms(whole(params), part, key)
         return total_loss(objective.weights, terms, counts), terms
 
     n = config.optim.accumulate
     if isinstance(objective, CoupledObjective):
         return constraints.psum_batch(
-            coupled_gradients(objective, params, batch, dropout, counts, n)
+            coupled_gradients(objective, whole, params, batch, dropout, counts, n)
         )
     gradient = jax.value_and_grad(loss, has_aux=True)
     if n == 1:
@@ -191,6 +194,7 @@ def train_step(
     tx: optax.GradientTransformation,
     state: TrainState,
     batch: Batch,
+    fixed: Any,
     seed: Seed,
 ) -> tuple[TrainState, dict[str, Any]]:
     """One update, and its metrics.
@@ -199,7 +203,7 @@ def train_step(
     was but `step`, since the batch is used up. The learning rate follows the updates made.
     """
     value, terms, grads = compute_gradients(
-        config, objective, state.params, state.step, batch, seed
+        config, objective, state.params, state.step, batch, seed, fixed
     )
     norm = optax.tree.norm(grads)  # clipping takes the same sum: XLA computes it once
     good, history = guard.check_update(config.guard, state.guard, value, norm)
@@ -214,10 +218,10 @@ def train_step(
     return TrainState(state.step + 1, params, opt, history), metrics
 
 
-def eval_step(objective: Objective, params: Any, batch: Batch, seed: Seed) -> Any:
+def eval_step(objective: Objective, params: Any, batch: Batch, fixed: Any, seed: Seed) -> Any:
     """The terms of one batch without dropout. A row has the same masks at every evaluation."""
     batch = objective.corrupt(batch, named_key(seed, "corruption"))
-    return objective.terms(params, batch, None)
+    return objective.terms(lora.join(params, fixed["base"]), batch, None)
 
 
 def gradient_report(
@@ -226,10 +230,11 @@ def gradient_report(
     params: Any,
     step: jax.Array,
     batch: Batch,
+    fixed: Any,
     seed: Seed,
 ) -> dict[str, Any]:
     """Terms, and gradient and parameter norms of every leaf, of the step after `step` steps."""
-    _, terms, grads = compute_gradients(config, objective, params, step, batch, seed)
+    _, terms, grads = compute_gradients(config, objective, params, step, batch, seed, fixed)
     return guard.gradient_norms(terms, grads, params)
 
 

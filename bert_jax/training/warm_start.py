@@ -43,18 +43,16 @@ from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.inference.model import Model, load
-from bert_jax.model import electra
-from bert_jax.training import kept_head
+from bert_jax.inference.transfer import disentangled_as, in_tower, sources
+from bert_jax.model import electra, lora
+from bert_jax.training import adapter_base, kept_head
 from bert_jax.training.kept_head import NO_HEAD, TASK_HEADS, HeadDecision
 from bert_jax.training.layer_selection import select_model_layers, spaced_layers, with_layers
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
-from bert_jax.utils.types import Params
 
 logger = logging.getLogger(__name__)
-
-TOWERS = ("generator/", "discriminator/")
 
 
 class TransferResult(NamedTuple):
@@ -107,11 +105,17 @@ class WarmStart:
         return config.replace(encoder, **{n: getattr(self.config.encoder, n) for n in names})
 
     def apply(self, steps: CompiledSteps) -> CompiledSteps:
-        """`steps` whose `init` returns a state with the model's parameters.
+        """`steps` whose `init` returns a state with the model's parameters. With adapters, the
+        steps have the model's encoder as their base; it is read again when the run resumes.
 
-        ValueError: parameters whose shapes are not those of the objective.
+        ValueError: parameters whose shapes are not those of the objective, another base.
         """
-        if self.previous_config is None:  # report a misfit before anything is written
+        if self.config.lora.enabled:
+            base = self._transfer(steps).params
+            steps = adapter_base.with_base(steps, base, self.config, self.path)
+            if self.previous_config is not None:
+                self.__dict__.pop("model", None)  # free the host's copy
+        elif self.previous_config is None:  # report a misfit before anything is written
             self._transfer(steps)
 
         def init() -> TrainState:
@@ -134,7 +138,8 @@ class WarmStart:
 
     def _transfer(self, steps: CompiledSteps) -> TransferResult:
         head = kept_head.decide(self.model.config.objective, self.config.objective, self.path)
-        return transfer_params(self._padded_model(steps), steps.like.params, head)
+        like = steps.network_params(steps.like.params)
+        return transfer_params(self._padded_model(steps), like, head)
 
     def _padded_model(self, steps: CompiledSteps) -> Model:
         """The model with the layers that the run has, and with as many rows in its word table as
@@ -196,7 +201,7 @@ def previous_config(folder: Path, init: str | None) -> Experiment | None:
 def load_config(path: str | Path) -> Experiment:
     """The config of a model, without its parameters. ValueError: the folder holds no model."""
     folder = convert.encoder_folder(hub.model_folder(path).path)
-    if not (folder / "config.json").is_file():
+    if not convert.is_model_folder(folder):
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
         return convert.read_hf_experiment(folder)
@@ -207,6 +212,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """A model's tokenizer. ValueError: there is none, or it does not fit the word table."""
     folder = convert.encoder_folder(hub.model_folder(path).path)
     own = folder / "tokenizer"
+    if convert.is_peft_folder(folder):
+        own = convert.read_hf_folder(folder)[2]
     tokenizer = tokenizers.load_tokenizer(own if own.is_dir() else folder)
     convert.check_tokenizer(load_config(folder), tokenizer)
     return tokenizer
@@ -226,13 +233,13 @@ def transfer_params(model: Model, like: Any, head: HeadDecision = NO_HEAD) -> Tr
 
     ValueError: lists every leaf whose shape differs.
     """
-    params = _disentangled_as(like, model.params)
+    params = disentangled_as(like, model.params)
     flat, shapes = flatten_with_names(params), flatten_with_names(like)
     kept = kept_head.head_params(model.params, head)
     flat |= kept
     general = {k: v for k, v in flat.items() if k in kept or not k.startswith(TASK_HEADS)}
-    sources = _sources(general, isinstance(model.config.objective, ReplacedTokens))
-    matched = {name: sources[k] for name in shapes if (k := _in_tower(name)) in sources}
+    stand_ins = sources(general, isinstance(model.config.objective, ReplacedTokens))
+    matched = {name: stand_ins[k] for name in shapes if (k := in_tower(name)) in stand_ins}
     mismatches = [
         f"{name} {list(flat[source].shape)}, here {list(shapes[name].shape)}"
         for name, source in matched.items()
@@ -252,38 +259,12 @@ def transfer_params(model: Model, like: Any, head: HeadDecision = NO_HEAD) -> Tr
     )
 
 
-def _disentangled_as(like: Params, params: Params) -> Params:
-    """The parameters; if they are two towers, their tables are sums of shared tables and
-    differences exactly if those of the tree `like` are (model/electra.py)."""
-    wanted = "discriminator" in like and electra.is_disentangled(like)
-    if "discriminator" not in params or electra.is_disentangled(params) == wanted:
-        return params
-    generator, discriminator = (electra.merge_tower(params, t.rstrip("/")) for t in TOWERS)
-    tied = "gradient_disentangled" if wanted else "none"
-    return electra.split_towers(generator, discriminator, tied)
-
-
-def _in_tower(name: str) -> str:
-    return name if name.startswith(TOWERS) else f"discriminator/{name}"
-
-
-def _sources(flat: dict[str, Any], two_towers: bool) -> dict[str, str]:
-    """Name in one of the two networks -> the model's leaf. Shared embeddings are in both."""
-    sources = {_in_tower(name): name for name in flat}
-    if not any(name.startswith("prediction/") for name in flat):  # as ModernBERT's classes share it
-        shared_head = [n for n in flat if n.startswith(("mlm/dense/", "mlm/norm/"))]
-        sources |= {_in_tower(n.replace("mlm/", "prediction/", 1)): n for n in shared_head}
-    if two_towers:
-        shared = [name for name in flat if not name.startswith(TOWERS)]
-        sources |= {f"generator/{name}": name for name in shared}
-    return sources
-
-
 def _log_transfer(path: str, result: TransferResult, layers: str) -> None:
     for line in filter(None, (layers, result.head)):
         logger.info(line)
 
     def beside_the_head(names: list[str]) -> list[str]:
+        names = [n for n in names if not lora.is_adapter(n)]
         return [n for n in names if not (result.head and n.startswith(TASK_HEADS))]
 
     initialized = beside_the_head(result.initialized)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.utils.model_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     CONFIG,
     INDEX,
     MODULES,
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 REPO = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
-SMALL_FILES = (CONFIG, INDEX, *TOKENIZER_FILES, *SENTENCE_FILES)
+SMALL_FILES = (CONFIG, ADAPTER_CONFIG, INDEX, *TOKENIZER_FILES, *SENTENCE_FILES)
 
 
 class HubName(NamedTuple):
@@ -97,7 +99,9 @@ def model_folder(
         pinned = HubName(name.repo, folder.name)  # so that files of two commits are never mixed
         modules = [glob.escape(m) for m in _modules(folder) if m]
         patterns = [*SMALL_FILES, *(f"{m}/{f}" for m in modules for f in SMALL_FILES)]
-        if weights:
+        if weights and (folder / ADAPTER_CONFIG).is_file():  # of peft; its base is read as another
+            snapshot(pinned, [*patterns, ADAPTER_WEIGHTS])
+        elif weights:
             names = (WEIGHTS, PICKLE) if allow_pickle else (WEIGHTS,)
             patterns += [f"{m}/{f}" for m in modules for f in names]
             snapshot(pinned, [*patterns, *_shards(folder, INDEX, WEIGHTS)])

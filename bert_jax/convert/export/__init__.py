@@ -1,5 +1,6 @@
 """`export`: write a model in a format that other programs read, to a new folder.
 
+peft       adapter_config.json  adapter_model.safetensors   the adapters of a run (lora.rank)
 hf         config.json  model.safetensors  tokenizer files  README.md   opens in transformers
 sentence-transformers   the same of the encoder alone, with modules.json and its folders
 orbax      params/  config.json  tokenizer/                             a plain parameter tree
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orbax.checkpoint as ocp
 
@@ -26,6 +27,7 @@ from bert_jax.convert.export.model_card import (
     final_metrics,
     model_card,
 )
+from bert_jax.convert.export.peft import export_peft
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.convert.export.stablehlo import export_network, export_stablehlo
 from bert_jax.convert.sentence_head import SentenceHead
@@ -40,7 +42,7 @@ __all__ = [
     "final_metrics",
 ]
 
-Format = Literal["hf", "sentence-transformers", "orbax", "stablehlo"]
+Format = Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo"]
 
 
 def export_model(
@@ -49,18 +51,25 @@ def export_model(
     format: Format,
     out: str | Path,
     part: str | None = None,
+    base: str | None = None,
 ) -> list[str]:
     """Write `model`, which was loaded from `folder`, to `out`. Returns the names of parameters
     that the format cannot represent.
 
     `part` is ELECTRA's `discriminator` or `generator`; the default is the discriminator, for
-    `orbax` both. `out` is written completely or not at all. ValueError: `out` is not empty, an
-    unknown format, or a model that the format cannot represent.
+    `orbax` both. `base` is the name or folder by which peft finds the base of adapters; the default
+    is that of the run. `out` is written completely or not at all.
+
+    ValueError: `out` is not empty, an unknown format, or a model that the format cannot represent.
     """
     out = Path(out)
-    if format not in EXPORTERS:
-        raise ValueError(f"format is {format!r}: expected {', '.join(EXPORTERS)}")
+    if format not in get_args(Format):
+        raise ValueError(f"format is {format!r}: expected {', '.join(get_args(Format))}")
+    if base is not None and format != "peft":
+        raise ValueError(f"a base is given for the format {format}: it is for peft alone")
     with io.atomic_dir(out) as new:
+        if format == "peft":
+            return export_peft(model, Path(folder), new, base)
         return EXPORTERS[format](model, Path(folder), new, part)
 
 

@@ -28,6 +28,8 @@ class ExportableModel(Protocol):
     def step(self) -> int: ...
     @property
     def sentence(self) -> SentenceHead | None: ...
+    @property
+    def adapter(self) -> Any: ...  # inference.adapter.Adapter, or None
 
 
 def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:

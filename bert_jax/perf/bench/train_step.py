@@ -26,7 +26,8 @@ class BertJax:
     def __init__(self, inputs: BenchInputs, devices: Sequence[Any]) -> None:
         self.inputs = inputs
         run = assemble(inputs.config, inputs, devices)
-        self.objective, self.steps, self.mesh = run.objective, run.steps, run.mesh
+        self.objective, self.mesh = run.objective, run.mesh
+        self.steps = run.steps.with_fixed(base=run.steps.init_base())
         pool = inputs.pool()
         self.real_tokens = statistics.mean(real_tokens(b) for b in pool)
         self.padded_tokens = pool[0]["tokens"].size
@@ -71,7 +72,7 @@ class BertJax:
         return idle_share(dispatch, jax.block_until_ready, steps)
 
     def _train_on(self, batch: Batch) -> None:
-        self._state, self._metrics = self.compiled(self._state, batch, self.steps.train.seed)
+        self._state, self._metrics = self.compiled(self._state, batch, *self.steps.train.bound)
 
 
 def compile_train_step(steps: CompiledSteps, batch: Batch) -> Any:
