@@ -2,7 +2,7 @@
 
 >sp|P69905|HBA_HUMAN        a header begins a sequence, and is left out
 MVLSPADKTNVKAAWGKVGAHAG
-EYGAEALERMFLSFPTTKTYFPH     the lines of a sequence are joined without a space
+EYGAEALERM FLSFPTTKTY FPH   the lines of a sequence are joined, and spaces in them left out
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def join_sequences(lines: Iterable[Any], max_characters: int) -> Iterator[Any]:
     parts: list[Any] = []
     size = replaced_bytes = 0
     for line in lines:
-        text = line.text.strip()
+        text = "".join(line.text.split())
         replaced_bytes += line.replaced_bytes
         header = text.startswith(HEADERS)
         if parts and (header or size >= max_characters):

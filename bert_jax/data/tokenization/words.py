@@ -6,8 +6,9 @@
 
 Two pieces belong to one word unless the second is marked (`▁`, `Ġ`, no `##`), or one of them
 touches the other with a character of a script that writes no spaces. There every piece is a word,
-as every Chinese character is in BERT. Text that was split into words by white space
-needs the marks alone (`spaces`).
+as every Chinese character is in BERT; so it is in a vocabulary of characters without a mark, which
+was trained on sequences without spaces. Text that was split into words by white space needs the
+marks alone (`spaces`).
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def word_edges(
     if kind == "unigram" and rule == "albert":
         starts = [p in added or _starts_word_in_albert(p) for p in pieces]
         return WordEdges.marked(np.array(starts, bool))
-    starts = np.array([p in added or _is_marked(kind, p) for p in pieces], bool)
+    spaced = kind != "chars" or SPACE_MARK in pieces
+    starts = np.array([p in added or not spaced or _is_marked(kind, p) for p in pieces], bool)
     ends = np.zeros(len(pieces), bool)
     if rule != "spaces":
         for i, piece in enumerate(pieces):
@@ -108,7 +110,7 @@ def _is_marked(kind: str, piece: str) -> bool:
     """Whether a piece is marked as the beginning of a word."""
     if kind == "bpe":
         return bool(_SPACE_BYTES.match(piece))
-    if kind in ("unigram", "sentencepiece_bpe"):
+    if kind in ("unigram", "sentencepiece_bpe", "chars"):
         return piece.startswith(SPACE_MARK)
     return not piece.startswith("##")
 

@@ -2,6 +2,7 @@
 
 import gzip
 
+import numpy as np
 import pytest
 
 from bert_jax.data import documents
@@ -22,7 +23,21 @@ def test_every_character_is_a_piece_and_the_text_comes_back():
     assert tok.vocab_size == 5 + len(set("".join(TEXTS)))
     assert tok.encode("W") == [tok.unk_id]
     assert not set(tok.encode("[SEP] M")) & set(tok.special_ids)
-    assert tok.word_edges().starts[5:].all()
+
+
+@pytest.mark.parametrize("kmer", [1, 3])
+def test_words_stand_between_spaces_and_each_piece_of_a_sequence_without_spaces_is_one(kmer):
+    """As in every kind of tokenizer; characters of scripts that write no spaces are words."""
+    tok = train_tokenizer(TEXTS, "chars", None, cased=True, kmer=kmer)
+    for text in ("학교에서 한국어를", "हिन्दी में", "MKV Aa"):
+        ids = np.array([tok.cls_id, *tok.encode(text)])
+        begins = tok.word_edges().begins_word(ids)[1:]
+        first, second = text.split()
+        number = len(tok.encode(first)), len(tok.encode(" " + second))
+        assert begins.tolist() == [i in (0, number[0]) for i in range(sum(number))]
+    assert tok.word_edges().begins_word(np.array(tok.encode("がぎぐ"))).all()
+    sequences = train_tokenizer(PROTEINS, "chars", None, cased=True, kmer=kmer)
+    assert sequences.word_edges().begins_word(np.array(sequences.encode("MKVLAAG"))).all()
 
 
 def test_groups_are_pieces_and_unknown_ones_are_characters():
@@ -62,7 +77,7 @@ def test_transformers_gives_the_same_ids(kmer, tmp_path):
 
 
 def test_a_sequence_of_a_fasta_file_is_a_document_of_one_line(tmp_path):
-    text = ">sp|P1 one\r\nMKVL\nAAG\n\nIVG\n;comment\n>P2\n>P3\nMK*\n"
+    text = ">sp|P1 one\r\nMKVL\nA AG \n\nIVG\n;comment\n>P2\n>P3\nMK*\n"
     (tmp_path / "x.fasta").write_text(text)
     with gzip.open(tmp_path / "x.FA.gz", "wt") as f:
         f.write(text)
