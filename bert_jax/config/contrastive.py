@@ -11,7 +11,7 @@ from bert_jax.config.ranges import check_ranges
 
 @dataclass(frozen=True)
 class Contrastive:
-    """A sentence encoder, trained on pairs of texts.
+    """A sentence encoder, trained on pairs of texts, or in pre-training on plain text.
 
     `ranking` is softmax cross-entropy: each query has to find its positive among the documents of
     the whole batch, over all devices and micro-batches. The other losses are for pairs with a
@@ -19,8 +19,10 @@ class Contrastive:
     difference (`cosine`), or a contrastive loss for scores of 0 and 1 (`margin`).
     """
 
-    # Type of the task.
-    task: Literal["pairs"] = "pairs"
+    # Where pairs come from: rows of fine-tuning (`pairs`), or rows of a corpus in pre-training.
+    # `simcse` pairs each row with itself, with other dropout; `neighbors` pairs two spans of a row
+    # that follow each other.
+    task: Literal["pairs", "simcse", "neighbors"] = "pairs"
     # Family of the encoder.
     family: ModelType = "bert"
     # Loss; `auto` is `ranking` for rows with a positive, and `cosent` for rows with a score.
@@ -60,6 +62,11 @@ class Contrastive:
             "max_negatives": (limit is None or limit >= 0, "at least 0, or None"),
         }
         check_ranges("objective", self, checks)
+        if self.task != "pairs" and self.loss not in ("auto", "ranking"):
+            raise ValueError(
+                f"objective.loss is {self.loss} and objective.task {self.task}: expected ranking, "
+                "since plain text has no scores"
+            )
 
     @property
     def default_length(self) -> int:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.config import Data, Encoder, Experiment, Masked, Stage, replace
+from bert_jax.config import Contrastive, Data, Encoder, Experiment, Masked, Stage, replace
 from bert_jax.data import corpus_cache, loader, mix_weights
 from bert_jax.data.corpus import Corpus, open_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -131,6 +131,8 @@ def fill_in_config(
     tokenizer = corpora[0].tokenizer
     max_length = max(corpus.info.length for corpus in corpora)
     length = max(stage.length or max_length for stage in config.stages)
+    if isinstance(config.objective, Contrastive):
+        _check_gives_pairs(config.objective, corpora, encoder or config.encoder)
     if isinstance(config.objective, Masked) and config.objective.sentence_pair:
         for corpus in corpora:
             if corpus.info.segments not in ("nsp", "sop"):
@@ -147,6 +149,30 @@ def fill_in_config(
         )
     except ValueError as e:
         raise ValueError(f"{e} (the corpus has rows of {max_length} tokens)") from None
+
+
+def _check_gives_pairs(objective: Contrastive, corpora: Sequence[Corpus], encoder: Encoder) -> None:
+    """ValueError: rows of which no pairs can be made (objectives/unlabeled_pairs.py)."""
+    task = objective.task
+    if task == "pairs":
+        raise ValueError(
+            "objective.task is pairs, which are rows of fine-tuning: expected simcse or neighbors, "
+            "or use bert-jax finetune --task pairs"
+        )
+    if task == "simcse" and not (encoder.dropout or encoder.attention_dropout):
+        raise ValueError(
+            "objective.task is simcse, which needs dropout, and the encoder has none: set "
+            "--encoder.dropout 0.1, or train on neighbors"
+        )
+    segments = ("single", "doc") if task == "neighbors" else ("single", "doc", "full")
+    for corpus in corpora:
+        if corpus.info.segments not in segments or corpus.info.packed:
+            packed = " and --pack" if corpus.info.packed else ""
+            raise ValueError(
+                f"{corpus.path} was prepared with --segments {corpus.info.segments}{packed}: "
+                f"objective.task {task} expects rows of one text, {' or '.join(segments)}, that "
+                "are not packed"
+            )
 
 
 def tokenizer_fields(encoder: Encoder, tokenizer: Tokenizer) -> dict[str, int]:

@@ -150,6 +150,13 @@ def gather_rows(x: jax.Array) -> jax.Array:
     return constrain(x, *[None] * x.ndim)
 
 
+def row_positions(rows: int) -> jax.Array:
+    """Return the indices [b] of this device's `rows` rows in the whole batch, as `gather_rows`
+    orders it."""
+    at = jax.lax.iota(jnp.int32, rows)
+    return at + jax.lax.axis_index("data") * rows if "data" in _manual_axes() else at
+
+
 def num_row_shards() -> int:
     """In how many parts a `data_parallel` function sees the rows; 1 elsewhere."""
     return jax.lax.axis_size("data") if "data" in _manual_axes() else 1

@@ -28,6 +28,7 @@ from bert_jax.model import Network
 from bert_jax.model.pooling import normalize_l2, pool_tokens
 from bert_jax.objectives.base import Terms, apply_network, dummy_batch
 from bert_jax.objectives.losses import Mean, in_chunks
+from bert_jax.objectives.unlabeled_pairs import make_pairs
 from bert_jax.utils.types import Batch, Params
 
 ROWS_PER_CHUNK = 256  # of the similarity matrix, whose gradient is not kept
@@ -51,7 +52,8 @@ class ContrastiveObjective:
         return params
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
-        return batch
+        task = self.config.task
+        return batch if task == "pairs" else make_pairs(task, batch, key)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -59,8 +61,9 @@ class ContrastiveObjective:
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """The number of queries; `cosent` is one loss of the whole batch."""
-        rows = 1 / num_row_shards() if self.config.loss == "cosent" else len(batch["position"])
-        return {"task_loss": jnp.asarray(rows, jnp.float32)}
+        if self.config.loss == "cosent":
+            return {"task_loss": jnp.asarray(1 / num_row_shards(), jnp.float32)}
+        return {"task_loss": (batch["query_size"] > 0).sum().astype(jnp.float32)}
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
         return self.coupled_terms(params, self.row_outputs(params, batch, key), batch)
@@ -98,7 +101,7 @@ class ContrastiveObjective:
     def coupled_terms(self, params: Params, outputs: dict[str, Any], batch: Batch) -> Terms:
         """The terms of this device's rows, given the outputs of `row_outputs` for them."""
         sizes = (*self.config.dimensions, outputs["query"].shape[-1])
-        if self.config.loss == "ranking":
+        if self.config.loss == "ranking" or self.config.task != "pairs":
             scale = jnp.asarray(1 / self.config.temperature, jnp.float32)
             if self.config.learn_temperature:
                 scale = jnp.exp(jnp.minimum(params["temperature"], MAX_LOG_SCALE))
@@ -127,16 +130,17 @@ class ContrastiveObjective:
                 target,
                 exists,
                 false if self.config.mask_false_negatives else None,
+                batch["query_size"] > 0,
             )
             return sums, None
 
-        names = ("position", "query_text", "positives", "document_text")
+        names = ("position", "query_text", "positives", "document_text", "query_size")
         fields = {name: batch[name] for name in names}
         sums = self._in_chunks(rank, outputs["query"], fields)
         if self.config.symmetric:
             backward = self._backward_sums(outputs, batch, scale, sizes)
             sums["loss"] = (sums["loss"] + backward["loss"]) / 2
-        count = jnp.asarray(len(outputs["query"]), jnp.float32)
+        count = self.counts(batch)["task_loss"]
         return {
             "task_loss": Mean(sums["loss"], count),
             "task_accuracy": Mean(sums["correct"], count),
@@ -148,7 +152,8 @@ class ContrastiveObjective:
     ) -> dict[str, jax.Array]:
         """The same for each positive, which has to find its query among all queries."""
         columns = [self._unit(gather_rows(outputs["query"]), size) for size in sizes]
-        queries = {name: gather_rows(batch[name]) for name in ("query_text", "positives")}
+        names = ("query_text", "positives", "query_size")
+        queries = {name: gather_rows(batch[name]) for name in names}
 
         def rank(rows: jax.Array, batch: Batch) -> tuple[dict[str, jax.Array], None]:
             text = batch["document_text"][:, 0]
@@ -159,12 +164,13 @@ class ContrastiveObjective:
                 columns,
                 scale,
                 batch["position"],
-                jnp.ones(len(columns[0]), bool),
+                queries["query_size"] > 0,
                 false if self.config.mask_false_negatives else None,
+                batch["query_size"] > 0,
             )
             return sums, None
 
-        names = ("position", "query_text", "document_text")
+        names = ("position", "query_text", "document_text", "query_size")
         fields = {name: batch[name] for name in names}
         return self._in_chunks(rank, outputs["documents"][:, 0], fields)
 
@@ -217,10 +223,11 @@ def _cross_entropy_sums(
     target: jax.Array,
     exists: jax.Array,
     false: jax.Array | None,
+    counted: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Sums over rows [r d] of their cross-entropy for the column `target` among the columns [n d]
-    that exist and are no `false` negative. There is one array of each for every size of vector;
-    accuracy is that of the last, the whole vector."""
+    """Sums over rows [r d] that are `counted`, of their cross-entropy for the column `target` among
+    the columns [n d] that exist and are no `false` negative. There is one array of each for every
+    size of vector; accuracy is that of the last, the whole vector."""
     own = jnp.arange(len(exists)) == target[:, None]
     masked = jnp.zeros_like(own) if false is None else false & ~own
     allowed = exists & ~masked
@@ -229,6 +236,8 @@ def _cross_entropy_sums(
     for a, b in zip(rows, columns, strict=True):
         logits = jnp.where(allowed, scale * jnp.matmul(a, b.T, precision=HIGHEST), -jnp.inf)
         own_logit = jnp.where(own, logits, 0.0).sum(-1)
-        loss += (jax.nn.logsumexp(logits, axis=-1) - own_logit).sum()
-        correct = (own_logit >= logits.max(-1)).sum().astype(jnp.float32)
+        losses = jax.nn.logsumexp(logits, axis=-1) - own_logit
+        loss += jnp.where(counted, losses, 0.0).sum()
+        correct = (counted & (own_logit >= logits.max(-1))).sum().astype(jnp.float32)
+    masked &= counted[:, None] & exists
     return {"loss": loss, "correct": correct, "false": masked.sum().astype(jnp.float32)}

@@ -177,7 +177,7 @@ def open_data(
     """
     if isinstance(config.objective, Supervised):
         return FinetuneTask.of(config)
-    if isinstance(config.objective, Contrastive):
+    if isinstance(config.objective, Contrastive) and config.objective.task == "pairs":
         return PairsTask.of(config)
     return open_corpora(config, encoder)
 
@@ -191,6 +191,7 @@ def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusDa
     start = warm_start.from_config(config)
     if start is not None and encoder is None:
         encoder = start.encoder(corpora)
+        config = start.with_family(config)
     filled = adapter_base.pin_base(mixture.fill_in_config(config, corpora, encoder))
     if start is not None and filled.lora.enabled:
         start = dataclasses.replace(start, config=filled)  # it checks the hash of its base

@@ -143,6 +143,11 @@ def summary(run: str | Path) -> str:
             f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, {share}, "
             f"AUC {last['eval_rtd_auc']:.3f} (chance 0.500)"
         )
+    if {"eval_task_loss", "eval_task_accuracy"} <= last.keys():
+        summary_lines.append(
+            f"  pairs of texts: loss {last['eval_task_loss']:.3f} nat, the right one first for "
+            f"{last['eval_task_accuracy']:.1%}"
+        )
     return "\n".join([*summary_lines, *_goodput(folder), f"run folder: {run}"])
 
 

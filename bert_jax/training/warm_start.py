@@ -104,6 +104,13 @@ class WarmStart:
             names += ["max_length", "rotary_theta", "local_rotary_theta"]
         return config.replace(encoder, **{n: getattr(self.config.encoder, n) for n in names})
 
+    def with_family(self, config: Experiment) -> Experiment:
+        """The config, whose sentence encoder has the model's family: an export needs it."""
+        if not isinstance(config.objective, Contrastive):
+            return config
+        family = model_family(self.previous_config or self.model.config)
+        return replace_fields(config, objective=dict(family=family))
+
     def apply(self, steps: CompiledSteps) -> CompiledSteps:
         """`steps` whose `init` returns a state with the model's parameters. With adapters, the
         steps have the model's encoder as their base; it is read again when the run resumes.

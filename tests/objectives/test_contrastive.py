@@ -32,6 +32,7 @@ def batch(**changes: Any) -> dict[str, Any]:
     documents = np.arange(B)[:, None] * 100 + 50 + np.arange(C)
     fields = {
         "query_text": np.arange(B),
+        "query_size": np.full(B, 3),
         "document_text": documents,
         "document_size": np.full((B, C), 3),
         "positives": documents[:, :1],
