@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,12 @@ class MaskedObjective:
 
     def terms(self, params: Params, batch: Batch, key: jax.Array | None) -> Terms:
         out = apply_network(self.network, params, batch, key)
+        return self.output_terms(params, out, batch, training=key is not None)
+
+    def output_terms(
+        self, params: Params, out: dict[str, Any], batch: Batch, training: bool
+    ) -> Terms:
+        """`terms` of the network's outputs. Evaluation has more of them than training."""
         table = params["embeddings"]["word"]
         terms: Terms = {}
         predict = partial(vocabulary_loss, table=table, chunks=self.loss_chunks)
@@ -79,7 +86,7 @@ class MaskedObjective:
         if self.config.sentence_pair:
             labels, weights = jnp.maximum(batch["pair"], 0), has_label(batch)
             terms["pair_loss"], terms["pair_accuracy"] = cross_entropy(out["pair"], labels, weights)
-            if key is None:
+            if not training:
                 _, correct = token_cross_entropy(out["pair"], labels)
                 terms["pair_accuracy"] = ClassMeans.of(correct, labels, weights)  # balanced
                 terms["pair_share"] = weighted_mean(labels.astype(jnp.float32), weights)
@@ -87,7 +94,7 @@ class MaskedObjective:
             terms["sbo_loss"], _ = predict(
                 out["sbo"], targets=batch["targets"], weights=self._sbo_weights(batch)
             )
-        if key is None and self.vocabulary is not None:
+        if not training and self.vocabulary is not None:
             vocabulary, masking = self.vocabulary, self.config.masking
             terms |= hidden_terms(out["mlm"], table, self.loss_chunks, vocabulary, masking, batch)
             if self.config.sbo_weight:
