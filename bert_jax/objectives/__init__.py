@@ -37,6 +37,7 @@ from bert_jax.objectives.base import (
     total_loss,
 )
 from bert_jax.objectives.contrastive import ContrastiveObjective
+from bert_jax.objectives.distilled import DistilledObjective
 from bert_jax.objectives.masked_lm import MaskedObjective
 from bert_jax.objectives.replaced_token_detection import (
     DISCRIMINATOR_HEADS,
@@ -47,6 +48,7 @@ from bert_jax.objectives.supervised import SupervisedObjective
 __all__ = [
     "ContrastiveObjective",
     "CoupledObjective",
+    "DistilledObjective",
     "MaskedObjective",
     "NoObjective",
     "Objective",

@@ -166,6 +166,11 @@ def distilled(student: MaskedObjective, teacher: Objective, distill: Distill) ->
     network, _ = teacher.encoder(jax.eval_shape(teacher.init, jax.random.key(0)))
     relation_heads = distill.relation_heads or network.config.heads
     has_relations = distill.relation_weight > 0
+    if has_relations and student.network.lora is not None:
+        raise ValueError(
+            f"lora.rank is {student.network.lora.rank}, and relations are not computed with "
+            "adapters: set distill.relation_weight 0 to learn the logits alone"
+        )
     if has_relations:
         relations.check_heads(
             relation_heads, teacher=network.config, student=student.network.config
@@ -177,6 +182,12 @@ def distilled(student: MaskedObjective, teacher: Objective, distill: Distill) ->
         raise ValueError(
             f"distill.relation_weight is {distill.relation_weight} and distill.logit_weight "
             f"{distill.logit_weight}{lacking}: nothing is left to learn from {distill.teacher}"
+        )
+    sizes = network.config.vocab_size, student.network.config.vocab_size
+    if has_logits and len(set(sizes)) > 1:
+        raise ValueError(
+            f"the word table of {distill.teacher} has {sizes[0]} rows, the student's {sizes[1]}: "
+            "expected equal vocabularies, or distill.logit_weight 0"
         )
     network = with_heads(network, *(["mlm"] if has_logits else []))
     network = network.clone(return_layers=has_relations, remat="none")

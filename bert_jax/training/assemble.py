@@ -3,6 +3,7 @@
     config -> data        open_data     corpora or labeled rows, tokenizer, the model to start from
            -> mesh        sharding      devices along the axes data, fsdp and tensor
            -> objective   objectives    networks, masking and losses, as pure functions
+                                        (with a teacher's terms: distilled, teacher)
            -> steps       step          init, train and evaluate, jitted with shardings
            -> first state warm_start    random, or the parameters of `run.init`
 
@@ -34,6 +35,7 @@ from bert_jax.training import adapter_base, evaluation, warm_start
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.pairs import PairsTask
 from bert_jax.training.step import CompiledSteps, compile_steps
+from bert_jax.training.teacher import Teacher, load_teacher
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils import pytree
 from bert_jax.utils.types import Batch
@@ -69,6 +71,7 @@ class CorpusData:
     config: Experiment
     stages: list[StageData]
     warm_start: WarmStart | None = None
+    teacher: Teacher | None = None
 
     @property
     def corpora(self) -> list[Corpus]:
@@ -149,7 +152,12 @@ def assemble(
         config = data.config
     mesh = sharding.make_mesh(config.mesh, devices)
     objective = objectives.build(config, data.vocabulary)
+    teacher = data.teacher if isinstance(data, CorpusData) else None
+    if teacher is not None:
+        objective = teacher.objective_of(objective, config)
     steps = compile_steps(config, objective, mesh)
+    if teacher is not None:
+        steps = teacher.apply(objective, steps)
     if config.optim.freeze is not None:
         sizes = optim.frozen_counts(config.optim.freeze, config.encoder.layers, steps.like.params)
         logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)
@@ -193,6 +201,10 @@ def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusDa
         encoder = start.encoder(corpora)
         config = start.with_family(config)
     filled = adapter_base.pin_base(mixture.fill_in_config(config, corpora, encoder))
+    teacher = load_teacher(filled)
+    if teacher is not None:
+        teacher.check_corpora(filled, corpora)
+        filled = teacher.pin(filled)
     if start is not None and filled.lora.enabled:
         start = dataclasses.replace(start, config=filled)  # it checks the hash of its base
-    return CorpusData(filled, stages, start)
+    return CorpusData(filled, stages, start, teacher)

@@ -13,7 +13,7 @@ from bert_jax.training import guard
 from bert_jax.utils.types import Batch
 
 Seed = int | np.uint32 | jax.Array
-NOTHING_FIXED: Any = {"base": {}}  # `CompiledSteps.fixed` without adapters
+NOTHING_FIXED: Any = {"base": {}, "teacher": {}}  # `CompiledSteps.fixed` of most runs
 
 
 class TrainState(NamedTuple):
@@ -31,7 +31,7 @@ class BoundSeed(NamedTuple):
 
     jitted: Any  # as `jax.jit` returned it
     seed: np.uint32
-    fixed: tuple[Any, ...] = ()  # ({"base": tree},); () for `init`
+    fixed: tuple[Any, ...] = ()  # ({"base": tree, "teacher": tree},); () for `init`
 
     @property
     def bound(self) -> tuple[Any, ...]:
@@ -50,7 +50,8 @@ class CompiledSteps(NamedTuple):
     """The jitted functions of one config on one mesh. Each compiles at its first call.
 
     `fixed` are the arrays that the functions read and no step changes: `base`, the frozen
-    parameters beside which adapters are trained, an empty tree without adapters. They are
+    parameters beside which adapters are trained, and `teacher`, the network that a student learns
+    from; empty trees without adapters or a teacher. They are
     descriptions (shapes, dtypes, shardings) until `with_fixed` binds arrays.
     """
 

@@ -22,7 +22,7 @@ from bert_jax import optim
 from bert_jax.config import Experiment, Masked, ReplacedTokens
 from bert_jax.distributed import constraints, sharding
 from bert_jax.model import lora
-from bert_jax.objectives import CoupledObjective, Objective, total_loss
+from bert_jax.objectives import CoupledObjective, DistilledObjective, Objective, total_loss
 from bert_jax.objectives.masking_budget import with_scheduled_rate
 from bert_jax.training import guard
 from bert_jax.training.compiled_steps import (
@@ -55,8 +55,11 @@ def compile_steps(
     shapes = jax.eval_shape(traced, seed)
     state = sharding.shardings(shapes, mesh)
     rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-    base_shapes = jax.eval_shape(init_base, seed)
-    fixed = {"base": sharding.shardings(base_shapes, mesh)}
+    fixed_shapes = {
+        "base": jax.eval_shape(init_base, seed),
+        "teacher": jax.eval_shape(partial(teacher_params, objective, mesh)),
+    }
+    fixed = sharding.shardings(fixed_shapes, mesh)
     init_base = jax.jit(init_base, in_shardings=replicated, out_shardings=fixed["base"])
     train = jax.jit(
         sharding.with_mesh(mesh, partial(train_step, config, objective, tx)),
@@ -84,7 +87,7 @@ def compile_steps(
         host_share=sharding.host_share(mesh),
         init_base=BoundSeed(init_base, seed),
     )
-    return steps.with_fixed(base=pytree.abstract(base_shapes, fixed["base"]))
+    return steps.with_fixed(**pytree.abstract(fixed_shapes, fixed))
 
 
 def _optimizer(config: Experiment) -> optax.GradientTransformation:
@@ -116,6 +119,20 @@ def _initializers(
         return lora.split_base(init_params(seed))[1] if config.lora.enabled else {}
 
     return init, init_base
+
+
+def teacher_params(objective: Objective, mesh: jax.sharding.Mesh) -> Any:
+    """Random parameters of an objective's teacher, for their shapes; {} without a teacher."""
+    if not isinstance(objective, DistilledObjective):
+        return {}
+    return sharding.pad_vocab(objective.teacher.init(jax.random.key(0)), mesh)
+
+
+def with_teacher(objective: Objective, params: Any) -> Objective:
+    """The objective with its teacher's parameters, if it has a teacher."""
+    return (
+        objective.with_teacher(params) if isinstance(objective, DistilledObjective) else objective
+    )
 
 
 def named_key(seed: Seed, name: str) -> jax.Array:
@@ -160,6 +177,7 @@ def _summed_gradients(
     """((loss, terms), gradient), summed over this device's rows, then over all devices."""
     (params, fixed), (corruption, dropout) = params_and_fixed, keys
     whole = partial(lora.join, base=fixed["base"])
+    objective = with_teacher(objective, fixed["teacher"])
     batch = objective.corrupt(batch, corruption)
     counts = constraints.psum_batch(objective.counts(batch))
 
@@ -220,6 +238,7 @@ def train_step(
 
 def eval_step(objective: Objective, params: Any, batch: Batch, fixed: Any, seed: Seed) -> Any:
     """The terms of one batch without dropout. A row has the same masks at every evaluation."""
+    objective = with_teacher(objective, fixed["teacher"])
     batch = objective.corrupt(batch, named_key(seed, "corruption"))
     return objective.terms(lora.join(params, fixed["base"]), batch, None)
 

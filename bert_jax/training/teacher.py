@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +18,15 @@ import jax
 import numpy as np
 
 from bert_jax import config as configs
+from bert_jax import objectives
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Experiment, read_config, to_dict
+from bert_jax.config import Experiment, Masked, read_config, to_dict
+from bert_jax.data.corpus import Corpus
 from bert_jax.distributed import sharding
 from bert_jax.inference.model import Model, load
+from bert_jax.objectives import DistilledObjective, MaskedObjective, Objective
+from bert_jax.objectives.distilled import distilled
+from bert_jax.training.compiled_steps import CompiledSteps
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names
 
@@ -40,10 +46,56 @@ class Teacher:
         fields = dict(teacher_hash=content_hash(self.model), teacher_commit=self.commit)
         return configs.replace(config, distill=fields)
 
+    def check_corpora(self, config: Experiment, corpora: Sequence[Corpus]) -> None:
+        """ValueError unless the run is a masked language model whose rows this teacher can read."""
+        start, model = f"distill.teacher {self.path}", self.model
+        if not isinstance(config.objective, Masked):
+            raise ValueError(
+                f"{start}, but the objective is {type(config.objective).__name__}: expected a "
+                "config of a masked language model, such as configs/bert_base.py"
+            )
+        for corpus in corpora:
+            if model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:
+                raise ValueError(
+                    f"{start} has another vocabulary than {corpus.path}: prepare the text with the "
+                    "teacher's tokenizer (prepare --tokenizer), or choose another teacher"
+                )
+        length, longest = config.data.length or 0, model.config.encoder.max_length
+        if length > longest:
+            raise ValueError(
+                f"{start} reads up to {longest} tokens, and rows have up to {length}: set "
+                f"data.length to {longest}"
+            )
+
+    def objective_of(self, student: Objective, config: Experiment) -> DistilledObjective:
+        """The student's objective with this teacher's terms. ValueError: as `distilled`."""
+        assert isinstance(student, MaskedObjective)
+        run = dict(dtype=config.run.dtype, attention=config.run.attention, unroll=config.run.unroll)
+        own = objectives.build(configs.replace(self.model.config, run=run))
+        objective = distilled(student, own, config.distill)
+        learned = [name for name in ("relation_loss", "logit_loss") if name in objective.weights]
+        logger.info("the run learns from %s: %s", self.path, ", ".join(learned))
+        if config.distill.logit_weight and not objective.learns_logits:
+            logger.info(
+                "%s has no masked-LM head on its encoder: logit_loss is left out", self.path
+            )
+        return objective
+
+    def apply(self, objective: DistilledObjective, steps: CompiledSteps) -> CompiledSteps:
+        """The steps with this teacher's parameters on their devices."""
+        step_sharding = steps.like.step.sharding
+        assert isinstance(step_sharding, jax.sharding.NamedSharding)
+        params = objective.teacher.network_params(self.model.params)
+        return steps.with_fixed(teacher=_on_mesh(params, step_sharding.mesh))
+
     def on_mesh(self, mesh: jax.sharding.Mesh) -> Any:
         """The parameters on the devices of a mesh, sharded as a student's are."""
-        params = sharding.pad_vocab(self.model.params, mesh)
-        return jax.device_put(params, sharding.shardings(params, mesh))
+        return _on_mesh(self.model.params, mesh)
+
+
+def _on_mesh(params: Any, mesh: jax.sharding.Mesh) -> Any:
+    padded = sharding.pad_vocab(params, mesh)
+    return jax.device_put(padded, sharding.shardings(padded, mesh))
 
 
 def load_teacher(config: Experiment) -> Teacher | None:

@@ -28,7 +28,7 @@ from tests.helpers.compare import metric_lines, same_bits
 
 KINDS = (*toy_tasks.TASK_TYPES, "multilabel")
 SLOW = pytest.mark.slow
-FAST_KINDS = ("classification", "tagging", "qa")
+FAST_KINDS = ("classification", "tagging")
 
 
 @pytest.fixture(scope="module")
