@@ -49,10 +49,12 @@ class Distill:
             "relation_heads": (heads is None or heads >= 1, "at least 1"),
         }
         check_ranges("distill", self, checks)
-        if self.teacher is None:
-            for field in dataclasses.fields(self):
-                if getattr(self, field.name) != field.default:
-                    raise ValueError(
-                        f"distill.{field.name} is {getattr(self, field.name)}, but there is no "
-                        "teacher: give --teacher MODEL, or leave it out"
-                    )
+
+    def check_unused(self) -> None:
+        """ValueError: fields are set, and there is no teacher."""
+        for field in dataclasses.fields(self) if self.teacher is None else ():
+            if getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"distill.{field.name} is {getattr(self, field.name)}, but there is no "
+                    "teacher: give --teacher MODEL, or leave it out"
+                )

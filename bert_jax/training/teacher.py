@@ -101,8 +101,9 @@ def _on_mesh(params: Any, mesh: jax.sharding.Mesh) -> Any:
 def load_teacher(config: Experiment) -> Teacher | None:
     """The model that `distill.teacher` names; None without one.
 
-    ValueError: as `load`.
+    ValueError: as `load`; other fields of `distill` are set, and there is no teacher.
     """
+    config.distill.check_unused()
     path = config.distill.teacher
     if path is None:
         return None

@@ -107,7 +107,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_guide_has_commands() -> None:
     expected = {"domain", "evaluate", "families", "from_scratch", "hub", "tokenizers", "tpu_pod"}
-    expected |= {"own_language", "own_language.ko", "embeddings"}
+    expected |= {"own_language", "own_language.ko", "distill", "embeddings"}
     assert set(GUIDES) == expected
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)
 
@@ -136,7 +136,7 @@ def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.Mo
 
 
 @SLOW
-@pytest.mark.parametrize("guide", ["domain", "embeddings", "evaluate"])
+@pytest.mark.parametrize("guide", ["distill", "domain", "embeddings", "evaluate"])
 def test_every_command_works_on_a_checkpoint(
     guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.pairs import PairsTask
 from bert_jax.training.step import compute_gradients
-from bert_jax.training.teacher import Teacher
+from bert_jax.training.teacher import Teacher, load_teacher
 from tests.helpers import toy_tasks
 from tests.helpers.compare import metric_lines, same_bits
 
@@ -225,9 +225,13 @@ def test_pairs_have_no_soft_labels() -> None:
         (dict(weight=1.5), r"distill\.weight is 1\.5: expected 0 <= x <= 1"),
         (dict(weight=-0.1), r"distill\.weight is -0\.1"),
         (dict(relation_heads=0), r"distill\.relation_heads is 0: expected at least 1"),
-        (dict(teacher=None, weight=0.7), r"distill\.weight is 0\.7, but there is no teacher"),
     ],
 )
 def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Distill(**{"teacher": "them"} | fields)
+
+
+def test_fields_without_a_teacher_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"distill\.weight is 0\.7, but there is no teacher"):
+        load_teacher(Experiment(distill=Distill(weight=0.7)))
