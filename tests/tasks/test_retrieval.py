@@ -44,9 +44,10 @@ def test_metrics_of_a_worked_example() -> None:
     assert ranking_metrics([irrelevant]) == {}
 
 
-@pytest.mark.peer
+@pytest.mark.library("pytrec_eval")
 def test_metrics_are_those_of_trec_eval() -> None:
-    pytrec_eval = pytest.importorskip("pytrec_eval")
+    import pytrec_eval
+
     rng = np.random.default_rng(0)
     scores = rng.permuted(np.tile(np.arange(300.0), (20, 1)), axis=1)
     grades = [

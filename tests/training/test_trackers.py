@@ -122,10 +122,12 @@ def run_twice(config: Experiment, folder: Path) -> None:
             tracker.close()
 
 
+@pytest.mark.library("mlflow", "sqlalchemy", "alembic", "sqlparse")
 def test_mlflow_with_its_local_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    import mlflow
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run_twice(experiment(tmp_path, "mlflow"), tmp_path / "run")
@@ -140,10 +142,10 @@ def test_mlflow_with_its_local_store(
     assert client.get_metric_history(state["id"], "mrr_at_10")
 
 
+@pytest.mark.library("wandb")
 def test_wandb_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     caplog.set_level(logging.WARNING)
     (tmp_path / "run").mkdir()
