@@ -73,7 +73,7 @@ class Import(Command):
 
 @dataclass(frozen=True)
 class Export(Command):
-    """Export a model to Hugging Face or sentence-transformers, Orbax, or portable StableHLO.
+    """Export a model to Hugging Face or sentence-transformers, ONNX, Orbax, or portable StableHLO.
 
     Adapters of a run (lora.rank) are merged into its base, or written alone for peft.
 
@@ -84,7 +84,7 @@ class Export(Command):
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
     # Format of the new folder.
-    format: Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo"]
+    format: Literal["hf", "peft", "sentence-transformers", "onnx", "orbax", "stablehlo"]
     # New folder for the exported model; it may be left out with --push.
     out: Annotated[str | None, optional("DIR")] = None
     # ELECTRA only: network to export.
@@ -92,6 +92,13 @@ class Export(Command):
     # Format peft: name on the Hub, or Hugging Face folder, by which peft finds the base of the
     # adapters. It must be the same model; the default is that of the run.
     base: Annotated[str | None, optional("HF_MODEL")] = None
+    # ONNX only: head of the exported network; encoder gives hidden states, sentence vectors of
+    # texts. The default is the head of a fine-tuned model, sentence for one that has sentence
+    # vectors, else mlm, rtd or encoder.
+    head: Literal["encoder", "sentence", "mlm", "rtd", "pair", "task"] | None = None
+    # ONNX only: also write model_quantized.onnx, with weights of 8 bits, and compare it with the
+    # float32 model on the lines of this text.
+    int8: Annotated[str | None, optional("FILE")] = None
     # Repository of the Hugging Face Hub to upload to (formats hf and sentence-transformers). It is
     # made if there is none.
     push: Annotated[str | None, optional("OWNER/NAME")] = None
@@ -107,6 +114,9 @@ class Export(Command):
             raise ValueError(
                 f"--push uploads a Hugging Face folder: give --format hf, not {self.format}"
             )
+        for flag, value in (("--head", self.head), ("--int8", self.int8)):
+            if value is not None and self.format != "onnx":
+                raise ValueError(f"{flag} is for --format onnx, not {self.format}: leave it out")
         if self.push is None and (self.out is None or self.force or self.private):
             flag = (
                 "--out DIR" if self.out is None else "--push OWNER/NAME for --force and --private"
@@ -123,13 +133,17 @@ class Export(Command):
 
     def _export(self, out: Path) -> None:
         from bert_jax import load
-        from bert_jax.convert.export import export_model
+        from bert_jax.convert.export import OnnxOptions, export_model
 
+        onnx = OnnxOptions(self.head, None if self.int8 is None else Path(self.int8))
+        reason = "no equivalent in this format"
+        if self.format == "onnx":
+            reason = "not used by the head"
         model = load(self.model)
         assert model.folder is not None
-        left_out = export_model(model, model.folder, self.format, out, self.part, self.base)
+        left_out = export_model(model, model.folder, self.format, out, self.part, self.base, onnx)
         for name in left_out:
-            print(f"not exported (no equivalent in this format): {name}")
+            print(f"not exported ({reason}): {name}")
         if left_out:
             print(f"{len(left_out)} not exported in all")
         if self.format == "hf":

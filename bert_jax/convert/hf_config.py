@@ -186,13 +186,13 @@ def encoder_to_hf_config(
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's {family.name} "
                 f"does not support it, nor is this a ModernBERT ({reason}); use export --format "
-                "stablehlo or orbax"
+                "onnx, stablehlo or orbax"
             )
     for option, value in FIXED_FIELDS.get(family.name, {}).items():
         if getattr(encoder, option) != value:
             raise ValueError(
                 f"encoder.{option} is {getattr(encoder, option)}: Hugging Face's {family.name} "
-                f"supports only {value}; use export --format stablehlo or orbax"
+                f"supports only {value}; use export --format onnx, stablehlo or orbax"
             )
     fixed = [h for h in family.activation_fixed if h in heads]
     if encoder.activation != "gelu" and fixed:

@@ -183,7 +183,7 @@ def encoder_to_json(encoder: Encoder, name: str) -> Json:
     """The config.json of the class `name`. ValueError: ModernBERT has no such option."""
     reason = unsupported_option(encoder)
     if reason is not None:
-        raise ValueError(f"{reason}: use export --format stablehlo or orbax")
+        raise ValueError(f"{reason}: use export --format onnx, stablehlo or orbax")
     hf: Json = {"architectures": [name], "model_type": "modernbert"}
     hf |= {key: getattr(encoder, field) for field, key in FIELDS.items()}
     hf |= {key: _bias(encoder, field) for field, key in BIASES.items()}

@@ -31,7 +31,7 @@ PROBLEM_TYPES = {  # of the classes for texts
 # MS MARCO, leave it as it is.
 CROSS_ENCODER = "sentence_transformers"
 IDENTITY = "torch.nn.modules.linear.Identity"
-ALTERNATIVE = "or export it to orbax or stablehlo"
+ALTERNATIVE = "or export it to onnx, orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
 HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
 

