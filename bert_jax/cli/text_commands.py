@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,13 +205,13 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
     sample = list(itertools.islice(_sample(texts), COVERAGE_LINES))
     covered = coverage.of_texts(tokenizer, sample)
     print(f"{covered} in {len(sample)} of {len(texts)} lines")
-    coverage.warn_of_unknown(
-        covered, "the text", coverage.unknown_reason(tokenizer, "".join(sample))
-    )
-    lost = coverage.lost_characters(tokenizer, sample)
+    characters = Counter("".join(sample))
+    reason = coverage.unknown_reason(tokenizer, characters, coverage.longest_word(sample))
+    coverage.warn_of_unknown(covered, "the text", reason)
+    lost = coverage.lost_of(tokenizer, characters)
     if lost:
         shown = coverage.show_characters(c for c, _ in lost.most_common(10))
-        share = 100 * lost.total() / sum(map(len, sample))
+        share = 100 * lost.total() / characters.total()
         hint = "" if tokenizer.keeps_accents else " (--accents keep keeps marks)"
         logger.info(
             "%.2f %% of the characters are removed or lose a mark, such as %s%s", share, shown, hint

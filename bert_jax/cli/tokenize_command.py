@@ -109,7 +109,7 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
     """The counts of lines, which are not held in memory."""
     from bert_jax.data.tokenization import coverage
 
-    covered, characters, number = coverage.Coverage(), Counter[str](), 0
+    covered, characters, number, longest_word = coverage.Coverage(), Counter[str](), 0, 0
     longest: list[tuple[int, int]] = []  # negative tokens and number of a line
     for batch in coverage.batches(lines):
         ids = tokenizer.encode_batch(batch)
@@ -117,10 +117,11 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
         sizes = [(-len(row), number + i + 1) for i, row in enumerate(ids)]
         longest = sorted([*longest, *sizes])[:LONGEST]
         number += len(batch)
+        longest_word = max(longest_word, coverage.longest_word(batch))
         for line in batch:
             characters.update(line)
     lost = coverage.lost_of(tokenizer, characters)
-    reason = coverage.unknown_reason(tokenizer, characters) if covered.unknown else None
+    reason = coverage.unknown_reason(tokenizer, characters, longest_word)
     return {
         "lines": number,
         "characters": characters.total(),
@@ -128,7 +129,7 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
         "words": covered.words,
         "unknown": covered.unknown,
         "unknown_share": covered.unknown_share,
-        "unknown_reason": reason,
+        "unknown_reason": reason if covered.unknown else None,
         "pieces_per_word": covered.tokens / max(1, covered.words),
         "lost_characters": lost.total(),
         "lost": dict(lost.most_common(10)),

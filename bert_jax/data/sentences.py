@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 
 from sentencex import segment  # type: ignore[attr-defined]
 
@@ -46,6 +47,8 @@ _ENDS = {
     "bo": (_SPACE_AFTER_LETTER.format("\u0f40-\u0fbc", "\u0f00"), "\u0f0d-\u0f12\u0f14"),
 }
 _ENDS["dz"] = _ENDS["bo"]
+# A Japanese sentence goes on with these after a quotation: 「行く。」と言った。
+_QUOTE_ENDS, _AFTER_QUOTE = ("」", "』"), ("と", "って", "、")
 
 
 def check_language(language: str) -> None:
@@ -73,10 +76,23 @@ def split_sentences(paragraph: str, language: str = "en", segmented: bool = Fals
     none is empty. For Thai, Lao, Khmer and Tibetan, spaces and the script's own stops end a
     sentence too; only the stops if the text is `segmented` into words by spaces."""
     sentences = segment(language, paragraph)
+    if language == "ja":
+        sentences = _join_quotations(sentences)
     if language in _ENDS:
         pattern = _end_pattern(language, segmented)
         sentences = [part for s in sentences for part in pattern.split(s)] if pattern else sentences
     return [s for s in map(str.strip, sentences) if s]
+
+
+def _join_quotations(sentences: Iterable[str]) -> list[str]:
+    """The sentences, with each quotation joined to what goes on after it."""
+    joined: list[str] = []
+    for sentence in sentences:
+        if joined and joined[-1].endswith(_QUOTE_ENDS) and sentence.startswith(_AFTER_QUOTE):
+            joined[-1] += sentence
+        else:
+            joined.append(sentence)
+    return joined
 
 
 def _end_pattern(language: str, segmented: bool) -> re.Pattern[str] | None:

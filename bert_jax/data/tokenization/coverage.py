@@ -93,20 +93,28 @@ def show_characters(characters: Iterable[str]) -> str:
     return " ".join(seen)
 
 
-def unknown_reason(tokenizer: Tokenizer, characters: str | Counter[str]) -> str:
-    """Why a text with these characters has unknown tokens: the most frequent characters that the
-    vocabulary lacks, or words that are too long."""
-    counts = Counter(characters).most_common()
+def longest_word(texts: Iterable[str]) -> int:
+    """The most characters between white space."""
+    return max((len(word) for text in texts for word in text.split()), default=0)
+
+
+def unknown_reason(tokenizer: Tokenizer, characters: Counter[str], longest: int) -> str:
+    """Why a text with these characters, whose longest word has `longest`, has unknown tokens:
+    characters that the vocabulary lacks, the most frequent first, and words that are too long."""
+    counts = characters.most_common()
     unknown = [c for c, _ in counts if not c.isspace() and tokenizer.unk_id in tokenizer.encode(c)]
+    reasons = []
     if unknown:
         shown = show_characters(unknown[:10])
-        return f"{len(unknown)} characters are not in the vocabulary, such as {shown}"
-    if tokenizer.kind == "wordpiece":
-        return (
-            "words are longer than the tokenizer takes, or have characters that the vocabulary "
-            "does not have within a word"
+        reasons.append(f"{len(unknown)} characters are not in the vocabulary, such as {shown}")
+    limit = tokenizer.max_word_characters
+    if limit is not None and longest > limit:
+        reasons.append(
+            f"words have up to {longest} characters, and those of more than {limit} are unknown"
         )
-    return "characters are not in the vocabulary"
+    if not reasons and tokenizer.kind == "wordpiece":
+        reasons.append("words have characters that the vocabulary does not have within a word")
+    return "; ".join(reasons) or "characters are not in the vocabulary"
 
 
 def warn_of_unknown(coverage: Coverage, where: str, reason: str) -> None:

@@ -134,6 +134,12 @@ class Tokenizer:
         text, so that the space has to be encoded with it."""
         return self._backend.marks_spaces
 
+    @property
+    def max_word_characters(self) -> int | None:
+        """The characters of the longest word that WordPiece encodes; None for the other kinds."""
+        limit = self._backend.word_limit.get("max_input_chars_per_word", pipelines.MAX_INPUT_CHARS)
+        return limit if self.kind == "wordpiece" else None
+
     def build_row(self, a: list[int], b: list[int] | None = None) -> tuple[list[int], int]:
         """The ids of one segment or two with special tokens, and the size of segment 0."""
         return self.special_tokens.build_row(a, b)

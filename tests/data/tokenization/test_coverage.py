@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 
 import pytest
 
@@ -37,17 +38,23 @@ def test_rows_of_examples_are_counted_without_special_tokens(korean):
     assert coverage.of_rows(korean, []) == coverage.Coverage()
 
 
+def reason_of(tok, text):
+    return coverage.unknown_reason(tok, Counter(text), coverage.longest_word([text]))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("में लिखी", "7 characters are not in the vocabulary, such as "),
-        ("한" * 101, "words are longer than the tokenizer takes"),
+        ("น้ำไหล", "6 characters are not in the vocabulary, such as "),
+        ("한" * 101, "words have up to 101 characters, and those of more than 100 are unknown"),
+        ("원" * 101, "such as 원; words have up to 101 characters"),
     ],
 )
 def test_many_unknown_tokens_are_warned_of_with_a_reason(text, reason, korean, caplog):
     covered = coverage.of_texts(korean, [text])
     assert covered.unknown_share == 1
-    coverage.warn_of_unknown(covered, "x", coverage.unknown_reason(korean, text))
+    coverage.warn_of_unknown(covered, "x", reason_of(korean, text))
     assert "100.0 % of the tokens of x are unknown" in caplog.text
     assert reason in caplog.text
     caplog.clear()
@@ -86,18 +93,19 @@ def test_the_tokenize_command_shows_pieces_and_reports(korean, tmp_path, capsys)
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.jsonl", "x.fasta"])
 def test_a_report_reads_what_prepare_reads(name, korean, tmp_path, capsys):
     """Headers of FASTA are no text. Characters that cannot be seen are shown by their numbers."""
+    lines = ["공부한다", "한국어를"]
     texts = {
-        "x.txt": "\n".join(KOREAN).encode(),
-        "x.txt.gz": gzip.compress("\n".join(KOREAN).encode()),
-        "x.jsonl": "\n".join(json.dumps({"text": line}) for line in KOREAN).encode(),
-        "x.fasta": "\n".join(f">header\n{line}" for line in KOREAN).encode(),
+        "x.txt": "\n".join(lines).encode(),
+        "x.txt.gz": gzip.compress("\n".join(lines).encode()),
+        "x.jsonl": "\n".join(json.dumps({"text": line}) for line in lines).encode(),
+        "x.fasta": "\n".join(f">header\n{line}" for line in lines).encode(),
     }
     (tmp_path / name).write_bytes(texts[name])
     korean.save(tmp_path / "tok")
     assert call("tokenize", tmp_path / "tok", "--file", tmp_path / name, "--report", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["lines"], report["unknown"]) == (2, 0)
-    assert report["characters"] == sum(map(len, KOREAN))
+    assert report["characters"] == 8
     assert coverage.show_characters("가\u200e\u00a0") == "가 U+200E U+00A0"
 
 
