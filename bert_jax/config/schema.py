@@ -179,7 +179,7 @@ class Run:
     # (mixed precision).
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Implementation of attention; `auto` chooses one for the platform.
-    attention: Literal["auto", "xla", "cudnn", "splash", "flash"] = "auto"
+    attention: Literal["auto", "xla", "blocked", "cudnn", "splash", "flash"] = "auto"
     # What a layer stores for the backward pass: all activations (`none`), only matrix products
     # (`dots`), or only its input (`full`). Less memory, more compute.
     remat: Literal["none", "dots", "full"] = "none"

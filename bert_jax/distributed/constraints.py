@@ -14,6 +14,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -109,6 +111,49 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return first ^ second
 
 
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["key", "high", "low"], meta_fields=["width"]
+)
+@dataclass(frozen=True)
+class RandomWords:
+    """The words that `random_words` returns for a shape (b, h, l, w), of which a part is made at a
+    time. It may be passed into functions that are traced later or elsewhere."""
+
+    key: Any  # uint32 [2]
+    high: Any  # uint32 [b h]; with `low`: the number of the first word of a row and head
+    low: Any
+    width: int  # w
+
+    @classmethod
+    def of(cls, key: jax.Array, shape: tuple[int, int, int, int]) -> RandomWords:
+        """The words of a call of `random_words`."""
+        rows, heads, length, width = shape
+        size, numbers = length * width, _row_numbers.get()
+        key = jax.random.key_data(key)
+        if numbers is not None:
+            _check_row_numbers(numbers, rows, heads * size)
+            low = jnp.arange(heads, dtype=jnp.uint32) * np.uint32(size)
+            high = jnp.broadcast_to(numbers.astype(jnp.uint32)[:, None], (rows, heads))
+            return cls(key, high, jnp.broadcast_to(low, (rows, heads)), width)
+        starts = np.arange(rows * num_row_shards() * heads, dtype=np.uint64) * np.uint64(size)
+        high, low = (
+            jnp.asarray(n.astype(np.uint32)).reshape(-1, rows, heads)
+            for n in (starts >> 32, starts % 2**32)
+        )
+        device = jax.lax.axis_index("data") if "data" in _manual_axes() else 0
+        return cls(key, high[device], low[device], width)
+
+    def at(self, i: jax.Array, j: jax.Array) -> jax.Array:
+        """The words [:, :, i, j] of every row and head, uint32 [b h ...]. Where an index is out of
+        range, the word is a random one."""
+        places = i.astype(jnp.uint32) * np.uint32(self.width) + j.astype(jnp.uint32)
+        first = self.low.reshape(*self.low.shape, *[1] * places.ndim)
+        lows = first + places
+        highs = self.high.reshape(first.shape) + (lows < first).astype(jnp.uint32)
+        words = threefry2x32_p.bind(*self.key, highs, lows)
+        return words[0] ^ words[1]
+
+
 @contextlib.contextmanager
 def row_numbers(numbers: jax.Array | None) -> Iterator[None]:
     """While a function is traced, `random_words` gives each row words that depend on its number
@@ -124,12 +169,16 @@ def row_numbers(numbers: jax.Array | None) -> Iterator[None]:
 def _words_of_rows(key: jax.Array, numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The hash of the row's number and of the position in the row."""
     size = math.prod(shape[1:])
-    if numbers.shape != shape[:1] or size >= 1 << 32:
-        raise ValueError(f"{numbers.shape[0]} row numbers for random words of shape {shape}")
+    _check_row_numbers(numbers, shape[0], size)
     rows = jnp.broadcast_to(numbers.astype(jnp.uint32)[:, None], (shape[0], size)).reshape(shape)
     at = jnp.broadcast_to(jax.lax.iota(jnp.uint32, size).reshape(1, *shape[1:]), shape)
     first, second = threefry2x32_p.bind(*jax.random.key_data(key), rows, at)
     return first ^ second
+
+
+def _check_row_numbers(numbers: jax.Array, rows: int, size: int) -> None:
+    if numbers.shape != (rows,) or size >= 1 << 32:
+        raise ValueError(f"{numbers.shape[0]} row numbers for {rows} rows of {size} random words")
 
 
 def row_seed(words: jax.Array) -> jax.Array:

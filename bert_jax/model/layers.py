@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import Encoder, Lora
 from bert_jax.distributed.constraints import constrain, random_words
@@ -27,8 +27,14 @@ def dropout(x: Float[Array, "*s d"], rate: float, key: jax.Array | None) -> Floa
     """
     if key is None or rate == 0.0:
         return x
+    return drop_by_words(x, rate, random_words(key, (*x.shape[:-1], math.ceil(x.shape[-1] / 4))))
+
+
+def drop_by_words(
+    x: Float[Array, "*s d"], rate: float, words: UInt32[Array, "*s w"]
+) -> Float[Array, "*s d"]:
+    """`dropout` by given random words, one for each four entries of the last axis."""
     threshold = keep_threshold_u8(rate)
-    words = random_words(key, (*x.shape[:-1], math.ceil(x.shape[-1] / 4)))
     decisions = jax.lax.bitcast_convert_type(words, jnp.uint8)
     decisions = decisions.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
     # Scale in float32: 256 / 230 rounded to bfloat16 would shrink the mean by 0.4 %.

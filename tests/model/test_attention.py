@@ -26,6 +26,7 @@ from tests.helpers import tiny_configs
 
 B, H, L, K = 2, 2, 128, 16
 KERNELS = ["flash", "splash"]
+OTHERS = ["blocked", *KERNELS]  # than plain attention
 KEY = jax.random.key(7)
 pytestmark = pytest.mark.skipif(
     jax.default_backend() == "gpu", reason="kernels for TPUs refuse a GPU; see test_cudnn.py"
@@ -68,7 +69,7 @@ def close(a: object, b: object, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("window", [None, 0, 17])
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", OTHERS)
 def test_every_backend_equals_xla_attention(backend: str, packed: bool, window: int | None) -> None:
     x, mask = draw(B, H, L, K), segment_mask(packed)
     args = 0.0, None, window
@@ -76,7 +77,7 @@ def test_every_backend_equals_xla_attention(backend: str, packed: bool, window: 
 
 
 @pytest.mark.parametrize("is_global", [False, True])
-@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("backend", ["xla", *OTHERS])
 def test_a_traced_is_global_lifts_the_window(backend: str, is_global: bool) -> None:
     x, mask = draw(B, H, L, K), segment_mask(packed=True)
 
@@ -108,7 +109,7 @@ def test_bfloat16_is_within_its_precision(backend: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("backend", ["xla", *OTHERS])
 def test_no_segment_leaks_into_another(backend: str, rate: float) -> None:
     if backend == "splash" and rate:
         pytest.skip("splash has no dropout")
@@ -202,7 +203,7 @@ def test_a_mesh_does_not_change_the_result(
     backend: str, shape: tuple[int, int, int], heads: int
 ) -> None:
     x, mask = draw(4, heads, L, K), segment_mask(packed=True, b=4)
-    args = (0.3, KEY) if backend == "flash" else ()
+    args = () if backend == "splash" else (0.3, KEY)
     expected = results(BACKENDS[backend], x, mask, *args)
     mesh = sharding.make_mesh(config.Mesh(*shape), jax.devices()[:4])
     x, mask = jax.device_put((x, mask), NamedSharding(mesh, P(("data", "fsdp"))))
@@ -224,7 +225,12 @@ def test_the_backend_is_chosen_by_platform_and_shape() -> None:
     assert choose_backend("cpu", 128, 64, f32, 0.1) == "xla"
     assert choose_backend("tpu", 512, 64, bf16, 0.1) == "flash"
     assert choose_backend("tpu", 4096, 64, bf16, 0.0) == "splash"
-    assert choose_backend("tpu", 4096, 64, bf16, 0.1) == "xla"
+    assert choose_backend("tpu", 4096, 64, bf16, 0.1) == "blocked"
+    assert choose_backend("cpu", 1024, 64, f32, 0.1) == "xla"
+    assert choose_backend("cpu", 1025, 64, f32, 0.1) == "blocked"
+    assert choose_backend("cpu", 256, 64, f32, 0.1, window=64) == "xla"
+    assert choose_backend("cpu", 257, 64, f32, 0.1, window=64) == "blocked"
+    assert choose_backend("cpu", 512, 64, f32, 0.1, window=128) == "xla"
     assert choose_backend("gpu", 512, 64, bf16, 0.0) == "cudnn"
     assert choose_backend("gpu", 512, 64, bf16, 0.0, has_sizes=False) == "flash"
     assert choose_backend("gpu", 512, 64, bf16, 0.1) == "flash"

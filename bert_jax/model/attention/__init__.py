@@ -1,6 +1,7 @@
-"""Scaled dot-product attention over whole heads: one definition, four backends.
+"""Scaled dot-product attention over whole heads: one definition, five backends.
 
     xla      any platform; stores all attention weights for the gradient
+    blocked  any platform, long rows; computes the weights again for the gradient. Dropout of xla
     flash    our own kernels, with dropout; store no weights. TPU: rows of up to 1,024 tokens.
              NVIDIA GPUs: heads of 16, 32, 64 or 128
     splash   TPU, long rows, no dropout
@@ -19,13 +20,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from bert_jax.distributed.constraints import platform
-from bert_jax.model.attention import cudnn, flash, flash_gpu, splash, xla
+from bert_jax.model.attention import blocked, cudnn, flash, flash_gpu, splash, xla
 from bert_jax.model.attention.mask import AttentionMask
 
 __all__ = ["BACKENDS", "AttentionMask", "attention"]
 
 BACKENDS: dict[str, Callable[..., jax.Array]] = {
     "xla": xla.attend,
+    "blocked": blocked.attend,
     "flash": flash.attend,
     "splash": splash.attend,
     "cudnn": cudnn.attend,
@@ -60,8 +62,10 @@ def attention(
     if backend == "auto":
         has_sizes = not mask.packed and window is None
         backend = choose_backend(
-            platform(), q.shape[-2], q.shape[-1], q.dtype, rate, has_sizes=has_sizes
+            platform(), q.shape[-2], q.shape[-1], q.dtype, rate, window, has_sizes=has_sizes
         )
+    if backend == "blocked":
+        return blocked.attend(q, k, v, mask, rate, key, window, is_global)
     attend = BACKENDS[backend]
     if backend == "flash" and platform() in GPUS:
         attend = flash_gpu.attend
@@ -77,17 +81,25 @@ def attention(
 
 
 def choose_backend(
-    platform: str, length: Any, width: int, dtype: Any, rate: float, *, has_sizes: bool = True
+    platform: str,
+    length: Any,
+    width: int,
+    dtype: Any,
+    rate: float,
+    window: int | None = None,
+    *,
+    has_sizes: bool = True,
 ) -> str:
     """The backend that moves the least memory among those that support the inputs. `has_sizes`:
     padding alone hides keys, so that a number per row says which; anything else cuDNN takes as a
     mask of [b, 1, l, l]."""
+    plain = "blocked" if blocked.is_worthwhile(length, window) else "xla"
     if platform == "tpu" and length % 128 == 0:
         if length <= flash.MAX_LENGTH:
             return "flash"
-        return "splash" if not rate else "xla"
+        return "splash" if not rate else plain
     if has_sizes and not cudnn.unsupported_reason(platform, dtype, width, rate):
         return "cudnn"
     if platform in GPUS and dtype in SIXTEEN_BITS:
-        return "xla" if flash_gpu.unsupported_reason(platform, width) else "flash"
-    return "xla"
+        return plain if flash_gpu.unsupported_reason(platform, width) else "flash"
+    return plain
