@@ -1,14 +1,17 @@
 """Estimate the large recipes on 1 to 4,096 chips: docs/scaling.{json,md,png}.
 
-    python benchmarks/scaling.py compile    # add missing steps to docs/scaling.json, minutes each
-    python benchmarks/scaling.py page       # write the tables and the plot from it
+    python benchmarks/scaling.py compile        # add missing steps to docs/scaling.json; minutes
+    python benchmarks/scaling.py compile-gpu    # those of H100 nodes, with bert-jax[plan-gpu]
+    python benchmarks/scaling.py page           # write the tables and the plot from it
 
-`plan` compiles the steps. For H100, and for v5e beyond its largest slice, the formulas below
-extrapolate from compiled steps; these rows are marked.
+`plan` compiles the steps. For v5e beyond its largest slice, the formulas below extrapolate from
+compiled steps; these rows are marked.
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ PUBLISHED = {  # batch sizes at length 512
     "spanbert_large": 256,
 }
 PLOTTED = ("bert_large", "albert_xxlarge", "electra_large")
-MICRO = {"v5e": 8, "v6e": 16, "v5p": 32}  # rows per chip and micro-batch, halved until they fit
+# Rows per chip and micro-batch, halved until they fit.
+MICRO = {"v5e": 8, "v6e": 16, "v5p": 32, "h100": 64}
 EXTRA_SLICES = (
     "v6e:16x16",
     "v5p:4x4x4",
@@ -43,9 +47,16 @@ EXTRA_SLICES = (
 )  # for the plotted configs
 CHIP_COUNTS = (1, 4, 16, 64, 256, 1024, 4096)
 ONE_ROW_PER_CHIP = ("albert_xxlarge", "electra_large")  # also compiled with 256 rows
+NODES = ("1", "4", "8", "2x8", "4x8", "8x8", "16x8", "32x8", "128x8", "512x8")  # of H100s
 
 
-def list_cases() -> list[tuple[str, str, int]]:
+def list_gpu_cases() -> list[tuple[str, str, int]]:
+    """(config, nodes, batch size): the published batch, or one row per GPU."""
+    gpus = {nodes: math.prod(map(int, nodes.split("x"))) for nodes in NODES}
+    return [(c, f"h100:{s}", max(PUBLISHED[c], n)) for c in PLOTTED for s, n in gpus.items()]
+
+
+def list_tpu_cases() -> list[tuple[str, str, int]]:
     """(config, slice, batch size), the most important first."""
     chips = {"v5p:16x16x16": 4096}
     cases = [(c, s, n) for s in ("v5e:4x4", "v5e:16x16") for c, n in PUBLISHED.items()]
@@ -55,14 +66,14 @@ def list_cases() -> list[tuple[str, str, int]]:
     ]
 
 
-def compile_all() -> None:
+def compile_all(compiler: str, wanted: list[tuple[str, str, int]]) -> None:
     from bert_jax.utils.platform import without_tpu_env
 
     without_tpu_env()
     cases = read_cases(DATA)
-    for name, topology, rows in list_cases():
+    for name, topology, rows in wanted:
         if not any(_key(c) == (name, topology, rows) for c in cases):
-            cases.append(compile_case(name, topology, rows) | date_and_versions())
+            cases.append(compile_case(name, topology, rows) | date_and_versions(compiler))
             write_cases(DATA, cases)
 
 
@@ -136,13 +147,14 @@ def extrapolate(name: str, cases: list[dict[str, Any]], chips: int, chip: Any) -
         "sent": ring_bytes(size, chips),
         "compute": flops / chip.flops,
         "interconnect": sum_seconds(size, chips, chip),
+        "bound": {},
         "formula": True,
     }
 
 
 def all_steps(name: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The compiled and extrapolated steps of a config, ordered by chip and number of chips."""
-    from bert_jax.perf.hardware import CHIPS, H100
+    from bert_jax.perf.hardware import CHIPS
 
     compiled = [c for c in cases if c["config"] == name and c["fits"]]
     compiled = [c for c in compiled if c["batch_size"] == max(PUBLISHED[name], c["chips"])]
@@ -153,8 +165,7 @@ def all_steps(name: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for n in CHIP_COUNTS:
         if n not in v5e_counts:
             steps.append(extrapolate(name, cases, n, CHIPS["v5e"]))
-        steps.append(extrapolate(name, cases, n, H100))
-    order = ("v5e", "v5p", "v6e", "H10")
+    order = ("v5e", "v5p", "v6e", "h10")
     return sorted(steps, key=lambda c: (order.index(c["topology"][:3]), c["chips"]))
 
 
@@ -167,9 +178,9 @@ def format_tables(cases: list[dict[str, Any]]) -> str:
         text += [f"### {name}", ""]
         text.append(
             "| chips | rows a step | rows a chip | GiB held | MB sent | compute ms | memory ms | "
-            "interconnect ms | bottleneck |"
+            "interconnect ms | network ms | bottleneck |"
         )
-        text.append("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+        text.append("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
         text += [_row(c) for c in all_steps(name, cases)]
         text.append("")
     text += ["### All published batches", ""]
@@ -187,10 +198,11 @@ def _row(c: dict[str, Any]) -> str:
     memory = f"{c['memory'] * 1e3:.1f}" if "binds" in c and not c["formula"] else "-"
     slowest = max(("compute", "interconnect"), key=lambda k: c[k])
     mark = " (formula)" if c["formula"] else ""
+    network = f"{c['network'] * 1e3:.1f}" if "network" in c["bound"] else "-"
     return (
         f"| {c['topology']}{mark} | {c['batch_size']} | {_rows(c)} | {c['bytes'] / 2**30:.1f} | "
         f"{c['sent'] / 1e6:.0f} | {c['compute'] * 1e3:.1f} | {memory} | "
-        f"{c['interconnect'] * 1e3:.1f} | {c.get('binds', slowest)} |"
+        f"{c['interconnect'] * 1e3:.1f} | {network} | {c.get('binds', slowest)} |"
     )
 
 
@@ -218,15 +230,13 @@ def draw(cases: list[dict[str, Any]]) -> None:
 
     figure, axes = plt.subplots(1, len(PLOTTED), figsize=(13, 4), sharey=True)
     for axis, name in zip(axes, PLOTTED, strict=True):
-        for chip, color in (("v5e", "tab:blue"), ("H100", "tab:green")):
+        for chip, color in (("v5e", "tab:blue"), ("h100", "tab:green")):
             steps = [c for c in all_steps(name, cases) if c["topology"].startswith(chip)]
-            for part, style in (("compute", "-"), ("interconnect", "--")):
-                points = [(c["chips"], c[part] * 1e3) for c in steps if c[part] > 0]
-                axis.plot(*zip(*points, strict=True), style, color=color, label=f"{chip} {part}")
-                compiled = [
-                    (c["chips"], c[part] * 1e3) for c in steps if not c["formula"] and c[part]
-                ]
-                if compiled:
+            for part, style in (("compute", "-"), ("memory", ":"), ("interconnect", "--")):
+                points = [(c, _milliseconds(c, part)) for c in steps if c.get(part, 0) > 0]
+                xy = [(c["chips"], ms) for c, ms in points]
+                axis.plot(*zip(*xy, strict=True), style, color=color, label=f"{chip} {part}")
+                if compiled := [(c["chips"], ms) for c, ms in points if not c["formula"]]:
                     axis.plot(*zip(*compiled, strict=True), "o", color=color)
         axis.set(xscale="log", yscale="log", xlabel="chips", title=name)
         axis.grid(alpha=0.3)
@@ -234,6 +244,12 @@ def draw(cases: list[dict[str, Any]]) -> None:
     axes[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(PLOT, dpi=110)
+
+
+def _milliseconds(step: dict[str, Any], part: str) -> float:
+    """Of a sum over nodes, both parts: within each node, and then between them."""
+    network = step["bound"].get("network", 0.0) if part == "interconnect" else 0.0
+    return (step[part] + network) * 1e3
 
 
 def write_page() -> None:
@@ -244,4 +260,11 @@ def write_page() -> None:
 
 
 if __name__ == "__main__":
-    run_command(__doc__, {"compile": compile_all, "page": write_page})
+    run_command(
+        __doc__,
+        {
+            "compile": partial(compile_all, "libtpu", list_tpu_cases()),
+            "compile-gpu": partial(compile_all, "jax-cuda13-plugin", list_gpu_cases()),
+            "page": write_page,
+        },
+    )
