@@ -90,17 +90,20 @@ def test_long_contexts_and_sentences_are_predicted_in_windows(home: Path) -> Non
     assert context[prediction["start"] : prediction["end"]] == prediction["answer"]
 
 
-def test_predict_command_reports_row_counts(
+def test_predict_command_reports_row_counts_and_unknown_tokens(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toy_tasks.write_jsonl(tmp_path / "in.jsonl", [{"text": "red"}, {"text": "blue " * 99}])
+    texts = ["red", "blue " * 99, "हिन्दी", "ฝนตก", "학교"]
+    toy_tasks.write_jsonl(tmp_path / "in.jsonl", [{"text": t} for t in texts])
     with pytest.raises(SystemExit) as e:
         cli.main(["predict", str(home / "classification"), *_files(tmp_path)])
     assert e.value.code == 0
     output = capsys.readouterr()
-    assert "2 rows" in output.out
-    assert "1 of 2 texts were longer" in output.err
-    assert [set(p) for p in read(tmp_path / "out.jsonl")] == 2 * [
+    assert "5 rows" in output.out
+    assert "1 of 5 texts were longer" in output.err
+    assert "% unknown tokens, 1.00 pieces per word" in output.err
+    assert "in.jsonl are unknown, so the model cannot tell them apart" in output.err
+    assert [set(p) for p in read(tmp_path / "out.jsonl")] == 5 * [
         {"label", "probability", "probabilities"}
     ]
 

@@ -227,6 +227,8 @@ def test_a_fine_tuned_model_begins_another_task(
     log = caplog.text
     assert "a new one is trained: its task is classification, here regression" in log
     assert "pooler" not in log
+    for split in ("train", "dev"):
+        assert f"{split} rows: 0.000% unknown tokens, " in log
 
 
 BAD = {

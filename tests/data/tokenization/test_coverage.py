@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -88,6 +89,18 @@ def test_the_tokenize_command_shows_pieces_and_reports(korean, tmp_path, capsys)
     assert "are not in the vocabulary" in report["unknown_reason"]
     assert call("tokenize", tmp_path / "tok") == 2
     assert "expected either TEXT or --file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["हिन्दी में लिखी", "ฝนตกหนัก", "привет мир"])
+def test_prepare_says_what_the_tokenizer_does_not_know(text, korean, tmp_path, capsys):
+    korean.save(tmp_path / "tok")
+    (tmp_path / "x.txt").write_text("\n\n".join([KOREAN[0], text] * 2), encoding="utf-8")
+    options = dict(tokenizer=tmp_path / "tok", segments="single", length=16, out=tmp_path / "c")
+    assert call("prepare", tmp_path / "x.txt", **options) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"\d+\.\d+% unknown tokens, .* in the training rows", shown.out)
+    assert "of the tokens of the training rows are unknown" in shown.err
+    assert "bert-jax tokenize TOKENIZER --file TEXT --report says which" in shown.err
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.jsonl", "x.fasta"])
