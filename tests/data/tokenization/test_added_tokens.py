@@ -10,6 +10,7 @@ import pytest
 from bert_jax.data.tokenization import added_tokens, tokenizer
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.tokenization.words import byte_letters
 from tests.helpers.paths import SAMPLE
 
 KINDS = ("wordpiece", "unigram", "bpe")
@@ -152,6 +153,13 @@ def test_words_without_spaces_are_found_where_transformers_finds_them(
         ids = tok.encode_batch(texts)
         assert ids == hf(texts, add_special_tokens=False)["input_ids"]
         assert ids == exported(texts, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("word", ["눈이", "हिन्दी", "แม่น้ำ", "снег", "می\u200cخواهم"])  # noqa: RUF001
+def test_pieces_of_bytes_are_shown_as_words_of_their_script(word: str, small: Any) -> None:
+    letters = {b: c for c, b in byte_letters().items()}
+    piece = "".join(letters[b] for b in f" {word}".encode())
+    assert small["bpe"].piece_text(piece) == word
 
 
 def test_pieces_of_bytes_are_shown_as_text(small: Any) -> None:
