@@ -125,6 +125,36 @@ def test_several_processes_train_as_one(
 
 
 @pytest.mark.slow
+def test_two_processes_train_on_the_pairs_of_both(tmp_path: Path) -> None:
+    """The same loss, gradient norm and false negatives as one process, which takes the batch at
+    once; the two take it in micro-batches. Dropout is on."""
+    lines = []
+    for count, accumulate in ((1, 1), (2, 3)):
+        folder = tmp_path / str(count)
+        Processes(folder, count, devices=2 // count, PAIRS=str(accumulate)).succeed()
+        lines.append(metric_lines(folder))
+    for alone, together in zip(*lines, strict=True):
+        assert alone["false_negatives"] > 0
+        for name in ("loss", "gradient_norm", "false_negatives", "task_accuracy"):
+            assert together[name] == pytest.approx(alone[name], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_run_on_pairs_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options: Any = dict(steps=60, save_every=5, PAIRS="2")
+    Processes(whole, 1, **options).succeed()
+    run = Processes(killed, 1, **options)
+    run.wait_for_steps(killed, 12)
+    run.started[0].kill()
+    assert run.wait()[0][0] == -signal.SIGKILL
+    Processes(killed, 1, **options).succeed()
+    assert metric_lines(killed) == metric_lines(whole)
+    params, expected = (np.load(f / "params-0.npz") for f in (killed, whole))
+    assert all(params[k].tobytes() == expected[k].tobytes() for k in expected.files)
+
+
+@pytest.mark.slow
 def test_a_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
     """As if nothing had happened: the same batches, the same losses."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -3,17 +3,20 @@
 python -m tests.helpers.multiprocess_worker FOLDER STEPS SAVE_EVERY MESH RATE
 """
 
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from bert_jax.checkpoint.manager import Checkpoints
-from bert_jax.config import Experiment, Mesh, replace
+from bert_jax.config import Contrastive, Experiment, Mesh, replace
 from bert_jax.data.loader import Loader
+from bert_jax.data.pairs import PairBatches
 from bert_jax.distributed import initialize, sharding
 from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
@@ -33,12 +36,14 @@ def fit(config: Experiment, folder: Path) -> int:
     mesh = sharding.make_mesh(config.mesh)
     steps = compile_steps(config, objective, mesh)
     (part,) = sharding.process_slices(mesh)
-    rows, held_out = (
-        Loader([tiny_configs.Rows(n)], BATCH_SIZE, tiny_configs.LENGTH, 0, process=part)
-        for n in (200, 30)
-    )
+    held_out = Loader([tiny_configs.Rows(30)], BATCH_SIZE, tiny_configs.LENGTH, 0, process=part)
+    rows: Any = dataclasses.replace(held_out, sources=[tiny_configs.Rows(200)])
+    if os.environ.get("PAIRS"):
+        rows = PairBatches(random_pairs(), BATCH_SIZE, 0, parts=(part,))
 
     def score(params: object) -> dict:
+        if os.environ.get("PAIRS"):
+            return {}
         return evaluation.evaluate(steps, objective, params, held_out.one_pass(2))
 
     read = [rows[i]["row"].tolist() for i in range(3)]
@@ -50,6 +55,25 @@ def fit(config: Experiment, folder: Path) -> int:
     return 0 if stop.signal is None else 128 + stop.signal
 
 
+def random_pairs(count: int = 40) -> list[dict]:
+    """Encoded pairs with a hard negative each, of which some texts are equal."""
+    rng = np.random.default_rng(0)
+    texts = [
+        rng.integers(5, tiny_configs.V, rng.integers(3, 9)).astype(np.int32) for _ in range(60)
+    ]
+    numbers = rng.integers(0, 60, (count, 3)).astype(np.int32)
+    return [
+        {
+            "query": texts[q],
+            "documents": [texts[n] for n in documents],
+            "texts": np.array([q, *documents], np.int32),
+            "positives": np.array(documents[:1], np.int32),
+            "score": np.float32(0),
+        }
+        for q, *documents in numbers.tolist()
+    ]
+
+
 def main() -> int:
     folder, steps, save_every, mesh, rate = sys.argv[1:]
     config = replace(
@@ -59,6 +83,9 @@ def main() -> int:
         optim=dict(decay_steps=1000, peak_lr=float(rate)),
         mesh=Mesh(*map(int, mesh.split(","))),
     )
+    if os.environ.get("PAIRS"):
+        pairs = Contrastive(loss="ranking")
+        config = replace(config, objective=pairs, optim=dict(accumulate=int(os.environ["PAIRS"])))
     timeouts = {
         "wait": float(os.environ["WAIT"]),
         "heartbeat_timeout": int(os.environ["HEARTBEAT_TIMEOUT"]),

@@ -91,17 +91,18 @@ def test_a_run_gives_a_sentence_encoder_with_the_head_of_its_model(workspace: Pa
 
 
 @pytest.mark.slow
-def test_four_steps_are_two_and_two(workspace: Path) -> None:
+def test_six_steps_are_three_and_three(workspace: Path) -> None:
     from bert_jax.checkpoint.manager import Checkpoints
     from bert_jax.training.assemble import assemble
 
-    finetune(pairs_config(workspace, "whole"))
-    finetune(pairs_config(workspace, "parts", run=dict(steps=2), optim=dict(decay_steps=4)))
-    like = assemble(pairs_config(workspace, "whole")).steps.like
+    six = dict(steps=6, eval_every=3)
+    finetune(pairs_config(workspace, "whole", run=six))
+    finetune(pairs_config(workspace, "parts", run=six | dict(steps=3), optim=dict(decay_steps=6)))
+    like = assemble(pairs_config(workspace, "whole", run=six)).steps.like
     (workspace / "parts/results.json").unlink()
-    finetune(pairs_config(workspace, "parts", optim=dict(decay_steps=4)))
+    finetune(pairs_config(workspace, "parts", run=six, optim=dict(decay_steps=6)))
     states = [
-        Checkpoints(workspace / run / "checkpoints").restore(4, like) for run in ("whole", "parts")
+        Checkpoints(workspace / run / "checkpoints").restore(6, like) for run in ("whole", "parts")
     ]
     assert same_bits(*states)
 
