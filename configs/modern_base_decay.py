@@ -4,7 +4,7 @@
         --run.dtype bfloat16
 
 149,655,232 parameters, those of modern_base_8k. 50 billion tokens in rows of 8,192 and batches of
-576; the learning rate falls from 3e-4 to 0. Published: with 1 - sqrt(t); here linearly.
+576; the learning rate falls from 3e-4 to 0 as 1 - sqrt(t).
 """
 
 from bert_jax.config import MODERNBERT, replace
@@ -13,6 +13,6 @@ config = replace(
     MODERNBERT,
     encoder=dict(attention_output_dropout=0.1),
     data=dict(batch_size=576),
-    optim=dict(peak_lr=3e-4, warmup_steps=0, cooldown_ratio=1.0),
+    optim=dict(peak_lr=3e-4, warmup_steps=0, cooldown_ratio=1.0, cooldown_shape="sqrt"),
     run=dict(dir="runs/modern_base_decay", steps=10_600, init_positions="config", remat="dots"),
 )

@@ -100,7 +100,7 @@ class Plan(Command):
         UseAppendAction[tuple[str, ...]],
         arg(metavar="SLICE", help_behavior_hint="(required, repeatable)"),
     ]
-    # Also search for the largest batch that fits, by doubling.
+    # Also search for the largest batch that fits.
     fit: bool = False
     # Print one JSON object.
     json: bool = False

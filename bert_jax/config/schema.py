@@ -86,6 +86,9 @@ class Optim:
     decay_steps: int | None = None
     # With `trapezoid`: fraction of the schedule, at its end, in which the learning rate decays.
     cooldown_ratio: float = 0.1
+    # Shape of that decay: a line, or 1 - sqrt of its progress (`sqrt`), as in ModernBERT's last
+    # phase.
+    cooldown_shape: Literal["linear", "sqrt"] = "linear"
     # Decay rate of Adam's first moment.
     b1: float = 0.9
     # Decay rate of Adam's second moment.

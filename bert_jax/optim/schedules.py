@@ -16,9 +16,12 @@ def _linear_decay(t: Array, total: int, start: int = 0) -> Array:
     return jnp.maximum(total - t, 0) / max(total - start, 1)
 
 
-def _trapezoid(t: Array, warmup: int, total: int, cooldown: int) -> Array:
+def _trapezoid(t: Array, warmup: int, total: int, cooldown: int, shape: str) -> Array:
     rise = t / warmup if warmup else 1.0
-    return jnp.minimum(jnp.minimum(rise, 1.0), _linear_decay(t, total, total - cooldown))
+    decay = jnp.minimum(_linear_decay(t, total, total - cooldown), 1.0)
+    if shape == "sqrt":
+        decay /= 1.0 + jnp.sqrt(1.0 - decay)  # = 1 - sqrt(1 - decay), without cancellation
+    return jnp.minimum(jnp.minimum(rise, 1.0), decay)
 
 
 # (completed updates, warm-up >= 1, length) -> fraction of the peak
@@ -41,7 +44,8 @@ def schedule(config: Optim, steps: int) -> optax.Schedule:
     spanbert  t <= w: t/w  then 1 - t/T            reaches the peak, then drops
     trapezoid min(t/w, 1, (T-t)/c)                 warm-up, constant, decay over the last c steps
 
-    c is `cooldown_ratio` times T (Haegele et al. 2024, section 3, who also try non-linear decays).
+    c is `cooldown_ratio` times T (Haegele et al. 2024, section 3). With `cooldown_shape` sqrt the
+    decay is 1 - sqrt(1 - (T-t)/c), their best one and ModernBERT's: steep at first, then flat.
     From the constant part a run can be extended, or cooled down at any step. The first update of
     a warm-up has rate 0. Sources of the others: bert/optimization.py,
     electra/model/optimization.py, fairseq's polynomial_decay_schedule.py, and SpanBERT's copy of
@@ -54,7 +58,8 @@ def schedule(config: Optim, steps: int) -> optax.Schedule:
         warmup = round(config.warmup_ratio * total)
     if config.schedule == "trapezoid":
         cooldown = round(config.cooldown_ratio * total)
-        return lambda t: config.peak_lr * _trapezoid(jnp.asarray(t), warmup, total, cooldown)
+        shape = config.cooldown_shape
+        return lambda t: config.peak_lr * _trapezoid(jnp.asarray(t), warmup, total, cooldown, shape)
     fraction = _SCHEDULES[config.schedule]
     if not warmup:
         return lambda t: config.peak_lr * _linear_decay(jnp.asarray(t), total)

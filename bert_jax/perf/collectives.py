@@ -68,7 +68,9 @@ def read_collectives(program: hlo.Program, hosts: int = 1) -> list[Collective]:
     for i, computation, times, _ in program.walk():
         kind = i.opcode.removesuffix("-start")
         if kind in KINDS:
-            collective = _collective(kind, i, times, program.devices, computation.name, hosts)
+            collective = _collective(
+                kind, i, round(times), program.devices, computation.name, hosts
+            )
             collectives += [collective] if collective.devices > 1 else []
     return collectives
 

@@ -116,10 +116,45 @@ def max_predictions(masking: Masking, length: int) -> int:
     return limit if masking.max_predictions is None else min(limit, masking.max_predictions)
 
 
+def num_global_layers(encoder: Encoder) -> int:
+    """The number of layers that attend to whole rows."""
+    return encoder.layers if encoder.window is None else -(-encoder.layers // encoder.global_every)
+
+
+def local_keys(encoder: Encoder, length: int) -> int:
+    """The number of keys that a query sees in a local layer, in the middle of a row."""
+    return length if encoder.window is None else min(length, 2 * encoder.window + 1)
+
+
+def attention_split(encoder: Encoder, length: int) -> dict[str, float] | None:
+    """Layers and keys of global and of local attention, and the global layers' share of the
+    products between queries, keys and values; None if no layer is local."""
+    keys, num_global = local_keys(encoder, length), num_global_layers(encoder)
+    if keys == length or num_global == encoder.layers:
+        return None
+    num_local = encoder.layers - num_global
+    whole = num_global * length
+    return {
+        "global_layers": num_global,
+        "local_layers": num_local,
+        "local_keys": keys,
+        "global_share": whole / (whole + num_local * keys),
+    }
+
+
+def describe_attention(split: dict[str, float]) -> str:
+    """`attention_split` in words."""
+    return (
+        f"{split['global_layers']} layers see whole rows, {split['local_layers']} see "
+        f"{split['local_keys']:,} tokens; {split['global_share']:.0%} of its products are in the "
+        "former"
+    )
+
+
 def encoder_body(encoder: Encoder, length: int) -> Flops:
     """Embeddings and all layers."""
-    keys = length if encoder.window is None else min(length, 2 * encoder.window + 1)
-    num_global = encoder.layers if keys == length else -(-encoder.layers // encoder.global_every)
+    keys = local_keys(encoder, length)
+    num_global = encoder.layers if keys == length else num_global_layers(encoder)
     total = embeddings(encoder, length) + layer(encoder, length) * num_global
     return total + layer(encoder, keys) * (encoder.layers - num_global)
 

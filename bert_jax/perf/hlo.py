@@ -69,7 +69,7 @@ class Execution(NamedTuple):
 
     instruction: Instruction
     computation: Computation
-    times: int
+    times: float
     fused: bool  # inside a fusion, whose inner results never reach memory
 
 
@@ -81,13 +81,16 @@ class Program:
     entry: str | None
     devices: int
 
-    def walk(self) -> Iterator[Execution]:
-        """Yield every instruction that runs. All branches of a conditional count. A loop counts
-        once if its trip count is not in the text; that of a `lax.scan` always is."""
+    def walk(self, true_share: float | None = None) -> Iterator[Execution]:
+        """Yield every instruction that runs. A loop counts once if its trip count is not in the
+        text; that of a `lax.scan` always is. All branches of a conditional count or, with
+        `true_share`, those of a `lax.cond` by this share of the times in which it is true."""
         if self.entry is not None:
-            yield from self._walk(self.computations[self.entry], 1, False)
+            yield from self._walk(self.computations[self.entry], 1, False, true_share)
 
-    def _walk(self, computation: Computation, times: int, fused: bool) -> Iterator[Execution]:
+    def _walk(
+        self, computation: Computation, times: float, fused: bool, true_share: float | None
+    ) -> Iterator[Execution]:
         for i in computation.instructions.values():
             yield Execution(i, computation, times, fused)
             if i.opcode.endswith("-done"):  # it names what its -start ran
@@ -95,8 +98,9 @@ class Program:
             trips = self._trip_count(i) if i.opcode == "while" else 1
             for called in i.calls():
                 if called in self.computations:
-                    inner = self.computations[called]
-                    yield from self._walk(inner, times * trips, fused or i.opcode in FUSIONS)
+                    inner, in_fusion = self.computations[called], fused or i.opcode in FUSIONS
+                    runs = times * trips * _share(i, called, true_share)
+                    yield from self._walk(inner, runs, in_fusion, true_share)
 
     def _trip_count(self, loop: Instruction) -> int:
         """Taken from the loop's attributes, or from the constant in its condition, with which a
@@ -117,6 +121,18 @@ class Program:
                 yield "-"
             for called in i.calls():
                 yield from self._limits(self.computations.get(called))
+
+
+def _share(i: Instruction, called: str, true_share: float | None) -> float:
+    """How often an instruction runs a computation that it calls, as a share of its own runs."""
+    branches = list(i.calls()) if i.opcode == "conditional" else []
+    if true_share is None or len(branches) != 2:
+        return 1
+    if "true_computation" in i.rest:
+        is_true = re.search(rf"true_computation=%?{re.escape(called)}\b", i.rest) is not None
+    else:  # by an index, 0 for false
+        is_true = called == branches[1]
+    return true_share if is_true else 1 - true_share
 
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")

@@ -68,6 +68,15 @@ def test_a_trapezoid_may_have_no_warm_up_or_cool_down_or_be_a_triangle() -> None
     np.testing.assert_allclose(schedule(steep, 10)(jnp.array([3, 5, 7])), [0.3, 0.5, 0.3], 1e-6)
 
 
+def test_a_sqrt_cooldown_is_one_minus_the_root_of_its_progress() -> None:
+    c = Optim(schedule="trapezoid", peak_lr=2.0, warmup_steps=10, cooldown_ratio=0.5)
+    at = jax.jit(schedule(replace(c, cooldown_shape="sqrt"), 100))
+    t = np.arange(50, 102)
+    expected = 2 * (1 - np.sqrt(np.minimum(t - 50, 50) / 50))
+    np.testing.assert_allclose(at(t), expected, rtol=1e-6, atol=0)
+    np.testing.assert_array_equal(at(t[:1] - 40), schedule(c, 100)(t[:1] - 40))
+
+
 def test_a_cooldown_ratio_out_of_range_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"cooldown_ratio is 1\.5: expected 0 <= x <= 1"):
         Optim(cooldown_ratio=1.5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bert_jax import config, objectives
-from bert_jax.config import BERT, ELECTRA, SPANBERT, Experiment, Mesh, replace
+from bert_jax.config import BERT, ELECTRA, MODERNBERT, SPANBERT, Experiment, Mesh, replace
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
@@ -146,3 +146,17 @@ def test_a_window_saves_scores_and_a_gated_mlp_has_a_third_matrix() -> None:
     gated = replace(BERT, encoder=dict(gated_mlp=True))
     more = flops.model_per_token(gated, 512) - flops.model_per_token(BERT, 512)
     assert more == pytest.approx(3 * 12 * 2 * 768 * 3072, rel=1e-9)
+
+
+def test_the_split_of_attention_counts_keys() -> None:
+    """ModernBERT-base at 8,192 tokens: 8 of 22 layers are global, and have nearly all products."""
+    split = flops.attention_split(MODERNBERT.encoder, 8192)
+    assert split == {
+        "global_layers": 8,
+        "local_layers": 14,
+        "local_keys": 129,
+        "global_share": pytest.approx(8 * 8192 / (8 * 8192 + 14 * 129)),
+    }
+    assert "14 see 129 tokens; 97% of its" in flops.describe_attention(split)
+    assert flops.attention_split(MODERNBERT.encoder, 100) is None  # the window is the row
+    assert flops.attention_split(BERT.encoder, 512) is None

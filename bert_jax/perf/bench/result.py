@@ -53,6 +53,7 @@ def _workload(contender: BertJax) -> Json:
         "length": config.data.length,
         "dtype": config.run.dtype,
         "dropout": [config.encoder.dropout, config.encoder.attention_dropout],
+        "attention": flops.attention_split(config.encoder, config.data.length or 0),
         "parameters": sum(x.size for x in jax.tree.leaves(contender.steps.like.params)),
     }
 
@@ -139,10 +140,13 @@ def render_bench(result: Json) -> str:
 
 def _model_rows(result: Json) -> list[tuple[str, str]]:
     parameters = f"{result['parameters']:,} parameters"
+    split = result["attention"]
+    attention = [("attention", flops.describe_attention(split))] if split else []
     return [
         ("device", f"{result['devices']} x {result['device']}, jax {result['jax']}"),
         ("model", f"{result['objective']}, {parameters}, {result['dtype']}"),
         ("batch", f"{result['batch_size']} x {result['length']}, {result['rows']} rows"),
+        *attention,
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from bert_jax.config import Experiment, replace
 from bert_jax.perf import flops
+from bert_jax.perf.batch_search import max_batch_size
 from bert_jax.perf.collectives import KINDS
 from bert_jax.perf.hardware import Chip
 from bert_jax.perf.plan.aot import StepCost, batch_shape, compile_step
@@ -30,7 +31,7 @@ def plan(
     log: Callable[[str], None] = lambda _: None,
 ) -> Json:
     """The JSON object that `render_plan` prints: the config's shapes, and under "slices" one
-    object per topology. With `fit` each also has the largest micro-batch that fits, by doubling.
+    object per topology. With `fit` each also has the largest micro-batch that fits.
 
     ValueError: see `describe_topology` and `compile_step`.
     """
@@ -39,7 +40,7 @@ def plan(
         log(f"compiling for {topology.name}: this takes about a minute")
         slice_plan = plan_topology(config, topology, compile_step(config, topology))
         if fit:
-            slice_plan["fit"] = max_micro_batch(config, topology, slice_plan["fits"], log)
+            slice_plan["fit"] = max_micro_batch(config, topology, slice_plan, log)
         slices.append(slice_plan)
     rows, length = batch_shape(config)
     return {
@@ -47,6 +48,7 @@ def plan(
         "batch_size": rows,
         "length": length,
         "dtype": config.run.dtype,
+        "attention": flops.attention_split(config.encoder, length),
         "slices": slices,
     }
 
@@ -69,9 +71,9 @@ def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Jso
     }
     if topology.hosts > 1:
         slice_plan["hosts"] = topology.hosts
+    slice_plan["help"] = advice(config, mesh, step, topology)
     if not step.fits or step.costs is None:
-        missing = step.bytes - slice_plan["memory"]
-        return slice_plan | {"missing": missing, "help": advice(config, mesh, step, topology)}
+        return slice_plan | {"missing": step.bytes - slice_plan["memory"]}
     bytes_by_kind = {k: sum(c.total_bytes for c in step.collectives if c.kind == k) for k in KINDS}
     bound = roofline_bound(chip, step.costs.flops, step.costs.bytes, step.sent, step.network)
     model_flops = flops.per_step(config, rows, length)
@@ -106,37 +108,38 @@ def roofline_bound(
 
 
 def max_micro_batch(
-    config: Experiment, topology: Topology, fits: bool, log: Callable[[str], None]
+    config: Experiment, topology: Topology, slice_plan: Json, log: Callable[[str], None]
 ) -> Json | None:
     """The largest micro-batch per chip that compiles, and the accumulation that splits the
-    config's batch into parts no larger; None if not even one row fits.
-
-    `fits`: whether the config's own does, whose rows are halved or doubled; each try takes a
-    minute.
+    config's batch into parts no larger; None if not even one row fits. The search starts from the
+    compiled step of `slice_plan`; each further one takes a minute.
     """
     batch_size, _ = batch_shape(config)
     mesh = _mesh_shape(config, len(topology.devices))
     batch_axes = mesh["data"] * mesh["fsdp"]
-    rows = max(1, batch_size // batch_axes // config.optim.accumulate)
+    limit = slice_plan["memory"]
 
-    def rows_fit(rows: int) -> bool:
-        log(f"{topology.name}: do {rows} rows per chip fit?")
-        data = dict(batch_size=rows * batch_axes, stages=None)
+    def peak(fits: bool, size: int) -> int:
+        """The bytes, on the side of the limit where the compiler says that they are."""
+        return min(size, limit) if fits else max(size, limit + 1)
+
+    def peak_of(rows: int) -> int:
+        log(f"{topology.name}: do {rows // batch_axes} rows per chip fit?")
+        data = dict(batch_size=rows, stages=None)
         micro_batch = replace(config, data=data, optim=dict(accumulate=1))
-        return compile_step(micro_batch, topology).fits
+        step = compile_step(micro_batch, topology)
+        return peak(step.fits, step.bytes)
 
-    if fits:
-        while rows < MAX_ROWS_PER_CHIP and rows_fit(2 * rows):
-            rows *= 2
-    else:
-        while rows and not rows_fit(rows):
-            rows //= 2
-    if not rows:
+    known = {0: min(slice_plan["state_bytes"], limit)}
+    known[batch_size // config.optim.accumulate] = peak(slice_plan["fits"], slice_plan["bytes"])
+    largest = max_batch_size(peak_of, limit, batch_axes, MAX_ROWS_PER_CHIP * batch_axes, known)
+    if not largest.batch_size:
         return None
+    rows = largest.batch_size // batch_axes
     per_chip = batch_size // batch_axes  # a whole number, or compile_step had raised
     parts = range(-(-per_chip // rows), per_chip + 1)
     accumulate = next(n for n in parts if per_chip % n == 0)
-    return {"rows_per_chip": rows, "batch_size": rows * batch_axes, "accumulate": accumulate}
+    return {"rows_per_chip": rows, "batch_size": largest.batch_size, "accumulate": accumulate}
 
 
 def advice(

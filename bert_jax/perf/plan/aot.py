@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Experiment, Masked, ReplacedTokens
+from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.perf import collectives, hlo
+from bert_jax.perf import collectives, flops, hlo
 from bert_jax.perf.plan.costs import ProgramCosts, read_costs
 from bert_jax.perf.plan.gpu_topologies import without_cudnn
 from bert_jax.perf.plan.topologies import Topology
@@ -76,9 +76,13 @@ def compile_step(config: Experiment, topology: Topology) -> StepCost:
     limit = topology.memory_limit
     return StepCost(
         limit is None or used <= limit,
-        *(used, limit, state, read_costs(parsed)),
+        *(used, limit, state, read_costs(parsed, _global_share(config.encoder))),
         *(sum(c.sent_bytes for c in sends), sends, sum(c.network_bytes for c in sends)),
     )
+
+
+def _global_share(encoder: Encoder) -> float | None:
+    return None if encoder.window is None else flops.num_global_layers(encoder) / encoder.layers
 
 
 def batch_shape(config: Experiment) -> tuple[int, int]:

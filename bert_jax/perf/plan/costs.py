@@ -46,10 +46,11 @@ class ProgramCosts(NamedTuple):
     unknown: int  # calls of kernels without one, whose products are not counted
 
 
-def read_costs(program: Program) -> ProgramCosts:
-    """The costs of one run of a program on one chip."""
-    flops = traffic = kernels = unknown = 0
-    for i, computation, times, fused in program.walk():
+def read_costs(program: Program, global_share: float | None = None) -> ProgramCosts:
+    """The costs of one run of a program on one chip. `global_share`: of the layers, those that
+    attend to whole rows, if the program chooses between them and local ones."""
+    flops = traffic = kernels = unknown = 0.0
+    for i, computation, times, fused in program.walk(global_share):
         if i.opcode in ("dot", "convolution"):
             flops += times * product_flops(i, computation)
         if i.opcode == "custom-call" and "tpu_custom_call" in i.rest:
@@ -62,7 +63,7 @@ def read_costs(program: Program) -> ProgramCosts:
             flops += times * products * 2 * b * h * length**2 * width
         if not fused:
             traffic += times * traffic_bytes(i, computation, program)
-    return ProgramCosts(float(flops), float(traffic), kernels, unknown)
+    return ProgramCosts(flops, traffic, round(kernels), round(unknown))
 
 
 # ---- products

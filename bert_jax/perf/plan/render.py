@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bert_jax.perf.flops import describe_attention
 from bert_jax.perf.hardware import GPUS
 from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Json
@@ -41,6 +42,8 @@ def render_plan(plan: Json) -> str:
             + _max_batch(slice_plan)
         )
         lines += [f"{slice_plan['topology']}:", *notes] if notes else []
+    if plan["attention"] is not None:
+        lines.append(f"attention: {describe_attention(plan['attention'])}")
     lines.append(
         "bound: lower limit of the step time, from the compiled program and the chip's published "
         "figures; not a measurement"
@@ -109,7 +112,11 @@ def _max_batch(plan: Json) -> list[str]:
     fit = plan["fit"]
     if fit is None:
         return ["  not even one row per chip fits"]
-    return [
-        f"  largest that fits, by doubling: {fit['rows_per_chip']} rows per chip at once, so "
+    lines = [
+        f"  largest that fits: {fit['rows_per_chip']} rows per chip at once, so "
         f"--optim.accumulate {fit['accumulate']} or --data.batch_size {fit['batch_size']}"
     ]
+    if plan["fits"]:  # else they stand above
+        lines += ["  Beyond that, options that reduce memory:"]
+        lines += [f"    {flag}" for flag in plan["help"]]
+    return lines

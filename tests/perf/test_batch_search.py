@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bert_jax.perf.bench import batch_size
+from bert_jax.perf import batch_search
 
 
 @pytest.mark.parametrize("unit", [1, 3, 8])
@@ -24,6 +24,20 @@ def test_the_largest_batch_fits_and_the_next_does_not(
 ) -> None:
     sizes = range(unit, 1001, unit)
     best = max([n for n in sizes if (peak(n) or 10**9) <= 1000], default=0)
-    result = batch_size.max_batch_size(peak, 1000, unit, 1000)
+    result = batch_search.max_batch_size(peak, 1000, unit, 1000)
     assert (result.batch_size, result.limit) == (best, 1000)
     assert result.compiled <= 20
+
+
+def test_known_peaks_are_not_compiled_again() -> None:
+    """Here from a batch that does not fit, and from no rows at all."""
+    asked = []
+
+    def peak(rows: int) -> int:
+        asked.append(rows)
+        return 100 + 7 * rows
+
+    known = {0: 100, 400: 2900}
+    result = batch_search.max_batch_size(peak, 1000, 1, 10_000, known)
+    assert (result.batch_size, result.compiled) == (128, 2)
+    assert asked == [128, 129]
