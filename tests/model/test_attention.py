@@ -97,7 +97,7 @@ def test_any_length_and_head_width_work(backend: str) -> None:
     close(results(BACKENDS[backend], x, mask), results(xla.attend, x, mask))
 
 
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", OTHERS)
 def test_bfloat16_is_within_its_precision(backend: str) -> None:
     x, mask = draw(B, H, L, K, dtype="bfloat16"), segment_mask(packed=True)
     exact = results(xla.attend, [a.astype(jnp.float32) for a in x], mask)
@@ -130,7 +130,7 @@ def test_no_segment_leaks_into_another(backend: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("backend", ["xla", *KERNELS])
+@pytest.mark.parametrize("backend", ["xla", *OTHERS])
 def test_rows_of_padding_only_stay_finite(backend: str, packed: bool) -> None:
     *qkv, weight = draw(B, H, L, K)
     mask = AttentionMask(jnp.zeros((B, L), jnp.int32), packed)
@@ -198,7 +198,7 @@ def test_the_tile_shape_does_not_change_the_result(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("heads", [4, 3])
 @pytest.mark.parametrize("shape", [(2, 1, 2), (1, 4, 1)])
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", OTHERS)
 def test_a_mesh_does_not_change_the_result(
     backend: str, shape: tuple[int, int, int], heads: int
 ) -> None:
