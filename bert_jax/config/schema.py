@@ -274,7 +274,8 @@ class Experiment:
             if stage.length is not None and stage.length > max_length:
                 raise ValueError(
                     f"data.length {stage.length} is beyond the model's encoder.max_length "
-                    f"{max_length}: shorten the rows or lengthen the position table"
+                    f"{max_length}: shorten the rows, or raise encoder.max_length (of a trained "
+                    "model with learned positions: import --positions)"
                 )
             if stage.batch_size % self.optim.accumulate:
                 raise ValueError(
