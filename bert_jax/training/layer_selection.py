@@ -67,12 +67,25 @@ def select_layers(params: Any, encoder: Encoder, layers: int) -> Any:
 
 
 def select_model_layers(params: Any, model: Experiment, run: Experiment) -> Any:
-    """The parameters of a model with as many layers as the run has. Of two networks (ELECTRA) each
-    has its own depth; a generator that the run does not have is left as it is."""
+    """The parameters of a model with the `run.init_layers` that the run starts from. Of two
+    networks (ELECTRA) each has its own depth; a generator that the run does not have is left as it
+    is."""
+    layers = run.run.init_layers
+    if layers is None:
+        return params
     if not isinstance(model.objective, ReplacedTokens):
-        return select_layers(params, model.encoder, run.encoder.layers)
-    depths = {"discriminator": (model.encoder, run.encoder.layers)}
+        return select_layers(params, model.encoder, layers)
+    depths = {"discriminator": (model.encoder, layers)}
     if isinstance(run.objective, ReplacedTokens):
-        encoders = [e.objective.generator(e.encoder) for e in (model, run)]  # type: ignore[union-attr]
-        depths["generator"] = (encoders[0], encoders[1].layers)
+        fewer = with_layers(model.encoder, layers, "the model")
+        generator = model.objective.generator(model.encoder)
+        depths["generator"] = (generator, run.objective.generator(fewer).layers)
     return params | {name: select_layers(params[name], *depth) for name, depth in depths.items()}
+
+
+def describe_layers(model: Encoder, layers: int | None, path: str) -> str:
+    """Which layers of the model at `path` the run starts from, if not all, in words."""
+    if layers is None or layers == model.layers:
+        return ""
+    chosen = ", ".join(map(str, spaced_layers(model.layers, layers)))
+    return f"layers 1 to {layers} start as layers {chosen} of the {model.layers} of {path}"

@@ -47,7 +47,7 @@ from bert_jax.inference.transfer import disentangled_as, in_tower, sources
 from bert_jax.model import electra, lora
 from bert_jax.training import adapter_base, kept_head
 from bert_jax.training.kept_head import NO_HEAD, TASK_HEADS, HeadDecision
-from bert_jax.training.layer_selection import select_model_layers, spaced_layers, with_layers
+from bert_jax.training.layer_selection import describe_layers, select_model_layers, with_layers
 from bert_jax.training.step import CompiledSteps, TrainState
 from bert_jax.utils import hub, remote
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
@@ -127,7 +127,9 @@ class WarmStart:
 
         def init() -> TrainState:
             result = self._transfer(steps)
-            _log_transfer(self.path, result, self._chosen_layers())
+            layers = self.config.run.init_layers
+            chosen = describe_layers(self.model.config.encoder, layers, self.path)
+            _log_transfer(self.path, result, chosen)
             state = steps.init()
 
             def leaf(name: str, initialized: jax.Array, like: Any) -> jax.Array:
@@ -153,19 +155,9 @@ class WarmStart:
         the state has on its mesh."""
         step_sharding = steps.like.step.sharding
         assert isinstance(step_sharding, jax.sharding.NamedSharding)
-        params = self.model.params
-        if self.config.run.init_layers is not None:
-            params = select_model_layers(params, self.model.config, self.config)
+        params = select_model_layers(self.model.params, self.model.config, self.config)
         params = sharding.pad_vocab(params, step_sharding.mesh)
         return dataclasses.replace(self.model, params=params)
-
-    def _chosen_layers(self) -> str:
-        """Which layers of the model the run starts from, if not all, in words."""
-        n, m = self.model.config.encoder.layers, self.config.encoder.layers
-        if self.config.run.init_layers is None or n == m:
-            return ""
-        chosen = ", ".join(map(str, spaced_layers(n, m)))
-        return f"layers 1 to {m} start as layers {chosen} of the {n} of {self.path}"
 
     def _check_tokenizer(self, corpus: Corpus) -> None:
         if self.model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:

@@ -78,7 +78,7 @@ def test_shared_layers_change_their_depth_alone() -> None:
 def test_both_networks_of_electra_lose_layers() -> None:
     model = replace(FAMILIES["electra"], encoder=dict(layers=4))
     chosen = layer_selection.select_model_layers(
-        numbered(model), model, replace(model, encoder=dict(layers=2))
+        numbered(model), model, replace(model, run=dict(init="them", init_layers=2))
     )
     for tower in ("generator/", "discriminator/"):
         assert set(map(tuple, layers_of(chosen, tower).values())) == {(2, 4)}
