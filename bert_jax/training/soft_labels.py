@@ -111,7 +111,7 @@ def label_order(teacher: Teacher, student: Supervised) -> tuple[int, ...]:
 
     ValueError: the teacher was not fine-tuned, or has another task, labels or kind of span.
     """
-    start, task = f"distill.teacher {teacher.path}", teacher.model.config.objective
+    start, task = f"the teacher {teacher.path}", teacher.model.config.objective
     if not isinstance(task, Supervised):
         raise ValueError(
             f"{start} has no head for a task: fine-tune it on this task first, with --init "
@@ -154,7 +154,7 @@ def label_order(teacher: Teacher, student: Supervised) -> tuple[int, ...]:
 
 
 def _check_same_tokens(teacher: Teacher, config: Experiment, tokenizer: Tokenizer) -> None:
-    start, model = f"distill.teacher {teacher.path}", teacher.model
+    start, model = f"the teacher {teacher.path}", teacher.model
     assert isinstance(config.objective, Supervised)
     if model.tokenizer.fingerprint != tokenizer.fingerprint:
         raise ValueError(

@@ -48,11 +48,11 @@ class Teacher:
 
     def check_corpora(self, config: Experiment, corpora: Sequence[Corpus]) -> None:
         """ValueError unless the run is a masked language model whose rows this teacher can read."""
-        start, model = f"distill.teacher {self.path}", self.model
+        start, model = f"the teacher {self.path}", self.model
         if not isinstance(config.objective, Masked):
             raise ValueError(
-                f"{start}, but the objective is {type(config.objective).__name__}: expected a "
-                "config of a masked language model, such as configs/bert_base.py"
+                f"{start} is given, and the objective is {type(config.objective).__name__}: "
+                "expected a config of a masked language model, such as configs/bert_base.py"
             )
         for corpus in corpora:
             if model.tokenizer.fingerprint != corpus.info.tokenizer_fingerprint:

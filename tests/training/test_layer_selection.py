@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from bert_jax import objectives
-from bert_jax.config import Encoder, Experiment, replace
+from bert_jax.config import Distill, Encoder, Experiment, Run, replace
+from bert_jax.convert.export.model_card import origins
+from bert_jax.inference.model import Model
 from bert_jax.training import layer_selection
+from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.pytree import flatten_with_names
+from tests.helpers import shared_steps
 from tests.helpers.tiny_configs import FAMILIES
 
 
@@ -93,3 +97,28 @@ def test_more_layers_than_there_are_or_groups_of_layers_are_refused() -> None:
         layer_selection.with_layers(Encoder(layers=6, groups=2), 3, "model")
     with pytest.raises(ValueError, match=r"run\.init_layers is 3, but there is no run\.init"):
         replace(FAMILIES["bert"], run=dict(init_layers=3))
+
+
+def test_the_depth_that_is_asked_for_counts_and_not_that_of_the_config() -> None:
+    """The sizes of a config do not count in a run that starts from a model."""
+    model = replace(FAMILIES["bert"], encoder=dict(layers=4))
+    config = replace(FAMILIES["bert"], encoder=dict(layers=3), run=dict(init="them", init_layers=2))
+    start = WarmStart("them", config)
+    start.__dict__["model"] = Model(model, numbered(model), None)  # type: ignore[arg-type]
+    start.__dict__["previous_config"] = model
+    assert start.encoder([]).layers == 2
+    steps = shared_steps.tiny(replace(model, encoder=dict(layers=2)))
+    result = start._transfer(steps)
+    assert result.initialized == result.unused == []
+    assert result.params["encoder/layers/mlp/up/bias"][:, 0].tolist() == [2, 4]
+    said = layer_selection.describe_layers(model.encoder, 2, "them")
+    assert said == "layers 1 to 2 start as layers 2, 4 of the 4 of them"
+
+
+def test_a_model_card_names_the_model_and_the_teacher_that_a_run_began_with() -> None:
+    distill = Distill(teacher="owner/big", teacher_commit="abc")
+    config = Experiment(run=Run(init="runs/start"), distill=distill)
+    assert origins(config) == [
+        ("initialized from", "start"),
+        ("learned from the teacher", "owner/big, commit abc"),
+    ]

@@ -60,10 +60,7 @@ def model_card(
         ("architecture", f"{class_name}, {size}"),
         ("vocabulary", f"{config_json['vocab_size']} pieces"),
     ]
-    if c.run.init_commit is not None:
-        rows.append(("initialized from", f"{c.run.init}, commit {c.run.init_commit}"))
-    elif c.run.init is not None:
-        rows.append(("initialized from", Path(c.run.init).name))
+    rows += origins(c)
     if isinstance(c.objective, Supervised):
         rows.append(("task", _task(c.objective)))
         if c.objective.labels:
@@ -93,6 +90,20 @@ def model_card(
         f"| | |\n|---|---|\n{table}\n{missing}\n"
         f"```python\n{card.usage.format(auto_class=auto_class)}```\n"
     )
+
+
+def origins(c: config.Experiment) -> list[tuple[str, str]]:
+    """The models that a run started from and learned from: the folder's name, or a name on the Hub
+    with its commit."""
+    models = {
+        "initialized from": (c.run.init, c.run.init_commit),
+        "learned from the teacher": (c.distill.teacher, c.distill.teacher_commit),
+    }
+    return [
+        (what, Path(path).name if commit is None else f"{path}, commit {commit}")
+        for what, (path, commit) in models.items()
+        if path is not None
+    ]
 
 
 def _title(c: config.Experiment, step: int) -> str:
