@@ -40,12 +40,23 @@ def configure() -> None:
     """Show what bert_jax logs, from INFO on, and the warnings of other libraries. A second call
     changes nothing."""
     root = logging.getLogger()
+    # Orbax's imports log a line, for which `logging` makes a handler: each line would come twice
+    for handler in [h for h in root.handlers if _is_default(h)]:
+        root.removeHandler(handler)
     if _HANDLER not in root.handlers:
         root.addHandler(_HANDLER)
     _HANDLER.setLevel(logging.NOTSET)
     logging.getLogger("bert_jax").setLevel(logging.INFO)
     for name in QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _is_default(handler: logging.Handler) -> bool:
+    """Whether it is like the one that `logging` makes for a line if there is none."""
+    return type(handler) is logging.StreamHandler and handler.stream in (
+        sys.stderr,
+        sys.__stderr__,
+    )
 
 
 def show_errors_only() -> None:

@@ -30,6 +30,7 @@ def test_the_library_is_silent_until_logging_is_configured() -> None:
 def test_a_warning_says_that_it_is_one_and_no_line_comes_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    logging.getLogger().addHandler(logging.StreamHandler())  # as the import of a library may
     logs.configure()
     logger.info("step %d", 3)
     logger.warning("a spike")
