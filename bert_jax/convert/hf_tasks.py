@@ -30,6 +30,7 @@ PROBLEM_TYPES = {  # of the classes for texts
 # How CrossEncoder of sentence-transformers turns a logit into a score: our rerankers, and those for
 # MS MARCO, leave it as it is.
 CROSS_ENCODER = "sentence_transformers"
+TEXT_PAIRS = "text_pairs"  # our entry of config.json, which transformers does not know
 IDENTITY = "torch.nn.modules.linear.Identity"
 ALTERNATIVE = "or export it to onnx, orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
@@ -86,6 +87,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         dropout=dropout,
         init=init,
         pooling=pooling,
+        pairs=_text_pairs(hf),
     )
     return with_long_texts(objective, hf)
 
@@ -127,6 +129,17 @@ def _thresholds(hf: Json, labels: tuple[str, ...]) -> tuple[float, ...]:
             "remove the entry for 0.5"
         )
     return tuple(by_label[label] for label in labels)
+
+
+def _text_pairs(hf: Json) -> bool | None:
+    """Whether an export of ours was trained on pairs of texts; None if it does not say."""
+    pairs = hf.get(TEXT_PAIRS)
+    if pairs is not None and not isinstance(pairs, bool):
+        raise ValueError(
+            f"config.json has {TEXT_PAIRS} {pairs!r:.80}: expected true or false; correct or "
+            "remove the entry"
+        )
+    return pairs
 
 
 def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
@@ -262,6 +275,8 @@ def _head_config(family: Family, task: Supervised) -> Json:
         out["problem_type"] = PROBLEM_TYPES[task.task_type]
     if task.task_type == "rerank":
         out[CROSS_ENCODER] = {"activation_fn": IDENTITY}
+    if task.pairs is not None and task.task_type in ("classification", "multilabel", "regression"):
+        out[TEXT_PAIRS] = task.pairs
     if task.thresholds:
         out["thresholds"] = dict(zip(task.labels, task.thresholds, strict=True))
     return out

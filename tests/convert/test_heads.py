@@ -102,12 +102,22 @@ def test_heads_without_a_hugging_face_class_are_refused(
         (dict(id2label=None, num_labels=0), "expected a name for each number"),
         (dict(id2label={"0": "a", "1": "b"}), r"wrong shape classifier.bias \[3\], expected \[2\]"),
         (dict(classifier_dropout="much"), "a dropout of 'much'"),
+        (dict(text_pairs="yes"), "text_pairs 'yes': expected true or false"),
     ],
 )
 def test_unsupported_hugging_face_heads_are_refused(changes: Any, message: str) -> None:
     written, tensors, _ = convert.to_hf(*tuned("bert", "classification"))
     with pytest.raises(ValueError, match=message):
         convert.from_hf(written | changes, tensors)
+
+
+@pytest.mark.parametrize("task", ["classification", "stsb"])
+def test_whether_texts_come_in_pairs_survives_an_export(task: Any) -> None:
+    for pairs in (True, False, None):
+        experiment, params = tuned("bert", task, pairs=pairs)
+        written, tensors, _ = convert.to_hf(experiment, params)
+        assert written.get("text_pairs") is pairs
+        assert convert.from_hf(written, tensors)[0].objective.pairs is pairs
 
 
 def test_long_texts_survive_an_export_and_are_said_to_be_lost_in_transformers() -> None:
