@@ -43,7 +43,9 @@ def test_load_import_and_export_record_the_commit(
     assert f"base_model: {NAME}\n" in card
     assert f"| initialized from | {NAME}, commit {commit} |" in card
     assert call("inspect", f"hf:{NAME}@main", json=True) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"]["total"] > 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.splitlines()[-1])["parameters"]["total"] > 0
+    assert "other readers take special tokens that are written in a text" in shown.err
 
 
 def test_push_writes_one_commit_and_overwrites_only_with_force(
