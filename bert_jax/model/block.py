@@ -189,4 +189,6 @@ class Block(nn.Module):
                 jax.random.split(key, layers)
             )
 
+        if self.has_variable("params", "own"):  # perhaps with adapters, which `init` does not make
+            return self.get_variable("params", "own")
         return self.param("own", init)

@@ -34,7 +34,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from bert_jax.config import Encoder, Experiment, Masked, Masking, ReplacedTokens, Supervised
+from bert_jax.config import (
+    Encoder,
+    Experiment,
+    Lora,
+    Masked,
+    Masking,
+    ReplacedTokens,
+    Supervised,
+)
+from bert_jax.config.lora import ATTENTION, MLP
 
 Lookup = Literal["dense", "sparse"]
 
@@ -178,11 +187,15 @@ def published_per_token(config: Experiment, length: int, lookup: Lookup = "dense
 def model_per_token(config: Experiment, length: int) -> float:
     """FLOPs of training per token, padding included: three times the matrix products in the
     forward pass of the config's networks and heads. For rows of one sequence; packed rows have a
-    few more predictions (masking_budget.max_packed_predictions)."""
+    few more predictions (masking_budget.max_packed_predictions). A frozen base beside adapters has
+    no gradient of its kernels: two times its products, and three times those of the adapters."""
     encoder, objective = config.encoder, config.objective
     total = encoder_body(encoder, length)
+    frozen, beside = total.products, adapters(encoder, config.lora)
     if isinstance(objective, ReplacedTokens):
         generator = objective.generator(encoder)
+        frozen += encoder_body(generator, length).products
+        beside += adapters(generator, config.lora)
         share = max_predictions(objective.masking, length) / length
         total += discriminator_heads(encoder, objective, share)
         total += encoder_body(generator, length) + mlm_head(generator, share)
@@ -195,7 +208,17 @@ def model_per_token(config: Experiment, length: int) -> float:
             total += _pooler(encoder, 2) * (1 / length)
     elif isinstance(objective, Supervised):
         total += _task_head(encoder, objective, length)
+    if config.lora.enabled:
+        return 3 * (total.products + beside) - frozen
     return 3 * total.products
+
+
+def adapters(encoder: Encoder, lora: Lora) -> float:
+    """The products of all adapters for a token in the forward pass; 0 without adapters."""
+    h, i = encoder.hidden_size, encoder.mlp_width
+    sizes = dict.fromkeys(ATTENTION, 2 * h) | dict.fromkeys(MLP, h + i)
+    kernels = [k for k in lora.kernels if k != "gate" or encoder.gated_mlp]
+    return 2.0 * (lora.rank or 0) * encoder.layers * sum(sizes[k] for k in kernels)
 
 
 def per_step(config: Experiment, batch_size: int, length: int) -> float:

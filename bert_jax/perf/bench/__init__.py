@@ -12,6 +12,7 @@ result             the JSON object, and its text
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -24,8 +25,14 @@ from bert_jax.perf.bench.batch_size import find_max_batch_size
 from bert_jax.perf.bench.device import PeakMeter
 from bert_jax.perf.bench.inputs import check_peer_inputs, open_inputs
 from bert_jax.perf.bench.options import BenchOptions, bench_config
-from bert_jax.perf.bench.result import bert_jax_result, peer_result, render_bench
+from bert_jax.perf.bench.result import (
+    bert_jax_result,
+    peer_result,
+    render_bench,
+    training_result,
+)
 from bert_jax.perf.bench.train_step import BertJax
+from bert_jax.perf.training_variants import training_variants
 from bert_jax.utils import compilation_cache
 from bert_jax.utils.types import Json
 
@@ -59,13 +66,22 @@ def bench(config: Experiment, options: BenchOptions, log: Callable[[str], None] 
                 *(peer_inputs.config, family, source.masked_batches()),
                 *(torch_device, options.compile),
             )
-        contenders: list[timer.Contender] = [contender, *peers]
+        variants = {} if family else training_variants(inputs.config)
+        others = [
+            BertJax(dataclasses.replace(inputs, config=variant), devices, name)
+            for name, variant in list(variants.items())[1:]
+        ]
+        contenders: list[timer.Contender] = [contender, *peers, *others]
         log(f"timing {options.steps} rounds of {', '.join(c.name for c in contenders)}")
         peak = PeakMeter(devices[0], config.run.dtype)
         times = timer.alternate(contenders, options.steps, after_round=peak.measure)
         result = bert_jax_result(contender, times, peak.best())
         if family:
             result |= peer_result(contender, peers, times, family)
+        if others:
+            result["trains"] = training_result(
+                dict(zip(variants, [contender, *others], strict=True)), times
+            )
         result["input"] = inputs.loader_rate()
         result["idle_share"] = contender.idle_share(max(4, options.steps))
         if options.fit:

@@ -54,7 +54,10 @@ def _workload(contender: BertJax) -> Json:
         "dtype": config.run.dtype,
         "dropout": [config.encoder.dropout, config.encoder.attention_dropout],
         "attention": flops.attention_split(config.encoder, config.data.length or 0),
-        "parameters": sum(x.size for x in jax.tree.leaves(contender.steps.like.params)),
+        "parameters": sum(
+            x.size
+            for x in jax.tree.leaves((contender.steps.like.params, contender.steps.fixed["base"]))
+        ),
     }
 
 
@@ -96,6 +99,19 @@ def _memory(contender: BertJax) -> Json:
     }
 
 
+def training_result(contenders: dict[str, BertJax], times: Times) -> Json:
+    """What is trained, in words -> its cost: alternating steps of the same batches."""
+    return {
+        what: {
+            "trained_parameters": contender.num_trained,
+            "step_seconds": times.median(contender.name),
+            "step_bytes": device.step_memory(contender.compiled)["peak"],
+            "state_bytes": contender.state_bytes,
+        }
+        for what, contender in contenders.items()
+    }
+
+
 def peer_result(contender: BertJax, peers: Sequence[Contender], times: Times, family: str) -> Json:
     """The figures of transformers, and the speed of bert_jax over its fastest variant: among
     those that project the masked positions alone, and among the stock classes."""
@@ -133,6 +149,15 @@ def peer_result(contender: BertJax, peers: Sequence[Contender], times: Times, fa
 def render_bench(result: Json) -> str:
     """The JSON object as a table of two columns."""
     rows = _model_rows(result) + _speed_rows(result) + _peer_rows(result)
+    for what, cost in result.get("trains", {}).items():
+        rows.append(
+            (
+                what,
+                f"{cost['trained_parameters']:,} trained, {cost['step_seconds'] * 1e3:.1f} ms, "
+                f"{cost['step_bytes'] / GIB:.3f} GiB, of which state "
+                f"{cost['state_bytes'] / GIB:.3f}",
+            )
+        )
     if "fit" in result:
         rows.append(("largest batch", f"{result['fit']['batch_size']} rows"))
     return format_table(("", ""), rows, left=(0, 1))

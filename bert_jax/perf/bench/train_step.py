@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from bert_jax.config import replace
+from bert_jax.optim import frozen_counts
 from bert_jax.perf.bench.inputs import BenchInputs, real_tokens
 from bert_jax.perf.bench.timer import idle_share
 from bert_jax.training.assemble import assemble
@@ -21,10 +22,10 @@ from bert_jax.utils.types import Batch
 class BertJax:
     """Masking, forward and backward pass, guard and optimizer in one compiled step."""
 
-    name, warm_up = "bert_jax", 2
+    warm_up = 2
 
-    def __init__(self, inputs: BenchInputs, devices: Sequence[Any]) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: BenchInputs, devices: Sequence[Any], name: str = "bert_jax") -> None:
+        self.inputs, self.name = inputs, name
         run = assemble(inputs.config, inputs, devices)
         self.objective, self.mesh = run.objective, run.mesh
         self.steps = run.steps.with_fixed(base=run.steps.init_base())
@@ -38,6 +39,21 @@ class BertJax:
         self._batches = itertools.cycle(self._pool)
         self._state: Any = self.steps.init()
         self._metrics: Any = None
+
+    @property
+    def state_bytes(self) -> int:
+        """Parameters, optimizer state, and the base of adapters, over all devices."""
+        steps = self.steps
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((steps.like, steps.fixed)))
+
+    @property
+    def num_trained(self) -> int:
+        """The number of parameters that have a gradient."""
+        config, params = self.inputs.config, self.steps.like.params
+        total = sum(x.size for x in jax.tree.leaves(params))
+        if config.optim.freeze is None:
+            return total
+        return total - frozen_counts(config.optim.freeze, config.encoder.layers, params)[0]
 
     def step(self) -> None:
         self._train_on(next(self._batches))

@@ -16,6 +16,7 @@ from bert_jax.perf.hardware import Chip
 from bert_jax.perf.plan.aot import StepCost, batch_shape, compile_step
 from bert_jax.perf.plan.render import render_plan
 from bert_jax.perf.plan.topologies import Topology, describe_topology
+from bert_jax.perf.training_variants import training_variants
 from bert_jax.utils.types import Json
 
 __all__ = ["plan", "render_plan", "roofline_bound"]
@@ -39,6 +40,12 @@ def plan(
     for topology in [describe_topology(name) for name in topologies]:
         log(f"compiling for {topology.name}: this takes about a minute")
         slice_plan = plan_topology(config, topology, compile_step(config, topology))
+        variants = training_variants(config)
+        for name, variant in list(variants.items())[1:]:
+            log(f"compiling for {topology.name}, {name}")
+            other = plan_topology(variant, topology, compile_step(variant, topology))
+            slice_plan.setdefault("trains", {next(iter(variants)): _cost(slice_plan)})
+            slice_plan["trains"][name] = _cost(other)
         if fit:
             slice_plan["fit"] = max_micro_batch(config, topology, slice_plan, log)
         slices.append(slice_plan)
@@ -51,6 +58,13 @@ def plan(
         "attention": flops.attention_split(config.encoder, length),
         "slices": slices,
     }
+
+
+def _cost(slice_plan: Json) -> Json:
+    """Memory and bound of a step, to compare what to train."""
+    seconds = slice_plan["bound"]["seconds"] if "bound" in slice_plan else None
+    names = ("fits", "bytes", "state_bytes")
+    return {**{name: slice_plan[name] for name in names}, "bound_seconds": seconds}
 
 
 def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Json:

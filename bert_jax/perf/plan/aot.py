@@ -56,7 +56,7 @@ def compile_step(config: Experiment, topology: Topology) -> StepCost:
     steps = assemble(
         config, ShapesOnly(config, stand_in_vocabulary(config)), topology.devices
     ).steps
-    state = sum(_bytes_per_device(x) for x in jax.tree.leaves(steps.like))
+    state = sum(_bytes_per_device(x) for x in jax.tree.leaves((steps.like, steps.fixed)))
     with without_cudnn():
         lowered = steps.train.lower(steps.like, abstract_batch(config))
     try:

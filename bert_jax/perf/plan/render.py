@@ -40,6 +40,7 @@ def render_plan(plan: Json) -> str:
             + _missing_memory(slice_plan)
             + _collectives(slice_plan)
             + _max_batch(slice_plan)
+            + _variants(slice_plan)
         )
         lines += [f"{slice_plan['topology']}:", *notes] if notes else []
     if plan["attention"] is not None:
@@ -103,6 +104,17 @@ def _collectives(plan: Json) -> list[str]:
         lines.append(
             f"  {plan['kernels_not_counted']} kernel calls report no costs and are not counted"
         )
+    return lines
+
+
+def _variants(plan: Json) -> list[str]:
+    """What adapters cost, beside other choices of what to train."""
+    lines = []
+    for what, cost in plan.get("trains", {}).items():
+        seconds = cost["bound_seconds"]
+        bound = "does not fit" if seconds is None else f"bound {seconds * MS:.1f} ms"
+        gib = cost["bytes"] / GIB, cost["state_bytes"] / GIB
+        lines.append(f"  {what}: {gib[0]:.3f} GiB, of which state {gib[1]:.3f}; {bound}")
     return lines
 
 

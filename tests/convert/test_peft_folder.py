@@ -1,0 +1,98 @@
+"""Folders of peft: what it wrote opens here, and what it cannot mean here is refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bert_jax import load
+from bert_jax.inference.import_model import import_folder
+from bert_jax.training import warm_start
+from tests.helpers.paths import FIXTURES
+
+PEFT = FIXTURES / "peft"  # written by peft 0.21.2: helpers/make_peft_folder.py
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the folder that peft wrote; its base is beside it."""
+    shutil.copytree(PEFT, tmp_path / "peft")
+    return tmp_path / "peft" / "adapter"
+
+
+def change(folder: Path, **changes: Any) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def rewrite(file: Path, change: Any, **metadata: str) -> None:
+    save_file(change(load_file(file)), file, metadata={"format": "pt"} | metadata)
+
+
+def logits(folder: Path) -> np.ndarray:
+    model, tokens = load(folder), np.load(PEFT / "outputs.npz")["tokens"]
+    size = jnp.asarray((tokens > 0).sum(1))
+    batch = dict(tokens=jnp.asarray(tokens), size=size, first=size)
+    return np.asarray(model.objective.outputs(model.params, batch))  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_peft_wrote_gives_its_outputs(folder: Path, tmp_path: Path) -> None:
+    """With adapters beside all kernels and beside the pooler; also after an import."""
+    expected = np.load(PEFT / "outputs.npz")["logits"]
+    np.testing.assert_allclose(logits(folder), expected, atol=1e-5)
+    import_folder(folder, tmp_path / "imported")
+    np.testing.assert_allclose(logits(tmp_path / "imported"), expected, atol=1e-5)
+    assert [row["label"] for row in load(folder).predict([{"text": "red one"}])]
+    assert warm_start.load_config(folder).objective.labels == ("LABEL_0", "LABEL_1", "LABEL_2")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(use_dora=True), "use_dora True: expected a plain LoRA adapter"),
+        (dict(rank_pattern={"query": 4}), "rank_pattern"),
+        (dict(bias="lora_only"), "bias 'lora_only'"),
+        (dict(init_lora_weights="pissa"), "init_lora_weights 'pissa'"),
+        (dict(peft_type="IA3"), "peft_type 'IA3'"),
+        (dict(made_up_option=[1]), "made_up_option"),
+        (dict(r=0), "r 0: expected a rank of at least 1"),
+        (dict(lora_alpha="x"), "lora_alpha 'x': expected a number"),
+        (dict(base_model_name_or_path=None), "no base_model_name_or_path"),
+        (dict(base_model_name_or_path="./missing"), "missing does not exist"),
+        (dict(base_model_name_or_path="."), "is no Hugging Face folder"),
+    ],
+)
+def test_what_a_plain_adapter_is_not_is_refused_by_name(
+    changes: dict[str, Any], message: str, folder: Path
+) -> None:
+    change(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: {k.replace("lora_A", "lora_E"): v for k, v in t.items()}, "not of a plain LoRA"),
+        (lambda t: {k: v for k, v in t.items() if "lora_B" not in k}, "only one of lora_A and"),
+        (lambda t: {k: v for k, v in t.items() if "lora" not in k}, "no lora_A and lora_B"),
+        (lambda t: {k: v[:, :3] if "lora_A" in k else v for k, v in t.items()}, "does not fit"),
+        (lambda t: {k.replace("layer.1", "layer.7"): v for k, v in t.items()}, "no bert.encoder"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(edit: Any, message: str, folder: Path) -> None:
+    rewrite(folder / "adapter_model.safetensors", edit)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_another_base_is_refused_by_its_hash(folder: Path) -> None:
+    """peft's own folders have no hash; those that we write do."""
+    rewrite(folder / "adapter_model.safetensors", dict, base_sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"not the model that the adapter .* expected 0000"):
+        load(folder)
