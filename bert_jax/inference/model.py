@@ -18,7 +18,7 @@ from bert_jax.config import Contrastive, Experiment, Supervised
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.inference import adapter, features
+from bert_jax.inference import adapter, features, model_summary
 from bert_jax.inference.adapter import Adapter
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.fill import fill_masks
@@ -102,10 +102,12 @@ class Model:
     sentence: convert.SentenceHead | None = None  # how it makes sentence vectors
     adapter: Adapter | None = None  # of a run with adapters; `params` are merged with the base
 
+    def _repr_html_(self) -> str:
+        return model_summary.as_html(self)
+
     @cached_property
     def objective(self) -> objectives.Objective:
-        # The run's attention implementation may not exist on this platform.
-        """The objective that it was trained with: networks, masking and losses as functions."""
+        """The objective that it was trained with, for any platform: networks, masking, losses."""
         return objectives.build(config.replace(self.config, run=dict(attention="auto")))
 
     @cached_property
@@ -115,8 +117,7 @@ class Model:
 
         def f(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
             out: Any = network.apply({"params": params}, batch)
-            head = out["mlm"]
-            return head.logits(params["embeddings"]["word"])
+            return out["mlm"].logits(params["embeddings"]["word"])
 
         return jax.jit(f)
 
