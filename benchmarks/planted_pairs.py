@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import time
 from dataclasses import dataclass
@@ -275,7 +274,6 @@ def main() -> None:
         io.require_new(args.out)
     except ValueError as e:
         parser.error(f"--out: {e}")
-    logging.getLogger().handlers.clear()  # Orbax adds one, which would repeat every line
     logs.configure()
     seconds = train(args.out, args.sequences, args.steps, args.seed)
     begin = time.monotonic()
