@@ -34,6 +34,9 @@ class Embed(Command):
     out: Annotated[str | None, optional("FILE.npz")] = None
     # Instead of --out: new folder for a search index of the lines.
     index: Annotated[str | None, optional("DIR")] = None
+    # With --index: add a graph of FAISS (extra `faiss`), with which the search of a large index
+    # compares a query with few lines and may miss some.
+    graph: bool = False
     # Layers such as 0,6,12; negative numbers count from the end, and `words` is the word embedding
     # table.
     layers: Annotated[str, arg(metavar="LAYERS")] = "-1"
@@ -69,11 +72,13 @@ class Embed(Command):
         )
         if (self.out is None) == (self.index is None):
             raise ValueError("expected either --out FILE.npz or --index DIR")
+        if self.graph and self.index is None:
+            raise ValueError("--graph is for --index: expected both, or neither")
         model, file = load(self.model), Path(self.file)
         if self.index is not None:
             # of a name on the Hub, the commit: a search loads the same model
             name = hub.with_commit(self.model, model.config.run.init_commit)
-            count = write_index(model, name, file, Path(self.index), options)
+            count = write_index(model, name, file, Path(self.index), options, self.graph)
             print(f"index of {count} lines in {self.index}")
         elif self.out is not None:
             count = embed_file(model, file, Path(self.out), options)
@@ -98,6 +103,8 @@ class Search(Command):
     top: Annotated[int, arg(metavar="K")] = 10
     # Where the model of the index is, if it has been moved.
     model: Annotated[str | None, optional("MODEL")] = None
+    # Compare with every line, even if the index has a graph.
+    exact: bool = False
     # Print one JSON object per query.
     json: bool = False
 
@@ -108,7 +115,7 @@ class Search(Command):
         from bert_jax.inference.search_index import SearchIndex
 
         queries = [self.text] if self.file is None else read_lines(self.file)
-        index = SearchIndex.open(self.folder)
+        index = SearchIndex.open(self.folder, self.exact)
         index.check_text()
         model = load(self.model or index.info.model)
         index.check_model(model)

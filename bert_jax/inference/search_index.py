@@ -3,6 +3,7 @@
     index.json    the text file and its hash; the model and its fingerprint; layer, pool, prompt,
                   width and similarity
     vectors.npy   float32 [lines d]; of length 1 where they are compared by cosine
+    vectors.faiss a graph for approximate search, if it was asked for (faiss_index.py)
     offsets.npy   int64 [lines]: the byte at which each line of the text file begins
 
 Lines end at a newline, with or without a carriage return before it.
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax.inference import features
+from bert_jax.inference import faiss_index, features
 from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import prompt_text
@@ -80,16 +81,23 @@ def fingerprint(model: Model) -> str:
 
 
 def write_index(
-    model: Model, name: str, text: Path, out: Path, options: EmbedOptions | None = None
+    model: Model,
+    name: str,
+    text: Path,
+    out: Path,
+    options: EmbedOptions | None = None,
+    graph: bool = False,
 ) -> int:
     """Write the index of the lines of `text` to the new folder `out`, and return their number.
     `name` is the path that `model` was loaded from. Memory does not grow with the vectors. Without
-    a prompt in `options` it is the model's for documents.
+    a prompt in `options` it is the model's for documents. With `graph`, search is approximate.
 
     ValueError: as `Model.encode`, before anything is computed; more than one vector per text; a
     vector of zeros or that is not finite; a file that is empty or not UTF-8; an `out` that exists.
     """
     io.require_new(out)
+    if graph:
+        faiss_index.check_installed()
     options = _index_options(model, options or EmbedOptions())
     size, digest, offsets, too_long = 0, hashlib.sha256(), [], 0
     for chunk in _chunks(text):  # find what is wrong before computing
@@ -103,6 +111,8 @@ def write_index(
     options.warn_long(too_long, len(offsets))
     with io.atomic_dir(out) as new:
         width = _write_vectors(model, text, len(offsets), new / VECTORS, options)
+        if graph:
+            faiss_index.write_graph(np.load(new / VECTORS, mmap_mode="r"), new / faiss_index.GRAPH)
         np.save(new / OFFSETS, np.array(offsets, np.int64))
         info = IndexInfo(
             text=str(text.absolute()),
@@ -197,10 +207,15 @@ class SearchIndex:
     info: IndexInfo
     vectors: np.ndarray  # [lines d], a memory map
     offsets: np.ndarray
+    graph: Any = None  # of FAISS
 
     @staticmethod
-    def open(folder: str | Path) -> SearchIndex:
-        """ValueError: no index, files that do not belong together, a vector of zeros."""
+    def open(folder: str | Path, exact: bool = False) -> SearchIndex:
+        """The index; with `exact` its graph is not read.
+
+        ValueError: no index, files that do not belong together, a vector of zeros, a graph without
+        FAISS.
+        """
         folder = Path(folder)
         try:
             info = IndexInfo(**json.loads((folder / INFO).read_text(encoding="utf-8")))
@@ -217,7 +232,8 @@ class SearchIndex:
             )
         for begin in range(0, len(vectors), TEXTS_PER_CHUNK):
             check_vectors(vectors[begin : begin + TEXTS_PER_CHUNK], f"{folder}, line", begin)
-        return SearchIndex(folder, info, vectors, offsets)
+        graph = None if exact else faiss_index.read_graph(folder, vectors.shape)
+        return SearchIndex(folder, info, vectors, offsets, graph)
 
     def check_model(self, model: Model) -> None:
         """Raise ValueError unless `model` is the one that wrote the index."""
@@ -240,7 +256,8 @@ class SearchIndex:
             )
 
     def search(self, model: Model, queries: Sequence[str], top: int = 10) -> list[list[Hit]]:
-        """The `top` most similar lines of each query, best first; equal scores in line order.
+        """The `top` most similar lines of each query, best first; equal scores in line order. With
+        a graph some may be missed.
         `model` wrote the index (`check_model`), and the text is unchanged (`check_text`).
 
         ValueError: `top` below 1, a query that is too long, a vector of zeros.
@@ -257,7 +274,10 @@ class SearchIndex:
         )
         vectors = options.encode(model, queries)[0]
         check_vectors(vectors, "query")
-        hits = retrieval.top_k(vectors, self.vectors, top)
+        if self.graph is None:
+            hits = retrieval.top_k(vectors, self.vectors, top)
+        else:
+            hits = faiss_index.top_k(self.graph, vectors, self.vectors, top)
         with open(info.text, "rb") as f:
             return [
                 [
