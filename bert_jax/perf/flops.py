@@ -43,7 +43,7 @@ from bert_jax.config import (
     ReplacedTokens,
     Supervised,
 )
-from bert_jax.config.lora import ATTENTION, MLP
+from bert_jax.config.lora import MLP
 
 Lookup = Literal["dense", "sparse"]
 
@@ -216,9 +216,9 @@ def model_per_token(config: Experiment, length: int) -> float:
 def adapters(encoder: Encoder, lora: Lora) -> float:
     """The products of all adapters for a token in the forward pass; 0 without adapters."""
     h, i = encoder.hidden_size, encoder.mlp_width
-    sizes = dict.fromkeys(ATTENTION, 2 * h) | dict.fromkeys(MLP, h + i)
     kernels = [k for k in lora.kernels if k != "gate" or encoder.gated_mlp]
-    return 2.0 * (lora.rank or 0) * encoder.layers * sum(sizes[k] for k in kernels)
+    sides = sum(h + i if kernel in MLP else 2 * h for kernel in kernels)
+    return 2.0 * (lora.rank or 0) * encoder.layers * sides
 
 
 def per_step(config: Experiment, batch_size: int, length: int) -> float:

@@ -11,6 +11,7 @@ from bert_jax.config import Experiment
 from bert_jax.config.freeze import parse_freeze
 from bert_jax.distributed import sharding
 from bert_jax.distributed.constraints import axis_names
+from bert_jax.model import lora
 from bert_jax.utils import pytree
 from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Json
@@ -28,6 +29,8 @@ def parameter_table(config: Experiment) -> Json:
     sharded because the mesh axis does not divide them, as (size, axis).
     """
     shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    if config.lora.enabled:
+        shapes = lora.join(lora.trained_shapes(config.lora, shapes), shapes)
     mesh = sharding.abstract_mesh(config.mesh)
     padded = pytree.flatten_with_names(
         jax.eval_shape(lambda x: sharding.pad_vocab(x, mesh), shapes)
@@ -63,6 +66,8 @@ def parameter_table(config: Experiment) -> Json:
 def _moments_per_parameter(config: Experiment, name: str, shape: Sequence[int]) -> float:
     """How many numbers the optimizer stores per parameter of a leaf: none for frozen ones."""
     moments = optim.num_moments(config.optim, name)
+    if config.lora.enabled:
+        return 0 if lora.is_base(name) else moments
     if config.optim.freeze is None:
         return moments
     frozen = parse_freeze(config.optim.freeze)

@@ -117,18 +117,22 @@ class WarmStart:
 
         ValueError: parameters whose shapes are not those of the objective, another base.
         """
+        transferred: TransferResult | None = None
         if self.config.lora.enabled:
-            base = self._transfer(steps).params
-            steps = adapter_base.with_base(steps, base, self.config, self.path)
-            if self.previous_config is not None:
-                self.__dict__.pop("model", None)  # free the host's copy
+            transferred = self._transfer(steps)
+            params = transferred.params
+            steps = adapter_base.with_base(steps, params, self.config, self.path)
+            heads = {name: x for name, x in params.items() if not lora.is_base(name)}
+            transferred = transferred._replace(params=heads)
+            self.__dict__.pop("model", None)  # free the host's copy
         elif self.previous_config is None:  # report a misfit before anything is written
             self._transfer(steps)
 
         def init() -> TrainState:
-            result = self._transfer(steps)
-            layers = self.config.run.init_layers
-            chosen = describe_layers(self.model.config.encoder, layers, self.path)
+            result = transferred or self._transfer(steps)
+            layers, chosen = self.config.run.init_layers, ""
+            if layers is not None:
+                chosen = describe_layers(self.model.config.encoder, layers, self.path)
             _log_transfer(self.path, result, chosen)
             state = steps.init()
 
