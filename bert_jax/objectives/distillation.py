@@ -66,8 +66,9 @@ def soft_label_loss(
     kind = task.task_type
     if kind == "qa":
         span = out["span"]
-        pairs = [(span[end], batch[f"{TEACHER}{end}"]) for end in ("start", "end")]
-        loss = sum(softened_kl(*pair, temperature) for pair in pairs)
+        loss = jnp.zeros(())
+        for end in ("start", "end"):
+            loss += softened_kl(span[end], batch[f"{TEACHER}{end}"], temperature)
         if task.span == "joint":
             answerable = batch[f"{TEACHER}answerable"]
             loss += softened_binary_kl(span["answerable"], answerable, temperature)

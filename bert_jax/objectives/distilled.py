@@ -31,7 +31,7 @@ from bert_jax.utils.types import Batch, Params
 
 @dataclass(frozen=True)
 class TeacherNetwork:
-    """What a student learns from: a network, of which layer, and in how many relation heads."""
+    """What a student learns from: a network, one of its layers, and a number of relation heads."""
 
     objective: Objective  # the teacher's own, for `init` and for its network
     network: Network  # returns layers or masked-word logits, as far as they are learned
@@ -105,13 +105,14 @@ class DistilledObjective:
         student = self.student.network.clone(return_layers=self.learns_relations)
         out = apply_network(student, params, batch, key)
         terms = self.student.output_terms(params, out, batch, training=key is not None)
-        taught = jax.lax.stop_gradient(self.teacher_params)
-        told = apply_network(self.teacher.network, taught, batch, None)
+        teacher_params = jax.lax.stop_gradient(self.teacher_params)
+        teacher_out = apply_network(self.teacher.network, teacher_params, batch, None)
         if self.learns_relations:
-            terms["relation_loss"] = self._relation_loss((params, out), (taught, told), batch)
+            pair = (params, out), (teacher_params, teacher_out)
+            terms["relation_loss"] = self._relation_loss(*pair, batch)
         if self.learns_logits:
-            tables = params["embeddings"]["word"], taught["embeddings"]["word"]
-            terms["logit_loss"] = self._logit_loss((out["mlm"], told["mlm"]), tables, batch)
+            tables = params["embeddings"]["word"], teacher_params["embeddings"]["word"]
+            terms["logit_loss"] = self._logit_loss((out["mlm"], teacher_out["mlm"]), tables, batch)
         return terms
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
@@ -131,8 +132,9 @@ class DistilledObjective:
         ]
         mask = encoder_inputs(batch).mask
 
-        def chunk_loss(*parts: Any) -> tuple[Mean, None]:
-            return relations.relation_loss(*parts, mask.packed, self.teacher.relation_heads), None
+        def chunk_loss(student: Any, teacher: Any, segments: jax.Array) -> tuple[Mean, None]:
+            heads = self.teacher.relation_heads
+            return relations.relation_loss(student, teacher, segments, mask.packed, heads), None
 
         return in_chunks(chunk_loss, self.student.loss_chunks, *qkv, mask.segments)[0]
 
@@ -191,5 +193,6 @@ def distilled(student: MaskedObjective, teacher: Objective, distill: Distill) ->
         )
     network = with_heads(network, *(["mlm"] if has_logits else []))
     network = network.clone(return_layers=has_relations, remat="none")
-    taught = TeacherNetwork(teacher, network, layer, relation_heads)
-    return DistilledObjective(student, taught, distill)
+    return DistilledObjective(
+        student, TeacherNetwork(teacher, network, layer, relation_heads), distill
+    )

@@ -17,6 +17,7 @@ Axes: b batch, l length, d hidden, h relation heads, k their width, n layers.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +51,10 @@ def queries_keys_values(
 ) -> tuple[jax.Array, ...]:
     """Q, K and V [b l d] of a layer (from 1) whose input is `inputs` [b l d]."""
     own = attention_params(params, encoder, layer)
-    x = inputs
+    x: Any = inputs
     if encoder.pre_norm and "norm" in own:
         x = layer_norm(encoder, x.dtype).apply({"params": own["norm"]}, x)
-    project = dense(encoder, encoder.hidden_size, x.dtype, part="attention")
+    project: Any = dense(encoder, encoder.hidden_size, x.dtype, part="attention")
     return tuple(project.apply({"params": own[name]}, x) for name in PROJECTIONS)
 
 

@@ -157,7 +157,7 @@ def assemble(
         objective = teacher.objective_of(objective, config)
     steps = compile_steps(config, objective, mesh)
     if teacher is not None:
-        steps = teacher.apply(objective, steps)
+        steps = teacher.apply(steps, objective, mesh)
     if config.optim.freeze is not None:
         sizes = optim.frozen_counts(config.optim.freeze, config.encoder.layers, steps.like.params)
         logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)

@@ -50,7 +50,8 @@ class SoftLabels:
         self, teacher: Teacher, config: Experiment, tokenizer: Tokenizer, train: EncodedExamples
     ) -> None:
         assert isinstance(config.objective, Supervised)
-        self._teacher, self._student, self._train = teacher, config.objective, train
+        self._teacher: Teacher | None = teacher
+        self._student, self._train = config.objective, train
         self._order = label_order(teacher, config.objective)
         if config.objective.task_type in BY_TOKEN:
             _check_same_tokens(teacher, config, tokenizer)
@@ -60,14 +61,16 @@ class SoftLabels:
         """The student's training rows with the teacher's outputs as further fields
         (objectives/distillation.py). All processes call this together."""
         if self._rows is None:
-            outputs = self._outputs(config, slices)
+            assert self._teacher is not None
+            outputs = self._outputs(self._teacher, config, slices)
+            self._teacher = None  # free its parameters
             fields = map(self._fields, self._train.rows, outputs)
             pairs = zip(self._train.rows, fields, strict=True)
             self._rows = [{**row, **soft} for row, soft in pairs]
         return self._rows
 
-    def _outputs(self, config: Experiment, slices: Slices) -> list[Any]:
-        model = self._teacher.model
+    def _outputs(self, teacher: Teacher, config: Experiment, slices: Slices) -> list[Any]:
+        model = teacher.model
         rows = self._train.rows
         if self._student.task_type not in BY_TOKEN:
             rows = model.encode_examples(self._train.examples).rows
@@ -75,7 +78,7 @@ class SoftLabels:
         objective = objectives.build(replace(model.config, run=compute))
         assert isinstance(objective, SupervisedObjective)
         mesh = sharding.make_mesh(config.mesh)
-        params = self._teacher.on_mesh(mesh)
+        params = teacher.on_mesh(mesh)
 
         def soft_labels(params: Any, batch: Batch) -> Any:
             return batch["row"], objective.soft_labels(params, batch)
@@ -86,7 +89,7 @@ class SoftLabels:
         batch_size = config.data.batch_size // config.optim.accumulate
         pad_id = model.config.encoder.pad_id
         batches = LabeledBatches(rows, batch_size, pad_id, parts=slices)
-        logger.info("%s predicts %d training rows", self._teacher.path, len(rows))
+        logger.info("%s predicts %d training rows", teacher.path, len(rows))
         return batches.predict_all(
             lambda batch: jax.device_get(apply(params, sharding.to_devices(batch, mesh))),
             per_token=self._student.task_type in BY_TOKEN,

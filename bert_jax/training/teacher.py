@@ -81,12 +81,13 @@ class Teacher:
             )
         return objective
 
-    def apply(self, objective: DistilledObjective, steps: CompiledSteps) -> CompiledSteps:
-        """The steps with this teacher's parameters on their devices."""
-        step_sharding = steps.like.step.sharding
-        assert isinstance(step_sharding, jax.sharding.NamedSharding)
+    def apply(
+        self, steps: CompiledSteps, objective: Objective, mesh: jax.sharding.Mesh
+    ) -> CompiledSteps:
+        """The steps of a student's `objective_of` with this teacher's parameters on the mesh."""
+        assert isinstance(objective, DistilledObjective)
         params = objective.teacher.network_params(self.model.params)
-        return steps.with_fixed(teacher=_on_mesh(params, step_sharding.mesh))
+        return steps.with_fixed(teacher=_on_mesh(params, mesh))
 
     def on_mesh(self, mesh: jax.sharding.Mesh) -> Any:
         """The parameters on the devices of a mesh, sharded as a student's are."""
@@ -128,10 +129,13 @@ def _recorded_commit(config: Experiment) -> str | None:
 
 def content_hash(model: Model) -> str:
     """SHA-256 of what a model computes: its parameters, its encoder, its objective, and its
-    tokenizer. It does not depend on where the model lies."""
+    tokenizer. It does not depend on where the model lies. Fields with their default value do not
+    count, so that a field that a later version adds changes no hash."""
     content = hashlib.sha256(model.tokenizer.fingerprint.encode())
     for part in (model.config.encoder, model.config.objective):
-        content.update(json.dumps(to_dict(part), sort_keys=True).encode())
+        values, defaults = to_dict(part), to_dict(type(part)())
+        changed = {name: x for name, x in values.items() if x != defaults[name]}
+        content.update(f"{type(part).__name__} {json.dumps(changed, sort_keys=True)}".encode())
     for name, leaf in flatten_with_names(model.params).items():
         array = np.ascontiguousarray(leaf)
         content.update(f"{name} {array.shape} {array.dtype}".encode())

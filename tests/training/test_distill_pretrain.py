@@ -46,7 +46,7 @@ def run(config: Experiment = STUDENT, mesh: Mesh = ONE) -> tuple[Any, CompiledSt
     """The objective and the steps of a student."""
     objective = teacher().objective_of(tiny_configs.build(config), config)  # type: ignore[arg-type]
     steps = shared_steps.compile_steps(config, objective, made(mesh))
-    return objective, teacher().apply(objective, steps)
+    return objective, teacher().apply(steps, objective, made(mesh))
 
 
 def made(mesh: Mesh) -> jax.sharding.Mesh:
