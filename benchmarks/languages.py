@@ -17,7 +17,8 @@ tokenizer trained on its text:
                  text, and of 1,000 lines drawn from the Unicode blocks of the script
 
 Words are counted from the text, not from the pieces: what stands between white space (WordPiece
-also splits at punctuation, as BERT does); in Han, kana and Thai each piece is one.
+also splits at punctuation, as BERT does); in Han, kana and Thai each piece is one, and so it is for
+chars in a text without any white space.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization.normalization import normalize
 from bert_jax.data.tokenization.tokenizer import KINDS, Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.data.tokenization.words import WordEdges
+from bert_jax.data.tokenization.words import SPACE_MARK, WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import num_to_mask
@@ -248,17 +249,23 @@ def encode_words(line: str, tokenizer: Tokenizer) -> Words:
         alone = tokenizer.kind == "wordpiece" and _is_punctuation(c)
         number += i > 0 and (line[i - 1].isspace() or alone or bool(word_of[-1][1]))
         word_of.append((number, alone))
+    each = tokenizer.kind == "chars" and not _has_spaces(tokenizer)
     words, last, split = [], -1, 0
     for begin, end in spans:
         here = min(int(begin), len(line) - 1)
         text = line[here : int(end)] or line[here]
         after = bool(words) and last >= 0 and is_unspaced(line[last])
-        new = is_unspaced(text[0]) or after
+        new = is_unspaced(text[0]) or after or each
         # the bytes of a character stay together
         split += bool(new and (tokenizer.kind != "bpe" or int(begin) > last))
         words.append(word_of[here][0] * 10_000 + split)
         last = max(last, int(end) - 1)
     return np.array(ids, np.int32), np.array(words, np.int64)
+
+
+@functools.cache
+def _has_spaces(tokenizer: Tokenizer) -> bool:
+    return SPACE_MARK in {tokenizer.token(i) for i in range(tokenizer.vocab_size)}
 
 
 @functools.cache
