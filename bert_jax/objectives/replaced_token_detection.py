@@ -73,7 +73,8 @@ class ReplacedTokensObjective:
             for i, network in enumerate(networks)
         )
         if self.config.tied == "gradient_disentangled":
-            discriminator["embeddings"] |= electra.tables(generator)
+            tables = {**discriminator["embeddings"], **electra.tables(generator)}
+            discriminator["embeddings"] = tables
         return electra.split_towers(generator, discriminator, self.config.tied)
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
