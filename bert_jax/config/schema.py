@@ -187,8 +187,9 @@ class Run:
     # (`dots`), or only its input (`full`). Less memory, more compute.
     remat: Literal["none", "dots", "full"] = "none"
     # Number of layers per iteration of the loop over layers. With all of them there is no loop: a
-    # GPU copies less, and compilation takes longer. The parameters stay as they are.
-    unroll: int = 1
+    # GPU copies less, and compilation takes longer. None: all on a GPU without remat, else one. The
+    # parameters stay as they are.
+    unroll: int | None = None
     # Number of chunks into which the batch is split to compute vocabulary logits. More chunks need
     # less memory.
     loss_chunks: int = 1
@@ -216,7 +217,7 @@ class Run:
 
     def __post_init__(self) -> None:
         every = ("log_every", "save_every", "eval_every")
-        counts = ("steps", *every, "eval_batches", "max_to_keep", "loss_chunks", "unroll")
+        counts = ("steps", *every, "eval_batches", "max_to_keep", "loss_chunks")
         evals = self.evals_per_epoch
         checks: RangeChecks = {
             "epochs": (self.epochs is None or self.epochs > 0, "above 0"),
@@ -224,6 +225,7 @@ class Run:
             "init_layers": (self.init_layers is None or self.init_layers >= 1, "at least 1"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1, or None"),
             "seed": (self.seed >= 0, "at least 0"),
+            "unroll": (self.unroll is None or self.unroll >= 1, "at least 1, or None"),
             "lock_timeout": (self.lock_timeout > 0, "above 0"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
         }

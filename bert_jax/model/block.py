@@ -164,7 +164,9 @@ class Block(nn.Module):
             return x, x if self.return_layers else None
 
         if REMAT[self.remat] is not None:
-            layer = nn.remat(layer, policy=REMAT[self.remat], prevent_cse=False)
+            # Between the loops of the two passes nothing can be merged. Without loops it would be.
+            no_loop = self.unroll >= c.layers
+            layer = nn.remat(layer, policy=REMAT[self.remat], prevent_cse=no_loop)
         scan = nn.scan(
             layer,
             variable_broadcast="params",

@@ -30,8 +30,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder, Lora
-from bert_jax.distributed.constraints import BATCH_AXES, constrain
-from bert_jax.model.attention import AttentionMask
+from bert_jax.distributed.constraints import BATCH_AXES, constrain, platform
+from bert_jax.model.attention import GPUS, AttentionMask
 from bert_jax.model.block import Block
 from bert_jax.model.layers import (
     RotaryCosSin,
@@ -116,7 +116,7 @@ class Stack(nn.Module):
     return_layers: bool = False
     backend: str = "auto"
     remat: str = "none"
-    unroll: int = 1
+    unroll: int | None = None
     lora: Lora | None = None
 
     @nn.compact
@@ -127,20 +127,21 @@ class Stack(nn.Module):
         if c.embedding_width != c.hidden_size:
             init = projection_initializer(c)
             x = dense(c, c.hidden_size, self.dtype, "projection", init)(x)
+        unroll = layers_per_iteration(self.unroll, self.remat, c.layers)
         scan = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast, 0, 0),  # type: ignore[arg-type]
             length=c.num_groups,
-            unroll=min(self.unroll, c.num_groups),
+            unroll=min(unroll, c.num_groups),
         )
         if not c.first_norm:
             scan = nn.map_variables(
                 scan, "params", _with_first_norm, _without_first_norm, init=True, mutable=True
             )
         layer_0 = x
-        options = (self.dtype, self.return_layers, self.backend, self.remat, self.unroll)
+        options = (self.dtype, self.return_layers, self.backend, self.remat, unroll)
         stack = scan(c, *options, self.lora, name="layers")
         is_first = None if c.first_norm else jnp.arange(c.layers)[:, None] == 0
         x, layers = stack(x, mask, rotary, global_layers(c), is_first)
@@ -150,6 +151,15 @@ class Stack(nn.Module):
             layers = layers.reshape(c.layers, *x.shape)
             layers = jnp.concatenate([layer_0[None], layers[:-1], x[None]])
         return x, layers
+
+
+def layers_per_iteration(unroll: int | None, remat: str, layers: int) -> int:
+    """How many layers an iteration of the loop over layers has. None chooses: all on a GPU, where
+    a loop copies what each layer stores for the gradient (a third of the step's memory traffic);
+    one with remat, which is used where memory counts, and on other platforms."""
+    if unroll is None:
+        return layers if platform() in GPUS and remat == "none" else 1
+    return min(unroll, layers)
 
 
 def global_layers(config: Encoder) -> Bool[Array, "g n"] | None:
@@ -192,7 +202,7 @@ class Network(nn.Module):
     return_layers: bool = False
     attention: str = "auto"  # the backend (attention/)
     remat: str = "none"  # what is recomputed instead of stored (REMAT)
-    unroll: int = 1  # layers per iteration of the scan
+    unroll: int | None = None  # layers per iteration of the scan (layers_per_iteration)
     lora: Lora | None = None  # of the adapters that its parameters may have (model/lora.py)
 
     @nn.compact
