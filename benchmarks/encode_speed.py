@@ -1,40 +1,47 @@
-"""Measure `encode` on texts of mixed lengths, against transformers on PyTorch.
+"""Measure `encode` on texts of mixed lengths and on short ones, against PyTorch and onnxruntime.
 
-    python benchmarks/encode_speed.py MODEL TEXT [--texts 512] [--rounds 5]
+    python benchmarks/encode_speed.py MODEL TEXT [--texts 512] [--rounds 5] [--threads 2]
 
-MODEL is a Hugging Face folder, which both sides load. TEXT has one text per line; `--texts` of them
-are taken evenly over the file. Each side receives strings and returns the mean of each text's last
-layer. transformers uses its fast tokenizer, SDPA, inference mode, texts sorted by length, and
-batches padded to their longest text, of the fastest size out of 16, 32 and 64. Rounds alternate.
-Prints the largest difference, texts per second of both, and the median ratio of a round. Needs
-torch and transformers.
+MODEL is a Hugging Face folder, which all sides load. TEXT has one text per line; `--texts` of them
+are taken evenly over the file. The short texts are 12 words from each of as many places. Each side
+receives strings and returns the mean of each text's last layer. transformers and onnxruntime use
+the fast tokenizer, sort texts by length, and pad batches to their longest text, of the fastest size
+out of 16, 32 and 64; transformers with SDPA in inference mode, onnxruntime with the files that
+`export --format onnx --head encoder --int8` writes. Sides alternate in each round. Threads are
+pinned to the first `--threads` cores. Prints texts per second of each side and, of the others, the
+median ratio of a round to bert_jax, and the lowest cosine of a vector to bert_jax's; then what
+`encode` computes beside real tokens. Needs torch, transformers, onnx and onnxruntime.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 import transformers
 
 import bert_jax
+from bert_jax.convert.export import OnnxOptions, export_model
+from bert_jax.inference.features import length_batches
+
+Hidden = Callable[[Any], Any]  # batch of a tokenizer -> hidden states [b l d]
 
 
-class TransformersEncoder:
-    """A transformers model, used for speed."""
+class SortedEncoder:
+    """Texts sorted by length, in batches padded to their longest text; `hidden` is the model."""
 
-    def __init__(self, folder: str, length: int) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, folder: str, length: int, hidden: Hidden, device: str = "cpu") -> None:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model = transformers.AutoModel.from_pretrained(folder, attn_implementation="sdpa")
-        self.model = model.eval().to(self.device)
-        self.length = length
+        self.length, self.hidden, self.device = length, hidden, device
 
     @torch.inference_mode()
     def encode(self, texts: list[str], batch_size: int) -> np.ndarray:
@@ -45,12 +52,33 @@ class TransformersEncoder:
             rows = order[start : start + batch_size]
             ids = {"input_ids": [encoded[i] for i in rows]}
             batch = self.tokenizer.pad(ids, return_tensors="pt").to(self.device)
-            hidden = self.model(**batch).last_hidden_state
+            hidden = self.hidden(batch)
             mask = batch["attention_mask"][..., None].to(hidden.dtype)
             means = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
             for i, mean in zip(rows, means, strict=True):
                 out[i] = mean
         return np.stack(out)
+
+
+def open_transformers(folder: str, length: int) -> SortedEncoder:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+    model = model.eval().to(device)
+    return SortedEncoder(folder, length, lambda b: model(**b).last_hidden_state, device)
+
+
+def open_onnx(folder: str, length: int, file: Path, threads: int) -> SortedEncoder:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+
+    def hidden(batch: Any) -> Any:
+        zeros = torch.zeros_like(batch["input_ids"])
+        inputs = {name: batch.get(name, zeros).numpy() for name in names}
+        return torch.from_numpy(session.run(["last_hidden_state"], inputs)[0])
+
+    return SortedEncoder(folder, length, hidden)
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -59,39 +87,78 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def measure(native: Any, peers: dict[str, SortedEncoder], texts: list[str], rounds: int) -> None:
+    """Print a table of one kind of text."""
+    reference = native.encode(texts, pool="mean", truncate=True)[0]  # also compiles
+    sides: dict[str, Callable[[], Any]] = {
+        "bert_jax": lambda: native.encode(texts, pool="mean", truncate=True)
+    }
+    cosines = {"bert_jax": 1.0}
+    for name, peer in peers.items():
+        vectors = peer.encode(texts, 32)
+        products = (vectors * reference).sum(-1)
+        lengths = np.linalg.norm(vectors, axis=-1) * np.linalg.norm(reference, axis=-1)
+        cosines[name] = float((products / lengths).min())
+        sizes = {n: seconds(lambda n=n, p=peer: p.encode(texts, n)) for n in (16, 32, 64)}
+        best = min(sizes, key=sizes.__getitem__)
+        sides[f"{name}, batches of {best}"] = lambda n=best, p=peer: p.encode(texts, n)
+    times = [{name: seconds(side) for name, side in sides.items()} for _ in range(rounds)]
+    for name, cosine in zip(sides, cosines.values(), strict=True):
+        speed = len(texts) / statistics.median(t[name] for t in times)
+        ratio = statistics.median(t[name] / t["bert_jax"] for t in times)
+        print(
+            f"  {name}: {speed:.1f} texts/s; bert_jax is {ratio:.2f} times as fast; "
+            f"lowest cosine {cosine:.6f}"
+        )
+
+
+def count_work(native: Any, texts: list[str]) -> None:
+    """Print what `encode` computes: calls, tokens with padding, the tokenizer's time."""
+    took = time.process_time()
+    sizes = [len(row.tokens) for row in native.tokenize(texts, truncate=True)]
+    took = time.process_time() - took
+    batches = list(length_batches(sizes, native.config.encoder.max_length))
+    computed = sum(length * rows for _, length, rows in batches)
+    empty = sum(length * (rows - len(indices)) for indices, length, rows in batches)
+    print(
+        f"{len(texts)} texts of {min(sizes)} to {max(sizes)} tokens: {len(batches)} calls compute "
+        f"{computed} tokens for {sum(sizes)}, {empty} of them in empty rows; tokenizer "
+        f"{1000 * took:.0f} ms"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("text", type=Path)
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):  # before jax starts its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    torch.set_num_threads(args.threads)
     lines = [x for x in args.text.read_text(encoding="utf-8").splitlines() if x.strip()]
-    texts = lines[:: max(1, len(lines) // args.texts)][: args.texts]
+    mixed = lines[:: max(1, len(lines) // args.texts)][: args.texts]
+    words = " ".join(lines).split()
+    places = range(0, len(words) - 12, max(12, len(words) // args.texts))
+    short = [" ".join(words[i : i + 12]) for i in places][: args.texts]
     native = bert_jax.load(args.model)
-    hf = TransformersEncoder(args.model, native.config.encoder.max_length)
-
-    a = native.encode(texts, truncate=True)[0]  # also compiles for every length
-    b = hf.encode(texts, 32)
-    difference = float(np.abs(a - b).max() / np.abs(b).max())
-    sizes = {n: seconds(lambda n=n: hf.encode(texts, n)) for n in (16, 32, 64)}
-    batch_size = min(sizes, key=sizes.__getitem__)
-    pairs = [
-        (
-            seconds(lambda: native.encode(texts, truncate=True)),
-            seconds(lambda: hf.encode(texts, batch_size)),
-        )
-        for _ in range(args.rounds)
-    ]
-    n, lengths = len(texts), [len(row.tokens) for row in native.tokenize(texts, truncate=True)]
-    native_seconds, hf_seconds = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(
-        f"{n} texts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
-    )
-    print(f"largest relative difference {difference:.1e}")
-    print(f"bert_jax {n / native_seconds:.1f} texts/s")
-    print(f"transformers {n / hf_seconds:.1f} texts/s with batches of {batch_size}")
-    print(f"ratio {statistics.median(b / a for a, b in pairs):.2f}")
+    length = native.config.encoder.max_length
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "onnx"
+        options = OnnxOptions("encoder", args.text)
+        export_model(native, native.folder, "onnx", out, onnx=options)
+        files = {"float32": out / "model.onnx", "int8": out / "model_quantized.onnx"}
+        peers = {"transformers": open_transformers(args.model, length)}
+        peers |= {
+            f"onnxruntime {name}": open_onnx(args.model, length, file, args.threads)
+            for name, file in files.items()
+        }
+        for name, texts in (("mixed lengths", mixed), ("12 words", short)):
+            print(f"{name}: ", end="")
+            count_work(native, texts)
+            measure(native, peers, texts, args.rounds)
 
 
 if __name__ == "__main__":
