@@ -93,7 +93,7 @@ def choose_backend(
     """The backend that moves the least memory among those that support the inputs. `has_sizes`:
     padding alone hides keys, so that a number per row says which; anything else cuDNN takes as a
     mask of [b, 1, l, l]."""
-    # libtpu 0.0.52 crashes while it compiles the 16-bit products of global blocks with dropout.
+    # libtpu 0.0.42 crashes while it compiles the 16-bit products of global blocks with dropout.
     compiles = platform != "tpu" or dtype not in SIXTEEN_BITS
     plain = "blocked" if compiles and blocked.is_worthwhile(length, window) else "xla"
     if platform == "tpu" and length % 128 == 0:
