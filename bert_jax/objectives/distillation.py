@@ -61,11 +61,9 @@ def soft_label_loss(
                                       given the true start
 
     The teacher's are the fields `teacher_label` [b n] or [b], `teacher_tag` [b l n],
-    `teacher_start` and `teacher_end` [b l], `teacher_answerable` [b]. ValueError: a reranker.
+    `teacher_start` and `teacher_end` [b l], `teacher_answerable` [b].
     """
     kind = task.task_type
-    if kind == "rerank":
-        raise ValueError("a reranker cannot be distilled: leave out --teacher")
     if kind == "qa":
         span = out["span"]
         loss = jnp.zeros(())

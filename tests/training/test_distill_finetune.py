@@ -164,6 +164,7 @@ def stub(**changes: Any) -> Teacher:
     [
         (dict(labels=("a", "c")), {}, r"only it has c; it lacks b"),
         (dict(task="regression"), {}, "was fine-tuned for regression, and this run is for class"),
+        (dict(), dict(task="rerank"), "rerankers have no soft labels here"),
         (
             dict(task="qa", span="joint"),
             dict(task="qa"),
