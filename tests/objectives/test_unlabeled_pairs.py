@@ -11,6 +11,7 @@ from bert_jax import objectives
 from bert_jax.config import Contrastive, Encoder, replace
 from bert_jax.data import mixture
 from bert_jax.objectives.unlabeled_pairs import make_pairs, text_numbers
+from bert_jax.training.compiled_steps import NOTHING_FIXED
 from bert_jax.training.step import compute_gradients, eval_step
 from tests.helpers import pairs_worker
 
@@ -95,7 +96,9 @@ def test_simcse_compares_a_row_with_itself_under_other_dropout() -> None:
     def outputs(p: Any, b: Any, key: Any) -> Any:
         return objective.row_outputs(p, objective.corrupt(b, jax.random.key(1)), key)
 
-    plain = jax.jit(lambda p, b: (outputs(p, b, None), eval_step(objective, p, b, 0)))
+    plain = jax.jit(
+        lambda p, b: (outputs(p, b, None), eval_step(objective, p, b, NOTHING_FIXED, 0))
+    )
     same, held_out = plain(params, batch)
     assert np.allclose(same["query"], same["documents"][:, 0], atol=1e-6)
     assert float(held_out["task_accuracy"].value) == 1
