@@ -48,8 +48,8 @@ def albert_normalizers(
     spaces = SPACE_MARK if keep_joiners else f"{SPACE_MARK}\u200c\ufffd"
     marks = normalizers.Replace(tokenizers.Regex(_combining_class()), "")
     return [
-        # Python takes these for white space, Rust for control characters
-        normalizers.Replace(tokenizers.Regex("[\\x1c-\\x1f]"), " "),
+        # Python takes these for white space, the pipeline for control characters
+        normalizers.Replace(tokenizers.Regex("[\\x0b\\x1c-\\x1f]"), " "),
         normalizers.NFKD(),
         *([] if keep_accents else [marks]),
         *([] if cased else [normalizers.Lowercase()]),

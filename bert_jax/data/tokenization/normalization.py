@@ -43,14 +43,16 @@ def _fold_character(c: str, fold: Sequence[Fold]) -> str:
 
 def dropped_characters(tokenizer: Tokenizer, text: str) -> int:
     """How many characters of the text lose more than their case: control characters and marks that
-    are removed, letters that lose an accent. White space is not counted."""
+    are removed, letters that lose an accent. White space counts if it no longer separates words."""
     return sum(count for c, count in Counter(text).items() if loses(tokenizer, c))
 
 
 def loses(tokenizer: Tokenizer, character: str) -> bool:
-    """Whether a character loses more than its case. White space does not count."""
-    kept = _size(normalize(tokenizer, character).strip())
-    return not character.isspace() and kept < _size(character)
+    """Whether a character loses more than its case, or is white space that no longer separates
+    words: WordPiece drops form feeds and other control characters."""
+    if character.isspace():
+        return normalize(tokenizer, f"a{character}a") == "aa"
+    return _size(normalize(tokenizer, character).strip()) < _size(character)
 
 
 def _size(text: str) -> int:

@@ -71,6 +71,16 @@ def test_lost_characters_are_those_whose_marks_are_dropped():
     assert not set("Aह ") & set(lost)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 8), ("unigram", 17), ("chars", None)])
+def test_white_space_is_lost_where_words_are_joined(kind, size):
+    """WordPiece drops control characters, some of which are white space."""
+    tok = train_tokenizer(["a b a b ab"], kind, size, cased=True)
+    lost = coverage.lost_characters(
+        tok, [f"a{c}b" for c in " \t\r\u00a0\u2028\u3000\x0b\x0c\x1c\x85"]
+    )
+    assert set(lost) == (set("\x0b\x0c\x1c\x85") if kind == "wordpiece" else set())
+
+
 def test_the_tokenize_command_shows_pieces_and_reports(korean, tmp_path, capsys):
     korean.save(tmp_path / "tok")
     file = tmp_path / "text.txt"
