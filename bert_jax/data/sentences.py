@@ -35,8 +35,9 @@ RULED, ISO_639_1 = frozenset(_RULED.split()), frozenset(_ISO_639_1.split())
 
 # Thai and Lao end a sentence with a space, Khmer and Tibetan with stops that sentencex does not
 # know, and with a space. A space between two letters of the script is one; beside digits, Latin
-# letters, or after the marks of repetition and abbreviation it is not.
-_SPACE_AFTER_LETTER = r"(?<=[{0}])(?<![{1}])[ \u00a0\u3000\u200b]+(?=[{0}])"
+# letters, or after the marks of repetition and abbreviation it is not. A zero-width space ends a
+# word, not a sentence.
+_SPACE_AFTER_LETTER = r"(?<=[{0}])(?<![{1}])\u200b*[ \u00a0\u3000][ \u00a0\u3000\u200b]*(?=[{0}])"
 _ENDS = {
     "th": (
         _SPACE_AFTER_LETTER.format("\u0e01-\u0e3a\u0e40-\u0e4e", "\u0e2f\u0e46"),

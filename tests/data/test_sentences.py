@@ -40,6 +40,13 @@ def test_spaces_between_the_words_of_segmented_text_end_no_sentence():
     assert split_sentences("ภ្លៀង ធ្លាក់។ ខ្យល់ បក់", "km", segmented=True)[1:] == ["ខ្យល់ បក់"]
 
 
+@pytest.mark.parametrize(("language", "a", "b"), [("km", "ភ្លៀង", "ធ្លាក់"), ("th", "ฝน", "ตก")])
+def test_a_zero_width_space_ends_a_word_but_no_sentence(language, a, b):
+    words = f"{a}\u200b{b}"
+    assert split_sentences(words, language) == [words]
+    assert split_sentences(f"{words}\u200b \u200b{words} {a}", language) == [words, words, a]
+
+
 def test_sentences_lose_nothing_but_white_space():
     text = '  Hello Mr. Smith. How are you?  "Fine," he said.\tYes! '
     assert split_sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
