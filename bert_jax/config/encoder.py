@@ -128,6 +128,11 @@ class Encoder:
                 f"{self.groups}, encoder.share_params {self.share_params}): the first layer's "
                 "parameters must be its own"
             )
+        if not self.first_norm and self.layers < 2:
+            raise ValueError(
+                "encoder.layers is 1 and encoder.first_norm is False (ModernBERT): expected at "
+                "least 2 layers"
+            )
 
     def _check_sizes(self) -> None:
         sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")

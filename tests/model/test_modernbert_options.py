@@ -105,6 +105,7 @@ def test_fine_tuning_starts_with_the_masked_word_heads_dense_layer_and_norm() ->
     [
         (dict(pre_norm=False), "first_norm is False: expected encoder.pre_norm True"),
         (dict(groups=2), "first_norm is False, but layers share parameters"),
+        (dict(layers=1), "layers is 1 and encoder.first_norm is False .*expected at least 2"),
         (dict(mlp_dropout=1.0), "mlp_dropout is 1.0: expected 0 <= x < 1"),
         (dict(local_rotary_theta=1.0), "local_rotary_theta is 1.0: expected above 1"),
         (dict(window=0), "window is 0: expected 1 to"),
