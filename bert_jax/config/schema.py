@@ -277,7 +277,7 @@ class Experiment:
                 raise ValueError(
                     f"data.length {stage.length} is beyond the model's encoder.max_length "
                     f"{max_length}: shorten the rows, or raise encoder.max_length (of a trained "
-                    "model with learned positions: import --positions)"
+                    "model: import --positions)"
                 )
             if stage.batch_size % self.optim.accumulate:
                 raise ValueError(
