@@ -77,7 +77,10 @@ def equal(a: Any, b: Any) -> None:
         assert apart <= 1e-4 * np.linalg.norm(x) or name.endswith("key/bias"), name
 
 
-@pytest.mark.parametrize("mesh", [Mesh(1, 2, 2), pytest.param(Mesh(4), marks=SLOW)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", [pytest.param(Mesh(4), marks=pytest.mark.nightly), Mesh(1, 2, 2)], ids=str
+)
 def test_four_devices_are_one(mesh: Mesh) -> None:
     """Dropout on: the same masks whatever the mesh."""
     equal(gradients(), gradients(mesh=mesh))
