@@ -108,10 +108,11 @@ def _thetas(hf: Json) -> tuple[float, float]:
         same = "local_rope_theta" in hf and hf.get("rope_parameters") is None
         old["sliding_attention"] = old["full_attention"] if same else LOCAL_THETA
     new = hf.get("rope_parameters") or {}
-    if not isinstance(new, dict) or not set(new) <= set(old):
+    objects = isinstance(new, dict) and all(isinstance(v or {}, dict) for v in new.values())
+    if not objects or not set(new) <= set(old):
         raise ValueError(
             f"config.json has rope_parameters {new!r:.200}: expected an object with "
-            "full_attention and sliding_attention"
+            "full_attention and sliding_attention, each an object"
         )
     return _theta(new, "full_attention", old), _theta(new, "sliding_attention", old)
 
@@ -129,8 +130,8 @@ def _theta(new: Json, layer_type: str, old: Json) -> float:
             f"config.json has rope_parameters.{layer_type}.{unknown[0]}: expected only rope_type "
             "and rope_theta"
         )
-    key = {"theta": parameters.get("rope_theta", old[layer_type])}
-    return float(read_number(key, "theta", 1.0))
+    name = f"rope_theta of {layer_type}"
+    return float(read_number({name: parameters.get("rope_theta", old[layer_type])}, name, 1.0))
 
 
 def _global_every(given: Json, layers: int) -> int:
