@@ -100,12 +100,17 @@ def truncate_row(row: FeatureRow, max_length: int) -> FeatureRow:
     return FeatureRow(tokens, max_length, words, row.skip)
 
 
-def check_length(text: str, tokens: Sequence[int] | np.ndarray, max_length: int) -> None:
+def check_length(
+    text: str,
+    tokens: Sequence[int] | np.ndarray,
+    max_length: int,
+    advice: str = "shorten it, or pass truncate",
+) -> None:
     """Raise ValueError if a text has more than `max_length` tokens."""
     if len(tokens) > max_length:
         raise ValueError(
             f"a text has {len(tokens)} tokens, but the model takes {max_length} "
-            f"({text[:40]!r}...): shorten it, or pass truncate"
+            f"({text[:40]!r}...): {advice}"
         )
 
 

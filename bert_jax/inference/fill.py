@@ -22,7 +22,7 @@ def fill_masks(model: Model, text: str, top: int) -> list[list[tuple[str, float]
         raise ValueError(f"top is {top}: expected at least 1")
     tokenizer, encoder = model.tokenizer, model.config.encoder
     tokens, _ = tokenizer.build_row(tokenizer.encode_with_masks(text))
-    features.check_length(text, tokens, encoder.max_length)
+    features.check_length(text, tokens, encoder.max_length, advice="shorten it")
     masks = np.flatnonzero(np.array(tokens) == tokenizer.mask_id)
     if not len(masks):
         raise ValueError(f"the text has no {tokenizer.mask_token}: put one where a word is missing")

@@ -201,8 +201,10 @@ def test_fill_gives_sorted_probabilities(base: Experiment, words: tokenizer.Toke
 
 def test_long_text_is_refused_without_truncate(words: tokenizer.Tokenizer) -> None:
     m, long = model(words), "word " * 200
-    with pytest.raises(ValueError, match="but the model takes 150"):
+    with pytest.raises(ValueError, match=r"but the model takes 150.*or pass truncate"):
         m.encode([long])
+    with pytest.raises(ValueError, match=r"but the model takes 150.*shorten it$"):
+        m.fill(long + "[MASK]")
     (cut,) = m.encode([long], truncate=True, pool=None)
     assert cut.shape[1] == 150
     assert 0 < m.encode([long], truncate=True, pool="words")[0].shape[1] <= 148
