@@ -137,6 +137,7 @@ def test_every_command_works(guide: str, workspace: Path, monkeypatch: pytest.Mo
 
 
 @SLOW
+@pytest.mark.nightly
 def test_the_guide_to_a_domain_works_on_a_modernbert(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +158,10 @@ def test_the_guide_to_a_domain_works_on_a_modernbert(
 
 
 @SLOW
-@pytest.mark.parametrize("guide", ["distill", "embeddings", "evaluate"])
+@pytest.mark.parametrize(
+    "guide",
+    ["evaluate", *(pytest.param(g, marks=pytest.mark.nightly) for g in ("distill", "embeddings"))],
+)
 def test_every_command_works_on_a_checkpoint(
     guide: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

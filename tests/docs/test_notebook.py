@@ -52,6 +52,7 @@ def test_the_notebook_is_stored_without_outputs_and_imports_what_comes_with_the_
 
 @pytest.mark.library("nbclient", "nbformat", "ipykernel")
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

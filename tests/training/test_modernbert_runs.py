@@ -17,7 +17,9 @@ from tests.helpers.compare import metric_lines, same_bits
 from tests.training.test_step import equal_steps, fit, step_of
 
 pytestmark = pytest.mark.slow
-each = pytest.mark.parametrize("name", tiny_configs.LATER)
+# An ELECTRA of ModernBERTs is both others at once.
+NAMES = ["modernbert", "disentangled", pytest.param("modern_electra", marks=pytest.mark.nightly)]
+each = pytest.mark.parametrize("name", NAMES)
 
 
 @each
@@ -31,7 +33,11 @@ def test_six_steps_are_three_and_three(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [*((name, "auto") for name in tiny_configs.LATER), ("modernbert", "blocked")],
+    [
+        *(("modernbert", "auto"), ("disentangled", "auto")),
+        pytest.param("modern_electra", "auto", marks=pytest.mark.nightly),
+        pytest.param("modernbert", "blocked", marks=pytest.mark.nightly),
+    ],
 )
 def test_four_devices_are_one(name: str, attention: str) -> None:
     dropout = dict(attention_dropout=0.2)
