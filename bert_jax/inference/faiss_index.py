@@ -26,7 +26,7 @@ BLOCK = 1 << 16  # vectors in memory at a time, beside the graph
 
 def _faiss() -> Any:
     try:
-        import faiss
+        import faiss  # type: ignore[import-not-found]
     except ImportError:
         raise extras.missing(
             "an index with a graph (unless search has --exact)", "faiss", "faiss"
