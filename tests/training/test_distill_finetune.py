@@ -28,6 +28,7 @@ from tests.helpers.compare import metric_lines, same_bits
 
 KINDS = (*toy_tasks.TASK_TYPES, "multilabel")
 SLOW = pytest.mark.slow
+NIGHTLY = [SLOW, pytest.mark.nightly]
 FAST_KINDS = ("classification", "tagging")
 
 
@@ -72,7 +73,7 @@ def student(home: Path, folder: Path, kind: str = "classification", **changes: A
 
 
 @pytest.mark.parametrize(
-    "kind", [k if k in FAST_KINDS else pytest.param(k, marks=SLOW) for k in KINDS]
+    "kind", [k if k in FAST_KINDS else pytest.param(k, marks=NIGHTLY) for k in KINDS]
 )
 def test_every_training_row_has_the_outputs_of_the_teacher(kind: str, home: Path) -> None:
     task = FinetuneTask.of(student(home, home / "unused", kind))
@@ -95,7 +96,7 @@ def test_every_training_row_has_the_outputs_of_the_teacher(kind: str, home: Path
         assert (batch["teacher_start"][at >= batch["size"][:, None]] == -1e30).all()
 
 
-@pytest.mark.parametrize("kind", ["tagging", pytest.param("choice", marks=SLOW)])
+@pytest.mark.parametrize("kind", ["tagging", pytest.param("choice", marks=NIGHTLY)])
 def test_micro_batches_add_up_to_the_batch(kind: str, home: Path) -> None:
     """Loss and gradient, although micro-batches have unequal numbers of words."""
     config = FinetuneTask.of(student(home, home / "unused", kind)).config

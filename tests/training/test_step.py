@@ -40,10 +40,9 @@ def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None)
         checkpoints.close()
 
 
-FAMILIES = [
-    f if f in ("bert", "electra") else pytest.param(f, marks=pytest.mark.slow)
-    for f in tiny_configs.FAMILIES
-]
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
+MARKS = {"albert": pytest.mark.slow, "roberta": NIGHTLY, "spanbert": NIGHTLY}
+FAMILIES = [pytest.param(f, marks=MARKS.get(f, ())) for f in tiny_configs.FAMILIES]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
