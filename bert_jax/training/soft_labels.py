@@ -157,17 +157,11 @@ def label_order(teacher: Teacher, student: Supervised) -> tuple[int, ...]:
 
 
 def _check_same_tokens(teacher: Teacher, config: Experiment, tokenizer: Tokenizer) -> None:
-    start, model = f"the teacher {teacher.path}", teacher.model
     assert isinstance(config.objective, Supervised)
-    if model.tokenizer.fingerprint != tokenizer.fingerprint:
+    if teacher.model.tokenizer.fingerprint != tokenizer.fingerprint:
         raise ValueError(
-            f"{start} has another tokenizer than {config.run.init}, and outputs of "
-            f"{config.objective.task_type} belong to tokens: expected a teacher with the same "
+            f"the teacher {teacher.path} has another tokenizer than {config.run.init}, and outputs "
+            f"of {config.objective.task_type} belong to tokens: expected a teacher with the same "
             "tokenizer (for texts, numbers and choices any will do)"
         )
-    length, longest = config.data.length or 0, model.config.encoder.max_length
-    if length > longest:
-        raise ValueError(
-            f"{start} reads up to {longest} tokens, and rows have up to {length}: lower "
-            f"data.length to {longest}"
-        )
+    teacher.check_length(config)

@@ -46,6 +46,15 @@ class Teacher:
         fields = dict(teacher_hash=content_hash(self.model), teacher_commit=self.commit)
         return configs.replace(config, distill=fields)
 
+    def check_length(self, config: Experiment) -> None:
+        """ValueError: the rows may be longer than this teacher reads."""
+        length, longest = config.data.length or 0, self.model.config.encoder.max_length
+        if length > longest:
+            raise ValueError(
+                f"the teacher {self.path} reads up to {longest} tokens, and rows have up to "
+                f"{length}: lower data.length to {longest}"
+            )
+
     def check_corpora(self, config: Experiment, corpora: Sequence[Corpus]) -> None:
         """ValueError unless the run is a masked language model whose rows this teacher can read."""
         start, model = f"the teacher {self.path}", self.model
@@ -60,12 +69,7 @@ class Teacher:
                     f"{start} has another vocabulary than {corpus.path}: prepare the text with the "
                     "teacher's tokenizer (prepare --tokenizer), or choose another teacher"
                 )
-        length, longest = config.data.length or 0, model.config.encoder.max_length
-        if length > longest:
-            raise ValueError(
-                f"{start} reads up to {longest} tokens, and rows have up to {length}: set "
-                f"data.length to {longest}"
-            )
+        self.check_length(config)
 
     def objective_of(self, student: Objective, config: Experiment) -> DistilledObjective:
         """The student's objective with this teacher's terms. ValueError: as `distilled`."""
