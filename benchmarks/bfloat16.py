@@ -4,9 +4,9 @@
     python benchmarks/bfloat16.py runs/families --out bfloat16.json
 
 A run in float32 trains until its loss at [MASK] places is one nat below word frequencies. A run in
-bfloat16 with the same seed, and one in float32 with another seed, train to the same step. All are
+bfloat16 with the same seed, and one in float32 with the next seed, train to the same step. All are
 evaluated on the same masked rows. If the first two are closer than the two seeds are, rounding
-matters less than the seed.
+matters less than the seed. With `--seeds N` this is done from seeds 0 to N - 1.
 
 The runs are stopped with SIGTERM, as on a machine that is taken away, so the learning rate follows
 the schedule of the whole recipe. Families that the file has already are not trained again.
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,29 @@ EVERY = 50  # steps between evaluations
 Line = dict[str, Any]  # of metrics.jsonl
 
 
-def compare(name: str, root: Path, out: Path) -> Line:
+def compare(name: str, seed: int, root: Path, out: Path) -> Line:
     """The three runs of one config: where they were compared, and their losses there."""
     runs = out.parent / f"{out.stem}_runs"
 
-    def train(kind: str, dtype: str, seed: int, done: Callable[[Line], bool]) -> list[Line]:
-        flags = ["--data.path", root / f"corpus-{CORPORA[name]}", "--run.dir", runs / name / kind]
+    def train(dtype: str, seed: int, done: Callable[[Line], bool]) -> list[Line]:
+        run = runs / name / f"{dtype}_{seed}"
+        flags = ["--data.path", root / f"corpus-{CORPORA[name]}", "--run.dir", run]
         flags += ["--run.dtype", dtype, "--run.seed", seed, "--run.eval-every", EVERY]
         return train_until(CONFIGS / f"{name}.py", [str(f) for f in flags], done)
 
-    first = train("float32", "float32", 0, lambda line: margin(line) >= BELOW_FREQUENCIES)
+    first = train("float32", seed, lambda line: margin(line) >= BELOW_FREQUENCIES)
     last = next((line for line in first if margin(line) >= BELOW_FREQUENCIES), first[-1])
     step = last["step"]
     others = {
-        "bfloat16": train("bfloat16", "bfloat16", 0, lambda line: line["step"] >= step),
-        "another_seed": train("another_seed", "float32", 1, lambda line: line["step"] >= step),
+        "bfloat16": train("bfloat16", seed, lambda line: line["step"] >= step),
+        "another_seed": train("float32", seed + 1, lambda line: line["step"] >= step),
     }
     losses = {"float32": last["eval_mask_loss"]}
     for kind, lines in others.items():
         losses[kind] = next(x["eval_mask_loss"] for x in lines if x["step"] == step)
     return {
         "config": name,
+        "seed": seed,
         "step": step,
         "unigram": last["eval_unigram_loss"],
         **losses,
@@ -99,8 +102,8 @@ def read_evaluations(run: Path) -> list[Line]:
 def format_row(case: Line) -> str:
     low, again = case["bfloat16"] - case["float32"], case["another_seed"] - case["float32"]
     return (
-        f"| {case['config']} | {case['step']} | {case['unigram']:.3f} | {case['float32']:.3f} | "
-        f"{low:+.3f} | {again:+.3f} |"
+        f"| {case['config']} | {case['seed']} | {case['step']} | {case['unigram']:.3f} | "
+        f"{case['float32']:.3f} | {low:+.3f} | {again:+.3f} |"
     )
 
 
@@ -110,14 +113,15 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="the folder of demo_corpora.sh")
     parser.add_argument("--out", type=Path, required=True, help="file; runs lie beside it")
     parser.add_argument("--configs", nargs="+", choices=[*CORPORA], default=[*CORPORA])
+    parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
     cases = json.loads(args.out.read_text()) if args.out.exists() else []
-    for name in args.configs:
-        if not any(case["config"] == name for case in cases):
-            cases.append(compare(name, args.root, args.out))
+    for name, seed in product(args.configs, range(args.seeds)):
+        if not any((case["config"], case["seed"]) == (name, seed) for case in cases):
+            cases.append(compare(name, seed, args.root, args.out))
             args.out.write_text(json.dumps(cases, indent=1) + "\n")
-    print("| config | step | word frequencies | float32 | bfloat16 | another seed |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| config | seed | step | word frequencies | float32 | bfloat16 | another seed |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(format_row(case) for case in cases))
 
 

@@ -4,6 +4,7 @@
     python benchmarks/sentence_encoders.py baseline retrieval --model MODEL --out WORK
     python benchmarks/sentence_encoders.py train retrieval --model MODEL --out WORK --steps 40
     python benchmarks/sentence_encoders.py peer retrieval --model MODEL --out WORK --steps 40
+    python benchmarks/sentence_encoders.py score retrieval --model MODEL --out WORK
 
 `qa` holds SQuAD's train.json and dev.json: from a question to its paragraph, nDCG@10 and recall
 among the paragraphs of dev.json. `entailment` holds {train,dev,test}.jsonl with "text", "text_pair"
@@ -12,8 +13,9 @@ by the area under the ROC curve of entailment against the other labels by cosine
 
 `train` and `peer` take a seed each (`--seed`). Both use the same texts in the same batches, the
 same length, temperature, optimizer, schedule and dropout rate; here a text that is another positive
-of a query is never its negative. The last step is scored. `peer` needs sentence-transformers. Each
-call adds one JSON line to WORK/results.jsonl.
+of a query is never its negative. The last step is scored. `peer` needs sentence-transformers.
+`score` takes any model, for example one of `configs/simcse.py`; a model without pooling of its own
+is scored with the mean over tokens. Each call adds one JSON line to WORK/results.jsonl.
 """
 
 from __future__ import annotations
@@ -113,9 +115,9 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 def encoder_of(model: str | Path) -> Any:
     loaded = bert_jax.load(model)
-    assert loaded.sentence is not None, "expected a sentence encoder"
-    head = replace(loaded.sentence, max_length=LENGTH)
-    return lambda texts: replace(loaded, sentence=head).encode(texts, truncate=True)[0]
+    if loaded.sentence is not None:
+        loaded = replace(loaded, sentence=replace(loaded.sentence, max_length=LENGTH))
+    return lambda texts: loaded.encode(texts, truncate=True)[0]
 
 
 def tfidf_encoder(work: Path, task: str) -> Any:
@@ -139,6 +141,10 @@ def baseline(args: argparse.Namespace) -> None:
     if args.task == "retrieval":
         record(args, "tf-idf", scores(args.task, args.out, tfidf_encoder(args.out, args.task)))
     record(args, "untrained", scores(args.task, args.out, encoder_of(args.model)))
+
+
+def score(args: argparse.Namespace) -> None:
+    record(args, str(args.model), scores(args.task, args.out, encoder_of(args.model)))
 
 
 # ---- training
@@ -227,7 +233,7 @@ def peer(args: argparse.Namespace) -> None:
     record(args, "sentence-transformers", values | timing)
 
 
-STAGES = {"prepare": prepare, "baseline": baseline, "train": train, "peer": peer}
+STAGES = {stage.__name__: stage for stage in (prepare, baseline, train, peer, score)}
 
 
 def main() -> None:

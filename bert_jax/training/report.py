@@ -175,9 +175,8 @@ def _draw(lines: dict[str, Lines], path: Path) -> None:
             _curve(axis, rows, metric, color, label=name, alpha=0.45, linewidth=0.9)
             _curve(axis, rows, f"eval_{metric}", color, label=f"{name}, validation", marker=".")
             if baseline:
-                _curve(
-                    axis, rows, baseline, color, label=f"{name}, unigram baseline", linestyle=":"
-                )
+                kind = "unigram baseline" if "unigram" in baseline else "label shares"
+                _curve(axis, rows, baseline, color, label=f"{name}, {kind}", linestyle=":")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.25)
@@ -194,7 +193,8 @@ def _curve(axis: Axes, rows: Lines, metric: str, color: str, **style: object) ->
     logged = [(r["step"], r[metric]) for r in rows if metric in r]
     points = [(step, value if abs(value) < 1e39 else np.nan) for step, value in logged]
     if points:
-        axis.plot(*zip(*points, strict=True), color=color, **style)  # type: ignore[arg-type]
+        marker = {"marker": "."} if len(points) == 1 else {}  # a line of one point is not drawn
+        axis.plot(*zip(*points, strict=True), color=color, **marker | style)  # type: ignore[arg-type]
 
 
 def _draw_confusion(run_results: dict[str, Results], path: Path) -> bool:

@@ -21,7 +21,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.nightly
 @pytest.mark.parametrize("config", bfloat16.CORPORA)
 def test_bfloat16_learns_as_float32_does(config: str, corpora: Path, tmp_path: Path) -> None:
-    case = bfloat16.compare(config, corpora, tmp_path / "out.json")
+    case = bfloat16.compare(config, 0, corpora, tmp_path / "out.json")
     assert case["unigram"] - case["float32"] >= bfloat16.BELOW_FREQUENCIES
     assert abs(case["bfloat16"] - case["float32"]) < 0.03
 
