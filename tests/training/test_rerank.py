@@ -74,3 +74,19 @@ def test_a_run_orders_candidates_and_six_steps_are_three_and_three(workspace: Pa
     for row, one in zip(model.predict(rows), map(json.loads, saved), strict=True):
         assert row["scores"] == pytest.approx(one["scores"], abs=1e-5)
         assert sorted(row["ranks"]) == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_mesh_of_four_devices_learns_as_one_does(workspace: Path) -> None:
+    """Candidates are a second axis of rows; dropout is on."""
+    run(workspace, "one")
+    run(workspace, "four", mesh=dict(data=2, tensor=2))
+    lines = [
+        [json.loads(line) for line in (workspace / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "four")
+    ]
+    losses = [
+        [x[name] for x in lines for name in ("loss", "eval_loss") if name in x] for lines in lines
+    ]
+    assert len(losses[0]) > 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
