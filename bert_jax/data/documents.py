@@ -16,6 +16,7 @@ in its first 4 MiB does not say where its documents end. It is cut at line ends 
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import io
@@ -137,7 +138,8 @@ def _read_lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
             number = 1
             for raw in _split_long_lines(f, longest):
                 if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
+                    _refuse_utf16(raw, file)
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
                 yield _decode(raw, number, file, strict)
                 number += raw.endswith(b"\n")
     except ValueError:
@@ -146,6 +148,16 @@ def _read_lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
         raise ValueError(
             f"{file} cannot be read: {e}; check that the file's format matches its name"
         ) from e
+
+
+def _refuse_utf16(start: bytes, file: str) -> None:
+    """UTF-8 never begins with the byte-order mark of UTF-16 or UTF-32, and nothing of such a text
+    would be left."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise ValueError(
+            f"{file} begins with the byte-order mark of UTF-16 or UTF-32: expected UTF-8; convert "
+            f"it: iconv -f UTF-16 -t UTF-8 {file}"
+        )
 
 
 def _split_long_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
