@@ -4,9 +4,10 @@
     python benchmarks/bfloat16.py runs/families --out bfloat16.json
 
 A run in float32 trains until its loss at [MASK] places is one nat below word frequencies. A run in
-bfloat16 with the same seed, and one in float32 with the next seed, train to the same step. All are
-evaluated on the same masked rows. If the first two are closer than the two seeds are, rounding
-matters less than the seed. With `--seeds N` this is done from seeds 0 to N - 1.
+bfloat16 with the same seed, and one in float32 with the next seed, train to the same step. A loss
+is compared as the distance to word frequencies at the same places, since another seed also hides
+other places. If the first two are closer than the two seeds are, rounding matters less than the
+seed. With `--seeds N` this is done from seeds 0 to N - 1.
 
 The runs are stopped with SIGTERM, as on a machine that is taken away, so the learning rate follows
 the schedule of the whole recipe. Families that the file has already are not trained again.
@@ -41,7 +42,8 @@ Line = dict[str, Any]  # of metrics.jsonl
 
 
 def compare(name: str, seed: int, root: Path, out: Path) -> Line:
-    """The three runs of one config: where they were compared, and their losses there."""
+    """The three runs of one config: the step where they were compared, and the loss in float32 and
+    how much higher it is in the others, relative to word frequencies."""
     runs = out.parent / f"{out.stem}_runs"
 
     def train(dtype: str, seed: int, done: Callable[[Line], bool]) -> list[Line]:
@@ -57,17 +59,16 @@ def compare(name: str, seed: int, root: Path, out: Path) -> Line:
         "bfloat16": train("bfloat16", seed, lambda line: line["step"] >= step),
         "another_seed": train("float32", seed + 1, lambda line: line["step"] >= step),
     }
-    losses = {"float32": last["eval_mask_loss"]}
-    for kind, lines in others.items():
-        losses[kind] = next(x["eval_mask_loss"] for x in lines if x["step"] == step)
+    found = {kind: next(x for x in lines if x["step"] == step) for kind, lines in others.items()}
     return {
         "config": name,
         "seed": seed,
         "step": step,
         "unigram": last["eval_unigram_loss"],
-        **losses,
-        "curves": {
-            kind: {x["step"]: x["eval_mask_loss"] for x in lines if x["step"] <= step}
+        "float32": last["eval_mask_loss"],
+        **{kind: margin(last) - margin(line) for kind, line in found.items()},
+        "below_frequencies": {
+            kind: {x["step"]: margin(x) for x in lines if x["step"] <= step}
             for kind, lines in {"float32": first, **others}.items()
         },
     }
@@ -100,10 +101,9 @@ def read_evaluations(run: Path) -> list[Line]:
 
 
 def format_row(case: Line) -> str:
-    low, again = case["bfloat16"] - case["float32"], case["another_seed"] - case["float32"]
     return (
         f"| {case['config']} | {case['seed']} | {case['step']} | {case['unigram']:.3f} | "
-        f"{case['float32']:.3f} | {low:+.3f} | {again:+.3f} |"
+        f"{case['float32']:.3f} | {case['bfloat16']:+.3f} | {case['another_seed']:+.3f} |"
     )
 
 
