@@ -121,10 +121,15 @@ def encoder_of(model: str | Path) -> Any:
 
 
 def tfidf_encoder(work: Path, task: str) -> Any:
+    """Word weights are those of the documents that are searched, or of the training texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    documents = [row["positive"] for row in read_rows(work / task / "dev.jsonl")]
-    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(list(dict.fromkeys(documents)))
+    split = "dev" if task == "retrieval" else "train"
+    rows = read_rows(work / task / f"{split}.jsonl")
+    texts = [row["positive"] for row in rows]
+    if task == "entailment":
+        texts += [row["text"] for row in rows]
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(list(dict.fromkeys(texts)))
     return lambda texts: np.asarray(vectorizer.transform(texts).toarray())
 
 
@@ -137,9 +142,8 @@ def record(args: argparse.Namespace, side: str, values: dict[str, Any]) -> None:
 
 
 def baseline(args: argparse.Namespace) -> None:
-    """The model as it is and, for retrieval, tf-idf."""
-    if args.task == "retrieval":
-        record(args, "tf-idf", scores(args.task, args.out, tfidf_encoder(args.out, args.task)))
+    """The model as it is, and tf-idf."""
+    record(args, "tf-idf", scores(args.task, args.out, tfidf_encoder(args.out, args.task)))
     record(args, "untrained", scores(args.task, args.out, encoder_of(args.model)))
 
 
