@@ -9,8 +9,8 @@ the fast tokenizer, sort texts by length, and pad batches to their longest text,
 out of 16, 32 and 64; transformers with SDPA in inference mode, onnxruntime with the files that
 `export --format onnx --head encoder --int8` writes. Sides alternate in each round. Threads are
 pinned to the first `--threads` cores. Prints texts per second of each side and, of the others, the
-median ratio of a round to bert_jax, and the lowest cosine of a vector to bert_jax's; then what
-`encode` computes beside real tokens. Needs torch, transformers, onnx and onnxruntime.
+median ratio of a round to bert_jax, and the lowest cosine of a vector to bert_jax's; what `encode`
+computes beside real tokens; and the milliseconds of one short text at a time. Needs torch, transformers, onnx and onnxruntime.
 """
 
 from __future__ import annotations
@@ -112,6 +112,21 @@ def measure(native: Any, peers: dict[str, SortedEncoder], texts: list[str], roun
         )
 
 
+def measure_single(native: Any, peers: dict[str, SortedEncoder], texts: list[str]) -> None:
+    """Print the median milliseconds of one text at a time; sides alternate."""
+    sides: dict[str, Callable[[str], Any]] = {
+        "bert_jax": lambda x: native.encode([x], pool="mean"),
+        "bert_jax, batch_tokens=16": lambda x: native.encode([x], pool="mean", batch_tokens=16),
+        **{name: lambda x, p=peer: p.encode([x], 1) for name, peer in peers.items()},
+    }
+    for side in sides.values():  # compiles every length
+        for text in texts:
+            side(text)
+    times = [{name: seconds(lambda f=f, x=x: f(x)) for name, f in sides.items()} for x in texts]
+    for name in sides:
+        print(f"  {name}: {1000 * statistics.median(t[name] for t in times):.1f} ms")
+
+
 def count_work(native: Any, texts: list[str]) -> None:
     """Print what `encode` computes: calls, tokens with padding, the tokenizer's time."""
     took = time.process_time()
@@ -159,6 +174,8 @@ def main() -> None:
             print(f"{name}: ", end="")
             count_work(native, texts)
             measure(native, peers, texts, args.rounds)
+        print("one text of 12 words at a time:")
+        measure_single(native, peers, short[:100])
 
 
 if __name__ == "__main__":

@@ -114,13 +114,18 @@ def check_length(
         )
 
 
-def length_batches(sizes: Sequence[int], max_length: int) -> Iterator[tuple[list[int], int, int]]:
+def length_batches(
+    sizes: Sequence[int], max_length: int, batch_tokens: int | None = None
+) -> Iterator[tuple[list[int], int, int]]:
     """Per batch: the indices of its rows, their padded length, and the batch size. `max_length` is
-    the model's maximum length."""
+    the model's maximum length. `batch_tokens`: see `Model.encode`."""
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}: expected at least 1")
     groups = defaultdict(list)
     for i, size in enumerate(sizes):
         groups[padded_length(size, max_length)].append(i)
-    tokens = TOKENS_PER_BATCH.get(jax.default_backend(), ACCELERATOR_TOKENS_PER_BATCH)
+    default = TOKENS_PER_BATCH.get(jax.default_backend(), ACCELERATOR_TOKENS_PER_BATCH)
+    tokens = default if batch_tokens is None else batch_tokens
     for length, group in sorted(groups.items()):
         rows = max(1, tokens // length)
         for begin in range(0, len(group), rows):
@@ -165,6 +170,16 @@ def check_pool(pool: Any) -> None:
     """Raise ValueError if `pool` is not one of `POOLS`."""
     if pool not in POOLS:
         raise ValueError(f"pool is {pool!r}: expected 'sentence', 'mean', 'cls', 'words' or None")
+
+
+def check_sentence(head: SentenceHead | None, layers: Layers, only_last: bool) -> None:
+    """Raise ValueError without a sentence head, or unless the last layer alone is asked for."""
+    if head is None or not only_last:
+        problem = f"the sentence head reads the last layer, not {layers}"
+        raise ValueError(
+            f"{'the model has no sentence head' if head is None else problem}: expected "
+            "pool 'mean', 'cls', 'words' or None"
+        )
 
 
 def compile_features(
@@ -215,12 +230,13 @@ def compute_features(
     encoder: Encoder,
     layers: Any,
     pool: Pool,
+    batch_tokens: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each row's index and features, batch by batch; `f` is from `compile_features`. The next batch
     is computed while the previous one is fetched."""
     previous: tuple[list[int], Any] | None = None
     sizes = [len(r.tokens) for r in rows]
-    for indices, length, batch_size in length_batches(sizes, encoder.max_length):
+    for indices, length, batch_size in length_batches(sizes, encoder.max_length, batch_tokens):
         batch = collate([rows[i] for i in indices], length, batch_size, encoder.pad_id)
         out = f(params, batch, layers=layers, pool=pool)
         if previous is not None:

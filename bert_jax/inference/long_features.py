@@ -37,14 +37,19 @@ def check_long(long: Any, pool: Pool, truncate: bool) -> None:
 
 
 def text_vectors(
-    model: Model, rows: Sequence[FeatureRow], layers: Layers, pool: Pool, long: Long
+    model: Model,
+    rows: Sequence[FeatureRow],
+    layers: Layers,
+    pool: Pool,
+    long: Long,
+    batch_tokens: int | None = None,
 ) -> list[np.ndarray]:
     """The features of each row, like `Model.encode`; with `long` its windows are averaged."""
     head, windows, owners = model.sentence, list(rows), list(range(len(rows)))
     if long is not None:
         windows, owners = split_rows(rows, max_tokens(model.config.encoder, head, pool))
     vectors: list[Any] = [None] * len(windows)
-    for i, x in model.iter_features(windows, layers, pool):
+    for i, x in model.iter_features(windows, layers, pool, batch_tokens):
         vectors[i] = x
     if long is None:
         return vectors

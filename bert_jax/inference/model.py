@@ -149,7 +149,6 @@ class Model:
 
     @property
     def default_pool(self) -> Pool:
-        """The pool of `encode` if none is given."""
         return "mean" if self.sentence is None else "sentence"
 
     @property
@@ -217,6 +216,7 @@ class Model:
         prompt: str | None = None,
         dimensions: int | None = None,
         long: Long = None,
+        batch_tokens: int | None = None,
     ) -> Any:
         """Features of every text (a list, an array or a column of strings), float32.
 
@@ -231,16 +231,18 @@ class Model:
 
         Layer 0 is the input of the first layer, i the output of layer i; negative numbers count
         from the end. `layers="words"` gives the rows of the embedding table, as one layer.
-        ELECTRA uses its discriminator. A text's features do not depend on the other texts.
+        ELECTRA uses its discriminator. A text's features do not depend on the other texts: every
+        batch has as many tokens, by default 512 on a CPU. With `batch_tokens=16` one short text
+        takes a fraction of the time, many take longer, and last bits are others.
 
         Models with a sentence head come from sentence-transformers. `prompt` is put before every
         text: a name among the head's prompts, `query` or `document`, or else the text itself; None
         is the head's default prompt with `sentence`, and no prompt with another pool. `dimensions`
         keeps the first features (Matryoshka); `normalize` then scales vectors to length 1.
 
-        With `pool="words"` all white space between two words counts as one space, which makes a
-        difference only for byte-level BPE. With `truncate`, words after the cut have no vector.
-        With `long="mean"` a text that is too long has the mean of its windows (long_features.py).
+        With `pool="words"` white space between words counts as one space (it matters for byte-level
+        BPE only). With `truncate`, words after the cut have no vector. With `long="mean"` a text
+        that is too long has the mean of its windows.
 
         ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """
@@ -248,7 +250,7 @@ class Model:
         pool = self.default_pool if pool == "default" else pool
         check_long(long, pool, truncate)
         rows = self.tokenize(texts, pool, truncate, prompt, long)
-        vectors = text_vectors(self, rows, layers, pool, long)
+        vectors = text_vectors(self, rows, layers, pool, long, batch_tokens)
         out = [finish_vectors(x, dimensions, normalize) for x in vectors]
         return np.stack(out, axis=1) if pool in features.ONE_VECTOR else out
 
@@ -280,20 +282,19 @@ class Model:
         return rows
 
     def iter_features(
-        self, rows: Sequence[features.FeatureRow], layers: Layers = (-1,), pool: Pool = "mean"
+        self,
+        rows: Sequence[features.FeatureRow],
+        layers: Layers = (-1,),
+        pool: Pool = "mean",
+        batch_tokens: int | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """The index and the features of each row, like `encode`, in order of length. At most two
-        batches are in memory."""
+        """Each row's index and features, in order of length; two batches at most are in memory."""
         features.check_pool(pool)
         last = self.config.encoder.layers
         numbers = features.resolve_layers(layers, last)
-        if pool == "sentence" and (self.sentence is None or numbers != (last,)):
-            problem = "the model has no sentence head" if self.sentence is None else ""
-            raise ValueError(
-                f"{problem or f'the sentence head reads the last layer, not {layers}'}: expected "
-                "pool 'mean', 'cls', 'words' or None"
-            )
+        if pool == "sentence":
+            features.check_sentence(self.sentence, layers, numbers == (last,))
         _, params = self.objective.encoder(self.params)
         return features.compute_features(
-            self._features, params, rows, self.config.encoder, numbers, pool
+            self._features, params, rows, self.config.encoder, numbers, pool, batch_tokens
         )

@@ -178,17 +178,6 @@ def test_layers_words_gives_the_embedding_table_with_every_pool(words: tokenizer
     assert np.array_equal(m.encode(["peace"], "words", None)[0][0], table[ids])
 
 
-@pytest.mark.parametrize("max_length", [40, 128, 512, 1000])
-def test_padded_length_depends_only_on_the_row(max_length: int) -> None:
-    sizes = range(1, max_length + 1)
-    lengths = [features.padded_length(n, max_length) for n in sizes]
-    assert all(n <= length <= max(16, n * 3 / 2) for n, length in zip(sizes, lengths, strict=True))
-    assert len(set(lengths)) <= 13
-    batches = list(features.length_batches([5, 30, 5, 12, 31], max_length))
-    assert [sorted(some) for some, *_ in batches] == [[0, 2, 3], [1, 4]]
-    assert all(rows == features.TOKENS_PER_BATCH["cpu"] // length for _, length, rows in batches)
-
-
 @pytest.mark.parametrize("base", FAMILIES.values(), ids=FAMILIES)
 def test_fill_gives_sorted_probabilities(base: Experiment, words: tokenizer.Tokenizer) -> None:
     guesses = model(words, base).fill("The [MASK] of the [MASK].", top=600)
