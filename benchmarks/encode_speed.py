@@ -10,7 +10,8 @@ out of 16, 32 and 64; transformers with SDPA in inference mode, onnxruntime with
 `export --format onnx --head encoder --int8` writes. Sides alternate in each round. Threads are
 pinned to the first `--threads` cores. Prints texts per second of each side and, of the others, the
 median ratio of a round to bert_jax, and the lowest cosine of a vector to bert_jax's; what `encode`
-computes beside real tokens; and the milliseconds of one short text at a time. Needs torch, transformers, onnx and onnxruntime.
+computes beside real tokens; and the milliseconds of one short text at a time. Needs torch,
+transformers, onnx and onnxruntime.
 """
 
 from __future__ import annotations
