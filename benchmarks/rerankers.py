@@ -70,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
         "--data.length": LENGTH,
         "--data.batch-size": args.batch_size,
         "--optim.peak-lr": args.rate,
+        "--objective.rank-loss": args.rank_loss,
     }
     pairs = [x for flag in flags.items() for x in flag]
     command("finetune", ROOT / "configs/finetune.py", *pairs)
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8, help="questions")
     parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--rank-loss", choices=("pointwise", "listwise"), default="listwise")
     args = parser.parse_args()
     {"candidates": candidates, "train": train}[args.stage](args)
 

@@ -34,13 +34,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(workspace: Path, folder: str, **changes: Any) -> Any:
+    options = dict(task="rerank", rank_loss="listwise", max_documents=3)
     config = toy_tasks.finetune_config_for(
         workspace / "model",
         "rerank",
         workspace / "data",
         workspace / folder,
-        objective=dict(task="rerank", rank_loss="listwise", max_documents=3),
-        **changes,
+        **dict(objective=options) | changes,
     )
     assert finetune(config) is None
     return config
@@ -90,3 +90,14 @@ def test_a_mesh_of_four_devices_learns_as_one_does(workspace: Path) -> None:
     ]
     assert len(losses[0]) > 1
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["pointwise", "listwise"])
+def test_a_reranker_learns_what_is_relevant(loss: str, workspace: Path) -> None:
+    """The first stage has random order. Queries without a relevant candidate stay at 0."""
+    options = dict(task="rerank", rank_loss=loss, max_documents=5)
+    run(workspace, loss, objective=options, optim=dict(decay_steps=None), run=dict(steps=100))
+    dev = json.loads((workspace / loss / "results.json").read_text())["dev"]
+    assert dev["first_stage_ndcg@10"] < dev["best_ndcg@10"] - 0.05
+    assert dev["ndcg@10"] > dev["best_ndcg@10"] - 0.01
