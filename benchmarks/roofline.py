@@ -30,7 +30,7 @@ PAGE = ROOT / "docs" / "performance.md"
 CASES = (
     *(("bert_large", 512), ("bert_large", 128), ("bert_base", 512), ("bert_base", 128)),
     *(("electra_small", 512), ("electra_base", 512), ("albert_base", 512)),
-    *(("albert_xxlarge", 512), ("modern_base", 512)),
+    *(("albert_xxlarge", 512), ("modern_base", 512), ("roberta_base", 512), ("spanbert_base", 512)),
 )
 Fields = dict[str, Any]
 
