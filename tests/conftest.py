@@ -10,11 +10,6 @@ from tests.helpers import cheap_compiles
 
 cheap_compiles.set_environment()
 
-# Two workers whose threads share two cores wait for each other: each has a core of its own.
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
 from jaxtyping import install_import_hook
 
 install_import_hook("bert_jax.model", "beartype.beartype")
