@@ -149,6 +149,7 @@ class Model:
 
     @property
     def default_pool(self) -> Pool:
+        """The pool of `encode` if none is given."""
         return "mean" if self.sentence is None else "sentence"
 
     @property
@@ -241,8 +242,8 @@ class Model:
         keeps the first features (Matryoshka); `normalize` then scales vectors to length 1.
 
         With `pool="words"` white space between words counts as one space (it matters for byte-level
-        BPE only). With `truncate`, words after the cut have no vector. With `long="mean"` a text
-        that is too long has the mean of its windows.
+        BPE only). With `truncate`, words after the cut have no vector; with `long="mean"` a text has
+        the mean of its windows.
 
         ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """
