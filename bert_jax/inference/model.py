@@ -242,8 +242,7 @@ class Model:
         keeps the first features (Matryoshka); `normalize` then scales vectors to length 1.
 
         With `pool="words"` white space between words counts as one space (it matters for byte-level
-        BPE only). With `truncate`, words after the cut have no vector; with `long="mean"` a text has
-        the mean of its windows.
+        BPE only). After the cut of `truncate`, words have no vector. `long` averages windows.
 
         ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """
