@@ -18,18 +18,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from sentence_encoders import LENGTH, ROOT, read_rows, write_rows
-
-from bert_jax.cli import main as cli
-
-
-def command(*arguments: object) -> None:
-    """A command of bert-jax in this process."""
-    try:
-        cli.main([str(x) for x in arguments])
-    except SystemExit as e:
-        if e.code:
-            raise
+from sentence_encoders import LENGTH, ROOT, read_rows, run_command, write_rows
 
 
 def candidates(args: argparse.Namespace) -> None:
@@ -39,7 +28,8 @@ def candidates(args: argparse.Namespace) -> None:
         folder = write_sample(args.out / f"sample_{split}", rows, count)
         out = args.out / "candidates" / f"{split}.jsonl"
         out.parent.mkdir(exist_ok=True)
-        command("mine", args.first, folder, "--rerank", "--truncate", *options[split], "--out", out)
+        more = ("--rerank", "--truncate", *options[split], "--out", out)
+        run_command("mine", args.first, folder, *more)
 
 
 def write_sample(folder: Path, rows: list[dict[str, Any]], count: int) -> Path:
@@ -73,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
         "--objective.rank-loss": args.rank_loss,
     }
     pairs = [x for flag in flags.items() for x in flag]
-    command("finetune", ROOT / "configs/finetune.py", *pairs)
+    run_command("finetune", ROOT / "configs/finetune.py", *pairs)
     values = json.loads((run / "results.json").read_text(encoding="utf-8"))["dev"]
     line = json.dumps({"seed": args.seed, "steps": args.steps, **values})
     print(line, flush=True)

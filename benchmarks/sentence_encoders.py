@@ -154,6 +154,15 @@ def score(args: argparse.Namespace) -> None:
 # ---- training
 
 
+def run_command(*arguments: object) -> None:
+    """A command of bert-jax in this process."""
+    try:
+        cli.main([str(x) for x in arguments])
+    except SystemExit as e:
+        if e.code:
+            raise
+
+
 def flags(args: argparse.Namespace) -> list[str]:
     run = args.out / f"{args.task}_{args.seed}"
     return [
@@ -168,12 +177,8 @@ def flags(args: argparse.Namespace) -> list[str]:
 def train(args: argparse.Namespace) -> None:
     """`bert-jax finetune`, and the scores of its last step."""
     recipe, data = str(ROOT / "configs/finetune.py"), str(args.out / args.task)
-    command = ["finetune", recipe, "--init", args.model, "--task", "pairs", "--data", data]
-    try:
-        cli.main([*command, *flags(args)])
-    except SystemExit as e:
-        if e.code:
-            raise
+    given = ("--init", args.model, "--task", "pairs", "--data", data)
+    run_command("finetune", recipe, *given, *flags(args))
     run = args.out / f"{args.task}_{args.seed}"
     if args.task == "retrieval":
         values = json.loads((run / "results.json").read_text(encoding="utf-8"))["dev"]

@@ -233,8 +233,8 @@ class Model:
         Layer 0 is the input of the first layer, i the output of layer i; negative numbers count
         from the end. `layers="words"` gives the rows of the embedding table, as one layer.
         ELECTRA uses its discriminator. A text's features do not depend on the other texts: every
-        batch has as many tokens, by default 512 on a CPU. With `batch_tokens=16` one short text
-        takes a fraction of the time, many take longer, and last bits are others.
+        batch has as many tokens, 512 on a CPU. `batch_tokens=16` is faster for one short text and
+        slower for many; its vectors differ from the default's in the last bits.
 
         Models with a sentence head come from sentence-transformers. `prompt` is put before every
         text: a name among the head's prompts, `query` or `document`, or else the text itself; None
@@ -242,7 +242,7 @@ class Model:
         keeps the first features (Matryoshka); `normalize` then scales vectors to length 1.
 
         With `pool="words"` white space between words counts as one space (it matters for byte-level
-        BPE only). After the cut of `truncate`, words have no vector. `long` averages windows.
+        BPE only). Words after the cut of `truncate` have no vector. `long="mean"` averages windows.
 
         ValueError: a missing layer or head, a text that is too long unless `truncate` or `long`.
         """

@@ -24,14 +24,18 @@ matplotlib.rcParams["text.parse_math"] = False  # labels may contain dollar sign
 
 Lines = list[dict[str, float]]
 
-CURVES = (  # (title, metric, baseline metric): drawn where a run has the metric
+CURVES = (  # (title, metric, (metric, name) of its baseline): drawn where a run has the metric
     ("loss", "loss", None),
-    ("loss at [MASK] (nat)", "mask_loss", "eval_unigram_loss"),
+    ("loss at [MASK] (nat)", "mask_loss", ("eval_unigram_loss", "unigram baseline")),
     ("accuracy at [MASK]", "mask_accuracy", None),
     ("masked language model loss, copies included (nat)", "mlm_loss", None),
-    ("sentence-pair loss (nat)", "pair_loss", "eval_pair_baseline_loss"),
+    ("sentence-pair loss (nat)", "pair_loss", ("eval_pair_baseline_loss", "label shares")),
     ("sentence-pair accuracy (validation: balanced)", "pair_accuracy", None),
-    ("span boundary loss at [MASK] (nat)", "sbo_mask_loss", "eval_sbo_unigram_loss"),
+    (
+        "span boundary loss at [MASK] (nat)",
+        "sbo_mask_loss",
+        ("eval_sbo_unigram_loss", "unigram baseline"),
+    ),
     ("span boundary loss, copies included (nat)", "sbo_loss", None),
     ("replaced token loss (nat)", "rtd_loss", None),
     ("replaced token recall", "rtd_recall", None),
@@ -175,8 +179,8 @@ def _draw(lines: dict[str, Lines], path: Path) -> None:
             _curve(axis, rows, metric, color, label=name, alpha=0.45, linewidth=0.9)
             _curve(axis, rows, f"eval_{metric}", color, label=f"{name}, validation", marker=".")
             if baseline:
-                kind = "unigram baseline" if "unigram" in baseline else "label shares"
-                _curve(axis, rows, baseline, color, label=f"{name}, {kind}", linestyle=":")
+                column, called = baseline
+                _curve(axis, rows, column, color, label=f"{name}, {called}", linestyle=":")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.25)
