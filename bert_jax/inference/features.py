@@ -1,9 +1,10 @@
 """Features of rows: tokenize texts, batch rows by length, compute and pool the layers.
 
-A row's padded length depends only on its own length: it is the next of 16, 24, 32, 48, 64, 96, ...
-tokens, and every batch of that length has the same number of rows (missing ones are empty). So a
-row always runs through the same compiled program and gives the same numbers, alone or among
-thousands, in float32 or bfloat16. Few programs are compiled, and short rows cost little.
+A row's padded length depends only on its own length: it is the next of a few lengths (on a CPU 8,
+12, 16, 20, ..., on others 16, 24, 32, 48, ...), and every batch of that length has the same number
+of rows (missing ones are empty). So a row always runs through the same compiled program and gives
+the same numbers, alone or among thousands, in float32 or bfloat16. Few programs are compiled, and
+short rows cost little.
 
 Axes: b rows, l tokens, d width of a layer, k words.
 """
@@ -29,10 +30,20 @@ Layers = Sequence[int] | Literal["words"]
 POOLS: tuple[Pool, ...] = ("sentence", "mean", "cls", "words", None)
 ONE_VECTOR: tuple[Pool, ...] = ("sentence", "mean", "cls")  # per text
 
-# Tokens per batch. On a CPU larger batches are not faster per token, and a single text pays for the
-# whole batch; smaller batches would leave an accelerator idle.
-TOKENS_PER_BATCH = {"cpu": 512}
-ACCELERATOR_TOKENS_PER_BATCH = 16384
+
+class Shapes(NamedTuple):
+    """The shapes of batches."""
+
+    tokens: int  # of a batch, with padding
+    shortest: int  # padded length, a power of two
+    per_octave: int  # padded lengths between a power of two and the next
+
+
+# On a CPU larger batches are not faster per token, and a single text pays for the whole batch;
+# smaller ones would leave an accelerator idle. A program compiles in .6 s on a CPU, and far longer
+# elsewhere, so a CPU has more lengths.
+SHAPES = {"cpu": Shapes(tokens=512, shortest=8, per_octave=4)}
+ACCELERATOR_SHAPES = Shapes(tokens=16384, shortest=16, per_octave=2)
 
 
 class FeatureRow(NamedTuple):
@@ -124,8 +135,7 @@ def length_batches(
     groups = defaultdict(list)
     for i, size in enumerate(sizes):
         groups[padded_length(size, max_length)].append(i)
-    default = TOKENS_PER_BATCH.get(jax.default_backend(), ACCELERATOR_TOKENS_PER_BATCH)
-    tokens = default if batch_tokens is None else batch_tokens
+    tokens = _shapes().tokens if batch_tokens is None else batch_tokens
     for length, group in sorted(groups.items()):
         rows = max(1, tokens // length)
         for begin in range(0, len(group), rows):
@@ -133,10 +143,16 @@ def length_batches(
 
 
 def padded_length(size: int, max_length: int) -> int:
-    """The smallest of 16, 24, 32, 48, 64, 96, ... and `max_length` that holds `size` tokens."""
-    power = max(16, 1 << (size - 1).bit_length())
-    three_quarters = power * 3 // 4
-    return min(three_quarters if size <= three_quarters and power > 16 else power, max_length)
+    """The smallest of the backend's lengths and `max_length` that holds `size` tokens."""
+    shapes = _shapes()
+    octave = max(shapes.shortest, 1 << (size - 1).bit_length())  # a power of two, at least `size`
+    step = max(shapes.shortest // 2, octave // 2 // shapes.per_octave)
+    length = octave if octave == shapes.shortest else -(-size // step) * step
+    return min(length, max_length)
+
+
+def _shapes() -> Shapes:
+    return SHAPES.get(jax.default_backend(), ACCELERATOR_SHAPES)
 
 
 def collate(

@@ -233,7 +233,7 @@ class Model:
         Layer 0 is the input of the first layer, i the output of layer i; negative numbers count
         from the end. `layers="words"` gives the rows of the embedding table, as one layer.
         ELECTRA uses its discriminator. A text's features do not depend on the other texts: every
-        batch has as many tokens, 512 on a CPU. `batch_tokens=16` is faster for one short text and
+        batch has as many tokens, 512 on a CPU. `batch_tokens=1` is faster for one short text and
         slower for many; its vectors differ from the default's in the last bits.
 
         Models with a sentence head come from sentence-transformers. `prompt` is put before every
