@@ -16,19 +16,16 @@ in its first 4 MiB does not say where its documents end. It is cut at line ends 
 
 from __future__ import annotations
 
-import codecs
 import glob
-import gzip
-import io
 import itertools
 import json
 import logging
-import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from bert_jax.data import fasta, hub_dataset, tfds_folder
+from bert_jax.data.text_lines import Line, decode, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +47,6 @@ class Document(NamedTuple):
     def characters(self) -> int:
         """The number of its characters."""
         return sum(map(len, self.paragraphs))
-
-
-class _Line(NamedTuple):
-    text: str
-    replaced_bytes: int
-    number: int  # from 1
 
 
 def read_documents(
@@ -109,94 +100,15 @@ def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document
     if suffixes[-1:] == [".parquet"]:
         return _documents_of_texts(_parquet_texts(source, field), source)
     if ".jsonl" in suffixes[-2:]:
-        lines = _read_lines(source, strict, MAX_JSON_BYTES)
+        lines = read_lines(source, strict, MAX_JSON_BYTES)
         return _documents_of_texts(_json_texts(lines, source, field), source)
-    lines = _read_lines(source, strict, MAX_LINE_BYTES)
+    lines = read_lines(source, strict, MAX_LINE_BYTES)
     if fasta.is_fasta(source):
         return _documents_of_texts(fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS), source)
     return _group_lines(lines, source, divided=False)
 
 
-def _open(file: str) -> BinaryIO:
-    name = file.lower()
-    if name.endswith(".gz"):
-        return cast(BinaryIO, gzip.open(file))
-    if name.endswith(".xz"):
-        return cast(BinaryIO, lzma.open(file))
-    if name.endswith(".zst"):
-        import zstandard
-
-        raw = open(file, "rb")  # noqa: SIM115, closed with its reader
-        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, frames), 1 << 16))
-    return open(file, "rb")
-
-
-def _read_lines(file: str, strict: bool, longest: int) -> Iterator[_Line]:
-    try:
-        with _open(file) as f:
-            number = 1
-            for raw in _split_long_lines(f, longest):
-                if number == 1:
-                    _refuse_utf16(raw, file)
-                    raw = raw.removeprefix(codecs.BOM_UTF8)
-                yield _decode(raw, number, file, strict)
-                number += raw.endswith(b"\n")
-    except ValueError:
-        raise
-    except Exception as e:  # each format raises its own kind
-        raise ValueError(
-            f"{file} cannot be read: {e}; check that the file's format matches its name"
-        ) from e
-
-
-def _refuse_utf16(start: bytes, file: str) -> None:
-    """UTF-8 never begins with the byte-order mark of UTF-16 or UTF-32, and nothing of such a text
-    would be left."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
-        raise ValueError(
-            f"{file} begins with the byte-order mark of UTF-16 or UTF-32: expected UTF-8; convert "
-            f"it: iconv -f UTF-16 -t UTF-8 {file}"
-        )
-
-
-def _split_long_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
-    """Yield lines; split lines that are longer than the limit."""
-    rest = b""
-    while raw := f.readline(longest):
-        raw, rest = rest + raw, b""
-        if not raw.endswith(b"\n") and len(raw) >= longest:
-            cut = _cut_position(raw)
-            raw, rest = raw[:cut], raw[cut:]
-        yield raw
-    if rest:
-        yield rest
-
-
-def _cut_position(raw: bytes) -> int:
-    """The position after the last space, or if there is none before the last character, which
-    may be incomplete."""
-    if space := raw.rfind(b" ") + 1:
-        return space
-    first_bytes = (len(raw) - i for i in range(1, 5) if raw[-i] & 0xC0 != 0x80)
-    return next(first_bytes, len(raw))
-
-
-def _decode(raw: bytes, number: int, file: str, strict: bool) -> _Line:
-    try:
-        return _Line(raw.decode(), 0, number)
-    except UnicodeDecodeError as e:
-        if strict:
-            raise ValueError(
-                f"{file}, line {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
-                "convert the file, or remove --strict to replace such bytes"
-            ) from e
-    text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte
-    replaced = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
-    return _Line(replaced, sum("\udc80" <= c <= "\udcff" for c in text), number)
-
-
-def _group_lines(lines: Iterable[_Line], source: str, divided: bool) -> Iterator[Document]:
+def _group_lines(lines: Iterable[Line], source: str, divided: bool) -> Iterator[Document]:
     """Group lines into documents: up to a blank line, or up to the maximum size. Text that is not
     `divided` into documents and reaches that size without a blank line is cut into small ones."""
     paragraphs: list[str] = []
@@ -243,16 +155,16 @@ def _warn_undivided(source: str) -> None:
     )
 
 
-def _documents_of_texts(texts: Iterable[_Line], source: str) -> Iterator[Document]:
+def _documents_of_texts(texts: Iterable[Line], source: str) -> Iterator[Document]:
     """One document per text; blank lines do not end it."""
     for text, replaced_bytes, number in texts:
-        lines = (_Line(t, 0, number) for t in text.splitlines() if t.strip())
+        lines = (Line(t, 0, number) for t in text.splitlines() if t.strip())
         for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
             replaced_bytes = 0
 
 
-def _json_texts(lines: Iterable[_Line], file: str, field: str) -> Iterator[_Line]:
+def _json_texts(lines: Iterable[Line], file: str, field: str) -> Iterator[Line]:
     for line in lines:
         if not line.text.strip():
             continue
@@ -273,7 +185,7 @@ def _json_texts(lines: Iterable[_Line], file: str, field: str) -> Iterator[_Line
         yield line._replace(text=text.encode(errors="replace").decode())
 
 
-def _parquet_texts(file: str, field: str) -> Iterator[_Line]:
+def _parquet_texts(file: str, field: str) -> Iterator[Line]:
     import pyarrow
     import pyarrow.parquet
 
@@ -290,13 +202,13 @@ def _parquet_texts(file: str, field: str) -> Iterator[_Line]:
             for number, text in enumerate(texts, 1):
                 if text is not None and not isinstance(text, str):
                     raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
-                yield _Line(text or "", 0, number)
+                yield Line(text or "", 0, number)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0]
         raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 
-def _tfds_texts(source: str, field: str) -> Iterator[_Line]:
+def _tfds_texts(source: str, field: str) -> Iterator[Line]:
     """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
     dataset in ArrayRecord if it is not there."""
     name, _, split = source.removeprefix("tfds:").rpartition("/")
@@ -307,4 +219,4 @@ def _tfds_texts(source: str, field: str) -> Iterator[_Line]:
     for number in range(len(examples)):
         text = examples[number][field]
         text = text if isinstance(text, bytes) else str(text).encode()
-        yield _decode(text, number + 1, source, strict=False)
+        yield decode(text, number + 1, source, strict=False)

@@ -132,6 +132,18 @@ def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
         read_documents([])
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\r\r\n"])
+def test_other_line_ends_give_the_same_documents(file, end, monkeypatch):
+    """Also where a read ends between the two characters of a line's end."""
+    text = "one line\nof three\nwörds\n\nanother document\n"
+    expected = paragraphs(file("lf.txt", text))
+    other = file("other.txt", text.replace("\n", end).encode())
+    assert paragraphs(other) == expected
+    for longest in range(17, 40):  # bytes; the longest line has 18 with its end
+        monkeypatch.setattr(documents, "MAX_LINE_BYTES", longest)
+        assert [" ".join(d) for d in paragraphs(other)] == [" ".join(d) for d in expected]
+
+
 def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch):
     monkeypatch.setattr(documents, "MAX_LINE_BYTES", 50)
     monkeypatch.setattr(documents, "MAX_DOCUMENT_CHARACTERS", 120)

@@ -1,0 +1,113 @@
+"""Read the lines of a text file, which may be compressed; memory does not grow with it.
+
+A line ends at a line feed, at a carriage return, or at both, as in Python's text files. One that is
+longer than a limit is split. Bytes that are not UTF-8 are replaced and counted, or refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import lzma
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+
+class Line(NamedTuple):
+    """A line, with the characters that end it."""
+
+    text: str
+    replaced_bytes: int  # bytes that were not UTF-8, each replaced by U+FFFD
+    number: int  # from 1; the parts of a line that is split have the same
+
+
+def read_lines(file: str, strict: bool, longest: int) -> Iterator[Line]:
+    """The lines of a file. One of more than `longest` bytes is split, at a space if it has any.
+    `strict` refuses bytes that are not UTF-8. ValueError: the file cannot be read; the reason."""
+    try:
+        with _open(file) as f:
+            number = 1
+            for raw in _split_lines(f, longest):
+                if number == 1:
+                    _refuse_utf16(raw, file)
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
+                yield decode(raw, number, file, strict)
+                number += raw.endswith((b"\n", b"\r"))
+    except ValueError:
+        raise
+    except Exception as e:  # each format raises its own kind
+        raise ValueError(
+            f"{file} cannot be read: {e}; check that the file's format matches its name"
+        ) from e
+
+
+def _open(file: str) -> BinaryIO:
+    name = file.lower()
+    if name.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(file))
+    if name.endswith(".xz"):
+        return cast(BinaryIO, lzma.open(file))
+    if name.endswith(".zst"):
+        import zstandard
+
+        raw = open(file, "rb")  # noqa: SIM115, closed with its reader
+        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, frames), 1 << 16))
+    return open(file, "rb")
+
+
+def _refuse_utf16(start: bytes, file: str) -> None:
+    """UTF-8 never begins with the byte-order mark of UTF-16 or UTF-32, and nothing of such a text
+    would be left."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise ValueError(
+            f"{file} begins with the byte-order mark of UTF-16 or UTF-32: expected UTF-8; convert "
+            f"it: iconv -f UTF-16 -t UTF-8 {file}"
+        )
+
+
+def _split_lines(f: BinaryIO, longest: int) -> Iterator[bytes]:
+    """Yield lines; split lines that are longer than the limit."""
+    rest = b""
+    while raw := f.readline(longest):
+        raw, rest = rest + raw, b""
+        if not raw.endswith(b"\n") and len(raw) >= longest:
+            cut = _cut_position(raw)
+            raw, rest = raw[:cut], raw[cut:]
+        yield from _split_at_returns(raw)
+    if rest:
+        yield from _split_at_returns(rest)
+
+
+def _split_at_returns(raw: bytes) -> Iterator[bytes]:
+    """The lines of `raw`, which has a line feed at its end at most."""
+    if b"\r" in raw.rstrip(b"\r\n"):
+        yield from raw.splitlines(keepends=True)  # of bytes: at \n, \r and \r\n alone
+    else:
+        yield raw
+
+
+def _cut_position(raw: bytes) -> int:
+    """The position after the last carriage return or space, or if there is none before the last
+    character, which may be incomplete."""
+    last = len(raw) - 1  # a carriage return there may be half of a line's end
+    if cut := max(raw.rfind(b"\r", 0, last), raw.rfind(b" ")) + 1:
+        return cut
+    first_bytes = (len(raw) - i for i in range(1, 5) if raw[-i] & 0xC0 != 0x80)
+    return next(first_bytes, len(raw))
+
+
+def decode(raw: bytes, number: int, file: str, strict: bool) -> Line:
+    """A line of UTF-8 as text. ValueError: `strict`, and a byte is not UTF-8."""
+    try:
+        return Line(raw.decode(), 0, number)
+    except UnicodeDecodeError as e:
+        if strict:
+            raise ValueError(
+                f"{file}, line {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
+                "convert the file, or remove --strict to replace such bytes"
+            ) from e
+    text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte
+    replaced = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in text)
+    return Line(replaced, sum("\udc80" <= c <= "\udcff" for c in text), number)
