@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.data import fasta, hub_dataset, tfds_folder
-from bert_jax.data.text_lines import Line, decode, read_lines
+from bert_jax.data.corpus_lines import Line, decode, read_lines
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Read the lines of a text file, which may be compressed; memory does not grow with it.
+"""Read the lines of a file of a corpus, which may be compressed; memory does not grow with it.
 
 A line ends at a line feed, at a carriage return, or at both, as in Python's text files. One that is
 longer than a limit is split. Bytes that are not UTF-8 are replaced and counted, or refused.
