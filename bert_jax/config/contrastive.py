@@ -21,8 +21,8 @@ class Contrastive:
 
     # Where pairs come from: rows of fine-tuning (`pairs`), or rows of a corpus in pre-training.
     # `simcse` pairs each row with itself, with other dropout; `neighbors` pairs two spans of a row
-    # that follow each other.
-    task: Literal["pairs", "simcse", "neighbors"] = "pairs"
+    # that follow each other, and `crops` two that are drawn independently and may overlap.
+    task: Literal["pairs", "simcse", "neighbors", "crops"] = "pairs"
     # Family of the encoder.
     family: ModelType = "bert"
     # Loss; `auto` is `ranking` for rows with a positive, and `cosent` for rows with a score.

@@ -156,15 +156,15 @@ def _check_gives_pairs(objective: Contrastive, corpora: Sequence[Corpus], encode
     task = objective.task
     if task == "pairs":
         raise ValueError(
-            "objective.task is pairs, which are rows of fine-tuning: expected simcse or neighbors, "
-            "or use bert-jax finetune --task pairs"
+            "objective.task is pairs, which are rows of fine-tuning: expected simcse, neighbors or "
+            "crops, or use bert-jax finetune --task pairs"
         )
     if task == "simcse" and not (encoder.dropout or encoder.attention_dropout):
         raise ValueError(
             "objective.task is simcse, which needs dropout, and the encoder has none: set "
-            "--encoder.dropout 0.1, or train on neighbors"
+            "--encoder.dropout 0.1, or train on crops or neighbors"
         )
-    segments = ("single", "doc") if task == "neighbors" else ("single", "doc", "full")
+    segments = ("single", "doc", "full") if task == "simcse" else ("single", "doc")
     for corpus in corpora:
         if corpus.info.segments not in segments or corpus.info.packed:
             packed = " and --pack" if corpus.info.packed else ""

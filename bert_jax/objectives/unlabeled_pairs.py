@@ -1,10 +1,13 @@
 """Pairs of texts made of rows of plain text, for a sentence encoder without labels.
 
     simcse      a row and itself: only their dropout differs (Gao et al. 2021, section 3)
-    neighbors   two spans of a row that follow each other, each with [CLS] and [SEP]
+    neighbors   two spans of a row that follow each other
+    crops       two spans of a row that are drawn independently (Izacard et al. 2022, section 3.2)
 
-A row of several sentences of one document gives neighbors that speak of one thing. The boundary
-between the two spans is drawn anew in each epoch, between a quarter and three quarters of the row.
+A row of several sentences of one document gives spans that speak of one thing. The boundary between
+neighbors lies between a quarter and three quarters of the row. A crop has 5 to 50 % of a row and
+may overlap the other, which teaches that equal words count; neighbors teach what goes together.
+Spans are drawn anew in each epoch, and each has [CLS] and [SEP].
 
 Axes: b rows, l tokens of a row, m tokens of a span.
 """
@@ -20,10 +23,16 @@ import numpy as np
 from bert_jax.distributed.constraints import row_positions
 from bert_jax.utils.types import Batch
 
-LOW, HIGH = 0.25, 0.75  # of a row, where its second span begins
+LOW, HIGH = 0.25, 0.75  # of a row, where its second neighbor begins
+SHORTEST_CROP, LONGEST_CROP = 0.05, 0.5  # of a row
+LEAST_WORDS = 4  # tokens of a crop, where the row has as many
+
+Span = tuple[jax.Array, jax.Array]  # of rows: the first token after [CLS] is 0, and the count
 
 
-def make_pairs(task: Literal["simcse", "neighbors"], batch: Batch, key: jax.Array) -> Batch:
+def make_pairs(
+    task: Literal["simcse", "neighbors", "crops"], batch: Batch, key: jax.Array
+) -> Batch:
     """The rows `tokens` [b l] of `size` [b] as the batch of a ranking loss (contrastive.py): each
     is a query and one document. Equal texts have equal numbers, so none is ranked as wrong. A row
     of size 0 gives texts of size 0."""
@@ -32,7 +41,12 @@ def make_pairs(task: Literal["simcse", "neighbors"], batch: Batch, key: jax.Arra
         spans = (tokens, size), (tokens, size)
     else:
         keys = jax.vmap(lambda row, epoch: jax.random.fold_in(jax.random.fold_in(key, row), epoch))
-        spans = _adjacent_spans(tokens, size, keys(batch["row"], batch["epoch"]))
+        keys = keys(batch["row"], batch["epoch"])
+        words = jnp.maximum(size - 2, 0)  # tokens without [CLS] and [SEP]
+        two = draw_neighbors(words, keys) if task == "neighbors" else draw_crops(words, keys)
+        longest = int(np.ceil((HIGH if task == "neighbors" else LONGEST_CROP) * tokens.shape[1]))
+        width = min(tokens.shape[1], max(longest, LEAST_WORDS) + 2)
+        spans = tuple(cut_span(tokens, size, span, width) for span in two)
     (query, query_size), (document, document_size) = spans
     number = text_numbers(document, document_size)[:, None]
     return batch | {
@@ -47,28 +61,40 @@ def make_pairs(task: Literal["simcse", "neighbors"], batch: Batch, key: jax.Arra
     }
 
 
-def _adjacent_spans(
-    tokens: jax.Array, size: jax.Array, keys: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], ...]:
-    """The tokens [b m] and the sizes [b] of the first and of the second span."""
-    length = tokens.shape[1]
-    width = min(length, int(np.ceil(HIGH * length)) + 2)
-    text = jnp.maximum(size - 2, 0)  # without [CLS] and [SEP]
+def draw_neighbors(words: jax.Array, keys: jax.Array) -> tuple[Span, Span]:
+    """Two spans of rows with `words` [b] tokens that follow each other and leave nothing out. A row
+    of one token is both spans."""
     share = jax.vmap(lambda k: jax.random.uniform(k, minval=LOW, maxval=HIGH))(keys)
-    cut = jnp.clip((text * share).astype(jnp.int32), 1, jnp.maximum(text - 1, 1))
-    cut = jnp.minimum(cut, text)
-    second = jnp.minimum(cut, jnp.maximum(text - 1, 0))  # a text of one token is both spans
+    cut = jnp.clip((words * share).astype(jnp.int32), 1, jnp.maximum(words - 1, 1))
+    cut = jnp.minimum(cut, words)
+    second = jnp.minimum(cut, jnp.maximum(words - 1, 0))
+    return (jnp.zeros_like(cut), cut), (second, words - second)
 
-    def span(begin: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-        at = jnp.arange(width)
-        place = begin[:, None] + at
-        place = jnp.where(at == 0, 0, jnp.minimum(place, length - 1))
-        place = jnp.where(at == count[:, None] + 1, jnp.maximum(size - 1, 0)[:, None], place)
-        total = jnp.where(size > 0, count + 2, 0)
-        inside = at < total[:, None]
-        return jnp.where(inside, jnp.take_along_axis(tokens, place, axis=1), 0), total
 
-    return span(jnp.zeros_like(cut), cut), span(second, text - second)
+def draw_crops(words: jax.Array, keys: jax.Array) -> tuple[Span, Span]:
+    """Two spans of rows with `words` [b] tokens, whose lengths and places are independent."""
+
+    def draw(key: jax.Array, n: jax.Array) -> Span:
+        length_key, place_key = jax.random.split(key)
+        share = jax.random.uniform(length_key, minval=SHORTEST_CROP, maxval=LONGEST_CROP)
+        count = jnp.maximum((n * share).astype(jnp.int32), jnp.minimum(LEAST_WORDS, n))
+        return jax.random.randint(place_key, (), 0, n - count + 1), count
+
+    one, two = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+    return jax.vmap(draw)(one, words), jax.vmap(draw)(two, words)
+
+
+def cut_span(tokens: jax.Array, size: jax.Array, span: Span, width: int) -> Span:
+    """The span of rows [b l] of `size` [b], with the row's first and last token: tokens [b m] and
+    sizes [b]; `width` is m. A row of size 0 gives size 0."""
+    begin, count = span
+    at = jnp.arange(width)
+    place = begin[:, None] + at
+    place = jnp.where(at == 0, 0, jnp.minimum(place, tokens.shape[1] - 1))
+    place = jnp.where(at == count[:, None] + 1, jnp.maximum(size - 1, 0)[:, None], place)
+    total = jnp.where(size > 0, count + 2, 0)
+    inside = at < total[:, None]
+    return jnp.where(inside, jnp.take_along_axis(tokens, place, axis=1), 0), total
 
 
 def text_numbers(tokens: jax.Array, size: jax.Array) -> jax.Array:

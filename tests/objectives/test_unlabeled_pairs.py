@@ -58,6 +58,38 @@ def test_neighbors_are_the_two_parts_of_a_row_and_another_epoch_cuts_elsewhere()
     assert (cuts[0] != cuts[1]).any()
 
 
+def test_crops_are_two_spans_of_a_row_whose_lengths_and_places_are_independent() -> None:
+    batch = rows(400, 64)
+    pairs = jax.jit(lambda b: make_pairs("crops", b, jax.random.key(0)))(batch)
+    pairs = jax.tree.map(np.asarray, pairs)
+    shares, overlaps, apart = [], 0, 0
+    for i in range(2, 399):
+        text = np.asarray(batch["tokens"][i, 1 : batch["size"][i] - 1])
+        begins = []
+        for tokens, size in (
+            (pairs["query"][i], pairs["query_size"][i]),
+            (pairs["documents"][i, 0], pairs["document_size"][i, 0]),
+        ):
+            n = size - 2
+            assert (tokens[0], tokens[n + 1]) == (CLS, SEP)
+            assert not tokens[n + 2 :].any()
+            assert min(4, len(text)) <= n <= max(4, len(text) // 2)
+            places = [
+                j for j in range(len(text) - n + 1) if (text[j : j + n] == tokens[1:-1][:n]).all()
+            ]
+            assert places
+            begins.append((places[0], places[0] + n))
+            shares.append((n, len(text)))
+        (a, b), (c, d) = begins
+        overlaps += a < d and c < b
+        apart += b <= c or d <= a
+    assert min(overlaps, apart) > 100  # both are common
+    long = [n / words for n, words in shares if words > 50]
+    assert min(long) < 0.1
+    assert max(long) > 0.45
+    assert pairs["query_size"][399] == pairs["document_size"][399, 0] == 0
+
+
 def test_texts_have_one_number_if_and_only_if_they_are_equal() -> None:
     batch = rows(500, 12)
     numbers = np.asarray(text_numbers(batch["tokens"], batch["size"]))
