@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs over all families")
     parser.add_argument("--stops", type=int, default=10, help="SIGTERMs over all families")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
-    parser.add_argument("--families", default=",".join(runs.FAMILIES))
+    parser.add_argument("--families", default=",".join((*runs.FAMILIES, *runs.VARIANTS)))
     parser.add_argument(
         "--processes", type=int, default=1, help="processes per run, of which one is killed"
     )

@@ -1,4 +1,5 @@
-"""Tiny pre-training runs of the five families in their own processes, and their results."""
+"""Tiny pre-training runs of the five families, and of adapters and a student beside a teacher, in
+their own processes, and their results."""
 
 from __future__ import annotations
 
@@ -30,6 +31,10 @@ FAMILIES = {  # family: (tokenizer kind, segments)
     "electra": ("wordpiece", "electra"),
     "spanbert": ("wordpiece", "single"),
 }
+VARIANTS = {  # of bert, on a model that was trained before: the flag that takes it, and others
+    "adapters": ("--init", "--lora.rank", 2, "--lora.dropout", 0.1),
+    "teacher": ("--teacher", "--distill.temperature", 2),
+}
 STEPS, SAVE_EVERY = 40, 5
 TEMPORARY = "*.orbax-checkpoint-tmp*"
 POLL = 0.002  # seconds
@@ -50,16 +55,21 @@ def environment(root: Path) -> dict[str, str]:
     return inherited | cache | {"JAX_PLATFORMS": "cpu"}
 
 
-def prepare(root: Path, family: str) -> Path:
-    """Prepare a small corpus from the sample text; returns its folder."""
-    kind, segments = FAMILIES[family]
-    text, tokenizer, out = root / "text.txt", root / f"tok-{family}", root / f"corpus-{family}"
+def prepare(root: Path, name: str) -> Path:
+    """Prepare a small corpus from the sample text, and for a variant also train the model that it
+    needs, for five steps; returns the corpus's folder."""
+    kind, segments = FAMILIES[family_of(name)]
+    text, tokenizer, out = root / "text.txt", root / f"tok-{name}", root / f"corpus-{name}"
     if not text.exists():
         sample = (ROOT / "data/sample.txt").read_text()
         text.write_text(sample[:300_000].rsplit("\n\n", 1)[0] + "\n")
     train = ("tokenizer", text, "--kind", kind, "--vocab-size", 1500, "--out", tokenizer)
     rows = ("--segments", segments, "--length", 32, "--duplicates", 1, "--out", out)
-    for command in (train, ("prepare", text, "--tokenizer", tokenizer, *rows)):
+    commands: list[tuple[object, ...]] = [train, ("prepare", text, "--tokenizer", tokenizer, *rows)]
+    if name in VARIANTS:
+        data = "--data.path", out, "--run.dir", model_of(out), "--run.steps", 5
+        commands.append(("pretrain", ROOT / "configs/tiny_bert.py", *data))
+    for command in commands:
         done = subprocess.run(
             bert_jax(*command), cwd=ROOT, env=environment(root), capture_output=True, text=True
         )
@@ -67,12 +77,23 @@ def prepare(root: Path, family: str) -> Path:
     return out
 
 
-def pretrain(family: str, corpus: Path, run: Path, processes: int = 1) -> list[list[str]]:
-    """The command line of each process."""
+def family_of(name: str) -> str:
+    return "bert" if name in VARIANTS else name
+
+
+def model_of(corpus: Path) -> Path:
+    """The model that the variant of this corpus begins with or learns from."""
+    return corpus.with_name(f"model-{corpus.name}")
+
+
+def pretrain(name: str, corpus: Path, run: Path, processes: int = 1) -> list[list[str]]:
+    """The command line of each process; `name` is a family or a variant."""
     intervals = ("--run.log-every", 1, "--run.save-every", SAVE_EVERY, "--run.seed", 3)
-    config = ROOT / f"configs/tiny_{family}.py"
+    config = ROOT / f"configs/tiny_{family_of(name)}.py"
     paths = ("--data.path", corpus, "--run.dir", run, "--run.steps", STEPS)
-    command = bert_jax("pretrain", config, *paths, *intervals)
+    first, *others = VARIANTS.get(name, (None,))
+    model = (first, model_of(corpus), *others) if first else ()
+    command = bert_jax("pretrain", config, *paths, *intervals, *model)
     if processes == 1:
         return [command]
     with socket.socket() as s:
