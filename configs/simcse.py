@@ -3,7 +3,8 @@
     bert-jax prepare TEXT --tokenizer runs/demo/tokenizer --segments single --length 64 --out lines
     bert-jax pretrain configs/simcse.py --init runs/demo --data.path lines
 
-`--objective.task neighbors` trains on spans that follow each other in a document instead.
+`--objective.task neighbors` trains on spans that follow each other in a document instead, and
+`--objective.task crops` on spans that are drawn independently and may overlap.
 
 Batch, learning rate and temperature are those of unsupervised SimCSE from BERT-base (their table
 D.1); pooling is the mean over tokens, and there is no dense layer on top. Its 1 million sentences
