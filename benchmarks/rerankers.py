@@ -4,9 +4,8 @@
     python benchmarks/rerankers.py train --model MODEL --out WORK --seed 0
 
 `candidates` draws questions of WORK/retrieval (from `sentence_encoders.py prepare`), and writes the
-closest 50 documents of each by the first stage `--first`: of all dev paragraphs to score, and of the
-training paragraphs to train on the relevant one, the three that come first and four that are drawn
-of the others. `train` fine-tunes `--model` to order them and adds the metrics of three orders to
+closest 50 documents of each by the first stage `--first`: all 50 dev paragraphs to score; to train
+on, the relevant paragraph, the three that come first and four that are drawn of the others. `train` fine-tunes `--model` to order them and adds the metrics of three orders to
 WORK/rerankers.jsonl: first stage, reranked, and the best possible. The last step is scored; nothing
 is chosen on dev.
 """
