@@ -5,9 +5,9 @@
 
 `candidates` draws questions of WORK/retrieval (from `sentence_encoders.py prepare`), and writes the
 closest 50 documents of each by the first stage `--first`: all 50 dev paragraphs to score; to train
-on, the relevant paragraph, the three that come first and four that are drawn of the others. `train` fine-tunes `--model` to order them and adds the metrics of three orders to
-WORK/rerankers.jsonl: first stage, reranked, and the best possible. The last step is scored; nothing
-is chosen on dev.
+on, the relevant paragraph, the three that come first and four that are drawn of the others. `train`
+fine-tunes `--model` to order them and adds the metrics of three orders to WORK/rerankers.jsonl:
+first stage, reranked, and the best possible. The last step is scored; nothing is chosen on dev.
 """
 
 from __future__ import annotations
