@@ -4,10 +4,10 @@
     python benchmarks/rerankers.py train --model MODEL --out WORK --seed 0
 
 `candidates` draws questions of WORK/retrieval (from `sentence_encoders.py prepare`), and writes the
-closest 50 documents of each by the first stage `--first`: all 50 dev paragraphs to score; to train
-on, the relevant paragraph, the three that come first and four that are drawn of the others. `train`
-fine-tunes `--model` to order them and adds the metrics of three orders to WORK/rerankers.jsonl:
-first stage, reranked, and the best possible. The last step is scored; nothing is chosen on dev.
+closest 50 documents of each by the first stage `--first`, of the dev paragraphs to score, and of
+the training paragraphs to train on. `train` fine-tunes `--model` to order them, on eight of the 50
+(`objective.max_documents`), and adds the metrics of three orders to WORK/rerankers.jsonl: first
+stage, reranked, and the best possible. The last step is scored; nothing is chosen on dev.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 from sentence_encoders import LENGTH, ROOT, read_rows, run_command, write_rows
 
 CANDIDATES = 50  # of a question
-FIRST, DRAWN = 3, 4  # of them to train on: the closest that are not relevant, and others
 
 
 def candidates(args: argparse.Namespace) -> None:
@@ -30,28 +29,8 @@ def candidates(args: argparse.Namespace) -> None:
         folder = write_sample(args.out / f"sample_{split}", rows, count)
         out = args.out / "candidates" / f"{split}.jsonl"
         out.parent.mkdir(exist_ok=True)
-        more = ("--rerank", "--truncate", "--candidates", CANDIDATES, "--out", out)
-        if split == "train":
-            run_command("mine", args.first, folder, *more, "--add-positives")
-            rng = random.Random(0)
-            write_rows(out, [draw_documents(row, rng) for row in read_rows(out)])
-        else:
-            run_command("mine", args.first, folder, *more)
-
-
-def draw_documents(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A row with its relevant documents, and FIRST and DRAWN others, in their order. Of the closest
-    alone a reranker would not learn that the others, which it orders later, are worse."""
-    labels = row["labels"]
-    others = [i for i, label in enumerate(labels) if not label]
-    rest = others[FIRST:]
-    kept = set(others[:FIRST]) | set(rng.sample(rest, min(DRAWN, len(rest))))
-    places = [i for i, label in enumerate(labels) if label or i in kept]
-    return {
-        **row,
-        "documents": [row["documents"][i] for i in places],
-        "labels": [labels[i] for i in places],
-    }
+        more = ["--rerank", "--truncate", "--candidates", CANDIDATES, "--out", out]
+        run_command("mine", args.first, folder, *more, *["--add-positives"] * (split == "train"))
 
 
 def write_sample(folder: Path, rows: list[dict[str, Any]], count: int) -> Path:

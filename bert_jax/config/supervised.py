@@ -85,8 +85,9 @@ class Supervised:
     # over the highest grade; `listwise` is softmax cross-entropy over the candidates of a query,
     # whose targets are proportional to the grades.
     rank_loss: Literal["pointwise", "listwise"] = "pointwise"
-    # Rerankers: maximum number of candidates per query in training, relevant ones first. A batch
-    # has as many rows as candidates. All candidates are scored in evaluation.
+    # Rerankers: maximum number of candidates per query in training: the relevant ones, then as many
+    # of the first others as of later ones. A batch has as many rows as candidates. All candidates
+    # are scored in evaluation.
     max_documents: int = 8
     # Rerankers: highest grade of a document; the training data sets it. Do not set it.
     max_grade: float = 1.0

@@ -88,14 +88,16 @@ def encode_candidates(
     highest: float,
 ) -> EncodedExamples:
     """One row per candidate; with `train` one row per query, of up to `max_documents` candidates:
-    relevant ones first, then the others in their order. A training query without a relevant
-    candidate has no row."""
+    see `choose_candidates`. A training query without a relevant candidate has no row."""
     capacity = tokenizer.special_tokens.text_capacity(length, 2)
     rows: list[dict[str, Any]] = []
     indices: list[int] = []
     truncated = num_candidates = left_out = without = 0
     chosen = [
-        _training_order(e, max_documents) if train else range(len(e.documents)) for e in examples
+        choose_candidates(e.labels or (0.0,) * len(e.documents), max_documents)
+        if train
+        else range(len(e.documents))
+        for e in examples
     ]
     width = max(map(len, chosen), default=0)
     for i, (e, numbers) in enumerate(zip(examples, chosen, strict=True)):
@@ -134,11 +136,16 @@ def encode_candidates(
     return EncodedExamples("rerank", rows, indices, examples, num_truncated=truncated, notes=notes)
 
 
-def _training_order(e: RerankExample, max_documents: int) -> list[int]:
-    """The numbers of the candidates to train on, in the order of the file."""
-    labels = e.labels or (0.0,) * len(e.documents)
-    relevant_first = sorted(range(len(labels)), key=lambda n: labels[n] <= 0)
-    return sorted(relevant_first[:max_documents])
+def choose_candidates(labels: Sequence[float], most: int) -> list[int]:
+    """The numbers of at most `most` candidates to train on, in the order of the file: the relevant
+    ones, for half of the room the first others, and for the rest of it others at even distances.
+    Of the first ones alone a reranker would not learn that later ones are worse."""
+    relevant = [n for n, label in enumerate(labels) if label > 0][:most]
+    others = [n for n, label in enumerate(labels) if label <= 0]
+    room = min(most - len(relevant), len(others))
+    first, later = others[: (room + 1) // 2], others[(room + 1) // 2 :]
+    spread = np.linspace(0, len(later) - 1, room - len(first)).round().astype(int)
+    return sorted([*relevant, *first, *(later[i] for i in spread)])
 
 
 # ---- scores

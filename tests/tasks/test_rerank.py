@@ -55,6 +55,25 @@ def encode(examples: list[RerankExample], **more: Any) -> tasks.EncodedExamples:
     return rerank.encode_candidates(examples, trained_tokenizer("wordpiece"), 12, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("most", [2, 3, 8, 50])
+@pytest.mark.parametrize("relevant", [(0,), (9,), (0, 20, 49), tuple(range(10))])
+def test_training_has_relevant_candidates_close_ones_and_some_of_all_others(
+    most: int, relevant: tuple[int, ...]
+) -> None:
+    labels = [float(n in relevant) for n in range(50)]
+    chosen = rerank.choose_candidates(labels, most)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == most
+    assert set(chosen) >= set(relevant[:most])
+    others = [n for n in chosen if not labels[n]]
+    close = [n for n in range(50) if not labels[n]][: (len(others) + 1) // 2]
+    assert others[: len(close)] == close
+    if len(others) >= 4:
+        assert others[-1] >= 48  # the last of all, or of those before a relevant one
+        gaps = np.diff(others[len(close) :])
+        assert max(gaps) - min(gaps) <= 3
+
+
 def test_training_rows_have_relevant_candidates_first_and_say_what_they_leave_out() -> None:
     long = "the cat sat on a mat " * 3
     examples = [
