@@ -40,8 +40,10 @@ def make_pairs(
     if task == "simcse":
         spans = (tokens, size), (tokens, size)
     else:
-        keys = jax.vmap(lambda row, epoch: jax.random.fold_in(jax.random.fold_in(key, row), epoch))
-        keys = keys(batch["row"], batch["epoch"])
+        key_of = jax.vmap(
+            lambda row, epoch: jax.random.fold_in(jax.random.fold_in(key, row), epoch)
+        )
+        keys = key_of(batch["row"], batch["epoch"])
         words = jnp.maximum(size - 2, 0)  # tokens without [CLS] and [SEP]
         two = draw_neighbors(words, keys) if task == "neighbors" else draw_crops(words, keys)
         longest = int(np.ceil((HIGH if task == "neighbors" else LONGEST_CROP) * tokens.shape[1]))
@@ -84,7 +86,9 @@ def draw_crops(words: jax.Array, keys: jax.Array) -> tuple[Span, Span]:
     return jax.vmap(draw)(one, words), jax.vmap(draw)(two, words)
 
 
-def cut_span(tokens: jax.Array, size: jax.Array, span: Span, width: int) -> Span:
+def cut_span(
+    tokens: jax.Array, size: jax.Array, span: Span, width: int
+) -> tuple[jax.Array, jax.Array]:
     """The span of rows [b l] of `size` [b], with the row's first and last token: tokens [b m] and
     sizes [b]; `width` is m. A row of size 0 gives size 0."""
     begin, count = span
