@@ -18,7 +18,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from sentence_encoders import LENGTH, ROOT, read_rows, run_command, write_rows
+from sentence_encoders import ROOT, read_rows, run_command, write_rows
 
 CANDIDATES = 50  # of a question
 
@@ -58,7 +58,7 @@ def train(args: argparse.Namespace) -> None:
         "--run.eval-every": args.steps,
         "--run.select": "last",
         "--run.log-every": 10,
-        "--data.length": LENGTH,
+        "--data.length": args.length,
         "--data.batch-size": args.batch_size,
         "--optim.peak-lr": args.rate,
         "--objective.rank-loss": args.rank_loss,
@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8, help="questions")
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--length", type=int, default=256, help="tokens of a row")
+    parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--rank-loss", choices=("pointwise", "listwise"), default="listwise")
     args = parser.parse_args()
     {"candidates": candidates, "train": train}[args.stage](args)
