@@ -5,7 +5,8 @@
 #             need other libraries (ONNX, trackers, sentence-transformers), in .venv-peer; Python 3.11
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
-#             SEED=a number; without SEED another one each time)
+#             FAMILIES=bert,adapters some of the kinds of runs, SEED=a number; without SEED another
+#             one each time)
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make gpu-plan   train steps of every family, compiled for GPUs that need not be there, in
 #             .venv-gpu: 245 MiB of compiler, 10 minutes
@@ -75,7 +76,8 @@ peer: .venv-peer/tested
 chaos: $(VENV)/tested
 	seed=$(SEED) && echo "SEED=$$seed" && \
 	$(BIN)/python -m tests.chaos.damage --cases $(CASES) --seed $$seed && \
-	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $$seed && \
+	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $$seed \
+	    $(if $(FAMILIES),--families $(FAMILIES)) && \
 	$(BIN)/python -m tests.chaos.kill --processes 2 --kills $(PAIR_KILLS) --stops $(PAIR_STOPS) --families bert --seed $$seed
 
 beam: .venv-beam/tested
