@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_same.py --out same.jsonl [--tiny]
 
-Each row is a process, written as soon as it ends; rows that are there are not made again:
+Each row is a process, written as soon as it ends; rows that are there are not made again. The four
+compile side by side, and train one after the other:
 
     plain A, plain B                    two runs as users start them
     deterministic A, deterministic B    with XLA's flags for deterministic kernels (FLAGS)
@@ -21,7 +22,9 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,9 +36,10 @@ FLAGS = {
 }
 
 
-def train(config_name: str, rows: int, length: int, steps: int) -> dict[str, Any]:
+def train(config_name: str, rows: int, length: int, steps: int, turns: Path) -> dict[str, Any]:
     """In this process: a fresh model, trained on random ids."""
     import jax
+    from gpu_turns import Turns
 
     from bert_jax.config import from_python_file, replace
     from bert_jax.perf.bench.inputs import open_inputs
@@ -48,15 +52,18 @@ def train(config_name: str, rows: int, length: int, steps: int) -> dict[str, Any
         data=dict(batch_size=rows, length=length, stages=None),
         run=dict(dtype=dtype),
     )
-    losses, seconds = [], []
+    take, losses, seconds = Turns(turns), [], []
     with ExitStack() as stack:
-        contender = BertJax(open_inputs(config, None, stack), jax.devices()[:1])
-        for _ in range(steps):
-            start = time.perf_counter()
-            contender.step()
-            contender.wait()
-            seconds.append(time.perf_counter() - start)
-            losses.append(to_floats(contender._metrics)["loss"])
+        with take.preparing():
+            contender = BertJax(open_inputs(config, None, stack), jax.devices()[:1])
+            contender.compile()
+        with take.alone():
+            for _ in range(steps):
+                start = time.perf_counter()
+                contender.step()
+                contender.wait()
+                seconds.append(time.perf_counter() - start)
+                losses.append(to_floats(contender._metrics)["loss"])
     leaves = jax.tree.leaves(jax.device_get(contender._state.params))
     digest = hashlib.sha256(b"".join(x.tobytes() for x in leaves)).hexdigest()
     return {
@@ -68,10 +75,13 @@ def train(config_name: str, rows: int, length: int, steps: int) -> dict[str, Any
     }
 
 
-def run_process(args: argparse.Namespace, flags: str) -> dict[str, Any]:
-    env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+def run_process(args: argparse.Namespace, flags: str, turns: str) -> dict[str, Any]:
+    env = os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
     command = [sys.executable, __file__, "--train", args.config]
-    command += [str(n) for n in (args.rows, args.length, args.steps)]
+    command += [*(str(n) for n in (args.rows, args.length, args.steps)), turns]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         return {"failure": done.stderr.strip().splitlines()[-1][:300]}
@@ -101,12 +111,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--turns", help="folder of locks, shared with other programs")
     parser.add_argument("--tiny", action="store_true", help="tiny_bert, 3 steps: also on a CPU")
-    parser.add_argument("--train", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--train", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train:
-        config, *sizes = args.train
-        print(json.dumps(train(config, *(int(n) for n in sizes))))
+        config, *sizes, turns = args.train
+        print(json.dumps(train(config, *(int(n) for n in sizes), Path(turns))))
         return
     if args.out is None:
         parser.error("--out is missing")
@@ -114,11 +125,19 @@ def main() -> None:
         args.config, args.rows, args.length, args.steps = "tiny_bert", 4, 32, 3
     done = args.out.read_text().splitlines() if args.out.exists() else []
     rows = {row["name"]: row for row in map(json.loads, done)}
-    for name in (f"{kind} {x}" for kind in FLAGS for x in "AB"):
-        if name not in rows:
-            rows[name] = {"name": name, **run_process(args, FLAGS[name.split()[0]])}
-            with args.out.open("a") as f:
-                f.write(json.dumps(rows[name]) + "\n")
+    names = [f"{kind} {x}" for kind in FLAGS for x in "AB"]
+
+    def add(name: str, turns: str) -> None:
+        rows[name] = {"name": name, **run_process(args, FLAGS[name.split()[0]], turns)}
+        with args.out.open("a") as f:
+            f.write(json.dumps(rows[name]) + "\n")
+
+    with tempfile.TemporaryDirectory() as turns, ThreadPoolExecutor(len(names)) as pool:
+        list(
+            pool.map(
+                lambda name: add(name, args.turns or turns), [n for n in names if n not in rows]
+            )
+        )
     print("\n".join(compare(rows)))
 
 

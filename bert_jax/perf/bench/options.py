@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 from bert_jax.config import (
@@ -31,6 +32,14 @@ class BenchOptions:
     data: str | None = None  # a corpus; None: full rows of random ids
     packed: str | None = None  # for bert_jax alone: the text of `data`, prepared with --pack
     compile: bool = True  # transformers also with torch.compile
+    heads: tuple[str, ...] = ("gathered", "stock")  # of transformers; see transformers_peer
+    eager: bool = True  # transformers also without torch.compile
+
+    @property
+    def peer_variants(self) -> list[tuple[str, bool]]:
+        """The variants of transformers to time: the head, and whether it is compiled."""
+        modes = [compiled for compiled in (False, True) if (self.eager, self.compile)[compiled]]
+        return list(itertools.product(self.heads, modes))
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "length", "steps"):

@@ -127,23 +127,21 @@ def peer_result(contender: BertJax, peers: Sequence[Contender], times: Times, fa
             "ratio": times.ratio(contender.name, peer.name, tokens_ratio),
         }
 
-    def fastest(stock: bool) -> str:
-        names = [name for name in variants if name.startswith("stock") == stock]
-        return min(names, key=lambda name: variants[name]["ratio"])
-
-    best, best_stock = fastest(False), fastest(True)
-    return {
+    result: Json = {
         "against": {
             "name": "transformers",
             **transformers_peer.versions(),
             "family": family,
-            "best": best,
-            "best_stock": best_stock,
             "sides": variants,
-        },
-        "ratio": variants[best]["ratio"],
-        "ratio_stock": variants[best_stock]["ratio"],
+        }
     }
+    for head, suffix in (("gathered", ""), ("stock", "_stock")):
+        names = [name for name in variants if name.startswith(head)]
+        if names:
+            best = min(names, key=lambda name: variants[name]["ratio"])
+            result["against"][f"best{suffix}"] = best
+            result[f"ratio{suffix}"] = variants[best]["ratio"]
+    return result
 
 
 def render_bench(result: Json) -> str:
@@ -212,5 +210,5 @@ def _peer_rows(result: Json) -> list[tuple[str, str]]:
             for name, variant in against["sides"].items()
         ),
         ("ratio", f"{result['ratio']:.2f} to {against['best']}"),
-        ("ratio to stock", f"{result['ratio_stock']:.2f}"),
+        *([("ratio to stock", f"{stock:.2f}")] if (stock := result.get("ratio_stock")) else []),
     ]

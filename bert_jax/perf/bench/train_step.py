@@ -33,12 +33,17 @@ class BertJax:
         self.real_tokens = statistics.mean(real_tokens(b) for b in pool)
         self.padded_tokens = pool[0]["tokens"].size
         self._pool = [self.steps.to_devices(batch) for batch in pool]
-        start = time.perf_counter()
-        self.compiled = compile_train_step(self.steps, pool[0])
-        self.compile_seconds = time.perf_counter() - start
         self._batches = itertools.cycle(self._pool)
-        self._state: Any = self.steps.init()
+        self.compiled: Any = None
+        self._state: Any = None
         self._metrics: Any = None
+
+    def compile(self) -> None:
+        """Compile the step, and make the first state."""
+        start = time.perf_counter()
+        self.compiled = compile_train_step(self.steps, self._pool[0])
+        self.compile_seconds = time.perf_counter() - start
+        self._state = self.steps.init()
 
     @property
     def state_bytes(self) -> int:

@@ -225,25 +225,28 @@ def build_peers(
     family: str,
     batches: Sequence[Batch],
     device: str,
-    compile: bool = True,
+    variants: Sequence[tuple[str, bool]],
 ) -> list[Transformers]:
-    """The gathered and the stock variant, each eager and, with `compile`, also compiled. A
-    variant that torch.compile fails on is left out."""
+    """The variants (head, whether it is compiled), after one step. Compiled ones are left out where
+    torch.compile has no compiler or fails, if there are eager ones."""
     torch, _ = modules()
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
-    compiled_or_not = (False, True) if compile and can_compile(device) else (False,)
     peers = []
-    for stock, compiled in itertools.product((False, True), compiled_or_not):
-        peer = Transformers(config, family, batches, device, stock, compiled)
+    for head, compiled in variants:
+        if compiled and not can_compile(device):
+            continue
+        peer = Transformers(config, family, batches, device, head == "stock", compiled)
         try:
             peer.step()
             peer.wait()
         except Exception:
-            if not compiled:
+            if not compiled or all(mode for _, mode in variants):
                 raise
             continue
         peers.append(peer)
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what the first step needed; the next one takes it again
     return peers
 
 

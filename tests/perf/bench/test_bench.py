@@ -185,6 +185,24 @@ def test_the_speed_table_resumes_where_it_stopped(
     assert f"{result['tokens_per_second']:,.0f}" in text
 
 
+def test_the_bound_beside_a_measured_step_is_that_of_its_chip(
+    speed_table: Any, result: dict[str, Any]
+) -> None:
+    """Faster memory lowers it; a chip without figures, and a shape that was not compiled, have
+    none."""
+    cell = next(speed_table.cells(False, 1.0))
+    least = [
+        speed_table.least_seconds(
+            cell, {**result, "device": f"NVIDIA {chip}", "dropout": [0.1, 0.1]}
+        )
+        for chip in ("H100 80GB HBM3", "H200")
+    ]
+    assert least[0] / least[1] == pytest.approx(4.8 / 3.35, rel=0.2)
+    assert speed_table.least_seconds(cell, result) is None
+    other = cell._replace(rows=8)
+    assert speed_table.least_seconds(other, {**result, "device": "NVIDIA H200"}) is None
+
+
 def test_every_model_of_the_speed_table_has_both_lengths(speed_table: Any) -> None:
     cells = list(speed_table.cells(False, 1.0))
     assert {c.length for c in cells} == {128, 512}
