@@ -31,6 +31,8 @@ BATCH_AXES = ("data", "fsdp")
 Axes = str | tuple[str, ...] | None
 T = TypeVar("T")
 
+GPUS = ("gpu", "cuda")  # what JAX calls one, and what it lowers for
+
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 _row_numbers: ContextVar[Any] = ContextVar("row_numbers", default=None)
 

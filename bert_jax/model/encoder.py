@@ -30,8 +30,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.config import Encoder, Lora
-from bert_jax.distributed.constraints import BATCH_AXES, constrain, platform
-from bert_jax.model.attention import GPUS, AttentionMask
+from bert_jax.distributed.constraints import BATCH_AXES, GPUS, constrain, platform
+from bert_jax.model.attention import AttentionMask
 from bert_jax.model.block import Block
 from bert_jax.model.layers import (
     RotaryCosSin,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from bert_jax import objectives
 from bert_jax.checkpoint.manager import Checkpoints
@@ -118,3 +119,16 @@ def test_processes_hold_every_row_and_only_those_of_their_devices(
             size = len(groups) // n
             read |= set(range(i * size, (i + 1) * size))
         assert read == needed
+
+
+@pytest.mark.parametrize(("platform", "rows"), [("gpu", 80), ("cpu", 68), ("tpu", 68)])
+def test_on_gpus_a_table_has_a_multiple_of_eight_rows_per_device(
+    platform: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other products are three quarters as fast there (docs/performance.md)."""
+    monkeypatch.setattr(sharding, "platform", lambda: platform)
+    mesh = AbstractMesh((1, 2, 1), ("data", "fsdp", "tensor"))
+    tables = {"embeddings": {"word": np.ones((V, 4))}, "mlm": {"bias": np.ones(V)}}
+    padded = sharding.pad_vocab(tables, mesh)
+    assert [len(x) for x in jax.tree.leaves(padded)] == [rows, rows]
+    assert not padded["embeddings"]["word"][V:].any()

@@ -40,7 +40,7 @@ def test_a_wrong_kernel_is_refused_before_the_run(
     wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
-    monkeypatch.setattr(kernel_check, "LENGTH", 64)
+    monkeypatch.setattr(kernel_check, "LENGTHS", (64,))
     monkeypatch.setattr(flash_gpu, "attend", wrong)
     with pytest.raises(ValueError, match=r"differs from plain .*: set run\.attention xla"):
         kernel_check.check_flash_on_gpu(CONFIG, packed=True)
@@ -51,7 +51,7 @@ def test_a_right_kernel_passes_and_other_backends_are_not_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
-    monkeypatch.setattr(kernel_check, "LENGTH", 64)
+    monkeypatch.setattr(kernel_check, "LENGTHS", (64,))
     kernel_check.check_flash_on_gpu(CONFIG, packed=True)
     monkeypatch.setattr(kernel_check, "kernel_error", None)
     kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(attention="xla")), packed=True)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from bert_jax.distributed.constraints import platform
+from bert_jax.distributed.constraints import GPUS, platform
 from bert_jax.model.attention import blocked, cudnn, flash, flash_gpu, splash, xla
 from bert_jax.model.attention.mask import AttentionMask
 
@@ -33,7 +33,6 @@ BACKENDS: dict[str, Callable[..., jax.Array]] = {
     "cudnn": cudnn.attend,
 }
 
-GPUS = ("gpu", "cuda")
 SIXTEEN_BITS = (jnp.bfloat16, jnp.float16)
 UNLIMITED = 1 << 30  # a window longer than any row
 
