@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import Encoder, Lora
@@ -68,19 +70,28 @@ def positionwise(
     return jnp.asarray(param)
 
 
-def _rematerialized(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`f`, recomputed for its gradient, so that only its argument is stored: storing and loading
-    the intermediate values of every layer costs more than computing them."""
-    return jax.checkpoint(f, prevent_cse=False)  # type: ignore[return-value]
+def _activation(f: Callable[..., jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """`f` in float32, recomputed for its gradient, so that only its argument is stored: storing and
+    loading the intermediate values of every layer costs more than computing them."""
+
+    def apply(x: jax.Array) -> jax.Array:
+        return f(x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.checkpoint(apply, prevent_cse=False)  # type: ignore[return-value]
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's cumulative function. By erf, not erfc as in jax.nn.gelu:
+    XLA for GPUs stores what it needs for erfc, half as much again as the layer's own arrays."""
+    return 0.5 * x * (1 + lax.erf(x * 0.5**0.5))
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # erf: RoBERTa, ELECTRA, SpanBERT, HF BERT
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # ALBERT, google-research/bert
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,  # gated MLP: SwiGLU with silu, GeGLU with gelu (Shazeer 2020)
+    "gelu": _activation(_gelu),  # RoBERTa, ELECTRA, SpanBERT, HF BERT
+    "gelu_tanh": _activation(partial(jax.nn.gelu, approximate=True)),  # ALBERT, google-research
+    "relu": _activation(jax.nn.relu),
+    "silu": _activation(jax.nn.silu),  # gated MLP: SwiGLU with silu, GeGLU with gelu (Shazeer 2020)
 }
-ACTIVATIONS = {name: _rematerialized(f) for name, f in ACTIVATIONS.items()}
 
 
 def initializer(config: Encoder) -> jax.nn.initializers.Initializer:
@@ -190,15 +201,72 @@ def _has_bias(config: Encoder, part: str | None) -> bool:
     return config.biases if own is None else own
 
 
-def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
-    """A norm with statistics in float32 and the exact variance: the fast one, E[x^2] - E[x]^2,
-    loses the digits that an epsilon of 1e-12 needs. `rms` (Zhang and Sennrich 2019) subtracts no
-    mean and adds no bias: x / sqrt(E[x^2] + eps) * scale."""
-    options: dict[str, Any] = dict(epsilon=config.layer_norm_eps, dtype=dtype, name=name)
-    if config.norm == "rms":
-        return nn.remat(nn.RMSNorm, prevent_cse=False)(use_fast_variance=False, **options)
-    norm = nn.remat(nn.LayerNorm, prevent_cse=False)
-    return norm(use_fast_variance=False, use_bias=_has_bias(config, "norm"), **options)
+def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.Module:
+    """A norm over the last axis; see `Norm`. `rms` (Zhang and Sennrich 2019) subtracts no mean and
+    adds no bias: x / sqrt(E[x^2] + eps) * scale."""
+    is_rms = config.norm == "rms"
+    use_bias = _has_bias(config, "norm") and not is_rms
+    return Norm(config.layer_norm_eps, not is_rms, use_bias, dtype, name=name)
+
+
+class Norm(nn.Module):
+    """Layer norm, with statistics in float32 and the exact variance: the fast one, E[x^2] - E[x]^2,
+    loses the digits that an epsilon of 1e-12 needs."""
+
+    epsilon: float
+    center: bool = True  # subtract the mean
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
+        width = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,)) if self.use_bias else None
+        y: jax.Array = _normalize(self.epsilon, self.center, jnp.dtype(self.dtype), x, scale, bias)
+        return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _normalize(
+    epsilon: float, center: bool, dtype: Any, x: jax.Array, scale: jax.Array, bias: Any
+) -> Any:
+    return _normalize_fwd(epsilon, center, dtype, x, scale, bias)[0]
+
+
+def _normalize_fwd(
+    epsilon: float, center: bool, dtype: Any, x: jax.Array, scale: jax.Array, bias: Any
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(-1, keepdims=True) if center else jnp.zeros((), jnp.float32)
+    centered = wide - mean
+    factor = lax.rsqrt((centered * centered).mean(-1, keepdims=True) + epsilon)
+    y = centered * (factor * scale)
+    y = y if bias is None else y + bias
+    return y.astype(dtype), (x, mean, factor, scale, bias)
+
+
+def _normalize_bwd(
+    _: float, center: bool, __: Any, residuals: tuple[Any, ...], d_y: jax.Array
+) -> tuple[Any, ...]:
+    """Of what the forward pass computes, the input and two statistics per token are stored. XLA for
+    GPUs would compute the statistics again within each kernel that needs them, and then write an
+    array of the input's size in float32 for the gradient of `scale`; the barrier prevents that."""
+    x, mean, factor, scale, bias = residuals
+    mean, factor = lax.optimization_barrier((mean, factor))
+    d_y = d_y.astype(jnp.float32)
+    normal = (x.astype(jnp.float32) - mean) * factor
+    tokens = tuple(range(x.ndim - 1))
+    d_scale = (d_y * normal).sum(tokens)
+    d_bias = None if bias is None else d_y.sum(tokens)
+    d_normal = d_y * scale
+    d_x = d_normal - normal * (d_normal * normal).mean(-1, keepdims=True)
+    if center:
+        d_x = d_x - d_normal.mean(-1, keepdims=True)
+    return (d_x * factor).astype(x.dtype), d_scale, d_bias
+
+
+_normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 # ---- rotary positions
