@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Int
@@ -50,12 +51,27 @@ class LMHeadOutput(NamedTuple):
     def logits(self, table: Float[Array, "v e"]) -> Float[Array, "*s v"]:
         """`features @ table.T + bias` in float32, sharded as the tied word table is."""
         table = constrain(table, "tensor", None).astype(self.features.dtype)
-        dims = "...e,ve->...v"
-        logits = jnp.einsum(dims, self.features, table, preferred_element_type=jnp.float32)
+        logits: Any = _scores(self.features, table)
         bias = self.bias
         if not bias.ndim:  # rows that pad the vocabulary still need one
             bias = jnp.where(jnp.arange(len(table)) < bias, 0.0, -1e30)
         return constrain(logits + bias, BATCH_AXES, *[None] * (logits.ndim - 2), "tensor")
+
+
+@jax.custom_vjp
+def _scores(features: Float[Array, "*s e"], table: Float[Array, "v e"]) -> Any:
+    """`features @ table.T` in float32, whose gradient is rounded to the type of the features: JAX's
+    own rule multiplies in float32, at half the speed on GPUs and with twice the memory traffic."""
+    return jnp.einsum("...e,ve->...v", features, table, preferred_element_type=jnp.float32)
+
+
+def _scores_bwd(residuals: tuple[Any, Any], d: jax.Array) -> tuple[jax.Array, jax.Array]:
+    features, table = residuals
+    d = d.astype(features.dtype)
+    return jnp.einsum("...v,ve->...e", d, table), jnp.einsum("...v,...e->ve", d, features)
+
+
+_scores.defvjp(lambda *args: (_scores(*args), args), _scores_bwd)
 
 
 def gather_positions(

@@ -1,0 +1,82 @@
+"""Norms, activations and logits have the values and the gradients of their formulas."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from bert_jax.model.heads import LMHeadOutput
+from bert_jax.model.layers import ACTIVATIONS, Norm
+
+
+def formula(
+    x: jax.Array, scale: jax.Array, bias: Any, center: bool, epsilon: float = 1e-6
+) -> jax.Array:
+    x = x - x.mean(-1, keepdims=True) if center else x
+    y = x / jnp.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
+    return y if bias is None else y + bias
+
+
+@pytest.mark.parametrize(
+    ("center", "use_bias"), [(True, True), (True, False), (False, False)], ids=str
+)
+def test_norm_and_its_gradients_are_those_of_the_formula(center: bool, use_bias: bool) -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, weight = (3 + jax.random.normal(key, (2, 5, 12)) for key in keys[:2])
+    params = {"scale": jax.random.normal(keys[2], (12,))}
+    if use_bias:
+        params["bias"] = jax.random.normal(keys[3], (12,))
+    norm: Any = Norm(1e-6, center, use_bias)
+
+    def ours(x: jax.Array, params: Any) -> jax.Array:
+        return jnp.sum(norm.apply({"params": params}, x) * weight)
+
+    def expected(x: jax.Array, params: Any) -> jax.Array:
+        return jnp.sum(formula(x, params["scale"], params.get("bias"), center) * weight)
+
+    results = [jax.value_and_grad(f, (0, 1))(x, params) for f in (ours, expected)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), *results)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    """The fast variance, E[x^2] - E[x]^2, would be wrong in the first digit here."""
+    x = 1000 + jax.random.normal(jax.random.key(0), (4, 64))
+    norm: Any = Norm(1e-12)
+    y = norm.apply(norm.init(jax.random.key(1), x), x)
+    np.testing.assert_allclose(np.std(np.asarray(y), axis=-1), 1, rtol=1e-4)
+
+
+def test_gelu_is_the_exact_one_in_16_bits_rounded_once() -> None:
+    x = jnp.linspace(-6, 6, 2001)
+    exact = np.asarray(x, np.float64) * (1 + erf(np.asarray(x, np.float64) / np.sqrt(2))) / 2
+    np.testing.assert_allclose(ACTIVATIONS["gelu"](x), exact, atol=1e-6)
+    half = x.astype(jnp.bfloat16)
+    once = ACTIVATIONS["gelu"](half.astype(jnp.float32)).astype(jnp.bfloat16)
+    assert (ACTIVATIONS["gelu"](half) == once).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_logits_have_the_gradient_of_their_product(dtype: Any) -> None:
+    """In bfloat16 to its precision, although its rows are multiplied in bfloat16."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    features, table = (
+        jax.random.normal(k, (*s, 16)) for k, s in zip(keys, [(2, 3), (40,)], strict=False)
+    )
+    bias, weight = jax.random.normal(keys[2], (40,)), jax.random.normal(keys[3], (2, 3, 40))
+    features = features.astype(dtype).astype(jnp.float32)
+
+    def ours(features: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+        logits = LMHeadOutput(features.astype(dtype), bias).logits(table)
+        assert logits.dtype == jnp.float32
+        return jnp.sum(jax.nn.log_softmax(logits) * weight)
+
+    def expected(features: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+        return jnp.sum(jax.nn.log_softmax(features @ table.T + bias) * weight)
+
+    gradients = [jax.grad(f, (0, 1, 2))(features, table, bias) for f in (ours, expected)]
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-6
+    for a, b in zip(*gradients, strict=True):
+        assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(b)
