@@ -38,7 +38,8 @@ WIDTHS = (16, 32, 64, 128)  # of a head: powers of two that fit in registers
 
 
 class Call(NamedTuple):
-    """What distinguishes one kernel's calls: its blocks and how a GPU runs it."""
+    """What distinguishes one kernel's calls: its blocks, which are of 64 if they do not divide the
+    row, and how a GPU runs it."""
 
     kernel: Callable[..., None]
     by_queries: bool  # the grid's blocks are of queries, or else of keys
@@ -48,9 +49,10 @@ class Call(NamedTuple):
     stages: int
 
 
-FORWARD = Call(kernels.attend, True, 64, 64, 4, 3)
-KEY_GRADIENTS = Call(kernels.key_gradients, False, 64, 64, 4, 2)
-QUERY_GRADIENTS = Call(kernels.query_gradients, True, 64, 64, 4, 2)
+# The fastest of 54 on an H200 at BERT-base's shape (benchmarks/attention_speed.py --blocks).
+FORWARD = Call(kernels.attend, True, 128, 64, 8, 3)
+KEY_GRADIENTS = Call(kernels.key_gradients, False, 64, 64, 4, 3)
+QUERY_GRADIENTS = Call(kernels.query_gradients, True, 128, 64, 8, 3)
 
 
 def attend(
@@ -213,8 +215,9 @@ def _call(
     *arrays: jax.Array,
 ) -> tuple[jax.Array, ...]:
     b, length, h, width = arrays[0].shape
-    config = config._replace(queries=call.queries, keys=call.keys)
-    size = call.queries if call.by_queries else call.keys
+    queries, keys = (n if length % n == 0 else BLOCK for n in (call.queries, call.keys))
+    config = config._replace(queries=queries, keys=keys)
+    size = queries if call.by_queries else keys
     whole = {4: pl.BlockSpec((None, length, None, width), lambda r, n, _: (r, 0, n, 0)),
              3: pl.BlockSpec((None, None, length), lambda r, n, _: (r, n, 0))}  # fmt: skip
     block = {4: pl.BlockSpec((None, size, None, width), lambda r, n, i: (r, i, n, 0)),

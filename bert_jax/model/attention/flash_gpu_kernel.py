@@ -26,6 +26,7 @@ from bert_jax.model.attention.flash_kernel import NT, TN, dot, hash_word
 
 Ref = Any  # a reference into memory, read and written by indexing
 LOWEST = -1e30  # the score of a key that a query does not see: finite, so that no softmax is NaN
+HIGHEST = 1e30  # the logarithm of a padding query's denominator: its probabilities are then zero
 
 
 class KernelConfig(NamedTuple):
@@ -42,8 +43,8 @@ class KernelConfig(NamedTuple):
 class Scores(NamedTuple):
     """A block of queries against a block of keys."""
 
-    logits: Float[Array, "q s"]  # base 2
-    visible: Bool[Array, "q s"]
+    logits: Float[Array, "q s"]  # base 2; LOWEST for keys that no query of the row sees
+    visible: Bool[Array, "q s"] | None  # where queries of a row see different keys
     keep: Bool[Array, "q s"] | None  # by dropout
 
 
@@ -64,7 +65,9 @@ def attend(
         acc, highest, total = state
         at = pl.ds(i * c.keys, c.keys)
         scores = _scores(c, scalars, words, segments, queries, k[at, :], block, i)
-        logits = jnp.where(scores.visible, scores.logits, LOWEST)
+        logits = scores.logits
+        if scores.visible is not None:
+            logits = jnp.where(scores.visible, logits, LOWEST)
         new_highest = jnp.maximum(highest, jnp.max(logits, axis=1))
         correction = jnp.exp2(highest - new_highest)
         weights = jnp.exp2(logits - new_highest[:, None])
@@ -83,7 +86,7 @@ def attend(
     total = jnp.where(is_real, total, 1.0)
     scale = jnp.where(is_real, 256 / c.keep / total, 0.0)
     out[...] = (acc * scale[:, None]).astype(out.dtype)
-    log_total[...] = jnp.where(is_real, highest + jnp.log2(total), 0.0)
+    log_total[...] = jnp.where(is_real, highest + jnp.log2(total), HIGHEST)
 
 
 def key_gradients(
@@ -157,18 +160,19 @@ def _scores(
     key_block: Any,
 ) -> Scores:
     logits = dot(queries, keys, NT) * (queries.shape[1] ** -0.5 * math.log2(math.e))
-    query_segments = segments[pl.ds(query_block * c.queries, c.queries)][:, None]
-    key_segments = segments[pl.ds(key_block * c.keys, c.keys)][None, :]
-    visible = (key_segments > 0) & (query_segments > 0)
-    if c.packed:
-        visible &= key_segments == query_segments
+    key_segments = segments[pl.ds(key_block * c.keys, c.keys)]
     query_at = _positions(c, query_block, c.queries, 0)
     key_at = _positions(c, key_block, c.keys, 1)
+    visible = None
+    if c.packed:
+        query_segments = segments[pl.ds(query_block * c.queries, c.queries)]
+        visible = key_segments[None, :] == query_segments[:, None]
+    else:  # a sum and no selection: one instruction together with the product above
+        logits += jnp.where(key_segments > 0, 0.0, LOWEST)[None, :]
     if c.windowed:
-        visible &= jnp.abs(key_at - query_at) <= scalars[4].astype(jnp.int32)
-    if c.keep == 256:
-        return Scores(logits, visible, None)
-    return Scores(logits, visible, _keep(c, words, query_at, key_at))
+        near = jnp.abs(key_at - query_at) <= scalars[4].astype(jnp.int32)
+        visible = near if visible is None else visible & near
+    return Scores(logits, visible, _keep(c, words, query_at, key_at) if c.keep < 256 else None)
 
 
 def _positions(c: KernelConfig, block: Any, size: int, axis: int) -> Int[Array, "q s"]:
@@ -206,7 +210,9 @@ def _gradients(
 ) -> tuple[Float[Array, "q s"], Float[Array, "q s"]]:
     """The probabilities that dropout keeps (not yet scaled up), and the gradient of the logits in
     base e before the division by sqrt(k)."""
-    weights = jnp.where(scores.visible, jnp.exp2(scores.logits - log_total[:, None]), 0.0)
+    weights = jnp.exp2(scores.logits - log_total[:, None])
+    if scores.visible is not None:
+        weights = jnp.where(scores.visible, weights, 0.0)
     d_weights = dot(d_out, values, NT)
     dropped = weights
     if scores.keep is not None:
