@@ -13,6 +13,7 @@ Every key that is neither understood nor listed as ignored is refused by name. S
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from typing import Any
 
@@ -83,7 +84,13 @@ def _check_keys(given: Json) -> None:
         )
     ignored = sorted(k for k in given if k in IGNORED and "dtype" not in k)
     if ignored:
-        logger.info("keys of config.json that change no output, ignored: %s", ", ".join(ignored))
+        _tell_once(", ".join(ignored))
+
+
+@functools.cache
+def _tell_once(keys: str) -> None:
+    """A command may read a folder's config.json several times."""
+    logger.info("keys of config.json that change no output, ignored: %s", keys)
 
 
 def _is_id(key: str) -> bool:
