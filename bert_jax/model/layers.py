@@ -257,8 +257,8 @@ def _normalize_bwd(
     d_y = d_y.astype(jnp.float32)
     normal = (x.astype(jnp.float32) - mean) * factor
     tokens = tuple(range(x.ndim - 1))
-    d_scale = (d_y * normal).sum(tokens)
-    d_bias = None if bias is None else d_y.sum(tokens)
+    d_scale = (d_y * normal).sum(tokens).astype(scale.dtype)
+    d_bias = None if bias is None else d_y.sum(tokens).astype(bias.dtype)
     d_normal = d_y * scale
     d_x = d_normal - normal * (d_normal * normal).mean(-1, keepdims=True)
     if center:

@@ -41,6 +41,14 @@ def test_norm_and_its_gradients_are_those_of_the_formula(center: bool, use_bias:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), *results)
 
 
+def test_a_norm_in_16_bits_has_gradients_in_the_types_of_its_inputs() -> None:
+    norm: Any = Norm(1e-6, dtype=jnp.bfloat16)
+    x = jnp.ones((3, 8), jnp.bfloat16)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), norm.init(jax.random.key(0), x))
+    gradients = jax.grad(lambda *a: norm.apply(*a).astype(jnp.float32).sum(), (0, 1))(params, x)
+    assert {g.dtype for g in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_a_large_mean_costs_no_digits() -> None:
     """The fast variance, E[x^2] - E[x]^2, would be wrong in the first digit here."""
     x = 1000 + jax.random.normal(jax.random.key(0), (4, 64))
