@@ -2,12 +2,15 @@
 
     python benchmarks/rerankers.py candidates --first MODEL --out WORK
     python benchmarks/rerankers.py train --model MODEL --out WORK --seed 0
+    python benchmarks/rerankers.py compare --out WORK
 
 `candidates` draws questions of WORK/retrieval (from `sentence_encoders.py prepare`), and writes the
 closest 50 documents of each by the first stage `--first`, of the dev paragraphs to score, and of
 the training paragraphs to train on. `train` fine-tunes `--model` to order them, on eight of the 50
 (`objective.max_documents`), and adds the metrics of three orders to WORK/rerankers.jsonl: first
-stage, reranked, and the best possible. The last step is scored; nothing is chosen on dev.
+stage, reranked, and the best possible. The last step is scored; nothing is chosen on dev. `compare`
+prints what orders the same candidates without a reranker, tf-idf above all, and what the scores of
+both know together, by reciprocal rank fusion (Cormack et al. 2009, constant 60).
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sentence_encoders import ROOT, read_rows, run_command, write_rows
+
+from bert_jax.tasks.rerank import ranks_of
+from bert_jax.tasks.retrieval import Judged, ranking_metrics
 
 CANDIDATES = 50  # of a question
 
@@ -72,10 +79,52 @@ def train(args: argparse.Namespace) -> None:
         f.write(line + "\n")
 
 
+def compare(args: argparse.Namespace) -> None:
+    rows = read_rows(args.out / "candidates" / "dev.jsonl")
+    corpus = [row["text"] for row in read_rows(args.out / "sample_dev" / "corpus.jsonl")]
+    first = [-np.arange(len(row["documents"])) for row in rows]
+    words = tfidf_scores(rows, corpus)
+    orders = {"first stage": first, "tf-idf": words, "first stage and tf-idf": fused(first, words)}
+    for file in sorted(args.out.glob("rerank_*/predictions_dev.jsonl")):
+        model, name = [np.array(row["scores"]) for row in read_rows(file)], file.parent.name
+        orders |= {name: model, f"{name} and tf-idf": fused(model, words)}
+    for name, scores in orders.items():
+        judged = [judge(row, values) for row, values in zip(rows, scores, strict=True)]
+        values = ranking_metrics(judged)
+        print(
+            json.dumps({"order": name, **{k: round(values[k], 4) for k in ("ndcg@10", "mrr@10")}})
+        )
+
+
+def tfidf_scores(rows: list[dict[str, Any]], corpus: list[str]) -> list[np.ndarray]:
+    """Of each candidate; word weights are those of all documents."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(corpus)
+    return [
+        (vectorizer.transform(row["documents"]) @ vectorizer.transform([row["text"]]).T)
+        .toarray()
+        .ravel()
+        for row in rows
+    ]
+
+
+def fused(*orders: list[np.ndarray]) -> list[np.ndarray]:
+    return [
+        sum(1 / (60 + np.array(ranks_of(x))) for x in query) for query in zip(*orders, strict=True)
+    ]
+
+
+def judge(row: dict[str, Any], scores: np.ndarray) -> Judged:
+    missing = row.get("missing", [])
+    ranks = [*ranks_of(scores), *[float("inf")] * len(missing)]
+    return Judged(np.array(ranks), np.array([*row["labels"], *missing]))
+
+
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("stage", choices=("candidates", "train"))
+    parser.add_argument("stage", choices=("candidates", "train", "compare"))
     parser.add_argument("--first")
     parser.add_argument("--model")
     parser.add_argument("--out", type=Path, required=True)
@@ -88,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--rank-loss", choices=("pointwise", "listwise"), default="listwise")
     args = parser.parse_args()
-    {"candidates": candidates, "train": train}[args.stage](args)
+    {"candidates": candidates, "train": train, "compare": compare}[args.stage](args)
 
 
 if __name__ == "__main__":
