@@ -48,9 +48,8 @@ def test_the_encoder_keeps_every_bit_and_has_no_optimizer_state() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh", [pytest.param(Mesh(4), marks=pytest.mark.nightly), Mesh(1, 2, 2)], ids=str
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("mesh", [Mesh(4), Mesh(1, 2, 2)], ids=str)
 def test_four_devices_are_one(mesh: Mesh) -> None:
     """Shared layers, and dropout also of the adapters' input."""
     (one, _, a), (four, _, b) = trained(CONFIG), trained(CONFIG, mesh)
