@@ -25,21 +25,20 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gettext
 import itertools
 import json
 import logging
-import random
 import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from language_texts import LANGUAGES, RANDOM_LINES, chinese_lines, random_lines, text_of
 
 from bert_jax.config import Masking
 from bert_jax.data.tokenization import coverage
@@ -51,27 +50,11 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import num_to_mask
 
-LANGUAGES: dict[str, str] = {  # the Unicode blocks that random lines are drawn from
-    "ko": "AC00-D7A3 1100-11FF 3130-318F",
-    "ja": "3040-30FF 4E00-9FFF FF65-FF9F 3000-303F",
-    "zh": "4E00-9FFF 3400-4DBF 3000-303F",
-    "th": "0E00-0E7F",
-    "hi": "0900-097F",
-    "ar": "0600-06FF",
-    "fa": "0600-06FF 200B-200F",
-    "vi": "0041-007A 00C0-024F 0300-036F 1E00-1EFF",
-    "tr": "0041-007A 00C0-017F",
-    "de": "0041-007A 00C0-00FF",
-    "ru": "0400-04FF",
-    "el": "0370-03FF 1F00-1FFF",
-}
 UNSPACED = re.compile("CJK|HIRAGANA|KATAKANA|THAI|IDEOGRAPHIC")
 SIZES = {"zh": 8000}  # pieces of a vocabulary; of the others:
 SIZE = 2000
 UNIGRAM_ALPHABET = 0.9  # at most this share of the pieces are single characters
-CHINESE_LINES = 6000
 FURTHER_LINES = 1000  # drawn as the Chinese text is, and not trained on
-RANDOM_LINES = 1000
 ROW = 64  # tokens of a row
 BATCH = 512  # rows
 MAX_VOCABULARY = 1 << 15
@@ -90,7 +73,7 @@ def main() -> None:
     rows = []
     for language in args.languages:
         lines, drawn = text_of(language), random_lines(language)
-        further = list(_chinese_lines(FURTHER_LINES, seed=1)) if language == "zh" else []
+        further = list(chinese_lines(FURTHER_LINES, seed=1)) if language == "zh" else []
         for kind, folding in ((k, f) for k in args.kinds for f in foldings(k)):
             tokenizer = train(lines, kind, SIZES.get(language, SIZE), folding)
             row = measure(language, tokenizer, lines, drawn)
@@ -112,53 +95,6 @@ def describe(row: dict[str, Any]) -> str:
         f"{row['language']:8}  {name:24} {row['vocab']:6} {row['unk']:5.2%} "
         f"{row['pieces']:7.2f} {row['lost']:6.2%} {row['partial']:7.2%} {row['bare']:5.1%}   {ids}"
     )
-
-
-# ---- texts
-
-
-def text_of(language: str) -> list[str]:
-    """Distinct lines of text."""
-    chinese = language == "zh"
-    return list(
-        dict.fromkeys(_chinese_lines(CHINESE_LINES) if chinese else _django_lines(language))
-    )
-
-
-def _django_lines(language: str) -> Iterator[str]:
-    import django  # type: ignore[import-not-found]
-
-    for file in sorted(Path(django.__path__[0]).rglob(f"locale/{language}/LC_MESSAGES/*.mo")):
-        with file.open("rb") as f:
-            catalog = gettext.GNUTranslations(f)._catalog  # type: ignore[attr-defined]
-        for source, text in catalog.items():
-            for line in text.splitlines() if source else []:
-                if any(unicodedata.category(c)[0] == "L" for c in line):
-                    yield line.strip()
-
-
-def _chinese_lines(number: int, seed: int = 0) -> Iterator[str]:
-    """Lines of 200 to 400 words drawn by their frequencies, in sentences of about 25 words."""
-    import jieba  # type: ignore[import-not-found]
-
-    entries = Path(jieba.__path__[0]).joinpath("dict.txt").read_text(encoding="utf-8").split("\n")
-    words, counts = zip(*(e.split(" ")[:2] for e in entries if e), strict=True)
-    rng = random.Random(seed)
-    weights = list(itertools.accumulate(map(int, counts)))
-    for _ in range(number):
-        drawn = rng.choices(words, cum_weights=weights, k=rng.randint(200, 400))
-        marks = rng.choices(["", "，", "。"], [86, 10, 4], k=len(drawn))  # noqa: RUF001
-        yield "".join(w + mark for w, mark in zip(drawn, marks, strict=True)) + "。"
-
-
-def random_lines(language: str) -> list[str]:
-    """Lines of 1 to 8 words of assigned characters of the language's blocks."""
-    ranges = [r.split("-") for r in LANGUAGES[language].split()]
-    points = (p for a, b in ranges for p in range(int(a, 16), int(b, 16) + 1))
-    letters = [chr(p) for p in points if unicodedata.category(chr(p)) not in ("Cn", "Co", "Cs")]
-    rng = random.Random(1)
-    words = iter(lambda: "".join(rng.choices(letters, k=rng.randint(1, 9))), None)
-    return [" ".join(itertools.islice(words, rng.randint(1, 8))) for _ in range(RANDOM_LINES)]
 
 
 # ---- tokenizers

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import languages
+from benchmarks import language_texts, languages
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.paths import ROOT
 
@@ -29,7 +29,7 @@ def test_words_are_counted_from_the_text(tokenizer: Any) -> None:
 @pytest.mark.peer
 @pytest.mark.slow
 def test_no_word_of_korean_is_hidden_in_part_and_ids_agree(tokenizer: Any) -> None:
-    row = languages.measure("ko", tokenizer, LINES, languages.random_lines("ko"))
+    row = languages.measure("ko", tokenizer, LINES, language_texts.random_lines("ko"))
     assert row["partial"] == row["bare"] == row["ids_text"] == row["ids_random"] == 0
     assert row["lost"] == 0
 
