@@ -53,6 +53,7 @@ class Prepared:
     others: dict[str, BertJax]  # for a config with adapters: other choices of what to train
 
     def compile(self) -> None:
+        """Compile our own steps."""
         for ours in (self.contender, *self.others.values()):
             ours.compile()
 
