@@ -9,7 +9,8 @@ import pytest
 from scipy.special import erf
 
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.model.layers import ACTIVATIONS, Norm
+from bert_jax.model.layers import ACTIVATIONS
+from bert_jax.model.norm import Norm
 
 
 def formula(
