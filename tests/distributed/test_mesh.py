@@ -16,7 +16,8 @@ from tests.helpers import cheap_compiles, tiny_configs
 pytestmark = pytest.mark.slow
 
 
-NIGHTLY = ("roberta", "spanbert")  # BERT's network with other inputs and one more head
+# BERT's network with other inputs and one more head, or with one set of parameters for all layers
+NIGHTLY = ("albert", "roberta", "spanbert")
 
 
 @pytest.fixture(
