@@ -3,19 +3,16 @@
     python benchmarks/attention_speed.py --out attention.jsonl [--tiny]
     python benchmarks/attention_speed.py --out blocks.jsonl --blocks --together 8
 
-One row per shape and way, in bfloat16, written as soon as it is known. `milliseconds` is the median
-time of the output, or of the gradients of q k v with it, from arrays on the device. `--blocks`
-times our kernels with other blocks, warps and stages instead.
+One row per shape and way, in bfloat16; all are compiled, then timed one by one. `milliseconds` is
+the median time of the output, or of the gradients of q k v with it, from arrays on the device.
+`--blocks` times our kernels with other blocks, warps and stages instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from gpu_rows import add_row, read_rows, run_parts
 from gpu_turns import Turns
 
 from bert_jax.model.attention import BACKENDS, flash_gpu
@@ -150,15 +148,10 @@ def main() -> None:
     parser.add_argument("--turns", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.together > 1 and args.turns is None:
-        env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with tempfile.TemporaryDirectory() as turns:
-            command = [sys.executable, __file__, *sys.argv[1:], "--turns", turns, "--part"]
-            parts = [subprocess.Popen([*command, str(i)], env=env) for i in range(args.together)]
-            codes = [part.wait() for part in parts]
-            sys.exit(any(codes))
+            sys.exit(not run_parts(args.together, "--turns", turns))
     shapes = {"tiny": (2, 2, 64, 16)} if args.tiny else {name: SHAPES[name] for name in args.shapes}
-    lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {json.loads(line)["name"] for line in lines}
+    done = read_rows(args.out)
     wanted = [*(block_cases if args.blocks else cases)(shapes)][args.part :: args.together]
     wanted = [case for case in wanted if case.name not in done]
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +160,7 @@ def main() -> None:
             calls = [attempt(case.prepare) for case in wanted]
         with take.alone():
             for case, call in zip(wanted, calls, strict=True):
-                add_row(args.out, case.name, call)
+                time_call(args.out, case.name, call)
 
 
 def attempt(f: Callable[[], Any]) -> Any:
@@ -178,7 +171,7 @@ def attempt(f: Callable[[], Any]) -> Any:
         return e
 
 
-def add_row(out: Path, name: str, call: Any) -> None:
+def time_call(out: Path, name: str, call: Any) -> None:
     seconds = call if isinstance(call, Exception) else attempt(lambda: median_seconds(*call))
     row: dict[str, Any]
     if isinstance(seconds, Exception):
@@ -186,8 +179,7 @@ def add_row(out: Path, name: str, call: Any) -> None:
     else:
         row = {"milliseconds": round(seconds * 1e3, 4)}
     row |= {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    with out.open("a") as f:
-        f.write(json.dumps({"name": name, **row}) + "\n")
+    add_row(out, {"name": name, **row})
     print(name, row.get("milliseconds", row.get("failure")), flush=True)
 
 

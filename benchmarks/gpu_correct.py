@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,6 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gpu_rows import add_row, read_rows, run_parts
 
 from bert_jax.config import from_python_file, replace
 from bert_jax.model.attention import BACKENDS, flash_gpu, kernel_check
@@ -104,11 +103,6 @@ def fill_memory_with_nan() -> None:
     jax.block_until_ready(x)
 
 
-def read_rows(path: Path) -> dict[str, dict[str, Any]]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {row["name"]: row for row in map(json.loads, lines)}
-
-
 def check_rows(out: Path, tiny: bool, only: list[str], part: int, parts: int) -> None:
     """Add every row of this part that is not there."""
     done, device = read_rows(out), jax.devices()[0].device_kind
@@ -122,10 +116,9 @@ def check_rows(out: Path, tiny: bool, only: list[str], part: int, parts: int) ->
             row = check()
         except Exception as e:  # one row's failure must not hide the others
             row = {"ok": False, "failure": f"{type(e).__name__}: {str(e)[:300]}"}
-        line = json.dumps({"name": name, **row, "device": device, "jax": jax.__version__})
-        with out.open("a") as f:
-            f.write(line + "\n")
-        print(line, flush=True)
+        row = {"name": name, **row, "device": device, "jax": jax.__version__}
+        add_row(out, row)
+        print(json.dumps(row), flush=True)
 
 
 def main() -> int:
@@ -140,14 +133,9 @@ def main() -> int:
         check_rows(args.out, args.tiny, args.only, args.part or 0, args.together)
         if args.part is not None:
             return 0
-    else:
-        env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        command = [sys.executable, __file__, *sys.argv[1:], "--part"]
-        parts = [subprocess.Popen([*command, str(i)], env=env) for i in range(args.together)]
-        codes = [part.wait() for part in parts]
-        if any(codes):
-            print("a process failed: run the same command again for its rows")
-            return 1
+    elif not run_parts(args.together):
+        print("a process failed: run the same command again for its rows")
+        return 1
     rows = read_rows(args.out)
     failed = [name for name, row in rows.items() if not row.get("ok", "skipped" in row)]
     print(f"{len(rows) - len(failed)} of {len(rows)} rows are right")

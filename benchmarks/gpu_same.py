@@ -29,6 +29,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from gpu_rows import add_row, read_rows
+
 ROOT = Path(__file__).parents[1]
 FLAGS = {
     "plain": "",
@@ -123,14 +125,12 @@ def main() -> None:
         parser.error("--out is missing")
     if args.tiny:
         args.config, args.rows, args.length, args.steps = "tiny_bert", 4, 32, 3
-    done = args.out.read_text().splitlines() if args.out.exists() else []
-    rows = {row["name"]: row for row in map(json.loads, done)}
+    rows = read_rows(args.out)
     names = [f"{kind} {x}" for kind in FLAGS for x in "AB"]
 
     def add(name: str, turns: str) -> None:
         rows[name] = {"name": name, **run_process(args, FLAGS[name.split()[0]], turns)}
-        with args.out.open("a") as f:
-            f.write(json.dumps(rows[name]) + "\n")
+        add_row(args.out, rows[name])
 
     with tempfile.TemporaryDirectory() as turns, ThreadPoolExecutor(len(names)) as pool:
         list(

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from sentence_encoders import ROOT, read_rows, run_command, write_rows
 
-from bert_jax.tasks.rerank import ranks_of
-from bert_jax.tasks.retrieval import Judged, ranking_metrics
+from bert_jax.tasks.rerank import judge, ranks_of
+from bert_jax.tasks.retrieval import ranking_metrics
 
 CANDIDATES = 50  # of a question
 
@@ -89,7 +89,8 @@ def compare(args: argparse.Namespace) -> None:
         model, name = [np.array(row["scores"]) for row in read_rows(file)], file.parent.name
         orders |= {name: model, f"{name} and tf-idf": fused(model, words)}
     for name, scores in orders.items():
-        judged = [judge(row, values) for row, values in zip(rows, scores, strict=True)]
+        pairs = zip(rows, scores, strict=True)
+        judged = [judge(row["labels"], row.get("missing", ()), x) for row, x in pairs]
         values = ranking_metrics(judged)
         print(
             json.dumps({"order": name, **{k: round(values[k], 4) for k in ("ndcg@10", "mrr@10")}})
@@ -113,12 +114,6 @@ def fused(*orders: list[np.ndarray]) -> list[np.ndarray]:
     return [
         sum(1 / (60 + np.array(ranks_of(x))) for x in query) for query in zip(*orders, strict=True)
     ]
-
-
-def judge(row: dict[str, Any], scores: np.ndarray) -> Judged:
-    missing = row.get("missing", [])
-    ranks = [*ranks_of(scores), *[float("inf")] * len(missing)]
-    return Judged(np.array(ranks), np.array([*row["labels"], *missing]))
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def rerank_metrics(encoded: EncodedExamples, outputs: Sequence[Any]) -> dict[str
             continue
         orders = (-np.arange(len(scores)), scores, np.array(e.labels))
         for order, values in zip(ORDERS, orders, strict=True):
-            judged[order].append(_judge(e, values))
+            judged[order].append(judge(e.labels, e.missing, values))
     values = {order: retrieval.ranking_metrics(j) for order, j in judged.items()}
     if not values[""]:
         return {}
@@ -187,15 +187,16 @@ def rerank_metrics(encoded: EncodedExamples, outputs: Sequence[Any]) -> dict[str
     }
 
 
-def _judge(e: RerankExample, scores: np.ndarray) -> Judged:
-    grades = np.array([*(e.labels or ()), *e.missing])
-    never = [math.inf] * len(e.missing)
+def judge(labels: Sequence[float], missing: Sequence[float], scores: np.ndarray) -> Judged:
+    """The ranks of a query's candidates by their scores, and their grades; documents that are not
+    among the candidates are never found."""
+    grades, never = np.array([*labels, *missing]), [math.inf] * len(missing)
     return Judged(np.array([*ranks_of(scores), *never]), grades)
 
 
 def query_ndcg(e: RerankExample, scores: np.ndarray) -> float:
     """The nDCG@10 of one query with labels."""
-    return retrieval.ranking_metrics([_judge(e, scores)])["ndcg@10"]
+    return retrieval.ranking_metrics([judge(e.labels or (), e.missing, scores)])["ndcg@10"]
 
 
 def rank_loss(
