@@ -199,8 +199,9 @@ def test_the_bound_beside_a_measured_step_is_that_of_its_chip(
     ]
     assert least[0] / least[1] == pytest.approx(4.8 / 3.35, rel=0.2)
     assert speed_table.least_seconds(cell, result) is None
-    other = cell._replace(rows=8)
-    assert speed_table.least_seconds(other, {**result, "device": "NVIDIA H200"}) is None
+    others = cell._replace(rows=8), cell._replace(model="electra_small")
+    gpu = {**result, "device": "NVIDIA H200"}
+    assert [speed_table.least_seconds(other, gpu) for other in others] == [None, None]
 
 
 def test_every_model_of_the_speed_table_has_both_lengths(speed_table: Any) -> None:
