@@ -11,7 +11,8 @@ are not made again:
     training    200 steps of each family's tiny config in bfloat16: skipped updates (expected 0),
                 and the first and the last loss
 
-`--together 4` shares the rows among four processes. Exit status 1 if a row fails. Dropout is
+`--together 4` shares the rows among four processes. With `--turns FOLDER` it runs beside
+speed_table.py, which times nothing before its last row. Exit status 1 if a row fails. Dropout is
 compared with plain attention given the kernel's own mask, which is read off its output for one-hot
 values.
 """
@@ -22,7 +23,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gpu_rows import add_row, read_rows, run_parts
+from gpu_turns import Turns
 
 from bert_jax.config import from_python_file, replace
 from bert_jax.model.attention import BACKENDS, flash_gpu, kernel_check
@@ -127,10 +129,12 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a few small rows, also on a CPU")
     parser.add_argument("--only", nargs="+", default=[], help="words in the name of a row")
     parser.add_argument("--together", type=int, default=1, help="processes")
+    parser.add_argument("--turns", type=Path, help="folder of locks, shared with other programs")
     parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part is not None or args.together == 1:
-        check_rows(args.out, args.tiny, args.only, args.part or 0, args.together)
+        with Turns(args.turns).preparing() if args.turns else nullcontext():
+            check_rows(args.out, args.tiny, args.only, args.part or 0, args.together)
         if args.part is not None:
             return 0
     elif not run_parts(args.together):

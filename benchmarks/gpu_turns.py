@@ -1,8 +1,7 @@
 """Turns of processes that share one GPU: many prepare side by side, but one alone is timed.
 
 Time on a GPU is dear, and preparing a step takes longer than timing it. `Turns.preparing` is held
-by any number of processes at once, and `Turns.alone` by one while none prepares. `Turns.mine` is
-for what only one may do at a time while others prepare: XLA times kernels when it compiles.
+by any number of processes at once, and `Turns.alone` by one while none prepares.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 
 
 class Turns:
-    """Locks in a folder that all processes know."""
+    """A lock in a folder that all processes know."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -22,21 +21,16 @@ class Turns:
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        with self._locked("gpu", fcntl.LOCK_SH):
-            yield
-
-    @contextmanager
-    def mine(self) -> Iterator[None]:
-        with self._locked("compiler", fcntl.LOCK_EX):
+        with self._locked(fcntl.LOCK_SH):
             yield
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        with self._locked("gpu", fcntl.LOCK_EX):
+        with self._locked(fcntl.LOCK_EX):
             yield
 
     @contextmanager
-    def _locked(self, name: str, kind: int) -> Iterator[None]:
-        with (self._folder / name).open("w") as file:  # closing it unlocks it
+    def _locked(self, kind: int) -> Iterator[None]:
+        with (self._folder / "gpu").open("w") as file:  # closing it unlocks it
             fcntl.flock(file, kind)
             yield

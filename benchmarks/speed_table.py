@@ -3,8 +3,8 @@
     python benchmarks/speed_table.py --out table
 
 Writes table.jsonl (the output of `bert-jax bench --json` for each cell, and on a GPU the dearest
-kernels) and table.md. Each cell is a process of its own, so that all memory is free. `--together 4`
-prepares four cells side by side; each is timed alone. Cells in table.jsonl are not measured again;
+kernels) and table.md. Each cell is a process of its own, so that all memory is free. `--together 3`
+compiles three cells side by side; each is timed alone. Cells in table.jsonl are not measured again;
 failed cells are recorded. Computation is in bfloat16 on a GPU and in float32 on the CPU.
 `--only bert_large --length 512` selects cells, `--tiny` measures the tiny configs as a quick check.
 
@@ -106,12 +106,8 @@ def run_cell(cell: Cell, fields: list[str], args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         with take.preparing():
             prepared = prepare(config, bench_options, stack, log)
-        log("prepared")
-        with take.mine():
-            log("compiling")
-            prepared.compile()
             log("compiled")
-            stack.enter_context(take.alone())
+        with take.alone():
             result = measure(prepared, log)
             log("measured")
             if on_gpu:
@@ -227,9 +223,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the batch sizes")
     parser.add_argument("--limit", type=float, default=600, help="seconds per cell")
-    parser.add_argument("--together", type=int, default=1, help="cells that prepare side by side")
+    parser.add_argument("--together", type=int, default=1, help="cells that compile side by side")
     parser.add_argument("--no-variants", action="store_true", help="the published settings alone")
     parser.add_argument("--no-peer", action="store_true", help="without the rows against PyTorch")
+    parser.add_argument("--peer-only", action="store_true", help="the rows against PyTorch alone")
     parser.add_argument("--no-compile", action="store_true", help="PyTorch without torch.compile")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--turns", type=Path, help="folder of locks, shared with other programs")
@@ -253,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         and cell not in dict(results)
         and not (args.no_variants and cell.variant)
         and not (args.no_peer and cell.against)
+        and not (args.peer_only and not cell.against)
     ]
 
     def add(cell: Cell, turns: Path) -> None:

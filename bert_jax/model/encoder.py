@@ -127,7 +127,9 @@ class Stack(nn.Module):
         if c.embedding_width != c.hidden_size:
             init = projection_initializer(c)
             x = dense(c, c.hidden_size, self.dtype, "projection", init)(x)
-        unroll = layers_per_iteration(self.unroll, self.remat, c.layers)
+        # Initialization has no gradient: a copy of it per layer would only take long to compile.
+        initializes = self.is_initializing()
+        unroll = 1 if initializes else layers_per_iteration(self.unroll, self.remat, c.layers)
         scan = nn.scan(
             Block,
             variable_axes={"params": 0},

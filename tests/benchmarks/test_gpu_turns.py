@@ -25,7 +25,7 @@ def test_one_is_alone_only_when_none_prepares(tmp_path: Path) -> None:
     threads[0].start()
     prepares.wait()
     threads[1].start()
-    with Turns(tmp_path).preparing(), Turns(tmp_path).mine():  # many prepare at a time
+    with Turns(tmp_path).preparing():  # many prepare at a time
         threads[1].join(0.05)
     assert not events
     may_end.set()

@@ -12,7 +12,7 @@ import pytest
 from bert_jax import convert
 from bert_jax.config import ELECTRA, Encoder, replace
 from bert_jax.convert.export import export_network
-from bert_jax.model import AttentionMask, Network, encoder
+from bert_jax.model import AttentionMask, Network
 from bert_jax.model.block import Attention, Mlp
 from bert_jax.model.encoder import global_layers
 from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead
@@ -197,58 +197,6 @@ def test_shared_layers_equal_repeated_layers_with_windows(groups: int, share: st
     equal |= {"mlp": own} if own else {}
     whole = {**shared, "encoder": {**shared["encoder"], "layers": equal}}
     close(hidden(network, shared, padded()), hidden(Network(TINY), whole, padded()), 1e-6)
-
-
-@pytest.mark.parametrize(
-    "options", [{"remat": "dots"}, {"remat": "full", "unroll": 4}, {"unroll": 2}]
-)
-def test_neither_remat_nor_unroll_changes_the_gradient(options: dict[str, Any]) -> None:
-    network, params = init(TINY)
-
-    def gradient(network: Network) -> Any:
-        f = lambda p: (network.apply({"params": p}, padded())["hidden"] ** 3).sum()  # type: ignore[index]  # noqa: E731
-        return jax.jit(jax.grad(f))(params)
-
-    close(gradient(Network(TINY, **options)), gradient(network), 1e-6)
-
-
-def test_without_a_loop_a_barrier_keeps_what_remat_computes_again() -> None:
-    """XLA would merge it with what the forward pass has computed. (For CPUs it does so still.)"""
-
-    def barriers(unroll: int, remat: str) -> int:
-        network, params = init(TINY, unroll=unroll, remat=remat)
-        f = lambda p: (network.apply({"params": p}, padded())["hidden"] ** 3).sum()  # type: ignore[index]  # noqa: E731
-        return jax.jit(jax.grad(f)).lower(params).as_text().count("optimization_barrier")
-
-    # norms have barriers of their own
-    assert [barriers(n, "full") > barriers(n, "none") for n in (1, 4)] == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("unroll", "remat", "device", "layers"),
-    [
-        *((None, "none", "cpu", 1), (None, "none", "tpu", 1), (None, "none", "cuda", 12)),
-        *((None, "dots", "cuda", 1), (4, "none", "cuda", 4), (99, "full", "cpu", 12)),
-    ],
-)
-def test_a_gpu_has_no_loop_over_layers_unless_memory_counts(
-    unroll: int | None, remat: str, device: str, layers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(encoder, "platform", lambda: device)
-    assert encoder.layers_per_iteration(unroll, remat, 12) == layers
-
-
-def test_program_size_does_not_depend_on_depth() -> None:
-    """12 layers compile to as many lines as 3, also on a backend with branches."""
-
-    def lines(layers: int, backend: str) -> int:
-        network, params = init(replace(TINY, layers=layers), attention=backend)
-        return len(
-            jax.jit(network.apply).lower({"params": params}, padded()).as_text().splitlines()
-        )
-
-    for backend in ("xla", "splash"):
-        assert lines(12, backend) == lines(3, backend)
 
 
 def test_padding_tokens_do_not_change_the_output() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ __all__ = ["BenchOptions", "bench", "measure", "prepare", "render_bench"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `bench` times. PyTorch's side is compiled, and ours is after `compile`."""
+    """What `bench` times, compiled."""
 
     inputs: BenchInputs
     options: BenchOptions
@@ -52,11 +53,6 @@ class Prepared:
     family: str | None  # of transformers
     others: dict[str, BertJax]  # for a config with adapters: other choices of what to train
 
-    def compile(self) -> None:
-        """Compile our own steps."""
-        for ours in (self.contender, *self.others.values()):
-            ours.compile()
-
 
 def bench(config: Experiment, options: BenchOptions, log: Callable[[str], None] = print) -> Json:
     """The JSON object of `bert-jax bench`; docs/performance.md lists its keys.
@@ -65,11 +61,7 @@ def bench(config: Experiment, options: BenchOptions, log: Callable[[str], None] 
     invalid, or the corpus for transformers is packed.
     """
     with ExitStack() as stack:
-        prepared = prepare(config, options, stack, log)
-        batch = prepared.inputs.config.data
-        log(f"compiling the step of {batch.batch_size} x {batch.length}")
-        prepared.compile()
-        return measure(prepared, log)
+        return measure(prepare(config, options, stack, log), log)
 
 
 def prepare(
@@ -78,8 +70,8 @@ def prepare(
     stack: ExitStack,
     log: Callable[[str], None] = print,
 ) -> Prepared:
-    """What `measure` times, once its `compile` was called. `stack` removes temporary files, and
-    ends the compilation without a cache.
+    """What `measure` times. `stack` removes temporary files, and ends the compilation without a
+    cache.
 
     ValueError: see `bench`.
     """
@@ -95,19 +87,25 @@ def prepare(
     if family:
         check_peer_inputs(inputs, peer_inputs)
     contender = BertJax(inputs, devices)
-    peers = []
-    if family and torch_device:
-        source = contender if peer_inputs is inputs else BertJax(peer_inputs, devices)
-        log("building the model of transformers")
-        peers = transformers_peer.build_peers(
-            *(peer_inputs.config, family, source.masked_batches()),
-            *(torch_device, options.peer_variants),
-        )
+    log(f"compiling the step of {inputs.config.data.batch_size} x {inputs.config.data.length}")
+    with ThreadPoolExecutor(1) as thread:  # PyTorch's compiler runs beside XLA
+        compiling = thread.submit(contender.compile)
+        peers = []
+        if family and torch_device:
+            source = contender if peer_inputs is inputs else BertJax(peer_inputs, devices)
+            log("compiling the model of transformers")
+            peers = transformers_peer.build_peers(
+                *(peer_inputs.config, family, source.masked_batches()),
+                *(torch_device, options.peer_variants),
+            )
+        compiling.result()
     variants = {} if family else training_variants(inputs.config)
     others = {
         name: BertJax(dataclasses.replace(inputs, config=variant), devices, name)
         for name, variant in list(variants.items())[1:]
     }
+    for other in others.values():
+        other.compile()
     return Prepared(inputs, options, mesh, contender, peers, family, others)
 
 

@@ -26,6 +26,7 @@ def bert_jax_result(contender: BertJax, times: Times, peak: Peak) -> Json:
         **_environment(contender),
         **_workload(contender),
         "compile_seconds": contender.compile_seconds,
+        "init_seconds": contender.init_seconds,
         **_speed(contender, times, peak),
         "memory": _memory(contender),
         "collectives": collectives.bytes_by_kind(contender.compiled.as_text()),

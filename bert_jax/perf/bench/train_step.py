@@ -43,7 +43,9 @@ class BertJax:
         start = time.perf_counter()
         self.compiled = compile_train_step(self.steps, self._pool[0])
         self.compile_seconds = time.perf_counter() - start
-        self._state = self.steps.init()
+        start = time.perf_counter()
+        self._state = jax.block_until_ready(self.steps.init())
+        self.init_seconds = time.perf_counter() - start
 
     @property
     def state_bytes(self) -> int:

@@ -123,6 +123,8 @@ def _modernbert_config(encoder: Encoder) -> dict[str, Any]:
 class Transformers:
     """One model of transformers in training; `stock`: with its own head and loss."""
 
+    warm_up = 2
+
     def __init__(
         self,
         config: Experiment,
@@ -146,9 +148,14 @@ class Transformers:
         self.loss = torch.compile(loss) if compile else loss
         self.real_tokens = statistics.mean(float(np.sum(b["size"])) for b in batches)
         self.padded_tokens = batches[0]["tokens"].size
+
+    def compile(self) -> None:
+        """Make the first step, and one of every shape: torch.compile compiles for each, or once
+        more for all."""
         shapes = {tuple(x.shape for x in b.values() if x is not None) for b in self._pool}
-        # The warm-up includes every shape: torch.compile compiles for each, or once more for all.
-        self.warm_up = 2 if len(shapes) == 1 else len(self._pool) + 1
+        for _ in range(1 if len(shapes) == 1 else len(self._pool) + 1):
+            self.step()
+        self.wait()
 
     def _tensors(self, batch: Batch) -> dict[str, Any]:
         """Arguments of the loss, from a masked batch: the labels [rows, length] for `stock`, else
@@ -227,8 +234,8 @@ def build_peers(
     device: str,
     variants: Sequence[tuple[str, bool]],
 ) -> list[Transformers]:
-    """The variants (head, whether it is compiled), after one step. Compiled ones are left out where
-    torch.compile has no compiler or fails, if there are eager ones."""
+    """The variants (head, whether it is compiled), after their first steps. Compiled ones are left
+    out where torch.compile has no compiler or fails, if there are eager ones."""
     torch, _ = modules()
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -238,8 +245,7 @@ def build_peers(
             continue
         peer = Transformers(config, family, batches, device, head == "stock", compiled)
         try:
-            peer.step()
-            peer.wait()
+            peer.compile()
         except Exception:
             if not compiled or all(mode for _, mode in variants):
                 raise
