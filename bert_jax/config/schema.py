@@ -186,9 +186,9 @@ class Run:
     # What a layer stores for the backward pass: all activations (`none`), only matrix products
     # (`dots`), or only its input (`full`). Less memory, more compute.
     remat: Literal["none", "dots", "full"] = "none"
-    # Number of layers per iteration of the loop over layers. With all of them there is no loop: a
-    # GPU copies less, and compilation takes longer. None: all on a GPU without remat, else one. The
-    # parameters stay as they are.
+    # Number of layers per iteration of the loop over layers in training. With all of them there is
+    # no loop: a GPU copies less, and compilation takes longer. None: all on a GPU without remat,
+    # else one. The parameters stay as they are.
     unroll: int | None = None
     # Number of chunks into which the batch is split to compute vocabulary logits. More chunks need
     # less memory.

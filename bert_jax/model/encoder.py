@@ -127,9 +127,9 @@ class Stack(nn.Module):
         if c.embedding_width != c.hidden_size:
             init = projection_initializer(c)
             x = dense(c, c.hidden_size, self.dtype, "projection", init)(x)
-        # Initialization has no gradient: a copy of it per layer would only take long to compile.
-        initializes = self.is_initializing()
-        unroll = 1 if initializes else layers_per_iteration(self.unroll, self.remat, c.layers)
+        # Without a gradient, several layers per iteration would only take longer to compile.
+        trains = self.has_rng("dropout")
+        unroll = layers_per_iteration(self.unroll, self.remat, c.layers) if trains else 1
         scan = nn.scan(
             Block,
             variable_axes={"params": 0},
@@ -156,9 +156,9 @@ class Stack(nn.Module):
 
 
 def layers_per_iteration(unroll: int | None, remat: str, layers: int) -> int:
-    """How many layers an iteration of the loop over layers has. None chooses: all on a GPU, where
-    a loop copies what each layer stores for the gradient (a third of the step's memory traffic);
-    one with remat, which is used where memory counts, and on other platforms."""
+    """How many layers an iteration of the loop over layers has in training. None chooses: all on a
+    GPU, where a loop copies what each layer stores for the gradient (a third of the step's memory
+    traffic); one with remat, which is used where memory counts, and on other platforms."""
     if unroll is None:
         return layers if platform() in GPUS and remat == "none" else 1
     return min(unroll, layers)
