@@ -60,14 +60,31 @@ def kernel_error(
     float32: the output at real tokens and the gradients of q k v, for random inputs. With dropout,
     plain attention drops what the kernel drops. inf: a result that is not finite, or a share of
     dropped probabilities that is not the rate's."""
-    b, length = mask.segments.shape
+
+    @jax.jit  # one program, not one per operation
+    def compare(segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+        masked = AttentionMask(segments, mask.packed)
+        return _errors(attend, (width, heads), masked, rate, window)
+
+    errors, share_is_right = jax.device_get(compare(mask.segments))
+    return float(max(errors)) if share_is_right and np.isfinite(errors).all() else float("inf")
+
+
+def _errors(
+    attend: Attend,
+    width_and_heads: tuple[int, int],
+    mask: AttentionMask,
+    rate: float,
+    window: int | None,
+) -> tuple[jax.Array, Bool[Array, ""]]:
+    """The relative differences of the output and the three gradients, and whether the share of
+    dropped probabilities is right."""
+    (width, heads), (b, length) = width_and_heads, mask.segments.shape
     keys = jax.random.split(jax.random.key(length), 5)
     q, k, v, weight = (jax.random.normal(key, (b, heads, length, width)) for key in keys[:4])
     key = keys[4] if rate else None
     is_real = (mask.segments > 0)[:, None, :, None]
     keep = kept(attend, q.shape, mask, rate, key, window) if rate else None
-    if keep is not None and not _share_is_right(keep, mask, rate, window):
-        return float("inf")
 
     def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         if keep is None:
@@ -83,17 +100,18 @@ def kernel_error(
             out = jnp.where(is_real, f(*(x.astype(dtype) for x in qkv)), 0)
             return jnp.sum(out.astype(jnp.float32) * weight), out
 
-        gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+        gradients, out = jax.grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
         return out, *gradients
 
     half = results(lambda *qkv: attend(*qkv, mask, rate, key, window), jnp.bfloat16)
     with jax.default_matmul_precision("highest"):
         exact = results(plain, jnp.float32)
     errors = [
-        float(jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e))
+        jnp.linalg.norm(a.astype(jnp.float32) - e) / jnp.linalg.norm(e)
         for a, e in zip(half, exact, strict=True)
     ]
-    return max(errors) if all(np.isfinite(errors)) else float("inf")
+    right = jnp.array(True) if keep is None else _share_is_right(keep, mask, rate, window)
+    return jnp.stack(errors), right
 
 
 def kept(
@@ -107,23 +125,26 @@ def kept(
     """Whether dropout keeps each probability, for q of a shape [b h l k]. With values that are
     one-hot over k keys at a time, the outputs are these keys' probabilities."""
     *_, length, width = shape
-    zeros, columns = jnp.zeros(shape), []
-    for start in range(0, length, width):
-        one_hot = jnp.eye(length)[:, start : start + width]
-        one_hot = jnp.pad(one_hot, ((0, 0), (0, width - one_hot.shape[1])))
-        v = jnp.broadcast_to(one_hot, shape)
-        columns.append(attend(zeros, zeros, v, mask, rate, key, window) > 0)
-    return jnp.concatenate(columns, axis=-1)[..., :length]
+    zeros, place = jnp.zeros(shape), jnp.arange(length)[:, None]
+
+    def probabilities(start: jax.Array) -> jax.Array:
+        one_hot = (place == start + jnp.arange(width)).astype(jnp.float32)
+        return attend(zeros, zeros, jnp.broadcast_to(one_hot, shape), mask, rate, key, window) > 0
+
+    columns = jax.lax.map(probabilities, jnp.arange(0, length, width))
+    return jnp.concatenate(list(columns), axis=-1)[..., :length]
 
 
-def _share_is_right(keep: jax.Array, mask: AttentionMask, rate: float, window: int | None) -> bool:
+def _share_is_right(
+    keep: jax.Array, mask: AttentionMask, rate: float, window: int | None
+) -> Bool[Array, ""]:
     """Whether the dropped share of what real tokens attend to is within six standard errors."""
     visible = mask.to_bool(window) & (mask.segments > 0)[:, :, None]
     seen = jnp.broadcast_to(visible[:, None], keep.shape)
-    count = float(jnp.sum(seen))
-    dropped = float(jnp.sum(seen & ~keep)) / count
+    count = jnp.sum(seen)
+    dropped = jnp.sum(seen & ~keep) / count
     expected = 1 - keep_threshold_u8(rate) / 256
-    return abs(dropped - expected) < 6 * (expected * (1 - expected) / count) ** 0.5
+    return abs(dropped - expected) < 6 * jnp.sqrt(expected * (1 - expected) / count)
 
 
 def example_mask(kind: str, b: int, length: int) -> AttentionMask:
