@@ -11,6 +11,7 @@ logger = logging.getLogger(__name__)
 
 MIN_DOCUMENTS = 20  # of a split, below which `prepare` warns
 MAX_SINGLE_SHARE = 0.5  # of rows of one sentence, above which `prepare` warns
+MAX_WORD_TOKENS = 6  # per word of segmented text, above which `prepare` warns
 
 
 def describe_split(info: CorpusInfo, split: str) -> list[str]:
@@ -43,7 +44,8 @@ def _single_share(counts: SplitCounts) -> float:
 
 
 def log_split(split: str, info: CorpusInfo) -> None:
-    """Warn of a split of few documents; say how many pairs have no label, and why."""
+    """Warn of a split of few documents, of rows of one sentence, and of `segmented` text that is
+    not; say how many pairs have no label, and why."""
     counts, unlabeled = info.counts(split), info.unlabeled_pairs(split)
     if counts.documents < MIN_DOCUMENTS:
         logger.warning(
@@ -61,6 +63,13 @@ def log_split(split: str, info: CorpusInfo) -> None:
             100 * _single_share(counts),
             split,
             info.language,
+        )
+    if info.segmented and counts.tokens > MAX_WORD_TOKENS * counts.words > 0:
+        logger.warning(
+            "%s has %.1f tokens between two spaces on average, and --segmented takes these for one "
+            "word: expected text in which a segmenter has separated the words by spaces",
+            split,
+            counts.tokens / counts.words,
         )
     if not unlabeled:
         return

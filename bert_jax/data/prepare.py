@@ -74,14 +74,17 @@ def prepare_corpus(
 ) -> Corpus:
     """Write a corpus to the new folder `out`, and open it.
 
-    `texts` are files, globs and datasets (documents.py), whose `field` holds the text; `flags` go
-    to Beam's runner. With `pack`, up to so many sequences of `length` tokens share a row of
-    `row_length` tokens; None chooses a number (bin_packing.default_sequences). `duplicates` None is 10 for nsp and 40 for
-    sop, as published, fewer for long texts, and 1 for the other kinds. `language` is whose rules
-    split sentences (sentences.py). `segmented` says that white space separates the words of the
-    text, in scripts without spaces too. `separators` is where RoBERTa's rows (`full`, `doc`) have
-    them: after each `line`, which is encoded whole, as in fairseq, or after each `sentence`.
-    ValueError: an option is out of range, or the text, the tokenizer or `out` cannot be used."""
+    `texts` are files, globs and datasets (documents.py), whose `field` holds the text; `flags`
+    go to Beam's runner. With `pack`, up to so many sequences of `length` tokens share a row of
+    `row_length` tokens; None chooses a number (bin_packing.default_sequences). `duplicates`
+    None is 10 for nsp and 40 for sop, as published, fewer for long texts, and 1 for the other
+    kinds. `language` is whose rules split sentences (sentences.py). `segmented` says that white
+    space separates the words of the text, in scripts without spaces too. `separators` is where
+    RoBERTa's rows (`full`, `doc`) have them: after each `line`, which is encoded whole, as in
+    fairseq, or after each `sentence`.
+
+    ValueError: an option is out of range, or the text, the tokenizer or `out` cannot be used.
+    """
     _check_engine(engine, workers, flags)
     out = Path(out)
     io.require_new(out)

@@ -101,6 +101,16 @@ def test_rows_of_segmented_text_say_where_words_begin(segmented):
     assert segmented.info.train.words == 3 * words.count("x") * documents
 
 
+def test_text_that_no_segmenter_has_seen_is_pointed_out(folder, tmp_path, caplog):
+    prepared(folder, tmp_path / "yes", "zh", "single", segmented=True)
+    assert "--segmented takes these for one word" not in caplog.text
+    path = tmp_path / "raw.txt"
+    path.write_text((folder / "zh.txt").read_text(encoding="utf-8").replace(" ", ""))
+    options = dict(duplicates=1, progress=False, segmented=True)
+    prepare_corpus([str(path)], folder / "tok", "single", 64, tmp_path / "no", **options)
+    assert "--segmented takes these for one word" in caplog.text
+
+
 def test_masks_hide_words_of_segmented_text_as_a_whole(segmented):
     data = StageData(BERT.stages[0], [segmented], None)
     packed = segmented.info.packed
