@@ -80,7 +80,7 @@ def answer_f1(example: Any, predicted: Any) -> float:
 
 SCORES: dict[str, Callable[[Any, Any], Any]] = {
     "classification": lambda example, predicted: int(str(example.label) == predicted["label"]),
-    "regression": lambda example, predicted: [example.label, round(predicted["score"], 4)],
+    "regression": lambda example, predicted: [example.label, round(predicted["label"], 4)],
     "tagging": count_entities,
     "qa": answer_f1,
 }

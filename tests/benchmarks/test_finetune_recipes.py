@@ -48,6 +48,7 @@ def test_only_seeds_and_tasks_of_both_count() -> None:
 
 
 CLASS = {"text": "a", "label": "x"}
+SCORE = {"text": "a", "label": 1.0}
 TAGS = {"tokens": ["A", "B"], "tags": ["B-X", "O"]}
 
 
@@ -55,6 +56,7 @@ TAGS = {"tokens": ["A", "B"], "tags": ["B-X", "O"]}
     ("task_type", "train", "example", "predicted", "rows", "value"),
     [
         ("classification", [CLASS, {**CLASS, "label": "y"}], CLASS, {"label": "y"}, [1, 0], 0.5),
+        ("regression", [SCORE], SCORE, {"label": 1.5}, [[1.0, 1.0], [1.0, 1.5]], 0.0),
         ("tagging", [TAGS], TAGS, {"tags": ["B-X", "B-X"]}, [[1, 1, 1], [1, 2, 1]], 0.8),
     ],
 )
