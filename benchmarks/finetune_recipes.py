@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 
 from bert_jax import tasks
 from bert_jax.tasks.metrics import correlations
-from bert_jax.tasks.squad_metrics import token_f1
+from bert_jax.tasks.squad_metrics import squad_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / "docs" / "finetune_recipes.json"
@@ -74,8 +75,7 @@ def count_entities(example: Any, predicted: Any) -> list[int]:
 
 
 def answer_f1(example: Any, predicted: Any) -> float:
-    golds = [answer.text for answer in example.answers]
-    return round(max(token_f1(gold, predicted["answer"], both_empty=0.0) for gold in golds), 4)
+    return round(squad_scores([example], [predicted["answer"]])["f1"] / 100, 4)
 
 
 SCORES: dict[str, Callable[[Any, Any], Any]] = {
@@ -135,27 +135,23 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], samples: int = SAMPLES) 
         if not seeds:
             continue
         sides = [np.array([side[task][s]["rows"] for s in seeds], float) for side in (a, b)]
-        n = sides[0].shape[1]
-
-        def difference(seeds: np.ndarray, rows: np.ndarray, sides: Any = sides) -> list[float]:
-            return [
-                statistics.fmean(metric(TASKS[task], side[s][rows]) for s in seeds)  # noqa: B023
-                for side in sides
-            ]
-
-        drawn = np.array(
-            [
-                difference(rng.integers(0, len(seeds), len(seeds)), rng.integers(0, n, n))
-                for _ in range(samples)
-            ]
-        )
-        draws.append(drawn)
-        means = difference(np.arange(len(seeds)), np.arange(n))
-        table[task] = _judged(np.array(means), drawn) | {"seeds": len(seeds), "rows": n}
+        n, k = sides[0].shape[1], len(seeds)
+        means = partial(_means, TASKS[task], sides)
+        drawn = [means(rng.integers(0, k, k), rng.integers(0, n, n)) for _ in range(samples)]
+        draws.append(np.array(drawn))
+        whole = means(np.arange(k), np.arange(n))
+        table[task] = _judged(whole, draws[-1]) | {"seeds": k, "rows": n}
     if draws:
-        whole = np.mean([[table[t]["a"], table[t]["b"]] for t in table], axis=0)
+        whole = np.mean([[row["a"], row["b"]] for row in table.values()], axis=0)
         table["mean"] = _judged(whole, np.mean(draws, axis=0))
     return table
+
+
+def _means(
+    task_type: str, sides: Sequence[np.ndarray], seeds: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """The mean over some seeds of the metric of some rows, for each side [seeds, rows, ...]."""
+    return np.array([np.mean([metric(task_type, side[s][rows]) for s in seeds]) for side in sides])
 
 
 def _judged(means: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:

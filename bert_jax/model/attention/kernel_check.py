@@ -64,22 +64,18 @@ def kernel_error(
     @jax.jit  # one program, not one per operation
     def compare(segments: jax.Array) -> tuple[jax.Array, jax.Array]:
         masked = AttentionMask(segments, mask.packed)
-        return _errors(attend, (width, heads), masked, rate, window)
+        return _errors(attend, width, heads, masked, rate, window)
 
     errors, share_is_right = jax.device_get(compare(mask.segments))
     return float(max(errors)) if share_is_right and np.isfinite(errors).all() else float("inf")
 
 
 def _errors(
-    attend: Attend,
-    width_and_heads: tuple[int, int],
-    mask: AttentionMask,
-    rate: float,
-    window: int | None,
+    attend: Attend, width: int, heads: int, mask: AttentionMask, rate: float, window: int | None
 ) -> tuple[jax.Array, Bool[Array, ""]]:
     """The relative differences of the output and the three gradients, and whether the share of
     dropped probabilities is right."""
-    (width, heads), (b, length) = width_and_heads, mask.segments.shape
+    b, length = mask.segments.shape
     keys = jax.random.split(jax.random.key(length), 5)
     q, k, v, weight = (jax.random.normal(key, (b, heads, length, width)) for key in keys[:4])
     key = keys[4] if rate else None
