@@ -94,6 +94,7 @@ def test_a_signal_reaches_every_process_on_this_machine(repo: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_on_this_machine_fine_tune_as_one_does(tmp_path: Path) -> None:
     """With the real commands: the same losses and results, printed once."""
     toy_tasks.write_model_dir(tmp_path / "model")

@@ -23,6 +23,7 @@ from tests.helpers.cli_runner import call
 from tests.helpers.compare import metric_lines
 from tests.helpers.paths import ROOT
 
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 ABORTED = -signal.SIGABRT  # a shell says 134
 
 
@@ -103,7 +104,7 @@ def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("count", "mesh", "parts"),
-    [(2, "-1,1,1", 2), pytest.param(4, "1,2,2", 2, marks=pytest.mark.slow)],
+    [(2, "-1,1,1", 2), pytest.param(4, "1,2,2", 2, marks=NIGHTLY)],
     ids=["2", "4, tensor"],
 )
 def test_several_processes_train_as_one(
@@ -140,6 +141,7 @@ def test_two_processes_train_on_the_pairs_of_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_run_on_pairs_resumes_bit_for_bit(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options: Any = dict(steps=60, save_every=5, PAIRS="2")
@@ -185,13 +187,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("lost", "name"),
-    [
-        pytest.param(1, "Task 1 heartbeat timeout", marks=pytest.mark.nightly),
-        (0, "the leader task"),
-    ],
-    ids=["1", "0"],
+    ("lost", "name"), [(1, "Task 1 heartbeat timeout"), (0, "the leader task")], ids=["1", "0"]
 )
 def test_a_lost_process_ends_the_others_which_name_it_and_the_run_resumes(
     lost: int, name: str, tmp_path: Path, undisturbed: Path

@@ -197,6 +197,7 @@ def test_every_command_works_on_korean_text(
 
 
 @SLOW
+@pytest.mark.nightly
 def test_every_command_works_with_several_processes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

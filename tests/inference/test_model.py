@@ -69,7 +69,13 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
             assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
+LIKE_BERT = ("albert", "roberta", "spanbert")  # for features, but for tables and sharing
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(f, marks=NIGHTLY if f in LIKE_BERT else ()) for f in FAMILIES]
+)
 def test_features_do_not_depend_on_the_batch(name: str) -> None:
     check_alone(model(trained(KINDS.get(name, "wordpiece")), FAMILIES[name]), (0, 1, 3))
 

@@ -145,7 +145,13 @@ def test_any_architecture_goes_with_any_objective(name: str) -> None:
     assert all(g.any() for g in gradients(COMBINATIONS[name]).values())
 
 
-@pytest.mark.parametrize("family", sorted(tiny_configs.FAMILIES))
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
+CHUNKED = {"albert": NIGHTLY, "roberta": NIGHTLY, "spanbert": NIGHTLY}  # BERT's vocabulary loss
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=CHUNKED.get(f, ())) for f in sorted(tiny_configs.FAMILIES)]
+)
 def test_loss_chunks_change_neither_loss_nor_gradient(family: str) -> None:
     """ELECTRA's generator also samples the same tokens."""
     config = tiny_configs.FAMILIES[family]

@@ -43,11 +43,14 @@ def config(prepared: Path, run: Path, family: str = "bert", **changes: Any) -> E
     return replace(base, **changes)
 
 
+@pytest.mark.parametrize(
+    "family", ["bert", pytest.param("electra", marks=[pytest.mark.slow, pytest.mark.nightly])]
+)
 def test_a_packed_run_accumulates_gradients_on_a_mesh_and_can_be_replayed(
-    prepared: Path, tmp_path: Path
+    prepared: Path, tmp_path: Path, family: str
 ) -> None:
     """Step 5 replayed from the checkpoint of step 3 has the same metrics, bit for bit."""
-    experiment = config(prepared, tmp_path / "run", family="electra", mesh=dict(data=2, fsdp=2))
+    experiment = config(prepared, tmp_path / "run", family=family, mesh=dict(data=2, fsdp=2))
     assert pretrain(replace(experiment, optim=dict(accumulate=2))) is None
     assert all(np.isfinite(line["loss"]) for line in metric_lines(tmp_path / "run"))
     result = replay(tmp_path / "run", 5)
