@@ -46,6 +46,12 @@ RECIPES: dict[str, dict[str, list[str]]] = {
         "ner": ["--run.epochs", "3", "--optim.peak-lr", "2e-4"],
         "qa": ["--run.epochs", "2"],
     },
+    "layer_decay": {  # double the learning rate, less of it in lower layers
+        "all": ["--optim.peak-lr", "2e-4", "--optim.layer-decay", "0.9"],
+        **{
+            task: ["--run.epochs", n] for task, n in (("sentiment", "3"), ("ner", "3"), ("qa", "2"))
+        },
+    },
 }
 SAMPLES = 2000  # of the bootstrap
 
@@ -168,7 +174,7 @@ def format_comparison(a: str, b: str, table: Mapping[str, Any], state: State) ->
     """The comparison in Markdown."""
     lines = [f"| | dev: {a} | {b} | test: {a} | {b} | difference | seeds |", "|---" * 7 + "|"]
     for task, row in table.items():
-        dev = [_median_on_dev(state[name].get(task, {})) for name in (a, b)]
+        dev = [_median_on_dev(state, name, task, (a, b)) for name in (a, b)]
         low, high = row["interval"]
         lines.append(
             f"| {task} | {dev[0]} | {dev[1]} | {row['a']:.4f} | {row['b']:.4f} "
@@ -177,8 +183,10 @@ def format_comparison(a: str, b: str, table: Mapping[str, Any], state: State) ->
     return "\n".join(lines)
 
 
-def _median_on_dev(seeds: Mapping[str, Any]) -> str:
-    return f"{statistics.median(s['dev'] for s in seeds.values()):.4f}" if seeds else ""
+def _median_on_dev(state: State, name: str, task: str, both: Sequence[str]) -> str:
+    """Over the seeds that both recipes have; empty for the mean over tasks."""
+    seeds = set.intersection(*(set(state[recipe].get(task, {})) for recipe in both))
+    return f"{statistics.median(state[name][task][s]['dev'] for s in seeds):.4f}" if seeds else ""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.finetune_recipes import compare, metric, row_scores
+from benchmarks.finetune_recipes import compare, format_comparison, metric, row_scores
 
 SEEDS = ("0", "1", "2")
 
@@ -45,6 +45,15 @@ def test_only_seeds_and_tasks_of_both_count() -> None:
     table = compare(a, {"sentiment": {"1": a["sentiment"]["1"]}}, samples=2)
     assert list(table) == ["sentiment", "mean"]
     assert table["sentiment"]["seeds"] == 1
+
+
+def test_dev_scores_are_medians_of_the_seeds_of_both() -> None:
+    rows = [0, 1]
+    a = {"sentiment": {s: {"dev": d, "rows": rows} for s, d in (("0", 0.5), ("1", 0.9))}}
+    b = {"sentiment": {"0": {"dev": 0.6, "rows": rows}}}
+    lines = format_comparison("a", "b", compare(a, b, samples=2), {"a": a, "b": b}).splitlines()
+    assert lines[2].startswith("| sentiment | 0.5000 | 0.6000 |")
+    assert lines[3].startswith("| mean |  |  |")
 
 
 CLASS = {"text": "a", "label": "x"}
