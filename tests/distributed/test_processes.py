@@ -21,9 +21,9 @@ from bert_jax.utils.errors import RunError
 from tests.helpers import cheap_compiles, toy_tasks
 from tests.helpers.cli_runner import call
 from tests.helpers.compare import metric_lines
+from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import ROOT
 
-NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 ABORTED = -signal.SIGABRT  # a shell says 134
 
 

@@ -17,9 +17,9 @@ from bert_jax.config import from_python_file
 from bert_jax.data.tokenization.tokenizer import load_tokenizer
 from tests.helpers import cheap_compiles
 from tests.helpers.cli_runner import call
+from tests.helpers.marks import SLOW
 from tests.helpers.paths import ROOT
 
-SLOW = pytest.mark.slow
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = {p.stem: p for p in sorted((ROOT / "docs" / "guides").glob("*.md"))}
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -26,6 +26,7 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import features, long_features
 from bert_jax.inference.embed_file import EmbedOptions, embed_file
 from bert_jax.inference.model import Model
+from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import SAMPLE
 
 TEXTS = [
@@ -69,7 +70,6 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
             assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
 
 
-NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 LIKE_BERT = ("albert", "roberta", "spanbert")  # for features, but for tables and sharing
 
 

@@ -14,6 +14,7 @@ from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives.base import vocabulary_loss
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
+from tests.helpers.marks import NIGHTLY
 
 KEY = jax.random.key(0)
 
@@ -145,7 +146,6 @@ def test_any_architecture_goes_with_any_objective(name: str) -> None:
     assert all(g.any() for g in gradients(COMBINATIONS[name]).values())
 
 
-NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 CHUNKED = {"albert": NIGHTLY, "roberta": NIGHTLY, "spanbert": NIGHTLY}  # BERT's vocabulary loss
 
 

@@ -18,6 +18,7 @@ from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import max_packed_predictions, with_scheduled_rate
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
+from tests.helpers.marks import NIGHTLY
 
 KEY = jax.random.key(0)
 SIZES = [[17, 15], [32], [10, 9, 8, 5], [20, 7]]
@@ -196,7 +197,6 @@ def terms_and_gradients(family: str, packed: bool) -> tuple[Any, Any, Any]:
 
 
 # ALBERT has BERT's objective with other pairs, RoBERTa's has no pairs.
-NIGHTLY = [pytest.mark.slow, pytest.mark.nightly]
 SIMPLER = {"albert": NIGHTLY, "roberta": NIGHTLY}
 TERMS = [pytest.param(f, marks=SIMPLER.get(f, ())) for f in tiny_configs.FAMILIES]
 

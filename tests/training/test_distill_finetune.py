@@ -25,10 +25,9 @@ from bert_jax.training.step import compute_gradients
 from bert_jax.training.teacher import Teacher, load_teacher
 from tests.helpers import toy_tasks
 from tests.helpers.compare import metric_lines, same_bits
+from tests.helpers.marks import NIGHTLY, SLOW
 
 KINDS = (*toy_tasks.TASK_TYPES, "multilabel")
-SLOW = pytest.mark.slow
-NIGHTLY = [SLOW, pytest.mark.nightly]
 FAST_KINDS = ("classification", "tagging")
 
 

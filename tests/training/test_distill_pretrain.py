@@ -25,12 +25,12 @@ from bert_jax.training.teacher import Teacher, content_hash
 from bert_jax.utils.pytree import flatten_with_names, is_embedding_table
 from tests.helpers import shared_steps, tiny_configs
 from tests.helpers.compare import metric_lines, same_bits
+from tests.helpers.marks import SLOW
 from tests.helpers.tiny_configs import FAMILIES
 
 DISTILL = Distill(teacher="them", weight=0.75, teacher_layer=2, relation_heads=4)
 STUDENT = replace(FAMILIES["bert"], encoder=dict(layers=1), distill=DISTILL)
 ONE = Mesh(1)
-SLOW = pytest.mark.slow
 WIDER = dict(layers=3, hidden_size=36, heads=3, mlp_size=40, dropout=0.5)
 
 

@@ -16,6 +16,7 @@ from bert_jax.training.pretrain import pretrain
 from bert_jax.training.replay import replay
 from tests.helpers import tiny_configs
 from tests.helpers.compare import metric_lines
+from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import SAMPLE
 
 
@@ -43,9 +44,7 @@ def config(prepared: Path, run: Path, family: str = "bert", **changes: Any) -> E
     return replace(base, **changes)
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", pytest.param("electra", marks=[pytest.mark.slow, pytest.mark.nightly])]
-)
+@pytest.mark.parametrize("family", ["bert", pytest.param("electra", marks=NIGHTLY)])
 def test_a_packed_run_accumulates_gradients_on_a_mesh_and_can_be_replayed(
     prepared: Path, tmp_path: Path, family: str
 ) -> None:

@@ -19,6 +19,7 @@ from bert_jax.training.step import BoundSeed, TrainState, compile_steps
 from bert_jax.utils import pytree
 from tests.helpers import shared_steps, tiny_configs
 from tests.helpers.compare import metric_lines, same_bits
+from tests.helpers.marks import NIGHTLY, SLOW
 
 
 def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None) -> TrainState:
@@ -40,8 +41,6 @@ def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None)
         checkpoints.close()
 
 
-SLOW = pytest.mark.slow
-NIGHTLY = [SLOW, pytest.mark.nightly]
 MARKS = {"albert": SLOW, "roberta": NIGHTLY, "spanbert": NIGHTLY}
 FAMILIES = [pytest.param(f, marks=MARKS.get(f, ())) for f in tiny_configs.FAMILIES]
 
