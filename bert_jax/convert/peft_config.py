@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.convert.hf_name_rules import Family
-from bert_jax.utils.model_files import ADAPTER_CONFIG
+from bert_jax.utils.model_files import ADAPTER_CONFIG, CONFIG
 from bert_jax.utils.types import Json, is_number
 
 PEFT_PREFIX = "base_model.model."  # of every name in a peft folder's weights
@@ -88,14 +88,15 @@ def class_name(settings: Json, family: Family) -> str | None:
 
 def base_name(settings: Json, folder: Path) -> str:
     """The MODEL that the adapter belongs to: a name on the Hub, or a folder, which may be relative
-    to the working directory or to the adapter's. ValueError: there is none."""
+    to the working directory or to the adapter's; of two, the first that has a config.json.
+    ValueError: none is named."""
     base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base:
         raise ValueError(
             f"{ADAPTER_CONFIG} has no base_model_name_or_path: write the name or the folder of the "
             "model that the adapter was trained on"
         )
-    for path in (Path(base).expanduser(), folder / base):
-        if path.is_dir():
-            return str(path)
+    folders = [path for path in (Path(base).expanduser(), folder / base) if path.is_dir()]
+    if folders:
+        return str(next((p for p in folders if (p / CONFIG).is_file()), folders[0]))
     return base if not revision else f"hf:{base.removeprefix('hf:')}@{revision}"

@@ -91,6 +91,16 @@ def test_tensors_that_do_not_fit_are_named(edit: Any, message: str, folder: Path
         load(folder)
 
 
+def test_a_folder_of_that_name_beside_the_working_directory_is_not_the_base(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base is ../base from the adapter; ../base from here is something else."""
+    for name in ("base", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert np.isfinite(logits(folder)).all()
+
+
 def test_another_base_is_refused_by_its_hash(folder: Path) -> None:
     """peft's own folders have no hash; those that we write do."""
     rewrite(folder / "adapter_model.safetensors", dict, base_sha256="0" * 64)
