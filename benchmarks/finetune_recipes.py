@@ -39,19 +39,15 @@ TASKS = {
     "qa": "qa",
 }
 LENGTH = {"qa": ["--data.length", "256"]}  # of rows: part of the task, not of a recipe
+EPOCHS = {  # where they are not those of configs/finetune.py
+    "sentiment": ["--run.epochs", "3"],
+    "ner": ["--run.epochs", "3"],
+    "qa": ["--run.epochs", "2"],
+}
 # Flags of each recipe, for all tasks ("all") and for some. `published`: docs/finetuning.md.
 RECIPES: dict[str, dict[str, list[str]]] = {
-    "published": {
-        "sentiment": ["--run.epochs", "3"],
-        "ner": ["--run.epochs", "3", "--optim.peak-lr", "2e-4"],
-        "qa": ["--run.epochs", "2"],
-    },
-    "layer_decay": {  # double the learning rate, less of it in lower layers
-        "all": ["--optim.peak-lr", "2e-4", "--optim.layer-decay", "0.9"],
-        **{
-            task: ["--run.epochs", n] for task, n in (("sentiment", "3"), ("ner", "3"), ("qa", "2"))
-        },
-    },
+    "published": EPOCHS | {"ner": [*EPOCHS["ner"], "--optim.peak-lr", "2e-4"]},
+    "layer_decay": {"all": ["--optim.peak-lr", "2e-4", "--optim.layer-decay", "0.9"]} | EPOCHS,
 }
 SAMPLES = 2000  # of the bootstrap
 

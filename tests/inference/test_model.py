@@ -70,7 +70,7 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
             assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
 
 
-LIKE_BERT = ("albert", "roberta", "spanbert")  # for features, but for tables and sharing
+LIKE_BERT = ("albert", "roberta", "spanbert")  # features differ in tables and sharing alone
 
 
 @pytest.mark.parametrize(

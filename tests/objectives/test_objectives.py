@@ -146,7 +146,8 @@ def test_any_architecture_goes_with_any_objective(name: str) -> None:
     assert all(g.any() for g in gradients(COMBINATIONS[name]).values())
 
 
-CHUNKED = {"albert": NIGHTLY, "roberta": NIGHTLY, "spanbert": NIGHTLY}  # BERT's vocabulary loss
+# These have BERT's vocabulary loss.
+CHUNKED = {"albert": NIGHTLY, "roberta": NIGHTLY, "spanbert": NIGHTLY}
 
 
 @pytest.mark.parametrize(
