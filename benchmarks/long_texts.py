@@ -36,6 +36,7 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.tasks import results
 from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
+from bert_jax.utils import malloc
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.txt"
 CLASSES = 4
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--peak-lr", type=float, default=1e-3)
     args = parser.parse_args()
 
+    malloc.tune()
     splits = passages(args.words)
     write_task(args.out / "task", splits)
     model = args.init

@@ -48,7 +48,7 @@ from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from bert_jax.inference.evaluation.token_rows import TokenRows, text_rows
 from bert_jax.inference.model import Model
 from bert_jax.training.pretrain import pretrain
-from bert_jax.utils import io
+from bert_jax.utils import io, malloc
 from bert_jax.utils.tables import format_table
 
 LETTERS = "ACDEFHIKLMNQRSTVWY"  # letter i is the partner of the i-th from the end
@@ -274,6 +274,7 @@ def main() -> None:
         io.require_new(args.out)
     except ValueError as e:
         parser.error(f"--out: {e}")
+    malloc.tune()
     logs.configure()
     seconds = train(args.out, args.sequences, args.steps, args.seed)
     begin = time.monotonic()

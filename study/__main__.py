@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bert_jax.cli import logs
+from bert_jax.utils import malloc
 from study import worker_pool
 from study.hypotheses import hypotheses_at
 from study.jobs import format_jobs, list_jobs
@@ -16,6 +17,7 @@ from study.presets import PRESETS, Preset, hour_preset
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    malloc.tune()
     logs.configure()
     try:
         return _run(args)

@@ -14,6 +14,7 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from bert_jax.cli import logs
+from bert_jax.utils import malloc
 from study.stop_request import StopRequest, stop_request
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _prepare_corpora(study: Study, jobs: Sequence[Job], stop: StopRequest) -> No
 
 
 def _work(study: Study, jobs: Sequence[Job], next_index: Any, number: int, cores: set[int]) -> None:
+    malloc.tune()
     os.setsid()  # Ctrl-C reaches only the parent, which forwards it
     if cores:
         os.sched_setaffinity(0, cores)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.cli import logs
+from bert_jax.utils import malloc
 
 BUDGETS = {"hour": 60.0, "gpu-hour": 60.0}  # minutes
 CORES = 2
@@ -20,6 +21,7 @@ PACKAGES = ("jax", "flax", "optax")
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    malloc.tune()
     logs.configure()
     try:
         return _print_table() if args.table else _run(args)
