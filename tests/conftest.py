@@ -51,12 +51,17 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {ROOT / "tests" / name: i for i, name in enumerate(LONGEST)}
     assert all(path.exists() for path in order), "LONGEST names a test file that is gone"
     items.sort(key=lambda item: order.get(item.path, len(order)))
     skip = pytest.mark.skip(reason="torch and transformers are not installed")
     for item in items:
+        for mark in item.iter_markers("slow_unless"):
+            assert isinstance(item, pytest.Function)
+            if item.callspec.id not in mark.args:
+                item.add_marker("slow")
         if item.get_closest_marker("peer") and not PEERS:
             item.add_marker(skip)
         for mark in item.iter_markers("library"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -29,6 +30,12 @@ def head_modules(heads: Collection[str], task: Supervised | None = None) -> dict
 
 def param_shapes(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
     """Shapes and dtypes of the parameters of a network with these heads."""
+    shapes = _param_shapes(encoder, frozenset(heads), task)
+    return jax.tree.map(lambda leaf: leaf, shapes)  # the caller may change its tree
+
+
+@lru_cache(maxsize=256)
+def _param_shapes(encoder: Encoder, heads: frozenset[str], task: Supervised | None) -> Any:
     network = Network(encoder, head_modules(heads, task))
     return jax.eval_shape(network.init, jax.random.key(0), _init_batch())["params"]
 

@@ -33,18 +33,13 @@ class Adapter:
     commit: str | None  # of a name on the Hub
 
 
-def like_of(experiment: Experiment) -> Tree:
-    """Shapes of the parameters of an objective without adapters."""
-    return jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
-
-
 def checked_base(experiment: Experiment, params: Tree, model: Experiment) -> tuple[Tree, str]:
     """The base that `experiment` takes from the `params` of the model in `run.init`, and its hash.
 
     ValueError: the experiment recorded another hash; what `base_params` refuses.
     """
     path = str(experiment.run.init)
-    base = base_params(params, model, like_of(experiment), path)
+    base = base_params(params, model, objectives.param_shapes(experiment), path)
     found = lora.base_hash(base, experiment.encoder.vocab_size)
     if experiment.lora.base not in (None, found):
         raise ValueError(other_base(path, str(experiment.lora.base), found))
@@ -67,7 +62,7 @@ def read_run(
 
     ValueError: as `checked_base`; the base is missing.
     """
-    like, config = like_of(experiment), experiment.lora
+    like, config = objectives.param_shapes(experiment), experiment.lora
     if not config.enabled:
         return experiment, read(_on_first_device(like)), None
     run = experiment.run

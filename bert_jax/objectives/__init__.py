@@ -19,9 +19,10 @@ and accumulation is exact, too (training/coupled_gradients.py).
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Contrastive, Experiment, Imported, Masked, ReplacedTokens, Supervised
@@ -56,6 +57,7 @@ __all__ = [
     "SupervisedObjective",
     "Terms",
     "build",
+    "param_shapes",
     "total_loss",
 ]
 
@@ -97,3 +99,14 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
             SboHead, num_offsets=objective.sbo_positions, offset_size=objective.sbo_size
         )
     return MaskedObjective(objective, Network(encoder, mlm_heads, **options), vocabulary, chunks)
+
+
+def param_shapes(config: Experiment) -> Any:
+    """Shapes and dtypes of what `init` of a config's objective returns."""
+    same = Experiment(encoder=config.encoder, objective=config.objective, lora=config.lora)
+    return jax.tree.map(lambda leaf: leaf, _param_shapes(same))  # the caller may change its tree
+
+
+@lru_cache(maxsize=256)  # a trace takes .4 s, and the shapes are asked for in many places
+def _param_shapes(config: Experiment) -> Any:
+    return jax.eval_shape(build(config).init, jax.random.key(0))

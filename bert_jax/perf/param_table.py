@@ -28,7 +28,7 @@ def parameter_table(config: Experiment) -> Json:
     vocabulary count in the bytes per device alone. `undivided` lists the dimensions that are not
     sharded because the mesh axis does not divide them, as (size, axis).
     """
-    shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    shapes = objectives.param_shapes(config)
     if config.lora.enabled:
         shapes = lora.join(lora.trained_shapes(config.lora, shapes), shapes)
     mesh = sharding.abstract_mesh(config.mesh)

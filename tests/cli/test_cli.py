@@ -92,6 +92,7 @@ def test_report_writes_a_plot_and_a_self_contained_page(workspace: Path, tmp_pat
     assert "http" not in page
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_and_does_not_change_the_losses(
     workspace: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_profile_writes_a_trace_and_does_not_change_the_losses(
     assert len(list(tmp_path.rglob("perfetto_trace.json.gz"))) == 1
 
 
+@pytest.mark.slow
 def test_the_compilation_cache_is_filled_by_default(workspace: Path, tmp_path: Path) -> None:
     unset = ("JAX_COMPILATION_CACHE_DIR", "BERT_JAX_CACHE")
     env = {k: v for k, v in os.environ.items() if k not in unset}
@@ -247,6 +249,7 @@ def test_resume_with_another_tokenizer_is_rejected(
     assert "is not that of the corpus" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_wrote_its_first_files_starts_again(
     workspace: Path, tmp_path: Path
 ) -> None:
@@ -283,6 +286,7 @@ def test_a_second_run_in_a_locked_run_dir_is_rejected_but_reading_works(
         assert not call("fill", workspace / "run", "The [MASK].")
 
 
+@pytest.mark.slow
 def test_failing_saves_end_the_run_with_status_1_and_the_cause(
     workspace: Path,
     tmp_path: Path,
@@ -311,6 +315,7 @@ def test_resume_with_a_rebuilt_corpus_is_rejected(
     assert "data.corpus was" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_checkpoint_and_exits_with_143(workspace: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "bert_jax", "pretrain", TINY, "--run.dir", run]

@@ -22,6 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_json_is_one_object(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = (home / "model", "--text", home / "text.txt", "--max-words", 9, "--json")
     assert call("evaluate", *args) == 0

@@ -66,6 +66,7 @@ def test_finetune_writes_results_that_report_shows(
     assert "Largest losses: run, test" in page
 
 
+@pytest.mark.slow
 def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None:
     assert not finetune(home, tmp_path / "run", "--run.steps", 2, "--seeds", 2)
     results = json.loads((tmp_path / "run" / "results.json").read_text())

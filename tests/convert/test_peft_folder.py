@@ -41,6 +41,7 @@ def logits(folder: Path) -> np.ndarray:
     return np.asarray(model.objective.outputs(model.params, batch))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_folder_that_peft_wrote_gives_its_outputs(folder: Path, tmp_path: Path) -> None:
     """With adapters beside all kernels and beside the pooler; also after an import."""
     expected = np.load(PEFT / "outputs.npz")["logits"]

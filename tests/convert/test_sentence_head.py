@@ -105,6 +105,7 @@ def test_similarity_is_that_of_the_folder(model: Model) -> None:
         model.similarity(a, b[..., :4])
 
 
+@pytest.mark.slow
 def test_an_import_and_an_export_keep_the_vectors(folder: Path, tmp_path: Path) -> None:
     import_folder(folder, tmp_path / "imported")
     imported = bert_jax.load(tmp_path / "imported")

@@ -105,6 +105,7 @@ def config(prepared: Path, run: Path, **data: str) -> Experiment:
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
     prepared: Path, tmp_path: Path
 ) -> None:

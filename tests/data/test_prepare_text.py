@@ -111,6 +111,7 @@ def test_text_that_no_segmenter_has_seen_is_pointed_out(folder, tmp_path, caplog
     assert "--segmented takes these for one word" in caplog.text
 
 
+@pytest.mark.slow
 def test_masks_hide_words_of_segmented_text_as_a_whole(segmented):
     data = StageData(BERT.stages[0], [segmented], None)
     packed = segmented.info.packed

@@ -102,6 +102,7 @@ def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return metric_lines(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "mesh", "parts"),
     [(2, "-1,1,1", 2), pytest.param(4, "1,2,2", 2, marks=NIGHTLY)],
@@ -224,12 +225,14 @@ def test_a_process_that_fails_alone_ends_with_its_own_status(failing: int, tmp_p
     assert "KeyError: 'a defect of this process alone'" in ended[failing][1]
 
 
+@pytest.mark.slow
 def test_processes_that_fail_alike_end_with_their_own_status(tmp_path: Path) -> None:
     for status, error in Processes(tmp_path, 2, mesh="5,1,1").wait().values():
         assert status == 2, error
         assert "needs 5 devices, found 2" in error
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_come_is_named(tmp_path: Path) -> None:
     begin = time.monotonic()
     ended = Processes(tmp_path, 3, (0, 2), wait=8).wait()
@@ -246,6 +249,7 @@ def test_without_process_0_the_others_say_where_they_looked(tmp_path: Path) -> N
     assert "process 0 was not found at 127.0.0.1:" in error
 
 
+@pytest.mark.slow
 def test_processes_with_different_configs_are_refused(tmp_path: Path) -> None:
     for status, error in Processes(tmp_path, 2, rates=(1e-3, 2e-3)).wait().values():
         assert status == 2

@@ -128,6 +128,7 @@ def test_every_command_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             change_config(from_python_file(target), extra, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "guide", ["from_scratch", pytest.param("families", marks=[SLOW, pytest.mark.nightly])]
 )

@@ -57,7 +57,7 @@ def random_params(experiment: Experiment) -> Any:
         center = 1.0 if path[-1].key == "scale" else 0.0
         return jax.device_put(rng.normal(center, 0.1, like.shape).astype(like.dtype))
 
-    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    shapes = objectives.param_shapes(experiment)
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 

@@ -73,6 +73,7 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
 LIKE_BERT = ("albert", "roberta", "spanbert")  # features differ in tables and sharing alone
 
 
+@pytest.mark.slow_unless("electra")
 @pytest.mark.parametrize(
     "name", [pytest.param(f, marks=NIGHTLY if f in LIKE_BERT else ()) for f in FAMILIES]
 )
@@ -86,6 +87,7 @@ def test_features_do_not_depend_on_the_batch_in_bfloat16_and_with_cls_pooling(
     check_alone(model(words, BERT, "bfloat16"), (3,), "cls")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MINILM is None, reason="its package is not installed")
 def test_features_of_a_real_model_do_not_depend_on_the_batch() -> None:
     assert MINILM is not None

@@ -66,6 +66,7 @@ def test_the_gradient_at_padding_is_exactly_zero() -> None:
     assert grads["word"][:49].any()
 
 
+@pytest.mark.slow
 def test_albert_equals_a_bert_with_equal_layers() -> None:
     albert, shared = init(replace(SMALL, groups=1))
     bert = Network(SMALL, HEADS)

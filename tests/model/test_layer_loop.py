@@ -59,6 +59,7 @@ def test_a_gpu_has_no_loop_over_layers_unless_memory_counts(
     assert encoder.layers_per_iteration(unroll, remat, 12) == layers
 
 
+@pytest.mark.slow
 def test_program_size_does_not_depend_on_depth() -> None:
     """12 layers compile to as many lines as 3, also on a backend with branches."""
 

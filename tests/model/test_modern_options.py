@@ -164,6 +164,7 @@ def test_layers_that_add_nothing_return_the_norm_of_the_embeddings() -> None:
 # ---- together they keep the properties of the encoder
 
 
+@pytest.mark.slow_unless("flash")
 @pytest.mark.parametrize("backend", ["xla", "flash", "splash"])
 def test_packed_sequences_equal_unpacked_ones(backend: str) -> None:
     """Outputs and gradients of all parameters, with rotary positions and windows."""

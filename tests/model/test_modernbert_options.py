@@ -6,7 +6,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def test_configs_have_the_published_parameter_counts(name: str, encoder: int, to
     """The first layer's missing norm is no parameter."""
     path = ROOT / "configs" / f"{name}.py"
     config = from_python_file(path)
-    shapes = jax.eval_shape(objectives.build(config).init, jax.random.key(0))
+    shapes = objectives.param_shapes(config)
     assert pytree.count(shapes) == total
     assert pytree.count(shapes) - pytree.count(shapes["mlm"]) == encoder
     assert f"{total:,}" in path.read_text(encoding="utf-8")
@@ -90,10 +89,7 @@ def test_fine_tuning_starts_with_the_masked_word_heads_dense_layer_and_norm() ->
     """As in transformers, where both classes call them `head`."""
     task = supervised_objective("modernbert", "classification", ("a", "b"))
     model = replace(MODERNBERT, encoder=TINY)
-    params, like = (
-        jax.eval_shape(objectives.build(c).init, jax.random.key(0))
-        for c in (model, replace(model, objective=task))
-    )
+    params, like = (objectives.param_shapes(c) for c in (model, replace(model, objective=task)))
     source: Any = type("Source", (), dict(config=model, params=params))
     result = warm_start.transfer_params(source, like)
     assert result.initialized == ["label/dense/bias", "label/dense/kernel"]

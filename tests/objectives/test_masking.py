@@ -293,6 +293,7 @@ def test_the_frequencies_are_of_what_is_predicted() -> None:
     assert vocabulary.frequency(include_special=True)[7] == 0
 
 
+@pytest.mark.slow
 def test_a_row_of_unknown_tokens_masks_nothing() -> None:
     vocabulary, batch = VOCABULARY._replace(unk_id=7), rows(4)
     batch |= {"tokens": jnp.where(jnp.asarray(SPECIAL)[batch["tokens"]], batch["tokens"], 7)}
@@ -335,6 +336,7 @@ def test_static_masks_repeat_and_dynamic_masks_do_not(copies: int | None, change
         assert np.array_equal(first, later) == (not changed)
 
 
+@pytest.mark.slow
 def test_a_row_of_special_tokens_only_masks_nothing() -> None:
     batch = {k: v[:1] for k, v in rows().items()}
     batch |= {"tokens": jnp.full((1, 64), SEP, jnp.int32)}

@@ -39,6 +39,7 @@ def electra(term: str) -> dict[str, jax.Array]:
     return gradients(tiny_configs.FAMILIES["electra"], {term: 1.0})
 
 
+@pytest.mark.slow_unless("roberta", "electra")
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 def test_the_gradient_reaches_every_parameter(family: str) -> None:
     for name, g in gradients(tiny_configs.FAMILIES[family]).items():
@@ -99,6 +100,7 @@ def test_a_correct_sample_counts_as_original() -> None:
     assert np.array_equal(objective.replace(batch, sampled), batch["labels"])
 
 
+@pytest.mark.slow
 def test_samples_follow_the_generators_distribution_at_masked_positions_only() -> None:
     objective = tiny_configs.build(tiny_configs.FAMILIES["electra"])
     batch = tiny_configs.corrupted_batch(tiny_configs.FAMILIES["electra"], 40)
@@ -141,6 +143,7 @@ COMBINATIONS = {  # any architecture with any objective
 }
 
 
+@pytest.mark.slow_unless("a BERT that shares attention")
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_any_architecture_goes_with_any_objective(name: str) -> None:
     assert all(g.any() for g in gradients(COMBINATIONS[name]).values())
@@ -150,6 +153,7 @@ def test_any_architecture_goes_with_any_objective(name: str) -> None:
 CHUNKED = {"albert": NIGHTLY, "roberta": NIGHTLY, "spanbert": NIGHTLY}
 
 
+@pytest.mark.slow_unless("bert")
 @pytest.mark.parametrize(
     "family", [pytest.param(f, marks=CHUNKED.get(f, ())) for f in sorted(tiny_configs.FAMILIES)]
 )

@@ -201,6 +201,7 @@ SIMPLER = {"albert": NIGHTLY, "roberta": NIGHTLY}
 TERMS = [pytest.param(f, marks=SIMPLER.get(f, ())) for f in tiny_configs.FAMILIES]
 
 
+@pytest.mark.slow_unless("bert")
 @pytest.mark.parametrize("family", [*TERMS, *LATER])
 def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
     (actual, counts, _), (reference, expected, _) = (
@@ -231,6 +232,7 @@ def network(family: str = "bert", dropout: bool = False) -> tuple[Network, Any, 
     return net, params, packed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_packed_outputs_equal_those_of_the_sequences(family: str) -> None:
     net, params, packed = network(family)
@@ -248,6 +250,7 @@ def test_packed_outputs_equal_those_of_the_sequences(family: str) -> None:
             begin, i = begin + size, i + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [False, True])
 def test_nothing_leaks_from_one_sequence_to_another(dropout: bool) -> None:
     """The gradient of one sequence's outputs reaches only the embeddings of its own tokens; every

@@ -49,6 +49,7 @@ def loss_terms(objective: Any, params: Any, rows: Any) -> Any:
     return jax.jit(lambda p, r: objective.terms(p, r, None))(params, rows)
 
 
+@pytest.mark.slow
 def test_masked_positions_are_those_of_the_predictions() -> None:
     _, _, rows = setup("rtd_masked")
     expected = np.zeros_like(rows["labels"])
@@ -92,6 +93,7 @@ def test_copy_gated_loss_is_its_formula(chunks: int) -> None:
     assert float(loss.count) == float(accuracy.count) == weights.sum()
 
 
+@pytest.mark.slow_unless("rtd_masked")
 @pytest.mark.parametrize("target", VARIANTS)
 def test_counts_equal_the_counts_of_the_loss_terms(target: str) -> None:
     electra, params, rows = setup(target)
@@ -114,6 +116,7 @@ def test_rtd_masked_is_rtd_without_the_other_positions() -> None:
     np.testing.assert_array_equal(masked["mlm_loss"].total, every["mlm_loss"].total)
 
 
+@pytest.mark.slow
 def test_replace_mlm_predicts_the_original_tokens_from_the_samples() -> None:
     electra, params, rows = setup("replace_mlm")
     assert isinstance(electra, objectives.ReplacedTokensObjective)

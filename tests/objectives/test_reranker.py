@@ -38,6 +38,7 @@ def expected_loss(scores: np.ndarray, loss: str) -> float:
     return float(-(targets * np.maximum(log_p, -99)).sum(1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["pointwise", "listwise"])
 def test_losses_are_those_of_the_scores_and_micro_batches_add_up(loss: Any) -> None:
     one = experiment(loss)

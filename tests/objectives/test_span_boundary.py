@@ -8,6 +8,7 @@ from math import erf, sqrt
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bert_jax import objectives
 from bert_jax.config import SPANBERT, replace
@@ -92,6 +93,7 @@ def numerical_gradient(p: dict[str, np.ndarray], name: str) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 def test_the_span_boundary_head_equals_the_published_one() -> None:
     params = random_params()
     single = {k: jnp.asarray(v, jnp.float32) for k, v in params.items()}

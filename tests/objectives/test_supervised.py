@@ -92,6 +92,7 @@ def close(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
     return all(np.allclose(x, y, rtol=tolerance, atol=tolerance) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow_unless("case1", "case2", "case4")
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_add_up_and_padding_counts_nowhere(case: tuple[str, Any]) -> None:
     """Three rows at a time, cut to the longest one, with two rows of padding."""

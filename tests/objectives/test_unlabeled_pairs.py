@@ -58,6 +58,7 @@ def test_neighbors_are_the_two_parts_of_a_row_and_another_epoch_cuts_elsewhere()
     assert (cuts[0] != cuts[1]).any()
 
 
+@pytest.mark.slow
 def test_crops_are_two_spans_of_a_row_whose_lengths_and_places_are_independent() -> None:
     batch = rows(400, 64)
     pairs = jax.jit(lambda b: make_pairs("crops", b, jax.random.key(0)))(batch)
@@ -100,6 +101,7 @@ def test_texts_have_one_number_if_and_only_if_they_are_equal() -> None:
     assert len(set(np.asarray(text_numbers(wide, batch["size"])).tolist())) == len(set(texts))
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_gradient_of_the_batch_with_dropout_on() -> None:
     """And a row of size 0, as evaluation has it, counts nowhere."""
     found = []
@@ -121,6 +123,7 @@ def test_micro_batches_give_the_gradient_of_the_batch_with_dropout_on() -> None:
     assert float(terms["false_negatives"].total) == 4 * 3  # four rows have no text between them
 
 
+@pytest.mark.slow
 def test_simcse_compares_a_row_with_itself_under_other_dropout() -> None:
     objective: Any = objectives.build(pairs_worker.experiment(task="simcse"))
     params, batch = jax.jit(objective.init)(jax.random.key(0)), rows()

@@ -68,6 +68,7 @@ def run_study(kind: type[FakeStudy], out: Path, stop: StopRequest | None = None)
     return {job.run.name for job in JOBS if study.is_complete(job)}
 
 
+@pytest.mark.slow
 def test_after_a_stop_another_start_resumes_and_every_job_runs_once(tmp_path: Path) -> None:
     stop = StopRequest()
 
@@ -84,6 +85,7 @@ def test_after_a_stop_another_start_resumes_and_every_job_runs_once(tmp_path: Pa
     assert run_study(FakeStudy, tmp_path) == NAMES
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_after_the_others_end(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match=r"a worker ended with status -9 .* to continue"):
         run_study(KilledStudy, tmp_path)

@@ -17,6 +17,7 @@ from tests.helpers import cheap_compiles, pairs_worker
 from tests.helpers.paths import ROOT
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
     """Ranking, Matryoshka, both directions, hard negatives, a learned temperature; dropout .3."""
     whole = pairs_worker.gradients(Mesh(1), pairs_worker.experiment())

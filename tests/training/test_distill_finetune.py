@@ -71,6 +71,7 @@ def student(home: Path, folder: Path, kind: str = "classification", **changes: A
 # ---- what a teacher says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [k if k in FAST_KINDS else pytest.param(k, marks=NIGHTLY) for k in KINDS]
 )
@@ -95,6 +96,7 @@ def test_every_training_row_has_the_outputs_of_the_teacher(kind: str, home: Path
         assert (batch["teacher_start"][at >= batch["size"][:, None]] == -1e30).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tagging", pytest.param("choice", marks=NIGHTLY)])
 def test_micro_batches_add_up_to_the_batch(kind: str, home: Path) -> None:
     """Loss and gradient, although micro-batches have unequal numbers of words."""

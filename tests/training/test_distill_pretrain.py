@@ -86,6 +86,7 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
     equal(gradients(), gradients(mesh=mesh))
 
 
+@pytest.mark.slow
 def test_the_weight_is_the_share_of_the_teacher_in_the_loss() -> None:
     loss, terms, _ = gradients()
     own, taught = (
@@ -127,6 +128,7 @@ def is_zeros(x: Any, jaxpr: Any) -> bool:
     return x not in jaxpr.invars and str(equations[x].primitive) == "broadcast_in_dim"
 
 
+@pytest.mark.slow
 def test_six_steps_are_three_and_three(tmp_path: Path) -> None:
     """Every leaf of the state and every metric, bit for bit; the teacher is in no checkpoint."""
     config = replace(STUDENT, optim=dict(decay_steps=6))

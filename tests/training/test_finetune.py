@@ -41,6 +41,7 @@ def written(run: Path) -> dict[str, Any]:
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.slow_unless("tagging")
 @pytest.mark.parametrize("kind", toy_tasks.TASK_TYPES)
 def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     steps = dict(steps=60, eval_every=30, log_every=10)
@@ -61,6 +62,7 @@ def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     assert f"eval_{best}" in metric_lines(tmp_path / "run")[-1]
 
 
+@pytest.mark.slow
 def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tune(home, whole)
@@ -94,6 +96,7 @@ def test_a_run_goes_on_without_the_model_that_it_began_with(home: Path, tmp_path
     assert written(tmp_path / "run")["steps"] == 6
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_counts_and_is_loaded(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
         load(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> None:
     tune(home, tmp_path / "whole", seeds=2)
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
@@ -136,6 +140,7 @@ def test_seeds_that_were_stopped_are_taken_up(home: Path, tmp_path: Path) -> Non
     assert len({one["dev"]["loss"] for one in whole["seeds"]}) == 2
 
 
+@pytest.mark.slow
 def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -> None:
     data = toy_tasks.write_task_dir(tmp_path / "data", "qa")
     for file in data.iterdir():
@@ -206,6 +211,7 @@ def test_every_family_has_its_own_heads(family: str, head: str, home: Path, tmp_
     )  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_an_electra_is_tuned_from_its_discriminator(home: Path, tmp_path: Path) -> None:
     toy_tasks.write_model_dir(tmp_path / "model", "electra")
     where = tmp_path / "model", "classification", home / "classification", tmp_path / "run"
@@ -215,6 +221,7 @@ def test_an_electra_is_tuned_from_its_discriminator(home: Path, tmp_path: Path) 
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_begins_another_task(
     home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

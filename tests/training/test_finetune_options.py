@@ -58,6 +58,7 @@ def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
     assert "last checkpoint: step 5 of 9" in render_results(last)
 
 
+@pytest.mark.slow
 def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path: Path) -> None:
     where = home / "model", "classification", home / "multilabel", tmp_path / "run"
     options = dict(

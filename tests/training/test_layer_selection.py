@@ -19,7 +19,7 @@ from tests.helpers.tiny_configs import FAMILIES
 
 def numbered(experiment: Experiment) -> dict[str, Any]:
     """Parameters whose values are the number of their layer, from 1."""
-    shapes = jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    shapes = objectives.param_shapes(experiment)
 
     def leaf(x: Any) -> np.ndarray:
         first = experiment.encoder.layers - x.shape[0] + 1  # a norm that layer 1 does not have

@@ -90,6 +90,7 @@ def assert_same_curve(native: list[float], hf: list[float]) -> None:
     assert (np.abs(a - b) / b).max() <= TOLERANCE
 
 
+@pytest.mark.slow_unless("roberta-base2")
 @pytest.mark.parametrize(
     ("kind", "base"), [("bert", BERT), ("albert", ALBERT), ("roberta", ROBERTA)]
 )
@@ -114,6 +115,7 @@ def test_masked_families(kind: str, base: Any) -> None:
     assert_same_curve(*curves)
 
 
+@pytest.mark.slow
 def test_electra() -> None:
     """One optimiser over both towers and the embeddings that they share; the tokens that our
     generator sampled are handed to the peer's discriminator."""

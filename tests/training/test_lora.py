@@ -33,6 +33,7 @@ def trained(config: Experiment, mesh: Mesh = shared_steps.ONE) -> tuple[TrainSta
     return state, steps.fixed["base"], float(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_the_encoder_keeps_every_bit_and_has_no_optimizer_state() -> None:
     state, base, _ = trained(CONFIG)
     for name, leaf in flatten_with_names(shared_steps.tiny(CONFIG).init_base()).items():
@@ -59,6 +60,7 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
         assert np.linalg.norm(leaf - other) <= 2e-3 * np.linalg.norm(leaf) + 1e-6, name
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_the_batch() -> None:
     config = replace(tiny_configs.without_dropout(CONFIG), lora=dict(dropout=0.0))
     (one, _, a), (parts, _, b) = (
@@ -98,6 +100,7 @@ def saved(run: Path, step: int = 6) -> dict[str, np.ndarray]:
     return {name: np.asarray(x) for name, x in flatten_with_names(state).items()}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_resumes_bit_for_bit_without_a_copy_of_its_base(home: Path) -> None:
     """Also where the base has moved: its hash is the same."""
     assert finetune(config_of(home, "resumed", run=dict(steps=3))) is None
@@ -134,6 +137,7 @@ def test_a_loaded_run_is_a_plain_model_and_its_adapters_are_a_folder_of_peft(hom
     assert abs(correct - results["test"]["accuracy"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_another_base_is_refused_in_one_line(home: Path, tmp_path: Path) -> None:
     toy_tasks.write_model_dir(tmp_path / "model", initializer_range=0.1)
     other = load(tmp_path / "model")

@@ -30,6 +30,7 @@ def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any
     return np.array(values), jax.device_get(state.params)
 
 
+@pytest.mark.slow_unless("bert-adamw")
 @pytest.mark.parametrize(("family", "optimizer"), [("bert", "adamw"), ("electra", "muon")])
 def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -> None:
     config = replace(modern_options.tiny_config(family, optimizer), run=dict(steps=30))
@@ -37,6 +38,7 @@ def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -
     assert values[-1] < (0.7 if family == "bert" else 0.9) * values[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_four_devices_are_one(mesh: Mesh) -> None:
     """Muon's matrices and what it leaves to AdamW."""
@@ -48,6 +50,7 @@ def test_four_devices_are_one(mesh: Mesh) -> None:
         assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_six_steps_with_muon_are_three_and_three(tmp_path: Path) -> None:
     """With the rate of masking on its way too: bit for bit."""
     config = modern_options.tiny_config("bert", "muon", layers=2)
@@ -61,6 +64,7 @@ def test_six_steps_with_muon_are_three_and_three(tmp_path: Path) -> None:
 PACE = dict(rate=0.4, final_rate=0.1)
 
 
+@pytest.mark.slow
 def test_a_step_masks_at_the_rate_that_is_its_turn() -> None:
     """Half way between the two, at step 5 of 10, on any mesh and in micro-batches."""
     config = modern_options.tiny_config(layers=2)

@@ -58,6 +58,7 @@ def test_a_packed_run_accumulates_gradients_on_a_mesh_and_can_be_replayed(
     assert not result.differences
 
 
+@pytest.mark.slow
 def test_stages_of_several_lengths_train_on_packed_rows(prepared: Path, tmp_path: Path) -> None:
     staged = dict(path=f"{prepared}/corpora/{{length}}", stages="16x8=2,32x4=1")
     pretrain(config(prepared, tmp_path / "run", data=staged))

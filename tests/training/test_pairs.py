@@ -66,6 +66,7 @@ def pairs_config(workspace: Path, folder: str, data: str = "data", **changes: An
     return for_model(recipe, override)
 
 
+@pytest.mark.slow
 def test_a_run_gives_a_sentence_encoder_with_the_head_of_its_model(workspace: Path) -> None:
     config = pairs_config(workspace, "run")
     objective = config.objective

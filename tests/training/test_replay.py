@@ -39,6 +39,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_any_step_is_done_again_bit_for_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the checkpoint before it or from the start, and nothing is written."""
     before = contents(run)

@@ -93,6 +93,7 @@ def step_of(config: Experiment, mesh: Mesh) -> tuple[dict, float, dict]:
     return before, float(metrics["loss"]), jax.tree.map(np.asarray, state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_micro_batches_add_up_to_the_batch(family: str) -> None:
     """1 x 8 = 4 x 2, although the micro-batches hide unequal numbers of tokens."""
@@ -130,6 +131,7 @@ MESHES += [
 ]
 
 
+@pytest.mark.slow_unless("bert-Mesh(data=4, fsdp=1, tensor=1)")
 @pytest.mark.parametrize(("family", "mesh"), MESHES, ids=str)
 def test_four_devices_are_one(family: str, mesh: Mesh) -> None:
     """Dropout on: the same masks whatever the mesh."""
@@ -173,6 +175,7 @@ def test_a_mesh_that_does_not_fit_is_refused(mesh: Mesh, batch: int, message: st
         sharding.check_batch(batch, 1, sharding.make_mesh(mesh))
 
 
+@pytest.mark.slow
 def test_seed_folder_and_length_of_a_run_are_not_part_of_its_programs() -> None:
     """So that the second of `finetune --seeds 3` compiles nothing, nor does a run that resumes;
     and so that tests may share compiled steps."""
@@ -198,6 +201,7 @@ def test_seed_folder_and_length_of_a_run_are_not_part_of_its_programs() -> None:
     assert programs(other) == programs(shared_steps.program(other))
 
 
+@pytest.mark.slow
 def test_depth_costs_no_compile_time() -> None:
     """The step is traced and lowered once per block, not once per layer."""
     texts = []

@@ -35,7 +35,7 @@ from tests.helpers.tiny_configs import FAMILIES
 
 
 def shapes(experiment: Experiment) -> Any:
-    return jax.eval_shape(objectives.build(experiment).init, jax.random.key(0))
+    return objectives.param_shapes(experiment)
 
 
 def inherit(source: Experiment, target: Experiment) -> warm_start.TransferResult:
@@ -143,6 +143,7 @@ def without_updates(experiment: Experiment) -> Experiment:
     return replace(experiment, optim=dict(peak_lr=0.0))
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_model(workspace: Path, caplog: Any) -> None:
     """And goes on by itself: the same command again needs the model no more."""
     shutil.copytree(workspace / "first", workspace / "gone")
@@ -171,6 +172,7 @@ def test_a_run_begins_with_the_model(workspace: Path, caplog: Any) -> None:
         pretrain(replace(run, encoder=dict(dropout=0.1)))
 
 
+@pytest.mark.slow
 def test_an_imported_electra_goes_on(workspace: Path, tmp_path: Path) -> None:
     """Exported tower by tower, imported as one, and the same state again."""
     experiment = experiment_of(workspace, "electra", str(tmp_path / "run"))
@@ -233,6 +235,7 @@ def test_a_run_fills_masks_there_as_here(workspace: Path, tmp_path: Path) -> Non
 # ---- larger models
 
 
+@pytest.mark.slow
 def test_more_words_and_positions(workspace: Path, tmp_path: Path, caplog: Any) -> None:
     """The old rows stay, new words are words, and a run goes on from there."""
     caplog.set_level("INFO", "bert_jax")

@@ -241,6 +241,7 @@ def test_training_layout_of_wordpiece():
     assert [published.index(s) for s in ("[PAD]", "[UNK]", "[MASK]")] == [0, 100, 103]
 
 
+@pytest.mark.slow_unless("bpe-True")
 @pytest.mark.peer
 @pytest.mark.parametrize(
     ("kind", "cased"),

@@ -47,6 +47,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return wordpiece(tmp_path_factory.mktemp("bits") / "parts", pieces)
 
 
+@pytest.mark.slow_unless("40")
 @pytest.mark.parametrize("max_words", [120, 40])
 def test_the_same_distribution_costs_the_same_in_two_vocabularies(
     max_words: int, whole_words: Tokenizer, parts: Tokenizer

@@ -82,6 +82,7 @@ def test_a_corpus_gives_every_figure_with_its_baseline(
     assert "note: bits per character need raw text" in text
 
 
+@pytest.mark.slow
 def test_electra_is_scored_by_its_generator_and_its_discriminator(
     corpus: Corpus, tokenizer: Tokenizer
 ) -> None:

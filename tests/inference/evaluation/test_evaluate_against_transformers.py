@@ -67,6 +67,7 @@ def test_loss_of_an_exported_model_is_that_of_transformers(family: str, tmp_path
     compare(tmp_path / "hf", tmp_path / "hf", tmp_path / "text.txt", 32)
 
 
+@pytest.mark.slow
 def test_loss_of_antiberty_is_that_of_transformers(tmp_path: Path) -> None:
     """A real masked language model, over proteins."""
     trained = package("antiberty") / "trained_models"

@@ -133,6 +133,7 @@ def test_rows_of_one_label_have_no_pair_score(rows: TokenRows, tokenizer: Tokeni
     assert pair_scores(model, replace(rows, pair=np.ones(len(rows), np.int32)), 0.5) is None
 
 
+@pytest.mark.slow
 def test_replaced_tokens_are_found_by_counts_and_not_by_chance(
     masked: MaskedRows, counts: CountsByRow, tokenizer: Tokenizer
 ) -> None:

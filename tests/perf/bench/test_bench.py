@@ -35,6 +35,7 @@ def result() -> dict[str, Any]:
     return run_bench(replace(TINY, mesh=dict(data=2, fsdp=2)), batch_size=4)
 
 
+@pytest.mark.slow
 def test_the_figures_follow_from_each_other(result: dict[str, Any]) -> None:
     assert result["devices"] == 4
     assert result["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}

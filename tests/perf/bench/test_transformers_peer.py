@@ -53,6 +53,7 @@ def test_the_peer_has_the_same_loss(family: str) -> None:
         assert peer.loss(**peer._pool[0]).item() == pytest.approx(float(mean.value), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.peer
 def test_the_peer_of_a_modern_encoder_is_modernbert() -> None:
     modern = dict(pre_norm=True, positions="rotary", gated_mlp=True, biases=False, window=4)
@@ -73,6 +74,7 @@ def test_the_peer_of_a_modern_encoder_is_modernbert() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.peer
 def test_against_gives_a_ratio_to_each_variant() -> None:
     result = run_bench(tiny_configs.FAMILIES["electra"], batch_size=2, against=True, compile=False)

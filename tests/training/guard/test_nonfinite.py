@@ -115,6 +115,7 @@ def test_a_large_gradient_is_clipped_and_kept() -> None:
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.opt)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "skipped"), [("warn", 0), ("skip", 1)])
 def test_a_spike_is_left_out_where_asked(what: str, skipped: int) -> None:
     _, history = run(replace(CONFIG, guard=dict(spike=what, spike_window=2)), "spike")
@@ -203,6 +204,7 @@ def test_a_run_of_bad_steps_stops_and_says_why(
     assert [loss is None for loss in losses[:4]] == [False, False, kind == "nan", kind == "nan"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
     """Bad rows in steps 3 and 4, stopped between them: the same state as in one go."""
     config = replace(CONFIG, guard=dict(spike="skip", spike_window=3))
