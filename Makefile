@@ -1,6 +1,6 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
 # make test   lint, types and the test suite: 20 minutes on two cores, 10 once compiled
-# make slow   the tests that start many processes or compile every family
+# make slow   the tests that compile for seconds, train, or start processes; the other families
 # make peer   the comparisons with PyTorch and transformers, the slow ones too, and the tests that
 #             need other libraries (ONNX, trackers, sentence-transformers), in .venv-peer; Python 3.11
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
