@@ -32,22 +32,27 @@ PEERS = all(importlib.util.find_spec(name) for name in ("torch", "transformers")
 # Files that take longest come first, so that both workers end at the same time.
 LONGEST = (
     "distributed/test_processes.py",
-    "cli/test_cli.py",
-    "training/test_packed_runs.py",
-    "convert/test_folders_against_transformers.py",
+    "cli/test_every_command.py",
+    "convert/test_heads_against_transformers.py",
     "training/test_step.py",
-    "objectives/test_packing.py",
+    "inference/test_model.py",
     "training/test_finetune.py",
     "objectives/test_objectives.py",
-    "docs/test_guides.py",
-    "perf/bench/test_bench.py",
-    "study/test_worker_pool.py",
-    "cli/test_launch.py",
-    "convert/test_heads.py",
-    "convert/test_export.py",
-    "inference/test_model.py",
-    "checkpoint/test_gcs.py",
     "training/test_warm_start.py",
+    "docs/test_guides.py",
+    "cli/test_cli.py",
+    "convert/test_folders_against_transformers.py",
+    "objectives/test_packing.py",
+    "training/test_packed_runs.py",
+    "distributed/test_mesh.py",
+    "training/test_lora.py",
+    "cli/test_launch.py",
+    "study/test_worker_pool.py",
+    "objectives/test_supervised.py",
+    "model/test_attention.py",
+    "model/test_model_against_transformers.py",
+    "convert/test_heads.py",
+    "checkpoint/test_gcs.py",
 )
 
 
@@ -62,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             assert isinstance(item, pytest.Function)
             if item.callspec.id not in mark.args:
                 item.add_marker("slow")
+            if item.callspec.id in mark.kwargs.get("nightly", ()):
+                item.add_marker("nightly")
         if item.get_closest_marker("peer") and not PEERS:
             item.add_marker(skip)
         for mark in item.iter_markers("library"):

@@ -80,7 +80,7 @@ def random_model(base: Any, tokenizer: Any) -> LoadedModel:
     return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
-@pytest.mark.slow_unless("roberta, unigram")
+@pytest.mark.slow_unless("roberta, unigram", nightly=("spanbert", "roberta, wordpiece"))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_opens_in_transformers_without_warnings(
     family: str, folder_of: Any, lines: list[str], tmp_path: Path, caplog: Any

@@ -213,7 +213,16 @@ def fine_tuned(family: str, kind: Any, folder: Path, **changes: Any) -> LoadedMo
     return LoadedModel(experiment, random_params(experiment), tokenizer, 7)
 
 
-@pytest.mark.slow_unless("bert-multilabel", "albert-choice")
+@pytest.mark.slow_unless(
+    "bert-multilabel",
+    "albert-choice",
+    nightly=(
+        "roberta-classification",
+        "roberta-regression",
+        "roberta-tagging",
+        "albert-regression",
+    ),
+)
 @pytest.mark.parametrize(("family", "kind"), [*CASES, ("spanbert", "qa")])
 def test_export_opens_in_transformers_without_warnings(
     family: str, kind: str, tmp_path: Path, caplog: Any

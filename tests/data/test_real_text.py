@@ -77,7 +77,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
-@pytest.mark.slow_unless("whole words")
+@pytest.mark.slow_unless("whole words", nightly=("albert", "spanbert"))
 @pytest.mark.parametrize("name", sorted(set(CORPORA) - {"roberta"}))
 def test_no_special_token_is_ever_hidden(name: str, masks: Any) -> None:
     m = masks(name)

@@ -208,7 +208,7 @@ def test_a_kernel_counts_by_its_cost_estimate() -> None:
 # ---- steps
 
 
-@pytest.mark.slow_unless("albert")
+@pytest.mark.slow_unless("albert", nightly=("bert",))
 @pytest.mark.parametrize("family", ["albert", "bert", "electra"])
 def test_data_parallel_steps_sum_the_gradient_once(family: str) -> None:
     """Also with tied tables, shared layers and gradient accumulation."""

@@ -113,7 +113,7 @@ def test_the_span_boundary_head_is_in_both_sums() -> None:
 MASKED_ALONE = replace(tiny_configs.FAMILIES["electra"], objective=dict(target="rtd_masked"))
 
 
-@pytest.mark.slow_unless("roberta")
+@pytest.mark.slow_unless("roberta", nightly=("spanbert", "rtd_masked"))
 @pytest.mark.parametrize("family", [*tiny_configs.FAMILIES, "rtd_masked"])
 def test_model_flops_equal_those_that_xla_counts(family: str) -> None:
     """In the whole train step of one layer, since XLA counts a scanned body once. XLA also counts

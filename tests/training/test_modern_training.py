@@ -39,6 +39,7 @@ def test_thirty_steps_on_one_batch_lower_the_loss(family: str, optimizer: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_four_devices_are_one(mesh: Mesh) -> None:
     """Muon's matrices and what it leaves to AdamW."""
