@@ -36,7 +36,22 @@ def replace(config: T, **changes: Any) -> T:
         inner = getattr(config, name)
         if isinstance(value, dict) and dataclasses.is_dataclass(inner):
             changes[name] = replace(inner, **value)
+        elif isinstance(value, list):
+            changes[name] = tuple(value)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def with_tuples(config: T) -> T:
+    """The same config, with a tuple for each list that a caller gave, so that it can be hashed."""
+
+    def converted(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return with_tuples(value)
+        return tuple(map(converted, value)) if isinstance(value, list | tuple) else value
+
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    values = {f.name: converted(getattr(config, f.name)) for f in fields}
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -140,7 +155,7 @@ def from_python_file(path: str | Path) -> Experiment:
         raise ValueError(f"{path} failed to run as a config file: {type(e).__name__}: {e}") from e
     if not isinstance(config, Experiment):
         raise ValueError(f"{path} has no `config = Experiment(...)`")
-    return config
+    return with_tuples(config)  # as a saved config is read, so that they can be compared
 
 
 def _no_config_file(path: Path, shipped: Collection[str]) -> str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Supervised
+from bert_jax.config.serialization import with_tuples
 from bert_jax.convert import hf_config
 from bert_jax.model import Network
 from bert_jax.model.encoder import Head
@@ -30,6 +31,7 @@ def head_modules(heads: Collection[str], task: Supervised | None = None) -> dict
 
 def param_shapes(encoder: Encoder, heads: Collection[str], task: Supervised | None = None) -> Any:
     """Shapes and dtypes of the parameters of a network with these heads."""
+    task = None if task is None else with_tuples(task)
     shapes = _param_shapes(encoder, frozenset(heads), task)
     return jax.tree.map(lambda leaf: leaf, shapes)  # the caller may change its tree
 

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Contrastive, Experiment, Imported, Masked, ReplacedTokens, Supervised
+from bert_jax.config.serialization import with_tuples
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import HEADS, MlmHead, PairHead, Pooler, SboHead
@@ -104,7 +105,8 @@ def build(config: Experiment, vocabulary: Vocabulary | None = None) -> Objective
 def param_shapes(config: Experiment) -> Any:
     """Shapes and dtypes of what `init` of a config's objective returns."""
     same = Experiment(encoder=config.encoder, objective=config.objective, lora=config.lora)
-    return jax.tree.map(lambda leaf: leaf, _param_shapes(same))  # the caller may change its tree
+    shapes = _param_shapes(with_tuples(same))
+    return jax.tree.map(lambda leaf: leaf, shapes)  # the caller may change its tree
 
 
 @lru_cache(maxsize=256)  # a trace takes .4 s, and the shapes are asked for in many places

@@ -56,6 +56,22 @@ def test_a_config_round_trips_through_json(experiment: Experiment) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "objective", ["Contrastive(dimensions=[64, 32])", "Supervised(labels=['no', 'yes'])"]
+)
+def test_a_list_in_a_config_file_is_no_difference_to_the_saved_config(
+    objective: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(
+        f"from bert_jax import config as c\nconfig = c.replace(c.BERT, objective=c.{objective})"
+    )
+    given = config.from_python_file(file)
+    config.save_config(given, tmp_path / "config.json")
+    assert config.differences(config.read_config(tmp_path / "config.json"), given) == {}
+    assert hash(given) == hash(config.read_config(tmp_path / "config.json"))
+
+
 def test_differences_between_configs_are_named() -> None:
     changed = replace(BERT, encoder=dict(layers=6), run=dict(steps=5))
     assert config.differences(BERT, changed) == {

@@ -243,6 +243,16 @@ def test_starts_are_positions_that_may_answer() -> None:
 # ---- configs, initialization, learning rates and sharding
 
 
+def test_parameter_shapes_are_the_caller_s_own_also_where_labels_are_a_list() -> None:
+    labels: Any = ["no", "yes"]  # as a config file may write them
+    objective = Supervised(task="classification", labels=labels)
+    experiment = replace(tiny_configs.FAMILIES["bert"], objective=objective)
+    shapes = objectives.param_shapes(experiment)
+    shapes.pop("encoder")
+    again = objectives.param_shapes(replace(experiment, objective=dict(labels=tuple(labels))))
+    assert again.keys() - shapes.keys() == {"encoder"}
+
+
 def test_each_family_has_its_published_head() -> None:
     for family, kind, head, span, init, dropout in [
         ("bert", "classification", "pooler", "linear", "same", 0.1),
