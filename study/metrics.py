@@ -112,7 +112,7 @@ def _probe(layer: str, task_type: str | None, title: str) -> Metric:
     several layers would be chosen on the scored rows."""
 
     def score(scores: list[float]) -> float:  # embeddings first
-        return scores[-1] if layer == "last" else scores[(len(scores) - 1) // 2]
+        return scores[{"first": 0, "middle": (len(scores) - 1) // 2, "last": -1}[layer]]
 
     def scores_of(record: Record) -> list[tuple[str, float]]:
         tasks = probed_tasks(record, task_type)
@@ -161,6 +161,7 @@ METRICS = {
     "epochs": Metric("epochs", _field("epochs"), None),
     "tokens": Metric("tokens", _field("tokens"), None, short_number),
     "speed": Metric("tokens/s", _field("speed"), None, short_number),
+    "probes_first": _probe("first", None, "probes, embeddings"),
     "probes_middle": _probe("middle", None, "probes, middle layer"),
     "probes_last": _probe("last", None, "probes, last layer"),
     "tagging_middle": _probe("middle", "tagging", "tags, middle layer"),

@@ -73,7 +73,7 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         f"matrix products). {metadata['machine']}; Python {metadata['python']}, {versions}. The "
         "models, steps and text are far smaller than the papers', and the results hold for such "
         "models only.",
-        *_budget(metadata),
+        *_budget(metadata, runs),
         "All runs share one code base, one optimizer, one recipe for every task and one head (a "
         f"dense layer on the first token). The tasks are {tasks or 'those of --tasks'} "
         f"({metadata['labels']}). Their "
@@ -90,20 +90,23 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "AUC of the same counts.",
         "Numbers are means, with the standard deviation where there are several seeds. The tables "
         "at the end list the runs; a run's folder has the same name, and its `metrics.jsonl` has "
-        "the numbers. `python -m study --page` builds this page from `study.json`.",
+        "the numbers. `python -m study --page --docs docs` builds this page from "
+        "`docs/study.json`.",
     ]
 
 
-def _budget(metadata: dict[str, Any]) -> list[str]:
+def _budget(metadata: dict[str, Any], runs: Sequence[Record]) -> list[str]:
     """What an arm costs at the scale whose budget the user chooses, and how to repeat it."""
     if metadata["scale"] != HOUR.name:
         return []
     minutes = metadata["arm_flops"] / FLOPS_PER_MINUTE
+    took = sorted(r["seconds"] / 60 for r in runs)
+    span = f" These runs took {took[0]:.0f} to {took[-1]:.0f} minutes each." if took else ""
     return [
-        f"A run at equal FLOPs has {metadata['arm_flops']:.2e} FLOPs, {minutes:.3g} minutes of two "
-        f"quiet cores at {FLOPS_PER_MINUTE:.0e} a minute. Its learning rate falls over the second "
-        "half. The corpus and the tasks cannot be passed on with this repository; with text and "
-        "tasks of your own: `python -m study --scale hour --arm-minutes "
+        f"A run at equal FLOPs has {metadata['arm_flops']:.2e} FLOPs, nominally {minutes:.3g} "
+        f"minutes of two quiet cores at {FLOPS_PER_MINUTE:.0e} a minute.{span} The learning rate "
+        "falls over the second half. The corpus and the tasks cannot be passed on with this "
+        "repository; with text and tasks of your own: `python -m study --scale hour --arm-minutes "
         f"{minutes:.3g} --text FILES --tasks DIR --state STATE`. `STATE` holds results and last "
         "checkpoints, 17 MB a run, and a stopped study goes on from it, also on another machine."
     ]
@@ -112,17 +115,18 @@ def _budget(metadata: dict[str, Any]) -> list[str]:
 def _method(judgments: Sequence[Judgment]) -> str:
     """How differences are judged, and of how many statements."""
     compared = sum(j.limit is not None for j in judgments)
+    chance = "; without any real difference about one in 20 would still exceed it" * (compared > 0)
     return (
         "A statement is **confirmed** or **contradicted** if the difference exceeds the noise at "
         "95 %; otherwise it is **too small to judge**. The noise is the spread over seeds (the "
         "standard deviation of a metric, pooled over all variants with several seeds, times "
         "Student's t) or, if larger, the standard error that follows from the number of scored "
-        f"rows. {compared} statements were compared with it; without any real difference about "
-        "one in 20 would still be confirmed or contradicted. *Secondary* statements do not decide "
-        "a hypothesis. A statement is **not judged** if one of its variants does not beat counts "
-        "of both neighbors: it has hardly learned from context, and the difference says nothing "
-        "about training that works. Where the statement itself is that one variant does not learn, "
-        "only the other one has to beat the counts. Statements that begin with *early in training* "
+        f"rows. {compared} statements were compared with it{chance}. *Secondary* statements do not "
+        "decide a hypothesis. A statement is **not judged** if no spread over seeds is known, or "
+        "if one of its variants does not beat counts of both neighbors: it has hardly learned from "
+        "context, and the difference says nothing about training that works. Where the "
+        "statement itself is that one variant does not learn, only the other one has to "
+        "beat the counts. Statements that begin with *early in training* "
         "need only one variant that is better than word frequencies by "
         f"{verdict.MIN_DELTA} nat or AUC, and hold for the start of training alone. Statements "
         "about sentence pairs require a pair loss below that of the share of labels."
@@ -147,7 +151,7 @@ def _left_out(scale: str) -> list[str]:
         f"({h.letter}) {h.title}: {h.too_small[0].lower()}{h.too_small[1:]}" for h in hypotheses
     )
     return [
-        "**Not asked at this scale**, because it cannot decide them; `--scale gpu` asks all. "
+        "**Left out at this scale**, because it cannot decide them; `--scale gpu` asks all. "
         + " ".join(items)
     ]
 
@@ -222,10 +226,10 @@ def format_cell(records: Sequence[Record], row: ResultRow, name: str) -> str:
     if not values:
         return "-" if _runs_of(records, row) else "not run"
     metric = METRICS[name]
-    mean = metric.format(statistics.mean(values))
-    if len(values) == 1 or metric.higher_is_better is None:
-        return mean
-    return f"{mean} ± {metric.format(statistics.stdev(values))}"
+    cell = metric.format(statistics.mean(values))
+    if len(values) > 1 and metric.higher_is_better is not None:
+        cell += f" ± {metric.format(statistics.stdev(values))}"
+    return cell if len(values) == len(_runs_of(records, row)) else f"{cell} ({len(values)} seeds)"
 
 
 def _runs_of(records: Sequence[Record], row: ResultRow) -> list[Record]:

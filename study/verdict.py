@@ -2,8 +2,9 @@
 
     confirmed            the difference has the stated direction and exceeds the noise
     contradicted         it has the other direction and exceeds the noise
-    too small to judge   it does not exceed the noise, or no spread is known
-    not judged           a value is not finite, or a variant has not learned enough (has_learned)
+    too small to judge   it does not exceed the noise
+    not judged           a value is not finite, no spread is known, there are less than three seeds
+                         to count, or a variant has not learned enough (has_learned)
     not run              a variant or a metric is missing
 
 The spread of a metric is its standard deviation over seeds, pooled over all variants with several
@@ -111,8 +112,10 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     if limit is not None and distance > limit:
         verdict = CONFIRMED if difference > statement.margin else CONTRADICTED
         return Judgment(statement, verdict, difference, limit, wins)
+    if limit is None:
+        return Judgment(statement, NOT_JUDGED, difference, None, wins)
     needed = None
-    if limit is not None and distance:  # the limit falls with the square root of the seeds
+    if distance:  # the limit falls with the square root of the seeds
         one_seed = noise_limit(statement, records, [1] * len(seeds))
         assert one_seed is not None
         needed = math.ceil((one_seed / distance) ** 2)
@@ -137,7 +140,9 @@ def has_learned(statement: Statement, variant: str, records: Sequence[Record], a
 
 
 def _verdict_by_count(wins: tuple[int, int] | None) -> str:
-    if wins is None or wins[1] < 3 or 2 * wins[0] == wins[1]:
+    if wins is None or wins[1] < 3:
+        return NOT_JUDGED
+    if 2 * wins[0] == wins[1]:
         return TOO_SMALL
     return CONFIRMED if 2 * wins[0] > wins[1] else CONTRADICTED
 

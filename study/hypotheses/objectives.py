@@ -90,7 +90,16 @@ REPLACED = Hypothesis(
         ResultRow(UNTIED, "RTD, separate embeddings", ("", "83.6"), scales=LARGE),
         ResultRow(DISENTANGLED, "RTD, gradient-disentangled embeddings", scales=LARGE),
     ),
-    metrics=("tasks", "probes_middle", "probes_last", "mask", "rtd_auc", "over_counts", "flops"),
+    metrics=(
+        "tasks",
+        "probes_first",
+        "probes_middle",
+        "probes_last",
+        "mask",
+        "rtd_auc",
+        "over_counts",
+        "flops",
+    ),
     statements=(Statement("RTD beats MLM", "rtd", "mlm", "tasks"),),
     secondary=(
         Statement("early in training, RTD beats MLM", "rtd", "mlm", "tasks", needs="start"),
@@ -127,7 +136,8 @@ REPLACED = Hypothesis(
     paper_source="Clark et al. 2020, the efficiency analysis (base size) and the section on weight "
     "sharing (generator of equal size, 500k steps)",
     note="The loss at `[MASK]` of an RTD run is its generator's. The AUC is that of the "
-    "discriminator over text with the generator's samples, special tokens left out.",
+    "discriminator over text with the generator's samples, special tokens left out. Probes on "
+    "the embeddings show what needs no context.",
     many_seeds=True,
     plots=("tasks", "eval_mask_loss", "eval_rtd_auc"),
     probes=True,

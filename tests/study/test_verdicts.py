@@ -32,7 +32,7 @@ A_BEATS_B = Statement("a beats b", "a", "b", "tasks")
         ((50, 51, 52), (50.5, 51, 52), 0.0, TOO_SMALL),
         ((50, 51, 52), (53, 54, 55), -8.0, CONFIRMED),
         ((50, 51, 52), (60, 61, 62), -3.0, CONTRADICTED),
-        ((60,), (50,), 0.0, TOO_SMALL),
+        ((60,), (50,), 0.0, NOT_JUDGED),
         ((60, 60, math.nan), (50, 51, 52), 0.0, NOT_JUDGED),
         ((), (50, 51), 0.0, NOT_RUN),
     ],
@@ -87,12 +87,12 @@ def loss_records(variant: str, *losses: float) -> list[dict[str, Any]]:
 
 def test_equal_seeds_without_counted_rows_decide_nothing() -> None:
     records = loss_records("a", 3.0, 3.0, 3.0) + loss_records("b", 3.5, 3.5, 3.5)
-    assert judge_statement(Statement("", "a", "b", "mask"), records).verdict == TOO_SMALL
+    assert judge_statement(Statement("", "a", "b", "mask"), records).verdict == NOT_JUDGED
 
 
 @pytest.mark.parametrize(
     ("a", "verdict"),
-    [((51, 51, 0), CONFIRMED), ((51, 0, 0), CONTRADICTED), ((51, 51), TOO_SMALL)],
+    [((51, 51, 0), CONFIRMED), ((51, 0, 0), CONTRADICTED), ((51, 51), NOT_JUDGED)],
 )
 def test_a_statement_by_seed_count_ignores_the_size_of_differences(
     a: tuple[float, ...], verdict: str
