@@ -3,8 +3,8 @@
     confirmed            the difference has the stated direction and exceeds the noise
     contradicted         it has the other direction and exceeds the noise
     too small to judge   it does not exceed the noise
-    not judged           a value is not finite, no spread is known, there are less than three seeds
-                         to count, or a variant has not learned enough (has_learned)
+    not judged           a value is not finite, no spread is known, there are too few seeds to
+                         count, or a variant has not learned enough (has_learned)
     not run              a variant or a metric is missing
 
 The spread of a metric is its standard deviation over seeds, pooled over all variants with several
