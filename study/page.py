@@ -229,7 +229,7 @@ def format_cell(records: Sequence[Record], row: ResultRow, name: str) -> str:
     cell = metric.format(statistics.mean(values))
     if len(values) > 1 and metric.higher_is_better is not None:
         cell += f" ± {metric.format(statistics.stdev(values))}"
-    return cell if len(values) == len(_runs_of(records, row)) else f"{cell} ({len(values)} seeds)"
+    return cell if len(values) == len(_runs_of(records, row)) else f"{cell} (seeds: {len(values)})"
 
 
 def _runs_of(records: Sequence[Record], row: ResultRow) -> list[Record]:
