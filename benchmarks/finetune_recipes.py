@@ -44,10 +44,21 @@ EPOCHS = {  # where they are not those of configs/finetune.py
     "ner": ["--run.epochs", "3"],
     "qa": ["--run.epochs", "2"],
 }
+TWICE_THE_EPOCHS = {
+    **dict.fromkeys(("question_type", "entailment", "tweet_score"), ["--run.epochs", "10"]),
+    **dict.fromkeys(("sentiment", "ner"), ["--run.epochs", "6"]),
+    "qa": ["--run.epochs", "4"],
+}
+RATE = ["--optim.peak-lr", "2e-4"]
+MEAN = ["--objective.head", "prediction", "--objective.pooling", "mean"]
 # Flags of each recipe, for all tasks ("all") and for some. `published`: docs/finetuning.md.
 RECIPES: dict[str, dict[str, list[str]]] = {
-    "published": EPOCHS | {"ner": [*EPOCHS["ner"], "--optim.peak-lr", "2e-4"]},
-    "layer_decay": {"all": ["--optim.peak-lr", "2e-4", "--optim.layer-decay", "0.9"]} | EPOCHS,
+    "published": EPOCHS | {"ner": [*EPOCHS["ner"], *RATE]},
+    "layer_decay": {"all": [*RATE, "--optim.layer-decay", "0.9"]} | EPOCHS,
+    "double_rate": {"all": RATE} | EPOCHS,
+    "mean_pooling": {"all": [*RATE, *MEAN]} | EPOCHS,
+    "longer": {"all": RATE} | TWICE_THE_EPOCHS,
+    "mean_longer": {"all": [*RATE, *MEAN]} | TWICE_THE_EPOCHS,
 }
 SAMPLES = 2000  # of the bootstrap
 

@@ -140,7 +140,14 @@ FINETUNE = Experiment(
     objective=Supervised(),
     data=Data(batch_size=32),
     optim=Optim(name="adamw", schedule="roberta", peak_lr=1e-4, warmup_ratio=0.1, eps=1e-8),
-    run=Run(dir="runs/finetune", epochs=5.0, evals_per_epoch=1.0, log_every=20, max_to_keep=1),
+    run=Run(
+        dir="runs/finetune",
+        epochs=5.0,
+        evals_per_epoch=1.0,
+        log_every=20,
+        max_to_keep=1,
+        unroll=1,  # the step is compiled for each padded length; without a loop it takes far longer
+    ),
     guard=Guard(spike="off"),  # losses of small batches vary too much
 )
 FINETUNE_BERT = replace(

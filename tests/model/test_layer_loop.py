@@ -1,14 +1,18 @@
 """The loop over layers: rematerialization, several layers per iteration, and program size."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
-from bert_jax.config import replace
+from bert_jax.config import from_python_file, replace
 from bert_jax.model import Network, encoder
+from tests.helpers.paths import ROOT
 from tests.model.test_modern_options import TINY, close, init, padded
+
+FINE_TUNING = sorted((ROOT / "configs").glob("finetune*.py"))
 
 
 def loss(network: Network, params: Any) -> jax.Array:
@@ -57,6 +61,15 @@ def test_a_gpu_has_no_loop_over_layers_unless_memory_counts(
 ) -> None:
     monkeypatch.setattr(encoder, "platform", lambda: device)
     assert encoder.layers_per_iteration(unroll, remat, 12) == layers
+
+
+@pytest.mark.parametrize("config", FINE_TUNING, ids=lambda path: path.stem)
+def test_fine_tuning_keeps_the_loop_on_a_gpu_since_it_compiles_for_each_padded_length(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "platform", lambda: "cuda")
+    run = from_python_file(str(config)).run
+    assert encoder.layers_per_iteration(run.unroll, run.remat, 12) == 1
 
 
 @pytest.mark.slow
