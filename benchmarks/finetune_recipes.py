@@ -44,15 +44,13 @@ EPOCHS = {  # where they are not those of configs/finetune.py
     "ner": ["--run.epochs", "3"],
     "qa": ["--run.epochs", "2"],
 }
-TWICE_THE_EPOCHS = {
-    **dict.fromkeys(("question_type", "entailment", "tweet_score"), ["--run.epochs", "10"]),
-    **dict.fromkeys(("sentiment", "ner"), ["--run.epochs", "6"]),
-    "qa": ["--run.epochs", "4"],
-}
+TWICE = dict(question_type=10, entailment=10, tweet_score=10, sentiment=6, ner=6, qa=4)
+TWICE_THE_EPOCHS = {task: ["--run.epochs", str(epochs)] for task, epochs in TWICE.items()}
 RATE = ["--optim.peak-lr", "2e-4"]
 MEAN = ["--objective.head", "prediction", "--objective.pooling", "mean"]
 # Flags of each recipe, for all tasks ("all") and for some. `published`: docs/finetuning.md.
 RECIPES: dict[str, dict[str, list[str]]] = {
+    "plain": {},  # configs/finetune.py for every task
     "published": EPOCHS | {"ner": [*EPOCHS["ner"], *RATE]},
     "layer_decay": {"all": [*RATE, "--optim.layer-decay", "0.9"]} | EPOCHS,
     "double_rate": {"all": RATE} | EPOCHS,

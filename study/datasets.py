@@ -139,7 +139,7 @@ class Datasets:
     def task_type(self, name: str) -> TaskType:
         if name == QA:
             return "qa"
-        row = next(_read_rows(self.tasks_folder() / name / "train.jsonl"))
+        row = next(read_rows(self.tasks_folder() / name / "train.jsonl"))
         if "tokens" in row:
             return "tagging"
         if "options" in row:
@@ -153,11 +153,11 @@ def sample_rows(source: Path, out: Path, preset: Preset) -> None:
     test = source / "test.jsonl"
     files = {
         "train": (source / "train.jsonl", preset.train_rows),
-        "dev": (test if _has_labels(test) else source / "dev.jsonl", preset.test_rows),
+        "dev": (test if has_labels(test) else source / "dev.jsonl", preset.test_rows),
     }
     train_labels: set[Any] = set()
     for split, (file, max_rows) in files.items():
-        rows = [r for r in _read_rows(file) if _count_words(r) <= max_words]
+        rows = [r for r in read_rows(file) if _count_words(r) <= max_words]
         if split == "dev":  # a label that the sampled training rows lack cannot be learned
             rows = [r for r in rows if _label_names(r) <= train_labels]
         rows = sample(rows, max_rows)
@@ -222,13 +222,13 @@ def sample(items: Sequence[Any], max_items: int) -> list[Any]:
     return [items[i] for i in chosen]
 
 
-def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as f:
         yield from map(json.loads, f)
 
 
-def _has_labels(file: Path) -> bool:
-    row = next(_read_rows(file), {}) if file.is_file() else {}
+def has_labels(file: Path) -> bool:
+    row = next(read_rows(file), {}) if file.is_file() else {}
     return "label" in row or "tags" in row
 
 

@@ -16,7 +16,7 @@ from study.hypothesis import Hypothesis, ResultRow
 from study.metrics import METRICS, Record, probed_tasks
 from study.plots import Curve, DotPlot, LinePlot, Plot, write_plots
 from study.presets import FLOPS_PER_MINUTE, HOUR
-from study.run_tables import below_counts, bullets, mask_table, run_table, table
+from study.run_tables import below_baselines, below_counts, bullets, mask_table, run_table, table
 from study.verdict import Judgment
 
 FIGURES = "study"  # the folder beside the page
@@ -44,6 +44,7 @@ def build_page(results: dict[str, Any]) -> tuple[str, list[Plot]]:
     """The page in Markdown, and its plots."""
     records: list[Record] = results["runs"]
     scale = results["metadata"]["scale"]
+    baselines = results["metadata"].get("task_baselines", {})
     hypotheses = hypotheses_at(scale)
     judged = [(h, *verdict.judge_hypothesis(h, records)) for h in hypotheses]
     judgments = [j for *_, of_hypothesis in judged for j in of_hypothesis]
@@ -52,13 +53,13 @@ def build_page(results: dict[str, Any]) -> tuple[str, list[Plot]]:
     plots: list[Plot] = []
     for hypothesis, result, of_hypothesis in judged:
         figures = [plot for plot in _plots(hypothesis, records) if not plot.empty]
-        blocks += _section(hypothesis, records, result, of_hypothesis)
+        blocks += _section(hypothesis, records, result, of_hypothesis, baselines)
         blocks += [f"![{plot.name}]({FIGURES}/{plot.name}.svg)" for plot in figures]
         plots += figures
     if results["failed"]:
         failed = [f"`{f['run']}`, {f['step']}: `{f['error']}`" for f in results["failed"]]
         blocks += ["## Failed steps", bullets(failed)]
-    blocks += ["## Runs", run_table(records), "## Runs at [MASK]", *mask_table(records)]
+    blocks += ["## Runs", run_table(records, baselines), "## Runs at [MASK]", *mask_table(records)]
     return "\n\n".join(blocks) + "\n", plots
 
 
@@ -78,7 +79,9 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         f"dense layer on the first token). The tasks are {tasks or 'those of --tasks'} "
         f"({metadata['labels']}). Their "
         "mean is that of accuracies, entity F1 and correlations, in percent. The scored rows were "
-        "not used to choose a checkpoint, a layer or a learning rate. FLOPs are counted as "
+        "not used to choose a checkpoint, a layer or a learning rate. *No encoder, no "
+        "pre-training* is regression on a bag of words of the same rows or, for tags, the most "
+        "frequent tag of each word (`study/task_baselines.py`). FLOPs are counted as "
         "ELECTRA's authors counted them; runs at equal FLOPs are equal with free look-ups. Tokens, "
         "FLOPs and tokens/s exclude padding. Later ideas that all runs share: rotary positions, "
         "pre-norm, gated MLPs, Muon and a trapezoidal schedule, unless a variant says otherwise.",
@@ -157,7 +160,11 @@ def _left_out(scale: str) -> list[str]:
 
 
 def _section(
-    hypothesis: Hypothesis, records: Sequence[Record], result: str, judgments: Sequence[Judgment]
+    hypothesis: Hypothesis,
+    records: Sequence[Record],
+    result: str,
+    judgments: Sequence[Judgment],
+    baselines: dict[str, float | None],
 ) -> list[str]:
     blocks = [
         f"## ({hypothesis.letter}) {hypothesis.title}",
@@ -170,9 +177,10 @@ def _section(
                 for j in judgments
             ]
         ),
-        _result_table(hypothesis, records),
+        _result_table(hypothesis, records, baselines),
         *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
         *below_counts(hypothesis, records),
+        *below_baselines(hypothesis, records, baselines),
     ]
     if hypothesis.paper_source:
         blocks.append(f"In italics: {hypothesis.paper_source}.")
@@ -208,7 +216,9 @@ def _signed(number: str) -> str:
     return number if number.startswith("-") else f"+{number}"
 
 
-def _result_table(hypothesis: Hypothesis, records: Sequence[Record]) -> str:
+def _result_table(
+    hypothesis: Hypothesis, records: Sequence[Record], baselines: dict[str, float | None]
+) -> str:
     columns = hypothesis.paper_columns
     titles = [METRICS[m].title for m in hypothesis.metrics]
     rows = []
@@ -217,6 +227,11 @@ def _result_table(hypothesis: Hypothesis, records: Sequence[Record]) -> str:
         paper = [f"*{c}*" if c else "" for c in row.paper] or [""] * len(columns)
         seeds = str(len(_runs_of(records, row)))
         rows.append((f"{row.label} `{row.variant.name}`", seeds, *cells, *paper))
+    known = [100 * score for score in baselines.values() if score is not None]
+    if "tasks" in hypothesis.metrics and known and len(known) == len(baselines):
+        mean = METRICS["tasks"].format(statistics.mean(known))
+        cells = [mean if m == "tasks" else "" for m in hypothesis.metrics]
+        rows.append(("no encoder, no pre-training", "", *cells, *[""] * len(columns)))
     return table(("", "seeds", *titles, *(f"*{c}*" for c in columns)), rows)
 
 

@@ -1,6 +1,7 @@
 """Collect the results of a study's run folders in `study.json`: all that the page needs.
 
-metadata  {scale, date, versions, machine, text, tasks, ...}
+metadata  {scale, date, versions, machine, text, tasks, ...,
+           task_baselines: {task: score without pre-training, from 0 to 1}}
 runs      [{name, variant, seed, hypotheses, expected_tasks: [task],
             steps, rows, tokens, epochs, parameters, flops: {published, sparse}, speed, seconds,
             last: {eval_metric: value}, curves: {metric: [[step, value], ...]},  (metrics.jsonl)
@@ -30,9 +31,11 @@ import jax
 from bert_jax.perf import param_table
 from bert_jax.tasks import results as task_results
 from bert_jax.utils import io, metrics_log
+from study.datasets import read_rows
 from study.jobs import Job
 from study.metrics import Record
 from study.runner import Study
+from study.task_baselines import task_baseline
 from study.variants import Cost, reference_flops
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -77,6 +80,7 @@ def _metadata(study: Study, runs: Sequence[Record], processes: int) -> dict[str,
     if device.platform != "cpu":
         machine = f"{device.device_kind}, {machine}"
     synthetic = study.datasets.user_tasks is None
+    tasks = study.datasets.task_names() if runs else []
     return {
         "scale": study.preset.name,
         "arm_flops": _round(reference_flops(study.preset)),
@@ -85,7 +89,8 @@ def _metadata(study: Study, runs: Sequence[Record], processes: int) -> dict[str,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "machine": machine,
         "text": [Path(name).name for name in study.datasets.text],
-        "tasks": study.datasets.task_names() if runs else [],
+        "tasks": tasks,
+        "task_baselines": _rounded({name: _task_baseline(study, name) for name in tasks}),
         "labels": "made from the text" if synthetic else "labeled by people",
     }
 
@@ -156,6 +161,13 @@ def _task_scores(study: Study, job: Job) -> dict[str, Any]:
             metric = result["metric"]
             scores[name] = {"metric": metric, "value": dev[metric], "rows": rows, **dev}
     return scores
+
+
+def _task_baseline(study: Study, name: str) -> float | None:
+    """On the rows that the runs are trained and scored on."""
+    folder = study.datasets.task(name)
+    train, scored = (list(read_rows(folder / f"{split}.jsonl")) for split in ("train", "dev"))
+    return task_baseline(train, scored)
 
 
 def _probe_scores(study: Study, job: Job) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,8 @@ from study.metrics import Record, short_number
 from study.verdict import values_by_seed
 
 
-def run_table(records: Sequence[Record]) -> str:
+def run_table(records: Sequence[Record], baselines: dict[str, float | None]) -> str:
+    """All runs, and what the tasks give without pre-training."""
     head = ("run", "hypotheses", "steps", "tokens", "FLOPs", "as published", "parameters",
             "tasks (%)")  # fmt: skip
     rows = []
@@ -30,6 +31,10 @@ def run_table(records: Sequence[Record]) -> str:
                 ", ".join(f"{name} {score:.1f}" for name, score in scores.items()),
             )
         )
+    known = {name: score for name, score in sorted(baselines.items()) if score is not None}
+    if known:
+        scores = ", ".join(f"{name} {100 * score:.1f}" for name, score in known.items())
+        rows.append(("no encoder, no pre-training", *[""] * (len(head) - 2), scores))
     return table(head, rows)
 
 
@@ -83,4 +88,32 @@ def below_counts(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]
     return [
         f"**Below counts of both neighbors:** {', '.join(lacking)}. Longer runs would have to beat "
         "them before statements about what these variants teach can be judged."
+    ]
+
+
+def below_baselines(
+    hypothesis: Hypothesis, records: Sequence[Record], baselines: dict[str, float | None]
+) -> list[str]:
+    """Which variants score less on the tasks than what needs no encoder, by how many points, and on
+    which tasks they score more."""
+    known = {task: 100 * score for task, score in baselines.items() if score is not None}
+    if "tasks" not in hypothesis.metrics or not known or len(known) < len(baselines):
+        return []
+    lacking = []
+    for row in hypothesis.rows:
+        runs = [r for r in records if r["variant"] == row.variant.name]
+        scores = [r["tasks"] for r in runs if set(known) <= set(r["tasks"])]
+        if not scores:
+            continue
+        of_task = {t: 100 * statistics.mean(s[t]["value"] for s in scores) for t in known}
+        less = statistics.mean(known.values()) - statistics.mean(of_task.values())
+        if less > 0:
+            better = [t for t in known if of_task[t] > known[t]]
+            where = f"more on {', '.join(better)}" if better else "on no task more"
+            lacking.append(f"`{row.variant.name}` by {less:.1f} points ({where})")
+    if not lacking:
+        return []
+    return [
+        f"**Below what needs no encoder, on the mean over tasks:** {', '.join(lacking)}. What is "
+        "said of tasks here compares encoders that a bag of words still beats."
     ]

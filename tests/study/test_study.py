@@ -189,6 +189,34 @@ def test_the_page_says_what_a_variant_lacks_to_beat_counts(results: dict[str, An
     assert "Below counts of both neighbors:" not in page.build_page(results)[0]
 
 
+def test_scores_of_tasks_stand_beside_those_without_pretraining(results: dict[str, Any]) -> None:
+    metadata = results["metadata"] | {"task_baselines": {"t": 0.61, "u": 0.5}}
+    text, _ = page.build_page(results | {"metadata": metadata})
+    for letter, cells in {"h": " |  | 55.5 | ", "k": None}.items():
+        section = text.partition(f"## ({letter})")[2].partition("\n## ")[0]
+        assert (f"| no encoder, no pre-training{cells}" in section) == (cells is not None)
+    assert "| t 61.0, u 50.0 |" in text.partition("## Runs")[2]
+
+
+@pytest.mark.parametrize(
+    ("baselines", "said"),
+    [
+        ({"t": 0.9}, "`mlm` by 35.0 points (on no task more)"),  # its seeds: 54, 55 and 56 %
+        ({"t": 0.1}, None),
+        ({"t": 0.9, "u": None}, None),  # the mean is not known
+        ({}, None),
+    ],
+)
+def test_the_page_says_what_scores_less_than_no_encoder(
+    results: dict[str, Any], baselines: dict[str, float | None], said: str | None
+) -> None:
+    metadata = results["metadata"] | {"task_baselines": baselines}
+    text, _ = page.build_page(results | {"metadata": metadata})
+    section = text.partition("## (h)")[2].partition("\n## ")[0]
+    below = section.partition("**Below what needs no encoder, on the mean over tasks:** ")[2]
+    assert said in below if said else not below
+
+
 def test_a_study_without_runs_has_a_page_that_says_so(results: dict[str, Any]) -> None:
     text, figures = page.build_page(results | {"runs": []})
     assert text.count(f"**{NOT_RUN}**") >= len(HYPOTHESES)

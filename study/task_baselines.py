@@ -1,0 +1,126 @@
+"""What the tasks of a folder give without pre-training: the yardstick of fine-tuned scores.
+
+    python -m study.task_baselines TASKS
+
+Texts: logistic regression (labels) or ridge regression (numbers) on a bag of words: TF-IDF of the
+words of each text; of a pair also of the second text's words that the first has, and of those that
+it lacks. Whether pairs of neighboring words count too, whether the logarithm of a count is taken,
+and how strong regularization is, is chosen by cross-validation on train. Tags: the tag that a word
+has most often in train; new words have the most frequent tag. Scored on test or, where it has no
+labels, on dev.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.tasks.metrics import correlations
+from bert_jax.tasks.tag_scheme import entity_scores, recognize_scheme
+from study.datasets import has_labels, read_rows
+from study.jobs import QA
+
+Rows = Sequence[dict[str, Any]]
+STRENGTHS = (1.0, 10.0, 100.0)
+FOLDS = 3
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def task_baseline(train: Rows, test: Rows) -> float | None:
+    """Accuracy, Pearson correlation, or F1 of entities (of words, where tags mark no entities) of
+    the test rows, from 0 to 1; None for other kinds of rows, and where all have one label."""
+    row = train[0]
+    if "tags" in row:
+        return _most_frequent_tags(train, test)
+    other = "text" not in row or "options" in row or isinstance(row.get("label"), list)
+    if other or len({str(row.get("label")) for row in train}) < 2:
+        return None
+    return _bag_of_words(train, test)
+
+
+def _bag_of_words(train: Rows, test: Rows) -> float:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+
+    labels = [row["label"] for row in train]
+    model, strength = LogisticRegression(tol=1e-3, max_iter=300), {"model__C": STRENGTHS}
+    if isinstance(labels[0], float):
+        model, strength = Ridge(), {"model__alpha": [1 / c for c in STRENGTHS]}
+    analyzers = [_single_words, _words_and_pairs]
+    grid = {**strength, "words__analyzer": analyzers, "words__sublinear_tf": [False, True]}
+    pipeline = Pipeline([("words", TfidfVectorizer()), ("model", model)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that few rows have
+        search = GridSearchCV(pipeline, grid, cv=FOLDS).fit(train, labels)
+    gold, predicted = np.array([row["label"] for row in test]), search.predict(test)
+    if isinstance(labels[0], float):
+        return correlations(np.column_stack([gold, predicted]))["pearson"]
+    return float(np.mean(predicted == gold))
+
+
+def text_features(row: dict[str, Any], neighbors: bool) -> list[str]:
+    """The features of a row's texts, with pairs of `neighbors` or without."""
+    texts = [row["text"], *([row["text_pair"]] if row.get("text_pair") else [])]
+    words = [WORD.findall(text.lower()) for text in texts]
+    features = []
+    for i, of_text in enumerate(words):
+        features += [f"{i} {word}" for word in of_text]
+        if neighbors:
+            features += [f"{i} {a} {b}" for a, b in pairwise(of_text)]
+    if len(words) == 2:
+        features += [f"{'both' if w in words[0] else 'new'} {w}" for w in words[1]]
+    return features
+
+
+_single_words = partial(text_features, neighbors=False)
+_words_and_pairs = partial(text_features, neighbors=True)
+
+
+def _most_frequent_tags(train: Rows, test: Rows) -> float:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in train:
+        for token, tag in zip(row["tokens"], row["tags"], strict=True):
+            counts[token][tag] += 1
+    tags = {token: of_token.most_common(1)[0][0] for token, of_token in counts.items()}
+    everywhere = sum(counts.values(), Counter()).most_common(1)[0][0]
+    predicted = [[tags.get(token, everywhere) for token in row["tokens"]] for row in test]
+    gold = [row["tags"] for row in test]
+    scheme = recognize_scheme(sorted({t for tags in (*gold, *predicted) for t in tags}))
+    if scheme is not None:
+        return entity_scores(scheme, gold, predicted)["f1"]
+    return float(np.mean(np.concatenate(gold) == np.concatenate(predicted)))
+
+
+def folder_baseline(folder: Path) -> tuple[float | None, int]:
+    """The baseline of a folder with train.jsonl and test.jsonl or dev.jsonl, and the number of
+    scored rows."""
+    test = folder / "test.jsonl"
+    scored = list(read_rows(test if has_labels(test) else folder / "dev.jsonl"))
+    return task_baseline(list(read_rows(folder / "train.jsonl")), scored), len(scored)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m study.task_baselines")
+    parser.add_argument("tasks", type=Path, help="folder of task folders with JSONL files")
+    for folder in sorted(parser.parse_args().tasks.iterdir()):
+        if folder.name == QA or not (folder / "train.jsonl").is_file():
+            print(f"{folder.name}: no baseline (no train.jsonl)")
+            continue
+        score, rows = folder_baseline(folder)
+        shown = "no baseline for this kind of rows" if score is None else f"{score:.3f}"
+        print(f"{folder.name}: {shown} ({rows:,} rows)")
+
+
+if __name__ == "__main__":
+    main()
