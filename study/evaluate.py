@@ -23,6 +23,8 @@ from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.inference.evaluation.evaluate import count_corpus, evaluate_corpus
 from bert_jax.inference.evaluation.masked_places import paired_difference
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
+from bert_jax.inference.evaluation.pair_scores import swap_segments
+from bert_jax.inference.evaluation.token_rows import TokenRows
 
 SEED = 0  # of the masks, for all runs
 BATCH_SIZE = 32
@@ -77,7 +79,7 @@ def pair_accuracies(run: Path, nsp: Path, sop: Path, max_rows: int) -> dict[str,
                 next_sentence += zip(batch["pair"][labeled], predictions[labeled], strict=True)
             neighbors = real & (batch["pair"] == 0)
             in_order += list(predictions[neighbors])
-            exchanged += list(predict(swap_segments(batch, special_tokens))[neighbors])
+            exchanged += list(predict(_swapped(batch, special_tokens))[neighbors])
     order = [(0, p) for p in in_order] + [(1, p) for p in exchanged]
     return {
         "nsp": balanced_accuracy(next_sentence),
@@ -87,20 +89,10 @@ def pair_accuracies(run: Path, nsp: Path, sop: Path, max_rows: int) -> dict[str,
     }
 
 
-def swap_segments(batch: Batch, special_tokens: SpecialTokens) -> Batch:
-    """Exchange the two segments of every row.
-
-    [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
-    """
-    tokens, first = batch["tokens"].copy(), batch["first"].copy()
-    separators = 2 if special_tokens.doubled else 1  # before segment B
-    for i, size in enumerate(batch["size"]):
-        if size > 0:
-            a = tokens[i, 1 : first[i] - 1].tolist()
-            b = tokens[i, first[i] + separators - 1 : size - 1].tolist()
-            row, first[i] = special_tokens.build_row(b, a)
-            tokens[i, :size] = row
-    return {**batch, "tokens": tokens, "first": first}
+def _swapped(batch: Batch, special_tokens: SpecialTokens) -> Batch:
+    rows = TokenRows(batch["tokens"], batch["size"], batch["first"], batch["pair"])
+    rows = swap_segments(rows, special_tokens)
+    return {**batch, "tokens": rows.tokens, "first": rows.first}
 
 
 def balanced_accuracy(answers: Iterable[tuple[int, int]]) -> float | None:

@@ -163,23 +163,6 @@ def test_a_run_folder_goes_on_where_the_corpus_has_another_path(tmp_path: Path) 
 # ---- sentence pairs
 
 
-def test_swapped_segments_are_in_the_other_order() -> None:
-    for special_tokens in (SpecialTokens(1, 2), SpecialTokens(1, 2, doubled=True)):
-        rows = [special_tokens.build_row([5, 6], [7]), special_tokens.build_row([8], [9, 5, 6])]
-        sizes = np.array([len(ids) for ids, _ in rows] + [0])
-        tokens = np.zeros((3, 9), np.int32)
-        for i, (ids, _) in enumerate(rows):
-            tokens[i, : len(ids)] = ids
-        batch = {"tokens": tokens, "first": np.array([f for _, f in rows] + [0]), "size": sizes}
-        swapped = evaluate.swap_segments(batch, special_tokens)
-        for i, (a, b) in enumerate([([7], [5, 6]), ([9, 5, 6], [8])]):
-            ids, first = special_tokens.build_row(a, b)
-            assert swapped["tokens"][i, : sizes[i]].tolist() == ids
-            assert swapped["first"][i] == first
-        again = evaluate.swap_segments(swapped, special_tokens)
-        assert all((again[name] == batch[name]).all() for name in batch)
-
-
 def test_order_is_tested_only_on_neighbors_in_both_orders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,7 +33,7 @@ from bert_jax.inference.evaluation.masked_places import (
 )
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
-from bert_jax.inference.evaluation.pair_scores import PairScores, pair_scores
+from bert_jax.inference.evaluation.pair_scores import PairScores, order_scores, pair_scores
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.inference.evaluation.text_counts import (
@@ -90,6 +90,7 @@ def evaluate_corpus(
         masked,
         pairs,
         info.segments,
+        order_scores(model, sample) if info.segments == "sop" else None,
         replaced,
         length=info.sequence_length or info.length,
         unknown_tokens=unknown_share(sample.tokens, model.tokenizer),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
 from bert_jax.objectives.base import with_heads
@@ -25,22 +26,22 @@ class PairScores:
     share_loss: float  # of always giving the label's share among the training pairs
 
 
+@dataclass(frozen=True)
+class OrderScores:
+    """Segments that follow each other, each pair shown in both orders, so chance is .5."""
+
+    neighbors: int  # rows, each of which is shown twice
+    accuracy: float
+    standard_error: float
+
+
 def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores | None:
     """The scores on rows with a pair label; `train_share` is the share of label 1 in training. None
     if the model has no pair head, or the rows do not have both labels."""
-    network, params = model.objective.encoder(model.params)
     rows = rows.take(rows.pair >= 0)
     labels = rows.pair.astype(bool)
-    if "pair" not in network.heads or labels.all() or not labels.any():
+    if labels.all() or not labels.any() or (scores := _log_probabilities(model, rows)) is None:
         return None
-    network = with_heads(network, "pooler", "pair")
-
-    @jax.jit
-    def log_p(params: Any, batch: Batch) -> tuple[jax.Array]:
-        out: Any = network.apply({"params": params}, batch)
-        return (jax.nn.log_softmax(out["pair"], axis=-1),)
-
-    (scores,) = map_rows(lambda batch: log_p(params, batch), rows, model.config.encoder)
     correct = scores.argmax(-1) == rows.pair
     recalls = [correct[labels == label].mean() for label in (False, True)]
     sizes = [(labels == label).sum() for label in (False, True)]
@@ -53,3 +54,52 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
         float(-np.take_along_axis(scores, rows.pair[:, None], axis=1).mean()),
         float(-np.where(labels, np.log(share), np.log(1 - share)).mean()),
     )
+
+
+def order_scores(model: Model, rows: TokenRows) -> OrderScores | None:
+    """How well a model trained on sentence order tells whether two segments are swapped.
+
+    Of ALBERT's pairs some with the label of a swap have a random segment instead, which a topic
+    gives away (`data.sentence_pairs.sentence_order_pairs`). So only rows whose segments follow each
+    other (label 0) are shown here, in order and swapped. None: no pair head, or no such rows."""
+    rows = rows.take(rows.pair == 0)
+    swapped = swap_segments(rows, model.tokenizer.special_tokens)
+    if not len(rows) or (in_order := _log_probabilities(model, rows)) is None:
+        return None
+    in_other_order = _log_probabilities(model, swapped)
+    assert in_other_order is not None
+    right = ((in_order.argmax(-1) == 0) * 0.5) + ((in_other_order.argmax(-1) == 1) * 0.5)
+    return OrderScores(
+        len(rows), float(right.mean()), float(right.std() / np.sqrt(max(1, len(rows) - 1)))
+    )
+
+
+def swap_segments(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:
+    """Exchange the two segments of every row that has tokens.
+
+    [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
+    """
+    tokens, first = rows.tokens.copy(), rows.first.copy()
+    separators = 2 if special_tokens.doubled else 1  # before segment B
+    for i, size in enumerate(rows.size):
+        if size > 0:
+            a = tokens[i, 1 : first[i] - 1].tolist()
+            b = tokens[i, first[i] + separators - 1 : size - 1].tolist()
+            row, first[i] = special_tokens.build_row(b, a)
+            tokens[i, :size] = row
+    return replace(rows, tokens=tokens, first=first)
+
+
+def _log_probabilities(model: Model, rows: TokenRows) -> np.ndarray | None:
+    """Of both labels [n 2]; None if the model has no pair head."""
+    network, params = model.objective.encoder(model.params)
+    if "pair" not in network.heads:
+        return None
+    network = with_heads(network, "pooler", "pair")
+
+    @jax.jit
+    def log_p(params: Any, batch: Batch) -> tuple[jax.Array]:
+        out: Any = network.apply({"params": params}, batch)
+        return (jax.nn.log_softmax(out["pair"], axis=-1),)
+
+    return map_rows(lambda batch: log_p(params, batch), rows, model.config.encoder)[0]

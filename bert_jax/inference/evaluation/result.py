@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
 from bert_jax.inference.evaluation.masked_places import MaskedScores
-from bert_jax.inference.evaluation.pair_scores import PairScores
+from bert_jax.inference.evaluation.pair_scores import OrderScores, PairScores
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores
 
 
@@ -26,6 +26,7 @@ class Evaluation:
     masked: MaskedScores
     pairs: PairScores | None = None
     pair_kind: str = ""  # nsp or sop
+    order: OrderScores | None = None  # of rows of sop
     replaced: ReplacedScores | None = None
     bits: BitsPerCharacter | None = None
     length: int = 0  # tokens of a row at most, and of a word with its context
@@ -56,13 +57,16 @@ class Evaluation:
             out[f"{name}_accuracy"] = float(scores.in_top(1).mean())
             out[f"{name}_top5"] = float(scores.in_top(5).mean())
         out |= {"mask_minus_bigram": difference, "mask_minus_bigram_se": _finite(error)}
-        p, r, b = self.pairs, self.replaced, self.bits
+        p, o, r, b = self.pairs, self.order, self.replaced, self.bits
         out |= {
             "pairs": p and p.pairs,
             "pair_accuracy": p and p.accuracy,
             "pair_accuracy_se": p and p.standard_error,
             "pair_loss": p and p.loss,
             "pair_share_loss": p and p.share_loss,
+            "order_neighbors": o and o.neighbors,
+            "order_accuracy": o and o.accuracy,
+            "order_accuracy_se": o and o.standard_error,
             "rtd_tokens": r and r.tokens,
             "rtd_replaced_share": r and r.replaced_share,
             "rtd_auc": r and r.auc,

@@ -6,7 +6,7 @@ import math
 
 from bert_jax.inference.evaluation.bits_per_character import BitsPerCharacter
 from bert_jax.inference.evaluation.masked_places import MaskedScores
-from bert_jax.inference.evaluation.pair_scores import PairScores
+from bert_jax.inference.evaluation.pair_scores import OrderScores, PairScores
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.utils.tables import format_table
@@ -23,7 +23,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
         _masked(e.masked),
     ]
     if e.pairs is not None:
-        parts.append(_pairs(e.pairs, e.pair_kind))
+        parts.append(_pairs(e.pairs, e.pair_kind, e.order))
     if e.replaced is not None:
         parts.append(_replaced(e.replaced))
     if e.bits is not None:
@@ -59,11 +59,14 @@ def _comparison(masked: MaskedScores) -> str:
     )
 
 
-def _pairs(pairs: PairScores, kind: str) -> str:
+def _pairs(pairs: PairScores, kind: str, order: OrderScores | None) -> str:
     rows = [
         ("the model", f"{pairs.loss:.3f}", f"{pairs.accuracy:.3f} ± {pairs.standard_error:.3f}"),
         ("label shares of the training rows", f"{pairs.share_loss:.3f}", "0.500"),
     ]
+    if order is not None:
+        accuracy = f"{order.accuracy:.3f} ± {order.standard_error:.3f}"
+        rows.append((f"the model, {order.neighbors:,} neighbors in both orders", "", accuracy))
     header = (f"{pairs.pairs:,} sentence pairs ({kind})", "loss (nat)", "balanced accuracy")
     return format_table(header, rows)
 

@@ -1,6 +1,7 @@
 """`evaluate` on corpora and texts: the same scores wherever the rows come from, and no row scored
 by its own text."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -74,12 +75,24 @@ def test_a_corpus_gives_every_figure_with_its_baseline(
         values["mask_loss"] - values["bigram_loss"], abs=1e-9
     )
     assert 0 < values["pair_accuracy"] < 1
+    assert values["order_accuracy"] is None  # of next sentences
     assert values["rtd_auc"] is values["bits_per_character"] is None
     text = render_evaluation(result)
     for name in ("the model", "counts of both neighbors", "frequencies of tokens", "0.500"):
         assert name in text
     assert "worse than counts of the two neighboring tokens" in text
     assert "note: bits per character need raw text" in text
+
+
+def test_pairs_of_sentence_order_are_also_scored_in_both_orders(
+    corpus: Corpus, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "info", dataclasses.replace(corpus.info, segments="sop"))
+    result = evaluate.evaluate_corpus(small_model(tokenizer, BERT), corpus, maskings=1)
+    values = result.to_json()
+    assert 0 < values["order_neighbors"] < values["pairs"]
+    assert 0 < values["order_accuracy"] < 1
+    assert "neighbors in both orders" in render_evaluation(result)
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""Sentence pairs: what is order, and what is topic."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.inference.evaluation import pair_scores
+from bert_jax.inference.evaluation.token_rows import TokenRows
+
+SPECIAL = SpecialTokens(1, 2)
+
+
+def pair_rows(
+    pairs: list[tuple[list[int], list[int]]], labels: list[int], special: SpecialTokens = SPECIAL
+) -> TokenRows:
+    built = [special.build_row(a, b) for a, b in pairs]
+    tokens = np.zeros((len(pairs), 9), np.int32)
+    for i, (ids, _) in enumerate(built):
+        tokens[i, : len(ids)] = ids
+    sizes, firsts = [len(ids) for ids, _ in built], [first for _, first in built]
+    return TokenRows(tokens, *(np.array(x, np.int32) for x in (sizes, firsts, labels)))
+
+
+@pytest.mark.parametrize("special", [SPECIAL, SpecialTokens(1, 2, doubled=True)])
+def test_swapped_segments_are_in_the_other_order(special: SpecialTokens) -> None:
+    rows = pair_rows([([5, 6], [7]), ([8], [9, 5, 6])], [0, 1], special)
+    swapped = pair_scores.swap_segments(rows, special)
+    expected = pair_rows([([7], [5, 6]), ([9, 5, 6], [8])], [0, 1], special)
+    again = pair_scores.swap_segments(swapped, special)
+    for name in ("tokens", "size", "first", "pair"):
+        assert np.array_equal(getattr(swapped, name), getattr(expected, name))
+        assert np.array_equal(getattr(again, name), getattr(rows, name))
+
+
+class Model:
+    """Its pair head answers by a function of a row's two segments."""
+
+    def __init__(self, label: Any) -> None:
+        self.label = label
+        self.tokenizer = type("Tokenizer", (), {"special_tokens": SPECIAL})
+
+    def log_probabilities(self, rows: TokenRows) -> np.ndarray:
+        segments = [
+            (t[1 : f - 1], t[f : s - 1])
+            for t, f, s in zip(rows.tokens, rows.first, rows.size, strict=True)
+        ]
+        answers = np.array([self.label(a.tolist(), b.tolist()) for a, b in segments])
+        return np.where(answers[:, None] == np.arange(2), -0.1, -2.0)
+
+
+@pytest.mark.parametrize(
+    ("label", "of_pairs", "of_order"),
+    [
+        (lambda a, b: int(a[0] // 10 != b[0] // 10), 0.75, 0.5),  # the topic, in tens
+        (lambda a, b: int(a[0] > b[0]), 1.0, 1.0),  # the order within a document
+        (lambda a, b: 0, 0.5, 0.5),
+    ],
+    ids=["topic", "order", "constant"],
+)  # fmt: skip
+def test_a_model_that_knows_topics_alone_does_not_know_the_order(
+    label: Any, of_pairs: float, of_order: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALBERT's pairs: two in order, one swapped, and one with a random segment before it."""
+    pairs = [([11], [12]), ([23], [24]), ([12], [11]), ([33], [14])]
+    rows = pair_rows(pairs, [0, 0, 1, 1])
+    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: m.log_probabilities(r))
+    model: Any = Model(label)
+    scores, order = pair_scores.pair_scores(model, rows, 0.5), pair_scores.order_scores(model, rows)
+    assert scores is not None
+    assert order is not None
+    assert (scores.accuracy, order.accuracy, order.neighbors) == (of_pairs, of_order, 2)
+
+
+def test_without_neighbors_or_a_pair_head_there_is_no_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model: Any = Model(lambda a, b: 0)
+    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: None)
+    assert pair_scores.order_scores(model, pair_rows([([5], [6])], [1])) is None
+    assert pair_scores.order_scores(model, pair_rows([([5], [6])], [0])) is None
