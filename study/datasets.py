@@ -28,6 +28,7 @@ from study.jobs import QA, Job
 from study.presets import Preset
 from study.variants import Corpus
 
+UNLABELED = (-1, "-1", "-", "")  # in every row of a split: it has no labels
 TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
 
 
@@ -228,8 +229,10 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def has_labels(file: Path) -> bool:
-    row = next(read_rows(file), {}) if file.is_file() else {}
-    return "label" in row or "tags" in row
+    """Whether every row has a label, and not all have a marker of unlabeled rows."""
+    rows = list(read_rows(file)) if file.is_file() else []
+    labels = [row.get("label", row.get("tags")) for row in rows]
+    return None not in labels and any(label not in UNLABELED for label in labels)
 
 
 def _label_names(row: dict[str, Any]) -> set[Any]:

@@ -75,10 +75,12 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "models, steps and text are far smaller than the papers', and the results hold for such "
         "models only.",
         *_budget(metadata, runs),
-        "All runs share one code base, one optimizer, one recipe for every task and one head (a "
-        f"dense layer on the first token). The tasks are {tasks or 'those of --tasks'} "
-        f"({metadata['labels']}). Their "
-        "mean is that of accuracies, entity F1 and correlations, in percent. The scored rows were "
+        "All runs share one code base, one optimizer, one recipe for every task and one head: a "
+        "dense layer, an activation and a norm on the mean of the tokens or, for tags and answers, "
+        "on each token, and a dense layer to the labels. The first layer and the norm start from "
+        "the masked-LM head of a run that has one; a run of RTD has none that fits. The tasks are "
+        f"{tasks or 'those of --tasks'} ({metadata['labels']}). Their mean is that of "
+        "accuracies, entity F1 and correlations, in percent. The scored rows were "
         "not used to choose a checkpoint, a layer or a learning rate. *No encoder, no "
         "pre-training* is regression on a bag of words of the same rows or, for tags, the most "
         "frequent tag of each word (`study/task_baselines.py`). FLOPs are counted as "

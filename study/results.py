@@ -167,7 +167,10 @@ def _task_baseline(study: Study, name: str) -> float | None:
     """On the rows that the runs are trained and scored on."""
     folder = study.datasets.task(name)
     train, scored = (list(read_rows(folder / f"{split}.jsonl")) for split in ("train", "dev"))
-    return task_baseline(train, scored)
+    try:
+        return task_baseline(train, scored)
+    except ValueError:  # runs say what is wrong with the rows
+        return None
 
 
 def _probe_scores(study: Study, job: Job) -> dict[str, dict[str, Any]]:

@@ -109,11 +109,11 @@ def below_baselines(
         less = statistics.mean(known.values()) - statistics.mean(of_task.values())
         if less > 0:
             better = [t for t in known if of_task[t] > known[t]]
-            where = f"more on {', '.join(better)}" if better else "on no task more"
+            where = f"above it on {', '.join(better)}" if better else "on no task above it"
             lacking.append(f"`{row.variant.name}` by {less:.1f} points ({where})")
     if not lacking:
         return []
     return [
-        f"**Below what needs no encoder, on the mean over tasks:** {', '.join(lacking)}. What is "
-        "said of tasks here compares encoders that a bag of words still beats."
+        f"**Below what needs no encoder, on the mean over tasks:** {', '.join(lacking)}. Encoders "
+        "of this size and training are not yet worth their cost there."
     ]

@@ -49,7 +49,7 @@ from study import evaluate, worker_pool
 from study.datasets import Datasets, move_corpus
 from study.hypotheses import hypotheses_at
 from study.jobs import QA, Job, list_jobs
-from study.presets import Preset
+from study.presets import TASK_HEAD, Preset
 from study.state import check_config, keep_last_checkpoint
 from study.stop_request import StopRequest, stop_request
 
@@ -229,14 +229,13 @@ class Study:
         io.write_text(file, json.dumps(measured, indent=2) + "\n")
 
     def tune(self, job: Job, name: str) -> int | None:
-        """Fine-tune. All models share one recipe and one head: a dense layer on the first
-        token's features."""
+        """Fine-tune. All models share one recipe and one head."""
         folder = self.tuned_folder(job, name)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it takes a minute
         task_type, path = self.datasets.task_type(name), str(self.datasets.task(name))
         config = replace(
             FINETUNE,
-            objective=Supervised(task=task_type, head="first"),
+            objective=Supervised(task=task_type, **TASK_HEAD),
             optim=dict(peak_lr=self.preset.tune_lr),
             run=dict(epochs=self.preset.epochs, evals_per_epoch=None, log_every=20, max_to_keep=1),
         )

@@ -27,7 +27,6 @@ import numpy as np
 from bert_jax.tasks.metrics import correlations
 from bert_jax.tasks.tag_scheme import entity_scores, recognize_scheme
 from study.datasets import has_labels, read_rows
-from study.jobs import QA
 
 Rows = Sequence[dict[str, Any]]
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -36,15 +35,42 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def task_baseline(train: Rows, test: Rows) -> float | None:
-    """Accuracy, Pearson correlation, or F1 of entities (of words, where tags mark no entities) of
-    the test rows, from 0 to 1; None for other kinds of rows, and where all have one label."""
-    row = train[0]
-    if "tags" in row:
+    """Accuracy, Pearson correlation, or F1 of entities (accuracy of tags, where they mark none) of
+    the test rows, from 0 to 1; None for other kinds of rows, and where all have one label.
+
+    ValueError: there are too few rows, a text or a label is missing, or a test label is new."""
+    if len(train) < 2 * FOLDS or not test:
+        raise ValueError(f"{len(train)} training rows and {len(test)} test rows are too few")
+    if "tags" in train[0]:
         return _most_frequent_tags(train, test)
-    other = "text" not in row or "options" in row or isinstance(row.get("label"), list)
-    if other or len({str(row.get("label")) for row in train}) < 2:
+    labels = [row.get("label") for row in (*train, *test)]
+    other = "options" in train[0] or not {"text", "label"} <= train[0].keys()
+    if other or any(isinstance(label, list) for label in labels):
         return None
+    bad = [row for row in (*train, *test) if not isinstance(row.get("text"), str)]
+    if bad or None in labels:
+        raise ValueError("a row has no text or no label")
+    if len(set(labels[: len(train)])) < 2:
+        return None
+    unknown = set(labels[len(train) :]) - set(labels[: len(train)])
+    if not is_numeric(labels) and unknown:
+        raise ValueError(
+            f"{sorted(map(repr, unknown))[0]} is a test label that no training row has"
+        )
     return _bag_of_words(train, test)
+
+
+def is_numeric(labels: Sequence[Any]) -> bool:
+    """Whether labels are numbers to predict: some has a fraction, as in `finetune --task
+    regression`. Integers alone are classes."""
+    return any(isinstance(label, float) for label in labels)
+
+
+def metric_name(train: Rows) -> str:
+    if "tags" in train[0]:
+        scheme = recognize_scheme(sorted({tag for row in train for tag in row["tags"]}))
+        return "F1 of entities" if scheme else "accuracy of tags"
+    return "Pearson" if is_numeric([row.get("label") for row in train]) else "accuracy"
 
 
 def _bag_of_words(train: Rows, test: Rows) -> float:
@@ -55,7 +81,8 @@ def _bag_of_words(train: Rows, test: Rows) -> float:
 
     labels = [row["label"] for row in train]
     model, strength = LogisticRegression(tol=1e-3, max_iter=300), {"model__C": STRENGTHS}
-    if isinstance(labels[0], float):
+    numeric = is_numeric(labels)
+    if numeric:
         model, strength = Ridge(), {"model__alpha": [1 / c for c in STRENGTHS]}
     analyzers = [_single_words, _words_and_pairs]
     grid = {**strength, "words__analyzer": analyzers, "words__sublinear_tf": [False, True]}
@@ -64,7 +91,7 @@ def _bag_of_words(train: Rows, test: Rows) -> float:
         warnings.simplefilter("ignore")  # of labels that few rows have
         search = GridSearchCV(pipeline, grid, cv=FOLDS).fit(train, labels)
     gold, predicted = np.array([row["label"] for row in test]), search.predict(test)
-    if isinstance(labels[0], float):
+    if numeric:
         return correlations(np.column_stack([gold, predicted]))["pearson"]
     return float(np.mean(predicted == gold))
 
@@ -102,24 +129,31 @@ def _most_frequent_tags(train: Rows, test: Rows) -> float:
     return float(np.mean(np.concatenate(gold) == np.concatenate(predicted)))
 
 
-def folder_baseline(folder: Path) -> tuple[float | None, int]:
-    """The baseline of a folder with train.jsonl and test.jsonl or dev.jsonl, and the number of
-    scored rows."""
-    test = folder / "test.jsonl"
-    scored = list(read_rows(test if has_labels(test) else folder / "dev.jsonl"))
-    return task_baseline(list(read_rows(folder / "train.jsonl")), scored), len(scored)
+def describe_baseline(folder: Path) -> str:
+    """The baseline of a folder with train.jsonl and test.jsonl or dev.jsonl, its metric, and what
+    was scored; or why there is none."""
+    if not (folder / "train.jsonl").is_file():
+        return "no baseline: no train.jsonl"
+    split = "test" if has_labels(folder / "test.jsonl") else "dev"
+    try:
+        train, scored = (list(read_rows(folder / f"{name}.jsonl")) for name in ("train", split))
+        score = task_baseline(train, scored)
+    except (OSError, ValueError, KeyError) as e:
+        return f"no baseline: {' '.join(str(e).split())[:200]}"
+    if score is None or np.isnan(score):
+        return "no baseline: one label alone, or another kind of rows"
+    return f"{score:.3f} {metric_name(train)} ({split}, {len(scored):,} rows)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m study.task_baselines")
     parser.add_argument("tasks", type=Path, help="folder of task folders with JSONL files")
-    for folder in sorted(parser.parse_args().tasks.iterdir()):
-        if folder.name == QA or not (folder / "train.jsonl").is_file():
-            print(f"{folder.name}: no baseline (no train.jsonl)")
-            continue
-        score, rows = folder_baseline(folder)
-        shown = "no baseline for this kind of rows" if score is None else f"{score:.3f}"
-        print(f"{folder.name}: {shown} ({rows:,} rows)")
+    tasks = parser.parse_args().tasks
+    folders = sorted(p for p in tasks.glob("*") if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        parser.error(f"{tasks} has no folders: expected one for each task")
+    for folder in folders:
+        print(f"{folder.name}: {describe_baseline(folder)}", flush=True)
 
 
 if __name__ == "__main__":

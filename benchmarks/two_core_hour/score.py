@@ -14,6 +14,7 @@ from bert_jax.inference.evaluation.evaluate import evaluate_text
 from bert_jax.tasks import results
 from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
+from study.presets import TASK_HEAD
 
 MAX_WORDS = 2000  # of held-out text, the same for every entry
 REPORTED = (
@@ -34,7 +35,7 @@ def score_text(run: Path, data: ContestData) -> dict[str, Any]:
 
 def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str, Any]:
     """The main metric of each task on its test rows, as the median over seeds. All entries have one
-    recipe and one head: a dense layer on the first token."""
+    recipe and one head, on the mean of the tokens or on each token."""
     datasets, scores = data.labeled, {}
     for name in datasets.task_names():
         folder = out / name
@@ -52,7 +53,7 @@ def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str
 def _finetune(run: Path, path: Path, task_type: Any, folder: Path, seeds: int) -> None:
     recipe = replace(
         FINETUNE,
-        objective=Supervised(task=task_type, head="first"),
+        objective=Supervised(task=task_type, **TASK_HEAD),
         optim=dict(peak_lr=TASK_ROWS.tune_lr),
         # the test rows choose no checkpoint: the last one counts
         run=dict(epochs=TASK_ROWS.epochs, evals_per_epoch=None, max_to_keep=1),

@@ -201,7 +201,7 @@ def test_scores_of_tasks_stand_beside_those_without_pretraining(results: dict[st
 @pytest.mark.parametrize(
     ("baselines", "said"),
     [
-        ({"t": 0.9}, "`mlm` by 35.0 points (on no task more)"),  # its seeds: 54, 55 and 56 %
+        ({"t": 0.9}, "`mlm` by 35.0 points (on no task above it)"),  # its seeds: 54, 55 and 56 %
         ({"t": 0.1}, None),
         ({"t": 0.9, "u": None}, None),  # the mean is not known
         ({}, None),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from study.task_baselines import folder_baseline, task_baseline, text_features
+from study.task_baselines import describe_baseline, task_baseline, text_features
 from tests.helpers import labeled_rows
 
 FILLERS = ["the", "of", "and", "to", "in", "was", "that", "his", "it", "with"]
@@ -62,7 +62,8 @@ def test_a_word_has_its_most_frequent_tag_and_a_new_word_the_most_frequent_of_al
         {"tokens": ["in", "France"], "tags": ["O", "B-LOC"]},
     ]
     # found: Paris, Hilton, France; true: Paris, Oslo, France
-    assert task_baseline(train, test) == pytest.approx(2 / 3)
+    nothing = [{"tokens": ["."], "tags": ["O"]}] * 3
+    assert task_baseline([*train, *nothing], test) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +85,29 @@ def test_labeled_test_rows_are_scored_and_else_the_dev_rows(tmp_path: Path) -> N
     train, dev = texts(40, 0, "word"), texts(10, 1, "word")
     labeled_rows.write_jsonl(tmp_path / "train.jsonl", train)
     labeled_rows.write_jsonl(tmp_path / "dev.jsonl", dev)
-    assert folder_baseline(tmp_path)[1] == 10
-    labeled_rows.write_jsonl(tmp_path / "test.jsonl", [{"text": "good"}] * 3)
-    assert folder_baseline(tmp_path)[1] == 10
+    assert describe_baseline(tmp_path).endswith(" accuracy (dev, 10 rows)")
+    for unlabeled in ({}, {"label": "-"}, {"label": -1}, {"label": None}):
+        labeled_rows.write_jsonl(tmp_path / "test.jsonl", [{"text": "good", **unlabeled}] * 3)
+        assert describe_baseline(tmp_path).endswith("(dev, 10 rows)")
     labeled_rows.write_jsonl(tmp_path / "test.jsonl", dev[:7])
-    assert folder_baseline(tmp_path)[1] == 7
+    assert describe_baseline(tmp_path).endswith(" accuracy (test, 7 rows)")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda train, dev: train[:3], "3 training rows and 10 test rows are too few"),
+        (lambda train, dev: [*train, {"text": None, "label": "no"}], "a row has no text"),
+        (lambda train, dev: [*train, {"text": "a"}], "a row has no text or no label"),
+        (lambda train, dev: [r for r in train if r["label"] == "no"], "one label alone"),
+        (lambda train, dev: dev.append({"text": "a", "label": "new"}) or train, "'new' is a test"),
+    ],
+)
+def test_what_has_no_baseline_is_said(change: Any, reason: str, tmp_path: Path) -> None:
+    train, dev = texts(40, 0, "word"), texts(10, 1, "word")
+    train = change(train, dev)
+    labeled_rows.write_jsonl(tmp_path / "train.jsonl", train)
+    labeled_rows.write_jsonl(tmp_path / "dev.jsonl", dev)
+    said = describe_baseline(tmp_path)
+    assert said.startswith("no baseline: ")
+    assert reason in said

@@ -28,7 +28,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class OrderScores:
-    """Segments that follow each other, each pair shown in both orders, so chance is .5."""
+    """Untrimmed segments that follow each other, shown in both orders: chance is .5."""
 
     neighbors: int  # rows, each of which is shown twice
     accuracy: float
@@ -59,10 +59,11 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
 def order_scores(model: Model, rows: TokenRows) -> OrderScores | None:
     """How well a model trained on sentence order tells whether two segments are swapped.
 
-    Of ALBERT's pairs some with the label of a swap have a random segment instead, which a topic
-    gives away (`data.sentence_pairs.sentence_order_pairs`). So only rows whose segments follow each
-    other (label 0) are shown here, in order and swapped. None: no pair head, or no such rows."""
-    rows = rows.take(rows.pair == 0)
+    Two other things give the label of ALBERT's pairs away (`data/sentence_pairs.py`): instead of
+    being swapped some have a random segment, of another topic; and the longer segment is trimmed,
+    which shows where it ends. So only rows that follow each other (label 0) and leave room in
+    `rows` are shown here, in order and swapped. None: no pair head, or no such rows."""
+    rows = rows.take((rows.pair == 0) & (rows.size < rows.tokens.shape[1]))
     swapped = swap_segments(rows, model.tokenizer.special_tokens)
     if not len(rows) or (in_order := _log_probabilities(model, rows)) is None:
         return None

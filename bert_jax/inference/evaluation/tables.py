@@ -23,7 +23,9 @@ def render_evaluation(evaluation: Evaluation) -> str:
         _masked(e.masked),
     ]
     if e.pairs is not None:
-        parts.append(_pairs(e.pairs, e.pair_kind, e.order))
+        parts.append(_pairs(e.pairs, e.pair_kind))
+    if e.order is not None:
+        parts.append(_order(e.order))
     if e.replaced is not None:
         parts.append(_replaced(e.replaced))
     if e.bits is not None:
@@ -59,16 +61,21 @@ def _comparison(masked: MaskedScores) -> str:
     )
 
 
-def _pairs(pairs: PairScores, kind: str, order: OrderScores | None) -> str:
+def _pairs(pairs: PairScores, kind: str) -> str:
     rows = [
         ("the model", f"{pairs.loss:.3f}", f"{pairs.accuracy:.3f} ± {pairs.standard_error:.3f}"),
         ("label shares of the training rows", f"{pairs.share_loss:.3f}", "0.500"),
     ]
-    if order is not None:
-        accuracy = f"{order.accuracy:.3f} ± {order.standard_error:.3f}"
-        rows.append((f"the model, {order.neighbors:,} neighbors in both orders", "", accuracy))
     header = (f"{pairs.pairs:,} sentence pairs ({kind})", "loss (nat)", "balanced accuracy")
     return format_table(header, rows)
+
+
+def _order(order: OrderScores) -> str:
+    error = f" ± {order.standard_error:.3f}" if order.neighbors > 1 else ", of one row"
+    return (
+        f"{order.neighbors:,} untrimmed neighbors in both orders: accuracy {order.accuracy:.3f}"
+        f"{error} (chance 0.500)"
+    )
 
 
 def _replaced(r: ReplacedScores) -> str:

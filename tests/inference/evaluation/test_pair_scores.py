@@ -73,6 +73,18 @@ def test_a_model_that_knows_topics_alone_does_not_know_the_order(
     assert (scores.accuracy, order.accuracy, order.neighbors) == (of_pairs, of_order, 2)
 
 
+def test_rows_that_fill_their_length_were_trimmed_and_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: m.log_probabilities(r))
+    rows = pair_rows([([11], [12]), ([11, 12, 13], [14, 15, 16])], [0, 0])
+    assert rows.size.tolist() == [5, 9]
+    model: Any = Model(lambda a, b: int(a[0] > b[0]))
+    order = pair_scores.order_scores(model, rows)
+    assert order is not None
+    assert order.neighbors == 1
+
+
 def test_without_neighbors_or_a_pair_head_there_is_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
