@@ -16,7 +16,15 @@ from study.hypothesis import Hypothesis, ResultRow
 from study.metrics import METRICS, Record, probed_tasks
 from study.plots import Curve, DotPlot, LinePlot, Plot, write_plots
 from study.presets import FLOPS_PER_MINUTE, HOUR
-from study.run_tables import below_baselines, below_counts, bullets, mask_table, run_table, table
+from study.run_tables import (
+    baselines_of_all,
+    below_baselines,
+    below_counts,
+    bullets,
+    mask_table,
+    run_table,
+    table,
+)
 from study.verdict import Judgment
 
 FIGURES = "study"  # the folder beside the page
@@ -229,9 +237,9 @@ def _result_table(
         paper = [f"*{c}*" if c else "" for c in row.paper] or [""] * len(columns)
         seeds = str(len(_runs_of(records, row)))
         rows.append((f"{row.label} `{row.variant.name}`", seeds, *cells, *paper))
-    known = [100 * score for score in baselines.values() if score is not None]
-    if "tasks" in hypothesis.metrics and known and len(known) == len(baselines):
-        mean = METRICS["tasks"].format(statistics.mean(known))
+    known = baselines_of_all(baselines)
+    if "tasks" in hypothesis.metrics and known:
+        mean = METRICS["tasks"].format(statistics.mean(known.values()))
         cells = [mean if m == "tasks" else "" for m in hypothesis.metrics]
         rows.append(("no encoder, no pre-training", "", *cells, *[""] * len(columns)))
     return table(("", "seeds", *titles, *(f"*{c}*" for c in columns)), rows)

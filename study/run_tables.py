@@ -91,13 +91,20 @@ def below_counts(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]
     ]
 
 
+def baselines_of_all(baselines: dict[str, float | None]) -> dict[str, float]:
+    """The baselines in percent; none if that of a task is not known, since means over different
+    tasks do not compare."""
+    known = {task: 100 * score for task, score in baselines.items() if score is not None}
+    return known if len(known) == len(baselines) else {}
+
+
 def below_baselines(
     hypothesis: Hypothesis, records: Sequence[Record], baselines: dict[str, float | None]
 ) -> list[str]:
     """Which variants score less on the tasks than what needs no encoder, by how many points, and on
     which tasks they score more."""
-    known = {task: 100 * score for task, score in baselines.items() if score is not None}
-    if "tasks" not in hypothesis.metrics or not known or len(known) < len(baselines):
+    known = baselines_of_all(baselines)
+    if "tasks" not in hypothesis.metrics or not known:
         return []
     lacking = []
     for row in hypothesis.rows:

@@ -61,8 +61,7 @@ def task_baseline(train: Rows, test: Rows) -> float | None:
 
 
 def is_numeric(labels: Sequence[Any]) -> bool:
-    """Whether labels are numbers to predict: some has a fraction, as in `finetune --task
-    regression`. Integers alone are classes."""
+    """Whether labels are numbers to predict: one is a float. Integers alone are classes."""
     return any(isinstance(label, float) for label in labels)
 
 

@@ -64,15 +64,13 @@ def order_scores(model: Model, rows: TokenRows) -> OrderScores | None:
     which shows where it ends. So only rows that follow each other (label 0) and leave room in
     `rows` are shown here, in order and swapped. None: no pair head, or no such rows."""
     rows = rows.take((rows.pair == 0) & (rows.size < rows.tokens.shape[1]))
-    swapped = swap_segments(rows, model.tokenizer.special_tokens)
-    if not len(rows) or (in_order := _log_probabilities(model, rows)) is None:
+    both = TokenRows.concatenate((rows, swap_segments(rows, model.tokenizer.special_tokens)))
+    if not len(rows) or (scores := _log_probabilities(model, both)) is None:
         return None
-    in_other_order = _log_probabilities(model, swapped)
-    assert in_other_order is not None
-    right = ((in_order.argmax(-1) == 0) * 0.5) + ((in_other_order.argmax(-1) == 1) * 0.5)
-    return OrderScores(
-        len(rows), float(right.mean()), float(right.std() / np.sqrt(max(1, len(rows) - 1)))
-    )
+    is_swapped = np.repeat([0, 1], len(rows))
+    right = (scores.argmax(-1) == is_swapped).reshape(2, -1).mean(0)  # of each row: 0, .5 or 1
+    error = right.std() / np.sqrt(max(1, len(rows) - 1))
+    return OrderScores(len(rows), float(right.mean()), float(error))
 
 
 def swap_segments(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:
