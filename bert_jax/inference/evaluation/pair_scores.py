@@ -62,7 +62,8 @@ def order_scores(model: Model, rows: TokenRows) -> OrderScores | None:
     Two other things give the label of ALBERT's pairs away (`data/sentence_pairs.py`): instead of
     being swapped some have a random segment, of another topic; and the longer segment is trimmed,
     which shows where it ends. So only rows that follow each other (label 0) and leave room in
-    `rows` are shown here, in order and swapped. None: no pair head, or no such rows."""
+    `rows` are shown here, in order and swapped. The lengths of the segments may still tell their
+    order. None: no pair head, or no such rows."""
     rows = rows.take((rows.pair == 0) & (rows.size < rows.tokens.shape[1]))
     both = TokenRows.concatenate((rows, swap_segments(rows, model.tokenizer.special_tokens)))
     if not len(rows) or (scores := _log_probabilities(model, both)) is None:
