@@ -151,6 +151,7 @@ METRICS = {
     ),
     "nsp": _pair_accuracy("nsp", "NSP accuracy"),
     "sop": _pair_accuracy("sop", "SOP accuracy"),
+    "sop_counts": Metric("SOP, counts of tokens", _field("pairs", "sop_counts", times=100), None),
     "rtd_auc": Metric("AUC of replaced tokens", _field("held_out", "rtd_auc"), True, THREE_DIGITS),
     "pair_delta": Metric(
         "pair loss below trivial baseline (nat)", _field("pair_delta"), True, THREE_DIGITS

@@ -46,7 +46,7 @@ def row(name: str, title: str, result: dict[str, Any] | None) -> list[str]:
         f"{result['mask_loss']:.3f} ({result['bigram_loss']:.3f})",
         ", ".join(_task(task, result) for task in result["tasks"]) or "-",
         steps,
-        f"{result['budget_minutes']:g} min, {result['machine']}",
+        f"{result['seconds'] / 60:.0f} of {result['budget_minutes']:g} min, {result['machine']}",
     ]
 
 

@@ -17,7 +17,7 @@ from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import metrics_log
 from study.stop_request import stop_request
 
-CALIBRATION_STEPS = 60
+CALIBRATION_STEPS = 240  # the first of them are slower than the rest
 RESERVE = 0.04  # of the budget, left free: steps may become slower
 EVALUATIONS = 5
 
@@ -56,7 +56,7 @@ def measure_steps(entry: Entry, path: str, folder: Path, budget: float) -> int:
     """The steps that fit into a budget, measured with a short run in the new folder `folder`."""
     config = run_config(entry, path, folder, CALIBRATION_STEPS, 0)
     start = time.monotonic()
-    if signal := pretrain(replace(config, run=dict(log_every=5))):
+    if signal := pretrain(replace(config, run=dict(log_every=20))):
         raise SystemExit(128 + signal)
     wall = time.monotonic() - start
     in_steps = metrics_log.goodput(folder)["steps"]

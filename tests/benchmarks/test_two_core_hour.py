@@ -17,7 +17,7 @@ from tests.helpers.study_samples import write_text
 
 RESULT: dict[str, Any] = {
     "bits_per_character": 1.5, "bits_per_character_se": 0.02, "bigram_bits_per_character": 1.9,
-    "mask_loss": 3.5, "bigram_loss": 4.0, "steps": 1000, "planned_steps": 1000,
+    "mask_loss": 3.5, "bigram_loss": 4.0, "steps": 1000, "planned_steps": 1000, "seconds": 3456.0,
     "tasks": {"same": {"value": 0.75}}, "random_tasks": {"same": {"value": 0.5}},
     "budget_minutes": 60.0, "machine": "2 cores",
 }  # fmt: skip
@@ -93,7 +93,7 @@ def test_entries_without_a_result_are_marked_and_come_last() -> None:
     lines = table.table({"muon": RESULT}).splitlines()[2:]
     assert lines[0] == (
         "| `muon` | modern encoder, Muon (the recipe of `make demo`) | 1.500 ± 0.020 | 1.900 | "
-        "3.500 (4.000) | same 75.0 (50.0) | 1,000 | 60 min, 2 cores |"
+        "3.500 (4.000) | same 75.0 (50.0) | 1,000 | 58 of 60 min, 2 cores |"
     )
     assert all(table.NOT_RUN in line for line in lines[1:])
     assert len(lines) == len(entry.names())

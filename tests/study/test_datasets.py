@@ -12,6 +12,8 @@ import pytest
 from bert_jax.config import Data, Experiment, differences, read_config, save_config
 from bert_jax.data import documents
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
+from bert_jax.inference.evaluation import pair_scores
+from bert_jax.inference.evaluation.token_rows import TokenRows
 from bert_jax.tasks import read_dataset
 from study import evaluate, synthetic_tasks
 from study.datasets import Datasets, cut_context, move_corpus, sample_rows
@@ -163,33 +165,30 @@ def test_a_run_folder_goes_on_where_the_corpus_has_another_path(tmp_path: Path) 
 # ---- sentence pairs
 
 
-def test_order_is_tested_only_on_neighbors_in_both_orders(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_order_is_tested_on_the_neighbors_of_both_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that knows only topics calls segments of two documents swapped: it predicts all
     next sentences and half of the orders correctly."""
     special_tokens = SpecialTokens(1, 2)
     pairs = [((3, 3), 0), ((3, 4), 1), ((4, 4), 0), ((5, 3), 1), ((5, 5), 0)]
-    rows = [(special_tokens.build_row([a], [b]), label) for (a, b), label in pairs]
-    batch = {
-        "tokens": np.array([ids for (ids, _), _ in rows]),
-        "first": np.array([first for (_, first), _ in rows]),
-        "size": np.full(5, 5),
-        "pair": np.array([label for _, label in rows]),
-    }
-
-    class Rows:
-        def one_pass(self, _: int) -> Any:
-            return [batch]
+    built = [special_tokens.build_row([a], [b]) for (a, b), _ in pairs]
+    tokens = np.array([[*ids, 0] for ids, _ in built])
+    first = np.array([first for _, first in built])
+    rows = TokenRows(tokens, np.full(5, 5), first, np.array([label for _, label in pairs]))
 
     class Model:
-        tokenizer = type("Tokenizer", (), {"special_tokens": special_tokens})
+        class tokenizer:
+            vocab_size = 10
 
-    def predict_by_topic(batch: Any) -> Any:
-        return (batch["tokens"][:, 1] != batch["tokens"][:, 3]).astype(int)
+    Model.tokenizer.special_tokens = special_tokens  # type: ignore[attr-defined]
+
+    def predict_by_topic(_: Any, rows: TokenRows) -> np.ndarray:
+        differ = rows.tokens[:, 1] != rows.tokens[:, 3]
+        return np.stack([~differ, differ], 1).astype(float)
 
     monkeypatch.setattr(evaluate.bert_jax, "load", lambda _: Model)
-    monkeypatch.setattr(evaluate, "_open", lambda *_: (None, Rows()))
-    monkeypatch.setattr(evaluate, "_pair_predictor", lambda *_: predict_by_topic)
-    scores = evaluate.pair_accuracies(Path("run"), Path("nsp"), Path("sop"), 32)
-    assert scores == {"nsp": 1.0, "sop": 0.5, "nsp_rows": 5, "sop_rows": 6}
+    monkeypatch.setattr(evaluate, "open_corpus", lambda path: path)
+    monkeypatch.setattr(evaluate.token_rows, "corpus_rows", lambda *_: rows)
+    monkeypatch.setattr(pair_scores, "_log_probabilities", predict_by_topic)
+    scores = evaluate.pair_accuracies(Path("run"), Path("nsp"), Path("sop"), 4)
+    of_order = {"sop": 0.5, "sop_counts": 0.5, "sop_rows": 6}
+    assert scores == {"nsp": 1.0, "nsp_rows": 4, **of_order}

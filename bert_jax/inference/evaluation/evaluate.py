@@ -33,7 +33,13 @@ from bert_jax.inference.evaluation.masked_places import (
 )
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
-from bert_jax.inference.evaluation.pair_scores import PairScores, order_scores, pair_scores
+from bert_jax.inference.evaluation.pair_scores import (
+    OrderScores,
+    PairScores,
+    SegmentCounts,
+    order_scores,
+    pair_scores,
+)
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.inference.evaluation.text_counts import (
@@ -81,6 +87,7 @@ def evaluate_corpus(
     by_row = CountsByRow.same(counts, len(sample))
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     pairs = pair_scores(model, sample, info.train.label_share)
+    order = _order(model, corpus, sample)
     return Evaluation(
         f"validation rows of {corpus.path}",
         made_from,
@@ -90,13 +97,14 @@ def evaluate_corpus(
         masked,
         pairs,
         info.segments,
-        order_scores(model, sample) if info.segments == "sop" else None,
+        order,
         replaced,
         length=info.sequence_length or info.length,
         unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
         notes=(
             *_unknown_note(sample, model),
             *_pair_note(model, corpus, sample, pairs),
+            *_order_note(info.segments, pairs, order),
             *_replaced_note(model, replaced),
             "bits per character need raw text, and a corpus holds token ids: use --text FILE",
         ),
@@ -186,6 +194,15 @@ def _restoration(
     )
 
 
+def _order(model: Model, corpus: Corpus, rows: TokenRows) -> OrderScores | None:
+    if corpus.info.segments != "sop":
+        return None
+    tokenizer = model.tokenizer
+    train = token_rows.corpus_rows(corpus, "train", MAX_COUNT_TOKENS // corpus.info.length)
+    counts = SegmentCounts.fit(train, tokenizer.special_tokens, tokenizer.vocab_size)
+    return order_scores(model, rows, counts)
+
+
 def _check_corpus(model: Model, corpus: Corpus) -> None:
     if corpus.info.tokenizer_fingerprint != model.tokenizer.fingerprint:
         raise ValueError(
@@ -234,6 +251,17 @@ def _pair_note(
         return ("the model has no head for the corpus's sentence pairs",)
     zero, one = ((rows.pair == label).sum() for label in (0, 1))
     return (f"no sentence pairs are scored: {zero} have label 0, and {one} have label 1",)
+
+
+def _order_note(
+    segments: str, pairs: PairScores | None, order: OrderScores | None
+) -> tuple[str, ...]:
+    if segments != "sop" or pairs is None or order is not None:
+        return ()
+    return (
+        "the order of neighbors is not scored: no untrimmed pairs are left after their lengths are "
+        "balanced",
+    )
 
 
 def _replaced_note(model: Model, replaced: ReplacedScores | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,11 +29,34 @@ class PairScores:
 
 @dataclass(frozen=True)
 class OrderScores:
-    """Untrimmed segments that follow each other, shown in both orders: chance is .5."""
+    """Segments that follow each other, untrimmed, shown in both orders: chance is .5."""
 
     neighbors: int  # rows, each of which is shown twice
     accuracy: float
     standard_error: float
+    counts_accuracy: float  # of `SegmentCounts`, on the same rows
+
+
+@dataclass(frozen=True)
+class SegmentCounts:
+    """The order that single tokens tell: how often each begins (or ends) a pair in training."""
+
+    log_ratio: np.ndarray  # float64 [vocab]: log p(token | first segment) / p(token | second)
+
+    @classmethod
+    def fit(cls, rows: TokenRows, special_tokens: SpecialTokens, vocab_size: int) -> SegmentCounts:
+        counts = np.full((2, vocab_size), 0.5)
+        for pair in _segments(_untrimmed_neighbors(rows), special_tokens):
+            for segment, of_tokens in zip(pair, counts, strict=True):
+                np.add.at(of_tokens, segment, 1)
+        first, second = np.log(counts / counts.sum(1, keepdims=True))
+        return cls(first - second)
+
+    def accuracy(self, rows: TokenRows, special_tokens: SpecialTokens) -> float:
+        """Of telling `rows`, which are in order, from the same rows swapped."""
+        pairs = _segments(rows, special_tokens)
+        score = np.array([self.log_ratio[a].sum() - self.log_ratio[b].sum() for a, b in pairs])
+        return float(np.mean((np.sign(score) + 1) / 2))
 
 
 def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores | None:
@@ -56,22 +80,51 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
     )
 
 
-def order_scores(model: Model, rows: TokenRows) -> OrderScores | None:
+def order_scores(model: Model, rows: TokenRows, counts: SegmentCounts) -> OrderScores | None:
     """How well a model trained on sentence order tells whether two segments are swapped.
 
-    Two other things give the label of ALBERT's pairs away (`data/sentence_pairs.py`): instead of
-    being swapped some have a random segment, of another topic; and the longer segment is trimmed,
-    which shows where it ends. So only rows that follow each other (label 0) and leave room in
-    `rows` are shown here, in order and swapped. The lengths of the segments may still tell their
-    order. None: no pair head, or no such rows."""
-    rows = rows.take((rows.pair == 0) & (rows.size < rows.tokens.shape[1]))
-    both = TokenRows.concatenate((rows, swap_segments(rows, model.tokenizer.special_tokens)))
+    Three other things give the label of ALBERT's pairs away (`data/sentence_pairs.py`): instead of
+    being swapped some have a random segment, of another topic; the longer segment is trimmed,
+    which shows where it ends; and first segments have other lengths than second ones. So only rows
+    that follow each other (label 0), leave room in `rows` and have `balanced_lengths` are shown
+    here, in order and swapped. None: no pair head, or no such rows."""
+    special_tokens = model.tokenizer.special_tokens
+    rows = balanced_lengths(_untrimmed_neighbors(rows), special_tokens)
+    both = TokenRows.concatenate((rows, swap_segments(rows, special_tokens)))
     if not len(rows) or (scores := _log_probabilities(model, both)) is None:
         return None
     is_swapped = np.repeat([0, 1], len(rows))
     right = (scores.argmax(-1) == is_swapped).reshape(2, -1).mean(0)  # of each row: 0, .5 or 1
     error = right.std() / np.sqrt(max(1, len(rows) - 1))
-    return OrderScores(len(rows), float(right.mean()), float(error))
+    of_counts = counts.accuracy(rows, special_tokens)
+    return OrderScores(len(rows), float(right.mean()), float(error), of_counts)
+
+
+def balanced_lengths(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:
+    """The rows without those that have no counterpart: as many first segments are k tokens longer
+    than the second as are k tokens shorter, for every k. So the difference of the lengths does not
+    tell the order."""
+    longer = np.array([len(a) - len(b) for a, b in _segments(rows, special_tokens)], int)
+    keep = longer == 0
+    for k in np.unique(np.abs(longer[~keep])):
+        sides = [np.nonzero(longer == difference)[0] for difference in (k, -k)]
+        size = min(map(len, sides))
+        for side in sides:
+            keep[side[np.arange(size) * len(side) // max(1, size)]] = True  # from the whole text
+    return rows.take(keep)
+
+
+def _untrimmed_neighbors(rows: TokenRows) -> TokenRows:
+    return rows.take((rows.pair == 0) & (rows.size > 0) & (rows.size < rows.tokens.shape[1]))
+
+
+def _segments(
+    rows: TokenRows, special_tokens: SpecialTokens
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The token ids of both segments of each row, without special tokens."""
+    separators = 2 if special_tokens.doubled else 1  # before segment B
+    for tokens, first, size in zip(rows.tokens, rows.first, rows.size, strict=True):
+        yield tokens[1 : first - 1], tokens[first + separators - 1 : size - 1]
 
 
 def swap_segments(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:
@@ -80,13 +133,10 @@ def swap_segments(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:
     [CLS] a a [SEP] b [SEP] [PAD]   ->   [CLS] b [SEP] a a [SEP] [PAD]
     """
     tokens, first = rows.tokens.copy(), rows.first.copy()
-    separators = 2 if special_tokens.doubled else 1  # before segment B
-    for i, size in enumerate(rows.size):
-        if size > 0:
-            a = tokens[i, 1 : first[i] - 1].tolist()
-            b = tokens[i, first[i] + separators - 1 : size - 1].tolist()
-            row, first[i] = special_tokens.build_row(b, a)
-            tokens[i, :size] = row
+    for i, (a, b) in enumerate(_segments(rows, special_tokens)):
+        if rows.size[i] > 0:
+            row, first[i] = special_tokens.build_row(b.tolist(), a.tolist())
+            tokens[i, : len(row)] = row
     return replace(rows, tokens=tokens, first=first)
 
 

@@ -67,6 +67,7 @@ class Evaluation:
             "order_neighbors": o and o.neighbors,
             "order_accuracy": o and o.accuracy,
             "order_accuracy_se": o and o.standard_error,
+            "order_counts_accuracy": o and o.counts_accuracy,
             "rtd_tokens": r and r.tokens,
             "rtd_replaced_share": r and r.replaced_share,
             "rtd_auc": r and r.auc,

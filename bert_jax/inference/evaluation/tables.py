@@ -72,10 +72,13 @@ def _pairs(pairs: PairScores, kind: str) -> str:
 
 def _order(order: OrderScores) -> str:
     error = f" ± {order.standard_error:.3f}" if order.neighbors > 1 else ", of one row"
-    return (
-        f"{order.neighbors:,} untrimmed neighbors in both orders: accuracy {order.accuracy:.3f}"
-        f"{error} (chance 0.500)"
-    )
+    rows = [
+        ("the model", f"{order.accuracy:.3f}{error}"),
+        ("counts of tokens in first and second segments", f"{order.counts_accuracy:.3f}"),
+        ("lengths of the segments (balanced)", "0.500"),
+    ]
+    header = (f"{order.neighbors:,} untrimmed neighbors in both orders", "accuracy")
+    return format_table(header, rows)
 
 
 def _replaced(r: ReplacedScores) -> str:

@@ -50,6 +50,19 @@ class Model:
         return np.where(answers[:, None] == np.arange(2), -0.1, -2.0)
 
 
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: m.log_probabilities(r))
+
+
+def order(label: Any, rows: TokenRows, train: TokenRows | None = None) -> pair_scores.OrderScores:
+    counts = pair_scores.SegmentCounts.fit(rows if train is None else train, SPECIAL, 40)
+    model: Any = Model(label)
+    scores = pair_scores.order_scores(model, rows, counts)
+    assert scores is not None
+    return scores
+
+
 @pytest.mark.parametrize(
     ("label", "of_pairs", "of_order"),
     [
@@ -60,29 +73,50 @@ class Model:
     ids=["topic", "order", "constant"],
 )  # fmt: skip
 def test_a_model_that_knows_topics_alone_does_not_know_the_order(
-    label: Any, of_pairs: float, of_order: float, monkeypatch: pytest.MonkeyPatch
+    label: Any, of_pairs: float, of_order: float, answers: None
 ) -> None:
     """ALBERT's pairs: two in order, one swapped, and one with a random segment before it."""
     pairs = [([11], [12]), ([23], [24]), ([12], [11]), ([33], [14])]
     rows = pair_rows(pairs, [0, 0, 1, 1])
-    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: m.log_probabilities(r))
     model: Any = Model(label)
-    scores, order = pair_scores.pair_scores(model, rows, 0.5), pair_scores.order_scores(model, rows)
+    scores = pair_scores.pair_scores(model, rows, 0.5)
     assert scores is not None
-    assert order is not None
-    assert (scores.accuracy, order.accuracy, order.neighbors) == (of_pairs, of_order, 2)
+    of_neighbors = order(label, rows)
+    assert (scores.accuracy, of_neighbors.accuracy) == (of_pairs, of_order)
+    assert of_neighbors.neighbors == 2
 
 
-def test_rows_that_fill_their_length_were_trimmed_and_do_not_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: m.log_probabilities(r))
+def test_rows_that_fill_their_length_were_trimmed_and_do_not_count(answers: None) -> None:
     rows = pair_rows([([11], [12]), ([11, 12, 13], [14, 15, 16])], [0, 0])
     assert rows.size.tolist() == [5, 9]
-    model: Any = Model(lambda a, b: int(a[0] > b[0]))
-    order = pair_scores.order_scores(model, rows)
-    assert order is not None
-    assert order.neighbors == 1
+    assert order(lambda a, b: int(a[0] > b[0]), rows).neighbors == 1
+
+
+@pytest.mark.parametrize("rule", [lambda a, b: len(a) > len(b), lambda a, b: len(a) - len(b) > 1])
+def test_no_rule_about_the_difference_of_the_lengths_knows_the_order(
+    rule: Any, answers: None
+) -> None:
+    """Of first segments four are longer and two are shorter: two of one token more are left out."""
+    longer = [([5, 6], [7]), ([8, 9], [10]), ([5, 6], [8]), ([5, 6, 7], [8])]
+    shorter = [([9], [10, 11]), ([9], [10, 11, 12])]
+    rows = pair_rows([*longer, *shorter, ([5], [6])], [0] * 7)
+    scores = order(lambda a, b: int(not rule(a, b)), rows)
+    assert (scores.neighbors, scores.accuracy) == (5, 0.5)
+    assert order(lambda a, b: int(a[0] > b[0]), rows).accuracy == 1.0
+
+
+def test_the_rows_left_are_from_the_whole_text() -> None:
+    rows = pair_rows([([5, i], [7]) for i in range(10, 20)] + [([5], [6, 7])] * 2, [0] * 12)
+    kept = pair_scores.balanced_lengths(rows, SPECIAL)
+    assert kept.tokens[:, 2].tolist() == [10, 15, 2, 2]
+
+
+def test_words_that_begin_or_end_pairs_tell_the_order_to_counts(answers: None) -> None:
+    """20 stands in first segments of the training rows, and the same token in both elsewhere."""
+    train = pair_rows([([20, 5], [6, 5]), ([20, 6], [5, 6])], [0, 0])
+    rows = pair_rows([([20], [7]), ([8], [20]), ([8], [9]), ([20, 8], [9, 9])], [0] * 4)
+    constant = order(lambda a, b: 0, rows, train)
+    assert (constant.accuracy, constant.counts_accuracy) == (0.5, (1 + 0 + 0.5 + 1) / 4)
 
 
 def test_without_neighbors_or_a_pair_head_there_is_no_order(
@@ -90,5 +124,7 @@ def test_without_neighbors_or_a_pair_head_there_is_no_order(
 ) -> None:
     model: Any = Model(lambda a, b: 0)
     monkeypatch.setattr(pair_scores, "_log_probabilities", lambda m, r: None)
-    assert pair_scores.order_scores(model, pair_rows([([5], [6])], [1])) is None
-    assert pair_scores.order_scores(model, pair_rows([([5], [6])], [0])) is None
+    for label in (0, 1):
+        rows = pair_rows([([5], [6])], [label])
+        counts = pair_scores.SegmentCounts.fit(rows, SPECIAL, 40)
+        assert pair_scores.order_scores(model, rows, counts) is None
