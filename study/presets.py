@@ -81,15 +81,15 @@ _DEMO_OPTIM = Optim(
     name="muon", schedule="trapezoid", peak_lr=3e-3, warmup_steps=100, cooldown_ratio=0.5
 )
 _FILL_RATIOS = {
-    "wordpiece-nsp-64": 0.982,
-    "wordpiece-sop-64": 0.977,
+    "wordpiece-nsp-64": 0.980,
+    "wordpiece-sop-64": 0.975,
     "wordpiece-electra-64": 0.985,
-    "wordpiece-full-64": 0.782,
-    "wordpiece-doc-64": 0.780,
+    "wordpiece-full-64": 0.945,
+    "wordpiece-doc-64": 0.941,
     "wordpiece-single-64": 0.785,
     "wordpiece-single-128": 0.847,
-    "unigram-sop-64": 0.978,
-    "bpe-full-64": 0.781,
+    "unigram-sop-64": 0.976,
+    "bpe-full-64": 0.948,
 }
 
 # As much training as `make demo`: the smallest in which a model beats counts of both neighbors on

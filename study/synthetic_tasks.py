@@ -1,9 +1,10 @@
 """Make tasks from plain text, for a study without labeled data.
 
-    capitals     tagging          which words of a lower-cased sentence were capitalized
-    stops        tagging          which punctuation follows each word of two sentences
-    same         classification   are two sentences neighbors, or from two documents?
-    qa           SQuAD 1.1        find the name that is missing in a sentence, in the text before
+    bigram_shift   classification   were two neighboring words of a sentence exchanged? (Conneau et
+                                    al. 2018)
+    stops          tagging          which punctuation follows each word of two sentences
+    same           classification   are two sentences neighbors, or from two documents?
+    qa             SQuAD 1.1        find the name that is missing in a sentence, in the text before
 
 They need little knowledge and do not replace human-labeled tasks, but they separate an encoder
 that has learned something from one that has not.
@@ -45,8 +46,8 @@ def write_tasks(text: Sequence[str], out: Path) -> None:
         docs["dev" if split == "validation" else "train"].append(document)
     for split, split_docs in docs.items():
         max_rows = MAX_ROWS[split]
-        for name, make_rows in (("capitals", capitals), ("stops", stops), ("same", same)):
-            rows = _shuffled(make_rows(split_docs), max_rows)
+        for make_rows in (bigram_shift, stops, same):
+            rows, name = _shuffled(make_rows(split_docs), max_rows), make_rows.__name__
             lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
             _write(out / name / f"{split}.jsonl", lines)
         paragraphs = _shuffled(gaps(split_docs), max_rows)
@@ -54,11 +55,17 @@ def write_tasks(text: Sequence[str], out: Path) -> None:
         _write(out / "qa" / f"{split}.json", json.dumps(data, ensure_ascii=False))
 
 
-def capitals(docs: Iterable[Document]) -> Iterator[Row]:
-    for words in _tokenized_sentences(docs):
-        words = [w for w in words if w not in PUNCTUATION]
-        tags = ["capital" if w[0].isupper() else "small" for w in words]
-        yield {"tokens": [w.lower() for w in words], "tags": tags}
+def bigram_shift(docs: Iterable[Document]) -> Iterator[Row]:
+    """Lower-case words without punctuation, so that neither tells where words were. Half of the
+    sentences are as they were; in the others two words that differ are exchanged."""
+    rng = random.Random(0)
+    for sentence in _tokenized_sentences(docs):
+        words = [w.lower() for w in sentence if w not in PUNCTUATION]
+        places = [i for i in range(len(words) - 1) if words[i] != words[i + 1]]
+        if shifted := bool(places) and rng.random() < 0.5:
+            i = rng.choice(places)
+            words[i : i + 2] = reversed(words[i : i + 2])
+        yield {"text": " ".join(words), "label": "shifted" if shifted else "original"}
 
 
 def stops(docs: Iterable[Document]) -> Iterator[Row]:

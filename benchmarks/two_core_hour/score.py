@@ -14,7 +14,9 @@ from bert_jax.inference.evaluation.evaluate import evaluate_text
 from bert_jax.tasks import results
 from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
+from study.datasets import read_rows
 from study.presets import TASK_HEAD
+from study.task_baselines import task_baseline
 
 MAX_WORDS = 2000  # of held-out text, the same for every entry
 REPORTED = (
@@ -34,19 +36,36 @@ def score_text(run: Path, data: ContestData) -> dict[str, Any]:
 
 
 def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str, Any]:
-    """The main metric of each task on its test rows, as the median over seeds. All entries have one
-    recipe and one head, on the mean of the tokens or on each token."""
+    """The metric of each task on its test rows, as the median over seeds. Tags that mark no
+    entities are scored by the mean of each tag's F1: most words have the same tag. All entries have
+    one recipe and one head, on the mean of the tokens or on each token. What is finished in `out`
+    is not trained again."""
     datasets, scores = data.labeled, {}
     for name in datasets.task_names():
         folder = out / name
-        _finetune(run, datasets.task(name), datasets.task_type(name), folder, seeds)
+        if results.read_results(folder) is None:
+            _finetune(run, datasets.task(name), datasets.task_type(name), folder, seeds)
         result = results.read_results(folder)
         assert result is not None
-        scores[name] = {"metric": result["metric"], "value": result["dev"][result["metric"]]}
+        metric = "word_f1" if result["metric"] == "word_accuracy" else result["metric"]
+        scores[name] = {"metric": metric, "value": result["dev"][metric]}
         if "spread" in result:
-            scores[name]["sd"] = result["spread"]["dev"][result["metric"]]["sd"]
+            scores[name]["sd"] = result["spread"]["dev"][metric]["sd"]
         for checkpoints in folder.rglob("checkpoints"):
             shutil.rmtree(checkpoints)
+    return scores
+
+
+def without_encoder(data: ContestData) -> dict[str, float]:
+    """What each task gives without an encoder, on the same rows (`study/task_baselines.py`)."""
+    scores: dict[str, float] = {}
+    for name in data.labeled.task_names():
+        folder = data.labeled.task(name)
+        if (folder / "train.jsonl").is_file():
+            train, test = (list(read_rows(folder / f"{part}.jsonl")) for part in ("train", "dev"))
+            score = task_baseline(train, test, word_f1=True)
+            if score is not None:
+                scores[name] = score
     return scores
 
 

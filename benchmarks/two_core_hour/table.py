@@ -10,7 +10,7 @@ from benchmarks.two_core_hour import entry as entries
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = ("entry", "recipe", "bits per character", "counts of both neighbors", "[MASK] loss (nat)",
-        "tasks (from random weights)", "steps", "budget")  # fmt: skip
+        "tasks (random weights; no encoder)", "steps", "budget")  # fmt: skip
 NOT_RUN = "not run yet"
 
 
@@ -51,7 +51,8 @@ def row(name: str, title: str, result: dict[str, Any] | None) -> list[str]:
 
 
 def _task(name: str, result: dict[str, Any]) -> str:
-    text = f"{name} {100 * result['tasks'][name]['value']:.1f}"
-    if random := result.get("random_tasks", {}).get(name):
-        text += f" ({100 * random['value']:.1f})"
-    return text
+    """Of a task in percent: the entry (random weights; no encoder)."""
+    beside = [result.get("random_tasks", {}).get(name, {}).get("value")]
+    beside.append(result.get("without_encoder", {}).get(name))
+    text = "; ".join("-" if value is None else f"{100 * value:.1f}" for value in beside)
+    return f"{name} {100 * result['tasks'][name]['value']:.1f} ({text})"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.two_core_hour import data, entry, table, train
+from benchmarks.two_core_hour import data, entry, score, table, train
 from benchmarks.two_core_hour.__main__ import budget_minutes, main
 from bert_jax import config
 from bert_jax.data import documents
@@ -19,6 +19,7 @@ RESULT: dict[str, Any] = {
     "bits_per_character": 1.5, "bits_per_character_se": 0.02, "bigram_bits_per_character": 1.9,
     "mask_loss": 3.5, "bigram_loss": 4.0, "steps": 1000, "planned_steps": 1000, "seconds": 3456.0,
     "tasks": {"same": {"value": 0.75}}, "random_tasks": {"same": {"value": 0.5}},
+    "without_encoder": {"same": 0.61},
     "budget_minutes": 60.0, "machine": "2 cores",
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ def test_entries_without_a_result_are_marked_and_come_last() -> None:
     lines = table.table({"muon": RESULT}).splitlines()[2:]
     assert lines[0] == (
         "| `muon` | modern encoder, Muon (the recipe of `make demo`) | 1.500 ± 0.020 | 1.900 | "
-        "3.500 (4.000) | same 75.0 (50.0) | 1,000 | 58 of 60 min, 2 cores |"
+        "3.500 (4.000) | same 75.0 (50.0; 61.0) | 1,000 | 58 of 60 min, 2 cores |"
     )
     assert all(table.NOT_RUN in line for line in lines[1:])
     assert len(lines) == len(entry.names())
@@ -137,4 +138,12 @@ def test_a_dry_run_trains_and_scores_an_entry(
     assert result["steps"] == result["planned_steps"] == 20
     assert 0 < result["bits_per_character"] < 10
     assert set(result["tasks"]) == set(result["random_tasks"]) == {"parity"}
+    assert result["without_encoder"] == {"parity": 1.0}
+    monkeypatch.setattr(train, "train", None)  # what is trained and scored is not done again
+    monkeypatch.setattr(score, "finetune", None)
+    assert main([str(tmp_path / "tiny.py"), *args]) == 0
+    assert json.loads((tmp_path / "out/tiny.json").read_text()) == result
+    (tmp_path / "text.txt").write_text("Another.\n\n" * 20)
+    assert main([str(tmp_path / "tiny.py"), *args]) == 2
+    (tmp_path / "out/trained.json").unlink()
     assert main([str(tmp_path / "tiny.py"), *args]) == 2

@@ -86,7 +86,7 @@ def test_labeled_test_rows_replace_the_dev_rows(tmp_path: Path) -> None:
 
 def test_synthetic_tasks_are_readable_tasks(text: str, tmp_path: Path) -> None:
     datasets = Datasets(tmp_path / "data", SMOKE, (text,))
-    assert datasets.task_names() == ["capitals", "same", "stops"]
+    assert datasets.task_names() == ["bigram_shift", "same", "stops"]
     for name in [*datasets.task_names(), QA]:
         dataset = read_dataset(datasets.task_type(name), datasets.task(name))
         assert dataset.splits["train"]
@@ -114,16 +114,31 @@ def test_missing_tasks_are_reported_before_the_first_run(text: str, tmp_path: Pa
     assert not (tmp_path / "out/runs").exists()
 
 
-def test_capitals_and_stops_are_tagged_as_in_the_text() -> None:
+def test_stops_are_tagged_as_in_the_text() -> None:
     docs = [[WORDS.partition(".")[0] + ".", "Did he, after all of it, stay there?"]]
-    first = next(synthetic_tasks.capitals(docs))
-    assert [t for t, tag in zip(*first.values(), strict=True) if tag == "capital"] == [
-        *("the", "old", "rome", "king", "henry"),
-    ]
     (row,) = synthetic_tasks.stops(docs)
     tagged = [(t, tag) for t, tag in zip(*row.values(), strict=True) if tag != "none"]
     assert tagged == [("henry", "comma"), ("brave", "comma"), ("left", "stop"), ("he", "comma"),
                       ("it", "comma"), ("there", "stop")]  # fmt: skip
+
+
+def test_half_of_the_sentences_have_two_neighboring_words_exchanged() -> None:
+    """And nothing else: a bag of words cannot tell them apart."""
+    sentence = "Then, after all, the old King of the North left us."
+    rows = list(synthetic_tasks.bigram_shift([[sentence] * 200]))
+    words = ["then", "after", "all", "the", "old", "king", "of", "the", "north", "left", "us"]
+    shifted = 0
+    for row in rows:
+        text = row["text"].split()
+        assert sorted(text) == sorted(words)
+        moved = [i for i, (a, b) in enumerate(zip(text, words, strict=True)) if a != b]
+        assert len(moved) == (2 if row["label"] == "shifted" else 0)
+        assert not moved or moved[1] == moved[0] + 1
+        shifted += bool(moved)
+    assert 80 < shifted < 120
+    assert len({row["text"] for row in rows}) == len(words)
+    (same,) = synthetic_tasks.bigram_shift([["one one one one one one one"]])
+    assert same["label"] == "original"
 
 
 def test_a_gap_question_asks_for_a_name_in_the_context() -> None:
