@@ -45,6 +45,7 @@ class SegmentCounts:
 
     @classmethod
     def fit(cls, rows: TokenRows, special_tokens: SpecialTokens, vocab_size: int) -> SegmentCounts:
+        """Count the tokens of the untrimmed neighbors among `rows`."""
         counts = np.full((2, vocab_size), 0.5)
         for pair in _segments(_untrimmed_neighbors(rows), special_tokens):
             for segment, of_tokens in zip(pair, counts, strict=True):
