@@ -47,6 +47,7 @@ def model(folder: Path) -> Model:
     return bert_jax.load(folder)
 
 
+@pytest.mark.slow
 def test_encode_gives_the_vectors_of_the_folder(model: Model, folder: Path) -> None:
     """Without `pool`: poolings in a row, then tanh of the dense layer, then length 1."""
     assert model.sentence is not None

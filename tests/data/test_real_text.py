@@ -84,6 +84,7 @@ def test_no_special_token_is_ever_hidden(name: str, masks: Any) -> None:
     assert not (m.hidden & m.vocabulary.special[m.rows["labels"]]).any()
 
 
+@pytest.mark.slow_unless("bert", "whole words", "albert", "spanbert")
 @pytest.mark.parametrize("name", CORPORA)
 def test_the_share_of_hidden_tokens(name: str, masks: Any) -> None:
     """15 % of the tokens, but for ALBERT's cap of 20, which does not bind at length 64."""

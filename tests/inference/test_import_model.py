@@ -23,6 +23,7 @@ from bert_jax.perf import param_table
 from tests.helpers.hf_fixtures import read_imported_folder, write_hf_folder
 
 
+@pytest.mark.slow
 def test_requested_missing_heads_are_initialized_and_named(tmp_path: Path) -> None:
     hf = write_hf_folder(tmp_path / "hf")
     tensors = load_file(hf / "model.safetensors")

@@ -94,6 +94,7 @@ def test_features_of_a_real_model_do_not_depend_on_the_batch() -> None:
     check_alone(load(Path(str(MINILM.origin)).parent / "model"), (0, 3, 6))
 
 
+@pytest.mark.slow
 def test_bfloat16_features_are_float32_and_close_to_those_of_float32(
     words: tokenizer.Tokenizer,
 ) -> None:
@@ -134,6 +135,7 @@ def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
             m.encode(texts)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_layer_zero_is_the_embedding_output(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     a = m.encode(TEXTS[:2], layers=(0, 1, 2, 3))
@@ -142,6 +144,7 @@ def test_layer_zero_is_the_embedding_output(words: tokenizer.Tokenizer) -> None:
     assert m.encode(TEXTS[:2], layers="words").shape == (1, 2, 12)
 
 
+@pytest.mark.slow
 def test_pooling_ignores_padding(words: tokenizer.Tokenizer) -> None:
     m = model(words)
     tokens = m.encode(TEXTS[:2], layers=(2,), pool=None)
@@ -152,6 +155,7 @@ def test_pooling_ignores_padding(words: tokenizer.Tokenizer) -> None:
         assert np.allclose(pooled[:, 1], f(tokens[1]), atol=1e-6)
 
 
+@pytest.mark.slow_unless("wordpiece", "unigram", "bpe")
 @pytest.mark.parametrize("kind", tokenizer.KINDS)
 def test_words_pooling_is_the_mean_over_pieces(kind: tokenizer.Kind) -> None:
     words = trained(kind)
@@ -255,6 +259,7 @@ def test_a_long_text_has_the_mean_of_its_windows(words: tokenizer.Tokenizer) -> 
         m.encode(texts)
 
 
+@pytest.mark.slow_unless("cls", "None")
 @pytest.mark.parametrize("pool", ["mean", "cls", "words", None])
 def test_embed_file_in_chunks_equals_encode(
     pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

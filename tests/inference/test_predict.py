@@ -43,6 +43,7 @@ def close(a: object, b: object) -> bool:
     return a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else a == b
 
 
+@pytest.mark.slow_unless("tagging", "qa")
 @pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
 def test_predictions_equal_those_of_the_evaluation(
     kind: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,7 @@ def by_layer(result: probe_module.ProbeResult, pool: str) -> dict[Any, dict[str,
     return {s.layer: s.metrics for s in result.scores if s.pool == pool}
 
 
+@pytest.mark.slow
 def test_probe_reads_word_identity_from_the_embedding_table(
     model: Model, tagged: Path, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_probe_writes_json_and_png(model: Model, classes: Path, tmp_path: Path) 
     assert (out / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_probing_layers_in_groups_equals_probing_all_at_once(
     model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

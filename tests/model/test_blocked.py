@@ -60,6 +60,7 @@ def test_a_scan_over_local_and_global_layers_has_their_gradients() -> None:
     close(a, b, 2e-6)
 
 
+@pytest.mark.slow
 def test_a_modernbert_with_long_rows_takes_blocks_and_stays_the_same() -> None:
     encoder = replace(tiny_configs.LATER["modernbert"].encoder, max_length=300)
     batch = {"tokens": jax.random.randint(KEY, (2, 300), 4, tiny_configs.V)}

@@ -53,6 +53,7 @@ def test_only_the_generators_loss_moves_the_shared_tables(name: str) -> None:
         assert not generators[difference].any(), difference
 
 
+@pytest.mark.slow_unless("disentangled")
 @pytest.mark.parametrize("name", DISENTANGLED)
 def test_towers_start_with_equal_tables_and_norms_of_their_own(name: str) -> None:
     params = tiny_configs.initial_params(tiny_configs.ALL[name])
@@ -63,6 +64,7 @@ def test_towers_start_with_equal_tables_and_norms_of_their_own(name: str) -> Non
     assert params["embeddings"].keys() == electra.tables({"embeddings": towers[0]}).keys()
 
 
+@pytest.mark.slow_unless("words", "none", "gradient_disentangled")
 @pytest.mark.parametrize("tied", electra.IS_SHARED)
 def test_merged_towers_are_those_that_were_split(tied: str) -> None:
     config = replace(tiny_configs.FAMILIES["electra"], objective=dict(tied="none"))

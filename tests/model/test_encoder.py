@@ -151,6 +151,7 @@ def test_bfloat16_is_close_to_float32_with_float32_parameters() -> None:
     assert np.abs(f - h.astype(jnp.float32)).max() < 0.05
 
 
+@pytest.mark.slow
 def test_initial_values_are_as_published() -> None:
     big = replace(SMALL, hidden_size=192, vocab_size=3000)
     cut = init(big, {})[1]["embeddings"]["word"]

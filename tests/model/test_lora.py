@@ -35,6 +35,7 @@ def adapted(config: Experiment, rank: int = 3) -> tuple[Experiment, Any, Any]:
     return config, params, adapters
 
 
+@pytest.mark.slow_unless("bert", "albert", "a group shares attention")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_merged_equals_unmerged(name: str) -> None:
     """For a kernel per layer, shared by all layers, shared in part, and gated."""

@@ -140,6 +140,7 @@ def test_replace_mlm_predicts_the_original_tokens_from_the_samples() -> None:
     np.testing.assert_allclose(terms["restored_loss"].total, expected, rtol=1e-5)
 
 
+@pytest.mark.slow_unless("rtd_masked", "replace_mlm", "all_tokens_mlm")
 @pytest.mark.parametrize("target", VARIANTS)
 def test_the_loss_reaches_every_parameter(target: str) -> None:
     electra, params, rows = setup(target)

@@ -133,6 +133,7 @@ def test_regression_trains_on_scaled_labels_and_returns_their_unit() -> None:
     assert close([loss.total, loss.count], values(("bert", "regression"), batch)["task_loss"])
 
 
+@pytest.mark.slow_unless("case0", "case1", "case2", "case3")
 @pytest.mark.parametrize("case", [*CASES, ("roberta", "classification"), ("electra", "tagging")])
 def test_the_gradient_reaches_every_parameter(case: tuple[str, Any]) -> None:
     objective, params = model(*case)

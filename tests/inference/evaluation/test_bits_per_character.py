@@ -66,6 +66,7 @@ def test_the_same_distribution_costs_the_same_in_two_vocabularies(
     assert a.standard_error < 0.01
 
 
+@pytest.mark.slow
 def test_a_vocabulary_without_half_of_the_words_does_not_win(
     whole_words: Tokenizer, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_text_without_spaces_is_cut_after_punctuation_and_ten_pieces(tmp_path: P
     assert hidden == [*range(10, 0, -1), *range(10, 0, -1), *range(4, 0, -1)]
 
 
+@pytest.mark.slow
 def test_folding_makes_cased_and_uncased_models_score_the_same_text() -> None:
     text = "Zoë SAW a naïve Ångström\u200b."
     folded = normalization.fold_text(text, ("case", "accents"))

@@ -55,6 +55,7 @@ def tokenizer(corpus: Corpus) -> Tokenizer:
     return corpus.tokenizer
 
 
+@pytest.mark.slow
 def test_heads_that_need_other_fields_of_a_batch_do_not_matter(
     corpus: Corpus, tokenizer: Tokenizer
 ) -> None:
@@ -160,6 +161,7 @@ def test_random_second_segments_do_not_fit_the_weights(corpus: Corpus) -> None:
     assert token_rows.without_random_segments(rows, "sop", 0) is rows
 
 
+@pytest.mark.slow
 def test_each_half_of_a_text_is_scored_by_the_other(folder: Path, tokenizer: Tokenizer) -> None:
     """A model with the frequencies of one half scores as they do on the other, not on its own."""
     text = folder / "text.txt"

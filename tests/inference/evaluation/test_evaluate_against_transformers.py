@@ -55,6 +55,7 @@ def compare(folder: Path, hf: Path, text: Path, length: int) -> None:
     assert abs(ours - theirs).max() <= 1e-3
 
 
+@pytest.mark.slow_unless("bert", "roberta", "spanbert", "electra")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_of_an_exported_model_is_that_of_transformers(family: str, tmp_path: Path) -> None:
     base, kind, part = FAMILIES[family]

@@ -102,6 +102,7 @@ def test_text_that_the_counts_know_already_is_noted(
     assert note.startswith("100% of the text stands in the other half")
 
 
+@pytest.mark.slow
 def test_what_is_not_read_as_it_stands_is_noted(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(TEXT.encode() + "国 กา\n".encode() * 20 + b"\xff\xfe")
     result = evaluate.evaluate_text(

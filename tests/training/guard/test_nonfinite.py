@@ -91,6 +91,7 @@ def run(config: Experiment, third: str) -> tuple[TrainState, list[dict]]:
     return state, history
 
 
+@pytest.mark.slow_unless("infinite gradient-1", "huge gradient-1")
 @pytest.mark.parametrize(
     ("kind", "accumulate"),
     [("nan", 1), ("nan", 4), ("infinite gradient", 1), ("huge gradient", 1)],
@@ -180,6 +181,7 @@ def fit(config: Experiment, folder: Path, bad: tuple[int, ...], kind: str = "nan
         )
 
 
+@pytest.mark.slow_unless("infinite gradient", "huge gradient")
 @pytest.mark.parametrize("kind", ["nan", "infinite gradient", "huge gradient"])
 def test_a_run_of_bad_steps_stops_and_says_why(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
