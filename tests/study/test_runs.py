@@ -244,7 +244,8 @@ def test_a_small_study_runs_from_text_to_page(tmp_path: Path) -> None:
     assert set(variants) >= {"bert", "bert_sop", "bert_no_pair", "rtd"}
     assert not (tmp_path / "out/failed.jsonl").exists()
     bert = variants["bert"]
-    assert 0 <= bert["pairs"]["sop"] <= 1 <= bert["pairs"]["sop_rows"]
+    assert 0 <= bert["pairs"]["nsp"] <= 1 <= bert["pairs"]["nsp_rows"]
+    assert bert["pairs"]["sop"] is None  # so little text has no untrimmed pairs of equal lengths
     assert all(len(scores) == SMOKE.encoder["layers"] + 1 for scores in bert["layers"].values())
     assert {"classification", "tagging"} == set(bert["layer_types"].values())
 
