@@ -87,7 +87,7 @@ def evaluate_corpus(
     by_row = CountsByRow.same(counts, len(sample))
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     pairs = pair_scores(model, sample, info.train.label_share)
-    order = _order(model, corpus, sample)
+    order = _order(model, corpus, rows)  # of all rows: few are untrimmed
     return Evaluation(
         f"validation rows of {corpus.path}",
         made_from,
