@@ -23,7 +23,7 @@ from bert_jax.data import documents, splits
 from bert_jax.data.sentences import split_sentences
 
 MAX_ROWS = {"train": 4000, "dev": 1000}  # of each task
-WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|\d[\d,.]*\d|\d|[,.;:?!]")
+WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['-])*|\d[\d,.]*\d|\d|[,.;:?!]")
 PUNCTUATION = {",": "comma", ";": "comma", ":": "comma", ".": "stop", "?": "stop", "!": "stop"}
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}")  # inside a sentence, not at its start
 GAP = "____"
@@ -35,7 +35,7 @@ Document = Sequence[str]  # sentences
 
 def write_tasks(text: Sequence[str], out: Path) -> None:
     """Write a folder for each task. The dev documents are those that `prepare` keeps for
-    validation, so no model was trained on them."""
+    validation, so no model was trained on them. A task without rows in a split is left out."""
     read = [
         [s for p in d.paragraphs for s in split_sentences(p)]
         for d in documents.read_documents(text)
@@ -44,25 +44,28 @@ def write_tasks(text: Sequence[str], out: Path) -> None:
     for number, document in enumerate(read):
         split = splits.split_name(number, min(splits.NUM_FOLDS, len(read)))
         docs["dev" if split == "validation" else "train"].append(document)
-    for split, split_docs in docs.items():
-        max_rows = MAX_ROWS[split]
-        for make_rows in (bigram_shift, stops, same):
-            rows, name = _shuffled(make_rows(split_docs), max_rows), make_rows.__name__
+    for make_rows in (bigram_shift, stops, same):
+        splits_rows = {s: _shuffled(make_rows(d), MAX_ROWS[s]) for s, d in docs.items()}
+        for split, rows in splits_rows.items() if all(splits_rows.values()) else ():
             lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-            _write(out / name / f"{split}.jsonl", lines)
-        paragraphs = _shuffled(gaps(split_docs), max_rows)
+            _write(out / make_rows.__name__ / f"{split}.jsonl", lines)
+    for split, split_docs in docs.items():
+        paragraphs = _shuffled(gaps(split_docs), MAX_ROWS[split])
         data = {"version": "1.1", "data": [{"title": split, "paragraphs": paragraphs}]}
         _write(out / "qa" / f"{split}.json", json.dumps(data, ensure_ascii=False))
 
 
 def bigram_shift(docs: Iterable[Document]) -> Iterator[Row]:
-    """Lower-case words without punctuation, so that neither tells where words were. Half of the
-    sentences are as they were; in the others two words that differ are exchanged."""
+    """Lower-case words without punctuation, so that neither tells where words were. Every other
+    sentence is as it was; in the others two neighboring words that differ are exchanged."""
     rng = random.Random(0)
+    shifted = False
     for sentence in _tokenized_sentences(docs):
         words = [w.lower() for w in sentence if w not in PUNCTUATION]
         places = [i for i in range(len(words) - 1) if words[i] != words[i + 1]]
-        if shifted := bool(places) and rng.random() < 0.5:
+        if len(words) < MIN_WORDS or not places:
+            continue
+        if shifted := not shifted:
             i = rng.choice(places)
             words[i : i + 2] = reversed(words[i : i + 2])
         yield {"text": " ".join(words), "label": "shifted" if shifted else "original"}
@@ -85,15 +88,23 @@ def stops(docs: Iterable[Document]) -> Iterator[Row]:
 
 
 def same(docs: Sequence[Document]) -> Iterator[Row]:
+    """Every other pair has the second sentence of another document's pair, so that single sentences
+    tell nothing. Of one document there are no rows."""
     rng = random.Random(0)
-    for number, document in enumerate(docs):
-        others = [i for i in range(len(docs)) if i != number and docs[i]]
-        for first, second in zip(document[::2], document[1::2], strict=False):
-            neighbors = not others or rng.random() < 0.5
-            if not neighbors:
-                second = rng.choice(docs[rng.choice(others)])
-            label = "beside" if neighbors else "apart"
-            yield {"text": first, "text_pair": second, "label": label}
+    pairs = [
+        (number, first, second)
+        for number, d in enumerate(docs)
+        for first, second in zip(d[::2], d[1::2], strict=False)
+    ]
+    if len({number for number, *_ in pairs}) < 2:
+        return
+    for i, (number, first, second) in enumerate(pairs):
+        label = "apart" if i % 2 else "beside"
+        while label == "apart":
+            other, _, second = rng.choice(pairs)
+            if other != number:
+                break
+        yield {"text": first, "text_pair": second, "label": label}
 
 
 def gaps(docs: Iterable[Document]) -> Iterator[Row]:

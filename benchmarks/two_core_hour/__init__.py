@@ -7,6 +7,7 @@ docs/two_core_hour.md has the rules. An entry is a file in entries/, or any file
 
 entry     what an entry says: config, tokenizer, rows
 data      the text in two parts, tokenizers, corpora, tasks
+folder    what a folder was made from
 train     how many steps fit into the budget, and the run
 score     bits per character, and the fine-tuned tasks
 table     results/ENTRY.json -> the table

@@ -16,7 +16,7 @@ from bert_jax.utils import io, malloc
 
 BUDGETS = {"hour": 60.0, "gpu-hour": 60.0}  # minutes
 CORES = 2
-TRAINED = "trained.json"  # of a run that ended: title, budget, seed, steps, seconds
+TRAINED = "trained.json"  # of a run that ended: its steps, seconds and machine
 PACKAGES = ("jax", "flax", "optax")
 
 
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     start = {"budget_minutes": minutes} | _use_machine(args.budget)
     result = _train_and_score(args, entry, out, start)
     file = out / f"{name}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    io.write_text(file, json.dumps(result, indent=2) + "\n")
     from benchmarks.two_core_hour.table import HEAD, row
 
     for line in (HEAD, ["---"] * len(HEAD), row(name, entry.title, result)):
@@ -113,7 +113,9 @@ def _use_machine(budget: str) -> dict[str, Any]:
         expected = "an accelerator" if budget == "gpu-hour" else "a CPU (JAX_PLATFORMS=cpu)"
         raise ValueError(f"--budget {budget} needs {expected}, and JAX uses {device.device_kind}")
     on_cpu = device.platform == "cpu"
-    machine = f"{CORES} cores ({platform.machine()})" if on_cpu else device.device_kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else CORES
+    noun = "core" if cores == 1 else "cores"
+    machine = f"{cores} {noun} ({platform.machine()})" if on_cpu else device.device_kind
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"machine": machine, "python": platform.python_version(), "versions": versions}
 
@@ -122,34 +124,39 @@ def _train_and_score(
     args: argparse.Namespace, entry: Any, out: Path, start: dict[str, Any]
 ) -> dict[str, Any]:
     from benchmarks.two_core_hour import data as contest
-    from benchmarks.two_core_hour import score, train
+    from benchmarks.two_core_hour import folder, score, train
 
     text = tuple(args.text or (contest.TEXT,))
     data = contest.ContestData(out / "data", text, args.tasks)
     digest = contest.sha256(text)
     if args.text is None and digest != contest.TEXT_SHA256:
         raise ValueError(f"{contest.TEXT} is not the contest's text (sha256 {digest}): restore it")
-    result = start | {"title": entry.title, "seed": args.seed, "text_sha256": digest}
-    trained = out / TRAINED
-    if trained.exists():
-        result = json.loads(trained.read_text(encoding="utf-8"))
-        if result["text_sha256"] != digest:
-            raise ValueError(f"{out} was trained on another text than {', '.join(text)}")
-        print(f"{out} is trained: what is missing of its scores is made", file=sys.stderr)
+    values = folder.made_from(
+        entry, start["budget_minutes"], args.seed, args.seeds, digest, args.tasks
+    )
+    folder.claim(out, values)
+    result = start | {"title": entry.title} | {k: v for k, v in values.items() if k != "entry"}
     data.split()
     path = data.corpus(entry)
-    if not trained.exists():
-        result |= train.train(entry, path, out / "run", 60 * start["budget_minutes"], args.seed)
-        io.write_text(trained, json.dumps(result) + "\n")
+    result["task_rows"] = {name: data.test_rows(name) for name in data.labeled.task_names()}
+    trained = out / TRAINED
+    if trained.exists():
+        result |= json.loads(trained.read_text(encoding="utf-8"))
+        print(f"{out} is trained: what is missing of its scores is made", file=sys.stderr)
+    else:
+        of_run = train.train(entry, path, out / "run", 60 * start["budget_minutes"], args.seed)
+        machine = {name: result[name] for name in ("machine", "python", "versions")}
+        io.write_text(trained, json.dumps(machine | of_run) + "\n")
+        result |= of_run
     result |= score.score_text(out / "run", data)
     result["without_encoder"] = score.without_encoder(data)
     result["tasks"] = score.score_tasks(out / "run", data, out / "tasks", args.seeds)
     if not args.no_random:
-        if not (out / "random").exists():
+        if not (out / "random_tasks").exists():
             train.random_weights(entry, path, out / "random", args.seed)
         tasks = score.score_tasks(out / "random", data, out / "random_tasks", args.seeds)
         result["random_tasks"] = tasks
-    return result | {"task_seeds": args.seeds}
+    return result
 
 
 if __name__ == "__main__":

@@ -47,6 +47,11 @@ class ContestData:
         """The tasks to fine-tune on."""
         return Datasets(self.folder, TASK_ROWS, self.text, self.tasks)
 
+    def test_rows(self, task: str) -> int:
+        """How many rows of a task are scored. The task is made if it is not there yet."""
+        lines = (self.labeled.task(task) / "dev.jsonl").read_text(encoding="utf-8")
+        return len(lines.splitlines())
+
     def split(self) -> None:
         """Write the two parts. ValueError: there are too few documents to hold one out."""
         parts: dict[bool, list[Document]] = {False: [], True: []}

@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.two_core_hour import entry as entries
+from benchmarks.two_core_hour.data import TEXT_SHA256
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = ("entry", "recipe", "bits per character", "counts of both neighbors", "[MASK] loss (nat)",
         "tasks (random weights; no encoder)", "steps", "budget")  # fmt: skip
+CONTEST = {"text_sha256": TEXT_SHA256, "tasks_sha256": None, "task_seeds": 3, "seed": 0}
 NOT_RUN = "not run yet"
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """Entry -> its result, for those that have one."""
+    """Entry -> its result, for those that have one. ValueError: it is of another text, or of other
+    tasks or seeds than the contest's."""
     files = sorted(folder.glob("*.json"))
-    return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in files}
+    results = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in files}
+    for name, result in results.items():
+        if wrong := [k for k, v in CONTEST.items() if result.get(k, "") != v]:
+            raise ValueError(
+                f"{folder / name}.json is not of the contest, by {', '.join(wrong)}: take it out"
+            )
+    return results
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -46,7 +55,7 @@ def row(name: str, title: str, result: dict[str, Any] | None) -> list[str]:
         f"{result['mask_loss']:.3f} ({result['bigram_loss']:.3f})",
         ", ".join(_task(task, result) for task in result["tasks"]) or "-",
         steps,
-        f"{result['seconds'] / 60:.0f} of {result['budget_minutes']:g} min, {result['machine']}",
+        f"{result['seconds'] / 60:.1f} of {result['budget_minutes']:g} min, {result['machine']}",
     ]
 
 

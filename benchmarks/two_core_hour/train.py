@@ -54,6 +54,7 @@ def plan_steps(budget: float, startup: float, seconds_per_step: float) -> int:
 
 def measure_steps(entry: Entry, path: str, folder: Path, budget: float) -> int:
     """The steps that fit into a budget, measured with a short run in the new folder `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was interrupted
     config = run_config(entry, path, folder, CALIBRATION_STEPS, 0)
     start = time.monotonic()
     if signal := pretrain(replace(config, run=dict(log_every=20))):
@@ -72,15 +73,16 @@ def train(entry: Entry, path: str, folder: Path, budget: float, seed: int) -> di
     start = time.monotonic()
     with stop_request(budget / 60) as stop:
         signal = pretrain(config)
-    if signal and not stop.timed_out:
+    if not stop.timed_out and (signal := signal or stop.signal):
         raise SystemExit(128 + signal)
     seconds = time.monotonic() - start
-    steps = metrics_log.read_metrics(folder)[-1]["step"]
-    return {"planned_steps": planned, "steps": int(steps), "seconds": round(seconds, 1)}
+    steps = max(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
+    return {"planned_steps": planned, "steps": steps, "seconds": round(seconds, 1)}
 
 
 def random_weights(entry: Entry, path: str, folder: Path, seed: int) -> None:
-    """A run folder of the entry's encoder as it is before training."""
+    """A new run folder of the entry's encoder as it is before training."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was interrupted
     config = run_config(entry, path, folder, 1, seed)
     if signal := pretrain(replace(config, optim=dict(peak_lr=0.0))):
         raise SystemExit(128 + signal)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.two_core_hour import data, entry, score, table, train
+from benchmarks.two_core_hour import data, entry, folder, score, table, train
 from benchmarks.two_core_hour.__main__ import budget_minutes, main
 from bert_jax import config
 from bert_jax.data import documents
@@ -94,7 +94,7 @@ def test_entries_without_a_result_are_marked_and_come_last() -> None:
     lines = table.table({"muon": RESULT}).splitlines()[2:]
     assert lines[0] == (
         "| `muon` | modern encoder, Muon (the recipe of `make demo`) | 1.500 ± 0.020 | 1.900 | "
-        "3.500 (4.000) | same 75.0 (50.0; 61.0) | 1,000 | 58 of 60 min, 2 cores |"
+        "3.500 (4.000) | same 75.0 (50.0; 61.0) | 1,000 | 57.6 of 60 min, 2 cores |"
     )
     assert all(table.NOT_RUN in line for line in lines[1:])
     assert len(lines) == len(entry.names())
@@ -139,11 +139,45 @@ def test_a_dry_run_trains_and_scores_an_entry(
     assert 0 < result["bits_per_character"] < 10
     assert set(result["tasks"]) == set(result["random_tasks"]) == {"parity"}
     assert result["without_encoder"] == {"parity": 1.0}
+    assert result["task_rows"] == {"parity": 40}
     monkeypatch.setattr(train, "train", None)  # what is trained and scored is not done again
     monkeypatch.setattr(score, "finetune", None)
     assert main([str(tmp_path / "tiny.py"), *args]) == 0
     assert json.loads((tmp_path / "out/tiny.json").read_text()) == result
-    (tmp_path / "text.txt").write_text("Another.\n\n" * 20)
-    assert main([str(tmp_path / "tiny.py"), *args]) == 2
     (tmp_path / "out/trained.json").unlink()
     assert main([str(tmp_path / "tiny.py"), *args]) == 2
+
+
+@pytest.mark.parametrize("other", ["entry", "budget_minutes", "seed", "task_seeds", "text_sha256"])
+def test_a_folder_is_that_of_one_entry_text_and_number_of_seeds(other: str, tmp_path: Path) -> None:
+    tiny = entry.load("muon")
+    values = folder.made_from(tiny, 60.0, 0, 3, "a hash", None)
+    folder.claim(tmp_path / "out", values)
+    folder.claim(tmp_path / "out", folder.made_from(tiny, 60.0, 0, 3, "a hash", None))
+    with pytest.raises(ValueError, match=f"was made from another {other} "):
+        folder.claim(tmp_path / "out", values | {other: "another"})
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/file").touch()
+    with pytest.raises(ValueError, match=r"is not empty and has no entry\.json"):
+        folder.claim(tmp_path / "there", values)
+
+
+def test_other_tasks_of_the_same_names_are_other_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "parity/train.jsonl"
+    file.parent.mkdir()
+    found = []
+    for text in ("a", "b", "a"):
+        file.write_text(text)
+        values = folder.made_from(entry.load("muon"), 60.0, 0, 3, "", tmp_path)
+        found.append(values["tasks_sha256"])
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("key", ["text_sha256", "tasks_sha256", "task_seeds", "seed"])
+def test_results_that_are_not_of_the_contest_are_refused(key: str, tmp_path: Path) -> None:
+    result = RESULT | table.CONTEST
+    (tmp_path / "muon.json").write_text(json.dumps(result))
+    assert table.read_results(tmp_path) == {"muon": result}
+    (tmp_path / "muon.json").write_text(json.dumps(result | {key: "another"}))
+    with pytest.raises(ValueError, match=rf"muon.json is not of the contest, by {key}:"):
+        table.read_results(tmp_path)

@@ -124,21 +124,31 @@ def test_stops_are_tagged_as_in_the_text() -> None:
 
 def test_half_of_the_sentences_have_two_neighboring_words_exchanged() -> None:
     """And nothing else: a bag of words cannot tell them apart."""
-    sentence = "Then, after all, the old King of the North left us."
+    sentence = "Then, after all, the \u00e9clair of the North left us."
     rows = list(synthetic_tasks.bigram_shift([[sentence] * 200]))
-    words = ["then", "after", "all", "the", "old", "king", "of", "the", "north", "left", "us"]
-    shifted = 0
-    for row in rows:
+    words = re.findall(r"\w+", sentence.lower())
+    for i, row in enumerate(rows):
         text = row["text"].split()
         assert sorted(text) == sorted(words)
-        moved = [i for i, (a, b) in enumerate(zip(text, words, strict=True)) if a != b]
-        assert len(moved) == (2 if row["label"] == "shifted" else 0)
-        assert not moved or moved[1] == moved[0] + 1
-        shifted += bool(moved)
-    assert 80 < shifted < 120
+        moved = [k for k, (a, b) in enumerate(zip(text, words, strict=True)) if a != b]
+        assert row["label"] == ("original" if i % 2 else "shifted")
+        assert moved == ([] if i % 2 else [moved[0], moved[0] + 1])
     assert len({row["text"] for row in rows}) == len(words)
-    (same,) = synthetic_tasks.bigram_shift([["one one one one one one one"]])
-    assert same["label"] == "original"
+    without_a_place = ["one one one one one one one", ". . . . . . . .", "a, b, c, d, e."]
+    assert not list(synthetic_tasks.bigram_shift([without_a_place]))
+
+
+def test_single_sentences_do_not_tell_whether_two_are_neighbors() -> None:
+    docs = [[f"{n} {kind} {i}" for i in range(20) for kind in "ab"] for n in range(9)]
+    rows = list(synthetic_tasks.same([*docs, ["alone"]]))
+    for i, row in enumerate(rows):
+        (n, kind, k), (other_n, other_kind, other_k) = row["text"].split(), row["text_pair"].split()
+        assert (kind, other_kind) == ("a", "b")
+        assert row["label"] == ("apart" if i % 2 else "beside")
+        assert i % 2 or (n, k) == (other_n, other_k)
+        assert not i % 2 or n != other_n
+    assert len(rows) == 180
+    assert not list(synthetic_tasks.same([docs[0]]))
 
 
 def test_a_gap_question_asks_for_a_name_in_the_context() -> None:

@@ -39,6 +39,7 @@ from bert_jax.inference.evaluation.pair_scores import (
     SegmentCounts,
     order_scores,
     pair_scores,
+    untrimmed_neighbors,
 )
 from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.evaluation.result import Evaluation
@@ -104,7 +105,7 @@ def evaluate_corpus(
         notes=(
             *_unknown_note(sample, model),
             *_pair_note(model, corpus, sample, pairs),
-            *_order_note(info.segments, pairs, order),
+            *_order_note(info.segments, rows, pairs, order),
             *_replaced_note(model, replaced),
             "bits per character need raw text, and a corpus holds token ids: use --text FILE",
         ),
@@ -254,13 +255,13 @@ def _pair_note(
 
 
 def _order_note(
-    segments: str, pairs: PairScores | None, order: OrderScores | None
+    segments: str, rows: TokenRows, pairs: PairScores | None, order: OrderScores | None
 ) -> tuple[str, ...]:
     if segments != "sop" or pairs is None or order is not None:
         return ()
     return (
-        "the order of neighbors is not scored: no untrimmed pairs are left after their lengths are "
-        "balanced",
+        f"the order of neighbors is not scored: {len(untrimmed_neighbors(rows))} rows have "
+        "untrimmed neighbors, and none are left when their lengths are balanced; give more text",
     )
 
 

@@ -33,7 +33,7 @@ class OrderScores:
 
     neighbors: int  # rows, each of which is shown twice
     accuracy: float
-    standard_error: float
+    standard_error: float  # nan: of one row
     counts_accuracy: float  # of `SegmentCounts`, on the same rows
 
 
@@ -47,7 +47,7 @@ class SegmentCounts:
     def fit(cls, rows: TokenRows, special_tokens: SpecialTokens, vocab_size: int) -> SegmentCounts:
         """Count the tokens of the untrimmed neighbors among `rows`."""
         counts = np.full((2, vocab_size), 0.5)
-        for pair in _segments(_untrimmed_neighbors(rows), special_tokens):
+        for pair in _segments(untrimmed_neighbors(rows), special_tokens):
             for segment, of_tokens in zip(pair, counts, strict=True):
                 np.add.at(of_tokens, segment, 1)
         first, second = np.log(counts / counts.sum(1, keepdims=True))
@@ -90,13 +90,13 @@ def order_scores(model: Model, rows: TokenRows, counts: SegmentCounts) -> OrderS
     that follow each other (label 0), leave room in `rows` and have `balanced_lengths` are shown
     here, in order and swapped. None: no pair head, or no such rows."""
     special_tokens = model.tokenizer.special_tokens
-    rows = balanced_lengths(_untrimmed_neighbors(rows), special_tokens)
+    rows = balanced_lengths(untrimmed_neighbors(rows), special_tokens)
     both = TokenRows.concatenate((rows, swap_segments(rows, special_tokens)))
     if not len(rows) or (scores := _log_probabilities(model, both)) is None:
         return None
     is_swapped = np.repeat([0, 1], len(rows))
     right = (scores.argmax(-1) == is_swapped).reshape(2, -1).mean(0)  # of each row: 0, .5 or 1
-    error = right.std() / np.sqrt(max(1, len(rows) - 1))
+    error = right.std() / np.sqrt(len(rows) - 1) if len(rows) > 1 else np.nan
     of_counts = counts.accuracy(rows, special_tokens)
     return OrderScores(len(rows), float(right.mean()), float(error), of_counts)
 
@@ -115,7 +115,8 @@ def balanced_lengths(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRow
     return rows.take(keep)
 
 
-def _untrimmed_neighbors(rows: TokenRows) -> TokenRows:
+def untrimmed_neighbors(rows: TokenRows) -> TokenRows:
+    """Rows whose segments follow each other and leave room in the row."""
     return rows.take((rows.pair == 0) & (rows.size > 0) & (rows.size < rows.tokens.shape[1]))
 
 

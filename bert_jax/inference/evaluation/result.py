@@ -66,7 +66,7 @@ class Evaluation:
             "pair_share_loss": p and p.share_loss,
             "order_neighbors": o and o.neighbors,
             "order_accuracy": o and o.accuracy,
-            "order_accuracy_se": o and o.standard_error,
+            "order_accuracy_se": o and _finite(o.standard_error),
             "order_counts_accuracy": o and o.counts_accuracy,
             "rtd_tokens": r and r.tokens,
             "rtd_replaced_share": r and r.replaced_share,
