@@ -39,7 +39,7 @@ class OrderScores:
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """The order that single tokens tell: how often each begins (or ends) a pair in training."""
+    """How often each token stands in first and in second segments: the order that tokens tell."""
 
     log_ratio: np.ndarray  # float64 [vocab]: log p(token | first segment) / p(token | second)
 
