@@ -1,5 +1,5 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
-# make test   lint, types and the test suite: 13 minutes on two cores, less once compiled
+# make test   lint, types and the test suite: 7 minutes on two cores, less once compiled
 # make slow   the tests that compile for seconds, train, or start processes; the other families
 # make peer   the comparisons with PyTorch and transformers, the slow ones too, and the tests that
 #             need other libraries (ONNX, trackers, sentence-transformers), in .venv-peer; Python 3.11
@@ -52,7 +52,7 @@ demo: $(VENV)/installed
 env: $(VENV)/tested
 
 test: $(VENV)/tested
-	@echo "make test: ruff, then pyright beside pytest in two processes; 13 minutes the first" \
+	@echo "make test: ruff, then pyright beside pytest in two processes; 7 minutes the first" \
 	"time, less once compiled. make slow, chaos, beam and fuzz run what takes longer."
 	$(MAKE) lint
 	$(MAKE) -j 2 types suite
