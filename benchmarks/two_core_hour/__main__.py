@@ -90,8 +90,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{out} has a run that did not end: choose another --out, an entry is trained in one go"
         )
-    start = {"budget_minutes": minutes} | _use_machine(args.budget)
-    result = _train_and_score(args, entry, out, start)
+    machine = _use_machine(args.budget)
+    result = _train_and_score(args, entry, out, minutes, machine)
     file = out / f"{name}.json"
     io.write_text(file, json.dumps(result, indent=2) + "\n")
     from benchmarks.two_core_hour.table import HEAD, row
@@ -121,7 +121,7 @@ def _use_machine(budget: str) -> dict[str, Any]:
 
 
 def _train_and_score(
-    args: argparse.Namespace, entry: Any, out: Path, start: dict[str, Any]
+    args: argparse.Namespace, entry: Any, out: Path, minutes: float, machine: dict[str, Any]
 ) -> dict[str, Any]:
     from benchmarks.two_core_hour import data as contest
     from benchmarks.two_core_hour import folder, score, train
@@ -131,11 +131,9 @@ def _train_and_score(
     digest = contest.sha256(text)
     if args.text is None and digest != contest.TEXT_SHA256:
         raise ValueError(f"{contest.TEXT} is not the contest's text (sha256 {digest}): restore it")
-    values = folder.made_from(
-        entry, start["budget_minutes"], args.seed, args.seeds, digest, args.tasks
-    )
+    values = folder.made_from(entry, minutes, args.seed, args.seeds, digest, args.tasks)
     folder.claim(out, values)
-    result = start | {"title": entry.title} | {k: v for k, v in values.items() if k != "entry"}
+    result = {"title": entry.title} | {k: v for k, v in values.items() if k != "entry"}
     data.split()
     path = data.corpus(entry)
     result["task_rows"] = {name: data.test_rows(name) for name in data.labeled.task_names()}
@@ -144,9 +142,8 @@ def _train_and_score(
         result |= json.loads(trained.read_text(encoding="utf-8"))
         print(f"{out} is trained: what is missing of its scores is made", file=sys.stderr)
     else:
-        of_run = train.train(entry, path, out / "run", 60 * start["budget_minutes"], args.seed)
-        machine = {name: result[name] for name in ("machine", "python", "versions")}
-        io.write_text(trained, json.dumps(machine | of_run) + "\n")
+        of_run = machine | train.train(entry, path, out / "run", 60 * minutes, args.seed)
+        io.write_text(trained, json.dumps(of_run) + "\n")
         result |= of_run
     result |= score.score_text(out / "run", data)
     result["without_encoder"] = score.without_encoder(data)

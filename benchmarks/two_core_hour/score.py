@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,14 @@ def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str
 
 
 def without_encoder(data: ContestData) -> dict[str, float]:
-    """What each task gives without an encoder, on the same rows (`study/task_baselines.py`)."""
+    """What each task gives without an encoder, on the same rows (`study/task_baselines.py`); a task
+    of another kind, or of too few rows, is left out."""
     scores: dict[str, float] = {}
     for name in data.labeled.task_names():
         folder = data.labeled.task(name)
-        if (folder / "train.jsonl").is_file():
-            train, test = (list(read_rows(folder / f"{part}.jsonl")) for part in ("train", "dev"))
-            score = task_baseline(train, test, word_f1=True)
-            if score is not None:
+        train, test = (list(read_rows(folder / f"{part}.jsonl")) for part in ("train", "dev"))
+        with contextlib.suppress(ValueError):
+            if (score := task_baseline(train, test, word_f1=True)) is not None:
                 scores[name] = score
     return scores
 

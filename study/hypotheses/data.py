@@ -66,10 +66,10 @@ PAIRS = Hypothesis(
     paper_columns=("mean of 5 tasks", "NSP accuracy", "SOP accuracy"),
     paper_source="Lan et al. 2020, table 5 (ALBERT-base)",
     note="Accuracy is balanced over the two classes, so chance is 50. SOP is tested on segments "
-    "that follow each other, were not trimmed and have lengths that do not tell the order, each "
-    "pair in both orders; counts of tokens know how often each stands in first and in second "
-    "segments. In SOP training, a row with a single sentence has nothing to swap: as in ALBERT, it "
-    "gets a random segment and the label of a swapped pair. These rows are not scored.",
+    "that follow each other, were not trimmed and have lengths whose difference does not tell the "
+    "order, each pair in both orders; counts of tokens know how often each stands in first and in "
+    "second segments. In SOP training, a row with a single sentence has nothing to swap: as in "
+    "ALBERT, it gets a random segment and the label of a swapped pair. These rows are not scored.",
     plots=("nsp", "sop"),
     too_small="The effect on the tasks is within the noise of one seed.",
 )

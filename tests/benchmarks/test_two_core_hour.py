@@ -162,6 +162,15 @@ def test_a_folder_is_that_of_one_entry_text_and_number_of_seeds(other: str, tmp_
         folder.claim(tmp_path / "there", values)
 
 
+def test_a_task_of_too_few_rows_has_no_score_without_an_encoder(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        file = tmp_path / "tasks/few" / f"{split}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
+    contest = data.ContestData(tmp_path / "data", tasks=tmp_path / "tasks")
+    assert score.without_encoder(contest) == {}
+
+
 def test_other_tasks_of_the_same_names_are_other_tasks(tmp_path: Path) -> None:
     file = tmp_path / "parity/train.jsonl"
     file.parent.mkdir()

@@ -75,7 +75,7 @@ def _order(order: OrderScores) -> str:
     rows = [
         ("the model", f"{order.accuracy:.3f}{error}"),
         ("counts of tokens in first and second segments", f"{order.counts_accuracy:.3f}"),
-        ("lengths of the segments (balanced)", "0.500"),
+        ("difference of the lengths (balanced)", "0.500"),
     ]
     header = (f"{order.neighbors:,} untrimmed neighbors in both orders", "accuracy")
     return format_table(header, rows)
