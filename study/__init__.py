@@ -8,6 +8,6 @@ datasets.py synthetic_tasks.py tokenizers, corpora, tasks
 runner.py state.py evaluate.py run what is missing; a stopped study resumes at any step
 worker_pool.py stop_request.py several jobs at a time; signals and the time limit
 results.py metrics.py          run folders -> docs/study.json
-verdict.py page.py run_tables.py plots.py
+verdict.py page.py hypothesis_section.py run_tables.py plots.py
                                docs/study.json -> docs/study.md, docs/study/
 """

@@ -7,8 +7,8 @@ import pytest
 
 from study import results
 from study.hypothesis import Hypothesis, ResultRow, Statement
+from study.hypothesis_section import format_judgment
 from study.metrics import METRICS
-from study.page import format_judgment
 from study.variants import Variant
 from study.verdict import (
     CONFIRMED,
