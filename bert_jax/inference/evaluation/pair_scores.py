@@ -33,8 +33,9 @@ class OrderScores:
 
     neighbors: int  # rows, each of which is shown twice
     accuracy: float
-    standard_error: float  # nan: of one row
+    standard_error: float
     counts_accuracy: float  # of `SegmentCounts`, on the same rows
+    difference_error: float  # of accuracy - counts_accuracy, paired by row; nan: of one row
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class SegmentCounts:
         first, second = np.log(counts / counts.sum(1, keepdims=True))
         return cls(first - second)
 
-    def accuracy(self, rows: TokenRows, special_tokens: SpecialTokens) -> float:
-        """Of telling `rows`, which are in order, from the same rows swapped."""
+    def correct(self, rows: TokenRows, special_tokens: SpecialTokens) -> np.ndarray:
+        """Which of `rows`, which are in order, it tells from the same rows swapped: float64 [rows],
+        1, 0, or .5 where it cannot choose."""
         pairs = _segments(rows, special_tokens)
         score = np.array([self.log_ratio[a].sum() - self.log_ratio[b].sum() for a, b in pairs])
-        return float(np.mean((np.sign(score) + 1) / 2))
+        return (np.sign(score) + 1) / 2
 
 
 def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores | None:
@@ -68,14 +70,12 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
     if labels.all() or not labels.any() or (scores := _log_probabilities(model, rows)) is None:
         return None
     correct = scores.argmax(-1) == rows.pair
-    recalls = [correct[labels == label].mean() for label in (False, True)]
-    sizes = [(labels == label).sum() for label in (False, True)]
-    variance = sum(r * (1 - r) / n for r, n in zip(recalls, sizes, strict=True)) / 4
+    by_label = [correct[labels == label] for label in (False, True)]
     share = min(max(train_share, 1e-6), 1 - 1e-6)
     return PairScores(
         len(rows),
-        float(np.mean(recalls)),
-        float(np.sqrt(variance)),
+        float(np.mean([of_label.mean() for of_label in by_label])),
+        float(np.hypot(*map(_accuracy_error, by_label)) / 2),
         float(-np.take_along_axis(scores, rows.pair[:, None], axis=1).mean()),
         float(-np.where(labels, np.log(share), np.log(1 - share)).mean()),
     )
@@ -96,9 +96,21 @@ def order_scores(model: Model, rows: TokenRows, counts: SegmentCounts) -> OrderS
         return None
     is_swapped = np.repeat([0, 1], len(rows))
     right = (scores.argmax(-1) == is_swapped).reshape(2, -1).mean(0)  # of each row: 0, .5 or 1
-    error = right.std() / np.sqrt(len(rows) - 1) if len(rows) > 1 else np.nan
-    of_counts = counts.accuracy(rows, special_tokens)
-    return OrderScores(len(rows), float(right.mean()), float(error), of_counts)
+    of_counts = counts.correct(rows, special_tokens)
+    spread = (right - of_counts).std(ddof=1) if len(rows) > 1 else np.nan
+    return OrderScores(
+        len(rows),
+        float(right.mean()),
+        _accuracy_error(right),
+        float(of_counts.mean()),
+        float(spread / np.sqrt(len(rows))),
+    )
+
+
+def _accuracy_error(correct: np.ndarray) -> float:
+    """The standard error of the mean of `correct`, each from 0 to 1, as if one more were right and
+    one more wrong (Agresti and Coull 1998 add two of each): it is not 0 where all are right."""
+    return float(np.append(correct, [0.0, 1.0]).std() / np.sqrt(len(correct)))
 
 
 def balanced_lengths(rows: TokenRows, special_tokens: SpecialTokens) -> TokenRows:

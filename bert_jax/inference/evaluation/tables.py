@@ -71,14 +71,16 @@ def _pairs(pairs: PairScores, kind: str) -> str:
 
 
 def _order(order: OrderScores) -> str:
-    error = f" ± {order.standard_error:.3f}" if order.neighbors > 1 else ", of one row"
     rows = [
-        ("the model", f"{order.accuracy:.3f}{error}"),
+        ("the model", f"{order.accuracy:.3f} ± {order.standard_error:.3f}"),
         ("counts of tokens in first and second segments", f"{order.counts_accuracy:.3f}"),
         ("difference of the lengths (balanced)", "0.500"),
     ]
     header = (f"{order.neighbors:,} untrimmed neighbors in both orders", "accuracy")
-    return format_table(header, rows)
+    difference = f"model - counts: {order.accuracy - order.counts_accuracy:+.3f}"
+    if math.isfinite(order.difference_error):
+        difference += f" ± {order.difference_error:.3f}"
+    return f"{format_table(header, rows)}\n{difference}"
 
 
 def _replaced(r: ReplacedScores) -> str:

@@ -90,10 +90,12 @@ def test_the_order_of_sentences_stands_beside_their_pairs(
     corpus: Corpus, tokenizer: Tokenizer
 ) -> None:
     result = evaluate.evaluate_corpus(small_model(tokenizer), corpus, max_rows=1, maskings=1)
-    result = dataclasses.replace(result, order=OrderScores(12, 0.625, 0.05, 0.541))
+    result = dataclasses.replace(result, order=OrderScores(12, 0.625, 0.05, 0.541, 0.072))
     values, text = result.to_json(), render_evaluation(result)
-    assert (values["order_neighbors"], values["order_counts_accuracy"]) == (12, 0.541)
-    for shown in ("12 untrimmed neighbors in both orders", "0.625 ± 0.050", "0.541"):
+    names = ("order_neighbors", "order_counts_accuracy", "order_minus_counts_se")
+    assert [values[name] for name in names] == [12, 0.541, 0.072]
+    title = "12 untrimmed neighbors in both orders"
+    for shown in (title, "0.625 ± 0.050", "0.541", "+0.084 ± 0.072"):
         assert shown in text
 
 

@@ -119,6 +119,27 @@ def test_words_that_begin_or_end_pairs_tell_the_order_to_counts(answers: None) -
     assert (constant.accuracy, constant.counts_accuracy) == (0.5, (1 + 0 + 0.5 + 1) / 4)
 
 
+def test_the_difference_to_counts_is_paired_by_row(answers: None) -> None:
+    """A model that answers as counts do differs from them by 0 ± 0, whatever they score."""
+    train = pair_rows([([20, 5], [6, 5]), ([20, 6], [5, 6])], [0, 0])
+    rows = pair_rows([([20], [7]), ([8], [20]), ([20], [9])], [0] * 3)
+    same = order(lambda a, b: int(20 in b), rows, train)
+    assert same.accuracy == same.counts_accuracy == 2 / 3
+    assert same.difference_error == 0 < same.standard_error
+    right = order(lambda a, b: int((a, b) in [([7], [20]), ([20], [8]), ([9], [20])]), rows, train)
+    assert right.accuracy == 1
+    assert right.difference_error == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("number", [1, 5, 400])
+def test_an_accuracy_of_one_has_an_error(number: int, answers: None) -> None:
+    """It falls as one over the number of pairs: the rule of three gives an upper limit of 3 / n."""
+    scores = order(lambda a, b: int(a[0] > b[0]), pair_rows([([5], [6])] * number, [0] * number))
+    assert scores.accuracy == 1
+    assert 0.4 < number * scores.standard_error < 1.1
+    assert np.isnan(scores.difference_error) == (number == 1)
+
+
 def test_without_neighbors_or_a_pair_head_there_is_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
