@@ -4,16 +4,15 @@
 
 Texts: logistic regression (labels) or ridge regression (numbers) on a bag of words: TF-IDF of the
 words of each text; of a pair also of the second text's words that the first has, and of those that
-it lacks. Whether pairs of neighboring words count too, whether the logarithm of a count is taken,
-and how strong regularization is, is chosen by cross-validation on train. Tags: the tag that a word
-has most often in train; new words have the most frequent tag. Scored on test or, where it has no
-labels, on dev.
+it lacks. In scripts without spaces every character is a word. Whether pairs of neighboring words
+count too, whether the logarithm of a count is taken, and how strong regularization is, is chosen by
+cross-validation on train. Tags: the tag that a word has most often in train; new words have the
+most frequent tag. Scored on test or, where it has no labels, on dev.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.tasks.entities import word_spans
 from bert_jax.tasks.metrics import correlations
 from bert_jax.tasks.tag_scheme import entity_scores, recognize_scheme
 from study.datasets import has_labels, read_rows
@@ -31,7 +31,6 @@ from study.datasets import has_labels, read_rows
 Rows = Sequence[dict[str, Any]]
 STRENGTHS = (1.0, 10.0, 100.0)
 FOLDS = 3
-WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def task_baseline(train: Rows, test: Rows, word_f1: bool = False) -> float | None:
@@ -99,7 +98,7 @@ def _bag_of_words(train: Rows, test: Rows) -> float:
 def text_features(row: dict[str, Any], neighbors: bool) -> list[str]:
     """The features of a row's texts, with pairs of `neighbors` or without."""
     texts = [row["text"], *([row["text_pair"]] if row.get("text_pair") else [])]
-    words = [WORD.findall(text.lower()) for text in texts]
+    words = [_words(text.lower()) for text in texts]
     features = []
     for i, of_text in enumerate(words):
         features += [f"{i} {word}" for word in of_text]
@@ -108,6 +107,10 @@ def text_features(row: dict[str, Any], neighbors: bool) -> list[str]:
     if len(words) == 2:
         features += [f"{'both' if w in words[0] else 'new'} {w}" for w in words[1]]
     return features
+
+
+def _words(text: str) -> list[str]:
+    return [text[start:end] for start, end in word_spans(text)]
 
 
 _single_words = partial(text_features, neighbors=False)

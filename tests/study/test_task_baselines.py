@@ -51,6 +51,12 @@ def test_a_pair_has_the_words_that_both_texts_have() -> None:
     assert {"0 red house", "1 blue house"} <= set(text_features(row, neighbors=True))
 
 
+def test_characters_are_words_in_scripts_without_spaces() -> None:
+    row = {"text": "東京はcool。"}
+    assert text_features(row, neighbors=False) == ["0 東", "0 京", "0 は", "0 cool", "0 。"]
+    assert "0 東 京" in text_features(row, neighbors=True)
+
+
 def test_a_word_has_its_most_frequent_tag_and_a_new_word_the_most_frequent_of_all() -> None:
     train = [
         {"tokens": ["Paris", "is", "in", "France"], "tags": ["B-LOC", "O", "O", "B-LOC"]},
