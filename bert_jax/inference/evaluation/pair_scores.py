@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,12 +71,12 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
     if labels.all() or not labels.any() or (scores := _log_probabilities(model, rows)) is None:
         return None
     correct = scores.argmax(-1) == rows.pair
-    by_label = [correct[labels == label] for label in (False, True)]
+    zeros, ones = correct[~labels], correct[labels]
     share = min(max(train_share, 1e-6), 1 - 1e-6)
     return PairScores(
         len(rows),
-        float(np.mean([of_label.mean() for of_label in by_label])),
-        float(np.hypot(*map(_accuracy_error, by_label)) / 2),
+        float(zeros.mean() + ones.mean()) / 2,
+        math.hypot(_accuracy_error(zeros), _accuracy_error(ones)) / 2,
         float(-np.take_along_axis(scores, rows.pair[:, None], axis=1).mean()),
         float(-np.where(labels, np.log(share), np.log(1 - share)).mean()),
     )
