@@ -4,6 +4,7 @@ OUT/data/
   tokenizers/KIND/   corpora/NAME/   text/1ofN.txt
   synthetic/TASK/    tasks made from the text, if the user gives none
   tasks/TASK/        {train,dev}.jsonl (qa: .json): the rows that the preset takes
+  tasks/TASK/rates/  the same train rows in two parts, which choose the rate of fine-tuning
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from study.jobs import QA, Job
 from study.presets import Preset
 from study.variants import Corpus
 
+RATES = "rates"  # in the folder of a task: every sixth training row is dev, the others train
+RATES_FOLD = 6
 UNLABELED = (-1, "-1", "-", "")  # in every row of a split: it has no labels
 TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
 
@@ -165,8 +168,31 @@ def sample_rows(source: Path, out: Path, preset: Preset) -> None:
         if not rows:
             raise ValueError(f"{file} has no row of at most {max_words} words: add shorter rows")
         train_labels.update(*map(_label_names, rows))
-        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-        (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        _write_rows(out / f"{split}.jsonl", rows)
+        if split == "train":
+            _write_rate_rows(out / RATES, rows)
+
+
+def _write_rate_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The training rows in two parts. Nothing, if there are too few."""
+    train, dev = split_rows(rows)
+    known = set().union(*map(_label_names, train))
+    dev = [row for row in dev if _label_names(row) <= known]
+    if dev:
+        folder.mkdir()
+        _write_rows(folder / "train.jsonl", train)
+        _write_rows(folder / "dev.jsonl", dev)
+
+
+def split_rows(rows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Five of six, and every sixth."""
+    last = RATES_FOLD - 1
+    return [r for i, r in enumerate(rows) if i % RATES_FOLD != last], list(rows[last::RATES_FOLD])
+
+
+def _write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    file.write_text(text, encoding="utf-8")
 
 
 def sample_questions(source: Path, out: Path, preset: Preset) -> None:
@@ -190,8 +216,16 @@ def sample_questions(source: Path, out: Path, preset: Preset) -> None:
             {"title": title, "paragraphs": [cut_context(context, qa, context_words)]}
             for title, context, qa in sample(questions, max_rows)
         ]
-        text = json.dumps({"version": "1.1", "data": articles}, ensure_ascii=False)
-        (out / f"{split}.json").write_text(text, encoding="utf-8")
+        _write_articles(out / f"{split}.json", articles)
+        if split == "train" and len(articles) >= RATES_FOLD:
+            (out / RATES).mkdir()
+            for part, of_part in zip(("train", "dev"), split_rows(articles), strict=True):
+                _write_articles(out / RATES / f"{part}.json", of_part)
+
+
+def _write_articles(file: Path, articles: Sequence[dict[str, Any]]) -> None:
+    text = json.dumps({"version": "1.1", "data": articles}, ensure_ascii=False)
+    file.write_text(text, encoding="utf-8")
 
 
 def cut_context(context: str, qa: dict[str, Any], max_words: int) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def _job(run: Run, known: Job | None, hypothesis: Hypothesis, pairs: bool) -> Jo
 def estimate_seconds(job: Job, preset: Preset) -> float:
     """A rough estimate of a job's seconds on one process."""
     # linear probes on every word and layer take as long as two fine-tunings, a test a third
-    tunings = len(preset.tasks) * (job.tasks + 2 * job.probes) + job.qa
+    tuned = len(preset.tasks) * job.tasks + job.qa
+    rates = len(preset.tune_rates)
+    tunings = tuned * (1 if rates == 1 else rates + 1) + len(preset.tasks) * 2 * job.probes
     tests = 1 + len(job.pairs)
     steps = job.run.cost.products / preset.flops_per_second
     return steps + preset.run_overhead + preset.tune_seconds * (tunings + tests / 3)

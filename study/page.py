@@ -68,7 +68,8 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "All runs share one code base, one optimizer, one recipe for every task and one head: a "
         "dense layer, an activation and a norm on the mean of the tokens or, for tags and answers, "
         "on each token, and a dense layer to the labels. The first layer and the norm start from "
-        "the masked-LM head of a run that has one; a run of RTD has none that fits. The tasks are "
+        "the masked-LM head of a run that has one; a run of RTD has none that fits. "
+        f"{_rates(metadata)}The tasks are "
         f"{tasks or 'those of --tasks'} ({metadata['labels']}). Their mean is that of "
         "accuracies, entity F1 and correlations, in percent. The scored rows were "
         "not used to choose a checkpoint, a layer or a learning rate. *No encoder, no "
@@ -88,6 +89,17 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "the numbers. `python -m study --page --docs docs` builds this page from "
         "`docs/study.json`.",
     ]
+
+
+def _rates(metadata: dict[str, Any]) -> str:
+    """How the rate of fine-tuning was chosen, if there was a choice."""
+    rates = [f"{rate:g}" for rate in metadata.get("tune_rates", ())]
+    if len(rates) < 2:
+        return ""
+    return (
+        f"The peak rate of fine-tuning is {', '.join(rates[:-1])} or {rates[-1]}: for each run and "
+        "task the one that is best on every sixth training row, after training on the others. "
+    )
 
 
 def _budget(metadata: dict[str, Any], runs: Sequence[Record]) -> list[str]:

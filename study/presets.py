@@ -33,7 +33,7 @@ class Preset:
     train_rows: int  # of each task
     test_rows: int
     probe_rows: int  # of linear probes, which see every word of every layer
-    tune_lr: float
+    tune_rates: tuple[float, ...]  # peak learning rates of fine-tuning to choose from
     flops_per_second: float  # of one process, matrix products: only for the time estimate
     # FLOPs of a run, as published with sparse look-ups; None: those of `steps` of the reference
     arm_flops: float | None = None
@@ -108,7 +108,7 @@ CPU = Preset(
     train_rows=1500,
     test_rows=1000,
     probe_rows=500,
-    tune_lr=1e-3,
+    tune_rates=(1e-3,),
     flops_per_second=5.5e10,
     eval_batches=16,
     pair_passes=6,
@@ -181,7 +181,7 @@ GPU = Preset(
     train_rows=5_000,
     test_rows=2_000,
     probe_rows=2_000,
-    tune_lr=3e-4,
+    tune_rates=(3e-4,),
     flops_per_second=8e13,
     run_overhead=40.0,
     tune_seconds=20.0,
@@ -221,7 +221,7 @@ SMOKE = Preset(
     test_rows=32,
     probe_rows=32,
     epochs=1.0,
-    tune_lr=1e-3,
+    tune_rates=(1e-3,),
     eval_batches=2,
     flops_per_second=1e10,
     max_words=(12, 12, 20),

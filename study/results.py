@@ -28,6 +28,7 @@ from typing import Any
 
 import jax
 
+from bert_jax.config import read_config
 from bert_jax.perf import param_table
 from bert_jax.tasks import results as task_results
 from bert_jax.utils import io, metrics_log
@@ -90,6 +91,7 @@ def _metadata(study: Study, runs: Sequence[Record], processes: int) -> dict[str,
         "machine": machine,
         "text": [Path(name).name for name in study.datasets.text],
         "tasks": tasks,
+        "tune_rates": study.preset.tune_rates,
         "task_baselines": _rounded({name: _task_baseline(study, name) for name in tasks}),
         "labels": "made from the text" if synthetic else "labeled by people",
     }
@@ -159,7 +161,9 @@ def _task_scores(study: Study, job: Job) -> dict[str, Any]:
             dev = {k: _round(v) for k, v in result["dev"].items() if k != "loss"}
             rows = (folder / "predictions_dev.jsonl").read_bytes().count(b"\n")
             metric = result["metric"]
+            rate = read_config(folder / "config.json").optim.peak_lr
             scores[name] = {"metric": metric, "value": dev[metric], "rows": rows, **dev}
+            scores[name]["peak_lr"] = rate
     return scores
 
 

@@ -32,24 +32,17 @@ import jax
 
 import bert_jax
 from bert_jax.checkpoint import lock
-from bert_jax.config import (
-    FINETUNE,
-    Experiment,
-    Supervised,
-    TaskType,
-    replace,
-)
+from bert_jax.config import TaskType, replace
 from bert_jax.inference import probe
 from bert_jax.tasks import results
-from bert_jax.training import finetune_config
-from bert_jax.training.finetune import finetune
 from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import io, metrics_log
 from study import evaluate, worker_pool
 from study.datasets import Datasets, move_corpus
+from study.finetuning import finetune_run
 from study.hypotheses import hypotheses_at
 from study.jobs import QA, Job, list_jobs
-from study.presets import TASK_HEAD, Preset
+from study.presets import Preset
 from study.state import check_config, keep_last_checkpoint
 from study.stop_request import StopRequest, stop_request
 
@@ -229,28 +222,11 @@ class Study:
         io.write_text(file, json.dumps(measured, indent=2) + "\n")
 
     def tune(self, job: Job, name: str) -> int | None:
-        """Fine-tune. All models share one recipe and one head."""
+        """Fine-tune, and keep the scores."""
         folder = self.tuned_folder(job, name)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: it takes a minute
-        task_type, path = self.datasets.task_type(name), str(self.datasets.task(name))
-        config = replace(
-            FINETUNE,
-            objective=Supervised(task=task_type, **TASK_HEAD),
-            optim=dict(peak_lr=self.preset.tune_lr),
-            run=dict(epochs=self.preset.epochs, evals_per_epoch=None, log_every=20, max_to_keep=1),
-        )
-
-        def fill_in(config: Experiment) -> Experiment:
-            run = dict(
-                dir=str(folder),
-                init=str(self.folder(job)),
-                seed=job.run.seed,
-                dtype=self.preset.dtype,
-                eval_every=1 << 20,
-            )
-            return replace(config, data=dict(path=path), run=run, objective=dict(task=task_type))
-
-        signal = finetune(finetune_config.for_model(config, fill_in))
+        task_type, rows = self.datasets.task_type(name), self.datasets.task(name)
+        signal = finetune_run(self.folder(job), task_type, rows, folder, self.preset, job.run.seed)
         if signal is None:  # only the scores are needed, and checkpoints take space
             for part in ("checkpoints", "tensorboard", "tokenizer"):
                 shutil.rmtree(folder / part, ignore_errors=True)

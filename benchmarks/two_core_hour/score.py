@@ -9,14 +9,11 @@ from typing import Any
 
 import bert_jax
 from benchmarks.two_core_hour.data import TASK_ROWS, ContestData
-from bert_jax.config import FINETUNE, Experiment, Supervised, replace
 from bert_jax.data.tokenization.normalization import FOLDS
 from bert_jax.inference.evaluation.evaluate import evaluate_text
 from bert_jax.tasks import results
-from bert_jax.training import finetune_config
-from bert_jax.training.finetune import finetune
 from study.datasets import read_rows
-from study.presets import TASK_HEAD
+from study.finetuning import finetune_run
 from study.task_baselines import task_baseline
 
 MAX_WORDS = 2000  # of held-out text, the same for every entry
@@ -45,7 +42,9 @@ def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str
     for name in datasets.task_names():
         folder = out / name
         if results.read_results(folder) is None:
-            _finetune(run, datasets.task(name), datasets.task_type(name), folder, seeds)
+            task_type, rows = datasets.task_type(name), datasets.task(name)
+            if signal := finetune_run(run, task_type, rows, folder, TASK_ROWS, seeds=seeds):
+                raise SystemExit(128 + signal)
         result = results.read_results(folder)
         assert result is not None
         metric = "word_f1" if result["metric"] == "word_accuracy" else result["metric"]
@@ -68,22 +67,3 @@ def without_encoder(data: ContestData) -> dict[str, float]:
             if (score := task_baseline(train, test, word_f1=True)) is not None:
                 scores[name] = score
     return scores
-
-
-def _finetune(run: Path, path: Path, task_type: Any, folder: Path, seeds: int) -> None:
-    recipe = replace(
-        FINETUNE,
-        objective=Supervised(task=task_type, **TASK_HEAD),
-        optim=dict(peak_lr=TASK_ROWS.tune_lr),
-        # the test rows choose no checkpoint: the last one counts
-        run=dict(epochs=TASK_ROWS.epochs, evals_per_epoch=None, max_to_keep=1),
-    )
-
-    def fill_in(config: Experiment) -> Experiment:
-        fields = dict(dir=str(folder), init=str(run), eval_every=1 << 20)
-        return replace(
-            config, data=dict(path=str(path)), run=fields, objective=dict(task=task_type)
-        )
-
-    if signal := finetune(finetune_config.for_model(recipe, fill_in), seeds):
-        raise SystemExit(128 + signal)

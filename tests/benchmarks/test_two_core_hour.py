@@ -141,7 +141,7 @@ def test_a_dry_run_trains_and_scores_an_entry(
     assert result["without_encoder"] == {"parity": 1.0}
     assert result["task_rows"] == {"parity": 40}
     monkeypatch.setattr(train, "train", None)  # what is trained and scored is not done again
-    monkeypatch.setattr(score, "finetune", None)
+    monkeypatch.setattr(score, "finetune_run", None)
     assert main([str(tmp_path / "tiny.py"), *args]) == 0
     assert json.loads((tmp_path / "out/tiny.json").read_text()) == result
     (tmp_path / "out/trained.json").unlink()

@@ -16,7 +16,7 @@ from bert_jax.inference.evaluation import pair_scores
 from bert_jax.inference.evaluation.token_rows import TokenRows
 from bert_jax.tasks import read_dataset
 from study import evaluate, synthetic_tasks
-from study.datasets import Datasets, cut_context, move_corpus, sample_rows
+from study.datasets import RATES, Datasets, cut_context, move_corpus, sample_rows
 from study.hypotheses import BY_LETTER, hypotheses_at
 from study.jobs import QA, list_jobs
 from study.presets import CPU, GPU, HOUR, SMOKE
@@ -88,10 +88,14 @@ def test_synthetic_tasks_are_readable_tasks(text: str, tmp_path: Path) -> None:
     datasets = Datasets(tmp_path / "data", SMOKE, (text,))
     assert datasets.task_names() == ["bigram_shift", "same", "stops"]
     for name in [*datasets.task_names(), QA]:
-        dataset = read_dataset(datasets.task_type(name), datasets.task(name))
+        folder = datasets.task(name)
+        dataset, parts = (
+            read_dataset(datasets.task_type(name), f) for f in (folder, folder / RATES)
+        )
         assert dataset.splits["train"]
         assert dataset.splits["dev"]
         assert name == QA or len(dataset.labels) >= 2
+        assert len(parts.splits["dev"]) == len(dataset.splits["train"]) // 6
 
 
 def test_synthetic_tasks_are_scored_on_validation_documents(text: str, tmp_path: Path) -> None:

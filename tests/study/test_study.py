@@ -217,6 +217,15 @@ def test_the_page_says_what_scores_less_than_no_encoder(
     assert said in below if said else not below
 
 
+def test_the_page_says_how_the_rate_of_fine_tuning_was_chosen(results: dict[str, Any]) -> None:
+    texts = [
+        page.build_page(results | {"metadata": results["metadata"] | {"tune_rates": rates}})[0]
+        for rates in ([1e-3], [1e-3, 3e-3, 1e-2])
+    ]
+    said = ["is 0.001, 0.003 or 0.01: for each run and task the one" in text for text in texts]
+    assert said == [False, True]
+
+
 def test_a_study_without_runs_has_a_page_that_says_so(results: dict[str, Any]) -> None:
     text, figures = page.build_page(results | {"runs": []})
     assert text.count(f"**{NOT_RUN}**") >= len(HYPOTHESES)
