@@ -186,8 +186,10 @@ def _write_rate_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def split_rows(rows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Five of six, and every sixth."""
-    last = RATES_FOLD - 1
-    return [r for i, r in enumerate(rows) if i % RATES_FOLD != last], list(rows[last::RATES_FOLD])
+    parts: dict[str, list[Any]] = {"train": [], "validation": []}
+    for i, row in enumerate(rows):
+        parts[splits.split_name(i, RATES_FOLD)].append(row)
+    return parts["train"], parts["validation"]
 
 
 def _write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -66,11 +66,8 @@ def _recipe(task_type: TaskType, preset: Preset, rate: float, seed: int) -> Expe
 
 def _finetune(recipe: Experiment, run: Path, rows: Path, out: Path, seeds: int) -> int | None:
     def fill_in(config: Experiment) -> Experiment:
-        task_type = recipe.objective.task  # type: ignore[union-attr]
         fields = dict(dir=str(out), init=str(run), eval_every=1 << 20)
-        return replace(
-            config, data=dict(path=str(rows)), run=fields, objective=dict(task=task_type)
-        )
+        return replace(config, data=dict(path=str(rows)), run=fields)
 
     return finetune(finetune_config.for_model(recipe, fill_in), seeds)
 
