@@ -38,9 +38,13 @@ class Predict(Command):
         from bert_jax import load
         from bert_jax.inference.predict import predict_file
 
-        rows, truncated = predict_file(load(self.model), Path(self.input), Path(self.out))
+        model = load(self.model)
+        rows, truncated = predict_file(model, Path(self.input), Path(self.out))
         if truncated:
-            logger.warning("%d of %d texts were longer than the model and cut", truncated, rows)
+            logger.warning(
+                "%d of %d texts were cut, since rows have %d tokens",
+                *(truncated, rows, model.row_length),
+            )
         print(f"predictions for {rows} rows in {self.out}")
         return 0
 

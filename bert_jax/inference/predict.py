@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from bert_jax import tasks
 from bert_jax.config import TaskType
 from bert_jax.data.tokenization import coverage
 from bert_jax.inference.model import Model
+from bert_jax.tasks.fields import IssueCounts
 from bert_jax.utils import strict_json
 
+logger = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 1024  # rows in memory at a time
 
 
@@ -29,10 +33,10 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     if not source.is_file():
         raise ValueError(f"{source} does not exist: expected a file of rows; check the path")
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
-    covered = coverage.Coverage()
+    covered, issues = coverage.Coverage(), Counter[tuple[str, str]]()
     try:
         with part.open("w", encoding="utf-8") as f:
-            for examples in _chunks(_read_examples(task_type, source, model.task.pairs)):
+            for examples in _chunks(_read_examples(task_type, source, model.task.pairs, issues)):
                 encoded = model.encode_examples(examples)
                 for prediction in model.predict_examples(encoded):
                     f.write(strict_json.dumps(prediction, ensure_ascii=False) + "\n")
@@ -45,18 +49,20 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
             raise ValueError(f"{source} is empty: expected one JSON object per line")
         part.replace(out)
         coverage.log_rows(model.tokenizer, str(source), covered)
+        for (file, issue), count in issues.items():
+            logger.warning("%s: %s: %d", file, issue, count)
     finally:
         part.unlink(missing_ok=True)
     return rows, truncated
 
 
 def _read_examples(
-    task_type: TaskType, source: Path, pairs: bool | None
+    task_type: TaskType, source: Path, pairs: bool | None, issues: IssueCounts
 ) -> Iterable[tasks.Example]:
     """The examples of SQuAD's JSON, which is read as a whole, or of JSONL, line by line."""
     if task_type == "qa" and source.suffix == ".json":
         return tasks.read_unlabeled_examples(task_type, source)
-    return tasks.iter_unlabeled_examples(task_type, source, pairs)
+    return tasks.iter_unlabeled_examples(task_type, source, pairs, issues)
 
 
 def _chunks(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:

@@ -95,7 +95,7 @@ class SupervisedObjective:
         if kind == "qa":
             return {"task_loss": self._span_loss(out["span"], batch, weights)}
         if kind == "regression":
-            label = batch["label"] / self.config.scale
+            label = jnp.where(weights > 0, batch["label"], 0.0) / self.config.scale
             return {"task_loss": squared_error(out["label"][:, 0], label, weights)}
         if kind == "rerank":
             return self._rerank_terms(out["label"], batch, weights)
@@ -161,6 +161,10 @@ class SupervisedObjective:
             counts &= batch["label"] >= 0
         elif kind == "multilabel":
             counts &= (batch["label"] >= 0).all(axis=1)
+        elif kind == "regression":
+            counts &= ~jnp.isnan(batch["label"])
+        elif kind == "qa":
+            counts &= batch["start"] >= 0
         return counts.astype(jnp.float32)
 
     def _loss_weights(self, batch: Batch, weights: jax.Array) -> jax.Array:
@@ -226,7 +230,10 @@ class SupervisedObjective:
         }
 
     def _span_loss(self, out: Any, batch: Batch, weights: jax.Array) -> Mean:
-        ends = [cross_entropy(out[end], batch[end], weights)[0] for end in ("start", "end")]
+        ends = [
+            cross_entropy(out[end], jnp.maximum(batch[end], 0), weights)[0]
+            for end in ("start", "end")
+        ]
         loss = (ends[0].total + ends[1].total) / 2
         if self.config.span == "joint":
             impossible = batch["impossible"]

@@ -20,6 +20,7 @@ def class_weights(
 
     field  `balanced`: n / (number of labels * count) for the n labeled texts or words, so that each
            class has the same weight in all; multi-label: texts without the label per text with it.
+           A label that no row has is not counted, and has weight 1.
            Else NAME=WEIGHT,... or a JSON object; a label that is not named has weight 1.
 
     ValueError: a name that is not among the labels, a weight that is not a number above 0.
@@ -44,8 +45,8 @@ def _balanced(
         counts.update(names)
         texts += is_labeled(e)
     if multilabel:
-        return tuple(max(texts - counts[k], 1) / max(counts[k], 1) for k in labels)
-    return tuple(counts.total() / (len(labels) * max(counts[k], 1)) for k in labels)
+        return tuple(max(texts - counts[k], 1) / counts[k] if counts[k] else 1.0 for k in labels)
+    return tuple(counts.total() / (len(counts) * counts[k]) if counts[k] else 1.0 for k in labels)
 
 
 def _parse(field: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ multiprocessing_bpe_encoder.py, strips its lines, too).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -39,6 +40,8 @@ from bert_jax.tasks.rerank import encode_candidates
 from bert_jax.tasks.rows import one_row, rows_in_one
 
 MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
+# A run of underscores is one blank. The one in max_length is none.
+BLANK = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])|__+")
 
 
 def with_swapped_pairs(examples: Sequence[Example]) -> list[Example]:
@@ -168,7 +171,7 @@ def _text_label(task_type: TaskType, label: Any, numbers: dict[str, int]) -> Any
     if task_type == "multilabel":
         return _label_vector(label, numbers)
     if task_type == "regression":
-        return np.float32(0 if label is None else label)
+        return np.float32(np.nan if label is None else label)
     return np.int32(-1 if label is None else _label_number(str(label), numbers))
 
 
@@ -261,9 +264,10 @@ def _encode_choices(
 
 
 def _question_with_option(question: str, option: str) -> str:
-    """The option fills the question's blank, or follows the question."""
+    """The option fills the question's blanks, or follows the question."""
     question, option = question.strip(), option.strip()
-    return question.replace("_", option) if "_" in question else f"{question} {option}"
+    filled, blanks = BLANK.subn(lambda _: option, question)
+    return filled if blanks else f"{question} {option}"
 
 
 def _option_row(

@@ -17,7 +17,7 @@ from bert_jax.tasks.pairs import Pair
 
 
 class EncodedPairs(NamedTuple):
-    """Rows for `PairBatches`, and how many texts were cut."""
+    """Rows for batches, and how many distinct texts were cut."""
 
     rows: list[dict[str, Any]]
     num_truncated: int
@@ -59,7 +59,7 @@ def encode_pairs(
 
 def encode_texts(
     texts: Sequence[str], tokenizer: Tokenizer, length: int, prompt: str = ""
-) -> list[dict[str, Any]]:
+) -> EncodedPairs:
     """A row of tokens for every text after the prompt, for `LabeledBatches`."""
     encode = _TextEncoder(tokenizer, length)
     encode.add(texts, prompt)
@@ -68,7 +68,7 @@ def encode_texts(
         tokens = encode.tokens(text)
         size = np.int32(len(tokens))
         rows.append({"tokens": tokens, "size": size, "first": size, "row": np.int32(i)})
-    return rows
+    return EncodedPairs(rows, encode.truncated)
 
 
 class _TextEncoder:

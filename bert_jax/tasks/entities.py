@@ -5,15 +5,18 @@
     Ada  met  Tom    Reed   .
     O    O    B-PER  I-PER  O
 
-A word is a run of letters, digits and marks, or one character of a script without spaces (Han,
-kana, Thai, Lao, Khmer, Burmese); every other visible character is a word of its own. `start` and
-`end` count characters, `end` exclusive. An entity that begins or ends inside a word gets the whole
-word; one that shares a word with an earlier entity is left out. Both are counted.
+A word is a run of letters, digits, and the marks and joiners between them, or one character of a
+script without spaces (Han, kana, Thai, Lao, Khmer, Burmese); every other visible character is a
+word of its own. Marks belong to the character before them. `start` and `end` count characters,
+`end` exclusive. An entity that begins or ends inside a word gets the whole word; one that shares a
+word with an earlier entity is left out. Both are counted.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -29,12 +32,21 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[\w\u0300-\u036f])+|\S")
+_JOINERS = "\u00ad\u200c\u200d\u2060"  # soft hyphen, zero-width (non-)joiner, word joiner
 
 
 def word_spans(text: str) -> tuple[tuple[int, int], ...]:
     """First and last character (exclusive) of each word."""
-    return tuple(m.span() for m in _WORD.finditer(text))
+    return tuple(m.span() for m in _word_pattern().finditer(text))
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    """`\\w` lacks the marks: vowel signs of Indic scripts, points of Arabic and Hebrew."""
+    every = (chr(i) for i in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)))
+    marks = "".join(c for c in every if unicodedata.category(c).startswith("M")) + _JOINERS
+    unspaced = f"[{_UNSPACED}]"
+    return re.compile(rf"{unspaced}[{marks}]*|(?:(?!{unspaced})[\w{marks}])+|\S[{marks}]*")
 
 
 def parse_entities(

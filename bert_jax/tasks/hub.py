@@ -13,7 +13,7 @@ from bert_jax.data.hub_dataset import HubConfig
 from bert_jax.tasks.fields import IssueCounts, Location
 from bert_jax.tasks.records import LocatedExample, parse_records
 from bert_jax.tasks.text_files import LocatedRecord
-from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, with_text_fields
+from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, UNKNOWN_CLASS, with_text_fields
 
 
 def read_hub(
@@ -40,7 +40,8 @@ def read_hub(
             raise ValueError(f"{shards.name} is empty: expected rows in it")
         issues[shards.name, "rows"] = len(records)
         labeled = not split.startswith("test")
-        examples[split] = parse_records(task_type, records, issues, labeled, markers)
+        no_label = (*markers, *UNKNOWN_CLASS * bool(names))
+        examples[split] = parse_records(task_type, records, issues, labeled, no_label)
     return examples, names
 
 
@@ -64,7 +65,7 @@ def _open(source: str) -> tuple[HubConfig, dict[str, str]]:
 
 def read_shard(file: Path, label: str | None) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The rows of a Parquet file, and the class names of the column `label` by the schema that the
-    library datasets writes. Numbers of classes become their names; -1 is no label.
+    library datasets writes. Numbers of classes become their names; -1 remains.
 
     ValueError: the file cannot be read.
     """
@@ -97,6 +98,6 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...]:
 def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_named(v, names) for v in value]
-    if isinstance(value, int) and value < len(names):
-        return names[value] if value >= 0 else None
+    if isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
     return value

@@ -79,7 +79,7 @@ def collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tupl
         file = train[0][0].file
         raise ValueError(f"{file}: one class only ({', '.join(labels)}): expected at least two")
     if all(_is_integer(label) for label in labels):
-        return tuple(sorted(labels, key=int))
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
 
 
@@ -130,7 +130,9 @@ def handle_unknown(
                 + (f"; --objective.unlabeled={name} if it is no label" * (name in MARKERS))
             )
         file = rows[0][0].file
-        notes.append(f"{file}: labels that train does not have, not scored: {_counted(counts)}")
+        note = f"{file}: labels that train does not have, not scored: {_counted(counts)}"
+        note += "; the other labels of these rows are" * (task_type == "multilabel")
+        notes.append(note)
         handled[split] = [(where, _without_unknown(e, known)) for where, e in rows]
     return handled, notes
 
@@ -169,11 +171,15 @@ def label_notes(task_type: TaskType, splits: Splits, labels: Sequence[str]) -> l
 def _near_duplicates(labels: Sequence[str]) -> Iterator[str]:
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        groups["".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
+        plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        groups[str(int(plain)) if _is_integer(plain) else plain].append(label)
     for group in groups.values():
         if len(group) > 1:
             names = ", ".join(map(ascii, group))
-            yield f"labels that differ only in case, spaces or Unicode form are classes: {names}"
+            yield (
+                "labels that differ only in case, spaces, zeros before a number or Unicode form "
+                f"are classes: {names}"
+            )
 
 
 def _suspected_markers(splits: Splits, labels: Sequence[str]) -> Iterator[str]:

@@ -63,7 +63,8 @@ def encode_questions(
     train: bool,
 ) -> EncodedExamples:
     """The rows of all windows of all questions. A window that does not hold the whole answer has
-    start and end 0, like impossible questions (bert, run_squad.py keeps both).
+    start and end 0, like impossible questions (bert, run_squad.py keeps both). A question without
+    an answer that is not impossible has -1, which is in no loss.
 
     Questions are truncated to 64 pieces, and further where less than 32 pieces and less than half
     of the row were left for the context. Each window begins `stride` pieces after the one before;
@@ -91,7 +92,10 @@ def encode_questions(
             skipped += 1
             continue
         windows = _window_rows(question[:max_question], ids, offsets, tokenizer, length, stride)
-        positions = [_answer_positions(answer, window) for _, window in windows]
+        known = answer is not None or e.impossible
+        positions = [
+            _answer_positions(answer, window) if known else (-1, -1) for _, window in windows
+        ]
         in_no_window += answer is not None and (0, 0) in positions and len(set(positions)) == 1
         for (row, window), (start, end) in zip(windows, positions, strict=True):
             row |= {"start": np.int32(start), "end": np.int32(end)}

@@ -30,6 +30,8 @@ from bert_jax.tasks.text_files import LocatedRecord
 
 # Labels that usually mean "no label": of test splits in Hugging Face's copies, and in SNLI.
 MARKERS = frozenset(("-1", "-"))
+NO_ANSWERS = {"text": [], "answer_start": []}
+EMPTY_ANSWERS = "questions whose lists of answers are empty, which have no answer (SQuAD 2.0)"
 
 LocatedExample = tuple[Location, Example]
 
@@ -46,7 +48,7 @@ def read_file_examples(
 
     ValueError: a file that is missing, empty or not in its format, a missing or invalid field.
     """
-    records = list(read_records(task_type, file))
+    records = list(read_records(task_type, file, issues))
     if not records:
         expected = "rows below a header" if file.suffix in (".csv", ".tsv") else "rows"
         expected = "one JSON object per line" if file.suffix == ".jsonl" else expected
@@ -68,6 +70,8 @@ def parse_records(
     ValueError: a missing or invalid field.
     """
     markers = frozenset(unlabeled)
+    if task_type == "qa" and labeled:
+        records = _with_impossible(records, issues)
     if not labeled and task_type != "qa":
         field = {"tagging": "tags", "rerank": "labels"}.get(task_type, "label")
         values = [value for _, record in records for value in _flat(record.get(field))]
@@ -79,20 +83,42 @@ def parse_records(
     ]
 
 
+def _with_impossible(
+    records: Sequence[LocatedRecord], issues: IssueCounts
+) -> Sequence[LocatedRecord]:
+    """The records of SQuAD 2.0 as Hugging Face has it: lists of texts and starts, which are empty
+    where a question has no answer, and no `is_impossible`."""
+    listed = [r["answers"] for _, r in records if isinstance(r.get("answers"), dict)]
+    some = any(answers.get("text") for answers in listed)
+    if not some or any("is_impossible" in record for _, record in records):
+        return records
+    marked: list[LocatedRecord] = []
+    for location, record in records:
+        if record.get("answers") == NO_ANSWERS:
+            issues[location.file, EMPTY_ANSWERS] += 1
+            record = {**record, "is_impossible": True}
+        marked.append((location, record))
+    return marked
+
+
 def _flat(label: Any) -> list[Any]:
     return label if isinstance(label, list) else [] if label is None else [label]
 
 
 def iter_unlabeled_examples(
-    task_type: TaskType, file: Path, pairs: bool | None = None
+    task_type: TaskType,
+    file: Path,
+    pairs: bool | None = None,
+    issues: IssueCounts | None = None,
 ) -> Iterator[Example]:
-    """The examples of a file (tables.py), one at a time, without their labels.
+    """The examples of a file (tables.py), one at a time, without their labels. What is unusual in
+    the file itself is counted in `issues` at its end.
 
     ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
     """
     return (
         parse_unlabeled_example(task_type, record, location, pairs)
-        for location, record in read_records(task_type, file)
+        for location, record in read_records(task_type, file, issues)
     )
 
 

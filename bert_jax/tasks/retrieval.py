@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCORES_PER_BLOCK = 1 << 22  # scores in memory at a time
+NUMBERS_PER_BLOCK = 1 << 22  # scores, and numbers of vectors in float64, in memory at a time
+RANKED_SCORES = 1 << 26  # float32 scores of all documents in memory at a time
 METRICS = ("mrr@10", "ndcg@10", "recall@10", "recall@100", "map")
 
 
@@ -28,7 +29,7 @@ def top_k(queries: np.ndarray, documents: np.ndarray, k: int) -> Hits:
     """The `k` documents [n d], or all n if there are fewer, with the largest dot product with each
     query [m d]. `documents` may be a memory map: it is read in blocks."""
     k = min(k, len(documents))
-    block = max(1, SCORES_PER_BLOCK // max(1, len(queries)))
+    block = _block(len(queries), documents)
     numbers = np.zeros((len(queries), 0), np.int64)
     scores = np.zeros((len(queries), 0), np.float32)
     for begin in range(0, len(documents), block):
@@ -50,9 +51,23 @@ def _best(scores: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
     return candidates[np.lexsort((numbers[candidates], -scores[candidates]))][:k]
 
 
+def _block(queries: int, documents: np.ndarray) -> int:
+    """How many documents are read at a time."""
+    return max(1, NUMBERS_PER_BLOCK // max(1, queries, documents.shape[1]))
+
+
 def dot(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """The dot products [m n] of vectors [m d] and [n d], float32."""
     return (queries.astype(np.float64) @ documents.astype(np.float64).T).astype(np.float32)
+
+
+def _dot_by_blocks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """`dot`, without all documents in float64."""
+    block = _block(len(queries), documents)
+    scores = np.empty((len(queries), len(documents)), np.float32)
+    for begin in range(0, len(documents), block):
+        scores[:, begin : begin + block] = dot(queries, documents[begin : begin + block])
+    return scores
 
 
 class Judged(NamedTuple):
@@ -67,8 +82,10 @@ def rank_judged(
 ) -> list[Judged]:
     """The ranks of the judged documents of each query among all documents, by dot product.
     `grades` has, per query, the number of each judged document and its grade."""
-    rows = max(1, SCORES_PER_BLOCK // max(1, len(documents)))
-    blocks = (dot(queries[i : i + rows], documents) for i in range(0, len(queries), rows))
+    rows = max(1, RANKED_SCORES // max(1, len(documents)))
+    blocks = (
+        _dot_by_blocks(queries[i : i + rows], documents) for i in range(0, len(queries), rows)
+    )
     scores = (row for block in blocks for row in block)
     return [_rank(row, judged) for row, judged in zip(scores, grades, strict=True)]
 

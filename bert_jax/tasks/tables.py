@@ -3,8 +3,10 @@
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
                 JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`,
                 `documents`, `labels`, `missing`); words and tags may also be separated by
-                spaces, options have columns `option_1 option_2 ...`, and an answer has `answer` and
-                `answer_start`. An empty cell of a label or of `text_pair` means that there is none.
+                spaces, options have columns `option_1 option_2 ...`, of which the last may be
+                empty, and an answer has `answer` and `answer_start`. An empty cell of a label or of
+                `text_pair` means that there is none. Lines without a cell are skipped; a row of
+                empty cells is a row.
 .conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
                 column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
                 and comments (# and a space) are skipped.
@@ -12,15 +14,16 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bert_jax.config import TaskType
-from bert_jax.tasks.fields import LABEL_FIELDS, Location
+from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location
 from bert_jax.tasks.text_files import LocatedRecord, read_json_lines, read_lines
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
@@ -35,15 +38,22 @@ LIST_FIELDS = (
     "missing",
 )
 NUMBER = re.compile(r"-?\d+")
+SWALLOWED = (
+    "rows of several lines, each of which has as many cells as the header (the first is on {}); if "
+    "these are rows of their own, double their quotes and quote their cells"
+)
 
 
-def read_records(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
-    """The records of a file, in the format that its suffix names (JSONL for others).
+def read_records(
+    task_type: TaskType, file: Path, issues: IssueCounts | None = None
+) -> Iterator[LocatedRecord]:
+    """The records of a file, in the format that its suffix names (JSONL for others). What is
+    unusual in it is counted in `issues` at its end.
 
     ValueError: a file that is missing, not UTF-8, or not in that format.
     """
     if file.suffix in (".csv", ".tsv"):
-        return _read_table(task_type, file)
+        return _read_table(task_type, file, issues)
     if file.suffix in (".conll", ".conllu"):
         if task_type != "tagging":
             raise ValueError(
@@ -56,25 +66,27 @@ def read_records(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
 # ---- CSV and TSV
 
 
-def _read_table(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
+def _read_table(
+    task_type: TaskType, file: Path, issues: IssueCounts | None
+) -> Iterator[LocatedRecord]:
     csv.field_size_limit(2**31 - 1)
-    lines = (f"{line}\n" for _, line in read_lines(file))
+    of_row: list[str] = []  # the lines of the current row
     delimiter = "\t" if file.suffix == ".tsv" else ","
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(_collect_lines(file, of_row), delimiter=delimiter, strict=True)
     header: list[str] | None = None
+    swallowed: list[Location] = []
     begin = 1
     while True:
         location = Location(str(file), f"line {begin}")
+        of_row.clear()
         try:
             row = next(reader)
         except StopIteration:
-            return
+            break
         except csv.Error as e:
-            raise ValueError(
-                f"{location}: {e}: a cell with a quote must be quoted, and its quotes doubled"
-            ) from None
+            raise ValueError(f"{location}: {e}: {_advice(of_row)}") from None
         begin = reader.line_num + 1
-        if not any(row):
+        if not row or (header is None and not any(row)):
             continue
         if header is None:
             header = [name.strip() for name in row]
@@ -86,7 +98,31 @@ def _read_table(task_type: TaskType, file: Path) -> Iterator[LocatedRecord]:
                 f"{location}: {len(row)} cells, and the header has {len(header)} columns "
                 f"({', '.join(header)}): quote a cell that holds a {delimiter!r} or a line break"
             )
+        if len(of_row) > 1 and _look_like_rows(of_row, delimiter, len(header)):
+            swallowed.append(location)
         yield location, _from_cells(task_type, dict(zip(header, row, strict=True)), location)
+    if swallowed and issues is not None:
+        issues[str(file), SWALLOWED.format(swallowed[0].part)] += len(swallowed)
+
+
+def _collect_lines(file: Path, of_row: list[str]) -> Iterator[str]:
+    """The lines with their ends: those inside a quoted cell are part of it."""
+    for _, line in read_lines(file, keep_ends=True):
+        of_row.append(line)
+        yield line
+
+
+def _advice(lines: Iterable[str]) -> str:
+    """Of a row that cannot be read."""
+    if any("\r" in line.rstrip("\r\n") for line in lines):
+        return "a carriage return alone ends no line: end lines with \\n or \\r\\n"
+    return "a cell with a quote must be quoted, and its quotes doubled"
+
+
+def _look_like_rows(lines: Iterable[str], delimiter: str, columns: int) -> bool:
+    """Whether each line of one row could be a row: an unquoted text began with a quote, and
+    a later one ended with a quote."""
+    return columns > 1 and all(line.count(delimiter) == columns - 1 for line in lines)
 
 
 def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) -> dict[str, Any]:
@@ -100,9 +136,10 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
             try:
                 record[name] = json.loads(cell)
             except (ValueError, RecursionError) as e:
-                if name in LIST_FIELDS:
+                if name in LIST_FIELDS or _is_python_list(cell):
                     raise ValueError(
-                        f"{location}: `{name}` is not JSON: {e}; fix the cell"
+                        f"{location}: `{name}` is not JSON: {e}; expected a list like "
+                        '["a", "b"], as json.dumps writes it'
                     ) from None
         elif name in ("tokens", "tags") and name in cells:
             record[name] = cell.split()
@@ -112,7 +149,7 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
         record["label"] = _number(record["label"])
     options = sorted((n for n in cells if re.fullmatch(r"option_\d+", n)), key=lambda n: int(n[7:]))
     if options and "options" not in cells:
-        record["options"] = [cells[name] for name in options if cells[name]]
+        record["options"] = _options([cells[name] for name in options], location)
     if "is_impossible" in cells:
         flags = {"true": True, "1": True, "false": False, "0": False, "": False}
         impossible = cells["is_impossible"].strip().lower()
@@ -121,6 +158,27 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
         answer = {"text": cells["answer"], "answer_start": _number(cells.get("answer_start", ""))}
         record["answers"] = [answer] if cells["answer"] else []
     return record
+
+
+def _is_python_list(cell: str) -> bool:
+    """Whether a cell is a list as Python or NumPy prints it, which pandas writes; a class may be
+    named [other]."""
+    try:
+        return isinstance(ast.literal_eval(cell), list)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+
+
+def _options(cells: list[str], location: Location) -> list[str]:
+    """Rows may have fewer options than columns: the last cells are empty, never one before."""
+    while cells and not cells[-1]:
+        cells.pop()
+    if "" in cells:
+        raise ValueError(
+            f"{location}: option {cells.index('') + 1} of {len(cells)} is empty: expected options "
+            "without a gap, since `label` is a number of an option; fill in the cell"
+        )
+    return cells
 
 
 def _number(cell: str) -> Any:

@@ -12,8 +12,9 @@ from bert_jax.tasks.fields import Location
 LocatedRecord = tuple[Location, dict[str, Any]]
 
 
-def read_lines(file: Path) -> Iterator[tuple[Location, str]]:
-    """The lines of a UTF-8 file, split at newlines only. ValueError: missing or not UTF-8."""
+def read_lines(file: Path, keep_ends: bool = False) -> Iterator[tuple[Location, str]]:
+    """The lines of a UTF-8 file, split at newlines only, without their ends (\\n or \\r\\n) unless
+    `keep_ends`. ValueError: missing or not UTF-8."""
     if not file.is_file():
         raise ValueError(f"{file} does not exist: expected a file; check the path")
     with file.open("rb") as f:
@@ -23,7 +24,7 @@ def read_lines(file: Path) -> Iterator[tuple[Location, str]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as e:
                 raise ValueError(f"{location}: not UTF-8 ({e.reason}); convert the file") from None
-            yield location, line.removesuffix("\n").removesuffix("\r")
+            yield location, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:

@@ -35,6 +35,7 @@ LABEL_FEATURES: dict[TaskType, str] = {
     "multilabel": "label",
     "tagging": "tags",
 }  # features with class names
+UNKNOWN_CLASS = ("-1",)  # the number of a class that is not known
 
 
 def read_tfds(
@@ -47,6 +48,9 @@ def read_tfds(
     """
     builder, splits = _open(source)
     features = builder.info.features
+    label = LABEL_FEATURES.get(task_type)
+    classes = _innermost(features[label]) if label in features else None
+    names = tuple(getattr(classes, "names", None) or ())
     examples: dict[str, list[LocatedExample]] = {}
     for split, rows in splits.items():
         records: list[LocatedRecord] = []
@@ -59,11 +63,9 @@ def read_tfds(
         if not records:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
         labeled = not split.startswith("test")
-        examples[split] = parse_records(task_type, records, issues, labeled, markers)
-    classes = (
-        _innermost(features[LABEL_FEATURES[task_type]]) if task_type in LABEL_FEATURES else None
-    )
-    return examples, tuple(getattr(classes, "names", None) or ())
+        no_label = (*markers, *UNKNOWN_CLASS * bool(names))
+        examples[split] = parse_records(task_type, records, issues, labeled, no_label)
+    return examples, names
 
 
 def _open(source: str) -> tuple[Any, dict[str, Any]]:
@@ -84,7 +86,7 @@ def _innermost(feature: Any) -> Any:
 
 
 def _to_json(feature: Any, value: Any, named: bool) -> Any:
-    """A TFDS value as in JSON. A class is its number or, if `named`, its name; None if unknown."""
+    """A TFDS value as in JSON. A class is its number or, if `named`, its name; -1 if unknown."""
     if isinstance(value, dict):
         inner = getattr(feature, "feature", feature)
         return {k: _to_json(inner[k], v, named) for k, v in value.items()}
@@ -95,7 +97,7 @@ def _to_json(feature: Any, value: Any, named: bool) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     classes = _innermost(feature)
     if hasattr(classes, "int2str"):
-        return None if value < 0 else classes.int2str(value) if named else value
+        return classes.int2str(value) if named and value >= 0 else value
     return value
 
 

@@ -136,8 +136,22 @@ def test_a_task_takes_class_names_from_the_schema(hub: Hub) -> None:
         "test": [None, None, None],
     }
     assert f"{NAME}@{commit}/default/train: rows: 3" in dataset.notes
+    assert sum("labels '-1', which mean that there is no label: 3" in n for n in dataset.notes) == 1
     swapped = hub_tasks.read_hub("classification", f"{NAME}/validation", Counter())[0]
     assert len(swapped["train"]) == 3  # the split that is named is the one to train on
+
+
+def test_rows_of_an_unknown_class_are_unlabeled_in_every_split(hub: Hub) -> None:
+    """SNLI has -1 where its annotators did not agree."""
+    features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    table = parquet(features, premise=["a", "b", "c"], hypothesis=["d"] * 3, label=[1, -1, 0])
+    hub.add(
+        "owner/words", {f"{s}.parquet": table for s in ("train", "validation")}, kind="datasets"
+    )
+    dataset = tasks.read_dataset("classification", NAME)
+    labels = {k: [getattr(e, "label", "") for e in v] for k, v in dataset.splits.items()}
+    assert labels == {"train": ["yes", "no"], "dev": ["yes", None, "no"]}
+    assert sum("labels '-1', which mean that there is no label: 1" in n for n in dataset.notes) == 2
 
 
 def test_tags_of_a_task_are_named_too(tmp_path: Path) -> None:

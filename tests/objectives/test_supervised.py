@@ -52,7 +52,7 @@ def rows(kind: str, n: int = 6) -> dict[str, jax.Array]:
     label = rng.integers(0, 3, n)
     batch["context"] = batch["first"]
     if kind == "regression":
-        batch["label"] = jnp.asarray(rng.normal(size=n), jnp.float32)
+        batch["label"] = jnp.asarray(rng.normal(size=n), jnp.float32).at[2].set(jnp.nan)
     elif kind == "tagging":
         tags = rng.integers(-1, 3, batch["tokens"].shape)
         batch["tags"] = jnp.asarray(
@@ -62,7 +62,8 @@ def rows(kind: str, n: int = 6) -> dict[str, jax.Array]:
         ends = np.sort(rng.integers(first, size - 1, (2, n)), axis=0)
         no_answer = np.arange(n) % 3 == 1
         batch["impossible"] = jnp.asarray(no_answer & (np.arange(n) > 1), jnp.int32)
-        batch["start"], batch["end"] = (jnp.asarray(np.where(no_answer, 0, e)) for e in ends)
+        ends = (jnp.asarray(np.where(no_answer, 0, e)) for e in ends)
+        batch["start"], batch["end"] = (e.at[2].set(-1) for e in ends)
     elif kind == "choice":
         options = [tiny_configs.batch(n, i * n) for i in range(3)]
         batch |= {k: jnp.stack([o[k] for o in options], 1) for k in ("tokens", "size", "first")}
@@ -110,6 +111,11 @@ def test_micro_batches_add_up_and_padding_counts_nowhere(case: tuple[str, Any]) 
     assert sums is not None
     for name, whole in values(case, batch).items():
         assert close(sums[name], whole)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "qa", "multilabel"])
+def test_a_row_without_a_label_is_in_no_loss(kind: str) -> None:
+    assert values(("bert", kind), rows(kind))["task_loss"][1] == 5  # of 6 rows
 
 
 def test_a_missing_option_has_probability_zero() -> None:
@@ -205,12 +211,14 @@ def test_joint_span_loss_is_the_published_one(family: str) -> None:
     labels = {k: np.asarray(batch[k]) for k in ("start", "end", "impossible")}
     loss = 0.0
     for row, start, end, impossible in zip(spans(family, batch), *labels.values(), strict=True):
+        if start < 0:  # it has no label
+            continue
         impossible = max(impossible, start == 0) if family == "albert" else impossible
         ends = log_softmax(row.start)[start] + log_softmax(row.end(start))[end]
         sign = 1 if impossible else -1
         loss += -0.5 * ends + 0.5 * np.log1p(np.exp(-sign * row.answerable()))
     total, count = values((family, "qa"), batch)["task_loss"]
-    assert count == 6
+    assert count == 5
     assert abs(total - loss) <= 1e-5 * loss
 
 

@@ -31,6 +31,12 @@ def test_a_balanced_label_of_several_weighs_as_much_as_its_absence() -> None:
     assert tasks.class_weights("balanced", ("a", "b"), rows, True) == (1 / 3, 3.0)
 
 
+def test_a_label_that_no_row_has_changes_no_other_weight() -> None:
+    balanced = tasks.class_weights("balanced", ("a", "b", "c"), texts("a", "a", "a", "b"), False)
+    assert balanced == (*tasks.class_weights("balanced", ("a", "b"), texts(*"aaab"), False), 1.0)
+    assert tasks.class_weights("balanced", ("a", "b"), texts(("a",), ()), True) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("field", "expected"),
     [

@@ -225,6 +225,23 @@ def test_questions_may_be_jsonl_rows(tmp_path: Path) -> None:
     assert tasks.read_unlabeled_examples("qa", file) == [QuestionExample("x", "q", "a b")]
 
 
+def test_empty_lists_of_answers_mean_that_there_is_none(tmp_path: Path) -> None:
+    """SQuAD 2.0 as Hugging Face has it, without `is_impossible`."""
+    row = {"question": "q", "context": "a b"}
+    answered = row | {"answers": {"text": ["b"], "answer_start": [2]}}
+    without = row | {"answers": {"text": [], "answer_start": []}}
+    for split in ("train", "dev"):
+        write_jsonl(tmp_path / f"{split}.jsonl", [answered, without])
+    data = tasks.read_dataset("qa", tmp_path)
+    assert data.labels == tasks.ANSWERABLE_LABELS
+    impossible = [e.impossible for e in data.splits["dev"]]  # type: ignore[union-attr]
+    assert impossible == [False, True]
+    assert sum(note.endswith("which have no answer (SQuAD 2.0): 1") for note in data.notes) == 2
+    for split in ("train", "dev"):  # a file that says which questions are impossible
+        write_jsonl(tmp_path / f"{split}.jsonl", [answered | {"is_impossible": False}, without])
+    assert tasks.read_dataset("qa", tmp_path).labels == ()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

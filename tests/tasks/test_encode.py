@@ -16,6 +16,7 @@ from bert_jax.tasks import (
     TaggingExample,
     TextExample,
 )
+from bert_jax.tasks.encode import _question_with_option
 from bert_jax.tasks.long_texts import truncated_sizes
 from bert_jax.tasks.qa_windows import max_context_windows, sliding_windows
 from tests.helpers.labeled_rows import (
@@ -116,7 +117,7 @@ def test_unknown_labels_are_refused_and_missing_labels_marked() -> None:
     encoded = encode("classification", "bpe", [TextExample("a")])
     assert encoded.rows[0]["label"] == -1
     assert encode("tagging", "bpe", [TaggingExample(("a",))]).rows[0]["tags"].tolist() == [-1] * 3
-    assert not np.isnan(encode("regression", "bpe", [TextExample("a")]).rows[0]["label"])
+    assert np.isnan(encode("regression", "bpe", [TextExample("a")]).rows[0]["label"])
 
 
 def test_truncated_texts_are_counted() -> None:
@@ -234,3 +235,19 @@ def test_missing_options_have_no_tokens() -> None:
     predictions = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
     assert [f["label"] for f in predictions] == [1, 2]
     assert len(predictions[0]["probabilities"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "filled"),
+    [
+        ("where _ sat?", "where the cat sat?"),
+        ("where ____ sat?", "where the cat sat?"),
+        ("It was____.", "It wasthe cat."),
+        ("_", "the cat"),
+        ("_ and _", "the cat and the cat"),
+        ("Who?", "Who? the cat"),
+        ("What is max_length?", "What is max_length? the cat"),
+    ],
+)
+def test_an_option_fills_the_blanks_of_its_question(question: str, filled: str) -> None:
+    assert _question_with_option(question, "the cat") == filled

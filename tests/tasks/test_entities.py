@@ -54,6 +54,26 @@ def test_entities_survive_encoding_and_decoding(kind: str, tmp_path: Path) -> No
     assert score_perfect("tagging", encoded, data.labels)["f1"] == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "हिन्दी भाषा",
+        "தமிழ் மொழி",
+        "مُحَمَّد رَسُول",
+        "שָׁלוֹם עוֹלָם",
+        "বাংলা ভাষা",
+        "co\u00adoperate क\u094d\u200dष",
+        "cafe\u0301 ❤\ufe0f",
+    ],
+)
+def test_marks_and_joiners_do_not_split_words(text: str) -> None:
+    assert [text[begin:end] for begin, end in word_spans(text)] == text.split()
+
+
+def test_marks_belong_to_the_character_before_them() -> None:
+    assert [end - begin for begin, end in word_spans("ที่นี่")] == [3, 3]
+
+
 def test_words_cover_every_visible_character() -> None:
     text = "Ada's co-op, 北京x naïve\u2028कि ok!"
     words = [text[begin:end] for begin, end in word_spans(text)]

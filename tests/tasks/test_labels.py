@@ -138,3 +138,10 @@ def test_a_mnli_row_without_a_gold_label_is_left_out(tmp_path: Path) -> None:
     read = tasks.read_dataset("mnli", tmp_path)
     assert (labels_of(read, "train"), labels_of(read, "dev")) == (["neutral"], ["neutral", None])
     assert json.dumps(read.notes).count("mean that there is no label: 1") == 3
+
+
+def test_numbers_with_zeros_before_them_have_one_order_and_are_named(tmp_path: Path) -> None:
+    read = tasks.read_dataset("classification", write_task_dir(tmp_path, texts("7", "07", "10")))
+    assert read.labels == ("07", "7", "10")
+    (note,) = [n for n in read.notes if "differ only in" in n]
+    assert note.endswith("are classes: '07', '7'")

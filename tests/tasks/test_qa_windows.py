@@ -97,6 +97,8 @@ def test_training_skips_and_counts_questions_without_an_answer() -> None:
     note = "questions whose answer was not found in the context, not trained on: 2"
     assert encoded.notes == [note]
     for_evaluation = encode_windows("wordpiece", examples)
+    starts = [int(row["start"]) for row in for_evaluation.rows]
+    assert starts[1:4] == [-1, -1, 0]  # without an answer, not impossible: in no loss
     assert for_evaluation.example_indices == [0, 1, 2, 3, 4]
     answers = tasks.decode_predictions("qa", for_evaluation, perfect_outputs(for_evaluation, ()))
     assert all(answer["answer"] for answer in answers)

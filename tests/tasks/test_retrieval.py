@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from bert_jax.tasks import retrieval
-from bert_jax.tasks.retrieval import Judged, rank_judged, ranking_metrics, top_k
+from bert_jax.tasks.retrieval import Judged, dot, rank_judged, ranking_metrics, top_k
 
 
-@pytest.mark.parametrize("scores_per_block", [1, 7, 1 << 20])
+@pytest.mark.parametrize("numbers_per_block", [1, 7, 1 << 20])
 def test_search_in_blocks_is_sorting(
-    scores_per_block: int, monkeypatch: pytest.MonkeyPatch
+    numbers_per_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Vectors of few values have many equal scores; those are ordered by number."""
-    monkeypatch.setattr(retrieval, "SCORES_PER_BLOCK", scores_per_block)
+    monkeypatch.setattr(retrieval, "NUMBERS_PER_BLOCK", numbers_per_block)
+    monkeypatch.setattr(retrieval, "RANKED_SCORES", numbers_per_block)
+    blocks: list[int] = []
+    monkeypatch.setattr(retrieval, "dot", lambda q, d: blocks.append(d.size) or dot(q, d))
     rng = np.random.default_rng(0)
     documents = rng.integers(-1, 2, (40, 3)).astype(np.float32)
     queries = rng.integers(-1, 2, (5, 3)).astype(np.float32)
@@ -24,6 +27,7 @@ def test_search_in_blocks_is_sorting(
     assert top_k(queries, documents, 99).numbers.shape == (5, 40)
     judged = rank_judged(queries, documents, [{int(n): 1.0} for n in hits.numbers[:, 4]])
     assert [j.ranks.tolist() for j in judged] == [[5]] * 5
+    assert max(blocks) <= max(numbers_per_block, 3)  # one vector at least, whatever the queries
 
 
 def test_metrics_of_a_worked_example() -> None:

@@ -1,12 +1,21 @@
 """Files as users have them: CSV and TSV with named columns, CoNLL's columns."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bert_jax import tasks
-from bert_jax.tasks import Answer, ChoiceExample, QuestionExample, TaggingExample, TextExample
+from bert_jax.tasks import (
+    Answer,
+    ChoiceExample,
+    QuestionExample,
+    TaggingExample,
+    TextExample,
+    records,
+)
+from bert_jax.tasks.fields import IssueCounts
 from tests.helpers.labeled_rows import write_jsonl
 
 
@@ -53,6 +62,55 @@ def test_columns_of_the_other_tasks_are_read_by_name(tmp_path: Path) -> None:
     assert data.labels == tasks.ANSWERABLE_LABELS
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_every_row_of_a_table_is_a_row(end: str, tmp_path: Path) -> None:
+    """Rows of empty cells are predicted like others, so that line n answers row n."""
+    (tmp_path / "new.csv").write_text(end.join(["text", '""', "a", "", '""', ""]), newline="")
+    rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.csv")
+    assert list(rows) == [TextExample(""), TextExample("a"), TextExample("")]
+    (tmp_path / "new.tsv").write_text(end.join(["text\tlabel", "\t", "a\t"]), newline="")
+    rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.tsv")
+    assert list(rows) == [TextExample(""), TextExample("a")]
+
+
+def test_positions_count_the_line_breaks_of_the_file(tmp_path: Path) -> None:
+    text = "One.\r\nTwo\nAda"
+    cell = text.replace("Ada", "Ada,")
+    entity = '[{""start"": 10, ""end"": 13, ""label"": ""P""}]'
+    (tmp_path / "train.csv").write_text(
+        f'text,entities\r\n"{cell}","{entity}"\r\n', newline="", encoding="utf-8"
+    )
+    ((_, example),) = records.read_file_examples(
+        "tagging", tmp_path / "train.csv", (issues := Counter()), labeled=True
+    )
+    assert isinstance(example, TaggingExample)
+    assert example.text == cell
+    assert dict(zip(example.tokens, example.tags or (), strict=True))["Ada"] == "B-P"
+    assert not issues
+
+
+def test_rows_that_quotes_swallow_are_counted(tmp_path: Path) -> None:
+    """An unquoted text begins with a quote, and a later one ends with a quote."""
+    swallowing = '"I know.\tneg\nIt was bad."\tpos\n'
+    (tmp_path / "new.tsv").write_text(f"text\tlabel\na\tpos\n{swallowing}b\tneg\n{swallowing}")
+    issues: IssueCounts = Counter()
+    rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.tsv", issues=issues)
+    assert len(list(rows)) == 4
+    ((_, issue),) = issues
+    assert "the first is on line 3" in issue
+    assert issues.total() == 2
+    (tmp_path / "new.csv").write_text('text,label\n"two\nlines",pos\n"a, b\nc, d, e",neg\n')
+    issues = Counter()
+    rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.csv", issues=issues)
+    assert len(list(rows)) == 2
+    assert not issues
+
+
+def test_a_class_may_have_brackets(tmp_path: Path) -> None:
+    data = read(tmp_path, "classification", "csv", "text,label\na,[other]\nb,[a b]\n")
+    assert data.labels == ("[a b]", "[other]")
+
+
 CONLL = "-DOCSTART- -X- O\n\nAda NNP B-P\nmet VB O\n\nTom NNP B-P\nReed NNP I-P\n"
 
 
@@ -82,6 +140,15 @@ def test_conll_columns_are_words_and_tags(tmp_path: Path) -> None:
         ("classification", "csv", "text,label\n", "is empty: expected rows below a header"),
         ("regression", "csv", "text,label\na,1\nb,one\n", "line 3: label 'one': expected a finite"),
         ("tagging", "csv", 'tokens,tags\n"[a",O\n', "line 2: `tokens` is not JSON"),
+        ("classification", "csv", "text,label\na,\"['x', 'y']\"\n", "line 2: `label` is not JSON"),
+        ("classification", "tsv", "text\tlabel\na\t['x' 'y']\n", "line 2: `label` is not JSON"),
+        (
+            "choice",
+            "csv",
+            "text,question,option_1,option_2,option_3,label\nt,q,a,,c,2\n",
+            "line 2: option 2 of 3 is empty",
+        ),
+        ("classification", "csv", "text,label\ra,x\rb,y\r", "line 1: .*carriage return alone"),
         ("tagging", "conll", "a O\nb O x\n", "line 2: 3 columns, and earlier lines have 2"),
         ("tagging", "conllu", "1\ta\n", "line 1: 2 columns: expected CoNLL-U's ten"),
         ("qa", "conll", "a O\n", "is for tagging, but the task is qa"),
