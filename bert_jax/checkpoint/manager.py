@@ -103,6 +103,10 @@ class Checkpoints:
         self._wait()
         return self._newest
 
+    def require_saved(self) -> None:
+        """Wait for the last save. RunError: it failed."""
+        self._wait(last=True)
+
     def best(self) -> int | None:
         """The step with the best metric among the kept ones, the latest of equals; None if no step
         has the metric. Waits for the last save. ValueError: its checksums do not match."""

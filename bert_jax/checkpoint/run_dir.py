@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -20,11 +22,14 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import initialize
 from bert_jax.utils import io, remote
 
+SHARED_WAIT = 90.0  # seconds; NFS keeps what it knows of a folder for up to 60
+
 # Fields that may change when a run resumes: its length, its intervals and the hardware.
 RESUMABLE_FIELDS = (
     "run.steps",
     "run.log_every",
     "run.save_every",
+    "run.max_to_keep",
     "run.eval_every",
     "run.epochs",
     "run.evals_per_epoch",
@@ -36,6 +41,7 @@ RESUMABLE_FIELDS = (
     "run.remat",
     "run.unroll",
     "run.loss_chunks",
+    "data.threads",
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
@@ -72,7 +78,7 @@ def locked_run_dir(
                 upload()
         initialize.barrier("created")
         storage = remote.storage_path(run.dir)
-        if not (storage / "config.json").exists():
+        if not _appears(storage / "config.json"):
             raise ValueError(
                 f"run.dir {storage} differs from that of the first process: expected a folder that "
                 "all processes share"
@@ -93,6 +99,19 @@ def locked_run_dir(
             if is_main:  # a resumed run records the fields that changed, now that it may resume
                 write_run_dir(folder, experiment, tokenizer)
             yield checkpoints
+
+
+def _appears(file: Any) -> bool:
+    """Whether a file that the first process has written is there. A network disk may say for a
+    while that there is no folder, because it was asked before; listing the folder asks again."""
+    deadline = time.monotonic() + SHARED_WAIT
+    while not file.exists():
+        if time.monotonic() > deadline:
+            return False
+        with contextlib.suppress(OSError):
+            list(file.parent.iterdir())
+        time.sleep(min(1.0, SHARED_WAIT))
+    return True
 
 
 @contextlib.contextmanager

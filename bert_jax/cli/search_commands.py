@@ -105,6 +105,8 @@ class Search(Command):
     model: Annotated[str | None, optional("MODEL")] = None
     # Compare with every line, even if the index has a graph.
     exact: bool = False
+    # Cut queries that are longer than the model.
+    truncate: bool = False
     # Print one JSON object per query.
     json: bool = False
 
@@ -121,7 +123,8 @@ class Search(Command):
         index.check_model(model)
         for begin in range(0, len(queries), QUERIES_AT_A_TIME):
             chunk = [str(query) for query in queries[begin : begin + QUERIES_AT_A_TIME]]
-            for query, hits in zip(chunk, index.search(model, chunk, self.top), strict=True):
+            found = index.search(model, chunk, self.top, self.truncate)
+            for query, hits in zip(chunk, found, strict=True):
                 _print_hits(query, hits, self.json, titled=self.file is not None)
         return 0
 

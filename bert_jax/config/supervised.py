@@ -44,6 +44,9 @@ class Supervised:
     # Multi-label only: probability above which each label is predicted, in the order of `labels`;
     # () means those with the best F1 on dev, or 0.5 where no dev split was seen.
     thresholds: tuple[float, ...] = ()
+    # Questions that may have no answer: none is predicted where its score exceeds this; the
+    # finished run sets it, to the one with the best F1 on dev. Do not set it.
+    no_answer_threshold: float = 0.0
     # Weight of each class in the loss: `balanced`, or NAME=WEIGHT,NAME=WEIGHT (others 1), or the
     # same as a JSON object. Multi-label: of a text that has the label. For classification,
     # multi-label and tagging.

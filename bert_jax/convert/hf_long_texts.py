@@ -1,4 +1,8 @@
-"""What config.json says of long texts: our entry, which transformers does not know."""
+"""What config.json says of long texts: our entry, which transformers does not know.
+
+length   tokens per row     stride   of the windows of contexts, for questions
+long  window_pool  max_windows       `objective.long`, unless it is truncate
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,23 @@ from bert_jax.utils.types import Json
 
 LONG_TEXTS = "long_texts"
 LONG_FIELDS = ("long", "window_pool", "max_windows")
+STRIDE = "stride"
+WHOLE_TEXTS = (
+    "classification",
+    "multilabel",
+    "regression",
+    "rerank",
+)  # what is beyond a row is cut
 
 
 def with_long_texts(objective: Supervised, hf: Json) -> Supervised:
     """The objective with what an export of ours says of long texts."""
     values = hf.get(LONG_TEXTS, {})
-    known = isinstance(values, dict) and set(values) <= {*LONG_FIELDS, "length"}
+    known = isinstance(values, dict) and set(values) <= {*LONG_FIELDS, STRIDE, "length"}
     try:
         if not known:
             raise ValueError("unknown entries")
-        fields = {name: values[name] for name in LONG_FIELDS if name in values}
+        fields = {name: values[name] for name in (*LONG_FIELDS, STRIDE) if name in values}
         checked = from_dict(Supervised, fields)
         return replace(objective, **{name: getattr(checked, name) for name in fields})
     except ValueError as e:
@@ -25,21 +36,25 @@ def with_long_texts(objective: Supervised, hf: Json) -> Supervised:
         ) from None
 
 
-def row_length(hf: Json) -> int | None:
-    """The tokens per row that an export of ours was trained with; None if it does not say."""
+def row_length(hf: Json, task: Supervised | None, max_length: int) -> int | None:
+    """The tokens per row that an export of ours was trained with. Others do not say it: all that
+    the model takes where texts would be cut, else None, the default of the task."""
     values = hf.get(LONG_TEXTS)
     length = values.get("length") if isinstance(values, dict) else None
-    return length if isinstance(length, int) and length >= 8 else None
+    if isinstance(length, int) and length >= 8:
+        return length
+    return max_length if task is not None and task.task_type in WHOLE_TEXTS else None
 
 
 def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:
-    """What config.json keeps of `objective.long`, for an import of ours, and what transformers does
-    not do."""
+    """What config.json keeps for an import of ours, and what transformers does not do."""
     task, length = experiment.objective, experiment.data.length
-    if isinstance(task, Supervised) and task.task_type == "rerank" and length is not None:
-        return {LONG_TEXTS: {"length": length}}, []
-    if not isinstance(task, Supervised) or task.long == "truncate":
+    if not isinstance(task, Supervised):
         return {}, []
-    fields = {name: getattr(task, name) for name in LONG_FIELDS}
-    kept = fields if length is None else {**fields, "length": length}
+    whole = task.task_type in WHOLE_TEXTS and length == experiment.encoder.max_length
+    kept: Json = {} if length is None or whole else {"length": length}
+    kept |= {} if task.stride is None else {STRIDE: task.stride}
+    if task.long == "truncate":
+        return {LONG_TEXTS: kept} if kept else {}, []
+    kept |= {name: getattr(task, name) for name in LONG_FIELDS}
     return {LONG_TEXTS: kept}, [f"objective.long {task.long}, rows of {length} tokens"]

@@ -67,6 +67,10 @@ HEAD_KEYS = (
     "num_labels",
     "problem_type",
     "thresholds",
+    "no_answer_threshold",
+    "text_pairs",
+    "long_texts",
+    "sentence_transformers",
 )
 # keys that change no output of a trained network
 IGNORED = (

@@ -18,6 +18,7 @@ from bert_jax.config import (
 from bert_jax.convert.hf_families import ELECTRA, MODERNBERT
 from bert_jax.convert.hf_long_texts import with_long_texts
 from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
+from bert_jax.tasks.examples import ANSWERABLE_LABELS
 from bert_jax.utils.types import Json, Params, is_number
 
 MULTILABEL = "multi_label_classification"
@@ -30,7 +31,9 @@ PROBLEM_TYPES = {  # of the classes for texts
 # How CrossEncoder of sentence-transformers turns a logit into a score: our rerankers, and those for
 # MS MARCO, leave it as it is.
 CROSS_ENCODER = "sentence_transformers"
-TEXT_PAIRS = "text_pairs"  # our entry of config.json, which transformers does not know
+# Our entries of config.json, which transformers does not know.
+TEXT_PAIRS = "text_pairs"
+NO_ANSWER = "no_answer_threshold"
 IDENTITY = "torch.nn.modules.linear.Identity"
 ALTERNATIVE = "or export it to onnx, orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
@@ -61,6 +64,8 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     labels: tuple[str, ...] = ()
     if task_type in ("classification", "tagging"):
         labels = _labels(hf)
+    if task_type == "qa" and NO_ANSWER in hf:
+        labels = ANSWERABLE_LABELS
     thresholds: tuple[float, ...] = ()
     if task_type == "classification" and hf.get("problem_type") == MULTILABEL:
         task_type, thresholds = "multilabel", _thresholds(hf, labels)
@@ -88,6 +93,7 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
         init=init,
         pooling=pooling,
         pairs=_text_pairs(hf),
+        no_answer_threshold=_no_answer_threshold(hf),
     )
     return with_long_texts(objective, hf)
 
@@ -129,6 +135,17 @@ def _thresholds(hf: Json, labels: tuple[str, ...]) -> tuple[float, ...]:
             "remove the entry for 0.5"
         )
     return tuple(by_label[label] for label in labels)
+
+
+def _no_answer_threshold(hf: Json) -> float:
+    """That of an export of ours that was trained on questions without an answer, else 0."""
+    threshold = hf.get(NO_ANSWER, 0.0)
+    if not is_number(threshold):
+        raise ValueError(
+            f"config.json has {NO_ANSWER} {threshold!r:.80}: expected a number, or no such entry "
+            "where every question has an answer"
+        )
+    return float(threshold)
 
 
 def _text_pairs(hf: Json) -> bool | None:
@@ -277,6 +294,8 @@ def _head_config(family: Family, task: Supervised) -> Json:
         out[CROSS_ENCODER] = {"activation_fn": IDENTITY}
     if task.pairs is not None and task.task_type in ("classification", "multilabel", "regression"):
         out[TEXT_PAIRS] = task.pairs
+    if task.task_type == "qa" and task.labels:
+        out[NO_ANSWER] = task.no_answer_threshold
     if task.thresholds:
         out["thresholds"] = dict(zip(task.labels, task.thresholds, strict=True))
     return out

@@ -26,6 +26,7 @@ import numpy as np
 from bert_jax.config import Contrastive, Experiment
 from bert_jax.convert.hf_folder import read_json, read_tensors
 from bert_jax.model.pooling import POOLING_MODES, PoolingMode, normalize_l2, pool_tokens
+from bert_jax.utils.model_files import OLD_ENCODER_SETTINGS
 from bert_jax.utils.types import Json
 
 SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
@@ -157,7 +158,8 @@ def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead
     if not (folder / MODULES).is_file():
         return None
     first, *rest = _modules(folder)
-    encoder = _optional_json(_module_folder(folder, first) / ENCODER_SETTINGS)
+    files = [_module_folder(folder, first) / name for name in OLD_ENCODER_SETTINGS]
+    encoder = _optional_json(next((f for f in files if f.is_file()), files[0]))
     settings = _optional_json(folder / SETTINGS)
     fields: dict[str, Any] = {"modules": ()}
     for module in rest:

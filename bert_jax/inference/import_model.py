@@ -9,6 +9,7 @@ modules of a sentence-transformers folder after its encoder are in `sentence/`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -100,6 +101,8 @@ def import_folder(
         if head is not None:
             (new / convert.SENTENCE_DIR).mkdir()
             sizes = experiment.encoder.hidden_size, experiment.encoder.max_length
+            if positions is not None:  # the user wants longer texts
+                head = dataclasses.replace(head, max_length=None)
             write_sentence_head(head, new / convert.SENTENCE_DIR, *sizes)
         if positions is not None:
             _set_max_length(new / "tokenizer", experiment.encoder.max_length)

@@ -81,12 +81,20 @@ def _load_folder(path: Path) -> Model:
     checkpoints.check_encoder(step, experiment, folder / "config.json")
     read = partial(checkpoints.restore_params, step)
     experiment, params, adapted = adapter.read_run(experiment, read, load)
-    threshold = 0.0 if finetune_results is None else finetune_results.get("threshold", 0.0)
-    if finetune_results is not None and "thresholds" in finetune_results:
-        chosen = tuple(finetune_results["thresholds"].values())
-        experiment = config.replace(experiment, objective=dict(thresholds=chosen))
+    if finetune_results is not None:
+        experiment = _with_thresholds(experiment, finetune_results)
     head = convert.sentence_head(folder, experiment)
-    return Model(experiment, params, tokenizer, step, threshold, folder, head, adapted)
+    return Model(experiment, params, tokenizer, step, folder, head, adapted)
+
+
+def _with_thresholds(experiment: Experiment, finished: results.Results) -> Experiment:
+    """The thresholds that were best on dev are part of the model."""
+    chosen: dict[str, Any] = {}
+    if "thresholds" in finished:
+        chosen["thresholds"] = tuple(finished["thresholds"].values())
+    if "threshold" in finished:
+        chosen["no_answer_threshold"] = finished["threshold"]
+    return config.replace(experiment, objective=chosen) if chosen else experiment
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,6 @@ class Model:
     params: dict[str, Any]
     tokenizer: Tokenizer
     step: int = 0
-    threshold: float = 0.0  # of no answer, for questions; tuned on dev
     folder: Path | None = None  # that it was loaded from; of a name on the Hub, in its cache
     sentence: convert.SentenceHead | None = None  # how it makes sentence vectors
     adapter: Adapter | None = None  # of a run with adapters; `params` are merged with the base
@@ -160,11 +167,15 @@ class Model:
             raise ValueError(f"the model has no head for a task: {hint}")
         return self.config.objective
 
+    @property
+    def row_length(self) -> int:
+        """Tokens per row of its task: `data.length`, or else the task type's default."""
+        default = min(self.task.default_length, self.config.encoder.max_length)
+        return self.config.data.length or default
+
     def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.EncodedExamples:
-        """Rows as in training: of `data.length` tokens, or else of the task type's default."""
-        task, max_length = self.task, self.config.encoder.max_length
-        length = self.config.data.length or min(task.default_length, max_length)
-        return tasks.encode_for(task, examples, self.tokenizer, length)
+        """Rows as in training, of `row_length` tokens."""
+        return tasks.encode_for(self.task, examples, self.tokenizer, self.row_length)
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """The head's outputs for every row of `encode_examples` (tasks/__init__.py)."""
@@ -195,7 +206,7 @@ class Model:
         outputs = self.outputs(encoded.rows) if encoded.rows else []
         task = self.task
         return tasks.decode_predictions(
-            task.task, encoded, outputs, task.labels, self.threshold, task.thresholds
+            task.task, encoded, outputs, task.labels, task.no_answer_threshold, task.thresholds
         )
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:

@@ -6,6 +6,7 @@ there (Tenney et al. 2019; Liu et al. 2019, Linguistic Knowledge and Transferabi
 
 from __future__ import annotations
 
+import logging
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ from bert_jax.utils.tables import format_table
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+logger = logging.getLogger(__name__)
 
 Layer = int | Literal["words"]
 # Tagging: the first piece of a word, or the mean of its pieces. Classification: the mean of all
@@ -104,7 +107,10 @@ def probe_layers(
     if dataset.task_type not in POOLS:
         raise ValueError(f"{data}: its labels are lists: expected one label per row")
     train, dev = (_layer_split(model, dataset, split, rows, seed) for split in ("train", "dev"))
-    if len(np.unique(train.labels)) < 2:
+    for note in (*dataset.notes, *train.encoded.notes, *dev.encoded.notes):
+        logger.info(note)
+    known = train.labels >= 0  # words without a tag teach nothing
+    if len(np.unique(train.labels[known])) < 2:
         raise ValueError(f"{data}: all {len(train.rows)} training rows have the same label")
 
     def evaluate(predictions: np.ndarray) -> dict[str, float]:
@@ -118,11 +124,11 @@ def probe_layers(
         for group in _layer_groups(model, selected, vectors):
             x, y = (_features(model, split, group, pool) for split in (train, dev))
             for i, layer in enumerate(group):
-                predictions = _fit_and_predict(x[i], train.labels, y[i])
+                predictions = _fit_and_predict(x[i][known], train.labels[known], y[i])
                 scores.append(LayerScore(layer, pool, evaluate(predictions)))
                 bar.update()
     bar.close()
-    most_frequent = np.bincount(train.labels).argmax()
+    most_frequent = np.bincount(train.labels[known]).argmax()
     result = ProbeResult(
         name,
         task,

@@ -255,12 +255,14 @@ class SearchIndex:
                 f"{self.info.text} has changed since the index was written: write it again"
             )
 
-    def search(self, model: Model, queries: Sequence[str], top: int = 10) -> list[list[Hit]]:
+    def search(
+        self, model: Model, queries: Sequence[str], top: int = 10, truncate: bool = False
+    ) -> list[list[Hit]]:
         """The `top` most similar lines of each query, best first; equal scores in line order. With
         a graph some may be missed.
         `model` wrote the index (`check_model`), and the text is unchanged (`check_text`).
 
-        ValueError: `top` below 1, a query that is too long, a vector of zeros.
+        ValueError: `top` below 1, a query that is too long unless `truncate`, a vector of zeros.
         """
         if top < 1:
             raise ValueError(f"top is {top}: expected at least 1")
@@ -268,6 +270,7 @@ class SearchIndex:
         options = EmbedOptions(
             (info.layer,),
             info.pool,  # type: ignore[arg-type]
+            truncate=truncate,
             normalize=info.normalized,
             prompt="query",
             dimensions=info.dimensions,

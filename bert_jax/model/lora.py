@@ -25,7 +25,7 @@ import numpy as np
 from flax import traverse_util
 
 from bert_jax.config import Lora
-from bert_jax.utils.pytree import Tree, flatten_with_names, is_stacked
+from bert_jax.utils.pytree import Tree, flatten_with_names, is_embedding_table, is_stacked
 
 A, B = "lora_a", "lora_b"
 
@@ -125,11 +125,11 @@ def merge(params: Tree, lora: Lora) -> Tree:
 
 
 def base_hash(base: Tree, vocab_size: int) -> str:
-    """SHA-256 of the names, shapes and float32 values of a base. Padding rows of the word table
+    """SHA-256 of the names, shapes and float32 values of a base. Padding rows of its tables
     (`sharding.pad_vocab`) do not count."""
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten_with_names(base).items()):
-        rows = leaf[:vocab_size] if name.endswith("embeddings/word") else leaf
+        rows = leaf[:vocab_size] if is_embedding_table(name) else leaf
         array = np.ascontiguousarray(rows, np.float32)
         digest.update(f"{name} {array.shape}\n".encode())
         digest.update(array.data)

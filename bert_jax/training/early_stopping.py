@@ -1,8 +1,8 @@
 """Early stopping (`run.patience`): end a run whose metric no longer improves.
 
-Its state is a function of the evaluations up to a step, which `metrics.jsonl` holds in full
-precision and which are on the disk before the checkpoint of their step. So a run that was killed
-stops at the same step as one that was not.
+Its state is a function of the evaluations up to a step, which are on the disk, in `metrics.jsonl`,
+before the checkpoint of their step, and are compared with the precision that they have there. So a
+run that was killed stops at the same step as one that was not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax.utils import metrics_log
+from bert_jax.utils.metrics_log import logged_precision
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class EarlyStopping:
         """Count an evaluation after `step`. A value that is equal, missing or not a number is no
         better."""
         value = scores.get(self._name)
+        value = None if value is None else logged_precision(value)
         score = -math.inf if value is None or math.isnan(value) else self._sign * value
         if score > self._best:
             self._best, self.best_step, self._stale = score, step, 0

@@ -115,6 +115,7 @@ def train_one_seed(task: Task, take_over: bool = False) -> int | None:
             early_stopping=EarlyStopping(metric, config.run.patience),
         )
         if preemption.signal is None:
+            checkpoints.require_saved()  # no results of an earlier step
             last = checkpoints.newest() or config.run.steps
             chosen = last if config.run.select == "last" else checkpoints.best() or last
             params = checkpoints.restore_params(chosen, steps.like.params)

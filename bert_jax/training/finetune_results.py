@@ -11,6 +11,9 @@ from bert_jax.training.evaluation import EvalResult, Evaluator
 from bert_jax.training.pairs import PairEvaluator
 from bert_jax.utils import io, remote, strict_json
 
+# Metrics at the best threshold of a split -> the same at dev's.
+BEST_THRESHOLD = {"best_f1": "f1", "best_exact_match": "exact_match"}
+
 
 def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> None:
     """Write results.json, errors.json, and the predictions of every split but train. `best` is the
@@ -28,6 +31,8 @@ def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> No
         if split == "dev" and (thresholds := result.best_thresholds()):
             values["thresholds"] = dict(zip(task.dataset.labels, thresholds, strict=True))
         scores = result.scores(threshold, thresholds)
+        if split != "dev":  # they are chosen by the labels of the split that is scored
+            scores = {k: v for k, v in scores.items() if k not in (*BEST_THRESHOLD, "threshold")}
         values |= {split: scores} if scores else {}
         predictions = result.predictions(threshold, thresholds)
         parts = {
@@ -59,7 +64,7 @@ def write_pair_results(evaluator: PairEvaluator, params: Any, best: int, last: i
         rows = (strict_json.dumps(p, ensure_ascii=False) + "\n" for p in predictions)
         if main:
             io.write_text(cache / f"predictions_{split}.jsonl", "".join(rows))
-    values["notes"] = evaluator.task.notes
+    values["notes"] = [*evaluator.task.notes, *evaluator.notes]
     if main:
         results.write_results(cache, values)
 
@@ -71,7 +76,7 @@ def _run_values(evaluator: Evaluator | PairEvaluator, best: int, last: int) -> r
         "task": task.dataset.task,
         "task_type": task.dataset.task_type,
         "model": run.init,
-        "metric": task.main_metric,
+        "metric": BEST_THRESHOLD.get(task.main_metric, task.main_metric),
         "seed": run.seed,
         "steps": run.steps,
         "best_step": best,

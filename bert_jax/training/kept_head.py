@@ -1,7 +1,8 @@
 """Whether a fine-tuned model that is fine-tuned further keeps its head.
 
-It does where task, kind of head and label names agree; the outputs follow the new order of the
-labels. Otherwise, and with `objective.new_head`, the head is new.
+It does where type of task, kind of head and label names agree; the outputs follow the new order of
+the labels. Numbers have no labels, and answers are found by the same head whether all questions
+have one or not. Otherwise, and with `objective.new_head`, the head is new.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bert_jax.utils.pytree import flatten_with_names
 TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
 OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
 ONE_NUMBER = {"regression", "rerank"}  # a reranker may come as a regression of Hugging Face
-SAME_FIELDS = ("task", "head", "pooling", "span", "family", "scale")
+SAME_FIELDS = ("task_type", "head", "pooling", "span", "family", "scale")
 
 
 class HeadDecision(NamedTuple):
@@ -41,7 +42,8 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
         a, b = getattr(old, field), getattr(new, field)
         if a != b and not {a, b} <= ONE_NUMBER:
             return HeadDecision(False, f"{start}its {field} is {a}, here {b}")
-    if set(old.labels) != set(new.labels):
+    unlabeled = new.task_type in ONE_NUMBER or (new.task_type == "qa" and new.span == "linear")
+    if set(old.labels) != set(new.labels) and not unlabeled:
         extra, missing = (sorted(set(x) - set(y)) for x, y in _both_ways(old, new))
         parts = [
             f"{what} {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
@@ -49,7 +51,7 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
             if names
         ]
         return HeadDecision(False, f"{start}its labels are others ({'; '.join(parts)})")
-    reordered = old.labels != new.labels and new.task_type != "qa"
+    reordered = old.labels != new.labels and not unlabeled and new.task_type != "qa"
     order = tuple(old.labels.index(label) for label in new.labels) if reordered else ()
     message = f"the head of {path} is kept: same task" + (" and labels" if new.labels else "")
     message += " (in another order)" if order else ""

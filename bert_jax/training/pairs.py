@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from bert_jax.training import adapter_base, finetune_config
 from bert_jax.training.step import CompiledSteps
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.types import Batch
+
+logger = logging.getLogger(__name__)
 
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 TOP_DOCUMENTS = 10  # of each query, in predictions_SPLIT.jsonl
@@ -94,8 +97,9 @@ class PairsTask:
 
     @property
     def main_metric(self) -> str:
-        """The metric by which checkpoints are compared."""
-        return "spearman" if self.dataset.scored else "ndcg@10"
+        """The metric by which checkpoints are compared: that of the kind of dev."""
+        retrieval_set = isinstance(self.dataset.splits["dev"], RetrievalSet)
+        return "spearman" if self.dataset.scored and not retrieval_set else "ndcg@10"
 
     def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:
         """step -> the training batches from that step on."""
@@ -152,6 +156,7 @@ class PairEvaluator:
         self.task, self.config = task, config
         self._objective, self._steps = objective.config, steps
         self._slices = sharding.process_slices(mesh)
+        self.notes: list[str] = []  # what is unusual in the splits that were evaluated
 
         def apply(params: Any, batch: Batch) -> Any:
             return batch["row"], objective.vectors(params, batch)
@@ -168,10 +173,11 @@ class PairEvaluator:
         """The metrics of a split, and a prediction for each query or scored pair."""
         data = self.task.dataset.splits[split]
         if isinstance(data, list) and self.task.dataset.scored:
-            return self._scored(params, data)
+            return self._scored(params, data, split)
         found = data if isinstance(data, RetrievalSet) else pairs.pairs_as_retrieval_set(data)
-        queries = self._vectors(params, found.queries, self._objective.query_prompt)
-        documents = self._vectors(params, found.documents, self._objective.document_prompt)
+        prompts = self._objective.query_prompt, self._objective.document_prompt
+        queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
+        documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")
         judged = retrieval.rank_judged(queries, documents, found.grades)
         hits = retrieval.top_k(queries, documents, TOP_DOCUMENTS)
         predictions = [
@@ -185,22 +191,27 @@ class PairEvaluator:
         return retrieval.ranking_metrics(judged), predictions
 
     def _scored(
-        self, params: Any, data: Sequence[Pair]
+        self, params: Any, data: Sequence[Pair], split: str
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         o = self._objective
-        a = self._vectors(params, [pair.text for pair in data], o.query_prompt)
-        b = self._vectors(params, [pair.positive for pair in data], o.document_prompt)
+        first, second = [pair.text for pair in data], [pair.positive for pair in data]
+        a = self._vectors(params, first, o.query_prompt, f"{split}: first texts")
+        b = self._vectors(params, second, o.document_prompt, f"{split}: second texts")
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         cosine = (a * b).sum(1) / np.maximum(lengths, 1e-12)
         scores = np.array([pair.score for pair in data], np.float64)
         metrics = correlations(np.stack([scores, cosine], axis=1).astype(np.float64))
         return metrics, [{"score": float(x)} for x in cosine]
 
-    def _vectors(self, params: Any, texts: Sequence[str], prompt: str) -> np.ndarray:
-        """The vectors [n d] of texts after the prompt."""
+    def _vectors(self, params: Any, texts: Sequence[str], prompt: str, name: str) -> np.ndarray:
+        """The vectors [n d] of texts after the prompt; `name` of the texts, for notes."""
         length, params = self.config.data.length, self._steps.network_params(params)
         assert length is not None
-        rows = encode_pairs.encode_texts(texts, self.task.tokenizer, length, prompt)
+        rows, cut = encode_pairs.encode_texts(texts, self.task.tokenizer, length, prompt)
+        note = f"{name} longer than {length} tokens, truncated: {cut} of {len(set(texts))}"
+        if cut and note not in self.notes:
+            self.notes.append(note)
+            logger.info(note)
         batches = LabeledBatches(
             rows,
             self.config.data.batch_size // self.config.optim.accumulate,

@@ -51,6 +51,8 @@ CURVES = (  # (title, metric, (metric, name) of its baseline): drawn where a run
     ("Matthews correlation", "matthews", None),
     ("Pearson correlation", "pearson", None),
     ("Spearman correlation", "spearman", None),
+    ("nDCG@10", "ndcg@10", None),
+    ("MRR@10", "mrr@10", None),
     ("gradient norm", "gradient_norm", None),
     ("learning rate", "learning_rate", None),
 )

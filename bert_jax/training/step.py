@@ -34,6 +34,7 @@ from bert_jax.training.compiled_steps import (
 )
 from bert_jax.training.coupled_gradients import coupled_gradients
 from bert_jax.utils import pytree
+from bert_jax.utils.metrics_log import logged_precision
 from bert_jax.utils.types import Batch
 
 
@@ -266,7 +267,7 @@ def to_floats(metrics: dict[str, Any]) -> dict[str, float]:
     values = {k: v.value if hasattr(v, "value") else v for k, v in metrics.items()}
     empty = {k: v.is_empty for k, v in metrics.items() if hasattr(v, "is_empty")}
     values, empty = jax.device_get((values, empty))
-    floats = {k: float(str(np.float32(v))) for k, v in values.items() if not empty.get(k, False)}
+    floats = {k: logged_precision(v) for k, v in values.items() if not empty.get(k, False)}
     if empty and all(empty.values()) and "loss" in floats:
         floats["loss"] = math.nan
     return floats

@@ -8,7 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bert_jax.utils.types import is_number
+
+
+def logged_precision(value: float) -> float:
+    """A number as it is logged: rounded to float32, in the fewest digits that tell it apart."""
+    return float(str(np.float32(value)))
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -19,4 +19,9 @@ TOKENIZER_FILES = (
 )
 # A folder of sentence-transformers lists its modules, each in a folder of its own.
 MODULES = "modules.json"
-SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", "sentence_bert_config.json")
+# What its encoder's settings are called: since version 1, and before it by the encoder's family.
+OLD_ENCODER_SETTINGS = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", *OLD_ENCODER_SETTINGS)

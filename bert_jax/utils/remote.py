@@ -114,8 +114,14 @@ def upload(path: str) -> None:
     files = [p for p in copy.rglob("*") if p.is_file()] if copy else []
     # config.json first: without it the next run would not recognize a run directory.
     for file in sorted(files, key=lambda p: (p.name != "config.json", p)):
-        name, state = file.relative_to(copy or file), _mtime_and_size(file)
-        if _uploaded.get(file) != state and not any(part.startswith(".") for part in name.parts):
+        name = file.relative_to(copy or file)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        try:
+            state = _mtime_and_size(file)
+        except FileNotFoundError:  # a tracker removes its own files meanwhile
+            continue
+        if _uploaded.get(file) != state:
             try:
                 _client().pipe_file(f"{path}/{name}", file.read_bytes())
             except Exception as e:  # of gcsfs, aiohttp or google-auth
@@ -180,17 +186,26 @@ def _client() -> Any:
 
 @contextlib.contextmanager
 def client_errors(path: str) -> Iterator[None]:
-    """Raise ValueError for an error of the client."""
+    """Raise ValueError for an error of the client; RunError where the network does not answer, so
+    that a job that starts again by itself does."""
     try:
         yield
     except ValueError:
         raise
     except Exception as e:  # of gcsfs, aiohttp or google-auth
         timeout = f"no answer in {RESPONSE_TIMEOUT:g} seconds"
-        raise ValueError(
+        error = RunError if _is_network(e) else ValueError
+        raise error(
             f"{path} cannot be reached: {timeout if isinstance(e, TimeoutError) else _reason(e)}; "
             "check its name, the network, and `gcloud auth application-default login`"
         ) from e
+
+
+def _is_network(e: Exception) -> bool:
+    """Whether nobody answered: errors of Python, aiohttp and google-auth."""
+    names = {"ClientConnectionError", "TransportError"}
+    named = any(kind.__name__ in names for kind in type(e).__mro__)
+    return named or isinstance(e, TimeoutError | ConnectionError)
 
 
 def _reason(e: Exception) -> str:

@@ -77,6 +77,16 @@ def test_a_failed_last_save_is_an_error(folder: Path, monkeypatch: pytest.Monkey
         checkpoints.save(4, STATE, CONFIG)
 
 
+def test_the_last_checkpoint_may_be_required(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of a run are not those of the checkpoint before."""
+    checkpoints = Checkpoints(folder)
+    checkpoints.require_saved()
+    monkeypatch.setattr("bert_jax.checkpoint.manifest.write_manifest", disk_error)
+    checkpoints.save(4, STATE, CONFIG)
+    with pytest.raises(RunError, match="the last save failed"):
+        checkpoints.require_saved()
+
+
 def test_the_error_of_the_block_hides_a_failed_save(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

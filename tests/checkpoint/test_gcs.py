@@ -223,7 +223,7 @@ def test_a_bucket_without_access_or_answer_is_an_error_within_a_timeout(gs, monk
         remote.local_cache_path("gs://bucket/run")
     gs.refuses, gs.hangs = False, True
     monkeypatch.setattr(remote, "RESPONSE_TIMEOUT", 0.5)
-    with pytest.raises(ValueError, match=r"no answer in 0\.5 seconds; check its name"):
+    with pytest.raises(RunError, match=r"no answer in 0\.5 seconds; check its name"):
         remote.local_cache_path("gs://bucket/run")
     gs.hangs = False
 

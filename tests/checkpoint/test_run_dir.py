@@ -14,12 +14,35 @@ TOKENIZER = labeled_rows.trained_tokenizer("wordpiece")
 def test_resume_may_change_resumable_fields_only(tmp_path: Path) -> None:
     experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
     run_dir.write_run_dir(tmp_path, experiment, TOKENIZER)
-    resumed = replace(experiment, run=dict(steps=99, lock_timeout=60.0))
+    resumed = replace(
+        experiment,
+        run=dict(steps=99, lock_timeout=60.0, max_to_keep=1),
+        data=dict(threads=experiment.data.threads + 1),
+    )
     run_dir.check_run_dir(tmp_path, resumed, TOKENIZER)
     other = replace(resumed, run=dict(seed=experiment.run.seed + 1))
     with pytest.raises(ValueError, match=r"another config: run\.seed was 0, now 1\. Choose") as e:
         run_dir.check_run_dir(tmp_path, other, TOKENIZER)
     assert "lock_timeout" not in str(e.value)
+
+
+def test_a_file_that_another_machine_wrote_may_appear_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk knows of it after the folder is listed."""
+    file = tmp_path / "config.json"
+    list_folder = Path.iterdir
+
+    def listing(folder: Path) -> object:
+        file.touch()
+        return list_folder(folder)
+
+    monkeypatch.setattr(run_dir, "SHARED_WAIT", 0.0)
+    assert not run_dir._appears(tmp_path / "other/config.json")
+    monkeypatch.setattr(run_dir, "SHARED_WAIT", 60.0)
+    monkeypatch.setattr(run_dir.time, "sleep", lambda _: None)
+    monkeypatch.setattr(Path, "iterdir", listing)
+    assert run_dir._appears(file)
 
 
 def test_data_and_model_are_known_by_their_content_not_by_their_path(

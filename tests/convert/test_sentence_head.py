@@ -120,6 +120,26 @@ def test_an_import_and_an_export_keep_the_vectors(folder: Path, tmp_path: Path) 
     assert "library_name: sentence-transformers" in (tmp_path / "out/README.md").read_text()
 
 
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert"])
+def test_settings_may_be_named_after_the_encoder(family: str, tmp_path: Path) -> None:
+    """As sentence-transformers named them before version 1."""
+    path = write_sentence_folder(tmp_path / "old", {"pooling_mode": "cls"}, modules=())
+    settings = {"max_seq_length": 9, "do_lower_case": True}
+    (path / "sentence_bert_config.json").unlink()
+    (path / f"sentence_{family}_config.json").write_text(json.dumps(settings))
+    head = convert.read_sentence_head(path)
+    assert head == convert.SentenceHead(("cls",), max_length=9, lowercase=True)
+
+
+def test_new_positions_are_those_of_sentence_vectors_too(tmp_path: Path) -> None:
+    path = write_sentence_folder(tmp_path / "one", {"pooling_mode": "cls"}, modules=())
+    longer = 2 * bert_jax.load(path).config.encoder.max_length
+    import_folder(path, tmp_path / "imported", positions=longer)
+    head = bert_jax.load(tmp_path / "imported").sentence
+    assert head is not None
+    assert head.max_length == longer
+
+
 def test_an_encoder_in_a_folder_of_its_own_is_found(folder: Path, tmp_path: Path) -> None:
     """As sentence-transformers wrote it before version 2.2: 0_Transformer."""
     write_sentence_folder(tmp_path / "old", {"pooling_mode": "cls"})

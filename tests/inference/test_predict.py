@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from bert_jax import config, load
 from bert_jax.cli import main as cli
 from bert_jax.convert import export
 from bert_jax.inference import predict
+from bert_jax.inference.model import Model
+from bert_jax.tasks import ANSWERABLE_LABELS
 from bert_jax.training.finetune import finetune
 from tests.helpers import toy_tasks
 
@@ -64,6 +67,54 @@ def test_exported_model_gives_the_same_predictions(kind: str, home: Path, tmp_pa
     assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
 
 
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [("classification", {}), ("tagging", {}), ("qa", dict(stride=3))],
+)
+def test_an_export_reads_rows_of_the_same_length(
+    kind: str, objective: dict, home: Path, tmp_path: Path
+) -> None:
+    """Not of the default of its task, which would read more of a long text, or other windows."""
+    model = with_config(load(home / kind), objective=objective, data=dict(length=16))
+    export.export_model(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
+    exported = load(tmp_path / "hf")
+    assert exported.row_length == 16
+    long = "zero one two red three " * 6
+    row = {"text": long, "tokens": long.split(), "question": "which ?", "context": long}
+    assert close(exported.predict([row]), model.predict([row]))
+
+
+def test_a_classifier_that_does_not_say_how_long_its_rows_are_reads_all_it_can(
+    home: Path, tmp_path: Path
+) -> None:
+    model = with_config(load(home / "classification"), data=dict(length=16))
+    export.export_model(model, str(home / "classification"), "hf", str(tmp_path / "hf"), None)
+    settings = json.loads((tmp_path / "hf/config.json").read_text())
+    del settings["long_texts"]
+    (tmp_path / "hf/config.json").write_text(json.dumps(settings))
+    assert load(tmp_path / "hf").row_length == model.config.encoder.max_length == 48
+
+
+def test_an_export_knows_that_questions_may_have_no_answer(home: Path, tmp_path: Path) -> None:
+    """And from which score on: the best on dev, which only results.json has."""
+    row = {"question": "which ?", "context": "zero one red two"}
+    for threshold in (-1e9, 1e9):
+        model = with_config(
+            load(home / "qa"),
+            objective=dict(labels=ANSWERABLE_LABELS, no_answer_threshold=threshold),
+        )
+        out = tmp_path / f"hf{threshold:g}"
+        export.export_model(model, str(home / "qa"), "hf", str(out), None)
+        ((answer,), (expected,)) = (m.predict([row]) for m in (load(out), model))
+        assert close(answer, expected)
+        assert 0 < answer["no_answer"] < 1
+        assert (answer["answer"] == "") == (threshold < 0)
+
+
+def with_config(model: Model, **changes: Any) -> Model:
+    return dataclasses.replace(model, config=config.replace(model.config, **changes))
+
+
 def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     model = load(home / "classification")
     rows = [{"text": r["text"]} for r in toy_tasks.random_rows("classification", 40, 9)]
@@ -101,7 +152,7 @@ def test_predict_command_reports_row_counts_and_unknown_tokens(
     assert e.value.code == 0
     output = capsys.readouterr()
     assert "5 rows" in output.out
-    assert "1 of 5 texts were longer" in output.err
+    assert "1 of 5 texts were cut, since rows have 48 tokens" in output.err
     assert "% unknown tokens, 1.00 pieces per word" in output.err
     assert "in.jsonl are unknown, so the model cannot tell them apart" in output.err
     assert [set(p) for p in read(tmp_path / "out.jsonl")] == 5 * [

@@ -108,6 +108,23 @@ def test_probing_layers_in_groups_equals_probing_all_at_once(
     assert once.rows == {"train": 30, "dev": 30}
 
 
+def test_words_without_a_tag_teach_nothing(
+    model: Model, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = tasks.read_dataset
+    monkeypatch.setattr(tasks, "read_dataset", lambda *args: read(*args, unlabeled="O"))
+    for split in ("train", "dev"):
+        lines = (tagged / f"{split}.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        for row in rows:
+            row["tags"] = [f"B-{w[0]}" if w[0] in "ab" else "O" for w in row["tokens"]]
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    result = probe_layers(
+        model, "tagging", tmp_path, tmp_path / "out", layers=["words"], pools=["first"]
+    )
+    assert result.best.metrics["f1"] == 1.0
+
+
 def test_probe_features_equal_those_of_encode(
     model: Model, tagged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,9 @@ def test_the_command_finds_its_model(folder: Path, capsys: pytest.CaptureFixture
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["query"] for row in rows] == ["a b", "z y x"]
     assert all([hit["rank"] for hit in row["hits"]] == [1, 2] for row in rows)
+    with pytest.raises(ValueError, match="the model takes 16"):
+        Search(str(folder / "index"), "a b " * 9).run([])
+    assert Search(str(folder / "index"), "a b " * 9, truncate=True).run([]) == 0
     with pytest.raises(ValueError, match="either a QUERY or --file"):
         Search(str(folder / "index")).run([])
 

@@ -110,7 +110,12 @@ def test_the_hash_of_a_base_reads_every_number_and_no_padding() -> None:
     base = lora.split_base(tiny_configs.initial_params(FAMILIES["bert"]))[1]
     flat = flatten_with_names(base)
     assert all(n.startswith(("embeddings/", "encoder/")) for n in flat)
-    padded = flat | {"embeddings/word": jnp.pad(flat["embeddings/word"], [(0, 3), (0, 0)])}
+    tables = dict.fromkeys(
+        ("embeddings/word", "embeddings/word_difference"), flat["embeddings/word"]
+    )
+    flat |= tables  # the second is ELECTRA's, with gradient-disentangled embeddings
+    base = lora.unflatten(flat)
+    padded = flat | {name: jnp.pad(table, [(0, 3), (0, 0)]) for name, table in tables.items()}
     assert lora.base_hash(lora.unflatten(padded), 64) == lora.base_hash(base, 64)
     name = "encoder/layers/mlp/down/bias"
     other = flat | {name: flat[name].at[1, 5].add(1e-7)}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bert_jax.training.early_stopping import EarlyStopping
+from bert_jax.utils.metrics_log import logged_precision
 
 
 def steps_until_stop(metric: str, patience: int | None, values: list[Any]) -> int | None:
@@ -40,8 +41,10 @@ def test_it_stops_after_this_many_evaluations_without_a_better_one(
 @pytest.mark.parametrize("killed", range(1, 7))
 def test_a_killed_run_stops_at_the_same_step(killed: int, tmp_path: Path) -> None:
     """Lines after the checkpoint of the resumed step do not count, nor do those of training."""
-    values = [0.1 + 0.2, 0.3, 1 / 3, None, 0.33, 0.2, 0.4]
-    lines = [{"step": s, "loss": 1.0} | {"eval_f1": v} for s, v in enumerate(values, 1)]
+    values = [0.1 + 0.2, 0.3, 5 / 6, None, 5 / 6, 0.2, 0.9]
+    logged = [None if v is None else logged_precision(v) for v in values]
+    assert logged[2] < values[2]  # type: ignore[operator]
+    lines = [{"step": s, "loss": 1.0} | {"eval_f1": v} for s, v in enumerate(logged, 1)]
     lines.insert(3, {"step": 3, "loss": 0.5})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     stopping = EarlyStopping("eval_f1", 3)

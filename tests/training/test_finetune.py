@@ -18,6 +18,7 @@ from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.step import compile_steps
+from bert_jax.utils.errors import RunError
 from tests.helpers import toy_tasks
 from tests.helpers.compare import metric_lines
 
@@ -155,9 +156,38 @@ def test_the_threshold_of_no_answer_is_that_of_dev(home: Path, tmp_path: Path) -
         )
     )
     metrics = written(tmp_path / "run")
-    assert metrics["metric"] == "best_f1"
+    assert metrics["metric"] == "f1"
     assert metrics["dev"]["f1"] == pytest.approx(metrics["dev"]["best_f1"])
-    assert load(tmp_path / "run").threshold == metrics["threshold"] == metrics["dev"]["threshold"]
+    threshold = load(tmp_path / "run").task.no_answer_threshold
+    assert threshold == metrics["threshold"] == metrics["dev"]["threshold"]
+    chosen_on_test = {"best_f1", "best_exact_match", "threshold"}
+    assert not chosen_on_test & metrics["test"].keys()
+    assert "f1" in metrics["test"]
+
+
+@pytest.mark.slow
+def test_without_the_last_checkpoint_there_are_no_results_of_an_earlier_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoints.save
+
+    def fail_at_6(self: Checkpoints, step: int, *args: Any, **options: Any) -> None:
+        with pytest.MonkeyPatch.context() as failing:
+            if step == 6:
+                failing.setattr("bert_jax.checkpoint.manager._check_free_space", disk_error)
+            save(self, step, *args, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", fail_at_6)
+    with pytest.raises(RunError, match="the last save failed: No space left"):
+        tune(home, tmp_path / "run", run=dict(select="last"))
+    assert not (tmp_path / "run/results.json").exists()
+    monkeypatch.undo()
+    tune(home, tmp_path / "run", run=dict(select="last"))
+    assert written(tmp_path / "run")["best_step"] == 6
+
+
+def disk_error(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A sentence encoder is trained, resumed, loaded and exported like any other model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bert_jax.config import FINETUNE, Contrastive, Experiment, replace
 from bert_jax.convert.export import export_model
 from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import for_model
+from bert_jax.training.pairs import PairsTask
 from tests.helpers.compare import metric_lines, same_bits
 from tests.helpers.sentence_folders import write_sentence_folder
 
@@ -46,6 +48,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 {"text": r["text"], "text_pair": r["positive"], "score": i / count}
                 for i, r in enumerate(rows)
             ]
+            rows[0]["text"] = " ".join(LETTERS) if split == "dev" else rows[0]["text"]
         (path / folder).mkdir(exist_ok=True)
         (path / folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return path
@@ -116,6 +119,20 @@ def test_pairs_with_a_score_are_compared_by_rank_correlation(workspace: Path) ->
     results = json.loads((workspace / "scored_run/results.json").read_text())
     assert results["metric"] == "spearman"
     assert all(-1 <= value <= 1 for value in results["dev"].values())
+    assert results["notes"] == ["dev: first texts longer than 8 tokens, truncated: 1 of 8"]
+
+
+@pytest.mark.parametrize("train", ["scored", "data"])
+def test_a_retrieval_set_compares_checkpoints_by_ndcg(
+    train: str, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dev").mkdir()
+    shutil.copy(workspace / train / "train.jsonl", tmp_path)
+    for name in ("corpus", "queries"):
+        (tmp_path / f"dev/{name}.jsonl").write_text('{"_id": "1", "text": "a b c"}\n')
+    (tmp_path / "dev/qrels.tsv").write_text("1\t1\t1\n")
+    config = pairs_config(workspace, "run", str(tmp_path))
+    assert PairsTask.of(config).main_metric == "ndcg@10"
 
 
 @pytest.mark.parametrize(
