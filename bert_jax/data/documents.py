@@ -104,6 +104,7 @@ def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document
         return _documents_of_texts(_json_texts(lines, source, field), source)
     lines = read_lines(source, strict, MAX_LINE_BYTES)
     if fasta.is_fasta(source):
+        lines = fasta.check_header(lines, source)
         return _documents_of_texts(fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS), source)
     return _group_lines(lines, source, divided=False)
 

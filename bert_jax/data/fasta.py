@@ -3,21 +3,42 @@
 >sp|P69905|HBA_HUMAN        a header begins a sequence, and is left out
 MVLSPADKTNVKAAWGKVGAHAG
 EYGAEALERM FLSFPTTKTY FPH   the lines of a sequence are joined, and spaces in them left out
+
+`fa` is also the code of Persian: a file whose first line is no header is refused, since plain text
+would lose its spaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
+
+from bert_jax.data.text_formats import as_plain_text, format_suffix
 
 SUFFIXES = (".fasta", ".fa", ".faa", ".fna")
 HEADERS = (">", ";")
 
 
 def is_fasta(file: str) -> bool:
-    """Whether a file has such a suffix, perhaps before that of a compression."""
-    return any(suffix in SUFFIXES for suffix in Path(file.lower()).suffixes[-2:])
+    """Whether a file's name ends with such a suffix, perhaps before that of a compression."""
+    return format_suffix(file) in SUFFIXES
+
+
+def check_header(lines: Iterable[Any], file: str) -> Iterator[Any]:
+    """The lines of a file, unchanged. ValueError: the first one that is not blank is no header."""
+    remaining = iter(lines)
+    for line in remaining:
+        text = line.text.strip()
+        if text and not text.startswith(HEADERS):
+            raise ValueError(
+                f"{file} is a FASTA file by its name, but line {line.number} is no header: "
+                f"expected > or ; at its beginning; if it is plain text, rename it to "
+                f"{as_plain_text(file)}"
+            )
+        yield line
+        if text:
+            break
+    yield from remaining
 
 
 def join_sequences(lines: Iterable[Any], max_characters: int) -> Iterator[Any]:

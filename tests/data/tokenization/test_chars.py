@@ -89,3 +89,40 @@ def test_a_sequence_of_a_fasta_file_is_a_document_of_one_line(tmp_path):
     (tmp_path / "empty.faa").write_text(">P1\n")
     with pytest.raises(ValueError, match="is empty: expected text"):
         list(documents.read_documents([tmp_path / "empty.faa"]))
+
+
+PERSIAN = "او به خانه رفت.\n> او گفت\n; و رفت\n"
+
+
+@pytest.mark.parametrize("name", ["wiki.fa.txt", "wiki.FA.txt.gz", "news.en-fa.txt", "fa.txt"])
+def test_persian_text_is_no_sequence_and_keeps_its_spaces_and_lines(name, tmp_path):
+    data = PERSIAN.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (document,) = documents.read_documents([tmp_path / name])
+    assert document.paragraphs == tuple(PERSIAN.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        ("wiki.fa", "wiki.fa.txt"),
+        ("wiki.fa.gz", "wiki.fa.txt.gz"),
+        ("OpenSubtitles.en-fa.fa", "OpenSubtitles.en-fa.fa.txt"),
+        ("reads.fasta", "reads.fasta.txt"),
+    ],
+)
+def test_a_fasta_file_without_a_header_is_refused_and_its_new_name_is_read(name, renamed, tmp_path):
+    data = ("\n" + PERSIAN).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(ValueError, match="is a FASTA file by its name, but line 2 is") as caught:
+        list(documents.read_documents([tmp_path / name]))
+    assert str(caught.value).endswith(f"rename it to {tmp_path / renamed}")
+    (tmp_path / name).rename(tmp_path / renamed)
+    (document,) = documents.read_documents([tmp_path / renamed])
+    assert document.paragraphs == tuple(PERSIAN.splitlines())
+
+
+def test_a_comment_may_begin_a_fasta_file(tmp_path):
+    (tmp_path / "old.fa").write_text("\n;a comment\n;another\nMKVL\n>P2\nMK*\n")
+    found = list(documents.read_documents([tmp_path / "old.fa"]))
+    assert [d.paragraphs for d in found] == [("MKVL",), ("MK*",)]
