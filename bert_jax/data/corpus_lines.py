@@ -11,7 +11,10 @@ import gzip
 import io
 import lzma
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
+
+# Of a Zstandard file, read at a time. Their data, which may be 30,000 times as long, is in memory.
+ZSTD_READ_BYTES = 512
 
 
 class Line(NamedTuple):
@@ -49,12 +52,51 @@ def _open(file: str) -> BinaryIO:
     if name.endswith(".xz"):
         return cast(BinaryIO, lzma.open(file))
     if name.endswith(".zst"):
+        raw = open(file, "rb")  # noqa: SIM115, closed with its reader
+        return cast(BinaryIO, io.BufferedReader(_ZstdReader(raw), 1 << 16))
+    return open(file, "rb")
+
+
+class _ZstdReader(io.RawIOBase):
+    """The data of a Zstandard file of one or more frames. EOFError: the last frame is incomplete,
+    which zstandard's own reader takes for the end of the file."""
+
+    def __init__(self, file: BinaryIO):
         import zstandard
 
-        raw = open(file, "rb")  # noqa: SIM115, closed with its reader
-        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, frames), 1 << 16))
-    return open(file, "rb")
+        self._file, self._decompressor = file, zstandard.ZstdDecompressor()
+        self._frame: Any = None  # that has begun and not ended
+        self._compressed = b""  # that was read and belongs to the next frame
+        self._data = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._data:
+            if not self._decompress():
+                return 0
+        size = min(len(buffer), len(self._data))
+        buffer[:size], self._data = self._data[:size], self._data[size:]
+        return size
+
+    def _decompress(self) -> bool:
+        """Decompress the next bytes of the file; False at its end."""
+        compressed = self._compressed or self._file.read(ZSTD_READ_BYTES)
+        if not compressed:
+            if self._frame is not None:
+                raise EOFError("Compressed file ended before the end of its last frame")
+            return False
+        self._frame = self._frame or self._decompressor.decompressobj()
+        self._data = memoryview(self._frame.decompress(compressed))
+        self._compressed = self._frame.unused_data
+        if self._frame.eof:
+            self._frame = None
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _refuse_utf16(start: bytes, file: str) -> None:

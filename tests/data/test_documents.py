@@ -3,11 +3,14 @@
 import gzip
 import json
 import lzma
+import random
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from bert_jax.data import documents
+from bert_jax.data.corpus_lines import read_lines
 from bert_jax.data.documents import Document, read_documents
 
 TEXT = "One line.\nTwo lines.\n\n\nAnother document, naïve.\n"
@@ -32,7 +35,6 @@ def file(tmp_path):
 def test_every_form_gives_the_same_documents(file, tmp_path):
     import pyarrow
     import pyarrow.parquet
-    import zstandard
 
     texts = ["One line.\nTwo lines.", "Another document, naïve."]
     records = "".join(json.dumps({"text": t, "id": 1}) + "\n" for t in texts)
@@ -117,6 +119,35 @@ def test_a_bad_file_is_refused(name, data, message, file):
     with pytest.raises(ValueError, match=message) as caught:
         paragraphs(file(name, data))
     assert "\n" not in str(caught.value)
+
+
+COMPRESS = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_file_that_was_cut_off_is_refused_wherever_it_was(suffix, file):
+    """Also in its last frame. Only a cut between two frames leaves a file that is complete."""
+    random.seed(0)
+    first, second = ("".join(random.choices("abcd \n", k=3000)).encode() for _ in range(2))
+    frames = [COMPRESS[suffix](part) for part in (first, second)]
+    data, between = b"".join(frames), len(frames[0])
+    complete = [len(d) for d in (first, first + second)]
+    for size, length in zip((between, len(data)), complete, strict=True):
+        lines = read_lines(str(file(f"whole.{suffix}", data[:size])), True, 1 << 20)
+        assert sum(len(line.text) for line in lines) == length
+    for size in (5, between // 2, between - 1, between + 7, between + 400, len(data) - 1):
+        cut = file(f"cut.{suffix}", data[:size])
+        with pytest.raises(ValueError, match=rf"cut\.{suffix} cannot be read: .* file ended"):
+            paragraphs(cut)
+
+
+def test_a_zstandard_file_of_many_small_frames_is_read_whole(file):
+    """Several frames end in one read; a skippable frame holds no text."""
+    lines = [f"line {i}\n".encode() for i in range(500)]
+    skippable = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"any"
+    data = skippable.join(zstandard.compress(line) for line in lines)
+    (document,) = read_documents([file("a.zst", data)])
+    assert document.paragraphs == tuple(line.decode().strip() for line in lines)
 
 
 def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
