@@ -22,9 +22,10 @@ Text = Annotated[
     Positional[tuple[str, ...]],
     arg(
         metavar="TEXT...",
-        help="Files and globs: plain text with blank lines between documents, .gz, .xz, .zst, "
-        ".fasta, .jsonl or .parquet (field `text`); tfds:NAME/SPLIT; or a dataset of the Hugging "
-        "Face Hub, hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
+        help="Files and globs: plain text with blank lines between documents, .fasta, .jsonl or "
+        ".json with one object per line, also with .gz, .bz2, .xz or .zst, or .parquet (field "
+        "`text`); tfds:NAME/SPLIT; or a dataset of the Hugging Face Hub, "
+        "hf:datasets/OWNER/NAME[@REVISION][/CONFIG]/SPLIT.",
         help_behavior_hint="(required)",
     ),
 ]

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -18,7 +17,6 @@ from bert_jax.utils.text_lines import iter_lines
 if TYPE_CHECKING:
     from bert_jax.data.tokenization.tokenizer import Tokenizer
 
-OTHER_FORMATS = {".jsonl", ".parquet", ".gz", ".xz", ".zst"}  # than plain text
 LONGEST = 3  # lines with the most pieces, which --report shows
 
 
@@ -67,10 +65,9 @@ class Tokenize(Command):
 
 def _lines(file: str) -> Iterator[str]:
     """The lines of a plain file, or the paragraphs of what else `prepare` reads."""
-    from bert_jax.data import documents, fasta
+    from bert_jax.data import documents
 
-    suffixes = {*Path(file.lower()).suffixes[-2:]}
-    if not Path(file).is_file() or suffixes & OTHER_FORMATS or fasta.is_fasta(file):
+    if not documents.is_plain(file):
         return (p for document in documents.read_documents([file]) for p in document.paragraphs)
     lines = iter_lines(file)
     first = next(lines, None)

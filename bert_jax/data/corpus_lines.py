@@ -6,12 +6,15 @@ longer than a limit is split. Bytes that are not UTF-8 are replaced and counted,
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
 import lzma
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
+
+from bert_jax.data.text_formats import check_first_bytes
 
 # Of a Zstandard file, read at a time. Their data, which may be 30,000 times as long, is in memory.
 ZSTD_READ_BYTES = 512
@@ -33,6 +36,7 @@ def read_lines(file: str, strict: bool, longest: int) -> Iterator[Line]:
             number = 1
             for raw in _split_lines(f, longest):
                 if number == 1:
+                    check_first_bytes(raw, file)
                     _refuse_utf16(raw, file)
                     raw = raw.removeprefix(codecs.BOM_UTF8)
                 yield decode(raw, number, file, strict)
@@ -49,6 +53,8 @@ def _open(file: str) -> BinaryIO:
     name = file.lower()
     if name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(file))
+    if name.endswith(".bz2"):
+        return cast(BinaryIO, bz2.open(file))
     if name.endswith(".xz"):
         return cast(BinaryIO, lzma.open(file))
     if name.endswith(".zst"):

@@ -1,12 +1,14 @@
 """Stream files to documents; memory does not grow with the text.
 
     TEXT                       a document is                    its paragraphs are
-    plain, .gz .xz .zst        what stands between blank lines  its lines
+    plain text                 what stands between blank lines  its lines
     .fasta .fa .faa .fna       a sequence (fasta.py)            one line
-    .jsonl (also compressed)   a record's field `text`          the text's lines
+    .jsonl .ndjson .json       a record's field `text`          the text's lines
     .parquet                   a row's column `text`            the text's lines
     tfds:NAME/SPLIT            an example's feature `text`      the text's lines
     hf:datasets/.../SPLIT      a row's column `text`            the text's lines
+
+The first three may be compressed: .gz .bz2 .xz .zst. A file of JSON has one record per line.
 
 A file without blank lines is one document. To bound memory, a line is split at 1 MiB and a
 document at 4 MiB of text; the rest is the next line or document. A file that has no blank line
@@ -24,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.data import fasta, hub_dataset, tfds_folder
+from bert_jax.data import fasta, hub_dataset, text_formats, tfds_folder
 from bert_jax.data.corpus_lines import Line, decode, read_lines
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,8 @@ def read_documents(
 
 def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
     """The files and TFDS datasets that the patterns name, in order; a dataset of the Hub is
-    downloaded and becomes its files. ValueError: a pattern names no file."""
+    downloaded and becomes its files. ValueError: a pattern names no file, or one of a format that
+    is not read."""
     sources: list[str] = []
     for pattern in map(str, patterns):
         if hub_dataset.is_hub_dataset(pattern):
@@ -78,6 +81,9 @@ def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
             sources += files
         else:
             raise ValueError(f"{pattern} does not exist: expected a text file; check the path")
+    for source in sources:
+        if not source.startswith("tfds:"):
+            text_formats.check_suffix(source)
     if not sources:
         raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
     return sources
@@ -93,13 +99,20 @@ def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> I
         raise ValueError(f"{source} is empty: expected text; remove it from the arguments")
 
 
+def is_plain(source: str) -> bool:
+    """Whether a source is a file of plain text that is not compressed, by its name."""
+    suffix = Path(source).suffix.lower()
+    others = (".parquet", *text_formats.COMPRESSIONS, *text_formats.NOT_READ)
+    named = suffix in others or text_formats.is_json_lines(source) or fasta.is_fasta(source)
+    return Path(source).is_file() and not named
+
+
 def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
     if source.startswith("tfds:"):
         return _documents_of_texts(_tfds_texts(source, field), source)
-    suffixes = Path(source.lower()).suffixes
-    if suffixes[-1:] == [".parquet"]:
+    if Path(source).suffix.lower() == ".parquet":
         return _documents_of_texts(_parquet_texts(source, field), source)
-    if ".jsonl" in suffixes[-2:]:
+    if text_formats.is_json_lines(source):
         lines = read_lines(source, strict, MAX_JSON_BYTES)
         return _documents_of_texts(_json_texts(lines, source, field), source)
     lines = read_lines(source, strict, MAX_LINE_BYTES)
@@ -166,15 +179,19 @@ def _documents_of_texts(texts: Iterable[Line], source: str) -> Iterator[Document
 
 
 def _json_texts(lines: Iterable[Line], file: str, field: str) -> Iterator[Line]:
-    for line in lines:
-        if not line.text.strip():
-            continue
+    filled = (line for line in lines if line.text.strip())
+    for i, line in enumerate(filled):
+        if i == 0 and _begins_array(line.text, file):
+            raise ValueError(
+                f"{file} is one JSON array: expected one object per line; convert it, for example "
+                "with jq -c '.[]'"
+            )
         try:
             record = json.loads(line.text)
         except (ValueError, RecursionError) as e:  # e.g. a number too long, nesting too deep
             raise ValueError(
-                f"{file}, line {line.number}: not JSON: {e}; fix the line (at most "
-                f"{MAX_JSON_BYTES >> 20} MiB)"
+                f"{file}, line {line.number}: not JSON: {e}; expected one object per line, of at "
+                f"most {MAX_JSON_BYTES >> 20} MiB"
             ) from e
         text = record.get(field) if isinstance(record, dict) else None
         if not isinstance(text, str):
@@ -184,6 +201,11 @@ def _json_texts(lines: Iterable[Line], file: str, field: str) -> Iterator[Line]:
             )
         # JSON can escape half of a surrogate pair, which is not a character
         yield line._replace(text=text.encode(errors="replace").decode())
+
+
+def _begins_array(line: str, file: str) -> bool:
+    """Whether the first line of a `.json` file, which is often a single value, begins an array."""
+    return text_formats.format_suffix(file) == ".json" and line.lstrip().startswith("[")
 
 
 def _parquet_texts(file: str, field: str) -> Iterator[Line]:

@@ -1,10 +1,33 @@
-"""Which format a file of text has: what the end of its name says."""
+"""Which format a file of text has: what the end of its name says, and its first bytes.
+
+Files of other formats are refused: read as plain text they would be lines of noise.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-COMPRESSIONS = (".gz", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+NOT_READ = (
+    *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".lz4", ".lzma"),
+    *(".arrow", ".feather", ".avro", ".orc", ".tfrecord", ".pdf", ".docx", ".epub"),
+)
+FIRST_BYTES = {
+    b"PK\x03\x04": ".zip",
+    b"7z\xbc\xaf\x27\x1c": ".7z",
+    b"Rar!\x1a\x07": ".rar",
+    b"\x04\x22\x4d\x18": ".lz4",
+    b"ARROW1\x00\x00": ".arrow",
+    b"Obj\x01": ".avro",
+    b"%PDF-1.": ".pdf",
+    b"PAR1\x15": ".parquet",
+    b"\x1f\x8b\x08": ".gz",
+    b"\xfd7zXZ\x00": ".xz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    **{f"BZh{i}1AY&SY".encode(): ".bz2" for i in range(1, 10)},
+}
+_TAR = slice(257, 262), b"ustar"  # in the first header of an archive
 
 
 def format_suffix(file: str) -> str:
@@ -21,3 +44,33 @@ def as_plain_text(file: str) -> str:
     if path.suffix.lower() in COMPRESSIONS:
         return str(path.with_suffix(f".txt{path.suffix}"))
     return f"{file}.txt"
+
+
+def is_json_lines(file: str) -> bool:
+    """Whether a file has one JSON record per line, by its name."""
+    return ".jsonl" in Path(file.lower()).suffixes[-2:] or format_suffix(file) in JSON_LINES
+
+
+def check_suffix(file: str) -> None:
+    """ValueError: a file's name says that it has a format that is not read."""
+    suffix = format_suffix(file)
+    if suffix in NOT_READ:
+        raise ValueError(
+            f"{file} cannot be read, because it is a {suffix} file: expected plain text, FASTA, "
+            f".jsonl, .json or .parquet, perhaps with {', '.join(COMPRESSIONS)}; unpack or convert "
+            "it"
+        )
+
+
+def check_first_bytes(start: bytes, file: str) -> None:
+    """`start` is the first line of a file's data, decompressed. ValueError: it is that of a format
+    that is not text."""
+    suffixes = [suffix for first, suffix in FIRST_BYTES.items() if start.startswith(first)]
+    place, name = _TAR
+    if start[place] == name:
+        suffixes.append(".tar")
+    if suffixes:
+        raise ValueError(
+            f"{file} holds no text: its data begins as that of a {suffixes[0]} file; unpack or "
+            "convert it, or let its name end in that suffix"
+        )

@@ -1,15 +1,21 @@
 """Files of every form give the same documents, and bad ones a plain message."""
 
+import bz2
 import gzip
+import io
 import json
 import lzma
 import random
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 
-from bert_jax.data import documents
+from bert_jax.data import documents, text_formats
 from bert_jax.data.corpus_lines import read_lines
 from bert_jax.data.documents import Document, read_documents
 
@@ -33,9 +39,6 @@ def file(tmp_path):
 
 
 def test_every_form_gives_the_same_documents(file, tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
     texts = ["One line.\nTwo lines.", "Another document, naïve."]
     records = "".join(json.dumps({"text": t, "id": 1}) + "\n" for t in texts)
     data = TEXT.encode()
@@ -49,6 +52,10 @@ def test_every_form_gives_the_same_documents(file, tmp_path):
         file("a.txt.zst", two_frames),
         file("a.jsonl", records),
         file("b.jsonl.gz", gzip.compress(records.encode())),
+        file("a.txt.bz2", bz2.compress(data)),
+        file("a.ndjson", records),
+        file("c4-train.00000-of-01024.json.gz", gzip.compress(records.encode())),
+        file("a.JSON.bz2", bz2.compress(b"\n" + records.encode())),
         tmp_path / "a.parquet",
     ]
     for path in paths:
@@ -113,6 +120,12 @@ def test_strict_refuses_them_and_says_where(file):
         ("a.jsonl", b'{"text": "a"}\n{"text"\n', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", b'{"txt": "a"}\n', r"a\.jsonl, line 1: no field `text`"),
         ("a.jsonl", b'["a"]\n', r"a\.jsonl, line 1: no field `text`"),
+        ("a.json", b' [{"text": "a"},', r"a\.json is one JSON array: expected one object per line"),
+        ("a.json.gz", gzip.compress(b"[\n"), r"a\.json\.gz is one JSON array"),
+        ("a.json", b'{\n"text": "a"}', r"line 1: not JSON: .* expected one object per line"),
+        ("a.json", b"A word.", r"a\.json, line 1: not JSON"),
+        ("a.ndjson", b'{"txt": "a"}\n', r"a\.ndjson, line 1: no field `text`"),
+        ("a.bz2", b"no bzip2", r"a\.bz2 cannot be read"),
     ],
 )
 def test_a_bad_file_is_refused(name, data, message, file):
@@ -121,7 +134,49 @@ def test_a_bad_file_is_refused(name, data, message, file):
     assert "\n" not in str(caught.value)
 
 
-COMPRESS = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstandard.compress}
+@pytest.mark.parametrize("suffix", [s.lstrip(".") for s in text_formats.NOT_READ])
+def test_a_format_that_is_not_read_is_refused_by_its_name(suffix, file):
+    """Before anything is read, also inside a compression and among the files of a glob."""
+    for name in (f"a.{suffix}", f"b.{suffix}.GZ"):
+        path = file(name, TEXT)
+        for pattern in (path, path.parent / "*"):
+            with pytest.raises(ValueError, match=rf"it is a \.{suffix} file: expected plain text"):
+                read_documents([str(pattern)])
+        path.unlink()
+
+
+def archives() -> dict[str, bytes]:
+    """The suffix of each format -> a file of it with TEXT in it."""
+    zipped, tarred, table = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("a.txt", TEXT)
+    with tarfile.open(fileobj=tarred, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.txt"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": [TEXT]}), table)
+    made = {".zip": zipped, ".tar": tarred, ".parquet": table}
+    compressed = {f".{name}": compress(TEXT.encode()) for name, compress in COMPRESS.items()}
+    return {suffix: data.getvalue() for suffix, data in made.items()} | compressed
+
+
+def test_a_format_that_is_not_text_is_refused_by_its_first_bytes(file):
+    for suffix, data in archives().items():
+        for path in (file("a.txt", data), file("b.txt.gz", gzip.compress(data))):
+            with pytest.raises(ValueError, match=rf"holds no text: .* of a \{suffix} file") as e:
+                paragraphs(path)
+            assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["PK and 7z", "Rar!", "PAR1 is a gene", "BZh91", "7z", "%PDF"])
+def test_text_that_names_a_format_is_text(text, file):
+    assert paragraphs(file("a.txt", text)) == [(text,)]
+
+
+COMPRESS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.compress,
+}
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -7,6 +7,7 @@ a meaning for every file.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import json
@@ -202,6 +203,7 @@ SHAPES: dict[str, Callable[[bytes, Sequence[Edit]], bytes]] = {
     "jsonl": in_jsonl,
     "safetensors": in_safetensors,
     "gz": _packed(lambda data: gzip.compress(data, mtime=0)),
+    "bz2": _packed(bz2.compress),
     "xz": _packed(lzma.compress),
     "zst": _packed(lambda data: zstandard.compress(data)),
 }

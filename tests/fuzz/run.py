@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from .targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
-PACKED = ("gz", "xz", "zst")  # whose seeds are not packed yet: nothing for atheris
+PACKED = ("gz", "bz2", "xz", "zst")  # whose seeds are not packed yet: nothing for atheris
 WORTH = 3  # of the inputs, those of hypothesis are so many to one of atheris
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import io
@@ -40,7 +41,12 @@ def document() -> bytes:
 
 
 def compressed(suffix: str) -> bytes:
-    packs: dict[str, Any] = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstandard.compress}
+    packs: dict[str, Any] = {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+        "zst": zstandard.compress,
+    }
     return packs[suffix](document())
 
 

@@ -284,10 +284,10 @@ TENSORS = ("model.safetensors", "safetensors")
 
 TARGETS: dict[str, Target] = {
     "text": _text("a.txt", "lines", seeds.document),
-    **{s: _text(f"a.{s}", s, seeds.document) for s in ("gz", "xz", "zst")},
+    **{s: _text(f"a.{s}", s, seeds.document) for s in ("gz", "bz2", "xz", "zst")},
     **{
         f"{s}_bytes": _text(f"a.{s}", "bytes", functools.partial(seeds.compressed, s))
-        for s in ("gz", "xz", "zst")
+        for s in ("gz", "bz2", "xz", "zst")
     },
     "jsonl": _text("a.jsonl", "jsonl", seeds.records),
     # A page says how large it is, and PyArrow asks for so much at once.

@@ -1,6 +1,6 @@
 """How much of a text a tokenizer covers, in several scripts."""
 
-import gzip
+import bz2
 import json
 import re
 from collections import Counter
@@ -113,14 +113,15 @@ def test_prepare_says_what_the_tokenizer_does_not_know(text, korean, tmp_path, c
     assert "bert-jax tokenize TOKENIZER --file TEXT --report says which" in shown.err
 
 
-@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.jsonl", "x.fasta"])
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.bz2", "x.jsonl", "x.json", "x.fasta"])
 def test_a_report_reads_what_prepare_reads(name, korean, tmp_path, capsys):
     """Headers of FASTA are no text. Characters that cannot be seen are shown by their numbers."""
     lines = ["공부한다", "한국어를"]
     texts = {
         "x.txt": "\n".join(lines).encode(),
-        "x.txt.gz": gzip.compress("\n".join(lines).encode()),
+        "x.txt.bz2": bz2.compress("\n".join(lines).encode()),
         "x.jsonl": "\n".join(json.dumps({"text": line}) for line in lines).encode(),
+        "x.json": "\n".join(json.dumps({"text": line}) for line in lines).encode(),
         "x.fasta": "\n".join(f">header\n{line}" for line in lines).encode(),
     }
     (tmp_path / name).write_bytes(texts[name])
