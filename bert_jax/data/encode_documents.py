@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bert_jax.data.documents import Document
 from bert_jax.data.segments import CONTINUES
-from bert_jax.data.sentences import check_language, split_sentences
+from bert_jax.data.sentences import check_language, spaced_sentences, split_sentences
 from bert_jax.data.token_store import TokenRecord
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,8 +43,8 @@ class TextConfig:
     language: str = "en"  # whose rules split sentences
     segmented: bool = False  # white space separates words, in scripts without spaces too
     whole_lines: bool = False  # a line of the text is encoded whole, not split into sentences
-    # Put back the space before every sentence but a document's first, which byte-level BPE
-    # encodes: without it, sentences that follow each other would be glued.
+    # Put a space before each sentence that follows white space in its document, such as the end of
+    # a line. Byte-level BPE encodes it: without it, sentences would be glued to each other.
     space_sentences: bool = False
 
     def __post_init__(self) -> None:
@@ -54,13 +54,14 @@ class TextConfig:
         """The sentences of a document, or its lines."""
         if self.whole_lines:
             return list(document.paragraphs)
-        sentences = [
-            s
-            for p in document.paragraphs
-            for s in split_sentences(p, self.language, self.segmented)
-        ]
-        if self.space_sentences:
-            return [*sentences[:1], *(f" {s}" for s in sentences[1:])]
+        sentences: list[str] = []
+        for paragraph in document.paragraphs:
+            parts = split_sentences(paragraph, self.language, self.segmented)
+            if self.space_sentences:
+                parts = spaced_sentences(paragraph, parts)
+                if sentences and parts:
+                    parts[0] = f" {parts[0]}"
+            sentences += parts
         return sentences
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sentencex import segment  # type: ignore[attr-defined]
 
@@ -83,6 +83,20 @@ def split_sentences(paragraph: str, language: str = "en", segmented: bool = Fals
         pattern = _end_pattern(language, segmented)
         sentences = [part for s in sentences for part in pattern.split(s)] if pattern else sentences
     return [s for s in map(str.strip, sentences) if s]
+
+
+def spaced_sentences(paragraph: str, sentences: Sequence[str]) -> list[str]:
+    """The sentences that `split_sentences` gives of a paragraph, with a space before each that
+    follows white space there. The first one has none."""
+    out: list[str] = []
+    end = 0
+    for sentence in sentences:
+        begin = paragraph.find(sentence, end)
+        # a sentence that is not found was changed: a space does less harm than glued words
+        spaced = begin < 0 or any(map(str.isspace, paragraph[end:begin]))
+        out.append(f" {sentence}" if spaced and out else sentence)
+        end = max(begin, end) + len(sentence)
+    return out
 
 
 def _join_quotations(sentences: Iterable[str]) -> list[str]:

@@ -6,11 +6,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from bert_jax.data import splits, work_shards
 from bert_jax.data.corpus_report import describe_split
+from bert_jax.data.documents import Document
+from bert_jax.data.encode_documents import TextConfig, encode_documents
 from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.corpora import make, rows, write_inputs
 from tests.helpers.paths import ROOT, SAMPLE
@@ -243,3 +247,36 @@ def test_byte_level_rows_keep_the_spaces_between_sentences(tmp_path):
     )
     ids, size, *_ = rows(prepared)[0]
     assert "here. A dog ran. It is" in prepared.tokenizer.decode(ids[1 : size - 1])
+
+
+ENGLISH, JAPANESE = "The cat sat. A dog ran. It is late.", "雪が降る。川が凍る。 空は青い。"
+
+
+def encoded(text: str, document: Document, kind: str) -> tuple[Tokenizer, list[int]]:
+    """A tokenizer that was trained on a text, and the ids of a document."""
+    size = {"bpe": 262, "chars": None}[kind]
+    tok = train_tokenizer([text] * 9, kind, size, cased=True)
+    language = "ja" if text[0] == "雪" else "en"
+    (record,) = encode_documents(
+        [document], tok, TextConfig(language, False, False, tok.marks_spaces)
+    )
+    assert record.sentences == 3 * len(document.paragraphs)
+    return tok, np.frombuffer(record.data, np.uint32)[1 + record.sentences :].tolist()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "chars"])
+@pytest.mark.parametrize("text", [ENGLISH, JAPANESE, JAPANESE.replace(" ", "")])
+def test_a_space_stands_between_sentences_where_the_text_has_one(kind, text):
+    """No unknown token stands for one that the vocabulary lacks."""
+    tok, ids = encoded(text, Document((text,)), kind)
+    assert tok.unk_id not in ids
+    assert ids == tok.encode(text)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "chars"])
+def test_the_end_of_a_line_is_a_space_unless_the_vocabulary_has_none(kind):
+    text = JAPANESE.replace(" ", "")
+    for trained, between in ((text, "" if kind == "chars" else " "), (f"{text} {text}", " ")):
+        tok, ids = encoded(trained, Document((text, text)), kind)
+        assert tok.unk_id not in ids
+        assert tok.decode(ids) == text + between + text

@@ -31,7 +31,14 @@ from bert_jax.data.tokenization.special_tokens import (
     Kind,
     SpecialTokens,
 )
-from bert_jax.data.tokenization.words import WordEdges, WordRule, byte_letters, word_edges
+from bert_jax.data.tokenization.words import (
+    BYTE_SPACE,
+    SPACE_MARK,
+    WordEdges,
+    WordRule,
+    byte_letters,
+    word_edges,
+)
 
 __all__ = ["KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
 
@@ -128,11 +135,13 @@ class Tokenizer:
             ids += [] if last else [self.mask_id]
         return ids
 
-    @property
+    @functools.cached_property
     def marks_spaces(self) -> bool:
         """Whether a word after a space has other pieces than the same word at the beginning of a
-        text, so that the space has to be encoded with it."""
-        return self._backend.marks_spaces
+        text, so that the space has to be encoded with it. Not in a vocabulary without a piece for
+        a space, as of characters of text without any: there it would be an unknown token."""
+        marked = any(p.startswith((SPACE_MARK, BYTE_SPACE)) for p in self._backend.pieces)
+        return marked and self._backend.marks_spaces
 
     @property
     def max_word_characters(self) -> int | None:
@@ -151,7 +160,8 @@ class Tokenizer:
     def word_edges(self, rule: WordRule = "script") -> WordEdges:
         """Which pieces begin a word, and after which the next one does (words.py)."""
         pieces, added = self._backend.pieces, self._backend.added
-        return word_edges(self.kind, pieces, added, self.special_ids, rule, self.marks_spaces)
+        marks = self._backend.marks_spaces
+        return word_edges(self.kind, pieces, added, self.special_ids, rule, marks)
 
     def with_words(self, words: Sequence[str]) -> tuple[Tokenizer, list[str]]:
         """A new tokenizer with the words appended to its vocabulary (added_tokens.py), and those of

@@ -47,6 +47,7 @@ UNSPACED = (
     (0x20000, 0x3FFFF),
 )
 SPACE_MARK = "▁"  # stands for a space in SentencePiece
+BYTE_SPACE = "Ġ"  # and in byte-level BPE
 _SPACE_BYTES = re.compile("[Ġĉ-č]")  # GPT-2's letters for the bytes of space, \t \n \v \f \r
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback
 _ASCII_LETTERS = frozenset(string.ascii_letters)

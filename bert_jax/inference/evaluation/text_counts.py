@@ -21,7 +21,7 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
-from bert_jax.inference.evaluation.token_rows import TokenRows, text_rows
+from bert_jax.inference.evaluation.token_rows import TokenRows, spaced_lines, text_rows
 
 MAX_COUNT_TOKENS = 20_000_000  # about a gigabyte of tables
 MIN_ROWS = 4  # of a text, two of each half
@@ -72,9 +72,16 @@ class TextReader:
         tokens = row * self.tokenizer.special_tokens.text_capacity(self.length, 1)
         if not tokens:
             return 0
-        text = document_text(fold_document(document, self.fold))
-        _, spans = self.tokenizer.encode_with_offsets(text)
-        return int(spans[min(tokens, len(spans) - 1), 0])
+        folded = fold_document(document, self.fold)
+        lines = zip(folded.paragraphs, spaced_lines(folded, self.tokenizer), strict=True)
+        at = 0  # of the line in the text
+        for line, spaced in lines:
+            _, spans = self.tokenizer.encode_with_offsets(spaced)
+            if tokens < len(spans):
+                return max(0, at + len(line) - len(spaced) + int(spans[tokens, 0]))
+            tokens -= len(spans)
+            at += len(line) + 1
+        return at
 
     def rows(self, documents: Iterable[Document], file: str | Path) -> TokenRows:
         """The rows of all documents. ValueError: they have no tokens."""

@@ -94,15 +94,22 @@ def without_random_segments(rows: TokenRows, segments: str, pad_id: int) -> Toke
     return replace(rows, tokens=tokens, size=size)
 
 
+def spaced_lines(document: Document, tokenizer: Tokenizer) -> list[str]:
+    """The lines of a document, with a space before each but the first where that has a piece, as in
+    byte-level BPE."""
+    lines = list(document.paragraphs)
+    if tokenizer.marks_spaces:
+        return [*lines[:1], *(f" {line}" for line in lines[1:])]
+    return lines
+
+
 def text_rows(documents: Iterable[Document], tokenizer: Tokenizer, length: int) -> list[TokenRows]:
     """The rows of each document: its tokens in pieces that fill rows of `length` tokens. A document
     without tokens has no row."""
     out = []
     for document in documents:
-        paragraphs = list(document.paragraphs)
-        if tokenizer.marks_spaces:  # byte-level BPE encodes the space before a word
-            paragraphs = [*paragraphs[:1], *(f" {p}" for p in paragraphs[1:])]
-        ids = [i for piece in tokenizer.encode_batch(paragraphs) for i in piece]
+        lines = spaced_lines(document, tokenizer)
+        ids = [i for piece in tokenizer.encode_batch(lines) for i in piece]
         room = tokenizer.special_tokens.text_capacity(length, 1)
         parts = [ids[begin : begin + room] for begin in range(0, len(ids), room)]
         tokens = np.full((len(parts), length), tokenizer.pad_id, np.int32)

@@ -64,6 +64,21 @@ def test_the_middle_of_the_words_is_that_of_the_rows(
     assert index.tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["bpe", "chars"])
+def test_the_end_of_a_line_is_no_unknown_token(kind: Kind, file: Path) -> None:
+    """Where the vocabulary has no piece for a space, lines follow each other."""
+    lines = tuple(line.replace(" ", "") for line in TEXT.lower().split(". "))
+    tokenizer = train_tokenizer(lines, kind, 300)
+    counts = text_counts.count_halves([Document(lines)], file, TextReader(tokenizer, 32))
+    assert tokenizer.unk_id not in counts.rows.tokens
+    assert counts.middle is not None
+    rows = counts.rows.take(counts.by_row.index == 1)
+    first = rows.tokens[0, 1 : rows.size[0] - 1].tolist()
+    rest = text_counts.document_text(Document(lines))[counts.middle[1] :]
+    text = "".join(rest.split()) if kind == "chars" else rest
+    assert text.startswith(tokenizer.decode(first).strip())
+
+
 def test_the_same_rows_are_scored_with_other_counts(
     file: Path, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
