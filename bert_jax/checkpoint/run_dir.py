@@ -64,7 +64,8 @@ def locked_run_dir(
 
     The small files of a remote run directory, in `remote.local_cache_path(run.dir)`, are uploaded
     with every checkpoint and at the end. `take_over` does not wait for a remote lock to expire.
-    ValueError: another run is in the directory or made it, or is past `run.steps`.
+    ValueError: another run is in the directory or made it, or is past `run.steps`, or its stages
+    would move.
     """
     run, is_main = experiment.run, jax.process_index() == 0
     folder = remote.local_cache_path(run.dir)
@@ -96,6 +97,7 @@ def locked_run_dir(
                     f"the run in {run.dir} is at step {checkpoints.newest()}, but run.steps is "
                     f"{run.steps}: raise {longer}, or choose another --run.dir"
                 )
+            check_stages(storage / "config.json", experiment, checkpoints.newest() or 0)
             if is_main:  # a resumed run records the fields that changed, now that it may resume
                 write_run_dir(folder, experiment, tokenizer)
             yield checkpoints
@@ -199,6 +201,24 @@ def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) ->
         raise ValueError(
             f"the tokenizer in {name} is not that of the corpus {experiment.data.path}: "
             "resume with the corpus of the first start"
+        )
+
+
+def check_stages(saved: Path, experiment: Experiment, steps: int) -> None:
+    """ValueError if a stage would begin at another one of the first `steps`, which are done: their
+    batches would be read again, or never. `saved` is the config.json of the run directory."""
+    if experiment.data.stages is None:
+        return
+    before = config.read_config(saved)
+    moved = config.moved_stage(before.stages, experiment.stages, steps)
+    if moved is not None:
+        old, new = moved
+        raise ValueError(
+            f"run.steps was {before.run.steps}, now {experiment.run.steps}, which moves the stages "
+            f"of data.stages: the run in {experiment.run.dir} is at step {steps}, and its batches "
+            f"of {old.batch_size} rows of {old.length} tokens would begin at step {new.start} "
+            f"instead of {old.start}. Restore run.steps, or start a new run from this one with "
+            "--init and another --run.dir"
         )
 
 

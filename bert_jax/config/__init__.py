@@ -54,7 +54,7 @@ from bert_jax.config.serialization import (
     save_config,
     to_dict,
 )
-from bert_jax.config.stages import Stage
+from bert_jax.config.stages import Stage, moved_stage
 from bert_jax.config.supervised import GlueTask, Supervised, TaskType
 
 __all__ = [
@@ -98,6 +98,7 @@ __all__ = [
     "from_dict",
     "from_python_file",
     "head_fields",
+    "moved_stage",
     "read_config",
     "replace",
     "save_config",

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -60,3 +61,14 @@ def build_stages(
         Stage(round(start / total * steps), spec.length, spec.rows or batch_size)
         for spec, start in zip(specs, starts, strict=False)
     )
+
+
+def moved_stage(
+    before: Sequence[Stage], after: Sequence[Stage], steps: int
+) -> tuple[Stage, Stage] | None:
+    """The first stage, before and after, whose beginning is another one among the first `steps` of
+    a run; None if the batches of these steps stay the same."""
+    for old, new in zip(before, after, strict=True):
+        if min(old.start, steps) != min(new.start, steps):
+            return old, new
+    return None

@@ -76,6 +76,21 @@ def test_data_and_model_are_known_by_their_content_not_by_their_path(
         run_dir.check_run_dir(Path("mixed"), replace(mixed, data=dict(mix="a=2,b=2")), TOKENIZER)
 
 
+def test_stages_stay_where_they_were_in_the_steps_that_are_done(tmp_path: Path) -> None:
+    """Unless the length of the schedule is fixed, they are shares of `run.steps`."""
+    data, run = dict(stages="16x8=9,32x4=1", length=None), dict(dir=str(tmp_path), steps=100)
+    experiment = replace(tiny_configs.FAMILIES["bert"], data=data, run=run)
+    longer = replace(experiment, run=dict(steps=200))
+    run_dir.write_run_dir(tmp_path, experiment, TOKENIZER)
+    run_dir.check_stages(tmp_path / "config.json", experiment, 100)
+    run_dir.check_stages(tmp_path / "config.json", longer, 90)
+    with pytest.raises(ValueError, match="4 rows of 32 tokens would begin at step 180 instead of"):
+        run_dir.check_stages(tmp_path / "config.json", longer, 100)
+    fixed, longer = (replace(e, optim=dict(decay_steps=100)) for e in (experiment, longer))
+    run_dir.write_run_dir(tmp_path, fixed, TOKENIZER)
+    run_dir.check_stages(tmp_path / "config.json", longer, 100)
+
+
 def test_a_folder_with_other_files_is_not_a_run_directory(tmp_path: Path) -> None:
     experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
     (tmp_path / ".hidden").touch()

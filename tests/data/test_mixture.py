@@ -7,7 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.config import BERT, ROBERTA, Experiment, Stage, from_dict, replace, to_dict
+from bert_jax.config import (
+    BERT,
+    ROBERTA,
+    Experiment,
+    Stage,
+    from_dict,
+    moved_stage,
+    replace,
+    to_dict,
+)
 from bert_jax.data import mixture as corpora
 from bert_jax.data.corpus import open_corpus
 from bert_jax.data.loader import Loader, StagedLoader
@@ -121,6 +130,37 @@ def test_a_run_goes_through_its_stages_and_resumes_before_a_new_one(
     saved = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert saved["data"]["length"] == 32
     assert saved["data"]["corpus"].count("+") == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "longer", "moved"),
+    [
+        (0, 200, None),
+        (90, 200, None),  # the first stage goes on
+        (91, 200, (90, 180)),
+        (100, 101, (90, 91)),
+        (100, 100, None),
+        (85, 90, (90, 81)),  # it would have ended
+        (81, 90, None),
+    ],
+)
+def test_stages_that_have_begun_may_not_move(
+    steps: int, longer: int, moved: tuple[int, int] | None
+) -> None:
+    """Of a run of 100 steps with the shares 0.9 and 0.1."""
+    before, after = (stages("128=0.9,512=0.1", run=dict(steps=n)) for n in (100, longer))
+    found = moved_stage(before, after, steps)
+    assert (found and tuple(stage.start for stage in found)) == moved
+
+
+@pytest.mark.slow
+def test_a_finished_run_with_stages_gets_no_more_steps(prepared: Path, tmp_path: Path) -> None:
+    """Its short rows would go on, and its long ones begin anew."""
+    experiment = replace(config(prepared, tmp_path / "run"), optim=dict(decay_steps=None))
+    pretrain(replace(experiment, run=dict(steps=3)))
+    with pytest.raises(ValueError, match=r"run\.steps was 3, now 6, .* at step 4 instead of 2\."):
+        pretrain(replace(experiment, run=dict(steps=6)))
+    assert pretrain(replace(experiment, run=dict(steps=3))) is None
 
 
 def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
