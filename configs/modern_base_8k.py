@@ -16,5 +16,12 @@ config = replace(
     encoder=dict(attention_output_dropout=0.1),
     data=dict(batch_size=576),
     optim=dict(peak_lr=3e-4, warmup_steps=0),
-    run=dict(dir="runs/modern_base_8k", steps=53_000, init_positions="config", remat="dots"),
+    run=dict(
+        dir="runs/modern_base_8k",
+        steps=53_000,
+        # The first phase may have read the same text: another seed gives other orders and masks.
+        seed=1,
+        init_positions="config",
+        remat="dots",
+    ),
 )

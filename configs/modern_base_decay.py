@@ -14,5 +14,12 @@ config = replace(
     encoder=dict(attention_output_dropout=0.1),
     data=dict(batch_size=576),
     optim=dict(peak_lr=3e-4, warmup_steps=0, cooldown_ratio=1.0, cooldown_shape="sqrt"),
-    run=dict(dir="runs/modern_base_decay", steps=10_600, init_positions="config", remat="dots"),
+    run=dict(
+        dir="runs/modern_base_decay",
+        steps=10_600,
+        # The other phases may have read the same text: another seed gives other orders and masks.
+        seed=2,
+        init_positions="config",
+        remat="dots",
+    ),
 )

@@ -44,7 +44,7 @@ class Loader:
 
     tokens [b l]   padded with pad_id      size [b]   number of tokens, padding excluded
     first  [b]     tokens of segment 0     pair [b]   label of the sentence pair, or -1
-    row    [b]     number of the row       epoch [b]  how often the row was seen before
+    row    [b]     number of the row       epoch [b]  how often the row was seen before, at most
 
     Row numbers are modulo 2^32, as the keys made of them are. Packed rows hold up to n sequences
     one after the other; `size` `first` `pair` are then [b n], and 0 0 -1 for missing sequences.
@@ -61,6 +61,7 @@ class Loader:
     threads: int = 8  # that read ahead
     packed: int = 0  # max sequences of a packed row; 0: rows are not packed
     words: bool = False  # rows say where their words begin: `words` [b l], bool
+    first_epoch: int = 0  # of earlier stages: masks depend on the epoch, and go on from there
 
     def __post_init__(self) -> None:
         _, n = self.process
@@ -121,7 +122,8 @@ class Loader:
         # exceed.
         epochs = MAX_ROWS // n
         shuffled = grain.MapDataset.range(n).seed(self.seed + k).shuffle().repeat(epochs)
-        return shuffled.map_with_index(lambda i, row: RowRef(k, row, i // n))
+        first = self.first_epoch
+        return shuffled.map_with_index(lambda i, row: RowRef(k, row, first + i // n))
 
     def _read(self, refs: Sequence[RowRef]) -> Batch:
         """Read rows and stack them to a batch."""

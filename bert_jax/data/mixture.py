@@ -212,12 +212,27 @@ WHOLE_BATCH: tuple[BatchSlice, ...] = ((0, 1),)
 def training_loader(
     experiment: Experiment, stages: Sequence[StageData], parts: Sequence[BatchSlice] = WHOLE_BATCH
 ) -> loader.StagedLoader:
-    """The training batches of a run; of each, the parts that this process reads."""
-    return loader.StagedLoader(
-        [
-            (stage_data.stage.start, _build_loader(experiment, stage_data, "train", parts, i))
-            for i, stage_data in enumerate(stages)
-        ]
+    """The training batches of a run; of each, the parts that this process reads. The epochs of a
+    stage follow on those of the stages before it, so that a corpus of several stages has other
+    masks in each of them."""
+    loaders, epoch = [], 0
+    for i, stage_data in enumerate(stages):
+        start = stage_data.stage.start
+        loaders.append((start, _build_loader(experiment, stage_data, "train", parts, i, epoch)))
+        if i + 1 < len(stages):
+            epoch += _count_epochs(stage_data, stages[i + 1].stage.start - start)
+    return loader.StagedLoader(loaders)
+
+
+def _count_epochs(stage_data: StageData, steps: int) -> int:
+    """More than the number of times that so many steps of a stage read a whole corpus: of a mix,
+    the one that is read most often."""
+    rows = steps * stage_data.stage.batch_size
+    weights = stage_data.weights or [1.0]
+    shares = [weight / sum(weights) for weight in weights]
+    return max(
+        int(rows * share / corpus.info.train.rows) + 1
+        for corpus, share in zip(stage_data.corpora, shares, strict=True)
     )
 
 
@@ -235,6 +250,7 @@ def _build_loader(
     split: str,
     parts: Sequence[BatchSlice],
     stage_number: int = 0,
+    first_epoch: int = 0,
 ) -> loader.Loader | loader.ConcatLoader:
     # Evaluation uses micro-batches too: a whole batch may not fit on the devices.
     micro_batches = 1 if split == "train" else experiment.optim.accumulate
@@ -249,6 +265,7 @@ def _build_loader(
         threads=experiment.data.threads,
         packed=max(corpus.info.packed for corpus in stage_data.corpora),
         words=any(corpus.info.stores_words for corpus in stage_data.corpora),
+        first_epoch=first_epoch,
     )
     slices = [dataclasses.replace(whole, process=part) for part in parts]
     return slices[0] if len(slices) == 1 else loader.ConcatLoader(slices)

@@ -194,6 +194,29 @@ def test_stages_of_one_corpus_shuffle_it_differently(prepared: Path, tmp_path: P
     assert not np.array_equal(batches[0]["row"], batches[3]["row"][:8])
 
 
+@pytest.mark.parametrize("weights", [None, (1, 5)])
+def test_a_row_has_other_masks_in_every_stage_of_one_corpus(
+    weights: tuple[int, int] | None, prepared: Path, tmp_path: Path
+) -> None:
+    """Masks depend on the row and the epoch, so no pair of these comes twice; the epochs of a run
+    of one stage are counted from 0, as those of the first stage are."""
+    path = f"{prepared}/corpora/16"
+    data = dict(path=path) if weights is None else dict(path=None)
+    data |= dict(mix=weights and ",".join(f"{path}={w}" for w in weights), length=None)
+    run = dict(optim=dict(decay_steps=90))
+    one, three = (
+        replace(config(prepared, tmp_path), data=data | dict(stages=text), **run)
+        for text in ("16x8=1", "16x8=1,16x16=1,16x8=1")
+    )
+    whole = corpora.training_loader(one, corpora.open_stages(one))
+    staged = corpora.training_loader(three, corpora.open_stages(three))
+    batches = [staged[step] for step in range(90)]
+    pairs = [p for b in batches for p in zip(b["row"].tolist(), b["epoch"].tolist(), strict=True)]
+    assert len(set(pairs)) == len(pairs)
+    assert all(np.array_equal(batches[i][k], whole[i][k]) for i in range(30) for k in whole[i])
+    assert whole[0]["epoch"].tolist() == [0] * 8
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
