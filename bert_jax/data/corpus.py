@@ -44,11 +44,26 @@ class SplitCounts:
     labeled_pairs: int = 0  # rows with label 1 or 0; the others of an NSP or SOP corpus have none
     words: int = 0  # words in the rows; 0 in a corpus that was prepared before they were counted
     single_sentences: int = 0  # sequences of one sentence (of one line in RoBERTa's rows)
+    # Rows of two segments: tokens of the documents, those of them that are in no row, and of these
+    # the ones of sentences that are longer than a row.
+    text_tokens: int = 0
+    dropped_tokens: int = 0
+    overlong_tokens: int = 0
 
     @property
     def label_share(self) -> float:
         """The share of label 1 among the pairs that have a label; 0 without pairs."""
         return self.random_pairs / max(1, self.labeled_pairs)
+
+    @property
+    def dropped_share(self) -> float:
+        """The share of the text that is in no row; 0 if it was not counted."""
+        return self.dropped_tokens / max(1, self.text_tokens)
+
+    @property
+    def overlong_share(self) -> float:
+        """The share of the text that is in no row because sentences are longer than a row."""
+        return self.overlong_tokens / max(1, self.text_tokens)
 
     @classmethod
     def of_rows(
@@ -56,15 +71,19 @@ class SplitCounts:
     ) -> SplitCounts:
         """The counts of rows of `length` tokens, each one or several sequences."""
         tokens = [sum(len(sequence.tokens) for sequence in row) for row in rows]
+        sequences = [sequence for row in rows for sequence in row]
         return cls(
             rows=len(rows),
             tokens=sum(tokens),
             short_rows=sum(n < length for n in tokens),
-            random_pairs=sum(sequence.pair == 1 for row in rows for sequence in row),
-            sequences=sum(map(len, rows)),
-            labeled_pairs=sum(sequence.pair >= 0 for row in rows for sequence in row),
+            random_pairs=sum(sequence.pair == 1 for sequence in sequences),
+            sequences=len(sequences),
+            labeled_pairs=sum(sequence.pair >= 0 for sequence in sequences),
             words=words,
-            single_sentences=sum(sequence.sentences == 1 for row in rows for sequence in row),
+            single_sentences=sum(sequence.sentences == 1 for sequence in sequences),
+            text_tokens=sum(sequence.text for sequence in sequences),
+            dropped_tokens=sum(sequence.dropped for sequence in sequences),
+            overlong_tokens=sum(sequence.overlong for sequence in sequences),
         )
 
     def __add__(self, other: SplitCounts) -> SplitCounts:

@@ -44,6 +44,11 @@ class TokenRow(NamedTuple):
     first: int  # tokens of segment 0
     pair: int = -1  # label: 1 is random (NSP) or swapped (SOP), 0 is not; -1: no label
     sentences: int = 0  # of the document in the row, truncated ones included
+    # Rows of two segments: tokens of the document that the row was made of, those of them that are
+    # in no row, and of these the ones that are beyond a row's length in a single sentence.
+    text: int = 0
+    dropped: int = 0
+    overlong: int = 0
 
 
 class Sentences:
@@ -64,6 +69,14 @@ class Sentences:
         """The first `stop` at which sentences from `start` reach `target` tokens, or the end."""
         stop = bisect.bisect_left(self.bounds, self.bounds[start] + target)
         return min(max(stop, start + 1), len(self))
+
+    def count_losses(self, row: TokenRow, start: int, stop: int, kept: int, room: int) -> TokenRow:
+        """The row with its counts of tokens: it was made of sentences start to stop, and has `kept`
+        tokens of them. A sentence of more than `room` tokens, at most the last one, is overlong."""
+        text = self.bounds[stop] - self.bounds[start]
+        last = self.bounds[stop] - self.bounds[stop - 1]
+        overlong = min(text - kept, max(0, last - room))
+        return row._replace(text=text, dropped=text - kept, overlong=overlong)
 
 
 # ---- two segments: ELECTRA
@@ -86,14 +99,15 @@ def electra_segments(
     while start < len(document):
         target = int(rng.integers(5, length + 1)) if rng.random() < SHORT_ELECTRA_PROB else length
         stop = document.fill(start, target)
-        sentences = stop - start
         first_target = 100_000 if rng.random() < ONE_SEGMENT_PROB else (target - 3) // 2
         first, second = _two_segments(document, start, stop, first_target, rng, scramble)
-        start = stop
-        first = first[: special_tokens.text_capacity(length, 1)]
+        room = special_tokens.text_capacity(length, 1)
+        first = first[:room]
         second = second[: max(0, special_tokens.text_capacity(length, 2) - len(first))]
         ids, first_size = special_tokens.build_row(first, second or None)
-        yield TokenRow(np.array(ids, np.int32), first_size, sentences=sentences)
+        row = TokenRow(np.array(ids, np.int32), first_size, sentences=stop - start)
+        yield document.count_losses(row, start, stop, len(first) + len(second), room)
+        start = stop
 
 
 def _two_segments(

@@ -21,6 +21,7 @@ from bert_jax.data.segments import Sentences, TokenRow
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
 PAIR_KINDS = ("nsp", "sop")
+TWO_SEGMENT_KINDS = (*PAIR_KINDS, "electra", "electra_original")  # which truncate sentences
 SHORT_PAIR_PROB = 0.1  # of a document to have shorter rows: BERT's and ALBERT's short_seq_prob
 HELD_OUT_ROWS = 4  # full rows of text for which a target length of a validation document holds
 
@@ -80,15 +81,17 @@ def next_sentence_pairs(
     start = 0
     while start < len(document):
         a, b, target, middle, stop = chunks.at(start, rng)
-        sentences = stop - start
-        pair, start = 0, stop
+        pair, end = 0, stop
         if middle == stop or draws.coin(rng):
             other, pair = draw_other(rng), -1
             if other is not None:
                 b, pair = _random_segment(other, target - len(a), rng), 1
-                start = middle
+                end = middle
         row = _pair_row(a, b, room, pair, special_tokens, rng)
-        yield row._replace(sentences=sentences)
+        kept = _kept_tokens(a, b, room, b_is_random=pair == 1)
+        row = row._replace(sentences=stop - start)
+        yield document.count_losses(row, start, end, kept, room)
+        start = end
 
 
 def sentence_order_pairs(
@@ -108,7 +111,6 @@ def sentence_order_pairs(
     start = 0
     while start < len(document):
         a, b, target, middle, stop = chunks.at(start, rng)
-        sentences = stop - start
         pair = 0
         if middle == stop:
             other, pair = draw_other(rng), -1
@@ -116,9 +118,11 @@ def sentence_order_pairs(
                 b, pair = _random_segment(other, target - len(a), rng), 1
         elif draws.coin(rng):
             a, b, pair = b, a, 1
-        start = stop
         row = _pair_row(a, b, room, pair, special_tokens, rng)
-        yield row._replace(sentences=sentences)
+        kept = _kept_tokens(a, b, room, b_is_random=middle == stop)
+        row = row._replace(sentences=stop - start)
+        yield document.count_losses(row, start, stop, kept, room)
+        start = stop
 
 
 def balance_labels(rows: list[TokenRow], rng: np.random.Generator) -> list[TokenRow]:
@@ -194,6 +198,12 @@ def _pair_row(
     a, b = truncate_pair(a, b, room, rng)
     ids, first_size = special_tokens.build_row(a.tolist(), b.tolist() or None)
     return TokenRow(np.array(ids, np.int32), first_size, pair)
+
+
+def _kept_tokens(a: np.ndarray, b: np.ndarray, room: int, b_is_random: bool) -> int:
+    """How many tokens of the document are left when a pair is truncated."""
+    kept_a, kept_b = _truncated_sizes(len(a), len(b), room)
+    return kept_a if b_is_random else kept_a + kept_b
 
 
 def truncate_pair(

@@ -63,6 +63,25 @@ def test_prepare_says_how_many_rows_have_one_sentence(folder, tmp_path, caplog):
     assert long.info.train.single_sentences < long.info.train.rows / 4
 
 
+@pytest.mark.parametrize("segments", ["nsp", "sop", "electra"])
+def test_prepare_says_how_much_text_is_in_no_row_and_warns_of_long_sentences(
+    segments, folder, tmp_path, caplog
+):
+    """Sentences of 15 and 27 tokens, of which the rows of 9 tokens have the beginning."""
+    short = prepared(folder, tmp_path / "short", "de", segments, length=9, language="de")
+    share = short.info.train.dropped_share
+    assert share > 0.5
+    described = corpus_report.describe_split(short.info, "train")[2]
+    assert described == f"  {share:.1%} of the text is in no row, because sentences are truncated"
+    lost = 100 * short.info.train.overlong_share
+    assert f"{lost:.0f} % of the text of train is in no row, because its sentences" in caplog.text
+    caplog.clear()
+    prepared(folder, tmp_path / "long", "de", segments, length=64, language="de")
+    assert "is in no row" not in caplog.text
+    whole = prepared(folder, tmp_path / "whole", "de", "single", length=9, language="de")
+    assert len(corpus_report.describe_split(whole.info, "train")) == 2
+
+
 def test_a_separator_stands_after_each_line_or_after_each_sentence(folder, tmp_path):
     """fairseq's way is the default: a line is encoded whole, whatever its sentences are."""
     texts = {}

@@ -92,6 +92,22 @@ def test_whole_sentence_rows_use_every_token_once(kind):
         assert used == expected
 
 
+@pytest.mark.parametrize("kind", ["nsp", "sop", "electra", "scrambled"])
+@pytest.mark.parametrize("special_tokens", [BERT, ROBERTA])
+def test_rows_of_two_segments_count_the_tokens_that_are_in_no_row(kind, special_tokens):
+    """Also of sentences that are longer than a row, and of documents of one sentence."""
+    for seed in range(30):
+        lengths = [[300], [5, 200, 5], random_lengths(seed), random_lengths(seed, 90)][seed % 4]
+        document, rng = counting(lengths), np.random.default_rng(seed)
+        rows = list(KINDS[kind](document, LENGTH, special_tokens, rng))
+        own = {i for row in rows for i in text_of(row, special_tokens) if 1000 <= i < 900_000}
+        assert sum(row.text for row in rows) == len(document.tokens)
+        assert sum(row.dropped for row in rows) == len(document.tokens) - len(own)
+        assert all(0 <= row.overlong <= row.dropped <= row.text for row in rows)
+        if max(lengths) <= special_tokens.text_capacity(LENGTH, 2):
+            assert sum(row.overlong for row in rows) == 0
+
+
 def test_full_sentences_close_each_line_and_announce_a_document():
     rows = segments.full_sentences([counting([2, 1]), counting([2], 50)], 12, ROBERTA)
     assert [r.tokens.tolist() for r in rows] == [[0, 1000, 1001, 2, 1002, 2, 2, 50, 51, 2]]
