@@ -110,7 +110,7 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
     longest: list[tuple[int, int]] = []  # negative tokens and number of a line
     for batch in coverage.batches(lines):
         ids = tokenizer.encode_batch(batch)
-        covered = covered.add(coverage.of_ids(tokenizer, ids))
+        covered = covered.add(coverage.of_encoded(tokenizer, batch, ids))
         sizes = [(-len(row), number + i + 1) for i, row in enumerate(ids)]
         longest = sorted([*longest, *sizes])[:LONGEST]
         number += len(batch)
@@ -126,6 +126,8 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
         "words": covered.words,
         "unknown": covered.unknown,
         "unknown_share": covered.unknown_share,
+        "unknown_characters": covered.unknown_characters,
+        "unknown_characters_share": covered.lost_share,
         "unknown_reason": reason if covered.unknown else None,
         "pieces_per_word": covered.tokens / max(1, covered.words),
         "lost_characters": lost.total(),
@@ -135,10 +137,14 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
 
 
 def _render(report: dict[str, Any]) -> str:
+    unknown = f"unknown tokens: {report['unknown']} ({report['unknown_share']:.3%})"
+    if report["unknown"]:
+        lost, share = report["unknown_characters"], report["unknown_characters_share"]
+        unknown += f", with {lost} characters ({share:.3%} of those that are not white space)"
     lines = [
         f"{report['lines']} lines, {report['characters']} characters, {report['words']} words, "
         f"{report['tokens']} tokens",
-        f"unknown tokens: {report['unknown']} ({report['unknown_share']:.3%})",
+        unknown,
         f"pieces per word: {report['pieces_per_word']:.2f}",
     ]
     if report["unknown_reason"]:

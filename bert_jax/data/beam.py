@@ -6,7 +6,7 @@ launcher and all workers must share. Each file is written under a temporary name
 that a worker that runs twice does no harm.
 
     documents/00002-000005.array_record  block 5 of the documents of source 2, as tokens
-    documents/00002-000005.npz           sentences and tokens of each document
+    documents/00002-000005.npz           sentences, tokens and characters of each document
     documents/00002.blocks               how many blocks the source has
     documents/00002.error                or why it cannot be read
     rows/000007.SPLIT                    the rows of consecutive work shards
@@ -36,6 +36,7 @@ from bert_jax.data import documents, encode_documents, records, shard_rows, toke
 from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
+from bert_jax.data.tokenization.coverage import CharacterCounts
 from bert_jax.data.work_shards import PrepareConfig, RowTask, WorkShard, list_work_shards
 
 BLOCK_CHARACTERS = 16 << 20  # of a block, which travels at once and is one file
@@ -162,7 +163,8 @@ def _encode_block(item, folder, text):
     for batch in encode_documents.batch_documents(block, encode_documents.ENCODE_CHARACTERS):
         encoded += encode_documents.encode_documents(batch, tokenizer, text)
     path = _shared_dir(folder, "documents") / f"{source:05d}-{number:06d}"
-    counts = np.array([(r.sentences, r.tokens) for r in encoded], np.int64).reshape(-1, 2)
+    rows = [(r.sentences, r.tokens, *r.characters) for r in encoded]
+    counts = np.array(rows, np.int64).reshape(-1, 4)
     replaced_bytes = sum(document.replaced_bytes for document in block)
     if encoded:
         _write_atomic(
@@ -187,8 +189,8 @@ def _index_blocks(shared: Path, sources: int) -> StoreIndex:
             with np.load(shared / f"{number:05d}-{block:06d}.npz") as saved:
                 if len(saved["counts"]):
                     starts.append(index.documents)
-                for sentences, tokens in saved["counts"].tolist():
-                    index.add(TokenRecord(b"", sentences, tokens))
+                for sentences, tokens, *characters in saved["counts"].tolist():
+                    index.add(TokenRecord(b"", sentences, tokens, CharacterCounts(*characters)))
                 index.replaced_bytes += int(saved["replaced_bytes"])
     index.close()
     np.save(shared / "starts.npy", np.array(starts, np.int64))

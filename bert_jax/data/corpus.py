@@ -114,6 +114,8 @@ class CorpusInfo:
     separators: str | None = None  # RoBERTa's rows: after each `line` or `sentence`
     stores_words: bool = False  # rows say where their words begin
     hub_rows: dict[str, int] = dataclasses.field(default_factory=dict)  # dataset@COMMIT -> its rows
+    characters: int = 0  # of the text without white space; 0 in corpora older than this count
+    unknown_characters: int = 0  # of these, those in unknown tokens
 
     def unlabeled_pairs(self, split: str) -> int:
         """Rows (or sequences) of sentence pairs that have no label."""
@@ -170,10 +172,12 @@ class Corpus:
 
     @property
     def coverage(self) -> Coverage:
-        """The unknown tokens and the words of the training rows."""
+        """The unknown tokens and the words of the training rows, and the characters of the text."""
         special = list(self.tokenizer.special_ids)
         tokens = int(self.unigram.sum() - self.unigram[special].sum())
-        return Coverage(tokens, int(self.unigram[self.tokenizer.unk_id]), self.info.train.words)
+        unknown = int(self.unigram[self.tokenizer.unk_id])
+        characters = self.info.characters, self.info.unknown_characters
+        return Coverage(tokens, unknown, self.info.train.words, *characters)
 
     def source(self, split: str) -> records.RecordSource:
         """Random access to a split's rows."""

@@ -11,6 +11,7 @@ from bert_jax.data.documents import Document
 from bert_jax.data.segments import CONTINUES
 from bert_jax.data.sentences import check_language, spaced_sentences, split_sentences
 from bert_jax.data.token_store import TokenRecord
+from bert_jax.data.tokenization.coverage import CharacterCounts
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 
 ENCODE_CHARACTERS = 1 << 19  # that a worker encodes at a time
@@ -73,8 +74,14 @@ def encode_documents(
     texts = [s for sentences in split for s in sentences]
     marked = config.segmented and tokenizer.kind == "wordpiece"
     encoded = iter(_encode_words(texts, tokenizer) if marked else tokenizer.encode_batch(texts))
-    tokens = [[ids for ids in (next(encoded) for _ in sentences) if ids] for sentences in split]
-    return [TokenRecord.from_sentences(sentences) for sentences in tokens if sentences]
+    records = []
+    for sentences in split:
+        tokens = [next(encoded) for _ in sentences]
+        plain = [[i & ~CONTINUES for i in ids] for ids in tokens] if marked else tokens
+        characters = CharacterCounts.of(tokenizer, sentences, plain)
+        if any(tokens):
+            records.append(TokenRecord.from_sentences([t for t in tokens if t], characters))
+    return records
 
 
 def _encode_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:

@@ -158,6 +158,8 @@ def _corpus_info(
         segmented=config.text.segmented,
         separators=separators,
         stores_words=rows.stores_words,
+        characters=index.characters,
+        unknown_characters=index.unknown_characters,
     )
 
 

@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.segments import Sentences
 from bert_jax.data.splits import NUM_FOLDS, split_size
+from bert_jax.data.tokenization.coverage import CharacterCounts
 
 # A shard of work ends after so many documents or tokens, whichever comes first.
 MAX_SHARD_DOCUMENTS = 1024
@@ -31,14 +32,19 @@ class TokenRecord(NamedTuple):
     data: bytes
     sentences: int
     tokens: int
+    characters: CharacterCounts = CharacterCounts()
 
     @classmethod
-    def from_sentences(cls, sentences: Sequence[Sequence[int]]) -> TokenRecord:
+    def from_sentences(
+        cls,
+        sentences: Sequence[Sequence[int]],
+        characters: CharacterCounts = CharacterCounts(),  # noqa: B008, a tuple does not change
+    ) -> TokenRecord:
         lengths = np.array([len(s) for s in sentences], np.uint32)
         tokens = np.array([i for s in sentences for i in s], np.uint32)
         count = np.array([len(sentences)], np.uint32)
         data = count.tobytes() + lengths.tobytes() + tokens.tobytes()
-        return cls(data, len(lengths), len(tokens))
+        return cls(data, len(lengths), len(tokens), characters)
 
 
 def _parse(data: bytes) -> Sentences:
@@ -54,6 +60,8 @@ class StoreIndex:
     documents: int = 0
     tokens: int = 0
     replaced_bytes: int = 0
+    characters: int = 0
+    unknown_characters: int = 0
     shards: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     open_shard_tokens: int = 0
     # by document number modulo NUM_FOLDS: with fewer documents than that, one number each
@@ -68,6 +76,8 @@ class StoreIndex:
         self.sentences[self.documents % NUM_FOLDS] += record.sentences
         self.documents += 1
         self.tokens += record.tokens
+        self.characters += record.characters.total
+        self.unknown_characters += record.characters.unknown
         self.open_shard_tokens += record.tokens
         if (
             self.documents - self.open_shard_start >= MAX_SHARD_DOCUMENTS

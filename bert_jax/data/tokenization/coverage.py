@@ -16,25 +16,35 @@ from bert_jax.data.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-MAX_UNKNOWN = 0.02  # share of unknown tokens, above which there is a warning
+MAX_UNKNOWN = 0.02  # share of unknown tokens, or of characters in them, above which it warns
 _LINES_PER_BATCH = 1000
 
 
 class Coverage(NamedTuple):
-    """Counts of the tokens of texts, without special tokens."""
+    """Counts of the tokens of texts, without special tokens, and of the texts' characters."""
 
     tokens: int = 0
     unknown: int = 0
     words: int = 0  # as whole-word masking sees them (words.py)
+    characters: int = 0  # without white space; 0 where the texts are not at hand
+    unknown_characters: int = 0  # of these, those in unknown tokens
 
     def __str__(self) -> str:
         per_word = self.tokens / max(1, self.words)
-        return f"{self.unknown_share:.3%} unknown tokens, {per_word:.2f} pieces per word"
+        shown = f"{self.unknown_share:.3%} unknown tokens, {per_word:.2f} pieces per word"
+        lost = f", {self.lost_share:.3%} unknown characters" if self.unknown_characters else ""
+        return shown + lost
 
     @property
     def unknown_share(self) -> float:
         """The share of unknown tokens; 0 without tokens."""
         return self.unknown / max(1, self.tokens)
+
+    @property
+    def lost_share(self) -> float:
+        """The share of the text in unknown tokens, each of which may stand for a long word; 0 if
+        the characters were not counted."""
+        return self.unknown_characters / max(1, self.characters)
 
     def add(self, other: Coverage) -> Coverage:
         """The counts of both."""
@@ -62,8 +72,42 @@ def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Coverage:
     """The coverage of texts."""
     total = Coverage()
     for batch in batches(texts):
-        total = total.add(of_ids(tokenizer, tokenizer.encode_batch(batch)))
+        total = total.add(of_encoded(tokenizer, batch, tokenizer.encode_batch(batch)))
     return total
+
+
+def of_encoded(
+    tokenizer: Tokenizer, texts: Sequence[str], rows: Sequence[Sequence[int]]
+) -> Coverage:
+    """The coverage of texts, whose ids are `rows`."""
+    characters = CharacterCounts.of(tokenizer, texts, rows)
+    return of_ids(tokenizer, rows)._replace(
+        characters=characters.total, unknown_characters=characters.unknown
+    )
+
+
+class CharacterCounts(NamedTuple):
+    """How many characters texts have without white space, and how many are in unknown tokens."""
+
+    total: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def of(
+        cls, tokenizer: Tokenizer, texts: Sequence[str], rows: Sequence[Sequence[int]]
+    ) -> CharacterCounts:
+        """The counts of texts, whose ids are `rows`."""
+        unknown = 0
+        for text, ids in zip(texts, rows, strict=True):
+            if tokenizer.unk_id in ids:  # only then are offsets worth their time
+                found, spans = tokenizer.encode_with_offsets(text)
+                for begin, end in spans[np.array(found) == tokenizer.unk_id]:
+                    unknown += _visible(text[begin:end])
+        return cls(sum(map(_visible, texts)), unknown)
+
+
+def _visible(text: str) -> int:
+    return sum(map(len, text.split()))
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -110,7 +154,8 @@ def unknown_reason(tokenizer: Tokenizer, characters: Counter[str], longest: int)
     limit = tokenizer.max_word_characters
     if limit is not None and longest > limit:
         reasons.append(
-            f"words have up to {longest} characters, and those of more than {limit} are unknown"
+            f"words have up to {longest} characters, and those of more than {limit} are unknown "
+            "(bert-jax tokenizer --max-input-chars-per-word N raises the limit)"
         )
     if not reasons and tokenizer.kind == "wordpiece":
         reasons.append("words have characters that the vocabulary does not have within a word")
@@ -118,12 +163,14 @@ def unknown_reason(tokenizer: Tokenizer, characters: Counter[str], longest: int)
 
 
 def warn_of_unknown(coverage: Coverage, where: str, reason: str) -> None:
-    """Warn if more than 2 % of the tokens are unknown."""
-    if coverage.unknown_share > MAX_UNKNOWN:
+    """Warn if more than 2 % of the tokens are unknown, or if they hold more than 2 % of the text:
+    WordPiece takes a whole word, or in a script without spaces a clause, for one token."""
+    if max(coverage.unknown_share, coverage.lost_share) > MAX_UNKNOWN:
+        lost = f", with {coverage.lost_share:.1%} of the characters" if coverage.characters else ""
         logger.warning(
-            "%.1f %% of the tokens of %s are unknown, so the model cannot tell them apart: %s; use "
-            "a tokenizer that was trained on such text, with more pieces, or --kind bpe",
-            *(100 * coverage.unknown_share, where, reason),
+            "%.1f %% of the tokens of %s are unknown%s, so the model cannot tell them apart: %s; "
+            "use a tokenizer that was trained on such text, with more pieces, or --kind bpe",
+            *(100 * coverage.unknown_share, where, lost.replace("%", " %"), reason),
         )
 
 

@@ -27,7 +27,9 @@ def test_unknown_tokens_and_words_are_counted(korean):
     assert (known.unknown, known.words) == (0, 4)
     assert known.tokens == sum(map(len, korean.encode_batch(KOREAN)))
     mixed = coverage.of_texts(korean, KOREAN + HINDI)
-    assert mixed == known.add(coverage.Coverage(3, 3, 3))
+    letters = len(HINDI[0]) - 2
+    assert mixed == known.add(coverage.Coverage(3, 3, 3, letters, letters))
+    assert (known.characters, known.unknown_characters) == (len("".join(KOREAN)) - 2, 0)
     assert "unknown tokens, " in str(mixed)
 
 
@@ -61,6 +63,53 @@ def test_many_unknown_tokens_are_warned_of_with_a_reason(text, reason, korean, c
     caplog.clear()
     coverage.warn_of_unknown(coverage.Coverage(100, 2, 50), "x", "")
     assert not caplog.text
+
+
+THAI = "ฝนตกหนัก" * 20  # a clause without a space, of more than 100 characters
+
+
+@pytest.fixture(scope="module")
+def thai() -> Tokenizer:
+    return train_tokenizer(["ฝน ตก หนัก", THAI], "wordpiece", 26, cased=True)
+
+
+def test_a_word_that_is_too_long_is_warned_of_by_its_characters(thai, caplog):
+    """It is one token of many, and half of the text."""
+    text = f"{'ฝน ตก ' * 40}{THAI}"
+    covered = coverage.of_texts(thai, [text])
+    assert (covered.unknown, covered.unknown_characters) == (1, len(THAI))
+    assert covered.unknown_share < coverage.MAX_UNKNOWN
+    assert covered.lost_share == len(THAI) / (len(THAI) + 160)
+    assert str(covered).endswith(f", {covered.lost_share:.3%} unknown characters")
+    coverage.warn_of_unknown(covered, "x", reason_of(thai, text))
+    assert re.search(r"0\.6 % of the tokens of x are unknown, with 50\.0 % of the", caplog.text)
+    assert "--max-input-chars-per-word N raises the limit" in caplog.text
+    longer = train_tokenizer(
+        ["ฝน ตก หนัก", THAI], "wordpiece", 26, cased=True, max_input_chars_per_word=200
+    )
+    assert coverage.of_texts(longer, [text]).unknown_characters == 0
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_prepare_warns_of_text_that_is_lost_in_few_tokens(segmented, thai, tmp_path, capsys):
+    thai.save(tmp_path / "tok")
+    (tmp_path / "x.txt").write_text("\n\n".join(["ฝน ตก " * 40 + THAI] * 4), encoding="utf-8")
+    options = dict(tokenizer=tmp_path / "tok", segments="doc", length=32, out=tmp_path / "c")
+    flags = ["--segmented"] if segmented else []
+    assert call("prepare", tmp_path / "x.txt", *flags, **options) == 0
+    shown = capsys.readouterr()
+    assert "50.000% unknown characters in the training rows" in shown.out
+    assert "with 50.0 % of the characters" in shown.err
+    file = tmp_path / "x.txt"
+    assert call("tokenize", tmp_path / "tok", "--file", file, "--report") == 0
+    assert "with 640 characters (50.000% of those that are not white" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["unigram", "chars"])
+def test_unknown_characters_that_are_one_token_are_counted_singly(kind):
+    tok = train_tokenizer(["a b a b ab"], kind, 17 if kind == "unigram" else None, cased=True)
+    covered = coverage.of_texts(tok, ["ab xyz ab"])
+    assert (covered.characters, covered.unknown_characters) == (7, 3)
 
 
 def test_lost_characters_are_those_whose_marks_are_dropped():
