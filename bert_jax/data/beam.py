@@ -180,20 +180,21 @@ def _encode_block(item, folder, text):
 
 def _index_blocks(shared: Path, sources: int) -> StoreIndex:
     """Add up the counts of all blocks; write the number of the first document of each."""
-    index, starts = StoreIndex(), []
+    index, starts = StoreIndex(), dict[str, int]()
     for number in range(sources):
         error = shared / f"{number:05d}.error"
         if error.exists():
             raise ValueError(error.read_text(encoding="utf-8"))
         for block in range(int((shared / f"{number:05d}.blocks").read_text())):
-            with np.load(shared / f"{number:05d}-{block:06d}.npz") as saved:
+            name = f"{number:05d}-{block:06d}"
+            with np.load(shared / f"{name}.npz") as saved:
                 if len(saved["counts"]):
-                    starts.append(index.documents)
+                    starts[f"{name}.array_record"] = index.documents
                 for sentences, tokens, *characters in saved["counts"].tolist():
                     index.add(TokenRecord(b"", sentences, tokens, CharacterCounts(*characters)))
                 index.replaced_bytes += int(saved["replaced_bytes"])
     index.close()
-    np.save(shared / "starts.npy", np.array(starts, np.int64))
+    token_store.write_block_index(shared, starts)
     return index
 
 

@@ -1,6 +1,6 @@
 """Tokenized documents on disk: pass 1 of `prepare` writes them, pass 2 reads them by number.
 
-a store    one ArrayRecord file, or a folder of them with starts.npy (BlockReader)
+a store    one ArrayRecord file, or a folder of them with blocks.npz (BlockReader)
 a record   uint32: number of sentences, length of each, tokens of all
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -125,13 +125,21 @@ def _open(file: str) -> ArrayRecordReader:
     return ArrayRecordReader(file, "readahead_buffer_size:0")
 
 
+def write_block_index(folder: Path, starts: Mapping[str, int]) -> None:
+    """Write the index of a folder of ArrayRecord files: their names, in the order of the documents,
+    and the number of the first document of each. Names do not tell the order, because numbers in
+    them may have more digits than expected."""
+    numbers = np.fromiter(starts.values(), np.int64)
+    np.savez(folder / "blocks.npz", names=np.array(list(starts), str), starts=numbers)
+
+
 class BlockReader:
-    """Reads a folder of ArrayRecord files as one; `starts.npy` holds the number of the first
-    document of each file, in the order of the files' names."""
+    """Reads a folder of ArrayRecord files as one (write_block_index)."""
 
     def __init__(self, folder: str):
-        self._files = sorted(map(str, Path(folder).glob("[0-9]*.array_record")))
-        self._starts = np.load(Path(folder) / "starts.npy")
+        with np.load(Path(folder) / "blocks.npz") as index:
+            self._files = [str(Path(folder) / name) for name in index["names"].tolist()]
+            self._starts = index["starts"]
         self._opened = functools.lru_cache(maxsize=64)(_open)
 
     def read(self, numbers: Sequence[int]) -> list[bytes]:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from bert_jax.data import corpus, records, splits, token_store
 from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.token_store import TokenRecord
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import SAMPLE
@@ -45,6 +47,22 @@ def rows(prepared: corpus.Corpus) -> list[str]:
             tail = f"{r['size']} {r['first']} {r['pair']}".encode()
             out.append(hashlib.sha256(r["tokens"].tobytes() + tail).hexdigest())
     return out
+
+
+def test_documents_of_more_than_100_000_files_keep_their_order(tmp_path):
+    """The name of file 100,000 sorts before that of file 99,999."""
+    starts, written = {}, []
+    for name in ("99999-000000", "99999-1000000", "100000-000000"):
+        starts[f"{name}.array_record"] = len(written)
+        writer = ArrayRecordWriter(str(tmp_path / f"{name}.array_record"), records.WRITER_OPTIONS)
+        for _ in range(2):
+            written.append(TokenRecord.from_sentences([[len(written)]]).data)
+            writer.write(written[-1])
+        writer.close()
+    token_store.write_block_index(tmp_path, starts)
+    assert sorted(starts) != list(starts)
+    reader = token_store.BlockReader(str(tmp_path))
+    assert reader.read(range(len(written))) == written
 
 
 @with_beam
