@@ -10,7 +10,14 @@ import math
 import shutil
 from pathlib import Path
 
-from bert_jax.config import FINETUNE, Experiment, Supervised, TaskType, replace
+from bert_jax.config import (
+    FINETUNE,
+    Experiment,
+    Supervised,
+    TaskType,
+    read_config,
+    replace,
+)
 from bert_jax.tasks import results
 from bert_jax.training import finetune_config
 from bert_jax.training.finetune import finetune
@@ -45,6 +52,11 @@ def finetune_run(
         for folder in folders.values():
             shutil.rmtree(folder)
     return signal
+
+
+def peak_rate(folder: Path) -> float:
+    """That of a folder of `finetune_run`."""
+    return read_config(min(folder.rglob("config.json"))).optim.peak_lr
 
 
 def _recipe(task_type: TaskType, preset: Preset, rate: float, seed: int) -> Experiment:

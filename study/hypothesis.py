@@ -40,7 +40,6 @@ class Statement:
     worse: str | float
     metric: str  # or A>B: `better` on metric A against `worse` on metric B
     margin: float = 0.0
-    by_seed_count: bool = False  # decided by the number of seeds in which it holds
     needs: Needs = "both"
     needs_pairs: bool = False  # both sides must have learned sentence pairs
 

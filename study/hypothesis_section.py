@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -66,11 +67,12 @@ def format_judgment(judgment: Judgment) -> str:
     if judgment.unlearned:
         variants = " and ".join(f"`{variant}`" for variant in judgment.unlearned)
         details.append(f"{variants}: not {LEARNED[statement.needs]}")
-    elif not statement.by_seed_count:
+    else:
         known = judgment.limit is not None
         details.append(f"noise ±{shown(judgment.limit)}" if known else "no spread known")  # type: ignore[arg-type]
-    if judgment.seeds_needed is not None:
-        needed = judgment.seeds_needed
+    if (needed := judgment.seeds_needed) == math.inf:
+        details.append("a difference of this size needs more scored rows, whatever the seeds")
+    elif needed is not None:
         seeds = f"about {needed}" if needed <= MAX_SEEDS else f"more than {MAX_SEEDS}"
         details.append(f"{seeds} seeds on each side would decide a difference of this size")
     if judgment.wins is not None:
@@ -130,6 +132,12 @@ def _probed(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
     return sorted({t for r in records if r["variant"] in names for t in probed_tasks(r)})
 
 
+def _majority_scores(hypothesis: Hypothesis, records: Sequence[Record], task: str) -> list[float]:
+    """What needs no features; all runs have the same rows."""
+    runs = [r for row in hypothesis.rows for r in _runs_of(records, row)]
+    return [r["layer_majority"][task] for r in runs if task in r.get("layer_majority", {})]
+
+
 def _probe_table(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]:
     """Linear probes by layer, if there are any."""
     rows = []
@@ -138,6 +146,8 @@ def _probe_table(hypothesis: Hypothesis, records: Sequence[Record]) -> list[str]
             if scores := _layer_scores(records, row, task):
                 cells = [f"{statistics.mean(s):.1f}" for s in scores]
                 rows.append((f"{task}, `{row.variant.name}`", *cells))
+        if shares := _majority_scores(hypothesis, records, task):
+            rows.append((f"{task}, always the most frequent label", f"{100 * shares[0]:.1f}"))
     if not rows:
         return []
     width = max(map(len, rows))

@@ -92,10 +92,10 @@ def _introduction(results: dict[str, Any]) -> list[str]:
 
 
 def _rates(metadata: dict[str, Any]) -> str:
-    """How the rate of fine-tuning was chosen, if there was a choice."""
+    """How the rate of fine-tuning was chosen."""
     rates = [f"{rate:g}" for rate in metadata.get("tune_rates", ())]
     if len(rates) < 2:
-        return ""
+        return f"The peak rate of fine-tuning is {rates[0]} for all. " if rates else ""
     return (
         f"The peak rate of fine-tuning is {', '.join(rates[:-1])} or {rates[-1]}: for each run and "
         "task the one that is best on every sixth training row, after training on the others. "
@@ -109,13 +109,18 @@ def _budget(metadata: dict[str, Any], runs: Sequence[Record]) -> list[str]:
     minutes = metadata["arm_flops"] / FLOPS_PER_MINUTE
     took = sorted(r["seconds"] / 60 for r in runs)
     span = f" These runs took {took[0]:.0f} to {took[-1]:.0f} minutes each." if took else ""
+    variants = {r["variant"] for r in runs}
+    every = hypotheses_at(HOUR.name)
+    asked = [h.letter for h in every if {v.name for v in h.variants} <= variants]
+    only = f" --only {''.join(asked)}" if 0 < len(asked) < len(HOUR.hypotheses) else ""
     return [
         f"A run at equal FLOPs has {metadata['arm_flops']:.2e} FLOPs, nominally {minutes:.3g} "
         f"minutes of two quiet cores at {FLOPS_PER_MINUTE:.0e} a minute.{span} The learning rate "
         "falls over the second half. The corpus and the tasks cannot be passed on with this "
         "repository; with text and tasks of your own: `python -m study --scale hour --arm-minutes "
-        f"{minutes:.3g} --text FILES --tasks DIR --state STATE`. `STATE` holds results and last "
-        "checkpoints, 17 MB a run, and a stopped study goes on from it, also on another machine."
+        f"{minutes:.3g}{only} --text FILES --tasks DIR --state STATE`. `STATE` holds results and "
+        "last checkpoints, 17 MB a run, and a stopped study goes on from it, also on another "
+        "machine."
     ]
 
 
@@ -127,9 +132,10 @@ def _method(judgments: Sequence[Judgment]) -> str:
         "A statement is **confirmed** or **contradicted** if the difference exceeds the noise at "
         "95 %; otherwise it is **too small to judge**. The noise is the spread over seeds (the "
         "standard deviation of a metric, pooled over all variants with several seeds, times "
-        "Student's t) or, if larger, the standard error that follows from the number of scored "
-        f"rows. {compared} statements were compared with it{chance}. *Secondary* statements do not "
-        "decide a hypothesis. A statement is **not judged** if no spread over seeds is known, or "
+        "Student's t) or, if larger, 1.96 times the standard error that follows from the number of "
+        f"scored rows, which more seeds do not lower. {compared} statements were compared with "
+        f"it{chance}. *Secondary* statements do not decide a hypothesis. A statement is **not "
+        "judged** if no spread over seeds is known, or "
         "if one of its variants does not beat counts of both neighbors: it has hardly learned from "
         "context, and the difference says nothing about training that works. Where the "
         "statement itself is that one variant does not learn, only the other one has to "

@@ -8,7 +8,8 @@ runs      [{name, variant, seed, hypotheses, expected_tasks: [task],
             pair_delta: nat that the pair loss was, at best, below its trivial baseline,
             tasks: {task: {value, metric, rows, ...}},                           (results.json)
             held_out: the scores of `evaluate`, beside counts; pairs: {nsp, sop, ...},
-            layers: {task: [score, ...]}, layer_rows, layer_types: {task: ...}}, ...]
+            layers: {task: [score, ...]}, layer_rows, layer_types, layer_majority: {task: ...}},
+           ...]
 failed    [{run, step, error}, ...] of runs that still lack something
 
 `tokens`, FLOPs and speed exclude padding. `rows` of a score is the number of scored rows.
@@ -28,11 +29,11 @@ from typing import Any
 
 import jax
 
-from bert_jax.config import read_config
 from bert_jax.perf import param_table
 from bert_jax.tasks import results as task_results
 from bert_jax.utils import io, metrics_log
 from study.datasets import read_rows
+from study.finetuning import peak_rate
 from study.jobs import Job
 from study.metrics import Record
 from study.runner import Study
@@ -161,7 +162,7 @@ def _task_scores(study: Study, job: Job) -> dict[str, Any]:
             dev = {k: _round(v) for k, v in result["dev"].items() if k != "loss"}
             rows = (folder / "predictions_dev.jsonl").read_bytes().count(b"\n")
             metric = result["metric"]
-            rate = read_config(folder / "config.json").optim.peak_lr
+            rate = peak_rate(folder)
             scores[name] = {"metric": metric, "value": dev[metric], "rows": rows, **dev}
             scores[name]["peak_lr"] = rate
     return scores
@@ -178,8 +179,10 @@ def _task_baseline(study: Study, name: str) -> float | None:
 
 
 def _probe_scores(study: Study, job: Job) -> dict[str, dict[str, Any]]:
-    """The main metric of each layer, embeddings first, by task; the scored rows and the types."""
-    scores: dict[str, dict[str, Any]] = {"layers": {}, "layer_rows": {}, "layer_types": {}}
+    """The main metric of each layer, embeddings first, by task; the scored rows, the types, and the
+    metric of always predicting the most frequent label."""
+    fields = ("layers", "layer_rows", "layer_types", "layer_majority")
+    scores: dict[str, dict[str, Any]] = {field: {} for field in fields}
     for task, folder in study.probe_folders(job).items():
         if (folder / "probe.json").exists():
             probe = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
@@ -187,6 +190,7 @@ def _probe_scores(study: Study, job: Job) -> dict[str, dict[str, Any]]:
             scores["layers"][task] = values
             scores["layer_rows"][task] = probe["rows"]["dev"]
             scores["layer_types"][task] = study.datasets.task_type(task)
+            scores["layer_majority"][task] = _round(probe["majority"][probe["metric"]])
     return scores
 
 

@@ -122,5 +122,5 @@ def below_baselines(
         return []
     return [
         f"**Below what needs no encoder, on the mean over tasks:** {', '.join(lacking)}. Encoders "
-        "of this size and training are not yet worth their cost there."
+        "of this size, trained and fine-tuned in this way, are not worth their cost there."
     ]

@@ -2,7 +2,8 @@
 
     bigram_shift   classification   were two neighboring words of a sentence exchanged? (Conneau et
                                     al. 2018)
-    stops          tagging          which punctuation follows each word of two sentences
+    stops          tagging          which punctuation follows each word of two sentences but the
+                                    last
     same           classification   are two sentences neighbors, or from two documents?
     qa             SQuAD 1.1        find the name that is missing in a sentence, in the text before
 
@@ -72,7 +73,8 @@ def bigram_shift(docs: Iterable[Document]) -> Iterator[Row]:
 
 
 def stops(docs: Iterable[Document]) -> Iterator[Row]:
-    """Two sentences per row, so that not only the last word has a stop."""
+    """Two sentences per row without the last word: that a sentence ends where a row does is no
+    knowledge."""
     for document in docs:
         pairs = zip(document[::2], document[1::2], strict=False)
         for words in _tokenized_sentences([[f"{a} {b}" for a, b in pairs]]):
@@ -84,7 +86,7 @@ def stops(docs: Iterable[Document]) -> Iterator[Row]:
                     tags.append("none")
                 elif tags:
                     tags[-1] = PUNCTUATION[word]
-            yield {"tokens": tokens, "tags": tags}
+            yield {"tokens": tokens[:-1], "tags": tags[:-1]}
 
 
 def same(docs: Sequence[Document]) -> Iterator[Row]:

@@ -39,10 +39,23 @@ def task_baseline(train: Rows, test: Rows, word_f1: bool = False) -> float | Non
     rows, and where all have one label.
 
     ValueError: there are too few rows, a text or a label is missing, or a test label is new."""
+    predicted = predict_baseline(train, test)
+    if predicted is None:
+        return None
+    if "tags" in train[0]:
+        return _tag_score([row["tags"] for row in test], predicted, word_f1)
+    gold = np.array([row["label"] for row in test])
+    if is_numeric([row["label"] for row in (*train, *test)]):
+        return correlations(np.column_stack([gold, predicted]))["pearson"]
+    return float(np.mean(np.asarray(predicted) == gold))
+
+
+def predict_baseline(train: Rows, test: Rows) -> Sequence[Any] | None:
+    """The label or the tags of each test row; None and errors as for `task_baseline`."""
     if len(train) < 2 * FOLDS or not test:
         raise ValueError(f"{len(train)} training rows and {len(test)} test rows are too few")
     if "tags" in train[0]:
-        return _most_frequent_tags(train, test, word_f1)
+        return _most_frequent_tags(train, test)
     labels = [row.get("label") for row in (*train, *test)]
     other = "options" in train[0] or not {"text", "label"} <= train[0].keys()
     if other or any(isinstance(label, list) for label in labels):
@@ -72,7 +85,7 @@ def metric_name(train: Rows) -> str:
     return "Pearson" if is_numeric([row.get("label") for row in train]) else "accuracy"
 
 
-def _bag_of_words(train: Rows, test: Rows) -> float:
+def _bag_of_words(train: Rows, test: Rows) -> Sequence[Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import GridSearchCV
@@ -80,19 +93,14 @@ def _bag_of_words(train: Rows, test: Rows) -> float:
 
     labels = [row["label"] for row in train]
     model, strength = LogisticRegression(tol=1e-3, max_iter=300), {"model__C": STRENGTHS}
-    numeric = is_numeric(labels)
-    if numeric:
+    if is_numeric([row["label"] for row in (*train, *test)]):
         model, strength = Ridge(), {"model__alpha": [1 / c for c in STRENGTHS]}
     analyzers = [_single_words, _words_and_pairs]
     grid = {**strength, "words__analyzer": analyzers, "words__sublinear_tf": [False, True]}
     pipeline = Pipeline([("words", TfidfVectorizer()), ("model", model)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of labels that few rows have
-        search = GridSearchCV(pipeline, grid, cv=FOLDS).fit(train, labels)
-    gold, predicted = np.array([row["label"] for row in test]), search.predict(test)
-    if numeric:
-        return correlations(np.column_stack([gold, predicted]))["pearson"]
-    return float(np.mean(predicted == gold))
+        return GridSearchCV(pipeline, grid, cv=FOLDS).fit(train, labels).predict(test).tolist()
 
 
 def text_features(row: dict[str, Any], neighbors: bool) -> list[str]:
@@ -117,17 +125,21 @@ _single_words = partial(text_features, neighbors=False)
 _words_and_pairs = partial(text_features, neighbors=True)
 
 
-def _most_frequent_tags(train: Rows, test: Rows, word_f1: bool) -> float:
-    from sklearn.metrics import f1_score
-
+def _most_frequent_tags(train: Rows, test: Rows) -> list[list[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in train:
         for token, tag in zip(row["tokens"], row["tags"], strict=True):
             counts[token][tag] += 1
     tags = {token: of_token.most_common(1)[0][0] for token, of_token in counts.items()}
     everywhere = sum(counts.values(), Counter()).most_common(1)[0][0]
-    predicted = [[tags.get(token, everywhere) for token in row["tokens"]] for row in test]
-    gold = [row["tags"] for row in test]
+    return [[tags.get(token, everywhere) for token in row["tokens"]] for row in test]
+
+
+def _tag_score(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], word_f1: bool
+) -> float:
+    from sklearn.metrics import f1_score
+
     scheme = recognize_scheme(sorted({t for tags in (*gold, *predicted) for t in tags}))
     if scheme is not None:
         return entity_scores(scheme, gold, predicted)["f1"]

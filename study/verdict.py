@@ -3,17 +3,17 @@
     confirmed            the difference has the stated direction and exceeds the noise
     contradicted         it has the other direction and exceeds the noise
     too small to judge   it does not exceed the noise
-    not judged           a value is not finite, no spread is known, there are too few seeds to
-                         count, or a variant has not learned enough (has_learned)
+    not judged           a value is not finite, no spread is known, or a variant has not learned
+                         enough (has_learned)
     not run              a variant or a metric is missing
 
 The spread of a metric is its standard deviation over seeds, pooled over all variants with several
 seeds, with f degrees of freedom. The standard error of one run follows from its number of scored
-rows (metrics.py). The noise limit is the larger of t(f) x spread and 1.96 x standard error, times
-sqrt(1/n + 1/m) for n and m seeds on the two sides; t and 1.96 leave 2.5 % on either side. Equal
-seeds without counted rows show no spread.
-
-A statement with `by_seed_count` is decided by the number of seeds alone, from three seeds on.
+rows (metrics.py). The noise limit is the larger of t(f) x spread x sqrt(1/n + 1/m), for n and m
+seeds on the two sides, and 1.96 x the standard error of both sides together; t and 1.96 leave 2.5 %
+on either side. All seeds are scored on the same rows, so more seeds do not lower the latter; that
+both sides have these rows lowers it, which is not known from their scores. Equal seeds without
+counted rows show no spread.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Judgment:
     difference: float | None = None  # in the statement's direction, without the margin
     limit: float | None = None  # the noise that it must exceed
     wins: tuple[int, int] | None = None  # seeds in which the statement holds, of how many
-    seeds_needed: int | None = None  # on each side, to decide a difference of this size
+    seeds_needed: float | None = None  # on each side, to decide a difference of this size
     unlearned: tuple[str, ...] = ()  # variants that have not learned what the statement needs
 
 
@@ -68,20 +68,24 @@ def pooled_deviation(records: Sequence[Record], metric: str) -> tuple[float, int
     return (math.sqrt(squares / freedom) if freedom else 0.0), freedom
 
 
-def noise_limit(
+def spread_limit(
     statement: Statement, records: Sequence[Record], seeds: Sequence[int]
 ) -> float | None:
-    """What a difference must exceed, for `seeds` seeds on each side. None: no spread is known."""
-    spreads, errors = [], []
+    """What a difference must exceed by the spread over seeds, for `seeds` seeds on each side. None:
+    no spread is known."""
+    deviations = [pooled_deviation(records, metric) for metric in statement.metrics]
+    spreads = [float(stats.t.ppf(LEVEL, freedom)) * s for s, freedom in deviations if freedom]
+    return max(spreads) * math.sqrt(sum(1 / n for n in seeds)) if spreads else None
+
+
+def row_limit(statement: Statement, records: Sequence[Record]) -> float:
+    """What a difference must exceed by the number of scored rows, however many seeds there are."""
+    errors = []
     for name, side in zip(statement.metrics, (statement.better, statement.worse), strict=True):
-        deviation, freedom = pooled_deviation(records, name)
-        if freedom:
-            spreads.append(float(stats.t.ppf(LEVEL, freedom)) * deviation)
         metric = METRICS[name]
         scored = [r for r in records if r["variant"] == side and metric.value(r) is not None]
-        errors += [NORMAL * metric.error(r) for r in scored]
-    largest = max([*spreads, *errors]) if spreads else 0.0
-    return largest * math.sqrt(sum(1 / n for n in seeds)) if largest > 0 else None
+        errors.append(max((metric.error(r) for r in scored), default=0.0))
+    return NORMAL * math.hypot(*errors)
 
 
 def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment:
@@ -105,18 +109,17 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     )
     if unlearned:
         return Judgment(statement, NOT_JUDGED, difference, None, wins, unlearned=unlearned)
-    if statement.by_seed_count:
-        return Judgment(statement, _verdict_by_count(wins), difference, None, wins)
     seeds = [len(side) for side in (better, worse) if CONSTANT not in side]
-    limit, distance = noise_limit(statement, records, seeds), abs(difference - statement.margin)
-    if limit is not None and distance > limit:
+    spread, rows = spread_limit(statement, records, seeds), row_limit(statement, records)
+    limit, distance = max(spread or 0.0, rows), abs(difference - statement.margin)
+    if spread is None or limit == 0:
+        return Judgment(statement, NOT_JUDGED, difference, None, wins)
+    if distance > limit:
         verdict = CONFIRMED if difference > statement.margin else CONTRADICTED
         return Judgment(statement, verdict, difference, limit, wins)
-    if limit is None:
-        return Judgment(statement, NOT_JUDGED, difference, None, wins)
-    needed = None
-    if distance:  # the limit falls with the square root of the seeds
-        one_seed = noise_limit(statement, records, [1] * len(seeds))
+    needed = math.inf
+    if distance > rows:  # the spread falls with the root of the number of seeds
+        one_seed = spread_limit(statement, records, [1] * len(seeds))
         assert one_seed is not None
         needed = math.ceil((one_seed / distance) ** 2)
     return Judgment(statement, TOO_SMALL, difference, limit, wins, needed)
@@ -139,19 +142,13 @@ def has_learned(statement: Statement, variant: str, records: Sequence[Record], a
     return True
 
 
-def _verdict_by_count(wins: tuple[int, int] | None) -> str:
-    if wins is None or wins[1] < 3:
-        return NOT_JUDGED
-    if 2 * wins[0] == wins[1]:
-        return TOO_SMALL
-    return CONFIRMED if 2 * wins[0] > wins[1] else CONTRADICTED
-
-
 def judge_hypothesis(
     hypothesis: Hypothesis, records: Sequence[Record]
 ) -> tuple[str, list[Judgment]]:
     """The verdict, and the judgments of all statements. Contradicted if one of the deciding
-    statements is; confirmed, not judged or not run if all are; else too small to judge."""
+    statements is; confirmed, not judged or not run if all are; else too small to judge. A secondary
+    statement about early learning is left out where a deciding one compares the same and could be
+    judged."""
     deciding, secondary = (
         [judge_statement(statement, records) for statement in statements]
         for statements in (hypothesis.statements, hypothesis.secondary)
@@ -161,4 +158,12 @@ def judge_hypothesis(
         verdict = CONTRADICTED
     else:
         verdict = verdicts.pop() if len(verdicts) == 1 else TOO_SMALL
-    return verdict, deciding + secondary
+    judged = {_compared(j.statement) for j in deciding if j.limit is not None}
+    return verdict, deciding + [
+        j for j in secondary if j.statement.needs != "start" or _compared(j.statement) not in judged
+    ]
+
+
+def _compared(statement: Statement) -> tuple[str | float, ...]:
+    s = statement
+    return s.better, s.worse, s.metric, s.margin

@@ -47,11 +47,11 @@ class Demo(Command):
         evaluate_command.Evaluate(model=RUN, data=str(DATA / "corpus")).run([])
         _say(
             "5/5 eight sentences; + marks an accepted word (data/demo_prompts.jsonl) in the top"
-            " three"
+            " three, of the model and of counts of the two neighbors"
         )
         from bert_jax.inference.demo_prompts import fill_demo_prompts
 
-        print(fill_demo_prompts(RUN))
+        print(fill_demo_prompts(RUN, str(DATA / "corpus")))
         _say("loss curves")
         run_commands.Report(run_dirs=(RUN,), out=f"{RUN}/report").run([])
         print(f"the run folder: {RUN}")

@@ -123,7 +123,8 @@ def test_stops_are_tagged_as_in_the_text() -> None:
     (row,) = synthetic_tasks.stops(docs)
     tagged = [(t, tag) for t, tag in zip(*row.values(), strict=True) if tag != "none"]
     assert tagged == [("henry", "comma"), ("brave", "comma"), ("left", "stop"), ("he", "comma"),
-                      ("it", "comma"), ("there", "stop")]  # fmt: skip
+                      ("it", "comma")]  # fmt: skip
+    assert row["tokens"][-1] == "stay"  # of the last word a row's end would tell the tag
 
 
 def test_half_of_the_sentences_have_two_neighboring_words_exchanged() -> None:

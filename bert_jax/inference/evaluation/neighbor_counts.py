@@ -106,6 +106,11 @@ class NeighborCounts:
             rank[part] = (p > p_target).sum(1)
         return PlaceScores(loss, rank)
 
+    def likeliest(self, left: np.ndarray, right: np.ndarray, top: int) -> np.ndarray:
+        """The `top` most likely tokens between the neighbors [m], the likeliest first: [m top]."""
+        p = self._distribution(Contexts.find(self.tables, left, right))
+        return np.argsort(-p, axis=1, kind="stable")[:, :top]
+
     def loss(self, left: np.ndarray, right: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """-log p of the targets in nat, [m], infinite for excluded tokens; much cheaper than
         `scores`."""

@@ -11,6 +11,8 @@ from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.utils.tables import format_table
 
+LEVEL_ERRORS = 1.96  # of a difference: chance exceeds so many standard errors one time in 20
+
 
 def render_evaluation(evaluation: Evaluation) -> str:
     """The tables that `bert-jax evaluate` prints."""
@@ -53,7 +55,7 @@ def _comparison(masked: MaskedScores) -> str:
     difference, error = masked.difference()
     if not math.isfinite(error):
         return f"model - counts: {difference:+.3f} nat; one row does not say which is better"
-    level = abs(difference) <= error
+    level = abs(difference) <= LEVEL_ERRORS * error
     verdict = "level with" if level else "better than" if difference < 0 else "worse than"
     return (
         f"model - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} counts of "

@@ -72,6 +72,13 @@ def test_the_mixture_is_a_distribution_over_text(counts: NeighborCounts) -> None
     assert np.array_equal(scores.rank, (p > p[:, [9]]).sum(1))
 
 
+def test_the_likeliest_tokens_are_those_of_the_first_ranks(counts: NeighborCounts) -> None:
+    left, right = np.array([CLS, 7, NO_NEIGHBOR]), np.array([9, NO_NEIGHBOR, NO_NEIGHBOR])
+    found = counts.likeliest(left, right, 3)
+    for k in range(3):
+        assert counts.scores(left, right, found[:, k]).rank.tolist() == [k] * 3
+
+
 def test_loss_of_markov_text_comes_near_the_best_that_is_possible(
     counts: NeighborCounts, follow: np.ndarray
 ) -> None:
