@@ -5,9 +5,9 @@
 TRAINED and RANDOM are folders of runs of `bert-jax finetune` on the tasks of
 finetune_recipes.TASKS, of any names, with several peak rates and seeds. Each side and task gets the
 rate that is best on dev with seed 0. The first table has the medians on test (`qa`: on dev) and the
-differences of the means to random weights and to the bag of words of `study.task_baselines`, with
-95 % intervals from a paired bootstrap over rows and seeds. The second has all rates that were
-tried.
+differences of the means to random weights and to the bag of words of `study.task_baselines`, over
+the seeds that both sides have, with 95 % intervals from a paired bootstrap over rows and seeds. The
+second has all rates that were tried.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def read_runs(folder: Path, data: Path) -> Runs:
         results = json.loads(file.read_text(encoding="utf-8"))
         dev = results["dev"][results["metric"]] / (100 if task == "qa" else 1)
         rows = row_scores(TASKS[task], data / task, run)
-        runs[task][config.optim.peak_lr][str(config.run.seed)] = {"dev": dev, "rows": rows}
+        of_rate, seed = runs[task][config.optim.peak_lr], str(config.run.seed)
+        if seed in of_rate:
+            raise ValueError(f"{run} repeats a task, a rate and a seed: expected one run of each")
+        of_rate[seed] = {"dev": dev, "rows": rows}
     if not runs:
         raise ValueError(f"{folder} has no finished run: expected folders with results.json")
     return runs
@@ -74,7 +77,7 @@ def scores_table(trained: Runs, random: Runs, baselines: Mapping[str, list[Any] 
     """The first table, in Markdown."""
     lines = [
         "| | trained | rate | random weights | rate | trained - random | bag of words "
-        "| trained - it |",
+        "| trained - bag |",
         "|---" * 8 + "|",
     ]
     for task in (t for t in TASKS if t in trained and t in random):

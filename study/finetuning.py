@@ -55,7 +55,7 @@ def finetune_run(
 
 
 def peak_rate(folder: Path) -> float:
-    """That of a folder of `finetune_run`."""
+    """The peak rate that a folder of `finetune_run` was trained with."""
     return read_config(min(folder.rglob("config.json"))).optim.peak_lr
 
 

@@ -117,11 +117,13 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     if distance > limit:
         verdict = CONFIRMED if difference > statement.margin else CONTRADICTED
         return Judgment(statement, verdict, difference, limit, wins)
-    needed = math.inf
+    needed = None
     if distance > rows:  # the spread falls with the root of the number of seeds
         one_seed = spread_limit(statement, records, [1] * len(seeds))
         assert one_seed is not None
         needed = math.ceil((one_seed / distance) ** 2)
+    elif distance > 0:
+        needed = math.inf
     return Judgment(statement, TOO_SMALL, difference, limit, wins, needed)
 
 

@@ -192,7 +192,8 @@ class Prepare(Command):
         for split in SPLITS:
             print(*describe_split(corpus.info, split), sep="\n")
         covered = corpus.coverage
-        print(f"  {covered} in the training rows")
+        of_rows = covered._replace(unknown_characters=0)
+        print(f"  {of_rows} in the training rows{covered.lost_text}")
         reason = "bert-jax tokenize TOKENIZER --file TEXT --report says which"
         coverage.warn_of_unknown(covered, "the training rows", reason)
         print(f"corpus: {self.out}")

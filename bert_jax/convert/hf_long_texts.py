@@ -12,7 +12,7 @@ from bert_jax.utils.types import Json
 LONG_TEXTS = "long_texts"
 LONG_FIELDS = ("long", "window_pool", "max_windows")
 STRIDE = "stride"
-WHOLE_TEXTS = (
+CUT_TEXTS = (
     "classification",
     "multilabel",
     "regression",
@@ -43,7 +43,7 @@ def row_length(hf: Json, task: Supervised | None, max_length: int) -> int | None
     length = values.get("length") if isinstance(values, dict) else None
     if isinstance(length, int) and length >= 8:
         return length
-    return max_length if task is not None and task.task_type in WHOLE_TEXTS else None
+    return max_length if task is not None and task.task_type in CUT_TEXTS else None
 
 
 def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:
@@ -51,8 +51,8 @@ def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:
     task, length = experiment.objective, experiment.data.length
     if not isinstance(task, Supervised):
         return {}, []
-    whole = task.task_type in WHOLE_TEXTS and length == experiment.encoder.max_length
-    kept: Json = {} if length is None or whole else {"length": length}
+    longest = experiment.encoder.max_length if task.task_type in CUT_TEXTS else None
+    kept: Json = {} if length in (None, longest) else {"length": length}
     kept |= {} if task.stride is None else {STRIDE: task.stride}
     if task.long == "truncate":
         return {LONG_TEXTS: kept} if kept else {}, []

@@ -44,7 +44,7 @@ class Loader:
 
     tokens [b l]   padded with pad_id      size [b]   number of tokens, padding excluded
     first  [b]     tokens of segment 0     pair [b]   label of the sentence pair, or -1
-    row    [b]     number of the row       epoch [b]  how often the row was seen before, at most
+    row    [b]     number of the row       epoch [b]  how often the row was read before, or more
 
     Row numbers are modulo 2^32, as the keys made of them are. Packed rows hold up to n sequences
     one after the other; `size` `first` `pair` are then [b n], and 0 0 -1 for missing sequences.

@@ -70,7 +70,9 @@ def check_first_bytes(start: bytes, file: str) -> None:
     if start[place] == name:
         suffixes.append(".tar")
     if suffixes:
+        known = suffixes[0] in (*COMPRESSIONS, ".parquet")
+        rename = ", or let its name end in that suffix" if known else ""
         raise ValueError(
             f"{file} holds no text: its data begins as that of a {suffixes[0]} file; unpack or "
-            "convert it, or let its name end in that suffix"
+            f"convert it{rename}"
         )

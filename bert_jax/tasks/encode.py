@@ -41,7 +41,7 @@ from bert_jax.tasks.rows import one_row, rows_in_one
 
 MAX_OPTION_PIECES = 128  # of a question with its option (albert, race_utils.py; fairseq, RACE)
 # A run of underscores is one blank. The one in max_length is none.
-BLANK = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])|__+")
+BLANK = re.compile(r"(?<!_)(?:__+|(?<![^\W_])_|_(?![^\W_]))(?!_)")
 
 
 def with_swapped_pairs(examples: Sequence[Example]) -> list[Example]:

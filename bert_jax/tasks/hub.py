@@ -13,7 +13,7 @@ from bert_jax.data.hub_dataset import HubConfig
 from bert_jax.tasks.fields import IssueCounts, Location
 from bert_jax.tasks.records import LocatedExample, parse_records
 from bert_jax.tasks.text_files import LocatedRecord
-from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, UNKNOWN_CLASS, with_text_fields
+from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, no_label_markers, with_text_fields
 
 
 def read_hub(
@@ -40,7 +40,7 @@ def read_hub(
             raise ValueError(f"{shards.name} is empty: expected rows in it")
         issues[shards.name, "rows"] = len(records)
         labeled = not split.startswith("test")
-        no_label = (*markers, *UNKNOWN_CLASS * bool(names))
+        no_label = no_label_markers(names, markers)
         examples[split] = parse_records(task_type, records, issues, labeled, no_label)
     return examples, names
 

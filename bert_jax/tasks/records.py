@@ -30,7 +30,6 @@ from bert_jax.tasks.text_files import LocatedRecord
 
 # Labels that usually mean "no label": of test splits in Hugging Face's copies, and in SNLI.
 MARKERS = frozenset(("-1", "-"))
-NO_ANSWERS = {"text": [], "answer_start": []}
 EMPTY_ANSWERS = "questions whose lists of answers are empty, which have no answer (SQuAD 2.0)"
 
 LocatedExample = tuple[Location, Example]
@@ -53,6 +52,8 @@ def read_file_examples(
         expected = "rows below a header" if file.suffix in (".csv", ".tsv") else "rows"
         expected = "one JSON object per line" if file.suffix == ".jsonl" else expected
         raise ValueError(f"{file} is empty: expected {expected}")
+    if labeled and file.suffix in (".csv", ".tsv"):
+        _refuse_empty(records)
     return parse_records(task_type, records, issues, labeled, unlabeled)
 
 
@@ -70,7 +71,7 @@ def parse_records(
     ValueError: a missing or invalid field.
     """
     markers = frozenset(unlabeled)
-    if task_type == "qa" and labeled:
+    if task_type == "qa":
         records = _with_impossible(records, issues)
     if not labeled and task_type != "qa":
         field = {"tagging": "tags", "rerank": "labels"}.get(task_type, "label")
@@ -83,18 +84,29 @@ def parse_records(
     ]
 
 
+def _refuse_empty(records: Sequence[LocatedRecord]) -> None:
+    """ValueError: a row of a table without any text or label, as spreadsheets leave at the end."""
+    for location, record in records:
+        if record and not any(record.values()):
+            raise ValueError(
+                f"{location}: all cells are empty: expected a row with a label; remove the line"
+            )
+
+
 def _with_impossible(
     records: Sequence[LocatedRecord], issues: IssueCounts
 ) -> Sequence[LocatedRecord]:
     """The records of SQuAD 2.0 as Hugging Face has it: lists of texts and starts, which are empty
-    where a question has no answer, and no `is_impossible`."""
+    where a question has no answer, and no `is_impossible`. In a split without a single answer they
+    say nothing."""
     listed = [r["answers"] for _, r in records if isinstance(r.get("answers"), dict)]
     some = any(answers.get("text") for answers in listed)
     if not some or any("is_impossible" in record for _, record in records):
         return records
     marked: list[LocatedRecord] = []
     for location, record in records:
-        if record.get("answers") == NO_ANSWERS:
+        answers = record.get("answers")
+        if isinstance(answers, dict) and answers.get("text") == []:
             issues[location.file, EMPTY_ANSWERS] += 1
             record = {**record, "is_impossible": True}
         marked.append((location, record))

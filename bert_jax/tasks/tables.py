@@ -161,8 +161,10 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
 
 
 def _is_python_list(cell: str) -> bool:
-    """Whether a cell is a list as Python or NumPy prints it, which pandas writes; a class may be
-    named [other]."""
+    """Whether a cell is a list as Python or NumPy prints it, which pandas writes: of strings, or of
+    numbers between spaces. A class may be named [other]."""
+    if re.fullmatch(r"\[[-+.,\deE\s]*\d[-+.,\deE\s]*\]", cell):
+        return True
     try:
         return isinstance(ast.literal_eval(cell), list)
     except (ValueError, SyntaxError, RecursionError, MemoryError):

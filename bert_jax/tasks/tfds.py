@@ -35,7 +35,12 @@ LABEL_FEATURES: dict[TaskType, str] = {
     "multilabel": "label",
     "tagging": "tags",
 }  # features with class names
-UNKNOWN_CLASS = ("-1",)  # the number of a class that is not known
+
+
+def no_label_markers(names: Sequence[str], markers: Sequence[str]) -> tuple[str, ...]:
+    """The user's markers and, where classes have names, -1, the number of a class that is not
+    known. A class may have that name."""
+    return (*markers, *(("-1",) if names and "-1" not in names else ()))
 
 
 def read_tfds(
@@ -63,7 +68,7 @@ def read_tfds(
         if not records:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
         labeled = not split.startswith("test")
-        no_label = (*markers, *UNKNOWN_CLASS * bool(names))
+        no_label = no_label_markers(names, markers)
         examples[split] = parse_records(task_type, records, issues, labeled, no_label)
     return examples, names
 

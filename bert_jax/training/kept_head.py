@@ -41,7 +41,8 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
     for field in SAME_FIELDS:
         a, b = getattr(old, field), getattr(new, field)
         if a != b and not {a, b} <= ONE_NUMBER:
-            return HeadDecision(False, f"{start}its {field} is {a}, here {b}")
+            name = field.replace("_", " ")
+            return HeadDecision(False, f"{start}its {name} is {a}, here {b}")
     unlabeled = new.task_type in ONE_NUMBER or (new.task_type == "qa" and new.span == "linear")
     if set(old.labels) != set(new.labels) and not unlabeled:
         extra, missing = (sorted(set(x) - set(y)) for x, y in _both_ways(old, new))
@@ -53,7 +54,8 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
         return HeadDecision(False, f"{start}its labels are others ({'; '.join(parts)})")
     reordered = old.labels != new.labels and not unlabeled and new.task_type != "qa"
     order = tuple(old.labels.index(label) for label in new.labels) if reordered else ()
-    message = f"the head of {path} is kept: same task" + (" and labels" if new.labels else "")
+    named = bool(new.labels) and not unlabeled
+    message = f"the head of {path} is kept: same task" + (" and labels" if named else "")
     message += " (in another order)" if order else ""
     return HeadDecision(True, f"{message}; --new-head trains a new one", order)
 

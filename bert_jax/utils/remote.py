@@ -77,7 +77,8 @@ def refuse_remote(values: dict[str, Any]) -> None:
 
 def local_cache_path(path: str) -> Path:
     """The folder of a run's small files: the run directory itself, or the local copy of a remote
-    one, downloaded on the first call. ValueError: as `check_reachable` and `download`."""
+    one, downloaded on the first call. ValueError: as `check_reachable` and `download`. RunError:
+    the network does not answer."""
     if not is_remote(path):
         return Path(path)
     path = path.rstrip("/")
@@ -118,12 +119,12 @@ def upload(path: str) -> None:
         if any(part.startswith(".") for part in name.parts):
             continue
         try:
-            state = _mtime_and_size(file)
+            state, content = _mtime_and_size(file), file.read_bytes()
         except FileNotFoundError:  # a tracker removes its own files meanwhile
             continue
         if _uploaded.get(file) != state:
             try:
-                _client().pipe_file(f"{path}/{name}", file.read_bytes())
+                _client().pipe_file(f"{path}/{name}", content)
             except Exception as e:  # of gcsfs, aiohttp or google-auth
                 raise RunError(f"{path}/{name} cannot be written: {_reason(e)}") from e
             _uploaded[file] = state

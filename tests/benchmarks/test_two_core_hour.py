@@ -138,6 +138,7 @@ def test_a_dry_run_trains_and_scores_an_entry(
     assert result["steps"] == result["planned_steps"] == 20
     assert 0 < result["bits_per_character"] < 10
     assert set(result["tasks"]) == set(result["random_tasks"]) == {"parity"}
+    assert result["tasks"]["parity"]["peak_lr"] in data.TASK_ROWS.tune_rates
     assert result["without_encoder"] == {"parity": 1.0}
     assert result["task_rows"] == {"parity": 40}
     monkeypatch.setattr(train, "train", None)  # what is trained and scored is not done again

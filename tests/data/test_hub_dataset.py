@@ -154,6 +154,16 @@ def test_rows_of_an_unknown_class_are_unlabeled_in_every_split(hub: Hub) -> None
     assert sum("labels '-1', which mean that there is no label: 1" in n for n in dataset.notes) == 2
 
 
+def test_a_class_may_be_named_minus_one(hub: Hub) -> None:
+    features = {"label": {"names": ["-1", "0", "1"], "_type": "ClassLabel"}}
+    table = parquet(features, sentence=["a", "b", "c"], label=[0, 1, 2])
+    hub.add(
+        "owner/words", {f"{s}.parquet": table for s in ("train", "validation")}, kind="datasets"
+    )
+    dataset = tasks.read_dataset("classification", NAME)
+    assert [getattr(e, "label", "") for e in dataset.splits["train"]] == ["-1", "0", "1"]
+
+
 def test_tags_of_a_task_are_named_too(tmp_path: Path) -> None:
     names = {"names": ["O", "B-PER"], "_type": "ClassLabel"}
     for feature in ({"feature": names, "_type": "List"}, [names]):

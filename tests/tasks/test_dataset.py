@@ -230,13 +230,17 @@ def test_empty_lists_of_answers_mean_that_there_is_none(tmp_path: Path) -> None:
     row = {"question": "q", "context": "a b"}
     answered = row | {"answers": {"text": ["b"], "answer_start": [2]}}
     without = row | {"answers": {"text": [], "answer_start": []}}
-    for split in ("train", "dev"):
+    for split in ("train", "dev", "test"):
         write_jsonl(tmp_path / f"{split}.jsonl", [answered, without])
     data = tasks.read_dataset("qa", tmp_path)
     assert data.labels == tasks.ANSWERABLE_LABELS
-    impossible = [e.impossible for e in data.splits["dev"]]  # type: ignore[union-attr]
-    assert impossible == [False, True]
-    assert sum(note.endswith("which have no answer (SQuAD 2.0): 1") for note in data.notes) == 2
+    for examples in data.splits.values():
+        assert [e.impossible for e in examples] == [False, True]  # type: ignore[union-attr]
+    assert sum(note.endswith("which have no answer (SQuAD 2.0): 1") for note in data.notes) == 3
+    write_jsonl(tmp_path / "test.jsonl", [without])  # no split of answers: to be predicted
+    (hidden,) = tasks.read_dataset("qa", tmp_path).splits["test"]
+    assert not hidden.impossible  # type: ignore[union-attr]
+    (tmp_path / "test.jsonl").unlink()
     for split in ("train", "dev"):  # a file that says which questions are impossible
         write_jsonl(tmp_path / f"{split}.jsonl", [answered | {"is_impossible": False}, without])
     assert tasks.read_dataset("qa", tmp_path).labels == ()

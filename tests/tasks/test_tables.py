@@ -142,6 +142,8 @@ def test_conll_columns_are_words_and_tags(tmp_path: Path) -> None:
         ("tagging", "csv", 'tokens,tags\n"[a",O\n', "line 2: `tokens` is not JSON"),
         ("classification", "csv", "text,label\na,\"['x', 'y']\"\n", "line 2: `label` is not JSON"),
         ("classification", "tsv", "text\tlabel\na\t['x' 'y']\n", "line 2: `label` is not JSON"),
+        ("classification", "tsv", "text\tlabel\na\t[0. 1.]\n", "line 2: `label` is not JSON"),
+        ("classification", "csv", "text,label\na,x\nb,y\n,\n", "line 4: all cells are empty"),
         (
             "choice",
             "csv",

@@ -66,7 +66,8 @@ def test_a_head_without_label_names_is_kept(task: Any) -> None:
 def test_a_head_is_kept_whatever_its_task_is_called(old: Any, new: Any) -> None:
     """A model of Hugging Face does not say which GLUE task it is for, nor whether all questions
     have an answer; it may name a number."""
-    before, after, _ = transferred(experiment(**old), experiment(**new))
+    before, after, message = transferred(experiment(**old), experiment(**new))
+    assert ("and labels" in message) == (old["task"] == "classification")
     assert before.keys() == after.keys()
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
@@ -76,7 +77,7 @@ def test_a_head_is_kept_whatever_its_task_is_called(old: Any, new: Any) -> None:
     [
         (dict(new_head=True), "--new-head is given"),
         (dict(labels=("a", "b", "x")), r"its labels are others \(only it has c; it lacks x\)"),
-        (dict(task="tagging"), "its task_type is classification, here tagging"),
+        (dict(task="tagging"), "its task type is classification, here tagging"),
         (dict(head="first"), "its head is pooler, here first"),
     ],
 )

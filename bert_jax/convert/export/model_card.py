@@ -70,6 +70,8 @@ def model_card(
     if model.step:
         objective = config.to_dict(c.objective)
         masking = objective.pop("masking", {})
+        if not getattr(c.objective, "labels", ()):  # no question is without an answer
+            objective.pop("no_answer_threshold", None)
         for name in ("task", "labels", "thresholds"):  # already in the table
             objective.pop(name, None)
         rows += [

@@ -32,8 +32,12 @@ class Coverage(NamedTuple):
     def __str__(self) -> str:
         per_word = self.tokens / max(1, self.words)
         shown = f"{self.unknown_share:.3%} unknown tokens, {per_word:.2f} pieces per word"
-        lost = f", {self.lost_share:.3%} unknown characters" if self.unknown_characters else ""
-        return shown + lost
+        return shown + self.lost_text
+
+    @property
+    def lost_text(self) -> str:
+        """What to add where text is in unknown tokens; else empty."""
+        return f", {self.lost_share:.3%} of the text unknown" if self.unknown_characters else ""
 
     @property
     def unknown_share(self) -> float:

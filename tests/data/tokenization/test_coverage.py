@@ -80,7 +80,7 @@ def test_a_word_that_is_too_long_is_warned_of_by_its_characters(thai, caplog):
     assert (covered.unknown, covered.unknown_characters) == (1, len(THAI))
     assert covered.unknown_share < coverage.MAX_UNKNOWN
     assert covered.lost_share == len(THAI) / (len(THAI) + 160)
-    assert str(covered).endswith(f", {covered.lost_share:.3%} unknown characters")
+    assert str(covered).endswith(f", {covered.lost_share:.3%} of the text unknown")
     coverage.warn_of_unknown(covered, "x", reason_of(thai, text))
     assert re.search(r"0\.6 % of the tokens of x are unknown, with 50\.0 % of the", caplog.text)
     assert "--max-input-chars-per-word N raises the limit" in caplog.text
@@ -98,7 +98,7 @@ def test_prepare_warns_of_text_that_is_lost_in_few_tokens(segmented, thai, tmp_p
     flags = ["--segmented"] if segmented else []
     assert call("prepare", tmp_path / "x.txt", *flags, **options) == 0
     shown = capsys.readouterr()
-    assert "50.000% unknown characters in the training rows" in shown.out
+    assert "pieces per word in the training rows, 50.000% of the text unknown" in shown.out
     assert "with 50.0 % of the characters" in shown.err
     file = tmp_path / "x.txt"
     assert call("tokenize", tmp_path / "tok", "--file", file, "--report") == 0
