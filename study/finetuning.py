@@ -33,10 +33,12 @@ def finetune_run(
     preset: Preset,
     seed: int = 0,
     seeds: int = 1,
+    metric: str | None = None,
 ) -> int | None:
     """Fine-tune the encoder of the run folder `run` on the rows in the folder `rows`; with `seeds`
-    above 1 as often, from seed 0 on, with the rate that is best with `seed`. What a stopped call
-    has done is not done again. Return the signal that stopped it, or None."""
+    above 1 as often, from seed 0 on, with the rate that is best with `seed` by `metric`, or else by
+    the task's main metric. What a stopped call has done is not done again. Return the signal that
+    stopped it, or None."""
     first, *others = preset.tune_rates
     folders = {}
     if others and (rows / RATES).is_dir():
@@ -46,7 +48,7 @@ def finetune_run(
         recipe = _recipe(task_type, preset, rate, seed)
         if signal := _finetune(recipe, run, rows / RATES, folder, 1):
             return signal
-    best = max(folders, key=lambda rate: _dev_score(folders[rate]), default=first)
+    best = max(folders, key=lambda rate: _dev_score(folders[rate], metric), default=first)
     signal = _finetune(_recipe(task_type, preset, best, seed), run, rows, out, seeds)
     if signal is None:
         for folder in folders.values():
@@ -84,8 +86,8 @@ def _finetune(recipe: Experiment, run: Path, rows: Path, out: Path, seeds: int) 
     return finetune(finetune_config.for_model(recipe, fill_in), seeds)
 
 
-def _dev_score(folder: Path) -> float:
+def _dev_score(folder: Path, metric: str | None) -> float:
     result = results.read_results(folder)
     assert result is not None
-    score = result["dev"][result["metric"]]
+    score = result["dev"][metric or result["metric"]]
     return -math.inf if score is None or math.isnan(score) else score  # of a constant prediction

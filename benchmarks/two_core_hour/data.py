@@ -18,11 +18,12 @@ from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
 from bert_jax.utils import io
 from study.datasets import TOKENIZER_MB, Datasets
-from study.presets import CPU
+from study.presets import CPU, SMALL_RATES
 
 TEXT = "data/sample.txt"
 TEXT_SHA256 = "f013d9007485acf79630a943a3c8cf7a62a7a6752996f34db70603879c1a8330"
-TASK_ROWS = replace(CPU, tasks=())  # rows of each task; () takes all tasks of a folder
+# The rows and the recipe of each task; () takes all tasks of a folder.
+TASK_ROWS = replace(CPU, tasks=(), tune_rates=SMALL_RATES)
 MIN_DOCUMENTS = splits.NUM_FOLDS  # so that one is held out
 
 

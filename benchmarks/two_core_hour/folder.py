@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.two_core_hour.data import TASK_ROWS
 from benchmarks.two_core_hour.entry import Entry
 from bert_jax.utils import io
 
@@ -24,6 +25,7 @@ def made_from(
         "budget_minutes": budget_minutes,
         "seed": seed,
         "task_seeds": task_seeds,
+        "tune_rates": TASK_ROWS.tune_rates,
         "text_sha256": text,
         "tasks_sha256": None if tasks is None else _hash_tasks(tasks),
     }

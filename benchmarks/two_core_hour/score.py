@@ -13,10 +13,11 @@ from bert_jax.data.tokenization.normalization import FOLDS
 from bert_jax.inference.evaluation.evaluate import evaluate_text
 from bert_jax.tasks import results
 from study.datasets import read_rows
-from study.finetuning import finetune_run
-from study.task_baselines import task_baseline
+from study.finetuning import finetune_run, peak_rate
+from study.task_baselines import metric_name, task_baseline
 
 MAX_WORDS = 2000  # of held-out text, the same for every entry
+WORD_F1 = "word_f1"
 REPORTED = (
     "bits_per_character", "bits_per_character_se", "bigram_bits_per_character", "mask_loss",
     "mask_accuracy", "bigram_loss", "unigram_loss", "length", "masked_tokens", "rtd_auc",
@@ -43,17 +44,29 @@ def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str
         folder = out / name
         if results.read_results(folder) is None:
             task_type, rows = datasets.task_type(name), datasets.task(name)
-            if signal := finetune_run(run, task_type, rows, folder, TASK_ROWS, seeds=seeds):
+            signal = finetune_run(
+                *(run, task_type, rows, folder, TASK_ROWS),
+                seeds=seeds,
+                metric=WORD_F1 if _has_word_tags(task_type, rows) else None,
+            )
+            if signal:
                 raise SystemExit(128 + signal)
         result = results.read_results(folder)
         assert result is not None
-        metric = "word_f1" if result["metric"] == "word_accuracy" else result["metric"]
+        metric = WORD_F1 if result["metric"] == "word_accuracy" else result["metric"]
         scores[name] = {"metric": metric, "value": result["dev"][metric]}
+        scores[name]["peak_lr"] = peak_rate(folder)
         if "spread" in result:
             scores[name]["sd"] = result["spread"]["dev"][metric]["sd"]
         for checkpoints in folder.rglob("checkpoints"):
             shutil.rmtree(checkpoints)
     return scores
+
+
+def _has_word_tags(task_type: str, rows: Path) -> bool:
+    """Whether a task has tags that mark no entities."""
+    tagged = task_type == "tagging"
+    return tagged and metric_name(list(read_rows(rows / "train.jsonl"))) == "accuracy of tags"
 
 
 def without_encoder(data: ContestData) -> dict[str, float]:

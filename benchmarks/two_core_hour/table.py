@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.two_core_hour import entry as entries
-from benchmarks.two_core_hour.data import TEXT_SHA256
+from benchmarks.two_core_hour.data import TASK_ROWS, TEXT_SHA256
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = ("entry", "recipe", "bits per character", "counts of both neighbors", "[MASK] loss (nat)",
         "tasks (random weights; no encoder)", "steps", "budget")  # fmt: skip
-CONTEST = {"text_sha256": TEXT_SHA256, "tasks_sha256": None, "task_seeds": 3, "seed": 0}
+CONTEST = {
+    "text_sha256": TEXT_SHA256,
+    "tasks_sha256": None,
+    "task_seeds": 3,
+    "tune_rates": [*TASK_ROWS.tune_rates],
+    "seed": 0,
+}
 NOT_RUN = "not run yet"
 
 

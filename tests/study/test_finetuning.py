@@ -36,7 +36,7 @@ class FakeFinetune:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeFinetune:
     fake = FakeFinetune()
 
-    def dev_score(folder: Path) -> float:
+    def dev_score(folder: Path, metric: str | None) -> float:
         return fake.dev_scores[float(folder.name.split("-rate-")[1])]
 
     monkeypatch.setattr(finetuning, "finetune", fake)
@@ -85,9 +85,10 @@ def test_a_stopped_choice_is_kept(fake: FakeFinetune, rows: Path) -> None:
 def test_a_score_that_is_not_a_number_is_the_worst(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    result = {"metric": "pearson", "dev": {"pearson": float("nan")}}
+    result = {"metric": "pearson", "dev": {"pearson": float("nan"), "loss": 0.5}}
     monkeypatch.setattr(finetuning.results, "read_results", lambda _: result)
-    assert finetuning._dev_score(tmp_path) == -float("inf")
+    assert finetuning._dev_score(tmp_path, None) == -float("inf")
+    assert finetuning._dev_score(tmp_path, "loss") == 0.5
 
 
 def test_the_rows_that_choose_the_rate_are_training_rows(rows: Path) -> None:
