@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_jax.config import Experiment, replace
-from bert_jax.convert import hf_config, hf_tasks
+from bert_jax.convert import hf_config, hf_long_texts, hf_tasks
 from bert_jax.convert.hf_params import (
     Tensors,
     from_hf,
@@ -101,7 +101,8 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
             encoder = encoder if row.any() else replace(encoder, token_types=0)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
-    return hf_config.build_experiment(family, encoder, heads, task)
+    experiment = hf_config.build_experiment(family, encoder, heads, task)
+    return hf_long_texts.with_row_length(experiment, hf)
 
 
 def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:

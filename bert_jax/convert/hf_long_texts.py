@@ -36,14 +36,15 @@ def with_long_texts(objective: Supervised, hf: Json) -> Supervised:
         ) from None
 
 
-def row_length(hf: Json, task: Supervised | None, max_length: int) -> int | None:
-    """The tokens per row that an export of ours was trained with. Others do not say it: all that
-    the model takes where texts would be cut, else None, the default of the task."""
-    values = hf.get(LONG_TEXTS)
+def with_row_length(experiment: Experiment, hf: Json) -> Experiment:
+    """The experiment with the tokens per row that an export of ours was trained with. Others do not
+    say it: all that the model takes where texts would be cut, else the default of the task."""
+    values, task = hf.get(LONG_TEXTS), experiment.objective
     length = values.get("length") if isinstance(values, dict) else None
-    if isinstance(length, int) and length >= 8:
-        return length
-    return max_length if task is not None and task.task_type in CUT_TEXTS else None
+    if not isinstance(length, int) or length < 8:
+        cut = isinstance(task, Supervised) and task.task_type in CUT_TEXTS
+        length = experiment.encoder.max_length if cut else None
+    return replace(experiment, data=dict(length=length))
 
 
 def long_texts_to_hf(experiment: Experiment) -> tuple[Json, list[str]]:

@@ -86,8 +86,7 @@ def from_hf(
     if problems:
         raise ValueError(_problem_list(family, problems))
     experiment = hf_config.build_experiment(family, encoder, heads, task)
-    length = hf_long_texts.row_length(hf, task, encoder.max_length)
-    experiment = replace(experiment, data=dict(length=length))
+    experiment = hf_long_texts.with_row_length(experiment, hf)
     if (dtype := half_precision(tensors)) is not None:
         experiment = replace(experiment, run=dict(imported_dtype=dtype))
     return experiment, traverse_util.unflatten_dict(flat, sep="/")
