@@ -42,18 +42,15 @@ def score_tasks(run: Path, data: ContestData, out: Path, seeds: int) -> dict[str
     datasets, scores = data.labeled, {}
     for name in datasets.task_names():
         folder = out / name
+        task_type, rows = datasets.task_type(name), datasets.task(name)
+        metric = WORD_F1 if _has_word_tags(task_type, rows) else None  # None: the main one
         if results.read_results(folder) is None:
-            task_type, rows = datasets.task_type(name), datasets.task(name)
-            signal = finetune_run(
-                *(run, task_type, rows, folder, TASK_ROWS),
-                seeds=seeds,
-                metric=WORD_F1 if _has_word_tags(task_type, rows) else None,
-            )
-            if signal:
+            recipe = run, task_type, rows, folder, TASK_ROWS
+            if signal := finetune_run(*recipe, seeds=seeds, metric=metric):
                 raise SystemExit(128 + signal)
         result = results.read_results(folder)
         assert result is not None
-        metric = WORD_F1 if result["metric"] == "word_accuracy" else result["metric"]
+        metric = metric or result["metric"]
         scores[name] = {"metric": metric, "value": result["dev"][metric]}
         scores[name]["peak_lr"] = peak_rate(folder)
         if "spread" in result:

@@ -1,7 +1,8 @@
 """What config.json says of long texts: our entry, which transformers does not know.
 
-length   tokens per row     stride   of the windows of contexts, for questions
-long  window_pool  max_windows       `objective.long`, unless it is truncate
+length                          tokens per row
+stride                          pieces from one window of a context to the next, for questions
+long, window_pool, max_windows  these fields of `objective`, unless `long` is truncate
 """
 
 from __future__ import annotations
@@ -12,12 +13,8 @@ from bert_jax.utils.types import Json
 LONG_TEXTS = "long_texts"
 LONG_FIELDS = ("long", "window_pool", "max_windows")
 STRIDE = "stride"
-CUT_TEXTS = (
-    "classification",
-    "multilabel",
-    "regression",
-    "rerank",
-)  # what is beyond a row is cut
+# Tasks whose texts are cut to a row, unless `objective.long` says otherwise.
+CUT_TEXTS = ("classification", "multilabel", "regression", "rerank")
 
 
 def with_long_texts(objective: Supervised, hf: Json) -> Supervised:

@@ -61,4 +61,5 @@ def fill_by_counts(counts: NeighborCounts, tokenizer: Tokenizer, text: str, top:
 
 
 def is_sensible(words: Sequence[str], accepted: Collection[str]) -> bool:
+    """Whether one of the first three words is accepted."""
     return bool(set(accepted) & {word.strip().lower() for word in words[:TOP]})
