@@ -78,6 +78,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes by their length: gzip writes the time, and all workers need the same names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # modules stay: the collector need not look at them again
     gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live for a moment

@@ -121,7 +121,7 @@ def test_strict_refuses_them_and_says_where(file):
         ("a.jsonl", b'{"txt": "a"}\n', r"a\.jsonl, line 1: no field `text`"),
         ("a.jsonl", b'["a"]\n', r"a\.jsonl, line 1: no field `text`"),
         ("a.json", b' [{"text": "a"},', r"a\.json is one JSON array: expected one object per line"),
-        ("a.json.gz", gzip.compress(b"[\n"), r"a\.json\.gz is one JSON array"),
+        ("a.json.gz", gzip.compress(b"[\n", mtime=0), r"a\.json\.gz is one JSON array"),
         ("a.json", b'{\n"text": "a"}', r"line 1: not JSON: .* expected one object per line"),
         ("a.json", b"A word.", r"a\.json, line 1: not JSON"),
         ("a.ndjson", b'{"txt": "a"}\n', r"a\.ndjson, line 1: no field `text`"),
