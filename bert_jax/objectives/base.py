@@ -14,7 +14,7 @@ from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model import Network
 from bert_jax.model.heads import LMHeadOutput
 from bert_jax.objectives import packing
-from bert_jax.objectives.losses import Mean, cross_entropy, in_chunks, weighted_mean
+from bert_jax.objectives.losses import Mean, cross_entropy, divide, in_chunks, weighted_mean
 from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import max_packed_predictions
 from bert_jax.utils.types import Batch, Params
@@ -73,7 +73,7 @@ class CoupledObjective(Objective, Protocol):
 
 def total_loss(weights: dict[str, float], terms: Terms, counts: dict[str, jax.Array]) -> jax.Array:
     """The loss: the weighted sum of its terms, each divided by its count."""
-    means = [w * terms[n].total / jnp.maximum(counts[n], 1.0) for n, w in weights.items()]
+    means = [w * divide(terms[n].total, counts[n]) for n, w in weights.items()]
     return jnp.sum(jnp.stack(means))
 
 

@@ -15,6 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+def divide(total: Any, count: Any) -> jax.Array:
+    """total / count, and 0 where nothing was counted. A count of weighted terms may be below 1."""
+    return total / jnp.where(count > 0, count, 1.0)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Mean:
@@ -26,7 +31,7 @@ class Mean:
     @property
     def value(self) -> jax.Array:
         """The mean; 0 if nothing was scored."""
-        return self.total / jnp.maximum(self.count, 1.0)
+        return divide(self.total, self.count)
 
     @property
     def is_empty(self) -> jax.Array:
@@ -55,7 +60,7 @@ class ClassMeans:
     @property
     def value(self) -> jax.Array:
         """The mean over classes of each class's mean."""
-        return (self.totals / jnp.maximum(self.counts, 1.0)).mean()
+        return divide(self.totals, self.counts).mean()
 
     @property
     def is_empty(self) -> jax.Array:

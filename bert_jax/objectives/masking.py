@@ -161,16 +161,18 @@ def sample_ngrams(
     row, is shortened if it exceeds the budget, and skipped if it still does or overlaps a masked
     word. The law is not renormalized for the last words of a row: the last one draws a longer
     n-gram as often as any other, and is then masked alone
-    (albert/create_pretraining_data.py; with `max_ngram` 1 BERT's whole-word masking)."""
+    (albert/create_pretraining_data.py). With granularity `word` each is one word, which is BERT's
+    whole-word masking."""
     length = words.word.shape[0]
     order_key, length_key = jax.random.split(key)
     at = jnp.arange(length)
     order = jax.random.uniform(order_key, (length,))
     order = jnp.argsort(jnp.where(at < words.num_words, order, 2.0))
     u = jax.random.uniform(length_key, (length,))
-    p = 1.0 / np.arange(1, masking.max_ngram + 1)
+    longest = masking.max_ngram if masking.granularity == "ngram" else 1
+    p = 1.0 / np.arange(1, longest + 1)
     cdf = (np.cumsum(p) / p.sum())[:-1].astype(np.float32)
-    n = jnp.arange(1, masking.max_ngram + 1)
+    n = jnp.arange(1, longest + 1)
 
     def body(state: LoopState) -> LoopState:
         i, total, draws = state

@@ -79,6 +79,23 @@ def test_sigmoid_loss_equals_pytorch(weights: Any, smoothing: float) -> None:
     assert_equal(ours, loss, x)
 
 
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_only_the_ratio_of_class_weights_counts(task: Any) -> None:
+    """Also where the weights of a batch add up to less than 1; and rows without labels cost 0."""
+    rng = np.random.default_rng(2)
+    shape = (4, 5) if task == "tagging" else (4,)
+    logits, name = rng.normal(size=(*shape, 3)), "tags" if task == "tagging" else "label"
+    batch = {"size": np.full(4, 5), name: rng.integers(0, 3, shape)}
+    large, small = (
+        loss_and_gradient(logits, batch, task, label_weights=tuple(scale * w for w in WEIGHTS))
+        for scale in (1.0, 1e-3)
+    )
+    for a, b in zip(small, large, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+    none = loss_and_gradient(logits, batch | {name: np.full(shape, -1)}, task)
+    assert none[0] == 0
+
+
 def test_a_missing_option_gets_no_share_of_a_smoothed_target() -> None:
     """The loss and the gradient of a row with two options do not change if a third is missing."""
 

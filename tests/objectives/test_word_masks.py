@@ -26,7 +26,7 @@ def masked(request):
     tokens = rng.integers(2, len(PIECES), (N, LENGTH))
     tokens[::2] = 4
     tokens[np.arange(LENGTH) >= size[:, None]] = 0
-    masking = Masking(granularity=request.param, max_ngram=1 if request.param == "word" else 3)
+    masking = Masking(granularity=request.param, max_ngram=3)
     batch = {"tokens": tokens, "size": size, "row": np.arange(N), "epoch": np.zeros(N)}
     batch = {k: jnp.asarray(v, jnp.int32) for k, v in batch.items()}
     out = jax.jit(lambda b: mask_tokens(b, masking, VOCABULARY, jax.random.key(0)))(batch)
@@ -51,6 +51,19 @@ def test_a_word_that_fits_the_budget_is_hidden_as_a_whole(masked):
         for word in set(words):
             budget = max(1, round(0.15 * size[i]))
             assert (words == word).sum() > budget or len({*hidden[words == word]}) == 1
+
+
+def test_whole_words_do_not_become_n_grams(masked):
+    """BERT's whole-word masking draws words one by one, whatever `max_ngram` is."""
+    granularity, tokens, size, out = masked
+    runs = []
+    for i in range(N):
+        begins = VOCABULARY.words.begins_word(tokens[i, : size[i]])
+        words = np.cumsum(begins | (np.arange(size[i]) == 0))
+        places = out["masked"][i][out["weights"][i] > 0]
+        runs += list(np.diff(np.unique(words[places])) == 1)
+    neighbors = np.mean(runs)
+    assert neighbors < 0.35 if granularity == "word" else neighbors > 0.35
 
 
 @pytest.mark.parametrize(
