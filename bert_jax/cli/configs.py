@@ -8,13 +8,30 @@ from pathlib import Path
 from bert_jax import config
 from bert_jax.cli.command import change_config
 from bert_jax.config import Experiment
+from bert_jax.config.step_counts import (
+    given_step_counts,
+    mark_step_counts,
+    override_step_counts,
+)
 from bert_jax.utils.errors import did_you_mean
 from bert_jax.utils.shipped import shipped_configs
 
 
 def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
-    """The config of a Python file, changed by `overrides`; `name` is that of the command."""
-    return change_config(config.from_python_file(target), overrides, name)
+    """The config of a Python file, changed by `overrides`; `name` is that of the command. A number
+    of warmup steps counts, and not the file's ratio.
+
+    ValueError: a field that does not exist or has a wrong value, warmup steps with their ratio.
+    """
+    recipe = config.from_python_file(target)
+    if not any(o.startswith("--optim.warmup") for o in overrides):
+        return change_config(recipe, overrides, name)
+
+    def override(experiment: Experiment) -> Experiment:
+        return change_config(experiment, overrides, name)
+
+    given = given_step_counts(override(mark_step_counts(recipe)))
+    return override_step_counts(recipe, given, override)
 
 
 def is_config(target: str) -> bool:

@@ -23,7 +23,15 @@ from typing import Any, Protocol
 import jax
 
 from bert_jax import objectives, optim
-from bert_jax.config import Contrastive, Encoder, Experiment, Masked, ReplacedTokens, Supervised
+from bert_jax.config import (
+    Contrastive,
+    Encoder,
+    Experiment,
+    Imported,
+    Masked,
+    ReplacedTokens,
+    Supervised,
+)
 from bert_jax.data import mixture
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.mixture import StageData
@@ -192,6 +200,12 @@ def open_data(
 
 def open_corpora(config: Experiment, encoder: Encoder | None = None) -> CorpusData:
     """`open_data` for pre-training. With `encoder`, a config that a run folder recorded."""
+    if isinstance(config.objective, Supervised | Imported):
+        raise ValueError(
+            f"the config's objective is {type(config.objective).__name__}, which is not trained on "
+            "a corpus: expected a config for pre-training, such as bert_base; for a task use "
+            "bert-jax finetune"
+        )
     if encoder is None:
         config = warm_start.pin_init(config)
     stages = mixture.open_stages(config)

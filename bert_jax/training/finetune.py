@@ -90,7 +90,7 @@ def train_one_seed(task: Task, take_over: bool = False) -> int | None:
     if finished is not None and _is_same_request(finished, config.run):
         return None
     run = assemble(config, task)
-    kernel_check.check_flash_on_gpu(config, packed=False)
+    kernel_check.check_attention(config, packed=False)
     steps = run.steps
     evaluator = _evaluator(task, run)
 

@@ -18,6 +18,11 @@ from typing import Any
 
 from bert_jax import convert, tasks
 from bert_jax.config import Contrastive, Experiment, Supervised, replace, supervised_objective
+from bert_jax.config.step_counts import (
+    given_step_counts,
+    mark_step_counts,
+    override_step_counts,
+)
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization import tokenizer as tokenizers
@@ -34,11 +39,6 @@ from bert_jax.utils.types import Batch
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 TRAINED_POOLINGS = ("mean", "cls", "weightedmean")  # of config.Contrastive
 ANY_LENGTH = 2**30  # tokens: the model is not known yet
-STEPS_OR_RATIO = (  # a number of steps, and the ratio that it replaces
-    ("run", "steps", "epochs"),
-    ("run", "eval_every", "evals_per_epoch"),
-    ("optim", "warmup_steps", "warmup_ratio"),
-)
 
 
 def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) -> Experiment:
@@ -56,7 +56,8 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
             f"the config's objective is {type(recipe.objective).__name__}: expected a recipe for "
             "fine-tuning, such as configs/finetune.py"
         )
-    requested = override(replace(recipe, encoder=dict(max_length=ANY_LENGTH)))
+    marked = mark_step_counts(recipe)
+    requested = override(replace(marked, encoder=dict(max_length=ANY_LENGTH)))
     assert isinstance(requested.objective, Supervised | Contrastive)
     init = requested.run.init
     assert init is not None
@@ -74,21 +75,9 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
         heads = supervised_objective(family, requested.objective.task)
     else:
         heads = replace(recipe.objective, task=task, family=family)
-    replaced = [
-        (group, number, ratio)
-        for group, number, ratio in STEPS_OR_RATIO
-        if _get(requested, group, number) != _get(recipe, group, number)
-    ]
-    fields: dict[str, dict[str, Any]] = dict(run={}, optim={})
-    for group, _, ratio in replaced:
-        fields[group][ratio] = None
     encoder = with_layers(model.encoder, requested.run.init_layers, init)
-    config = override(replace(recipe, encoder=encoder, objective=heads, **fields))
-    for group, number, ratio in replaced:
-        if _get(config, group, ratio) is not None:
-            raise ValueError(
-                f"{group}.{number} and {group}.{ratio} are both given: expected only one of them"
-            )
+    adapted = replace(recipe, encoder=encoder, objective=heads)
+    config = override_step_counts(adapted, given_step_counts(requested), override)
     return replace(config, run=dict(init_commit=commit))
 
 
@@ -123,10 +112,6 @@ def _sentence_objective(
     )
 
 
-def _get(config: Experiment, group: str, field: str) -> Any:
-    return getattr(getattr(config, group), field)
-
-
 @dataclass(frozen=True)
 class FinetuneTask:
     """The encoded rows of a task, and the config with what they decide."""
@@ -144,6 +129,7 @@ class FinetuneTask:
         """Read `data.path` and encode it. ValueError: no such task, or rows that it cannot have."""
         objective = config.objective
         assert isinstance(objective, Supervised)
+        refuse_corpus_fields(config)
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
         dataset = tasks.read_dataset(
@@ -220,6 +206,17 @@ class FinetuneTask:
         """What is unusual in the data, in words."""
         by_split = [f"{split}: {n}" for split, e in self.encoded.items() for n in e.notes]
         return [*self.dataset.notes, *by_split]
+
+
+def refuse_corpus_fields(config: Experiment) -> None:
+    """ValueError: fields of `data` that are for corpora, and would change nothing here."""
+    for name in ("stages", "mix", "mix_exponent"):
+        value = getattr(config.data, name)
+        if value is not None:
+            raise ValueError(
+                f"data.{name} is {value}, but it is for pre-training on corpora: leave it out; "
+                "labeled rows are read from --data DIR in batches of data.batch_size"
+            )
 
 
 def config_of_seed(config: Experiment, i: int) -> Experiment:

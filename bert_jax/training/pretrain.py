@@ -18,6 +18,17 @@ from bert_jax.utils import remote
 logger = logging.getLogger(__name__)
 
 
+def _refuse_finetuning_fields(config: Experiment) -> None:
+    """ValueError: fields of `run` that pre-training does not use."""
+    run = config.run
+    for name, default in (("epochs", None), ("evals_per_epoch", None), ("select", "best")):
+        if (value := getattr(run, name)) != default:
+            raise ValueError(
+                f"run.{name} is {value}, but it is for fine-tuning: leave it out; pre-training has "
+                "run.steps and run.eval_every, and keeps its newest checkpoints and the best one"
+            )
+
+
 def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> int | None:
     """Train to `run.steps`; returns the number of the signal that stopped the run before, else
     None. `profile` steps are traced (profiler.py); `take_over` as in `locked_run_dir`.
@@ -27,13 +38,14 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
     profiler.check_steps(profile)
+    _refuse_finetuning_fields(config)
     trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     data = open_corpora(config)
     initialize.check_same_config(data.config)
     run_dir.check_run_dir(folder, data.config, data.tokenizer)
     run = assemble(data.config, data)
-    kernel_check.check_flash_on_gpu(run.config, data.is_packed)
+    kernel_check.check_attention(run.config, data.is_packed)
     with (
         run_dir.locked_run_dir(run.config, data.tokenizer_dir, take_over=take_over) as checkpoints,
         PreemptionHandler() as preemption,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax.checkpoint import lock
+from bert_jax.cli.configs import load_config
 from bert_jax.data.tokenization.tokenizer import load_tokenizer
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT, SAMPLE
@@ -201,6 +202,12 @@ BAD_CONFIGS: dict[str, tuple[tuple[object, ...], str]] = {
     "a misspelt field": (("--encoder.hiden-size", 3), "hidden-size"),
     "a value of the wrong type": (("--run.steps", "many"), "many"),
     "heads that do not divide": (("--encoder.heads", 5), "encoder.heads 5"),
+    "attention for another device": (("--run.attention", "cudnn"), "needs an NVIDIA GPU"),
+    "passes over the rows": (("--run.epochs", 3), "run.epochs is 3.0, but it is for fine-tuning"),
+    "warmup as steps and as a share": (
+        ("--optim.warmup-steps", 5, "--optim.warmup-ratio", 0.1),
+        "optim.warmup_steps and optim.warmup_ratio are both given",
+    ),
 }
 
 
@@ -214,6 +221,23 @@ def test_a_bad_config_is_rejected_before_the_run_dir_is_made(
     assert expected in err
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_for_fine_tuning_is_rejected(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ("--data.path", workspace / "corpus", "--run.dir", tmp_path / "run")
+    assert call("pretrain", "finetune", *paths, "--run.epochs", 1) == 2
+    assert "objective is Supervised, which is not trained on a corpus" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [500, 10_000])
+def test_warmup_steps_count_and_not_the_ratio_of_the_config(steps: int) -> None:
+    """Also where they are the default of the field."""
+    optim = load_config("simcse", ["--optim.warmup_steps", str(steps)], "pretrain").optim
+    assert (optim.warmup_steps, optim.warmup_ratio) == (steps, None)
+    assert load_config("simcse", ["--optim.peak_lr", "1"], "pretrain").optim.warmup_ratio == 0.1
 
 
 def test_a_folder_without_a_corpus_is_rejected(

@@ -76,17 +76,20 @@ def test_several_seeds_are_reported_together(home: Path, tmp_path: Path) -> None
     assert call("predict", tmp_path / "run", "x", "--out", "y") == 2
 
 
+@pytest.mark.parametrize("eval_every", [30, 5_000])
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_overrides_win_over_every_finetune_config(path: Path, home: Path) -> None:
-    """The heads are the model's family's; shares of a recipe give way to numbers of steps."""
+def test_overrides_win_over_every_finetune_config(path: Path, eval_every: int, home: Path) -> None:
+    """The heads are the model's family's; shares of a recipe give way to numbers of steps, also to
+    the field's default."""
 
     def change(experiment: Experiment) -> Experiment:
-        run = dict(init=str(home / "model"), steps=1000, eval_every=30)
+        run = dict(init=str(home / "model"), steps=1000, eval_every=eval_every)
         return config.replace(experiment, optim=dict(warmup_steps=200), run=run)
 
     resolved = finetune_config.for_model(config.from_python_file(path), change)
     assert resolved.objective.family == "bert"
     assert (resolved.run.epochs, resolved.run.evals_per_epoch) == (None, None)
+    assert resolved.run.eval_every == eval_every
     rate = optim.schedule(resolved.optim, resolved.run.steps)
     # of the peak; an ELECTRA's rate falls from the start
     assert rate(100) == pytest.approx(resolved.optim.peak_lr / 2, rel=0.11)
@@ -121,6 +124,8 @@ BAD_FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
     "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
     "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
     "no seeds": (("--seeds", 0), "--seeds is 0"),
+    "stages of a corpus": (("--data.stages", "16x8=0.5,32x4=0.5"), "data.stages is 16x8"),
+    "a mix of corpora": (("--data.mix", "a=1,b=2"), "data.mix is a=1,b=2, but it is for pre"),
     "a misspelt field": (("--run.epoch", 3), "epoch"),
 }
 

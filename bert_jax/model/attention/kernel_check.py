@@ -1,7 +1,8 @@
 """Compare an attention kernel with plain attention on this machine, dropout and gradients included.
 
 A kernel that a new driver or chip compiles wrongly would train on without an error. So a run on a
-GPU compares our own kernel once, before its first step.
+GPU compares our own kernel once, before its first step. A backend that cannot do what a run asks of
+it is refused before the run folder is made.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from bert_jax.config import Experiment
+from bert_jax.config import Encoder, Experiment, ReplacedTokens
 from bert_jax.distributed.constraints import GPUS, platform
-from bert_jax.model.attention import choose_backend, flash_gpu, xla
+from bert_jax.model.attention import attention, choose_backend, flash_gpu, xla
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.layers import keep_threshold_u8
 
@@ -25,6 +26,38 @@ Attend = Callable[..., jax.Array]
 TOLERANCE = 2**-6  # of bfloat16 results against float32, relative, in norm
 ROWS, HEADS = 4, 2
 LENGTHS = (192, 384)  # three blocks of 64 tokens, and of 128; the first is no multiple of 128
+
+
+def check_attention(config: Experiment, packed: bool) -> None:
+    """Check that the backend in `run.attention` can do what the run asks of it, before the run
+    folder is made; on a GPU also that `flash` computes what plain attention does.
+
+    ValueError: it cannot, or does not; the message says what to change.
+    """
+    if config.run.attention != "auto":
+        objective = config.objective
+        encoders = {config.encoder}
+        if isinstance(objective, ReplacedTokens):
+            encoders.add(objective.generator(config.encoder))
+        for encoder in encoders:
+            for stage in config.stages:
+                _trace(encoder, config, stage.length or encoder.max_length, packed)
+    check_flash_on_gpu(config, packed)
+
+
+def _trace(encoder: Encoder, config: Experiment, length: int, packed: bool) -> None:
+    """Trace attention over one row, as in a training step; nothing is compiled."""
+    shape = (1, encoder.heads, length, encoder.hidden_size // encoder.heads)
+    q = jax.ShapeDtypeStruct(shape, jnp.dtype(config.run.dtype))
+    segments = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    key = jax.random.key(0) if encoder.attention_dropout else None
+
+    def attend(q: Any, segments: Any) -> jax.Array:
+        mask = AttentionMask(segments, packed)
+        rate, backend = encoder.attention_dropout, config.run.attention
+        return attention(q, q, q, mask, rate, key, encoder.window, backend)
+
+    jax.eval_shape(attend, q, segments)
 
 
 def check_flash_on_gpu(config: Experiment, packed: bool) -> None:
