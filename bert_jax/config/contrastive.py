@@ -8,6 +8,8 @@ from typing import Literal
 from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
 
+MIN_LEARNED_TEMPERATURE = 0.01  # as in CLIP (Radford et al. 2021, section 2.5)
+
 
 @dataclass(frozen=True)
 class Contrastive:
@@ -40,7 +42,7 @@ class Contrastive:
     symmetric: bool = False
     # Margin of the loss `margin`, as a cosine distance.
     margin: float = 0.5
-    # Sizes of shorter vectors that are trained too, such as 256,128,64 (Matryoshka). Each is the
+    # Sizes of shorter vectors that are trained too, such as 256 128 64 (Matryoshka). Each is the
     # first part of the whole vector, and its loss is added.
     dimensions: tuple[int, ...] = ()
     # Never rank a document as wrong that is the query's own text, its positive, or another positive
@@ -62,10 +64,30 @@ class Contrastive:
             "max_negatives": (limit is None or limit >= 0, "at least 0, or None"),
         }
         check_ranges("objective", self, checks)
+        if self.learn_temperature and self.temperature < MIN_LEARNED_TEMPERATURE:
+            raise ValueError(
+                f"objective.temperature is {self.temperature} and objective.learn_temperature on: "
+                f"expected at least {MIN_LEARNED_TEMPERATURE}, the lowest one that is learned"
+            )
         if self.task != "pairs" and self.loss not in ("auto", "ranking"):
             raise ValueError(
                 f"objective.loss is {self.loss} and objective.task {self.task}: expected ranking, "
                 "since plain text has no scores"
+            )
+        for name in ("query_prompt", "document_prompt", "max_negatives"):
+            value = getattr(self, name)
+            if self.task != "pairs" and value not in ("", None):
+                raise ValueError(
+                    f"objective.{name} is {value!r} and objective.task {self.task}: rows of a "
+                    "corpus have no prompts and no negatives, so leave it out"
+                )
+
+    def check_dimensions(self, width: int) -> None:
+        """ValueError: `dimensions` that are not below the encoder's width."""
+        if max(self.dimensions, default=0) >= width:
+            raise ValueError(
+                f"objective.dimensions is {self.dimensions}: expected sizes below the encoder's "
+                f"width {width}, which is always trained"
             )
 
     @property

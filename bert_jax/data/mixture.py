@@ -159,6 +159,7 @@ def _check_gives_pairs(objective: Contrastive, corpora: Sequence[Corpus], encode
             "objective.task is pairs, which are rows of fine-tuning: expected simcse, neighbors or "
             "crops, or use bert-jax finetune --task pairs"
         )
+    objective.check_dimensions(encoder.hidden_size)
     if task == "simcse" and not (encoder.dropout or encoder.attention_dropout):
         raise ValueError(
             "objective.task is simcse, which needs dropout, and the encoder has none: set "

@@ -36,7 +36,8 @@ MASKED_LOGIT = -1e30  # of a position that cannot be an answer; finite, so that 
 def task_heads(task: Supervised, search: bool = False) -> dict[str, Head]:
     """The heads of an objective by name, in the order in which a network applies them. With
     `search` a joint span head searches for the start instead of reading it from the batch."""
-    if task.head == "prediction" and task.span == "linear":
+    joint = task.task_type == "qa" and task.span == "joint"
+    if task.head == "prediction" and not joint:
         pooling = "none" if task.task_type in ("tagging", "qa") else task.pooling
         return {"prediction": partial(PredictionHead, pooling=pooling), **_last_head(task, search)}
     return _last_head(task, search)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Contrastive
+from bert_jax.config.contrastive import MIN_LEARNED_TEMPERATURE
 from bert_jax.distributed.constraints import gather_rows, num_row_shards, row_numbers
 from bert_jax.model import Network
 from bert_jax.model.pooling import normalize_l2, pool_tokens
@@ -32,7 +33,7 @@ from bert_jax.objectives.unlabeled_pairs import make_pairs
 from bert_jax.utils.types import Batch, Params
 
 ROWS_PER_CHUNK = 256  # of the similarity matrix, whose gradient is not kept
-MAX_LOG_SCALE = float(np.log(100.0))  # of a learned temperature, as in CLIP (section 2.5)
+MAX_LOG_SCALE = -float(np.log(MIN_LEARNED_TEMPERATURE))
 HIGHEST = jax.lax.Precision.HIGHEST
 
 

@@ -60,16 +60,12 @@ class PairsTask:
                 "leave it out; to learn another model's similarities, put them into the rows as "
                 "scores"
             )
+        finetune_config.refuse_corpus_fields(config)
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev")
         dataset = pairs.read_pair_dataset(config.data.path)
         loss = _resolve_loss(objective, dataset.scored)
-        width = config.encoder.hidden_size
-        if max(objective.dimensions, default=0) >= width:
-            raise ValueError(
-                f"objective.dimensions is {objective.dimensions}: expected sizes below the "
-                f"encoder's width {width}, which is always trained"
-            )
+        objective.check_dimensions(config.encoder.hidden_size)
         tokenizer = finetune_config.run_tokenizer(config)
         length = config.data.length or min(objective.default_length, config.encoder.max_length)
         config = replace(config, objective=dict(loss=loss), data=dict(length=length))
@@ -128,12 +124,30 @@ class PairsTask:
 def _resolve_loss(objective: Contrastive, scored: bool) -> str:
     loss = objective.loss
     if loss == "auto":
-        return "cosent" if scored else "ranking"
+        loss = "cosent" if scored else "ranking"
     if scored == (loss == "ranking"):
         rows = "a score" if scored else "a positive"
         usual = "cosent, cosine or margin" if scored else "ranking"
         raise ValueError(f"objective.loss is {loss}, and the rows have {rows}: expected {usual}")
+    _check_scored(objective, loss)
     return loss
+
+
+def _check_scored(objective: Contrastive, loss: str) -> None:
+    """ValueError: fields that the losses of scored pairs do not use."""
+    if loss == "ranking":
+        return
+    if not objective.normalize:
+        raise ValueError(
+            f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
+            "add --objective.normalize (a model that compares by dot product begins without it)"
+        )
+    for name in ("learn_temperature", "symmetric"):
+        if getattr(objective, name):
+            raise ValueError(
+                f"objective.{name} is on, but the loss {loss} of scored pairs does not use it: "
+                "leave it out"
+            )
 
 
 def _size(split: Any) -> str:

@@ -18,6 +18,7 @@ from bert_jax import config, objectives, optim
 from bert_jax.config import Experiment, Supervised, replace
 from bert_jax.distributed import sharding
 from bert_jax.model import Network
+from bert_jax.model.task_heads import task_heads
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
 
@@ -318,3 +319,18 @@ def test_every_parameter_has_a_partition_spec(case: tuple[str, Any]) -> None:
 def test_invalid_dropout_and_scale_are_rejected(changes: Any) -> None:
     with pytest.raises(ValueError, match=r"objective\.(dropout|scale) is"):
         Supervised(**changes)
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("classification", ["prediction", "label"]),
+        ("tagging", ["prediction", "tag"]),
+    ],
+)
+def test_joint_spans_leave_the_heads_of_other_tasks_alone(task: Any, names: list[str]) -> None:
+    """ELECTRA's objective has joint spans for every task, and only questions use them."""
+    objective = Supervised(task=task, family="electra", head="prediction", span="joint")
+    assert list(task_heads(objective)) == names
+    with pytest.raises(ValueError, match=r"add --objective\.span linear"):
+        replace(objective, task="qa")

@@ -173,6 +173,12 @@ def test_rows_that_give_no_pairs_are_refused(
         mixture._check_gives_pairs(Contrastive(task=task), [corpus], replace(Encoder(), **encoder))
 
 
+def test_shorter_vectors_are_shorter_than_the_encoder_is_wide() -> None:
+    objective = Contrastive(task="crops", dimensions=(64, 1024))
+    with pytest.raises(ValueError, match="expected sizes below the encoder's width 768"):
+        mixture._check_gives_pairs(objective, [FakeCorpus("doc")], Encoder())
+
+
 def test_a_loss_of_scores_needs_scores() -> None:
     with pytest.raises(ValueError, match="loss is cosent and objective"):
         Contrastive(task="simcse", loss="cosent")

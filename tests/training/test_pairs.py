@@ -141,6 +141,9 @@ def test_a_retrieval_set_compares_checkpoints_by_ndcg(
         ("data", dict(loss="cosent"), "objective.loss is cosent, and the rows have a positive"),
         ("scored", dict(loss="ranking"), "objective.loss is ranking, and the rows have a score"),
         ("data", dict(dimensions=(15,)), "expected sizes below the encoder's width 15"),
+        ("scored", dict(normalize=False), "loss cosent compares vectors by their cosine: add"),
+        ("scored", dict(learn_temperature=True), "objective.learn_temperature is on, but the loss"),
+        ("scored", dict(symmetric=True), "objective.symmetric is on, but the loss cosent"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(
