@@ -40,6 +40,9 @@ VERSIONS ?= 3.11 3.12 3.13
 SCALE ?= cpu
 SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
 
+# What a failed attempt leaves, such as a folder without pip, is removed.
+make_venv = test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }
+
 CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
@@ -96,7 +99,7 @@ study: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(CHECK_PYTHON)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(call make_venv,$(VENV))
 	@echo "installing requirements.txt into $(VENV) (a minute or two)"
 	$(PIP) install -r requirements.txt
 	$(PIP) install --no-deps --editable .
@@ -113,7 +116,7 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 
 .venv-peer/tested: requirements.txt requirements-test.txt requirements-peer.txt pyproject.toml
 	@$(CHECK_PYTHON)
-	test -x .venv-peer/bin/python || $(PYTHON) -m venv .venv-peer
+	$(call make_venv,.venv-peer)
 	@echo "installing requirements.txt, -test.txt and -peer.txt into .venv-peer (several minutes)"
 	.venv-peer/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt \
 	    -r requirements-test.txt -r requirements-peer.txt
@@ -125,14 +128,14 @@ $(VENV)/tested: $(VENV)/installed requirements-test.txt
 # pip chooses versions that Apache Beam takes, within the ranges of pyproject.toml.
 .venv-beam/tested: pyproject.toml
 	@$(CHECK_PYTHON)
-	test -x .venv-beam/bin/python || $(PYTHON) -m venv .venv-beam
+	$(call make_venv,.venv-beam)
 	@echo "installing bert-jax[beam] into .venv-beam"
 	.venv-beam/bin/python -m pip --disable-pip-version-check --quiet install --editable .[beam] pytest beartype
 	touch $@
 
 .venv-gpu/tested: pyproject.toml
 	@$(CHECK_PYTHON)
-	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	$(call make_venv,.venv-gpu)
 	@echo "installing bert-jax[plan-gpu] into .venv-gpu"
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --editable .[plan-gpu] pytest beartype
 	touch $@
@@ -146,7 +149,7 @@ docs: .venv-docs/installed
 
 .venv-docs/installed: requirements-docs.txt
 	@$(CHECK_PYTHON)
-	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	$(call make_venv,.venv-docs)
 	@echo "installing requirements-docs.txt into .venv-docs"
 	.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-docs.txt
 	touch $@

@@ -36,8 +36,8 @@ remove() { queue delete --force --quiet; }
 [ "$name" ] && [ "$zone" ] || die "--name and --zone are needed"
 if [ "$delete" ]; then remove && exit; fi
 [ $# -gt 0 ] || die "no command: expected -- pretrain CONFIG ..."
+[ "$type" ] || die "--type is missing"
 case ${runtime:-$type} in
-    '') die "--type is missing" ;;
     v5lite*) runtime=v2-alpha-tpuv5-lite ;;
     v5p*) runtime=v2-alpha-tpuv5 ;;
     v6e*) runtime=v2-alpha-tpuv6e ;;
@@ -67,23 +67,30 @@ preempted() { # the state may follow a lost connection by some time
 }
 
 # shellcheck disable=SC2016  # the workers expand it
-install='set -e; mkdir -p bert_jax; tar -xzf bert_jax.tgz -C bert_jax; cd bert_jax
+apt='apt_install() { # a new machine may still hold the lock
+    sudo apt-get -q update; sudo apt-get -o DPkg::Lock::Timeout=600 -qy install "$@"
+}
+'
+# shellcheck disable=SC2016  # the workers expand it
+install="$apt"'set -e; mkdir -p bert_jax; tar -xzf bert_jax.tgz -C bert_jax; cd bert_jax
 python=$(command -v python3.12 || command -v python3.11 || true)
 if [ -z "$python" ]; then
-    sudo apt-get -q update; sudo apt-get -qy install python3.11-venv; python=python3.11
+    apt_install python3.11-venv; python=python3.11
 fi
-[ -d .venv ] || "$python" -m venv .venv
+[ -d .venv ] || "$python" -m venv .venv || { # Debian has venv in a package of its own
+    rm -rf .venv; apt_install "${python##*/}-venv"; "$python" -m venv .venv
+}
 .venv/bin/pip -q install -r requirements.txt
 .venv/bin/pip -q install "jax[tpu]==$(.venv/bin/python -c "import jax; print(jax.__version__)")"
 .venv/bin/pip -q install --no-deps -e .'
 # shellcheck disable=SC2016  # the workers expand it
-mount='set -e; cd bert_jax; mkdir -p bucket
+mount="$apt"'set -e; cd bert_jax; mkdir -p bucket
 if ! command -v gcsfuse >/dev/null; then
     from=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc
     curl -s $from/doc/apt-key.gpg | sudo tee $key >/dev/null
     echo "deb [signed-by=$key] $from gcsfuse-$(lsb_release -cs) main" |
         sudo tee /etc/apt/sources.list.d/gcsfuse.list
-    sudo apt-get -q update; sudo apt-get -qy install gcsfuse
+    apt_install gcsfuse
 fi
 # a checkpoint is committed by renaming its folder, which gcsfuse refuses unless told
 mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 '"$bucket"' bucket'

@@ -15,7 +15,7 @@ from study.hypothesis import Hypothesis
 from study.hypothesis_section import hypothesis_plots, hypothesis_section
 from study.metrics import Record
 from study.plots import Plot, write_plots
-from study.presets import FLOPS_PER_MINUTE, HOUR
+from study.presets import FLOPS_PER_MINUTE, HOUR, PRESETS
 from study.run_tables import bullets, mask_table, run_table, table
 from study.verdict import Judgment
 
@@ -71,8 +71,8 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         "the masked-LM head of a run that has one; a run of RTD has none that fits. "
         f"{_rates(metadata)}The tasks are "
         f"{tasks or 'those of --tasks'} ({metadata['labels']}). Their mean is that of "
-        "accuracies, entity F1 and correlations, in percent. The scored rows were "
-        "not used to choose a checkpoint, a layer or a learning rate. *No encoder, no "
+        f"accuracies, entity F1 and correlations, in percent. {_rows(metadata['scale'])}The scored "
+        "rows were not used to choose a checkpoint, a layer or a learning rate. *No encoder, no "
         "pre-training* is regression on a bag of words of the same rows or, for tags, the most "
         "frequent tag of each word (`study/task_baselines.py`). FLOPs are counted as "
         "ELECTRA's authors counted them; runs at equal FLOPs are equal with free look-ups. Tokens, "
@@ -94,11 +94,25 @@ def _introduction(results: dict[str, Any]) -> list[str]:
 def _rates(metadata: dict[str, Any]) -> str:
     """How the rate of fine-tuning was chosen."""
     rates = [f"{rate:g}" for rate in metadata.get("tune_rates", ())]
-    if len(rates) < 2:
-        return f"The peak rate of fine-tuning is {rates[0]} for all. " if rates else ""
+    if not rates:
+        return ""
+    if len(rates) == 1:
+        now = len(PRESETS[metadata["scale"]].tune_rates)
+        more = f"; the command now chooses among {now}, and others gave some tasks higher scores ("
+        more += "[results](results.md#fine-tuned-tasks-random-weights-and-what-needs-no-encoder))"
+        return f"The peak rate of fine-tuning is {rates[0]} for all{more * (now > 1)}. "
     return (
         f"The peak rate of fine-tuning is {', '.join(rates[:-1])} or {rates[-1]}: for each run and "
         "task the one that is best on every sixth training row, after training on the others. "
+    )
+
+
+def _rows(scale: str) -> str:
+    """How much of each task is used."""
+    preset = PRESETS[scale]
+    return (
+        f"Of each task at most {preset.train_rows:,} training and {preset.test_rows:,} test rows "
+        "are used, so scores, with an encoder or without, are not those of other pages. "
     )
 
 

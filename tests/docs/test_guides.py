@@ -108,6 +108,7 @@ def do(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_guide_has_commands() -> None:
     expected = {"domain", "evaluate", "families", "from_scratch", "hub", "tokenizers", "tpu_pod"}
+    expected |= {"gpu"}
     expected |= {"own_language", "own_language.ko", "distill", "embeddings"}
     assert set(GUIDES) == expected
     assert all(len(commands(guide)) >= 3 for guide in GUIDES)

@@ -1,12 +1,17 @@
 """The architecture page and the API reference describe the packages that there are."""
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
 
+from bert_jax.cli.main import COMMANDS
+from bert_jax.config import Experiment
+from bert_jax.utils.shipped import shipped_configs
 from tests.helpers.paths import ROOT
 from tests.test_imports import ORDER
 
@@ -65,6 +70,20 @@ def test_the_architecture_page_lists_the_packages_in_import_order() -> None:
             assert (PACKAGE / name / file).exists(), f"{name}/{file}"
     packages = {p.parent.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("__init__.py")}
     assert {name for name, _ in rows} <= packages - {"."}
+
+
+def test_the_page_of_commands_lists_all_commands_sections_and_shipped_configs() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    commands, _, configs = text.partition("## Configs")
+    assert re.findall(r"^\| `(\w+)`", commands, re.MULTILINE) == list(COMMANDS)
+    sections = [f.name for f in dataclasses.fields(Experiment)]
+    table, _, shipped = configs.partition("**Shipped configs**")
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(sections)
+    rows = "".join(re.findall(r"^\| (`.*?) \|", shipped, re.MULTILINE))
+    patterns = re.findall(r"`([\w*]+)`", rows)
+    names = shipped_configs()
+    assert not [n for n in names if not any(fnmatch(n, p) for p in patterns)]
+    assert not [p for p in patterns if not any(fnmatch(n, p) for n in names)]
 
 
 def test_the_reference_covers_every_library_package() -> None:
