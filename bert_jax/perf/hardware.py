@@ -12,6 +12,7 @@ not read again in the sources: treat them as unverified.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 GB, GIB, TERA = 10**9, 2**30, 10**12
@@ -67,23 +68,41 @@ GPUS: dict[str, Chip] = {
 }
 H100 = GPUS["h100"]
 
-# jax.Device.device_kind begins with -> (bfloat16, float32 as JAX multiplies it by default), FLOP/s
-# without sparsity. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's, where float32 is
-# rounded to bfloat16 for products, per device of JAX: of v2 and v3 half a chip.
+# The card in jax.Device.device_kind (`peak_flops`) -> (bfloat16, float32 as JAX multiplies it by
+# default), FLOP/s without sparsity. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's,
+# where float32 is rounded to bfloat16 for products, per device of JAX: of v2 and v3 half a chip.
 PEAKS: dict[str, tuple[float, float]] = {
     "NVIDIA B200": (2250 * TERA, 1125 * TERA),
     "NVIDIA GH200": (989.4 * TERA, 494.7 * TERA),
+    "NVIDIA H200 NVL": (835.5 * TERA, 417.5 * TERA),
     "NVIDIA H200": (989.4 * TERA, 494.7 * TERA),
-    "NVIDIA H100 PCIe": (756 * TERA, 378 * TERA),
+    "NVIDIA H100 NVL": (835.5 * TERA, 417.5 * TERA),
+    "NVIDIA H100 PCIe": (756.5 * TERA, 378 * TERA),
     "NVIDIA H100": (H100.flops, H100.flops / 2),
     "NVIDIA A100": (312 * TERA, 156 * TERA),
-    "NVIDIA L40S": (362 * TERA, 183 * TERA),
+    "NVIDIA L40S": (362.05 * TERA, 183 * TERA),
+    "NVIDIA L40": (181.05 * TERA, 90.5 * TERA),
     "NVIDIA L4": (121 * TERA, 60.5 * TERA),
     "NVIDIA A10G": (70 * TERA, 35 * TERA),
     "TPU v2": (22.5 * TERA, 22.5 * TERA),
     "TPU v3": (61.5 * TERA, 61.5 * TERA),
     "TPU v4": (CHIPS["v4"].flops, CHIPS["v4"].flops),
     "TPU v5 lite": (CHIPS["v5e"].flops, CHIPS["v5e"].flops),
+    "TPU v5e": (CHIPS["v5e"].flops, CHIPS["v5e"].flops),
     "TPU v5": (CHIPS["v5p"].flops, CHIPS["v5p"].flops),
-    "TPU v6": (CHIPS["v6e"].flops, CHIPS["v6e"].flops),
+    "TPU v5p": (CHIPS["v5p"].flops, CHIPS["v5p"].flops),
+    "TPU v6 lite": (CHIPS["v6e"].flops, CHIPS["v6e"].flops),
+    "TPU v6e": (CHIPS["v6e"].flops, CHIPS["v6e"].flops),
 }
+
+# What a device kind may have after the name in PEAKS: memory and form factor, as in A100-SXM4-80GB,
+# H100 80GB HBM3 and GH200 144G HBM3e. Any other word may name another card, or a part of one (MIG).
+SAME_CARD = re.compile(r"([ -](\d+GB?|HBM3e?|SXM\d?|PCIE?))*", re.IGNORECASE)
+
+
+def peak_flops(device_kind: str) -> tuple[float, float] | None:
+    """The figures of `PEAKS` for a `jax.Device.device_kind`; None for a card that is not there."""
+    for name in sorted(PEAKS, key=len, reverse=True):
+        if device_kind.startswith(name) and SAME_CARD.fullmatch(device_kind, len(name)):
+            return PEAKS[name]
+    return None

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.perf.bench.timer import timed
-from bert_jax.perf.hardware import PEAKS
+from bert_jax.perf.hardware import peak_flops
 
 SIZE = 2048  # of the square matrices whose product is timed
 FIRST_PRODUCTS = 5  # timed before the first round
@@ -24,11 +24,11 @@ class Peak(NamedTuple):
 
 def published_peak(device: Any, dtype: str) -> Peak | None:
     """The published figure of a device; None if `hardware.PEAKS` does not list it."""
-    for name in sorted(PEAKS, key=len, reverse=True):
-        if device.device_kind.startswith(name):
-            bfloat16, float32 = PEAKS[name]
-            return Peak(bfloat16 if dtype == "bfloat16" else float32, "published")
-    return None
+    peaks = peak_flops(device.device_kind)
+    if peaks is None:
+        return None
+    bfloat16, float32 = peaks
+    return Peak(bfloat16 if dtype == "bfloat16" else float32, "published")
 
 
 class PeakMeter:

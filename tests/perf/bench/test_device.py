@@ -11,12 +11,46 @@ from bert_jax.perf.bench import device, timer
 
 
 @pytest.mark.parametrize(
-    ("kind", "bf16"), [("NVIDIA H100 80GB HBM3", 989.4), ("NVIDIA H100 PCIe", 756), ("TPU v5", 459)]
+    ("kind", "bf16"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H100 NVL", 835.5),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA H200 NVL", 835.5),
+        ("NVIDIA GH200 144G HBM3e", 989.4),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40", 181.05),
+        ("NVIDIA L40S", 362.05),
+        ("TPU v5", 459),
+        ("TPU v5 lite", 197),
+        ("TPU v5e", 197),
+        ("TPU v6 lite", 918),
+    ],
 )
 def test_a_known_device_has_its_published_peak(kind: str, bf16: float) -> None:
     meter = device.PeakMeter(types.SimpleNamespace(device_kind=kind), "bfloat16")
     meter.measure()
     assert meter.best() == (bf16 * 1e12, "published")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "NVIDIA L400",
+        "NVIDIA L40-48Q",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "NVIDIA H20",
+        "TPU v4 lite",
+        "cpu",
+    ],
+)
+def test_a_card_that_is_not_listed_has_no_published_peak(kind: str) -> None:
+    """Although the name of another one may be the first part of its name."""
+    assert device.published_peak(types.SimpleNamespace(device_kind=kind), "bfloat16") is None
 
 
 def test_an_unknown_device_has_the_best_peak_measured_over_the_run(monkeypatch: Any) -> None:
