@@ -2,7 +2,11 @@
 
 import importlib.util
 import math
+import types
+from collections.abc import Iterable
+from typing import Any
 
+import jax
 import pytest
 
 from bert_jax.config import Experiment, Mesh, from_python_file, replace
@@ -65,6 +69,64 @@ def test_a_step_that_does_not_fit_reports_the_missing_memory_and_what_helps(
     assert "4.00 GiB more than a chip has" in text
     for flag in ("run.dtype bfloat16", "optim.accumulate 2", "run.remat dots", "mesh.fsdp 2"):
         assert flag in text
+
+
+@pytest.mark.parametrize(
+    ("data", "mesh", "flags"),
+    [
+        (dict(batch_size=24), Mesh(), ["--optim.accumulate 3: micro-batches of 1 rows, not 3"]),
+        (dict(batch_size=72), Mesh(), ["--optim.accumulate 3: micro-batches of 3 rows, not 9"]),
+        (dict(batch_size=8), Mesh(), ["--mesh.fsdp 2"]),
+        (dict(batch_size=8), Mesh(8), ["--mesh.data 4 --mesh.fsdp 2"]),
+        # 4 rows per chip in the longest stage, and 6 before it
+        (dict(stages="64x48=.9,128x32=.1"), Mesh(), ["--optim.accumulate 2: micro-batches of 2"]),
+        (dict(stages="64x24=.9,128x32=.1"), Mesh(), []),  # no number divides 3 and 4
+    ],
+)
+def test_a_run_accepts_every_flag_of_the_advice(
+    data: dict[str, Any], mesh: Mesh, flags: list[str]
+) -> None:
+    config = replace(tiny(), data=dict(length=None) | data, mesh=mesh)
+    large = aot.StepCost(False, 20 * 2**30, 16 * 2**30, 5 * 2**30, None, 0.0, ())
+    topology: Any = types.SimpleNamespace(memory_limit=None)
+    sizes = {"data": 8, "fsdp": 1, "tensor": 1}
+    advice = plan.advice(config, sizes, large, topology)
+    of_kind = [f for f in advice if f.startswith(("--optim.accumulate", "--mesh"))]
+    assert all(any(f.startswith(flag) for f in of_kind) for flag in flags)
+    assert any(f.startswith("--optim") for f in of_kind) == any("--optim" in f for f in flags)
+    for flag in of_kind:
+        names_and_values = flag.partition(":")[0].split()
+        pairs = zip(names_and_values[::2], names_and_values[1::2], strict=True)
+        changed = replace(config, **with_flags(pairs))
+        devices = jax.sharding.AbstractMesh(sharding._shape(changed.mesh, 8), sharding.MESH_AXES)
+        assert devices.size == 8
+        for stage in changed.stages:
+            sharding.check_batch(stage.batch_size, changed.optim.accumulate, devices)  # type: ignore[arg-type]
+
+
+def with_flags(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """The changes of a config that `--section.field value` makes."""
+    changes: dict[str, dict[str, int]] = {}
+    for name, value in pairs:
+        section, field = name.removeprefix("--").split(".")
+        changes.setdefault(section, {})[field] = int(value)
+    return changes
+
+
+def test_stages_without_a_common_divisor_have_no_accumulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """3 rows per chip, then 4, of which 2 fit."""
+
+    def compile_step(config: Experiment, topology: topologies.Topology) -> aot.StepCost:
+        rows = aot.batch_shape(config)[0] // len(topology.devices)
+        return aot.StepCost(rows <= 2, 100 + 50 * rows, 200, 90, None, 0.0, ())
+
+    monkeypatch.setattr(plan, "compile_step", compile_step)
+    config = replace(tiny(), data=dict(length=None, stages="64x24=.9,128x32=.1"))
+    result = plan.plan(config, ["v5e:2x4"], fit=True)
+    assert result["slices"][0]["fit"] == {"rows_per_chip": 2, "batch_size": 16, "accumulate": None}
+    assert "2 rows per chip at once, so --data.batch_size 16" in plan.render_plan(result)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The step is the real one, compiled ahead of time. The times are lower bounds fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from bert_jax.config import Experiment, replace
@@ -151,16 +152,25 @@ def max_micro_batch(
         return None
     rows = largest.batch_size // batch_axes
     per_chip = batch_size // batch_axes  # a whole number, or compile_step had raised
-    parts = range(-(-per_chip // rows), per_chip + 1)
-    accumulate = next(n for n in parts if per_chip % n == 0)
+    accumulate = _next_accumulate(config, batch_axes, -(-per_chip // rows))
     return {"rows_per_chip": rows, "batch_size": largest.batch_size, "accumulate": accumulate}
+
+
+def _next_accumulate(config: Experiment, batch_axes: int, least: int) -> int | None:
+    """The smallest number of equal micro-batches, at least `least`, into which the rows per chip of
+    every stage divide; None if there is none."""
+    common = math.gcd(*(stage.batch_size // batch_axes for stage in config.stages))
+    return next((n for n in range(least, common + 1) if common % n == 0), None)
 
 
 def advice(
     config: Experiment, mesh: dict[str, int], step: StepCost, topology: Topology
 ) -> list[str]:
-    """Flags that make a step need less memory, the one that costs the least time first."""
-    rows = batch_shape(config)[0] // (mesh["data"] * mesh["fsdp"]) // config.optim.accumulate
+    """Flags that make a step need less memory, the one that costs the least time first. A run
+    accepts each of them."""
+    batch_axes = mesh["data"] * mesh["fsdp"]
+    per_chip = batch_shape(config)[0] // batch_axes
+    rows = per_chip // config.optim.accumulate
     flags = []
     if topology.memory_limit and step.bytes < MAX_GPU_SHARE * topology.chip.memory:
         flags.append(
@@ -169,15 +179,16 @@ def advice(
         )
     if config.run.dtype == "float32":
         flags.append("--run.dtype bfloat16: activations take half the memory")
-    if rows > 1:
-        n = 2 * config.optim.accumulate
-        flags.append(f"--optim.accumulate {n}: micro-batches of {rows // 2} rows, not {rows}")
+    n = _next_accumulate(config, batch_axes, config.optim.accumulate + 1)
+    if n is not None:
+        flags.append(f"--optim.accumulate {n}: micro-batches of {per_chip // n} rows, not {rows}")
     if config.run.remat != "full":
         remat = "dots" if config.run.remat == "none" else "full"
         flags.append(f"--run.remat {remat}: each layer stores less and computes more twice")
-    if mesh["data"] > 1 and step.state > 2**28:
+    if mesh["data"] % 2 == 0 and step.state > 2**28:
+        data = "" if config.mesh.data < 0 else f"--mesh.data {mesh['data'] // 2} "
         n, gib = 2 * mesh["fsdp"], step.state / 2**30
-        flags.append(f"--mesh.fsdp {n}: {gib / 2:.2f} GiB of state per chip, not {gib:.2f}")
+        flags.append(f"{data}--mesh.fsdp {n}: {gib / 2:.2f} GiB of state per chip, not {gib:.2f}")
     if rows > 1:
         flags.append("more chips, or a smaller data.batch_size: fewer rows per chip")
     return flags

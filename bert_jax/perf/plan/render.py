@@ -124,9 +124,11 @@ def _max_batch(plan: Json) -> list[str]:
     fit = plan["fit"]
     if fit is None:
         return ["  not even one row per chip fits"]
+    n = fit["accumulate"]
+    accumulate = "" if n is None else f"--optim.accumulate {n} or "
     lines = [
-        f"  largest that fits: {fit['rows_per_chip']} rows per chip at once, so "
-        f"--optim.accumulate {fit['accumulate']} or --data.batch_size {fit['batch_size']}"
+        f"  largest that fits: {fit['rows_per_chip']} rows per chip at once, so {accumulate}"
+        f"--data.batch_size {fit['batch_size']}"
     ]
     if plan["fits"]:  # else they stand above
         lines += ["  Beyond that, options that reduce memory:"]
