@@ -20,10 +20,12 @@ from jaxtyping import Scalar
 from bert_jax.config import Optim
 from bert_jax.optim.freeze import frozen_counts, is_frozen, without_frozen, zero_frozen
 from bert_jax.optim.param_groups import (
+    Depth,
     LrMultiplier,
     is_hidden_kernel,
     is_weight,
     layerwise_lr_decay,
+    network_depth,
     num_layer_axes,
     weight_mask,
 )
@@ -39,6 +41,7 @@ from bert_jax.optim.transforms import (
 from bert_jax.utils.pytree import map_with_names
 
 __all__ = [
+    "Depth",
     "LrMultiplier",
     "Moments",
     "frozen_counts",
@@ -46,6 +49,7 @@ __all__ = [
     "is_hidden_kernel",
     "is_weight",
     "layerwise_lr_decay",
+    "network_depth",
     "num_layer_axes",
     "num_moments",
     "optimizer",
@@ -61,7 +65,10 @@ __all__ = [
 
 
 def optimizer(
-    config: Optim, steps: int, multipliers: LrMultiplier | None = None, layers: int = 0
+    config: Optim,
+    steps: int,
+    multipliers: LrMultiplier | None = None,
+    depth: Depth | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of a config, with its schedule, clipping and weight decay.
 
@@ -78,8 +85,8 @@ def optimizer(
     Weight decay is decoupled and multiplied by the learning rate. Gradients are clipped by their
     global norm (PyTorch and fairseq add 1e-6 to it; Google's code clips on each core, which a
     global batch cannot). `multipliers` scales the final update, decay included. The parts in
-    `config.freeze` of a network with this number of `layers` get no update, have no state, and do
-    not count in the norm. The state is a tree of NamedTuples. The schedule has a counter of its
+    `config.freeze` of a network of this `depth` get no update, have no state, and do not count in
+    the norm. The state is a tree of NamedTuples. The schedule has a counter of its
     own, equal to `updates_done`.
     """
     chain = [scale_by_muon(config) if config.name == "muon" else scale_by_moments(config)]
@@ -93,7 +100,8 @@ def optimizer(
     if config.name == "lamb":
         chain.append(scale_by_trust_ratio())
     if config.freeze is not None:
-        chain = [without_frozen(optax.chain(*chain), config.freeze, layers)]
+        assert depth is not None, "optim.freeze needs the network's depth"
+        chain = [without_frozen(optax.chain(*chain), config.freeze, depth)]
     if multipliers is not None:
         chain.append(_scale_by_name(multipliers))
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule(config, steps)))

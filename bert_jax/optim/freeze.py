@@ -17,28 +17,28 @@ import optax
 from jaxtyping import Array
 
 from bert_jax.config.freeze import Frozen, parse_freeze
-from bert_jax.optim.param_groups import layers_of_sets, num_layer_axes
+from bert_jax.optim.param_groups import Depth, layers_of_sets, num_layer_axes
 from bert_jax.utils.pytree import Tree, flatten_with_names, is_stacked, map_with_names
 
 
-def is_frozen(frozen: Frozen, layers: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def is_frozen(frozen: Frozen, depth: Depth, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Whether a leaf is frozen: bool [], or for a stacked leaf bool with its layer axes. Of two
     towers, numbers count the discriminator's layers.
 
-    ValueError: a layer that the network of `layers` layers does not have, or one of several
-    layers that share the leaf.
+    ValueError: a layer that a network of this depth does not have, or one of several layers that
+    share the leaf.
     """
-    beyond = sorted(i for i in frozen.layers if i >= layers)
+    beyond = sorted(i for i in frozen.layers if i >= depth.layers)
     if beyond:
         raise ValueError(
-            f"optim.freeze names layer {beyond[0]}: the model has layers 0 to {layers - 1}"
+            f"optim.freeze names layer {beyond[0]}: the model has layers 0 to {depth.layers - 1}"
         )
     if re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name):
         return np.array(frozen.embeddings)
     if frozen.encoder or not is_stacked(name) or name.startswith("generator/"):
         return np.full(shape[: num_layer_axes(name)], frozen.encoder and "/encoder/" in f"/{name}")
     lead = shape[: num_layer_axes(name)]
-    sets = layers_of_sets(name, lead, layers)
+    sets = layers_of_sets(name, lead, depth)
     chosen = np.isin(sets, list(frozen.layers))
     partly = np.flatnonzero(chosen.any(1) & ~chosen.all(1))
     if len(partly):
@@ -50,37 +50,37 @@ def is_frozen(frozen: Frozen, layers: int, name: str, shape: tuple[int, ...]) ->
     return np.asarray(chosen.all(1)).reshape(lead)
 
 
-def frozen_counts(text: str, layers: int, params: Tree) -> tuple[int, int]:
+def frozen_counts(text: str, depth: Depth, params: Tree) -> tuple[int, int]:
     """The number of frozen parameters, and of all."""
     frozen = parse_freeze(text)
     sizes = {
-        name: (float(is_frozen(frozen, layers, name, x.shape).mean()), x.size)
+        name: (float(is_frozen(frozen, depth, name, x.shape).mean()), x.size)
         for name, x in flatten_with_names(params).items()
     }
     return round(sum(share * n for share, n in sizes.values())), sum(n for _, n in sizes.values())
 
 
-def zero_frozen(text: str | None, layers: int, grads: Tree) -> Tree:
+def zero_frozen(text: str | None, depth: Depth, grads: Tree) -> Tree:
     """Gradients that are 0 at frozen parameters, so that norms and clipping do not count them."""
     if text is None:
         return grads
     frozen = parse_freeze(text)
 
     def zero(name: str, g: Array) -> Array:
-        mask = is_frozen(frozen, layers, name, g.shape)
+        mask = is_frozen(frozen, depth, name, g.shape)
         return jnp.where(_expanded(mask, g.ndim), 0, g)
 
     return map_with_names(zero, grads)
 
 
 def without_frozen(
-    tx: optax.GradientTransformation, text: str, layers: int
+    tx: optax.GradientTransformation, text: str, depth: Depth
 ) -> optax.GradientTransformation:
     """`tx` on the parameters that are not frozen; the updates of the others are 0."""
     frozen = parse_freeze(text)
 
     def active(name: str, x: Array) -> Array | optax.MaskedNode:
-        mask = is_frozen(frozen, layers, name, x.shape)
+        mask = is_frozen(frozen, depth, name, x.shape)
         if mask.all():
             return optax.MaskedNode()
         return x if not mask.any() else _active_rows(x, mask)
@@ -90,7 +90,7 @@ def without_frozen(
             return jnp.zeros_like(full)
         if update.shape == full.shape:
             return update
-        mask = is_frozen(frozen, layers, name, full.shape)
+        mask = is_frozen(frozen, depth, name, full.shape)
         rows = jnp.zeros((mask.size, *full.shape[mask.ndim :]), update.dtype)
         rows = rows.at[np.flatnonzero(~mask)].set(update.reshape(-1, *rows.shape[1:]))
         return rows.reshape(full.shape)

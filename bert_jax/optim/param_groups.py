@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
+from bert_jax.config import Experiment, ReplacedTokens
 from bert_jax.utils.pytree import Tree, is_stacked, map_with_names
 
 LrMultiplier = Callable[[str, tuple[int, ...]], ArrayLike]
@@ -51,14 +53,36 @@ def num_layer_axes(name: str) -> int:
     return 2 if "/layers/own/" in f"/{name}" else 1
 
 
-def layers_of_sets(name: str, lead: tuple[int, ...], layers: int) -> np.ndarray:
+class Depth(NamedTuple):
+    """The layers of a network, which the shapes of stacked leaves do not tell alone."""
+
+    layers: int  # of two towers, the discriminator's
+    generator_layers: int | None = None  # None: there is no generator
+    first_norm: bool = True  # whether the first layer has a norm before its attention
+
+    def of_leaf(self, name: str) -> int:
+        """The number of layers of the tower that a leaf belongs to."""
+        if self.generator_layers is not None and name.startswith("generator/"):
+            return self.generator_layers
+        return self.layers
+
+
+def network_depth(config: Experiment) -> Depth:
+    """The layers of a config's network, or of its two towers."""
+    encoder, objective = config.encoder, config.objective
+    pair = isinstance(objective, ReplacedTokens)
+    generator_layers = objective.generator(encoder).layers if pair else None
+    return Depth(encoder.layers, generator_layers, encoder.first_norm)
+
+
+def layers_of_sets(name: str, lead: tuple[int, ...], depth: Depth) -> np.ndarray:
     """The layers that share each set of parameters of a stacked leaf, int [sets n].
 
     `lead` are its leading axes. ModernBERT's first layer has no norm before its attention, so that
-    leaf has a set for each other layer. ValueError: `layers` is not a multiple of the sets.
+    leaf has a set for each other layer. ValueError: the layers are not a multiple of the sets.
     """
-    sets = math.prod(lead)
-    if sets == layers - 1 > 1 and "attention/norm/" in name:
+    sets, layers = math.prod(lead), depth.of_leaf(name)
+    if not depth.first_norm and "attention/norm/" in name and sets == layers - 1:
         return np.arange(1, layers)[:, None]
     if layers % sets:
         raise ValueError(
@@ -67,7 +91,7 @@ def layers_of_sets(name: str, lead: tuple[int, ...], layers: int) -> np.ndarray:
     return np.arange(layers).reshape(sets, -1)
 
 
-def layerwise_lr_decay(decay: float, layers: int) -> LrMultiplier:
+def layerwise_lr_decay(decay: float, depth: Depth) -> LrMultiplier:
     """ELECTRA's layer rates, decay^(layers + 2 - depth) (electra/model/optimization.py).
 
     depth   0: embeddings and their projection   1 .. layers: the layers
@@ -75,17 +99,18 @@ def layerwise_lr_decay(decay: float, layers: int) -> LrMultiplier:
 
     The gap below the heads is in the original: the top layer gets decay^2. For stacked leaves the
     factor has the leading axes, (groups, 1, 1). Layers that share parameters use the depth of the
-    topmost one, which is our choice (ELECTRA shares none).
-    ValueError: a decay outside (0, 1], or `layers` is not a multiple of the stacked sets.
+    topmost one, which is our choice (ELECTRA shares none). A generator's depths are its own.
+    ValueError: a decay outside (0, 1], or the layers are not a multiple of the stacked sets.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"layer decay is {decay}: expected 0 < x <= 1")
 
     def multiplier(name: str, shape: tuple[int, ...]) -> ArrayLike:
+        layers = depth.of_leaf(name)
         if is_stacked(name):
             lead = shape[: num_layer_axes(name)]
-            depth = layers_of_sets(name, lead, layers)[:, -1] + 1
-            factor = (decay ** (layers + 2 - depth)).astype(np.float32)
+            topmost = layers_of_sets(name, lead, depth)[:, -1] + 1
+            factor = (decay ** (layers + 2 - topmost)).astype(np.float32)
             return factor.reshape(lead + (1,) * (len(shape) - len(lead)))
         is_embedding = re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name)
         return decay ** (layers + 2) if is_embedding else 1.0

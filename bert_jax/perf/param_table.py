@@ -71,9 +71,8 @@ def _moments_per_parameter(config: Experiment, name: str, shape: Sequence[int]) 
     if config.optim.freeze is None:
         return moments
     frozen = parse_freeze(config.optim.freeze)
-    return moments * (
-        1 - float(optim.is_frozen(frozen, config.encoder.layers, name, tuple(shape)).mean())
-    )
+    is_frozen = optim.is_frozen(frozen, optim.network_depth(config), name, tuple(shape))
+    return moments * (1 - float(is_frozen.mean()))
 
 
 def render_param_table(table: Json) -> str:

@@ -167,7 +167,8 @@ def assemble(
     if teacher is not None:
         steps = teacher.apply(steps, objective, mesh)
     if config.optim.freeze is not None:
-        sizes = optim.frozen_counts(config.optim.freeze, config.encoder.layers, steps.like.params)
+        depth = optim.network_depth(config)
+        sizes = optim.frozen_counts(config.optim.freeze, depth, steps.like.params)
         logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)
     if config.lora.enabled:
         trained, base = (pytree.count(x) for x in (steps.like.params, steps.fixed["base"]))

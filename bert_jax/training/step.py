@@ -92,9 +92,9 @@ def compile_steps(
 
 
 def _optimizer(config: Experiment) -> optax.GradientTransformation:
-    decay, layers = config.optim.layer_decay, config.encoder.layers
-    rates = None if decay is None else optim.layerwise_lr_decay(decay, layers)
-    return optim.optimizer(config.optim, config.run.steps, rates, layers)
+    decay, depth = config.optim.layer_decay, optim.network_depth(config)
+    rates = None if decay is None else optim.layerwise_lr_decay(decay, depth)
+    return optim.optimizer(config.optim, config.run.steps, rates, depth)
 
 
 def _initializers(
@@ -164,7 +164,7 @@ def compute_gradients(
     f = constraints.data_parallel(partial(_summed_gradients, config, objective))
     keys = named_key(seed, "corruption"), dropout
     (value, terms), grads = f((params, fixed), batch, keys)
-    grads = optim.zero_frozen(config.optim.freeze, config.encoder.layers, grads)
+    grads = optim.zero_frozen(config.optim.freeze, optim.network_depth(config), grads)
     return value, terms, grads
 
 

@@ -13,7 +13,7 @@ import pytest
 from bert_jax import objectives
 from bert_jax.config import MODERNBERT, Encoder, from_python_file, replace, supervised_objective
 from bert_jax.model import Network
-from bert_jax.optim import layerwise_lr_decay
+from bert_jax.optim import Depth, layerwise_lr_decay
 from bert_jax.training import warm_start
 from bert_jax.utils import pytree
 from tests.helpers.paths import ROOT
@@ -79,7 +79,7 @@ def test_packed_rows_equal_padded_ones_with_two_rotary_bases() -> None:
 
 def test_layer_rates_and_tensors_belong_to_the_same_layers() -> None:
     """The norms before attention are those of layers 1 to 3."""
-    rate = layerwise_lr_decay(0.5, 4)
+    rate = layerwise_lr_decay(0.5, Depth(4, first_norm=False))
     kernel = np.ravel(rate("encoder/layers/attention/query/kernel", (4, 24, 24)))
     norm = np.ravel(rate("encoder/layers/attention/norm/scale", (3, 24)))
     assert norm.tolist() == kernel[1:].tolist()

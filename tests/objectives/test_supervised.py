@@ -291,7 +291,7 @@ def test_the_last_layer_of_electra_has_glorot_initialization() -> None:
 
 def test_layerwise_lr_decay_has_the_published_rates_of_electra() -> None:
     """1 for the head, .64 for the top layer, .055 for the first and .044 for the embeddings."""
-    rate = optim.layerwise_lr_decay(0.8, 12)
+    rate = optim.layerwise_lr_decay(0.8, optim.Depth(12))
     heads = (
         "pooler/dense/kernel",
         "label/dense/kernel",

@@ -13,6 +13,7 @@ from bert_jax.config import Experiment, Optim, replace
 from bert_jax.config.freeze import parse_freeze
 from bert_jax.utils.pytree import flatten_with_names
 
+DEPTH = optim.Depth(4)
 KERNEL, OWN = "encoder/layers/mlp/up/kernel", "encoder/layers/own/up/kernel"
 SHAPES = {"embeddings/word": (5, 3), KERNEL: (4, 3, 3), OWN: (2, 2, 3, 3), "pooler/kernel": (3, 3)}
 
@@ -33,7 +34,7 @@ def train(config: Optim, grads_of: Any = lambda g: g) -> tuple[Any, Any]:
     params = tree(0)
     params["embeddings"]["word"] = params["embeddings"]["word"].at[0].set(-0.0)
     params["encoder"]["layers"]["mlp"]["up"]["kernel"] *= jnp.array([-0.0, 1, 1, 1])[:, None, None]
-    tx = optim.optimizer(config, 10, optim.layerwise_lr_decay(0.5, 4), layers=4)
+    tx = optim.optimizer(config, 10, optim.layerwise_lr_decay(0.5, DEPTH), DEPTH)
 
     @jax.jit
     def run(params: Any, grads: Any) -> Any:
@@ -50,7 +51,7 @@ def train(config: Optim, grads_of: Any = lambda g: g) -> tuple[Any, Any]:
 def test_frozen_rows_keep_every_bit_and_others_move_as_without_them(name: Any) -> None:
     """Without `freeze`, gradients of 0 at the frozen rows give the same update to the others."""
     config = Optim(name=name, warmup_steps=1, freeze="embeddings,0-1")
-    zeroed = lambda g: optim.zero_frozen(config.freeze, 4, g)  # noqa: E731
+    zeroed = lambda g: optim.zero_frozen(config.freeze, DEPTH, g)  # noqa: E731
     before, (after, state) = train(replace(config, peak_lr=0.0))[0], train(config)
     other, _ = train(replace(config, freeze=None), zeroed)
     b, a, o = (flatten_with_names(x) for x in (before, after, other))
@@ -72,18 +73,18 @@ def moments(state: Any) -> optim.Moments:
 
 def test_encoder_freezes_all_but_the_heads() -> None:
     frozen = {
-        name: bool(optim.is_frozen(parse_freeze("encoder"), 4, name, shape).all())
+        name: bool(optim.is_frozen(parse_freeze("encoder"), DEPTH, name, shape).all())
         for name, shape in {**SHAPES, "encoder/norm/scale": (3,), "label/dense/bias": (2,)}.items()
     }
     free = {name for name, is_ in frozen.items() if not is_}
     assert free == {"pooler/kernel", "label/dense/bias"}
-    assert optim.frozen_counts("0", 4, tree(0)) == (9 + 9, 15 + 36 + 36 + 9)
+    assert optim.frozen_counts("0", DEPTH, tree(0)) == (9 + 9, 15 + 36 + 36 + 9)
 
 
 def test_numbers_are_those_of_the_discriminator() -> None:
     frozen = parse_freeze("0")
-    assert not optim.is_frozen(frozen, 4, f"generator/{KERNEL}", (3, 2, 2)).any()
-    assert optim.is_frozen(frozen, 4, f"discriminator/{KERNEL}", (4, 2, 2)).tolist() == [
+    assert not optim.is_frozen(frozen, DEPTH, f"generator/{KERNEL}", (3, 2, 2)).any()
+    assert optim.is_frozen(frozen, DEPTH, f"discriminator/{KERNEL}", (4, 2, 2)).tolist() == [
         True,
         False,
         False,
@@ -100,7 +101,17 @@ def test_numbers_are_those_of_the_discriminator() -> None:
 )
 def test_layers_that_cannot_be_frozen_are_named(freeze: str, layers: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        optim.is_frozen(parse_freeze(freeze), layers, KERNEL, (4, 3, 3))
+        optim.is_frozen(parse_freeze(freeze), optim.Depth(layers), KERNEL, (4, 3, 3))
+
+
+def test_the_layer_without_a_first_norm_shares_none_with_the_second() -> None:
+    """Of two layers, one has a norm before its attention; without `first_norm`, the second."""
+    norm = "encoder/layers/attention/norm/scale"
+    depth = optim.Depth(2, first_norm=False)
+    frozen = [optim.is_frozen(parse_freeze(n), depth, norm, (1, 3)).tolist() for n in "01"]
+    assert frozen == [[False], [True]]
+    with pytest.raises(ValueError, match="some of the layers 0 to 1, which share"):
+        optim.is_frozen(parse_freeze("0"), optim.Depth(2), norm, (1, 3))
 
 
 @pytest.mark.parametrize("text", ["embedding", "5-0", "", "0,,1", "-1"])
@@ -119,7 +130,7 @@ def test_clipping_and_adamw_equal_pytorch_with_frozen_parameters() -> None:
     params: Any = {"encoder": {"layers": {"kernel": jnp.asarray(start)}}}
     theirs = [torch.nn.Parameter(torch.tensor(x), i % 2 == 1) for i, x in enumerate(start)]
     peer = torch.optim.AdamW(theirs, lr=1e-2, eps=config.eps, weight_decay=config.weight_decay)
-    tx = optim.optimizer(config, 100, layers=4)
+    tx = optim.optimizer(config, 100, depth=DEPTH)
     state, update = tx.init(params), jax.jit(tx.update)
     for step in range(3):
         g = 5 * np.random.default_rng(step).normal(size=(4, 3, 3)).astype(np.float32)

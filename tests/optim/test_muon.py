@@ -10,7 +10,14 @@ import pytest
 
 from bert_jax import objectives
 from bert_jax.config import Optim
-from bert_jax.optim import is_hidden_kernel, layerwise_lr_decay, optimizer, schedule, updates_done
+from bert_jax.optim import (
+    Depth,
+    is_hidden_kernel,
+    layerwise_lr_decay,
+    optimizer,
+    schedule,
+    updates_done,
+)
 from bert_jax.perf import param_table
 from bert_jax.utils import pytree
 from bert_jax.utils.pytree import flatten_with_names, map_with_names
@@ -143,7 +150,7 @@ def test_weight_decay_layer_rates_and_clipping_apply_to_matrices() -> None:
     shrunk = run(optimizer(steady(weight_decay=0.1), 9), params, [zero])[1]
     for name in HIDDEN:
         np.testing.assert_allclose(shrunk[name], params[name] * 0.999, rtol=1e-6)
-    rates = layerwise_lr_decay(0.5, 6)
+    rates = layerwise_lr_decay(0.5, Depth(6))
     plain, scaled = (run(optimizer(steady(), 9, f), params, [normal(1)])[0] for f in (None, rates))
     expected = map_with_names(lambda n, u: u * rates(n, u.shape), plain)
     for name in SHAPES:

@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.optim import is_weight, layerwise_lr_decay, num_layer_axes, optimizer
-from bert_jax.utils.pytree import flatten_with_names, map_with_names
+from bert_jax import objectives
+from bert_jax.config import ELECTRA, replace
+from bert_jax.optim import (
+    Depth,
+    is_weight,
+    layerwise_lr_decay,
+    network_depth,
+    num_layer_axes,
+    optimizer,
+)
+from bert_jax.utils.pytree import flatten_with_names, is_stacked, map_with_names
 from tests.helpers.reference_optim import assert_close, first, normal, run, steady
 
 
@@ -40,7 +49,7 @@ def test_weights_and_layer_axes_follow_from_names(name, weight, axes):
 
 
 def test_layerwise_lr_decay_is_that_of_electra():
-    rates = layerwise_lr_decay(0.8, 12)
+    rates = layerwise_lr_decay(0.8, Depth(12))
     stack = np.asarray(rates("encoder/layers/mlp/up/kernel", (12, 4, 8)))
     assert stack.shape == (12, 1, 1)
     np.testing.assert_allclose([stack[-1, 0, 0], stack[0, 0, 0]], [0.64, 0.8**13], rtol=1e-6)
@@ -54,8 +63,25 @@ def test_layerwise_lr_decay_is_that_of_electra():
     np.testing.assert_array_equal(shared[:, 0], stack[3::4, 0, 0])
 
 
+@pytest.mark.parametrize("first_norm", [True, False])
+def test_a_generator_has_the_rates_of_its_own_depth(first_norm: bool) -> None:
+    """Of 12 and 6 layers, and every leaf of both towers has one."""
+    sizes = dict(layers=12, hidden_size=64, heads=1, vocab_size=20, embedding_size=8)
+    encoder = dict(pre_norm=True, first_norm=first_norm, **sizes)
+    config = replace(ELECTRA, encoder=encoder, objective=dict(generator_layers=0.5))
+    rates = layerwise_lr_decay(0.5, network_depth(config))
+    for name, x in flatten_with_names(objectives.param_shapes(config)).items():
+        if is_stacked(name):
+            layers = 6 if name.startswith("generator/") else 12
+            expected = 0.5 ** (layers + 1 - np.arange(layers))
+            actual = np.ravel(rates(name, x.shape))
+            np.testing.assert_allclose(actual, expected[layers - len(actual) :], rtol=1e-6)
+            assert len(actual) >= layers - 1
+    assert rates("generator/encoder/projection/kernel", (4, 4)) == 0.5**8
+
+
 def test_layer_rates_scale_the_update_including_weight_decay():
-    params, grads, rates = normal(0), normal(1), layerwise_lr_decay(0.5, 6)
+    params, grads, rates = normal(0), normal(1), layerwise_lr_decay(0.5, Depth(6))
     plain, scaled = (optimizer(steady(), 9, f) for f in (None, rates))
     u, s = first(plain, params, grads)[0], first(scaled, params, grads)[0]
     assert_close(s, flatten_with_names(map_with_names(lambda n, x: x * rates(n, x.shape), u)), 1e-6)
@@ -63,8 +89,8 @@ def test_layer_rates_scale_the_update_including_weight_decay():
 
 def test_layer_rates_reject_invalid_decays_and_layers():
     with pytest.raises(ValueError, match=r"layer decay is 0\.0: expected 0 < x <= 1"):
-        layerwise_lr_decay(0.0, 12)
+        layerwise_lr_decay(0.0, Depth(12))
     with pytest.raises(
         ValueError, match="holds 5 sets of parameters: expected a divisor of the 12"
     ):
-        layerwise_lr_decay(0.8, 12)("encoder/layers/mlp/up/kernel", (5, 4, 8))
+        layerwise_lr_decay(0.8, Depth(12))("encoder/layers/mlp/up/kernel", (5, 4, 8))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from bert_jax.config import replace
-from bert_jax.optim import frozen_counts
+from bert_jax.optim import frozen_counts, network_depth
 from bert_jax.perf.bench.inputs import BenchInputs, real_tokens
 from bert_jax.perf.bench.timer import idle_share
 from bert_jax.training.assemble import assemble
@@ -60,7 +60,7 @@ class BertJax:
         total = sum(x.size for x in jax.tree.leaves(params))
         if config.optim.freeze is None:
             return total
-        return total - frozen_counts(config.optim.freeze, config.encoder.layers, params)[0]
+        return total - frozen_counts(config.optim.freeze, network_depth(config), params)[0]
 
     def step(self) -> None:
         self._train_on(next(self._batches))
