@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,9 @@ from bert_jax.config.model_types import ModelType
 from bert_jax.config.ranges import check_ranges
 
 MIN_LEARNED_TEMPERATURE = 0.01  # as in CLIP (Radford et al. 2021, section 2.5)
+LATEST_NEIGHBOR = 0.75  # of a row, where its second neighbor begins at the latest
+LONGEST_CROP = 0.5  # of a row
+LEAST_WORDS = 4  # tokens of a crop, where the row has as many
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,14 @@ class Contrastive:
                 f"objective.dimensions is {self.dimensions}: expected sizes below the encoder's "
                 f"width {width}, which is always trained"
             )
+
+    def text_length(self, length: int) -> int:
+        """Tokens of each text, padding included, for rows of `length` tokens: those of the pairs
+        that pre-training makes of its rows, which are cut out of them but for `simcse`."""
+        if self.task in ("pairs", "simcse"):
+            return length
+        longest = LATEST_NEIGHBOR if self.task == "neighbors" else LONGEST_CROP
+        return min(length, max(math.ceil(longest * length), LEAST_WORDS) + 2)
 
     @property
     def default_length(self) -> int:

@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.config import Contrastive
+from bert_jax.config.contrastive import LATEST_NEIGHBOR, LEAST_WORDS, LONGEST_CROP
 from bert_jax.distributed.constraints import row_positions
 from bert_jax.utils.types import Batch
 
-LOW, HIGH = 0.25, 0.75  # of a row, where its second neighbor begins
-SHORTEST_CROP, LONGEST_CROP = 0.05, 0.5  # of a row
-LEAST_WORDS = 4  # tokens of a crop, where the row has as many
+EARLIEST_NEIGHBOR = 0.25  # of a row, where its second neighbor begins at the earliest
+SHORTEST_CROP = 0.05  # of a row
 
 Span = tuple[jax.Array, jax.Array]  # of rows: the first token after [CLS] is 0, and the count
 
@@ -46,8 +47,7 @@ def make_pairs(
         keys = key_of(batch["row"], batch["epoch"])
         words = jnp.maximum(size - 2, 0)  # tokens without [CLS] and [SEP]
         two = draw_neighbors(words, keys) if task == "neighbors" else draw_crops(words, keys)
-        longest = int(np.ceil((HIGH if task == "neighbors" else LONGEST_CROP) * tokens.shape[1]))
-        width = min(tokens.shape[1], max(longest, LEAST_WORDS) + 2)
+        width = Contrastive(task).text_length(tokens.shape[1])
         spans = tuple(cut_span(tokens, size, span, width) for span in two)
     (query, query_size), (document, document_size) = spans
     number = text_numbers(document, document_size)[:, None]
@@ -66,7 +66,8 @@ def make_pairs(
 def draw_neighbors(words: jax.Array, keys: jax.Array) -> tuple[Span, Span]:
     """Two spans of rows with `words` [b] tokens that follow each other and leave nothing out. A row
     of one token is both spans."""
-    share = jax.vmap(lambda k: jax.random.uniform(k, minval=LOW, maxval=HIGH))(keys)
+    low, high = EARLIEST_NEIGHBOR, LATEST_NEIGHBOR
+    share = jax.vmap(lambda k: jax.random.uniform(k, minval=low, maxval=high))(keys)
     cut = jnp.clip((words * share).astype(jnp.int32), 1, jnp.maximum(words - 1, 1))
     cut = jnp.minimum(cut, words)
     second = jnp.minimum(cut, jnp.maximum(words - 1, 0))

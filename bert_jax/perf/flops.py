@@ -25,7 +25,9 @@ here it counts like the MLM head. With `lookup="sparse"` the look-up costs nothi
 
 `model_per_token` is the numerator of the utilization: matrix products alone, none for the look-up,
 the config's number of predictions and all of its heads, and twice the forward pass for the backward
-pass, since the gradient of each product has two.
+pass, since the gradient of each product has two. Frozen parameters have no gradient, and a layer
+below which nothing is trained passes none on (`saved_by_freezing`). This is what training needs. A
+step may compute more: a loop over layers has the gradient of all layers, if only some are frozen.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bert_jax.config import (
+    Contrastive,
     Encoder,
     Experiment,
     Lora,
@@ -43,6 +46,7 @@ from bert_jax.config import (
     ReplacedTokens,
     Supervised,
 )
+from bert_jax.config.freeze import Frozen, parse_freeze
 from bert_jax.config.lora import MLP
 
 Lookup = Literal["dense", "sparse"]
@@ -162,10 +166,16 @@ def describe_attention(split: dict[str, float]) -> str:
 
 def encoder_body(encoder: Encoder, length: int) -> Flops:
     """Embeddings and all layers."""
-    keys = local_keys(encoder, length)
-    num_global = encoder.layers if keys == length else num_global_layers(encoder)
-    total = embeddings(encoder, length) + layer(encoder, length) * num_global
-    return total + layer(encoder, keys) * (encoder.layers - num_global)
+    total = embeddings(encoder, length)
+    for keys in keys_of_layers(encoder, length):
+        total += layer(encoder, keys)
+    return total
+
+
+def keys_of_layers(encoder: Encoder, length: int) -> list[int]:
+    """The number of keys that a query sees in each layer."""
+    keys, every = local_keys(encoder, length), encoder.global_every
+    return [length if i % every == 0 else keys for i in range(encoder.layers)]
 
 
 def published_per_token(config: Experiment, length: int, lookup: Lookup = "dense") -> float:
@@ -187,30 +197,84 @@ def published_per_token(config: Experiment, length: int, lookup: Lookup = "dense
 def model_per_token(config: Experiment, length: int) -> float:
     """FLOPs of training per token, padding included: three times the matrix products in the
     forward pass of the config's networks and heads. For rows of one sequence; packed rows have a
-    few more predictions (masking_budget.max_packed_predictions). A frozen base beside adapters has
-    no gradient of its kernels: two times its products, and three times those of the adapters."""
+    few more predictions (masking_budget.max_packed_predictions).
+
+    Contrastive pre-training encodes two texts of each row; the products between the batch's vectors
+    are not counted. A frozen base beside adapters has no gradient of its kernels: two times its
+    products, and three times those of the adapters. A frozen word table has no gradient in the
+    heads either. `optim.freeze`: see `saved_by_freezing`.
+    """
     encoder, objective = config.encoder, config.objective
-    total = encoder_body(encoder, length)
-    frozen, beside = total.products, adapters(encoder, config.lora)
+    if isinstance(objective, Contrastive):
+        width = objective.text_length(length)
+        texts = 1 if objective.task == "pairs" else 2
+        return _training(config, encoder, width) * texts * width / length
+    products = _training(config, encoder, length)
+    total, tables = Flops(), 0.0  # of heads; the products of tied word tables among them
     if isinstance(objective, ReplacedTokens):
         generator = objective.generator(encoder)
-        frozen += encoder_body(generator, length).products
-        beside += adapters(generator, config.lora)
+        products += _training(config, generator, length, numbered=False)
         share = max_predictions(objective.masking, length) / length
-        total += discriminator_heads(encoder, objective, share)
-        total += encoder_body(generator, length) + mlm_head(generator, share)
+        total += discriminator_heads(encoder, objective, share) + mlm_head(generator, share)
+        of_discriminator = {"replace_mlm": share, "all_tokens_mlm": 1.0}.get(objective.target, 0.0)
+        tables += _table(generator) * share + _table(encoder) * of_discriminator
     elif isinstance(objective, Masked):
         share = max_predictions(objective.masking, length) / length
         total += mlm_head(encoder, share)
+        tables += _table(encoder) * share
         if objective.sbo_weight:
             total += sbo_head(encoder, objective, share)
+            tables += _table(encoder) * share
         if objective.sentence_pair:
             total += _pooler(encoder, 2) * (1 / length)
     elif isinstance(objective, Supervised):
         total += _task_head(encoder, objective, length)
+    freeze = config.optim.freeze
+    has_frozen_table = config.lora.enabled or (freeze and parse_freeze(freeze).embeddings)
+    return products + 3 * total.products - (tables if has_frozen_table else 0.0)
+
+
+def _table(encoder: Encoder) -> float:
+    """The products of a token with the word table, in a head."""
+    return 2.0 * encoder.embedding_width * encoder.vocab_size
+
+
+def _training(config: Experiment, encoder: Encoder, length: int, numbered: bool = True) -> float:
+    """The products of an encoder without heads for a token of a train step."""
+    products = encoder_body(encoder, length).products
     if config.lora.enabled:
-        return 3 * (total.products + beside) - frozen
-    return 3 * total.products
+        return 2 * products + 3 * adapters(encoder, config.lora)
+    if config.optim.freeze is None:
+        return 3 * products
+    frozen = parse_freeze(config.optim.freeze)
+    if not numbered:
+        frozen = frozen._replace(layers=frozenset())
+    return 3 * products - saved_by_freezing(encoder, length, frozen)
+
+
+def saved_by_freezing(encoder: Encoder, length: int, frozen: Frozen) -> float:
+    """The products of the backward pass that a token does not need.
+
+    trained below a layer   the layer is trained      it is frozen
+    something               0                         its kernels' gradients
+    nothing                 its input's gradient      its whole backward pass
+
+    Heads count as trained above something, also above a frozen encoder: up to 2 H^2 too many.
+    """
+    saved = 2 * embeddings(encoder, length).products if frozen.embeddings else 0.0
+    is_above_trained = not frozen.embeddings
+    for i, keys in enumerate(keys_of_layers(encoder, length)):
+        products = layer(encoder, keys).products
+        if frozen.encoder or i in frozen.layers:
+            # between queries, keys and values both factors are activations
+            kernels = products - 4 * encoder.hidden_size * keys
+            saved += kernels if is_above_trained else 2 * products
+            continue
+        norm_before = encoder.pre_norm and (encoder.first_norm or i > 0)  # it is trained, too
+        if not is_above_trained and not norm_before:
+            saved += 6 * encoder.hidden_size**2  # of queries, keys and values
+        is_above_trained = True
+    return saved
 
 
 def adapters(encoder: Encoder, lora: Lora) -> float:

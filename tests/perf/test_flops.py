@@ -1,15 +1,28 @@
 """FLOP counts equal those of ELECTRA's script and those of XLA's compiled steps."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 
 from bert_jax import config, objectives
-from bert_jax.config import BERT, ELECTRA, MODERNBERT, SPANBERT, Experiment, Mesh, replace
+from bert_jax.config import (
+    BERT,
+    ELECTRA,
+    MODERNBERT,
+    SPANBERT,
+    Contrastive,
+    Experiment,
+    Mesh,
+    replace,
+)
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
 from bert_jax.objectives import masking_budget
+from bert_jax.objectives.unlabeled_pairs import make_pairs
 from bert_jax.perf import flops
 from bert_jax.training.step import compile_steps
 from tests.helpers import tiny_configs
@@ -110,16 +123,23 @@ def test_the_span_boundary_head_is_in_both_sums() -> None:
     assert more == pytest.approx(3 * share * products, rel=1e-9)
 
 
-MASKED_ALONE = replace(tiny_configs.FAMILIES["electra"], objective=dict(target="rtd_masked"))
+OTHERS = {
+    "rtd_masked": replace(tiny_configs.FAMILIES["electra"], objective=dict(target="rtd_masked")),
+    # not simcse: without dropout, XLA computes its two equal forward passes once
+    "neighbors": replace(tiny_configs.FAMILIES["bert"], objective=Contrastive("neighbors")),
+    "frozen_embeddings": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="embeddings")),
+    "frozen_layer": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="0")),
+    "frozen_encoder": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="encoder")),
+}
 
 
 @pytest.mark.slow_unless("roberta", nightly=("spanbert", "rtd_masked"))
-@pytest.mark.parametrize("family", [*tiny_configs.FAMILIES, "rtd_masked"])
+@pytest.mark.parametrize("family", [*tiny_configs.FAMILIES, *OTHERS])
 def test_model_flops_equal_those_that_xla_counts(family: str) -> None:
     """In the whole train step of one layer, since XLA counts a scanned body once. XLA also counts
     elementwise operations and the optimizer: up to 2 % at this width."""
     c = replace(
-        tiny_configs.without_dropout(tiny_configs.FAMILIES.get(family, MASKED_ALONE)),
+        tiny_configs.without_dropout((tiny_configs.FAMILIES | OTHERS)[family]),
         encoder=dict(layers=1, hidden_size=576, heads=8, max_length=LENGTH, vocab_size=2000),
         data=dict(batch_size=ROWS, length=LENGTH),
         guard=dict(spike="off"),
@@ -137,6 +157,67 @@ def xla_flops(c: Experiment) -> float:
     batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), ids)
     batch["tokens"] = jax.ShapeDtypeStruct((ROWS, LENGTH), np.int32)
     return steps.train.lower(steps.like, batch).compile().cost_analysis()["flops"]  # type: ignore
+
+
+def test_a_frozen_layer_saves_gradients_and_below_the_lowest_trained_one_all_are_saved() -> None:
+    """By hand: of a layer's 24 d^2 + 4 d l products, attention's scores and weighted sum have no
+    parameters, and 6 d^2 make queries, keys and values of its input. The word table is that of the
+    MLM head, too, at 77 tokens."""
+    d, length = 768, 512
+    kernels, scores, table = 24 * d * d, 4 * d * length, 77 / length * 2 * d * 30522
+    saved = {
+        "11": kernels,
+        "0": kernels,  # the embeddings below it are trained
+        "embeddings": table + 6 * d * d,
+        "embeddings,0-2": table + 3 * 2 * (kernels + scores) + 6 * d * d,
+        "embeddings,0,2": table + 2 * (kernels + scores) + 6 * d * d + kernels,
+        "encoder": table + 12 * 2 * (kernels + scores),
+    }
+    for text, products in saved.items():
+        assert saved_products(BERT, text, length) == pytest.approx(products, rel=1e-9), text
+    pre_norm = replace(BERT, encoder=dict(pre_norm=True))  # the first layer's norm is trained
+    assert saved_products(pre_norm, "embeddings", length) == pytest.approx(table)
+    first = replace(pre_norm, encoder=dict(first_norm=False))
+    assert saved_products(first, "embeddings", length) == pytest.approx(table + 6 * d * d)
+
+
+def test_freezing_numbered_layers_leaves_the_generator_trained() -> None:
+    d, g, length = 768, 768 // 4, 128
+    electra = replace(ELECTRA, objective=dict(generator_size=0.25))
+    assert saved_products(electra, "5", length) == pytest.approx(24 * d * d, rel=1e-9)
+    towers = sum(12 * (24 * w * w + 4 * w * length) for w in (d, g)) + 2 * d * g  # the projection
+    table = flops.max_predictions(electra.objective.masking, length) / length * 2 * d * 30522  # type: ignore[union-attr]
+    assert saved_products(electra, "encoder", length) == pytest.approx(2 * towers + table, rel=1e-9)
+
+
+def test_adapters_leave_the_word_table_of_the_masked_word_head_frozen() -> None:
+    d, length, r = 768, 512, 8
+    adapted = replace(BERT, lora=dict(rank=r, targets="query"))
+    body = 12 * (24 * d * d + 4 * d * length)
+    saved = body + 77 / length * 2 * d * 30522 - 3 * 12 * 2 * 2 * d * r
+    difference = flops.model_per_token(BERT, length) - flops.model_per_token(adapted, length)
+    assert difference == pytest.approx(saved, rel=1e-9)
+
+
+def saved_products(c: Experiment, freeze: str, length: int) -> float:
+    """FLOPs of a token that `optim.freeze` saves."""
+    frozen = replace(c, optim=dict(freeze=freeze))
+    return flops.model_per_token(c, length) - flops.model_per_token(frozen, length)
+
+
+@pytest.mark.parametrize("task", ["simcse", "neighbors", "crops"])
+@pytest.mark.parametrize("length", [5, 8, 33, 128])
+def test_contrastive_pre_training_encodes_two_texts_of_each_row(task: Any, length: int) -> None:
+    """Of the width that the step cuts out of rows; by hand, without heads."""
+    ids = jax.ShapeDtypeStruct((3,), np.int32)
+    batch = dict.fromkeys(("size", "row", "epoch"), ids)
+    batch["tokens"] = jax.ShapeDtypeStruct((3, length), np.int32)
+    pairs = jax.eval_shape(partial(make_pairs, task), batch, jax.random.key(0))
+    c = replace(BERT, objective=Contrastive(task))
+    d, width = 768, pairs["query"].shape[1]
+    assert pairs["documents"].shape == (3, 1, width)
+    products = 2 * width * 12 * (24 * d * d + 4 * d * width)
+    assert flops.per_step(c, 3, length) == pytest.approx(3 * 3 * products, rel=1e-9)
 
 
 def test_a_window_saves_scores_and_a_gated_mlp_has_a_third_matrix() -> None:
