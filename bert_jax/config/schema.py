@@ -188,7 +188,8 @@ class Run:
     remat: Literal["none", "dots", "full"] = "none"
     # Number of layers per iteration of the loop over layers in training. With all of them there is
     # no loop: a GPU copies less, and compilation takes longer. None: all on a GPU without remat,
-    # else one; the configs of fine-tuning have one. The parameters stay as they are.
+    # else one; the configs of fine-tuning have one. Of an encoder whose groups share parameters, an
+    # iteration has whole groups, or a part of one. The parameters stay as they are.
     unroll: int | None = None
     # Number of chunks into which the batch is split to compute vocabulary logits. More chunks need
     # less memory.

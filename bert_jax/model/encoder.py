@@ -136,7 +136,8 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast, 0, 0),  # type: ignore[arg-type]
             length=c.num_groups,
-            unroll=min(unroll, c.num_groups),
+            # Whole groups, so that the loop within a group does not multiply them.
+            unroll=max(1, unroll * c.num_groups // c.layers),
         )
         if not c.first_norm:
             scan = nn.map_variables(

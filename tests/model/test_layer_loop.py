@@ -1,5 +1,6 @@
 """The loop over layers: rematerialization, several layers per iteration, and program size."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,26 @@ def test_without_a_loop_a_barrier_keeps_what_remat_computes_again() -> None:
 
     # norms have barriers of their own
     assert [barriers(n, "full") > barriers(n, "none") for n in (1, 4)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("groups", "unroll", "over_groups", "within"),
+    [
+        *((4, 1, 1, 1), (4, 2, 1, 2), (4, 3, 1, 3), (4, 4, 1, 3), (4, 6, 2, 3), (4, 12, 4, 3)),
+        *((1, 4, 1, 4), (12, 4, 4, 1)),
+    ],
+)
+def test_an_iteration_has_no_more_layers_than_unroll_says(
+    groups: int, unroll: int, over_groups: int, within: int
+) -> None:
+    """Of 12 layers in groups, which have a loop within the loop over them."""
+    network = Network(replace(TINY, layers=12, groups=groups), unroll=unroll)
+    rngs = {name: jax.random.key(0) for name in ("params", "dropout")}
+    program = str(jax.make_jaxpr(partial(network.init, rngs))(padded()))
+    scans = re.findall(r"length=(\d+)\n.*?unroll=(\d+)", program, re.DOTALL)
+    assert {(12 // groups, within), (groups, over_groups)} <= {
+        (int(length), int(n)) for length, n in scans
+    }
 
 
 @pytest.mark.parametrize(
