@@ -61,7 +61,7 @@ class CompiledSteps(NamedTuple):
     evaluate: BoundSeed  # (params, batch) -> terms
     gradient_report: BoundSeed  # (params, step, batch) -> terms, and norms of every leaf
     to_devices: Callable[[Batch], Batch]
-    host_share: float = 1  # fraction of a batch's rows that this process reads
+    host_share: float = 1  # rows of a batch for each row that this process reads, at least 1
     init_base: Callable[[], Any] = dict  # a random base
     fixed: Any = NOTHING_FIXED
 

@@ -223,7 +223,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def model_family(model: Experiment) -> str:
-    """bert (SpanBERT too), albert, roberta or electra."""
+    """The `config.ModelType` whose heads and names a model has; SpanBERT's is bert. ValueError: the
+    encoder of a pre-trained model is none of Hugging Face's."""
     if isinstance(model.objective, Supervised | Contrastive):
         return model.objective.family
     return hf_family(model.encoder, model.objective).name

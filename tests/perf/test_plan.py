@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from bert_jax.config import Experiment, Mesh, from_python_file, replace
+from bert_jax.config import Experiment, Imported, Mesh, from_python_file, replace
 from bert_jax.distributed import sharding
 from bert_jax.perf import plan
 from bert_jax.perf.hardware import CHIPS, H100
@@ -182,8 +182,12 @@ def test_an_unknown_topology_is_refused(topology: str, error: str) -> None:
 
 
 def test_configs_that_cannot_be_planned_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="takes a config for pre-training"):
-        plan.plan(from_python_file(str(CONFIGS / "finetune.py")), ["v5e:2x2"])
+    for name, task in (("finetune", "classification"), ("simcse", "simcse")):
+        message = f"does not support objective.task {task}: give a config for .* with masked words"
+        with pytest.raises(ValueError, match=message):
+            plan.plan(from_python_file(str(CONFIGS / f"{name}.py")), ["v5e:2x2"])
+    with pytest.raises(ValueError, match="does not support an imported network: give"):
+        plan.plan(replace(tiny(), objective=Imported()), ["v5e:2x2"])
     with pytest.raises(ValueError, match="needs 3 devices, found 4"):
         plan.plan(replace(tiny(), mesh=Mesh(3)), ["v5e:2x2"])
     with pytest.raises(ValueError, match="is not divisible by 8 devices"):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
+from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.perf import collectives, flops, hlo
@@ -47,11 +47,15 @@ class ShapesOnly:
 
 
 def compile_step(config: Experiment, topology: Topology) -> StepCost:
-    """Compile the step of the config's longest stage. ValueError: the config is for fine-tuning,
-    or the mesh or batch does not divide."""
-    if not isinstance(config.objective, Masked | ReplacedTokens):
+    """Compile the step of the config's longest stage. ValueError: the objective is neither masked
+    words nor replaced tokens, or the mesh or batch does not divide."""
+    objective = config.objective
+    if not isinstance(objective, Masked | ReplacedTokens):
+        has_task = not isinstance(objective, Imported)
+        what = f"objective.task {objective.task}" if has_task else "an imported network"
         raise ValueError(
-            "plan takes a config for pre-training: rows of fine-tuning have many shapes"
+            f"plan does not support {what}: give a config for pre-training with masked words or "
+            "replaced tokens"
         )
     steps = assemble(
         config, ShapesOnly(config, stand_in_vocabulary(config)), topology.devices
