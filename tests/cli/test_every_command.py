@@ -81,7 +81,8 @@ def commands(home: Path, out: Path) -> Iterator[tuple[object, ...]]:
     yield "report", run, tuned, "--out", out / "report"
     yield "replay", run, 1
     yield "replay", tuned, 1
-    yield "bench", ROOT / "configs" / f"tiny_{home.name.rstrip('0123456789')}.py", "--steps", 1
+    recipe = ROOT / "configs" / f"tiny_{home.name.rstrip('0123456789')}.py"
+    yield "bench", recipe, "--steps", 1, "--batch-size", 4, "--length", 32, *SIZES[:8]
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from tests.helpers import cheap_compiles, tiny_configs
 pytestmark = pytest.mark.slow
 
 
-# BERT's network with other inputs and one more head, or with one set of parameters for all layers
-NIGHTLY = ("albert", "roberta", "spanbert")
+# BERT's network with other inputs and one more head, with one set of parameters for all layers, or
+# twice (tests/training/test_step.py has its step on four devices)
+NIGHTLY = ("albert", "roberta", "spanbert", "electra")
 
 
 @pytest.fixture(

@@ -127,6 +127,7 @@ def test_several_processes_train_as_one(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_train_on_the_pairs_of_both(tmp_path: Path) -> None:
     """The same loss, gradient norm and false negatives as one process, which takes the batch at
     once; the two take it in micro-batches. Dropout is on."""
@@ -158,6 +159,7 @@ def test_a_killed_run_on_pairs_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
     """As if nothing had happened: the same batches, the same losses."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -215,7 +217,7 @@ def test_a_lost_process_ends_the_others_which_name_it_and_the_run_resumes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [pytest.param(0, marks=NIGHTLY), 1])
 def test_a_process_that_fails_alone_ends_with_its_own_status(failing: int, tmp_path: Path) -> None:
     """It does not wait for the others; jax ends them."""
     processes = Processes(tmp_path, 3, FAIL=str(failing))

@@ -18,6 +18,7 @@ from bert_jax.perf import param_table
 from bert_jax.training.step import CompiledSteps
 from bert_jax.utils import pytree
 from tests.helpers import shared_steps, tiny_configs
+from tests.helpers.marks import NIGHTLY
 
 V = 67  # a prime
 SPECIAL = np.arange(V) < 4
@@ -45,7 +46,7 @@ def run_steps(steps: CompiledSteps, state: Any, begin: int, count: int) -> tuple
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", ["bert", "electra", pytest.param("spanbert", marks=pytest.mark.nightly)]
+    "family", ["bert", *(pytest.param(f, marks=NIGHTLY) for f in ("electra", "spanbert"))]
 )
 def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
     config = odd_vocab(family)
@@ -60,6 +61,7 @@ def test_rows_that_only_pad_the_vocabulary_change_nothing(family: str) -> None:
         assert not table[V:].any()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_opens_under_another_padding(tmp_path: Path) -> None:
     """Saved on one mesh, resumed on any other: the same next losses."""
     config = odd_vocab("bert")

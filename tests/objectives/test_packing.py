@@ -213,6 +213,7 @@ def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
         assert np.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow_unless("spanbert", nightly=("bert", "roberta", "albert"))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_gradients_equal_those_of_the_sequences(family: str) -> None:
     actual, reference = (

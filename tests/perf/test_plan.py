@@ -15,6 +15,7 @@ from bert_jax.perf import plan
 from bert_jax.perf.hardware import CHIPS, H100
 from bert_jax.perf.plan import aot, topologies
 from bert_jax.utils.platform import NO_TPU
+from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -35,7 +36,8 @@ def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [f if f == "bert" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+    "family",
+    [pytest.param(f, marks=NIGHTLY * (f not in ("albert", "electra"))) for f in FAMILIES],
 )
 def test_every_family_compiles_for_eight_chips(family: str) -> None:
     result = plan.plan(tiny(family), ["v5e:2x4"])

@@ -262,7 +262,7 @@ def test_a_fine_tuned_model_begins_another_task(
     where = tmp_path / "first", "regression", home / "regression", tmp_path / "second"
     finetune(toy_tasks.finetune_config_for(*where, run=dict(steps=3)))
     log = caplog.text
-    assert "a new one is trained: its task is classification, here regression" in log
+    assert "a new one is trained: its task type is classification, here regression" in log
     assert "pooler" not in log
     for split in ("train", "dev"):
         assert f"{split} rows: 0.000% unknown tokens, " in log

@@ -44,6 +44,7 @@ def config(prepared: Path, run: Path, family: str = "bert", **changes: Any) -> E
     return replace(base, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", pytest.param("electra", marks=NIGHTLY)])
 def test_a_packed_run_accumulates_gradients_on_a_mesh_and_can_be_replayed(
     prepared: Path, tmp_path: Path, family: str

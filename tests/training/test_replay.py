@@ -53,6 +53,7 @@ def test_any_step_is_done_again_bit_for_bit(run: Path, capsys: pytest.CaptureFix
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_again_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import bert_jax
 from bert_jax.training.finetune import finetune
 from tests.helpers import toy_tasks
 from tests.helpers.compare import same_bits
+from tests.helpers.marks import NIGHTLY
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_mesh_of_four_devices_learns_as_one_does(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["pointwise", "listwise"])
+@pytest.mark.parametrize("loss", [pytest.param("pointwise", marks=NIGHTLY), "listwise"])
 def test_a_reranker_learns_what_is_relevant(loss: str, workspace: Path) -> None:
     """The first stage has random order. Queries without a relevant candidate stay at 0."""
     options = dict(task="rerank", rank_loss=loss, max_documents=5)

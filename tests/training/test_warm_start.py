@@ -194,6 +194,7 @@ def test_an_imported_electra_goes_on(workspace: Path, tmp_path: Path) -> None:
     assert (int(state.step), any(x.any() for x in jax.tree.leaves(state.opt))) == (0, False)
 
 
+@pytest.mark.slow
 def test_a_hugging_face_folder_of_another_tokenizer_is_refused(
     workspace: Path, tmp_path: Path
 ) -> None:

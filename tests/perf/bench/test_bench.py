@@ -55,6 +55,7 @@ def test_the_figures_follow_from_each_other(result: dict[str, Any]) -> None:
     assert len(result["rounds"]) == 2
 
 
+@pytest.mark.slow
 def test_devices_that_share_parameters_send_bytes(result: dict[str, Any]) -> None:
     assert result["collectives"]["all-reduce"] > 0
     assert result["memory"]["peak"] > result["memory"]["arguments"] > 0

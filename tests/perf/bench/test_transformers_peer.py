@@ -29,6 +29,7 @@ def run_bench(config: Experiment, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.peer
+@pytest.mark.slow_unless("roberta", nightly=("bert",))
 @pytest.mark.parametrize("family", tiny_configs.FAMILIES)
 def test_the_peer_has_the_same_loss(family: str) -> None:
     """With the same parameters and masked batch, gathered, stock and bert_jax agree."""
