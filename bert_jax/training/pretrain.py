@@ -38,10 +38,10 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     the model, a mesh or batch that does not fit the devices, a run folder of another config.
     """
     profiler.check_steps(profile)
-    _refuse_finetuning_fields(config)
     trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     data = open_corpora(config)
+    _refuse_finetuning_fields(config)
     initialize.check_same_config(data.config)
     run_dir.check_run_dir(folder, data.config, data.tokenizer)
     run = assemble(data.config, data)
