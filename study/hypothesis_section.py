@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -44,6 +43,7 @@ def hypothesis_section(
                 for j in judgments
             ]
         ),
+        *(_task_differences(j, records) for j in judgments if _differs_by_task(j, records)),
         _result_table(hypothesis, records, baselines),
         *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
         *below_counts(hypothesis, records),
@@ -70,14 +70,52 @@ def format_judgment(judgment: Judgment) -> str:
     else:
         known = judgment.limit is not None
         details.append(f"noise ±{shown(judgment.limit)}" if known else "no spread known")  # type: ignore[arg-type]
-    if (needed := judgment.seeds_needed) == math.inf:
-        details.append("a difference of this size needs more scored rows, whatever the seeds")
-    elif needed is not None:
+    if (factor := judgment.rows_factor) is not None:
+        times = f"{factor:.2g}" if factor < 100 else f"{float(f'{factor:.1g}'):,.0f}"
+        details.append(
+            f"about {times} times as many scored rows would decide a difference of this size, and "
+            "no number of seeds"
+        )
+    if (needed := judgment.seeds_needed) is not None:
         seeds = f"about {needed}" if needed <= MAX_SEEDS else f"more than {MAX_SEEDS}"
         details.append(f"{seeds} seeds on each side would decide a difference of this size")
     if judgment.wins is not None:
         details.append(f"holds in {judgment.wins[0]} of {judgment.wins[1]} seeds")
     return f"{result} ({'; '.join(details)})"
+
+
+def task_differences(judgment: Judgment, records: Sequence[Record]) -> dict[str, float]:
+    """Task -> the difference of the two sides in percent, for the tasks in which all seeds that
+    both sides have agree on its sign; {} if there is only one seed."""
+    statement = judgment.statement
+    sides = []
+    for side in (statement.better, statement.worse):
+        sides.append({r["seed"]: r["tasks"] for r in records if r["variant"] == side})
+    seeds = sorted(set(sides[0]) & set(sides[1]))
+    tasks = set.intersection(*(set(side[s]) for side in sides for s in seeds)) if seeds else set()
+    agreed = {}
+    for task in sorted(tasks):
+        apart = [100 * (sides[0][s][task]["value"] - sides[1][s][task]["value"]) for s in seeds]
+        if len(seeds) > 1 and (min(apart) > 0 or max(apart) < 0):
+            agreed[task] = statistics.mean(apart)
+    return agreed
+
+
+def _differs_by_task(judgment: Judgment, records: Sequence[Record]) -> bool:
+    """Whether a difference of means over tasks hides that tasks differ in opposite directions."""
+    if judgment.statement.metrics != ("tasks", "tasks") or judgment.difference is None:
+        return False
+    signs = {d > 0 for d in task_differences(judgment, records).values()}
+    return len(signs) == 2
+
+
+def _task_differences(judgment: Judgment, records: Sequence[Record]) -> str:
+    agreed = sorted(task_differences(judgment, records).items(), key=lambda item: -item[1])
+    listed = ", ".join(f"`{task}` {_signed(f'{d:.1f}')}" for task, d in agreed)
+    return (
+        f"**Tasks differ in opposite directions, in all seeds** ({judgment.statement.text}): "
+        f"{listed} points. These cancel in the mean, so it depends on which tasks are averaged."
+    )
 
 
 def _signed(number: str) -> str:

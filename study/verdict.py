@@ -45,7 +45,8 @@ class Judgment:
     difference: float | None = None  # in the statement's direction, without the margin
     limit: float | None = None  # the noise that it must exceed
     wins: tuple[int, int] | None = None  # seeds in which the statement holds, of how many
-    seeds_needed: float | None = None  # on each side, to decide a difference of this size
+    seeds_needed: int | None = None  # on each side, to decide a difference of this size
+    rows_factor: float | None = None  # times as many scored rows to decide it, whatever the seeds
     unlearned: tuple[str, ...] = ()  # variants that have not learned what the statement needs
 
 
@@ -117,14 +118,14 @@ def judge_statement(statement: Statement, records: Sequence[Record]) -> Judgment
     if distance > limit:
         verdict = CONFIRMED if difference > statement.margin else CONTRADICTED
         return Judgment(statement, verdict, difference, limit, wins)
-    needed = None
+    needed = factor = None
     if distance > rows:  # the spread falls with the root of the number of seeds
         one_seed = spread_limit(statement, records, [1] * len(seeds))
         assert one_seed is not None
         needed = math.ceil((one_seed / distance) ** 2)
-    elif distance > 0:
-        needed = math.inf
-    return Judgment(statement, TOO_SMALL, difference, limit, wins, needed)
+    elif distance > 0:  # the error of the rows falls with the root of their number
+        factor = (rows / distance) ** 2
+    return Judgment(statement, TOO_SMALL, difference, limit, wins, needed, factor)
 
 
 def has_learned(statement: Statement, variant: str, records: Sequence[Record], ahead: bool) -> bool:

@@ -59,9 +59,9 @@ class Processes:
         if stop_signal is not None:
             return 128 + stop_signal
         if is_first:
-            from bert_jax.training import report
+            from bert_jax.training.run_summary import summary
 
-            print(report.summary(experiment.run.dir))
+            print(summary(experiment.run.dir))
         return 0
 
 

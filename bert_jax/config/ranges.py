@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_SIZE = 1 << 30  # of any size field, because rows are counted in 32 bits
+MAX_FLOAT = 3e38  # of any number, because float32 is computed with
 
 RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, what is expected)
 
@@ -13,5 +14,6 @@ RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, wh
 def check_ranges(section: str, config: Any, checks: RangeChecks) -> None:
     """Raise a ValueError that names the first field with an invalid value."""
     for name, (valid, expected) in checks.items():
-        if not valid:
-            raise ValueError(f"{section}.{name} is {getattr(config, name)}: expected {expected}")
+        value = getattr(config, name)
+        if not valid or (isinstance(value, float) and abs(value) > MAX_FLOAT):
+            raise ValueError(f"{section}.{name} is {value}: expected {expected}")

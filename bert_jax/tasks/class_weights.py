@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from bert_jax.tasks.examples import Example
 from bert_jax.tasks.labels import is_labeled, label_names
 from bert_jax.utils.errors import did_you_mean
+
+MAX_WEIGHT = 1e6  # and its reciprocal the least: products of weights and losses are float32
 
 
 def class_weights(
@@ -63,9 +64,9 @@ def _parse(field: str) -> dict[str, float]:
             "NAME=WEIGHT,..., or a JSON object of weights"
         ) from None
     for name, weight in weights.items():
-        if not 0 < weight < math.inf:
+        if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
             raise ValueError(
                 f"objective.class_weights gives {name!r} the weight {weight}: expected a number "
-                "above 0"
+                f"above 0, from {1 / MAX_WEIGHT:.0e} to {MAX_WEIGHT:.0e}"
             )
     return weights

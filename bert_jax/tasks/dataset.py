@@ -142,7 +142,8 @@ def _read_folder(
     usual = ".json" if task_type == "qa" else ".jsonl"
     examples: dict[str, list[LocatedExample]] = {}
     for split in ("train", "dev", "test"):
-        file, labeled = _split_file(task_type, folder, split), split != "test"
+        suffixes = (*tables.SUFFIXES, *([".json"] if task_type == "qa" else []))
+        file, labeled = tables.split_file(folder, split, suffixes), split != "test"
         if file is None and labeled:
             raise ValueError(
                 f"{folder} has no {split}{usual}: expected train{usual} and dev{usual} in it, or "
@@ -155,14 +156,3 @@ def _read_folder(
         else:
             examples[split] = read_file_examples(task_type, file, issues, labeled, markers)
     return examples
-
-
-def _split_file(task_type: TaskType, folder: Path, split: str) -> Path | None:
-    """The file of a split; None if there is none. ValueError: there are several."""
-    suffixes = (*tables.SUFFIXES, *([".json"] if task_type == "qa" else []))
-    files = [folder / f"{split}{s}" for s in suffixes if (folder / f"{split}{s}").exists()]
-    if len(files) > 1:
-        raise ValueError(
-            f"{folder} has {' and '.join(f.name for f in files)}: expected one file of a split"
-        )
-    return files[0] if files else None

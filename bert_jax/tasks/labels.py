@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from bert_jax.config import TaskType
@@ -128,11 +128,12 @@ def handle_unknown(
                 f"train (in this split: {_counted(counts)}). --unknown-labels ignore leaves such "
                 "labels out of the scores"
                 + (f"; --objective.unlabeled={name} if it is no label" * (name in MARKERS))
+                + "".join(f"; {alike}" for alike in _near_duplicates([*labels, name], {name}))
             )
         file = rows[0][0].file
         note = f"{file}: labels that train does not have, not scored: {_counted(counts)}"
         note += "; the other labels of these rows are" * (task_type == "multilabel")
-        notes.append(note)
+        notes += [note, *_near_duplicates([*labels, *counts], set(counts))]
         handled[split] = [(where, _without_unknown(e, known)) for where, e in rows]
     return handled, notes
 
@@ -168,17 +169,19 @@ def label_notes(task_type: TaskType, splits: Splits, labels: Sequence[str]) -> l
     return notes + (_scheme_notes(splits, labels) if task_type == "tagging" else [])
 
 
-def _near_duplicates(labels: Sequence[str]) -> Iterator[str]:
+def _near_duplicates(labels: Sequence[str], of: Collection[str] = ()) -> Iterator[str]:
+    """A note on each group of labels that look alike; with `of` of the groups that have one of
+    these, which train does not have."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
         groups[str(int(plain)) if _is_integer(plain) else plain].append(label)
     for group in groups.values():
-        if len(group) > 1:
-            names = ", ".join(map(ascii, group))
+        if len(group) > 1 and (not of or not set(of).isdisjoint(group)):
+            what = "are not the same label" if of else "are classes"
             yield (
                 "labels that differ only in case, spaces, zeros before a number or Unicode form "
-                f"are classes: {names}"
+                f"{what}: {', '.join(map(ascii, group))}"
             )
 
 

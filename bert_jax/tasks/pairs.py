@@ -3,6 +3,8 @@
     train.jsonl   {"text", "positive", "negatives": [...]}   or   {"text", "text_pair", "score"}
     dev.jsonl     the same; or a folder dev/ with a retrieval set. test likewise, and optional
 
+.csv and .tsv may stand for .jsonl (tables.py).
+
 A retrieval set is BEIR's: `corpus.jsonl` {"_id", "title", "text"}, `queries.jsonl` {"_id", "text"},
 `qrels.tsv` with the columns query, document, grade and perhaps a header. `title` may be absent, and
 `id` may stand for `_id`. Pairs for evaluation become one: all their texts are the corpus.
@@ -10,15 +12,18 @@ A retrieval set is BEIR's: `corpus.jsonl` {"_id", "title", "text"}, `queries.jso
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_jax.tasks.fields import Fields, Location
+from bert_jax.tasks import tables
+from bert_jax.tasks.fields import MAX_NUMBER, Fields, IssueCounts, Location
+from bert_jax.tasks.rerank import MAX_GRADE
 from bert_jax.tasks.text_files import read_json_lines, read_lines
+
+PAIR_SUFFIXES = (".jsonl", *tables.NAMED_COLUMNS)
 
 
 class Pair(NamedTuple):
@@ -70,12 +75,15 @@ def read_pair_dataset(folder: str | Path) -> PairDataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: expected one with train.jsonl and dev")
-    splits: dict[str, Split] = {"train": read_pairs(folder / "train.jsonl")}
+    files = {s: tables.split_file(folder, s, PAIR_SUFFIXES) for s in ("train", "dev", "test")}
+    issues: IssueCounts = Counter()
+    train = read_pairs(files["train"] or folder / "train.jsonl", issues)
+    splits: dict[str, Split] = {"train": train}
     for split in ("dev", "test"):
         if (folder / split).is_dir():
             splits[split] = read_retrieval_set(folder / split)
-        elif (folder / f"{split}.jsonl").is_file():
-            splits[split] = read_pairs(folder / f"{split}.jsonl")
+        elif (file := files[split]) is not None:
+            splits[split] = read_pairs(file, issues)
         elif split == "dev":
             raise ValueError(
                 f"{folder} has neither dev.jsonl nor a folder dev: expected pairs, or a retrieval "
@@ -91,14 +99,20 @@ def read_pair_dataset(folder: str | Path) -> PairDataset:
             f"{folder} has a score in {', '.join(s for s in scored if scored[s])} alone: expected "
             "a score in all splits of pairs or in none"
         )
-    return PairDataset(splits, scored["train"], _notes(splits))
+    notes = [f"{file}: {what}: {n}" for (file, what), n in issues.items()]
+    return PairDataset(splits, scored["train"], [*notes, *_notes(splits)])
 
 
-def read_pairs(file: Path) -> list[Pair]:
-    """ValueError: a file that is missing or empty, a missing or invalid field."""
-    pairs = [_parse_pair(record, location) for location, record in read_json_lines(file)]
+def read_pairs(file: Path, issues: IssueCounts | None = None) -> list[Pair]:
+    """The pairs of a .csv or .tsv file with named columns, or of JSONL. What is unusual in a table is
+    counted in `issues`.
+
+    ValueError: a file that is missing or empty, a missing or invalid field.
+    """
+    records = tables.read_records("classification", file, issues)
+    pairs = [_parse_pair(record, location) for location, record in records]
     if not pairs:
-        raise ValueError(f"{file} is empty: expected one JSON object per line")
+        raise ValueError(f"{file} is empty: expected rows of pairs")
     scored = [pair.score is not None for pair in pairs]
     if any(scored) != all(scored):
         raise ValueError(
@@ -110,11 +124,15 @@ def read_pairs(file: Path) -> list[Pair]:
 def _parse_pair(record: dict[str, Any], location: Location) -> Pair:
     fields = Fields(record, location)
     if "score" not in record and "text_pair" not in record:
-        negatives = fields.texts("negatives") if record.get("negatives") is not None else ()
+        negatives = fields.texts("negatives") if "negatives" in record else ()
         return Pair(fields.text("text"), fields.text("positive"), negatives)
     score = fields.value("score", expected="a finite number")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"{location}: `score` is {score!r:.40}: expected a finite number")
+    number = isinstance(score, int | float) and not isinstance(score, bool)
+    if not number or not abs(score) <= MAX_NUMBER:
+        raise ValueError(
+            f"{location}: `score` is {score!r:.40}: expected a finite number, at most "
+            f"{MAX_NUMBER:.0e} in size"
+        )
     return Pair(fields.text("text"), fields.text("text_pair"), score=float(score))
 
 
@@ -168,12 +186,18 @@ def _read_judgments(file: Path) -> Iterable[tuple[Location, str, str, float]]:
         if not line.strip() or (number == 0 and columns[-1].strip() in ("score", "grade")):
             continue
         try:
-            query, document, grade = columns
-            yield location, query, document, float(grade)
+            query, document, text = columns
+            grade = float(text)
         except ValueError:
             raise ValueError(
                 f"{location}: {line!r:.60}: expected query, document and grade, separated by tabs"
             ) from None
+        if not abs(grade) <= MAX_GRADE:
+            raise ValueError(
+                f"{location}: the grade is {text.strip()}: expected a number of at most "
+                f"{MAX_GRADE:.0e} in size"
+            )
+        yield location, query, document, grade
 
 
 def pairs_as_retrieval_set(pairs: Sequence[Pair]) -> RetrievalSet:

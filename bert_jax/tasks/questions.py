@@ -13,6 +13,7 @@ from bert_jax.tasks.fields import (
     Fields,
     IssueCounts,
     Location,
+    shown,
 )
 
 
@@ -21,13 +22,15 @@ def parse_question(
 ) -> QuestionExample:
     """SQuAD's fields `id question answers is_impossible` as an example; `id` may be missing."""
     fields = Fields(record, location)
-    impossible = fields.value("is_impossible", required=False) or False
+    impossible = record.get("is_impossible", False)
     if not isinstance(impossible, bool):
         raise ValueError(
-            f"{location}: `is_impossible` is {impossible!r:.40}: expected true or false"
+            f"{location}: `is_impossible` is {shown(impossible)}: expected true or false"
         )
-    values = fields.value("answers", labeled and not impossible)
-    answers = () if impossible else tuple(_parse_answers(values or [], context, location, issues))
+    values = fields.value("answers", labeled and not impossible, "a list of answers")
+    answers: tuple[Answer, ...] = ()
+    if values is not None and not impossible:
+        answers = tuple(_parse_answers(values, context, location, issues))
     if labeled and not impossible and not answers:
         issues[location.file, UNLABELED_QUESTION] += 1
     id = record.get("id")

@@ -175,7 +175,7 @@ def parse_example(
         example = _parse_tagging(fields, labeled, markers, issues)
         empty = not example.tokens or not all(example.tokens)
     elif task_type == "rerank":
-        example = parse_candidates(fields, labeled)
+        example = parse_candidates(fields, labeled, markers)
         empty = not example.text.strip() or not all(d.strip() for d in example.documents)
     elif task_type == "choice":
         example = _parse_choice(fields, labeled, markers, issues)

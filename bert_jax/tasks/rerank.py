@@ -12,7 +12,7 @@ A candidate is read as [CLS] query [SEP] document [SEP], of which the longer tex
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy import special
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import retrieval
 from bert_jax.tasks.examples import EncodedExamples, RerankExample
-from bert_jax.tasks.fields import Fields, shown
+from bert_jax.tasks.fields import Fields, is_marker, shown
 from bert_jax.tasks.long_texts import cut_text
 from bert_jax.tasks.retrieval import Judged
 from bert_jax.tasks.rows import one_row, rows_in_one
@@ -34,13 +34,21 @@ MAX_GRADE = 1e6
 # ---- reading
 
 
-def parse_candidates(fields: Fields, labeled: bool) -> RerankExample:
-    """ValueError: no documents, another number of labels than documents, a label that is no grade,
-    no relevant document."""
+def parse_candidates(
+    fields: Fields, labeled: bool, markers: Collection[str] = ()
+) -> RerankExample:
+    """A query whose labels are all among `markers` has none.
+
+    ValueError: no documents, another number of labels than documents, a label that is no grade,
+    no relevant document.
+    """
     text, documents, where = fields.text("text"), fields.texts("documents"), fields.location
     if not documents:
         raise ValueError(f"{where}: `documents` is empty: expected at least one candidate")
     if fields.value("labels", labeled, "a list with a grade of each document") is None:
+        return RerankExample(text, documents)
+    values = fields.record["labels"]
+    if isinstance(values, list) and values and all(is_marker(x, markers) for x in values):
         return RerankExample(text, documents)
     labels, missing = _grades(fields, "labels"), ()
     if len(labels) != len(documents):
@@ -48,7 +56,7 @@ def parse_candidates(fields: Fields, labeled: bool) -> RerankExample:
             f"{where}: {len(documents)} documents and {len(labels)} labels: expected one label per "
             "document"
         )
-    if fields.record.get("missing") is not None:
+    if "missing" in fields.record:
         missing = _grades(fields, "missing")
     if not any((*labels, *missing)):
         raise ValueError(
@@ -65,7 +73,7 @@ def _grades(fields: Fields, name: str) -> tuple[float, ...]:
         raise ValueError(f"{fields.location}: `{name}` is {shown(grades)}: expected a list")
     for x in grades:
         number = isinstance(x, int | float) and not isinstance(x, bool)
-        if not number or not math.isfinite(x) or not 0 <= x <= MAX_GRADE:
+        if not number or not 0 <= x <= MAX_GRADE:
             raise ValueError(f"{fields.location}: `{name}` has {shown(x)}: {expected}")
     return tuple(map(float, grades))
 

@@ -13,6 +13,7 @@ F1 and support of each label on each split; `thresholds` those of a multi-label 
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
     splits = [s for s in SPLITS if s in first]
     for split in splits:
         values = {m: [results[split][m] for results in per_seed] for m in first[split]}
-        combined[split] = {m: statistics.median(v) for m, v in values.items()}
+        combined[split] = {m: _median(v) for m, v in values.items()}
         spread[split] = {m: _spread(v) for m, v in values.items()}
     combined["spread"] = spread
     combined["seeds"] = [
@@ -144,7 +145,14 @@ def aggregate_seeds(folder: Path, runs: Sequence[Path]) -> Results:
     return combined
 
 
+def _median(values: Sequence[float]) -> float:
+    """NaN if a seed has no finite value, such as the loss of a split without an answer."""
+    return statistics.median(values) if all(map(math.isfinite, values)) else math.nan
+
+
 def _spread(values: Sequence[float]) -> dict[str, float]:
+    if not all(map(math.isfinite, values)):
+        return dict.fromkeys(("sd", "min", "max"), math.nan)
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"sd": deviation, "min": min(values), "max": max(values)}
 

@@ -2,10 +2,10 @@
 
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
                 JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`,
-                `documents`, `labels`, `missing`); words and tags may also be separated by
+                `documents`, `labels`, `missing`, `negatives`); words and tags may also be separated by
                 spaces, options have columns `option_1 option_2 ...`, of which the last may be
-                empty, and an answer has `answer` and `answer_start`. An empty cell of a label or of
-                `text_pair` means that there is none. Lines without a cell are skipped; a row of
+                empty, and an answer has `answer` and `answer_start`. An empty cell of a label, of
+                `text_pair`, `missing` or `negatives` means that there is none. Lines without a cell are skipped; a row of
                 empty cells is a row.
 .conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
                 column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
@@ -18,7 +18,7 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,25 @@ LIST_FIELDS = (
     "documents",
     "labels",
     "missing",
+    "negatives",
 )
+NAMED_COLUMNS = (".csv", ".tsv")
 NUMBER = re.compile(r"-?\d+")
 SWALLOWED = (
     "rows of several lines, each of which has as many cells as the header (the first is on {}); if "
     "these are rows of their own, double their quotes and quote their cells"
 )
+
+
+def split_file(folder: Path, split: str, suffixes: Sequence[str]) -> Path | None:
+    """The file of a split, with one of the suffixes; None if there is none. ValueError: there are
+    several."""
+    files = [folder / f"{split}{s}" for s in suffixes if (folder / f"{split}{s}").exists()]
+    if len(files) > 1:
+        raise ValueError(
+            f"{folder} has {' and '.join(f.name for f in files)}: expected one file of a split"
+        )
+    return files[0] if files else None
 
 
 def read_records(
@@ -52,7 +65,7 @@ def read_records(
 
     ValueError: a file that is missing, not UTF-8, or not in that format.
     """
-    if file.suffix in (".csv", ".tsv"):
+    if file.suffix in NAMED_COLUMNS:
         return _read_table(task_type, file, issues)
     if file.suffix in (".conll", ".conllu"):
         if task_type != "tagging":
@@ -130,6 +143,9 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
     for name in ("id", "text_pair"):
         if not record.get(name):
             record.pop(name, None)
+    for name in ("missing", "negatives"):
+        if not cells.get(name, "").strip():
+            record.pop(name, None)
     for name in (*LIST_FIELDS, "label"):
         cell = cells.get(name, "").strip()
         if cell.startswith(("[", "{")) and (name in LIST_FIELDS or cell.startswith("[")):
@@ -143,8 +159,10 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
                     ) from None
         elif name in ("tokens", "tags") and name in cells:
             record[name] = cell.split()
-        if name in LABEL_FIELDS and name in cells and not cell:
+        if name in LABEL_FIELDS and name in record and not cell:
             record[name] = None
+    if "score" in cells:
+        record["score"] = _number(cells["score"]) if cells["score"].strip() else None
     if task_type in ("regression", "choice") and isinstance(record.get("label"), str):
         record["label"] = _number(record["label"])
     options = sorted((n for n in cells if re.fullmatch(r"option_\d+", n)), key=lambda n: int(n[7:]))

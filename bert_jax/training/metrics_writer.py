@@ -41,6 +41,9 @@ TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ..
     ),
 )
 PATIENCE = 3  # evaluations in a row before a warning
+# What a line of the log has: the loss of all predicted tokens, some of which stand there to be
+# copied, and that at the mask token beside word frequencies.
+SHOWN = ("loss", "eval_loss", "eval_mask_loss", "eval_unigram_loss")
 
 
 def at_trivial_baseline(values: dict[str, float]) -> list[str]:
@@ -163,7 +166,7 @@ class MetricsWriter:
             tracker.add({k: v for k, v in finite.items() if k != "step" and v is not None}, step)
         if "eval_loss" in values:
             self._warn(values)
-        shown = {k: f"{values[k]:.3f}" for k in ("loss", "eval_loss") if k in values}
+        shown = {k: f"{values[k]:.3f}" for k in SHOWN if k in values}
         shown["tokens/s"] = f"{rate:,.0f}"
         if self._bar is not None:
             self._bar.set_postfix(shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 from pathlib import Path
 
 import matplotlib
@@ -12,13 +11,14 @@ import numpy as np
 
 from bert_jax.tasks import results
 from bert_jax.tasks.results import Results
-from bert_jax.utils import metrics_log, remote
+from bert_jax.utils import metrics_log
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bert_jax.training import report_errors
+from bert_jax.training.run_summary import MASKED_NOTHING, masked_nothing
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may contain dollar signs
 
@@ -110,64 +110,6 @@ def _seeds(run: Path) -> dict[str, Path]:
     return {f"{run.name}/{file.parent.name}": file.parent for file in seeds}
 
 
-def summary(run: str | Path) -> str:
-    """The final metrics of a run, in a few lines."""
-    folder = remote.local_cache_path(str(run))
-    task_results = results.read_results(folder)
-    if task_results is not None:
-        return f"{results.render_results(task_results)}\nrun folder: {run}"
-    rows = metrics_log.read_metrics(folder)
-    last = next((r for r in reversed(rows) if "eval_loss" in r), None)
-    if last is None:
-        return f"run folder: {run}"
-    summary_lines = [f"after {last['step']} steps, on the validation text:"]
-    if {"eval_unigram_loss", "eval_mask_loss", "eval_mask_accuracy"} <= last.keys():
-        summary_lines.append(
-            f"  at [MASK]: loss {last['eval_mask_loss']:.3f} nat, accuracy "
-            f"{last['eval_mask_accuracy']:.1%}; unigram baseline "
-            f"{last['eval_unigram_loss']:.3f} nat"
-        )
-    elif "eval_mlm_loss" in last or math.isnan(last["eval_loss"]):
-        summary_lines.append(
-            "  no token was masked in the evaluated rows, so there is no loss at [MASK]"
-        )
-    if {"eval_pair_accuracy", "eval_pair_baseline_loss", "eval_pair_loss"} <= last.keys():
-        summary_lines.append(
-            f"  sentence pairs: loss {last['eval_pair_loss']:.3f} nat, balanced accuracy "
-            f"{last['eval_pair_accuracy']:.1%}; baseline of label shares "
-            f"{last['eval_pair_baseline_loss']:.3f} nat, chance 50.0%"
-        )
-    if {"eval_sbo_mask_loss", "eval_sbo_unigram_loss"} <= last.keys():
-        summary_lines.append(
-            f"  span boundary at [MASK]: loss {last['eval_sbo_mask_loss']:.3f} nat; unigram "
-            f"baseline {last['eval_sbo_unigram_loss']:.3f} nat"
-        )
-    if {"eval_rtd_recall", "eval_rtd_auc"} <= last.keys():
-        precision = last.get("eval_rtd_precision")
-        share = "no token flagged" if precision is None else f"precision {precision:.1%}"
-        summary_lines.append(
-            f"  replaced tokens: {last['eval_rtd_recall']:.1%} found, {share}, "
-            f"AUC {last['eval_rtd_auc']:.3f} (chance 0.500)"
-        )
-    if {"eval_task_loss", "eval_task_accuracy"} <= last.keys():
-        summary_lines.append(
-            f"  pairs of texts: loss {last['eval_task_loss']:.3f} nat, the right one first for "
-            f"{last['eval_task_accuracy']:.1%}"
-        )
-    return "\n".join([*summary_lines, *_goodput(folder), f"run folder: {run}"])
-
-
-def _goodput(run: Path) -> list[str]:
-    """A line about where the time of a run went."""
-    spent = metrics_log.goodput(run)
-    total = sum(spent.values())
-    if not total:
-        return []
-    others = sorted((-seconds, phase) for phase, seconds in spent.items() if phase != "steps")
-    listed = ", ".join(f"{phase} {-seconds:.1f}" for seconds, phase in others if seconds)
-    return [f"  time: {spent['steps'] / total:.1%} of {total:.1f} s in steps; {listed}"]
-
-
 def _draw(lines: dict[str, Lines], path: Path) -> None:
     logged = {name for rows in lines.values() for r in rows for name in r}
     curves = [c for c in CURVES if {c[1], f"eval_{c[1]}"} & logged]
@@ -250,7 +192,12 @@ def _page(
     analysis: str = "",
 ) -> str:
     last = {name: {k: v for r in rows for k, v in r.items()} for name, rows in lines.items()}
-    body = "".join(
+    notes = "".join(
+        f"<p>{html.escape(name)}: {MASKED_NOTHING}.</p>"
+        for name, values in last.items()
+        if masked_nothing(values)
+    )
+    body = notes + "".join(
         f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}">'
         for title, path in pictures.items()

@@ -18,6 +18,8 @@ FAMILIES = {  # kind of tokenizer and segments that the configs ask for
     "roberta": ("bpe", "full"),
     "electra": ("wordpiece", "electra"),
     "spanbert": ("wordpiece", "single"),
+    "modern": ("bpe", "full"),
+    "modern_electra": ("bpe", "full"),
 }
 FIRST = {"tokenizer", "prepare", "pretrain", "finetune"}  # they make what the others need
 ELSEWHERE = {"demo", "plan"}  # minutes of training; a TPU's compiler (tests/perf/test_plan.py)
@@ -28,7 +30,7 @@ SIZES = (
 SHORT = ("--run.steps", 2, "--run.log-every", 1, "--run.eval-batches", 1)
 
 
-NIGHTLY = ("albert", "bert", "roberta", "electra")  # SpanBERT has one head more than BERT
+NIGHTLY = set(FAMILIES) - {"spanbert"}  # it has one head more than BERT
 
 
 @pytest.fixture(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,17 @@ def test_finetune_writes_results_that_report_shows(
     assert "test accuracy" in page
     assert "Scores of each label: run, test" in page
     assert "Largest losses: run, test" in page
+
+
+def test_flags_reach_the_config(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[Experiment] = []
+    monkeypatch.setattr("bert_jax.training.finetune.finetune", lambda e, *_: seen.append(e))
+    monkeypatch.setattr("bert_jax.training.run_summary.summary", lambda _: "")
+    flags = ("--select", "last", "--new-head", "--unknown-labels", "ignore")
+    assert not finetune(home, tmp_path / "run", *flags)
+    assert not finetune(home, tmp_path / "run")
+    values = [(e.run.select, e.objective.new_head, e.objective.unknown_labels) for e in seen]
+    assert values == [("last", True, "ignore"), ("best", False, "refuse")]
 
 
 @pytest.mark.slow

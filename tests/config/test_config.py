@@ -95,6 +95,8 @@ def test_differences_between_configs_are_named() -> None:
         (dict(objective=dict(sbo_positions=0)), "objective.sbo_positions is 0"),
         (dict(encoder=dict(token_types=-1)), "encoder.token_types is -1"),
         (dict(optim=dict(eps=float("nan"))), "optim.eps is nan: expected more than 0"),
+        (dict(optim=dict(peak_lr=float("inf"))), "optim.peak_lr is inf"),
+        (dict(guard=dict(hang_timeout=1e39)), "guard.hang_timeout is 1e.39"),
         (dict(run=dict(steps=0)), "run.steps is 0"),
         (dict(run=dict(seed=-1)), "run.seed is -1"),
         (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected at least 1"),

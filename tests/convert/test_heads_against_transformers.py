@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 T = pytest.importorskip("transformers")
 
-from bert_jax import config, convert, load, objectives
+from bert_jax import config, convert, load, objectives, optim
 from bert_jax.config import Supervised, replace
 from bert_jax.convert.export import export_model
 from bert_jax.data.tokenization import tokenizer as tokenizers
@@ -176,6 +176,52 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
     for free in without_slope(hf, kind):
         scale = np.abs(expected[free.replace("bias", "weight")]).max()
         assert np.abs(slopes.pop(free) - expected.pop(free)).max() <= TOLERANCE * scale
+    worst = hf_reference.relative_errors(slopes, expected)
+    assert max(worst.values()) <= TOLERANCE, max(worst, key=worst.__getitem__)
+
+
+@pytest.mark.slow_unless("classification")
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+def test_class_weights_smoothing_and_frozen_layers_equal_pytorch(kind: str) -> None:
+    """The loss of a whole model and the gradients of what is not frozen."""
+    hf, one, weights = hf_model("bert", kind), rows(hf_model("bert", kind), kind), (0.5, 2.0, 1.25)
+    experiment, params = hf_reference.to_native(hf)
+    objective = objectives.build(
+        replace(experiment, objective=dict(label_weights=weights, label_smoothing=0.1))
+    )
+    frozen = [p for n, p in hf.named_parameters() if ".embeddings." in n or ".layer.0." in n]
+    hf.zero_grad()
+    for p in frozen:
+        p.requires_grad_(False)
+    gold = torch.tensor(one["tags" if kind == "tagging" else "label"]).long().flatten()
+    hf_loss = torch.nn.functional.cross_entropy(
+        call(hf, one).logits.flatten(0, -2),
+        gold,
+        torch.tensor(weights),
+        ignore_index=-1,
+        label_smoothing=0.1,
+    )
+    hf_loss.backward()
+    expected = hf_reference.gradients(hf)
+    for p in frozen:  # the model is shared by tests
+        p.requires_grad_(True)
+
+    batch = {k: jnp.asarray(v) for k, v in one.items()}
+
+    def loss(params: Any) -> jax.Array:
+        terms = objective.terms(params, batch, None)
+        return objectives.total_loss(objective.weights, terms, objective.counts(batch))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert hf_reference.relative_error(value, hf_loss.detach().numpy()) <= TOLERANCE
+    depth = optim.network_depth(experiment)
+    grads = optim.zero_frozen("embeddings,0", depth, grads)
+    slopes = convert.to_hf(experiment, grads).tensors
+    zero = {name for name, x in slopes.items() if not np.any(x)}
+    assert {n for n in slopes if ".embeddings." in n or ".layer.0." in n} <= zero
+    for name in zero:
+        assert not np.any(expected.pop(name))
+        slopes.pop(name)
     worst = hf_reference.relative_errors(slopes, expected)
     assert max(worst.values()) <= TOLERANCE, max(worst, key=worst.__getitem__)
 

@@ -237,15 +237,15 @@ def _manifest(folder: Path) -> None:
 
 def _run(folder: Path) -> None:
     from bert_jax.tasks import results
-    from bert_jax.training import report
+    from bert_jax.training import run_summary
     from bert_jax.utils import metrics_log
 
     metrics_log.read_metrics(folder)
     metrics_log.goodput(folder)
-    report.summary(folder)
+    run_summary.summary(folder)
     if results.read_results(folder) is not None:
         (folder / "results.json").unlink()
-        report.summary(folder)
+        run_summary.summary(folder)
 
 
 def _resume(folder: Path) -> None:

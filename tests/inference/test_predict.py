@@ -115,6 +115,16 @@ def with_config(model: Model, **changes: Any) -> Model:
     return dataclasses.replace(model, config=config.replace(model.config, **changes))
 
 
+@pytest.mark.slow_unless("tagging")
+@pytest.mark.parametrize("kind", ["tagging", "qa"])
+def test_answers_of_windows_do_not_depend_on_the_batch(kind: str, home: Path) -> None:
+    model = load(home / kind)
+    rows = toy_tasks.random_rows(kind, 20, 9)
+    together = model.predict(rows)
+    assert [model.predict([r])[0] for r in rows[:3]] == together[:3]  # bit for bit
+    assert model.predict(rows[::-1])[::-1] == together
+
+
 def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     model = load(home / "classification")
     rows = [{"text": r["text"]} for r in toy_tasks.random_rows("classification", 40, 9)]

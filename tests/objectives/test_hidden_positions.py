@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bert_jax.config import Masking, replace
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.objectives.base import hidden_terms, vocabulary_loss
+from bert_jax.objectives.base import hidden_terms, total_loss, vocabulary_loss
 from bert_jax.objectives.losses import ClassMeans, Histogram, Mean
 from bert_jax.objectives.masking import mask_tokens
-from bert_jax.training import evaluation, report
+from bert_jax.training import evaluation, run_summary
 from bert_jax.training.metrics_writer import at_trivial_baseline
 from bert_jax.training.step import to_floats
 from tests.helpers import tiny_configs
@@ -75,6 +76,53 @@ def test_a_model_of_context_is_below_the_unigram_loss_and_shuffled_context_is_no
     assert shuffled > in_order + 1.0
 
 
+@pytest.mark.slow
+def test_shuffled_context_moves_a_trained_model_towards_the_unigram_loss() -> None:
+    """It learns that each token is the successor of the one before it."""
+    base = tiny_configs.without_dropout(tiny_configs.FAMILIES["bert"])
+    encoder = dict(positions="rotary", hidden_size=32)
+    config = replace(base, encoder=encoder, objective=dict(sentence_pair=False))
+    objective = tiny_configs.build(config)
+    rng, at = np.random.default_rng(0), np.arange(tiny_configs.LENGTH)
+    batch = tiny_configs.batch(64)
+    size = np.asarray(batch["size"])[:, None]
+
+    def draw() -> dict[str, jax.Array]:
+        rows = 4 + (rng.integers(0, V, (64, 1)) + at) % (V - 4)
+        return batch | {"tokens": jnp.asarray(np.where(at < size, rows, 0), jnp.int32)}
+
+    tx = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params: Any, state: Any, rows: Any, key: jax.Array) -> Any:
+        def loss(p: Any) -> jax.Array:
+            masked = objective.corrupt(rows, key)
+            terms = objective.terms(p, masked, None)
+            return total_loss(objective.weights, terms, objective.counts(masked))
+
+        updates, state = tx.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    params = objective.init(jax.random.key(0))
+    state = tx.init(params)
+    for i in range(400):
+        params, state = step(params, state, draw(), jax.random.key(i))
+
+    masked = mask_tokens(draw(), Masking(mask_prob=1, random_prob=0), VOCABULARY, jax.random.key(0))
+    tokens = np.array(masked["tokens"])
+    for row, n in zip(tokens, size[:, 0], strict=True):
+        shown = np.flatnonzero((at < n) & (row != VOCABULARY.mask_id))
+        row[shown] = row[rng.permutation(shown)]
+    terms = jax.jit(objective.terms, static_argnums=2)
+    in_order, shuffled = (
+        to_floats(terms(params, masked | {"tokens": jnp.asarray(t)}, None))
+        for t in (masked["tokens"], tokens)
+    )
+    unigram = in_order["unigram_loss"]
+    assert in_order["mask_loss"] < unigram - 1.5
+    assert shuffled["mask_loss"] > unigram - 0.3
+
+
 def test_without_a_hidden_token_there_is_no_figure() -> None:
     batch = masked_rows(Masking(mask_prob=0.0, random_prob=0.0))
     values = scores(batch, copying_head(batch))
@@ -116,7 +164,7 @@ def test_a_summary_without_a_hidden_token_says_so(tmp_path: Path) -> None:
     for eval_loss, more in ((2.0, {"eval_mlm_loss": 2.0}), (None, {}), (None, {"mlm_loss": 2.0})):
         line = {"step": 5, "loss": 1.0, "eval_loss": eval_loss, **more}
         (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        assert "no token was masked" in report.summary(tmp_path)
+        assert "no token was masked" in run_summary.summary(tmp_path)
 
 
 def test_text_of_unknown_tokens_alone_has_no_frequencies() -> None:

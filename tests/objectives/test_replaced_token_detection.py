@@ -18,6 +18,7 @@ from bert_jax.objectives.replaced_token_detection import (
 from bert_jax.perf import flops
 from bert_jax.utils.pytree import flatten_with_names
 from tests.helpers.tiny_configs import (
+    SPECIAL,
     FAMILIES,
     LENGTH,
     V,
@@ -105,6 +106,18 @@ def test_counts_equal_the_counts_of_the_loss_terms(target: str) -> None:
     name = "rtd_loss" if target.startswith("rtd") else "restored_loss"
     all_positions = target in ("rtd", "all_tokens_mlm")
     assert float(counts[name]) == (num_tokens if all_positions else float(rows["weights"].sum()))
+
+
+@pytest.mark.slow
+def test_special_tokens_do_not_count_in_the_auc() -> None:
+    """They are never replaced, so to know them takes no context."""
+    objective, params, rows = setup("rtd")
+    histogram = loss_terms(objective, params, rows)["rtd_auc"]
+    labels = np.asarray(rows["labels"])
+    real = np.arange(labels.shape[1]) < np.asarray(rows["size"])[:, None]
+    special = SPECIAL[labels]
+    assert (real & special).any()
+    assert float(histogram.negatives.sum() + histogram.positives.sum()) == (real & ~special).sum()
 
 
 def test_rtd_masked_is_rtd_without_the_other_positions() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from study import results
 from study.hypothesis import Hypothesis, ResultRow, Statement
-from study.hypothesis_section import format_judgment
+from study.hypothesis_section import format_judgment, task_differences
 from study.metrics import METRICS
 from study.variants import Variant
 from study.verdict import (
@@ -16,6 +16,7 @@ from study.verdict import (
     NOT_JUDGED,
     NOT_RUN,
     TOO_SMALL,
+    Judgment,
     judge_hypothesis,
     judge_statement,
 )
@@ -77,8 +78,22 @@ def test_equal_seeds_have_the_standard_error_of_the_scored_rows() -> None:
     )
     assert (near.verdict, far.verdict) == (TOO_SMALL, CONFIRMED)
     assert far.limit == pytest.approx(1.96 * 5 * 2**0.5, rel=0.03)
-    assert near.seeds_needed == math.inf
-    assert "needs more scored rows" in format_judgment(near)
+    assert near.seeds_needed is None
+    assert near.rows_factor == pytest.approx((near.limit / near.difference) ** 2)
+    assert "1.1 times as many scored rows would decide" in format_judgment(near)
+
+
+def test_a_mean_over_tasks_does_not_hide_that_they_differ_in_opposite_directions() -> None:
+    def record(variant: str, seed: int, **tasks: float) -> dict[str, Any]:
+        values = {task: {"value": value, "rows": 100} for task, value in tasks.items()}
+        return {"variant": variant, "seed": seed, "tasks": values}
+
+    a = [record("a", seed, x=0.9, y=0.5, z=0.7) for seed in (0, 1)]
+    b = [record("b", 0, x=0.7, y=0.6, z=0.6), record("b", 1, x=0.8, y=0.8, z=0.8)]
+    judgment = Judgment(A_BEATS_B, TOO_SMALL, 0.0)
+    agreed = task_differences(judgment, a + b)
+    assert agreed == pytest.approx({"x": 15, "y": -20})  # z: once above, once below
+    assert task_differences(judgment, a[:1] + b[:1]) == {}  # one seed shows no agreement
 
 
 def loss_records(variant: str, *losses: float) -> list[dict[str, Any]]:

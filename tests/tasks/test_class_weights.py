@@ -58,6 +58,8 @@ def test_given_weights_stand_by_name(field: str, expected: Any) -> None:
         ('{"a": [1]}', "expected balanced, or NAME=WEIGHT"),
         ("a=0", "gives 'a' the weight 0.0: expected a number above 0"),
         ("a=nan", "gives 'a' the weight nan"),
+        ("a=1e39", "gives 'a' the weight 1e.39: expected a number above 0, from 1e-06 to 1e.06"),
+        ("a=1e-50", "gives 'a' the weight 1e-50"),
     ],
 )
 def test_unreadable_weights_are_refused(field: str, message: str) -> None:

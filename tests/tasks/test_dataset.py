@@ -273,6 +273,11 @@ def test_files_without_squad_format_are_refused(content: str, message: str, tmp_
         ({"answers": [{"text": "b", "answer_start": "2"}]}, "expected an integer"),
         ({"answers": {"text": ["b"], "answer_start": []}}, "as many `text` as"),
         ({"is_impossible": "no"}, "expected true or false"),
+        ({"is_impossible": None}, "`is_impossible` is null: expected true or false"),
+        ({"is_impossible": 0}, "expected true or false"),
+        ({"answers": ""}, "`answers`: expected a list"),
+        ({"answers": {}}, "as many `text` as"),
+        ({"answers": False}, "`answers`: expected a list"),
     ],
 )
 def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path: Path) -> None:

@@ -117,6 +117,16 @@ def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
     assert second.endswith(r"are classes: 'ye\u0301s', 'y\xe9s'")
 
 
+def test_a_label_of_dev_that_looks_like_one_of_train_is_named(tmp_path: Path) -> None:
+    path = write_task_dir(tmp_path, texts("y\u00e9s", "no"), texts("ye\u0301s", "no"))
+    alike = r"are not the same label: 'y\xe9s', 'ye\u0301s'"
+    with pytest.raises(ValueError, match="unknown label") as e:
+        tasks.read_dataset("classification", path)
+    assert alike in str(e.value)
+    notes = tasks.read_dataset("classification", path, unknown_labels="ignore").notes
+    assert sum(alike in note for note in notes) == 1
+
+
 def test_rows_are_counted_by_split_and_class(tmp_path: Path) -> None:
     path = write_task_dir(tmp_path, texts("x", "y", "x"), texts("x"))
     write_jsonl(path / "test.jsonl", [{"text": "a"}])

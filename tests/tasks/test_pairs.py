@@ -100,6 +100,33 @@ def test_batches_are_a_function_of_the_step_and_parts_of_the_whole(tokenizer: To
         PairBatches(rows, 16, tokenizer.pad_id)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_pairs_may_be_tables(suffix: str, tmp_path: Path) -> None:
+    """With lists as JSON cells, and empty cells where there are no negatives."""
+    comma = "," if suffix == "csv" else "\t"
+    rows = [["text", "positive", "negatives"], ["a", "b", '"[""c"", ""d""]"'], ["e", "f", ""]]
+    (tmp_path / f"train.{suffix}").write_text("\n".join(map(comma.join, rows)) + "\n")
+    write(tmp_path / "dev.jsonl", [{"text": "a", "positive": "b"}])
+    dataset = read_pair_dataset(tmp_path)
+    assert dataset.train == [Pair("a", "b", ("c", "d")), Pair("e", "f")]
+    scored = [["text", "text_pair", "score"], ["a", "b", "0.5"], ["c", "d", "-1"]]
+    (tmp_path / f"scored.{suffix}").write_text("\n".join(map(comma.join, scored)) + "\n")
+    assert [p.score for p in read_pairs(tmp_path / f"scored.{suffix}")] == [0.5, -1]
+    write(tmp_path / "train.jsonl", [{"text": "a", "positive": "b"}])
+    with pytest.raises(ValueError, match=f"train.jsonl and train.{suffix}: expected one file"):
+        read_pair_dataset(tmp_path)
+
+
+def test_quotes_that_join_rows_of_pairs_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('text,positive\n"a,b\nc,d"\ne,f\n')
+    write(tmp_path / "dev.jsonl", [{"text": "a", "positive": "b"}])
+    with pytest.raises(ValueError, match="line"):
+        read_pair_dataset(tmp_path)
+    (tmp_path / "train.csv").write_text('text,positive\n"x,b\nc,d",f\ne,f\n')
+    [note] = [n for n in read_pair_dataset(tmp_path).notes if "several lines" in n]
+    assert note.endswith(": 1")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -108,6 +135,9 @@ def test_batches_are_a_function_of_the_step_and_parts_of_the_whole(tokenizer: To
         ({"text": "a", "positive": "b", "negatives": "c"}, "`negatives` is not a list"),
         ({"text": "a", "text_pair": "b"}, "no field `score`"),
         ({"text": "a", "text_pair": "b", "score": "1"}, "`score` is '1'"),
+        ({"text": "a", "text_pair": "b", "score": 1e39}, "`score` is 1e.39: expected a finite"),
+        ({"text": "a", "text_pair": "b", "score": 10**400}, "expected a finite number, at most"),
+        ({"text": "a", "positive": "b", "negatives": None}, "`negatives` is null: expected a list"),
         ({"text": "a", "text_pair": "b", "score": 1}, "1 of 2 rows have a score"),
     ],
 )
@@ -128,6 +158,8 @@ def test_a_bad_row_is_named(row: dict, message: str, tmp_path: Path) -> None:
         ({"qrels": "q9\td1\t1\n"}, "the id 'q9' is not in queries.jsonl"),
         ({"qrels": "q1 d1 1\n"}, "expected query, document and grade, separated by tabs"),
         ({"qrels": "q1\td1\t0\n"}, "no grade above 0"),
+        ({"qrels": "q1\td1\tinf\n"}, "the grade is inf: expected a number of at most"),
+        ({"qrels": "q1\td1\tnan\n"}, "the grade is nan: expected a number of at most"),
     ],
 )
 def test_a_bad_retrieval_set_is_refused(changes: dict, message: str, tmp_path: Path) -> None:

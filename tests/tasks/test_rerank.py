@@ -1,5 +1,6 @@
 """Rerankers: rows are checked, candidates are encoded, and three orders are scored."""
 
+import json
 import math
 from typing import Any
 
@@ -31,6 +32,8 @@ NAN = float("nan")
         ({"labels": 1}, "line 1: `labels` is 1: expected a list"),
         ({"labels": None}, "line 1: `labels` is null: expected a list with a grade of each"),
         ({"missing": ["x"]}, "line 1: `missing` has 'x': expected finite numbers"),
+        ({"missing": None}, "line 1: `missing` is null: expected a list"),
+        ({"labels": [0, 10**400, 1]}, "line 1: `labels` has 1000"),
     ],
 )
 def test_invalid_rows_are_refused_with_their_line(changes: dict, message: str) -> None:
@@ -48,6 +51,9 @@ def test_relevant_documents_may_be_missing_and_test_rows_unlabeled(tmp_path: Any
     (example,) = tasks.iter_unlabeled_examples("rerank", tmp_path / "new.jsonl")
     assert example == RerankExample("q", ("a", "b"))
     assert tasks.max_grade(dataset.splits["train"]) == 2
+    hidden = {"text": "q", "documents": ["a", "b"], "labels": [-1, -1]}
+    (tmp_path / "test.jsonl").write_text(f"{json.dumps(hidden)}\n")
+    assert tasks.read_dataset("rerank", folder).splits["test"] == [RerankExample("q", ("a", "b"))]
 
 
 def encode(examples: list[RerankExample], **more: Any) -> tasks.EncodedExamples:

@@ -1,6 +1,7 @@
 """Fine-tuning: tasks are learned, runs go on bit for bit, the best checkpoint counts."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bert_jax import load, objectives, tasks
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Mesh, Supervised
 from bert_jax.distributed import sharding
-from bert_jax.tasks import results
+from bert_jax.tasks import errors_file, results
 from bert_jax.training.evaluation import Evaluator
 from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
@@ -48,6 +49,8 @@ def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
     steps = dict(steps=60, eval_every=30, log_every=10)
     assert tune(home, tmp_path / "run", kind, run=steps) is None
     metrics = written(tmp_path / "run")
+    assert results.read_results(tmp_path / "run") == metrics
+    assert errors_file.read_errors(tmp_path / "run")
     best = {"regression": "pearson", "tagging": "f1", "qa": "f1"}.get(kind, "accuracy")
     assert metrics["metric"] == best
     assert metrics["test"][best] >= (95 if kind == "qa" else 0.95)
@@ -213,6 +216,22 @@ def test_of_several_seeds_there_is_the_median_and_the_spread(tmp_path: Path) -> 
     assert "0.6000 ± 0.2082" in results.render_results(aggregated)
 
 
+def test_a_seed_without_a_loss_leaves_the_others_readable(tmp_path: Path) -> None:
+    """As of a dev split of questions none of whose answers lies in its context."""
+    runs = [tmp_path / f"seed_{i}" for i in range(2)]
+    for run, loss in zip(runs, (0.5, math.nan), strict=True):
+        run.mkdir()
+        common = dict(task="qa", task_type="qa", model="m", metric="f1", steps=6)
+        scores = dict(dev=dict(f1=50.0, loss=loss))
+        results.write_results(run, dict(**common, seed=0, best_step=3, **scores))
+    results.aggregate_seeds(tmp_path, runs)
+    read = results.read_results(tmp_path)
+    assert read is not None
+    assert read["dev"]["f1"] == 50
+    assert math.isnan(read["dev"]["loss"])
+    assert math.isnan(read["spread"]["dev"]["loss"]["sd"])
+
+
 def test_epochs_give_steps_and_the_command_beats_them(home: Path, tmp_path: Path) -> None:
     from bert_jax.training.finetune_config import FinetuneTask
 
@@ -297,11 +316,15 @@ def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"is at step 6, but run\.steps is 3"):
         tune(home, tmp_path / "run", run=dict(steps=3))
     other = toy_tasks.write_task_dir(tmp_path / "other", "classification", dev=7)
-    shutil.copytree(home / "classification", tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.corpus was"):
         finetune(
             toy_tasks.finetune_config_for(home / "model", "classification", other, tmp_path / "run")
         )
+    # the same rows elsewhere, or under another spelling of their path, are the same data
+    shutil.copytree(home / "classification", tmp_path / "data")
+    for data in (tmp_path / "data", f"{home / 'classification'}/"):
+        where = home / "model", "classification", data, tmp_path / "run"
+        assert finetune(toy_tasks.finetune_config_for(*where)) is None  # type: ignore[arg-type]
 
 
 def test_a_split_is_answered_in_sight_of_the_mesh(home: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Options of fine-tuning: several labels per text."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax import load, tasks
+from bert_jax import config, load, tasks
 from bert_jax.tasks.results import render_results
 from bert_jax.training.finetune import finetune
 from bert_jax.utils import pytree
@@ -38,9 +39,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
-    home: Path, tmp_path: Path, scripted: None
+    home: Path, tmp_path: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 9 steps the best is 2; with a patience of 3 the fifth is the last. The selected checkpoint
+    """Also after a run that ended within an evaluation. Of 9 steps the best is 2; with a patience of 3 the fifth is the last. The selected checkpoint
     may change afterwards."""
     where = home / "model", "classification", home / "classification", tmp_path / "run"
 
@@ -49,7 +50,14 @@ def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
         assert finetune(toy_tasks.finetune_config_for(*where, run=changes)) is None
         return json.loads((tmp_path / "run" / "results.json").read_text())
 
-    parts = [run(steps=s) for s in (3, 9)]
+    def killed(*_: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    parts = [run(steps=3)]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tasks, "compute_metrics", killed)  # at the evaluation of step 4
+        run()
+    parts.append(run())
     assert [p.get("stopped_at") for p in parts] == [None, 5]
     assert (parts[1]["best_step"], load(tmp_path / "run").step) == (2, 2)
     assert "stopped early at step 5" in render_results(parts[1])
@@ -87,3 +95,27 @@ def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path:
         assert p["labels"] == above
     right = np.mean([set(p["labels"]) == g for p, g in zip(predictions, gold, strict=True)])
     assert right == pytest.approx(results["test"]["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "pool"),
+    [("classification", "mean"), pytest.param("regression", "max", marks=pytest.mark.nightly)],
+)
+def test_windows_are_trained_on_and_answers_do_not_depend_on_other_rows(
+    kind: str, pool: str, home: Path, tmp_path: Path
+) -> None:
+    """Texts of 3 to 8 words in rows of 8 tokens: most of them need two windows."""
+    data = toy_tasks.write_task_dir(tmp_path / "data", kind)
+    where = home / "model", kind, data, tmp_path / "run"
+    options = dict(objective=dict(long="windows", window_pool=pool), data=dict(length=8))
+    assert finetune(toy_tasks.finetune_config_for(*where, **options)) is None
+    model = load(tmp_path / "run")
+    rows = [{"text": r["text"]} for r in toy_tasks.random_rows(kind, 20, 9)]
+    together = model.predict(rows)
+    assert [model.predict([r])[0] for r in rows[:3]] == together[:3]
+    cut = load(tmp_path / "run")
+    cut = dataclasses.replace(
+        cut, config=config.replace(cut.config, objective=dict(long="truncate"))
+    )
+    assert cut.predict(rows) != together  # what is behind the first window counts

@@ -14,7 +14,7 @@ from bert_jax.data.corpus import Corpus
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
-from bert_jax.inference.evaluation import evaluate, text_counts, token_rows
+from bert_jax.inference.evaluation import evaluate, replaced_tokens, text_counts, token_rows
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from bert_jax.inference.evaluation.pair_scores import OrderScores
@@ -110,6 +110,28 @@ def test_electra_is_scored_by_its_generator_and_its_discriminator(
     assert 0 <= values["rtd_recall"] <= 1
     assert values["pair_accuracy"] is None
     assert "tokens of each row shuffled" in render_evaluation(result)
+
+
+@pytest.mark.slow
+def test_only_context_is_lost_in_shuffled_rows(
+    corpus: Corpus, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A discriminator that looks at each token alone has the same AUC in any order; one that looks
+    at the token before it has not."""
+    model = small_model(tokenizer, ELECTRA)
+
+    def scored(shift: int) -> tuple[float, float]:
+        def logits(rows: token_rows.TokenRows) -> np.ndarray:
+            return np.sin(np.roll(rows.tokens, shift, axis=1), dtype=np.float32)
+
+        monkeypatch.setattr(replaced_tokens, "_discriminator_logits", lambda _: logits)
+        values = evaluate.evaluate_corpus(model, corpus, maskings=1).to_json()
+        return values["rtd_auc"], values["rtd_shuffled_auc"]
+
+    in_order, shuffled = scored(0)
+    assert shuffled == pytest.approx(in_order, abs=1e-9)
+    in_order, shuffled = scored(1)
+    assert shuffled != pytest.approx(in_order, abs=1e-6)
 
 
 def test_pairs_that_are_not_scored_are_noted(corpus: Corpus, tokenizer: Tokenizer) -> None:
