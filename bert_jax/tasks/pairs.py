@@ -104,8 +104,8 @@ def read_pair_dataset(folder: str | Path) -> PairDataset:
 
 
 def read_pairs(file: Path, issues: IssueCounts | None = None) -> list[Pair]:
-    """The pairs of a .csv or .tsv file with named columns, or of JSONL. What is unusual in a table is
-    counted in `issues`.
+    """The pairs of a .csv or .tsv file with named columns, or of JSONL. What is unusual in a table
+    is counted in `issues`.
 
     ValueError: a file that is missing or empty, a missing or invalid field.
     """

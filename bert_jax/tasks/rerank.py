@@ -34,9 +34,7 @@ MAX_GRADE = 1e6
 # ---- reading
 
 
-def parse_candidates(
-    fields: Fields, labeled: bool, markers: Collection[str] = ()
-) -> RerankExample:
+def parse_candidates(fields: Fields, labeled: bool, markers: Collection[str] = ()) -> RerankExample:
     """A query whose labels are all among `markers` has none.
 
     ValueError: no documents, another number of labels than documents, a label that is no grade,

@@ -2,11 +2,11 @@
 
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
                 JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`,
-                `documents`, `labels`, `missing`, `negatives`); words and tags may also be separated by
-                spaces, options have columns `option_1 option_2 ...`, of which the last may be
-                empty, and an answer has `answer` and `answer_start`. An empty cell of a label, of
-                `text_pair`, `missing` or `negatives` means that there is none. Lines without a cell are skipped; a row of
-                empty cells is a row.
+                `documents`, `labels`, `missing`, `negatives`); words and tags may also be
+                separated by spaces, options have columns `option_1 option_2 ...`, of which the
+                last may be empty, and an answer has `answer` and `answer_start`. An empty cell of
+                a label, of `text_pair`, `missing` or `negatives` means that there is none. Lines
+                without a cell are skipped; a row of empty cells is a row.
 .conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
                 column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
                 and comments (# and a space) are skipped.

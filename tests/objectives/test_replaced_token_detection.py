@@ -18,9 +18,9 @@ from bert_jax.objectives.replaced_token_detection import (
 from bert_jax.perf import flops
 from bert_jax.utils.pytree import flatten_with_names
 from tests.helpers.tiny_configs import (
-    SPECIAL,
     FAMILIES,
     LENGTH,
+    SPECIAL,
     V,
     build,
     corrupted_batch,

@@ -118,11 +118,8 @@ def test_pairs_may_be_tables(suffix: str, tmp_path: Path) -> None:
 
 
 def test_quotes_that_join_rows_of_pairs_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text('text,positive\n"a,b\nc,d"\ne,f\n')
     write(tmp_path / "dev.jsonl", [{"text": "a", "positive": "b"}])
-    with pytest.raises(ValueError, match="line"):
-        read_pair_dataset(tmp_path)
-    (tmp_path / "train.csv").write_text('text,positive\n"x,b\nc,d",f\ne,f\n')
+    (tmp_path / "train.csv").write_text('text,positive\n"a,b\nc",d\ne,f\n')
     [note] = [n for n in read_pair_dataset(tmp_path).notes if "several lines" in n]
     assert note.endswith(": 1")
 

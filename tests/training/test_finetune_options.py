@@ -41,8 +41,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
     home: Path, tmp_path: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a run that ended within an evaluation. Of 9 steps the best is 2; with a patience of 3 the fifth is the last. The selected checkpoint
-    may change afterwards."""
+    """Of 9 steps the best is 2; with a patience of 3 the fifth is the last, also after a run that was
+    ended within an evaluation. The selected checkpoint may change afterwards."""
     where = home / "model", "classification", home / "classification", tmp_path / "run"
 
     def run(**changes: object) -> dict[str, object]:
@@ -54,9 +54,10 @@ def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
         raise KeyboardInterrupt
 
     parts = [run(steps=3)]
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(tasks, "compute_metrics", killed)  # at the evaluation of step 4
-        run()
+        with pytest.raises(KeyboardInterrupt):
+            run()
     parts.append(run())
     assert [p.get("stopped_at") for p in parts] == [None, 5]
     assert (parts[1]["best_step"], load(tmp_path / "run").step) == (2, 2)
