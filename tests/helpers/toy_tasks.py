@@ -91,7 +91,7 @@ def write_jsonl(file: Path, examples: list[dict[str, Any]]) -> Path:
 
 
 def finetune_config_for(
-    model: Path, task_type: str, data: Path, folder: Path, **changes: Any
+    model: Path, task_type: str, data: Path, folder: Path, /, **changes: Any
 ) -> Experiment:
     """The config of the finetune command with configs/finetune.py: six steps, evaluated twice."""
     base = replace(

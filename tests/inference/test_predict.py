@@ -119,7 +119,7 @@ def with_config(model: Model, **changes: Any) -> Model:
 @pytest.mark.parametrize("kind", ["tagging", "qa"])
 def test_answers_of_windows_do_not_depend_on_the_batch(kind: str, home: Path) -> None:
     model = load(home / kind)
-    rows = toy_tasks.random_rows(kind, 20, 9)
+    rows = [{"id": str(i), **r} for i, r in enumerate(toy_tasks.random_rows(kind, 20, 9))]
     together = model.predict(rows)
     assert [model.predict([r])[0] for r in rows[:3]] == together[:3]  # bit for bit
     assert model.predict(rows[::-1])[::-1] == together
