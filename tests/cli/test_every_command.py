@@ -23,8 +23,9 @@ FAMILIES = {  # kind of tokenizer and segments that the configs ask for
 }
 FIRST = {"tokenizer", "prepare", "pretrain", "finetune"}  # they make what the others need
 ELSEWHERE = {"demo", "plan"}  # minutes of training; a TPU's compiler (tests/perf/test_plan.py)
+LAYERS = {"modern": 2, "modern_electra": 4}  # the first has no norm; a generator has half of them
 SIZES = (
-    *("--encoder.layers", 1, "--encoder.hidden-size", 32, "--encoder.heads", 2),
+    *("--encoder.hidden-size", 32, "--encoder.heads", 2),
     *("--encoder.max-length", 64, "--data.batch-size", 4),  # one row per device
 )
 SHORT = ("--run.steps", 2, "--run.log-every", 1, "--run.eval-batches", 1)
@@ -48,7 +49,8 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     assert call("prepare", text, out=folder / "corpus", **options) == 0
     recipe = ROOT / "configs" / f"tiny_{request.param}.py"
     run = ("--data.path", folder / "corpus", "--run.dir", folder / "run")
-    assert call("pretrain", recipe, *run, *SIZES, *SHORT, "--run.save-every", 1) == 0
+    sizes = ("--encoder.layers", LAYERS.get(request.param, 1), *SIZES)
+    assert call("pretrain", recipe, *run, *sizes, *SHORT, "--run.save-every", 1) == 0
     rows = [{"text": f"it was {w} {i}", "label": w} for i in range(8) for w in ("good", "bad")]
     labeled_rows.write_task_dir(folder / "data", rows)
     where = ("--init", folder / "run", "--task", "classification", "--data", folder / "data")
@@ -83,8 +85,10 @@ def commands(home: Path, out: Path) -> Iterator[tuple[object, ...]]:
     yield "report", run, tuned, "--out", out / "report"
     yield "replay", run, 1
     yield "replay", tuned, 1
-    recipe = ROOT / "configs" / f"tiny_{home.name.rstrip('0123456789')}.py"
-    yield "bench", recipe, "--steps", 1, "--batch-size", 4, "--length", 32, *SIZES[:8]
+    family = home.name.rstrip("0123456789")
+    sizes = ("--encoder.layers", LAYERS.get(family, 1), *SIZES[:4])
+    recipe = ROOT / "configs" / f"tiny_{family}.py"
+    yield "bench", recipe, "--steps", 1, "--batch-size", 4, "--length", 32, *sizes
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_patience_stops_a_resumed_run_where_it_stops_a_whole_one(
     home: Path, tmp_path: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 9 steps the best is 2; with a patience of 3 the fifth is the last, also after a run that was
-    ended within an evaluation. The selected checkpoint may change afterwards."""
+    """Of 9 steps the best is 2; with a patience of 3 the fifth is the last, also after a run that
+    was ended within an evaluation. The selected checkpoint may change afterwards."""
     where = home / "model", "classification", home / "classification", tmp_path / "run"
 
     def run(**changes: object) -> dict[str, object]:
