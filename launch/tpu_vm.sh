@@ -67,12 +67,12 @@ preempted() { # the state may follow a lost connection by some time
 }
 
 # shellcheck disable=SC2016  # the workers expand it
-apt='apt_install() { # a new machine may still hold the lock
+define_apt_install='apt_install() { # a new machine may still hold the lock
     sudo apt-get -q update; sudo apt-get -o DPkg::Lock::Timeout=600 -qy install "$@"
 }
 '
 # shellcheck disable=SC2016  # the workers expand it
-install="$apt"'set -e; mkdir -p bert_jax; tar -xzf bert_jax.tgz -C bert_jax; cd bert_jax
+install="$define_apt_install"'set -e; mkdir -p bert_jax; tar -xzf bert_jax.tgz -C bert_jax; cd bert_jax
 python=$(command -v python3.12 || command -v python3.11 || true)
 if [ -z "$python" ]; then
     apt_install python3.11-venv; python=python3.11
@@ -84,7 +84,7 @@ fi
 .venv/bin/pip -q install "jax[tpu]==$(.venv/bin/python -c "import jax; print(jax.__version__)")"
 .venv/bin/pip -q install --no-deps -e .'
 # shellcheck disable=SC2016  # the workers expand it
-mount="$apt"'set -e; cd bert_jax; mkdir -p bucket
+mount="$define_apt_install"'set -e; cd bert_jax; mkdir -p bucket
 if ! command -v gcsfuse >/dev/null; then
     from=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc
     curl -s $from/doc/apt-key.gpg | sudo tee $key >/dev/null

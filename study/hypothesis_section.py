@@ -43,7 +43,7 @@ def hypothesis_section(
                 for j in judgments
             ]
         ),
-        *(_task_differences(j, records) for j in judgments if _differs_by_task(j, records)),
+        *filter(None, (opposite_tasks(j, records) for j in judgments)),
         _result_table(hypothesis, records, baselines),
         *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
         *below_counts(hypothesis, records),
@@ -85,12 +85,17 @@ def format_judgment(judgment: Judgment) -> str:
 
 
 def task_differences(judgment: Judgment, records: Sequence[Record]) -> dict[str, float]:
-    """Task -> the difference of the two sides in percent, for the tasks in which all seeds that
-    both sides have agree on its sign; {} if there is only one seed."""
+    """Task of the mean -> the difference of the two sides in percent, for the tasks in which all
+    seeds that both sides have agree on its sign; {} if there is only one seed."""
     statement = judgment.statement
     sides = []
     for side in (statement.better, statement.worse):
-        sides.append({r["seed"]: r["tasks"] for r in records if r["variant"] == side})
+        scores = {
+            r["seed"]: {t: r["tasks"][t] for t in r["expected_tasks"] if t in r["tasks"]}
+            for r in records
+            if r["variant"] == side
+        }
+        sides.append(scores)
     seeds = sorted(set(sides[0]) & set(sides[1]))
     tasks = set.intersection(*(set(side[s]) for side in sides for s in seeds)) if seeds else set()
     agreed = {}
@@ -101,16 +106,13 @@ def task_differences(judgment: Judgment, records: Sequence[Record]) -> dict[str,
     return agreed
 
 
-def _differs_by_task(judgment: Judgment, records: Sequence[Record]) -> bool:
-    """Whether a difference of means over tasks hides that tasks differ in opposite directions."""
+def opposite_tasks(judgment: Judgment, records: Sequence[Record]) -> str | None:
+    """The tasks that a difference of means hides, because they differ in opposite directions."""
     if judgment.statement.metrics != ("tasks", "tasks") or judgment.difference is None:
-        return False
-    signs = {d > 0 for d in task_differences(judgment, records).values()}
-    return len(signs) == 2
-
-
-def _task_differences(judgment: Judgment, records: Sequence[Record]) -> str:
+        return None
     agreed = sorted(task_differences(judgment, records).items(), key=lambda item: -item[1])
+    if len({difference > 0 for _, difference in agreed}) < 2:
+        return None
     listed = ", ".join(f"`{task}` {_signed(f'{d:.1f}')}" for task, d in agreed)
     return (
         f"**Tasks differ in opposite directions, in all seeds** ({judgment.statement.text}): "

@@ -68,23 +68,11 @@ class Contrastive:
             "max_negatives": (limit is None or limit >= 0, "at least 0, or None"),
         }
         check_ranges("objective", self, checks)
-        if self.learn_temperature and self.temperature < MIN_LEARNED_TEMPERATURE:
-            raise ValueError(
-                f"objective.temperature is {self.temperature} and objective.learn_temperature on: "
-                f"expected at least {MIN_LEARNED_TEMPERATURE}, the lowest one that is learned"
-            )
         if self.task != "pairs" and self.loss not in ("auto", "ranking"):
             raise ValueError(
                 f"objective.loss is {self.loss} and objective.task {self.task}: expected ranking, "
                 "since plain text has no scores"
             )
-        for name in ("query_prompt", "document_prompt", "max_negatives"):
-            value = getattr(self, name)
-            if self.task != "pairs" and value not in ("", None):
-                raise ValueError(
-                    f"objective.{name} is {value!r} and objective.task {self.task}: rows of a "
-                    "corpus have no prompts and no negatives, so leave it out"
-                )
 
     def check_dimensions(self, width: int) -> None:
         """ValueError: `dimensions` that are not below the encoder's width."""

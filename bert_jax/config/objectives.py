@@ -68,11 +68,6 @@ class Masking:
             "geometric_p": (0 < self.geometric_p < 1, "0 < x < 1"),
         }
         check_ranges("masking", self, checks)
-        if self.granularity == "ngram" and self.max_ngram == 1:
-            raise ValueError(
-                "masking.granularity is ngram and masking.max_ngram 1, which masks whole words: "
-                "set max_ngram to 2 or more (ALBERT: 3), or granularity to word"
-            )
         if self.final_rate is not None and static is not None:
             raise ValueError(
                 f"masking.final_rate is {self.final_rate} and masking.num_static_masks is "

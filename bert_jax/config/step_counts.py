@@ -14,7 +14,7 @@ STEPS_OR_RATIO = (  # section, a number of steps, and the ratio that it replaces
 )
 NOT_GIVEN = 1_999_999_973  # nobody's number of steps
 
-Names = Sequence[tuple[str, str, str]]
+StepsOrRatio = tuple[str, str, str]
 
 
 def mark_step_counts(recipe: Experiment) -> Experiment:
@@ -26,7 +26,7 @@ def mark_step_counts(recipe: Experiment) -> Experiment:
     return replace(recipe, **marks)
 
 
-def given_step_counts(overridden: Experiment) -> Names:
+def given_step_counts(overridden: Experiment) -> list[StepsOrRatio]:
     """Those of `STEPS_OR_RATIO` whose number an override of a marked recipe has given."""
     return [
         (section, number, ratio)
@@ -36,7 +36,7 @@ def given_step_counts(overridden: Experiment) -> Names:
 
 
 def override_step_counts(
-    recipe: Experiment, given: Names, override: Callable[[Experiment], Experiment]
+    recipe: Experiment, given: Sequence[StepsOrRatio], override: Callable[[Experiment], Experiment]
 ) -> Experiment:
     """The overridden recipe, in which each given number of steps counts and not the recipe's ratio.
 

@@ -118,11 +118,6 @@ class Supervised:
                 f"objective.long is {self.long}, but it is for classification, multi-label and "
                 f"regression, and the task is {self.task_type}: leave it out"
             )
-        if self.task_type == "qa" and (self.head, self.span) == ("prediction", "joint"):
-            raise ValueError(
-                "objective.head is prediction and objective.span joint, which has a head of its "
-                "own: add --objective.span linear, or leave objective.head out"
-            )
         named: tuple[TaskType, ...] = ("classification", "multilabel", "tagging")
         self._check_task_has("class_weights", named)
         self._check_task_has("label_smoothing", (*named, "choice"))

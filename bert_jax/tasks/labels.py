@@ -169,16 +169,16 @@ def label_notes(task_type: TaskType, splits: Splits, labels: Sequence[str]) -> l
     return notes + (_scheme_notes(splits, labels) if task_type == "tagging" else [])
 
 
-def _near_duplicates(labels: Sequence[str], of: Collection[str] = ()) -> Iterator[str]:
-    """A note on each group of labels that look alike; with `of` of the groups that have one of
-    these, which train does not have."""
+def _near_duplicates(labels: Sequence[str], unknown: Collection[str] = ()) -> Iterator[str]:
+    """A note on each group of labels that look alike; with labels that are `unknown` to train, on
+    the groups that have one of these."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
         groups[str(int(plain)) if _is_integer(plain) else plain].append(label)
     for group in groups.values():
-        if len(group) > 1 and (not of or not set(of).isdisjoint(group)):
-            what = "are not the same label" if of else "are classes"
+        if len(group) > 1 and not (unknown and set(unknown).isdisjoint(group)):
+            what = "are not the same label" if unknown else "are classes"
             yield (
                 "labels that differ only in case, spaces, zeros before a number or Unicode form "
                 f"{what}: {', '.join(map(ascii, group))}"

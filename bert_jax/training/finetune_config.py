@@ -32,6 +32,7 @@ from bert_jax.training import adapter_base, warm_start
 from bert_jax.training.layer_selection import with_layers
 from bert_jax.training.soft_labels import SoftLabels
 from bert_jax.training.teacher import load_teacher
+from bert_jax.training.unused_fields import refuse_unused_fields
 from bert_jax.training.warm_start import WarmStart, previous_config
 from bert_jax.utils import hub, remote
 from bert_jax.utils.types import Batch
@@ -129,7 +130,7 @@ class FinetuneTask:
         """Read `data.path` and encode it. ValueError: no such task, or rows that it cannot have."""
         objective = config.objective
         assert isinstance(objective, Supervised)
-        refuse_corpus_fields(config)
+        refuse_unused_fields(config)
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev.jsonl")
         dataset = tasks.read_dataset(
@@ -206,17 +207,6 @@ class FinetuneTask:
         """What is unusual in the data, in words."""
         by_split = [f"{split}: {n}" for split, e in self.encoded.items() for n in e.notes]
         return [*self.dataset.notes, *by_split]
-
-
-def refuse_corpus_fields(config: Experiment) -> None:
-    """ValueError: fields of `data` that are for corpora, and would change nothing here."""
-    for name in ("stages", "mix", "mix_exponent"):
-        value = getattr(config.data, name)
-        if value is not None:
-            raise ValueError(
-                f"data.{name} is {value}, but it is for pre-training on corpora: leave it out; "
-                "labeled rows are read from --data DIR in batches of data.batch_size"
-            )
 
 
 def config_of_seed(config: Experiment, i: int) -> Experiment:

@@ -26,7 +26,7 @@ from bert_jax.tasks import encode_pairs, pairs, retrieval
 from bert_jax.tasks.encode_pairs import EncodedPairs
 from bert_jax.tasks.metrics import correlations
 from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
-from bert_jax.training import adapter_base, finetune_config
+from bert_jax.training import adapter_base, finetune_config, unused_fields
 from bert_jax.training.step import CompiledSteps
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils.types import Batch
@@ -60,11 +60,12 @@ class PairsTask:
                 "leave it out; to learn another model's similarities, put them into the rows as "
                 "scores"
             )
-        finetune_config.refuse_corpus_fields(config)
+        unused_fields.refuse_unused_fields(config)
         if config.data.path is None:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev")
         dataset = pairs.read_pair_dataset(config.data.path)
         loss = _resolve_loss(objective, dataset.scored)
+        unused_fields.refuse_fields_of_ranking(config, loss)
         objective.check_dimensions(config.encoder.hidden_size)
         tokenizer = finetune_config.run_tokenizer(config)
         length = config.data.length or min(objective.default_length, config.encoder.max_length)
@@ -129,25 +130,7 @@ def _resolve_loss(objective: Contrastive, scored: bool) -> str:
         rows = "a score" if scored else "a positive"
         usual = "cosent, cosine or margin" if scored else "ranking"
         raise ValueError(f"objective.loss is {loss}, and the rows have {rows}: expected {usual}")
-    _check_scored(objective, loss)
     return loss
-
-
-def _check_scored(objective: Contrastive, loss: str) -> None:
-    """ValueError: fields that the losses of scored pairs do not use."""
-    if loss == "ranking":
-        return
-    if not objective.normalize:
-        raise ValueError(
-            f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
-            "add --objective.normalize (a model that compares by dot product begins without it)"
-        )
-    for name in ("learn_temperature", "symmetric"):
-        if getattr(objective, name):
-            raise ValueError(
-                f"objective.{name} is on, but the loss {loss} of scored pairs does not use it: "
-                "leave it out"
-            )
 
 
 def _size(split: Any) -> str:

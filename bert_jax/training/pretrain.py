@@ -13,20 +13,10 @@ from bert_jax.training import loop, profiler, trackers
 from bert_jax.training.assemble import assemble, open_corpora
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
+from bert_jax.training.unused_fields import refuse_unused_fields
 from bert_jax.utils import remote
 
 logger = logging.getLogger(__name__)
-
-
-def _refuse_finetuning_fields(config: Experiment) -> None:
-    """ValueError: fields of `run` that pre-training does not use."""
-    run = config.run
-    for name, default in (("epochs", None), ("evals_per_epoch", None), ("select", "best")):
-        if (value := getattr(run, name)) != default:
-            raise ValueError(
-                f"run.{name} is {value}, but it is for fine-tuning: leave it out; pre-training has "
-                "run.steps and run.eval_every, and keeps its newest checkpoints and the best one"
-            )
 
 
 def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> int | None:
@@ -41,7 +31,7 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     data = open_corpora(config)
-    _refuse_finetuning_fields(config)
+    refuse_unused_fields(config)
     initialize.check_same_config(data.config)
     run_dir.check_run_dir(folder, data.config, data.tokenizer)
     run = assemble(data.config, data)

@@ -91,7 +91,6 @@ def test_differences_between_configs_are_named() -> None:
         (dict(objective=dict(masking=dict(rate=0.0))), "masking.rate is 0.0"),
         (dict(objective=dict(masking=dict(max_predictions=0))), "masking.max_predictions is 0"),
         (dict(objective=dict(masking=dict(geometric_p=1.0))), "masking.geometric_p is 1.0"),
-        (dict(objective=dict(masking=dict(granularity="ngram"))), "max_ngram 1, which masks whole"),
         (dict(objective=dict(sbo_positions=0)), "objective.sbo_positions is 0"),
         (dict(encoder=dict(token_types=-1)), "encoder.token_types is -1"),
         (dict(optim=dict(eps=float("nan"))), "optim.eps is nan: expected more than 0"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax import config, load
+from bert_jax import config, load, tasks
 from bert_jax.cli import main as cli
 from bert_jax.convert import export
 from bert_jax.inference import predict
@@ -118,8 +118,14 @@ def with_config(model: Model, **changes: Any) -> Model:
 @pytest.mark.slow_unless("tagging")
 @pytest.mark.parametrize("kind", ["tagging", "qa"])
 def test_answers_of_windows_do_not_depend_on_the_batch(kind: str, home: Path) -> None:
-    model = load(home / kind)
+    objective = dict(stride=3) if kind == "qa" else {}
+    model = with_config(load(home / kind), objective=objective, data=dict(length=16))
     rows = [{"id": str(i), **r} for i, r in enumerate(toy_tasks.random_rows(kind, 20, 9))]
+    long = "zero one two red three " * 6
+    rows[1] |= {"text": long, "context": long, "tokens": long.split()}
+    where = tasks.Location("rows", "row 1")
+    example = tasks.parse_unlabeled_example(kind, rows[1], where)  # type: ignore[arg-type]
+    assert len(model.encode_examples([example]).rows) > 1
     together = model.predict(rows)
     assert [model.predict([r])[0] for r in rows[:3]] == together[:3]  # bit for bit
     assert model.predict(rows[::-1])[::-1] == together

@@ -7,7 +7,7 @@ import pytest
 
 from study import results
 from study.hypothesis import Hypothesis, ResultRow, Statement
-from study.hypothesis_section import format_judgment, task_differences
+from study.hypothesis_section import format_judgment, opposite_tasks, task_differences
 from study.metrics import METRICS
 from study.variants import Variant
 from study.verdict import (
@@ -86,7 +86,9 @@ def test_equal_seeds_have_the_standard_error_of_the_scored_rows() -> None:
 def test_a_mean_over_tasks_does_not_hide_that_they_differ_in_opposite_directions() -> None:
     def record(variant: str, seed: int, **tasks: float) -> dict[str, Any]:
         values = {task: {"value": value, "rows": 100} for task, value in tasks.items()}
-        return {"variant": variant, "seed": seed, "tasks": values}
+        values["qa"] = {"value": 40.0 * (variant == "a"), "rows": 100}  # not part of the mean
+        expected = sorted(tasks)
+        return {"variant": variant, "seed": seed, "tasks": values, "expected_tasks": expected}
 
     a = [record("a", seed, x=0.9, y=0.5, z=0.7) for seed in (0, 1)]
     b = [record("b", 0, x=0.7, y=0.6, z=0.6), record("b", 1, x=0.8, y=0.8, z=0.8)]
@@ -94,6 +96,12 @@ def test_a_mean_over_tasks_does_not_hide_that_they_differ_in_opposite_directions
     agreed = task_differences(judgment, a + b)
     assert agreed == pytest.approx({"x": 15, "y": -20})  # z: once above, once below
     assert task_differences(judgment, a[:1] + b[:1]) == {}  # one seed shows no agreement
+    said = opposite_tasks(judgment, a + b)
+    assert said is not None
+    assert "`x` +15.0, `y` -20.0 points" in said
+    same = [record("b", seed, x=0.7, y=0.4, z=0.6) for seed in (0, 1)]
+    assert opposite_tasks(judgment, a + same) is None
+    assert opposite_tasks(Judgment(A_BEATS_B, NOT_RUN), a + b) is None
 
 
 def loss_records(variant: str, *losses: float) -> list[dict[str, Any]]:

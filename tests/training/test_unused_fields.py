@@ -1,0 +1,73 @@
+"""Fields that would change nothing are refused in a new run, and only there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_jax.config import (
+    BERT,
+    Contrastive,
+    Experiment,
+    Supervised,
+    read_config,
+    replace,
+    save_config,
+)
+from bert_jax.training.unused_fields import refuse_fields_of_ranking, refuse_unused_fields
+
+SIMCSE = Contrastive(task="simcse")
+TASK = Supervised(task="qa", family="electra", span="joint")
+UNUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "n-grams of one word": (
+        BERT.objective,
+        dict(objective=dict(masking=dict(granularity="ngram"))),
+        "max_ngram 1, which masks whole words: set",
+    ),
+    "epochs of a corpus": (BERT.objective, dict(run=dict(epochs=3)), "run.epochs is 3"),
+    "the best of pre-training": (SIMCSE, dict(run=dict(select="last")), "run.select is last"),
+    "stages of labeled rows": (TASK, dict(data=dict(stages="64=1")), "data.stages is 64=1"),
+    "a mix of pairs": (Contrastive(), dict(data=dict(mix="a,b")), "data.mix is a,b"),
+    "two heads for spans": (
+        TASK,
+        dict(objective=dict(head="prediction")),
+        "add --objective.span linear",
+    ),
+    "a temperature that is not learned": (
+        SIMCSE,
+        dict(objective=dict(temperature=0.005, learn_temperature=True)),
+        "expected at least 0.01",
+    ),
+    "a prompt of a corpus": (
+        SIMCSE,
+        dict(objective=dict(query_prompt="query: ")),
+        "have no prompts",
+    ),
+    "negatives of a corpus": (SIMCSE, dict(objective=dict(max_negatives=2)), "no negatives"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_a_new_run_refuses_them_and_a_run_that_has_begun_goes_on(name: str, tmp_path: Path) -> None:
+    objective, changes, message = UNUSED[name]
+    base = replace(BERT, objective=objective, run=dict(dir=str(tmp_path)))
+    refuse_unused_fields(base)
+    config: Experiment = replace(base, **changes)
+    with pytest.raises(ValueError, match=message):
+        refuse_unused_fields(config)
+    save_config(config, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == config
+    refuse_unused_fields(config)
+
+
+@pytest.mark.parametrize(
+    "field", [dict(normalize=False), dict(learn_temperature=True), dict(symmetric=True)]
+)
+def test_losses_of_scored_pairs_refuse_fields_of_ranking(field: dict, tmp_path: Path) -> None:
+    config = replace(BERT, objective=Contrastive(**field), run=dict(dir=str(tmp_path)))
+    refuse_fields_of_ranking(config, "ranking")
+    with pytest.raises(ValueError, match=f"objective.{next(iter(field))} is .* the loss cosent"):
+        refuse_fields_of_ranking(config, "cosent")
+    (tmp_path / "seed_0").mkdir()
+    save_config(config, tmp_path / "seed_0" / "config.json")
+    refuse_fields_of_ranking(config, "cosent")
