@@ -108,6 +108,7 @@ def test_the_page_has_the_table_of_the_stored_results() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dry_run_trains_and_scores_an_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,20 +13,13 @@ import pytest
 
 from tests.helpers import cheap_compiles, tiny_configs
 
-pytestmark = pytest.mark.slow
-
-
-# BERT's network with other inputs and one more head, with one set of parameters for all layers, or
-# twice (tests/training/test_step.py has its step on four devices)
-NIGHTLY = ("albert", "roberta", "spanbert", "electra")
+# tests/training/test_step.py has the steps on four devices
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(family, marks=pytest.mark.nightly if family in NIGHTLY else ())
-        for family in tiny_configs.FAMILIES
-    ],
+    params=list(tiny_configs.FAMILIES),
 )
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("mesh")

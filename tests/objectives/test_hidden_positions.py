@@ -80,15 +80,15 @@ def test_a_model_of_context_is_below_the_unigram_loss_and_shuffled_context_is_no
 def test_shuffled_context_moves_a_trained_model_towards_the_unigram_loss() -> None:
     """It learns that each token is the successor of the one before it."""
     base = tiny_configs.without_dropout(tiny_configs.FAMILIES["bert"])
-    encoder = dict(positions="rotary", hidden_size=32)
+    encoder = dict(positions="rotary", hidden_size=32, layers=1)
     config = replace(base, encoder=encoder, objective=dict(sentence_pair=False))
     objective = tiny_configs.build(config)
     rng, at = np.random.default_rng(0), np.arange(tiny_configs.LENGTH)
-    batch = tiny_configs.batch(64)
+    batch = tiny_configs.batch(16)
     size = np.asarray(batch["size"])[:, None]
 
     def draw() -> dict[str, jax.Array]:
-        rows = 4 + (rng.integers(0, V, (64, 1)) + at) % (V - 4)
+        rows = 4 + (rng.integers(0, V, (16, 1)) + at) % (V - 4)
         return batch | {"tokens": jnp.asarray(np.where(at < size, rows, 0), jnp.int32)}
 
     tx = optax.adam(3e-3)
@@ -105,7 +105,7 @@ def test_shuffled_context_moves_a_trained_model_towards_the_unigram_loss() -> No
 
     params = objective.init(jax.random.key(0))
     state = tx.init(params)
-    for i in range(400):
+    for i in range(300):
         params, state = step(params, state, draw(), jax.random.key(i))
 
     masked = mask_tokens(draw(), Masking(mask_prob=1, random_prob=0), VOCABULARY, jax.random.key(0))

@@ -28,6 +28,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_meshes_and_micro_batches_give_one_gradient(tmp_path: Path) -> None:
     """And the comparison fails where documents are those of the next device."""
     env = os.environ | {"XLA_FLAGS": cheap_compiles.xla_flags(8), "JAX_PLATFORMS": "cpu"}
