@@ -109,7 +109,7 @@ def read_pairs(file: Path, issues: IssueCounts | None = None) -> list[Pair]:
 
     ValueError: a file that is missing or empty, a missing or invalid field.
     """
-    records = tables.read_records("classification", file, issues)
+    records = tables.read_records("pairs", file, issues)
     pairs = [_parse_pair(record, location) for location, record in records]
     if not pairs:
         raise ValueError(f"{file} is empty: expected rows of pairs")

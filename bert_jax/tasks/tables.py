@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bert_jax.config import TaskType
 from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location
@@ -58,7 +58,7 @@ def split_file(folder: Path, split: str, suffixes: Sequence[str]) -> Path | None
 
 
 def read_records(
-    task_type: TaskType, file: Path, issues: IssueCounts | None = None
+    task_type: TaskType | Literal["pairs"], file: Path, issues: IssueCounts | None = None
 ) -> Iterator[LocatedRecord]:
     """The records of a file, in the format that its suffix names (JSONL for others). What is
     unusual in it is counted in `issues` at its end.
@@ -80,7 +80,7 @@ def read_records(
 
 
 def _read_table(
-    task_type: TaskType, file: Path, issues: IssueCounts | None
+    task_type: TaskType | Literal["pairs"], file: Path, issues: IssueCounts | None
 ) -> Iterator[LocatedRecord]:
     csv.field_size_limit(2**31 - 1)
     of_row: list[str] = []  # the lines of the current row
@@ -138,7 +138,9 @@ def _look_like_rows(lines: Iterable[str], delimiter: str, columns: int) -> bool:
     return columns > 1 and all(line.count(delimiter) == columns - 1 for line in lines)
 
 
-def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) -> dict[str, Any]:
+def _from_cells(
+    task_type: TaskType | Literal["pairs"], cells: dict[str, str], location: Location
+) -> dict[str, Any]:
     record: dict[str, Any] = dict(cells)
     for name in ("id", "text_pair"):
         if not record.get(name):
@@ -161,7 +163,7 @@ def _from_cells(task_type: TaskType, cells: dict[str, str], location: Location) 
             record[name] = cell.split()
         if name in LABEL_FIELDS and name in record and not cell:
             record[name] = None
-    if "score" in cells:
+    if task_type == "pairs" and "score" in cells:
         record["score"] = _number(cells["score"]) if cells["score"].strip() else None
     if task_type in ("regression", "choice") and isinstance(record.get("label"), str):
         record["label"] = _number(record["label"])

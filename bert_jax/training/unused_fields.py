@@ -3,8 +3,6 @@ refuses them; one that has begun goes on as it began, and folders with them can 
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from bert_jax.config import Contrastive, Experiment, Masked, ReplacedTokens, Supervised
 from bert_jax.config.contrastive import MIN_LEARNED_TEMPERATURE
 from bert_jax.utils import remote
@@ -22,12 +20,12 @@ def refuse_unused_fields(config: Experiment) -> None:
     if isinstance(objective, Masked | ReplacedTokens):
         masking = objective.masking
         if masking.granularity == "ngram" and masking.max_ngram == 1:
-            _refuse(
+            raise ValueError(
                 "objective.masking.granularity is ngram and objective.masking.max_ngram 1, which "
                 "masks whole words: set max_ngram to 2 or more (ALBERT: 3), or granularity to word"
             )
     if isinstance(objective, Supervised) and _has_two_heads(objective):
-        _refuse(
+        raise ValueError(
             "objective.head is prediction and objective.span joint, which has a head of its own: "
             "add --objective.span linear, or leave objective.head out"
         )
@@ -42,13 +40,13 @@ def refuse_fields_of_ranking(config: Experiment, loss: str) -> None:
     if loss == "ranking" or has_begun(config):
         return
     if not objective.normalize:
-        _refuse(
+        raise ValueError(
             f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
             "add --objective.normalize (a model that compares by dot product begins without it)"
         )
     for name in ("learn_temperature", "symmetric"):
         if getattr(objective, name):
-            _refuse(
+            raise ValueError(
                 f"objective.{name} is on, but the loss {loss} of scored pairs does not use it: "
                 "leave it out"
             )
@@ -72,7 +70,7 @@ def _refuse_corpus_fields(config: Experiment) -> None:
     for name in ("stages", "mix", "mix_exponent"):
         value = getattr(config.data, name)
         if value is not None:
-            _refuse(
+            raise ValueError(
                 f"data.{name} is {value}, but it is for pre-training on corpora: leave it out; "
                 "labeled rows are read from --data DIR in batches of data.batch_size"
             )
@@ -82,7 +80,7 @@ def _refuse_finetuning_fields(config: Experiment) -> None:
     for name, default in (("epochs", None), ("evals_per_epoch", None), ("select", "best")):
         value = getattr(config.run, name)
         if value != default:
-            _refuse(
+            raise ValueError(
                 f"run.{name} is {value}, but it is for fine-tuning: leave it out; pre-training has "
                 "run.steps and run.eval_every, and keeps its newest checkpoints and the best one"
             )
@@ -90,7 +88,7 @@ def _refuse_finetuning_fields(config: Experiment) -> None:
 
 def _refuse_contrastive_fields(objective: Contrastive) -> None:
     if objective.learn_temperature and objective.temperature < MIN_LEARNED_TEMPERATURE:
-        _refuse(
+        raise ValueError(
             f"objective.temperature is {objective.temperature} and objective.learn_temperature on: "
             f"expected at least {MIN_LEARNED_TEMPERATURE}, the lowest one that is learned"
         )
@@ -99,11 +97,7 @@ def _refuse_contrastive_fields(objective: Contrastive) -> None:
     for name in ("query_prompt", "document_prompt", "max_negatives"):
         value = getattr(objective, name)
         if value not in ("", None):
-            _refuse(
+            raise ValueError(
                 f"objective.{name} is {value!r} and objective.task {objective.task}: rows of a "
                 "corpus have no prompts and no negatives, so leave it out"
             )
-
-
-def _refuse(message: str) -> NoReturn:
-    raise ValueError(message)
