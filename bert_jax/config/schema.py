@@ -40,6 +40,9 @@ class Data:
     # tokens in batches of ROWS for this SHARE of the steps. In `path` and `mix`, {length} is
     # replaced by each stage's length.
     stages: str | None = None
+    # In fine-tuning: put rows of similar length into a batch. It is padded to its longest row, so
+    # steps take less time where lengths vary; the order of the rows is less random.
+    group_by_length: bool = False
     # Number of threads that read and decode rows before the step needs them.
     threads: int = 8
     # Hash of the corpus's content. A run sets it when it starts; do not set it.

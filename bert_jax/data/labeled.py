@@ -1,6 +1,7 @@
 """The data loader of fine-tuning: labeled rows in memory -> batches, a pure look-up by step.
 
-Each epoch is shuffled by an index permutation of its own.
+Each epoch is shuffled by an index permutation of its own. On request rows of similar length share a
+batch, which is then padded less.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PER_TOKEN = ("tokens", "tags", "teacher_tag", "teacher_start", "teacher_end")
 NO_ANSWER = -1e30  # a teacher's logit of padding, which is no end of a span
 PADDING = {"teacher_start": NO_ANSWER, "teacher_end": NO_ANSWER}  # others: -1
 PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+MAX_GROUPED = 50  # batches whose rows are sorted by length together
 
 
 def check_parts(batch_size: int, parts: Sequence[tuple[int, int]]) -> None:
@@ -46,8 +48,9 @@ class LabeledBatches:
     teacher_tag [b l n]  teacher_start teacher_end [b l]  a teacher's outputs, padded like labels
     Rows of several options or windows have tokens [b c l], size and first [b c]; rows with fewer
     than others of their batch get empty ones. Of every batch a process holds
-    the `parts` (i, n): the i-th of n equal ones. ValueError: there are no rows, or the batch does
-    not divide over the processes.
+    the `parts` (i, n): the i-th of n equal ones. With `grouped_steps`, the number of steps of the
+    run, rows of similar length share a batch; the run sees the same rows equally often.
+    ValueError: there are no rows, or the batch does not divide over the processes.
     """
 
     rows: Sequence[dict[str, Any]]
@@ -55,6 +58,7 @@ class LabeledBatches:
     pad_id: int
     seed: int = 0
     parts: Sequence[tuple[int, int]] = ((0, 1),)
+    grouped_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_parts(self.batch_size, self.parts)
@@ -62,7 +66,10 @@ class LabeledBatches:
             raise ValueError("there are no labeled rows: expected at least one")
 
     def __getitem__(self, step: int) -> Batch:
-        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        positions: Sequence[int] = range(step * self.batch_size, (step + 1) * self.batch_size)
+        if self.grouped_steps is not None and step < self.grouped_steps:
+            group, place = divmod(step, self._steps_per_group)
+            positions = self._grouped_positions(group)[place]
         n, order = len(self.rows), self._order
         return self._stack([int(order[i] or 0) for i in positions], [i // n for i in positions])
 
@@ -105,6 +112,29 @@ class LabeledBatches:
     def _order(self) -> grain.MapDataset:
         """Position -> row number; each epoch is shuffled anew."""
         return grain.MapDataset.range(len(self.rows)).seed(self.seed).shuffle().repeat()
+
+    @property
+    def _steps_per_group(self) -> int:
+        """Few enough for an epoch to have several groups: else each length would always meet the
+        same rows."""
+        return max(1, min(MAX_GROUPED, len(self.rows) // (4 * self.batch_size)))
+
+    @functools.cached_property
+    def _grouped_positions(self) -> Callable[[int], list[list[int]]]:
+        """Group -> the positions of each of its batches."""
+        return functools.lru_cache(maxsize=2)(self._sort_group)
+
+    def _sort_group(self, group: int) -> list[list[int]]:
+        """The positions of the group's steps, sorted by the length of their rows and cut into
+        batches, which come in random order. The run's last group ends with the run."""
+        assert self.grouped_steps is not None
+        size, first = self.batch_size, group * self._steps_per_group
+        count = min(self._steps_per_group, self.grouped_steps - first)
+        positions = range(first * size, (first + count) * size)
+        lengths = [_row_length(self.rows[int(self._order[i] or 0)]) for i in positions]
+        by_length = [positions[i] for i in np.argsort(lengths, kind="stable")]
+        shuffled = np.random.default_rng((self.seed, group)).permutation(count)
+        return [by_length[i * size : (i + 1) * size] for i in shuffled]
 
     def _stack(
         self, numbers: Sequence[int], epochs: Sequence[int], count: int | None = None

@@ -191,6 +191,7 @@ class FinetuneTask:
             config.encoder.pad_id,
             config.run.seed,
             slices,
+            config.run.steps if config.data.group_by_length else None,
         )
 
     def batches_from(self, config: Experiment, slices: Slices) -> Callable[[int], Iterator[Batch]]:

@@ -13,6 +13,11 @@ def refuse_unused_fields(config: Experiment) -> None:
     if has_begun(config):
         return
     objective = config.objective
+    if config.data.group_by_length and not isinstance(objective, Supervised):
+        raise ValueError(
+            "data.group_by_length is on, but it is for fine-tuning on labeled rows, and not for "
+            "pairs or pre-training: leave it out"
+        )
     if isinstance(objective, Supervised) or _is_pairs(objective):
         _refuse_corpus_fields(config)
     else:

@@ -34,6 +34,28 @@ def test_labelled_rows_are_looked_up_by_step_and_shown_once_an_epoch() -> None:
     assert not equal(rows[0], labelled(seed=1)[0])
 
 
+@pytest.mark.parametrize("steps", [1, 9, 40])
+def test_rows_grouped_by_length_are_those_of_the_run_and_need_less_padding(steps: int) -> None:
+    """Also where the run ends within a group of batches, and on any number of processes."""
+    plain, grouped = labelled(400), labelled(400, grouped_steps=steps)
+
+    def shown(rows: LabeledBatches) -> list[tuple[int, int]]:
+        batches = [rows[i] for i in range(steps)]
+        return [x for b in batches for x in zip(b["row"], b["epoch"], strict=True)]
+
+    assert sorted(shown(grouped)) == sorted(shown(plain))
+    assert len(set(shown(grouped))) == 8 * steps
+    if steps > 1:
+        assert shown(grouped) != shown(plain)
+        lengths = [[b.shape[1] for b in (rows[i]["tokens"] for i in range(steps))]
+                   for rows in (plain, grouped)]  # fmt: skip
+        assert sum(lengths[1]) < 0.8 * sum(lengths[0])
+        assert lengths[1] != sorted(lengths[1]), "batches come in random order"
+    parts = [labelled(400, grouped_steps=steps, parts=[(i, 2)])[steps - 1] for i in range(2)]
+    whole = grouped[steps - 1]
+    assert equal({k: np.concatenate([p[k] for p in parts]) for k in whole}, whole)
+
+
 @pytest.mark.parametrize("kind", ["text", "tags", "choice"])
 def test_labelled_rows_are_padded_to_their_batch(kind: str) -> None:
     rows = labelled(kind=kind)

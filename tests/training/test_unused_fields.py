@@ -18,6 +18,7 @@ from bert_jax.training.unused_fields import refuse_fields_of_ranking, refuse_unu
 
 SIMCSE = Contrastive(task="simcse")
 TASK = Supervised(task="qa", family="electra", span="joint")
+GROUPED = dict(data=dict(group_by_length=True))
 UNUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "n-grams of one word": (
         BERT.objective,
@@ -27,6 +28,8 @@ UNUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "epochs of a corpus": (BERT.objective, dict(run=dict(epochs=3)), "run.epochs is 3"),
     "the best of pre-training": (SIMCSE, dict(run=dict(select="last")), "run.select is last"),
     "stages of labeled rows": (TASK, dict(data=dict(stages="64=1")), "data.stages is 64=1"),
+    "a corpus by length": (BERT.objective, GROUPED, "data.group_by_length is on"),
+    "pairs by length": (Contrastive(), GROUPED, "data.group_by_length is on"),
     "a mix of pairs": (Contrastive(), dict(data=dict(mix="a,b")), "data.mix is a,b"),
     "two heads for spans": (
         TASK,
