@@ -97,7 +97,7 @@ def scores(task: str, work: Path, encode: Any) -> dict[str, float]:
     if task == "retrieval":
         dev = pairs.pairs_as_retrieval_set(pairs.read_pairs(work / task / "dev.jsonl"))
         vectors = [unit(encode(texts)) for texts in (dev.queries, dev.documents)]
-        judged = retrieval.rank_judged(vectors[0], vectors[1], dev.grades)
+        judged = retrieval.rank_judged(vectors[0], vectors[1], dev.grades, dev.own)
         return retrieval.ranking_metrics(judged)
     from sklearn.metrics import roc_auc_score
 

@@ -40,6 +40,8 @@ class Evaluate(Command):
     max_words: Annotated[int | None, optional("N")] = None
     # Remove case or accents from the text, to compare with a model whose tokenizer removes them.
     fold: Annotated[tuple[Literal["case", "accents"], ...], optional("case|accents")] = ()
+    # With --text and --counts: field of records, or column, that holds the text.
+    field: Annotated[str | None, optional("NAME")] = None
     # Seed of the samples and the masks.
     seed: Annotated[int, arg(metavar="N")] = 0
     # Print one JSON object.
@@ -52,6 +54,7 @@ class Evaluate(Command):
             self._check_text_flags()
         from bert_jax import load
         from bert_jax.data.corpus import open_corpus
+        from bert_jax.data.documents import TEXT_FIELD
         from bert_jax.inference.evaluation import evaluate
         from bert_jax.inference.evaluation.tables import render_evaluation
 
@@ -73,6 +76,7 @@ class Evaluate(Command):
                 self.fold,
                 self.maskings,
                 self.seed,
+                self.field or TEXT_FIELD,
             )
         print(strict_json.dumps(result.to_json()) if self.json else render_evaluation(result))
         return 0
@@ -87,6 +91,7 @@ class Evaluate(Command):
             ("--length", self.length),
             ("--max-words", self.max_words),
             ("--fold", self.fold or None),
+            ("--field", self.field),
         ):
             if value is not None:
                 raise ValueError(f"{flag} needs --text: a corpus is scored as it was prepared")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bert_jax.utils.text_lines import read_lines
 if TYPE_CHECKING:
     from bert_jax.inference.search_index import Hit
 
+logger = logging.getLogger(__name__)
 QUERIES_AT_A_TIME = 256
 
 
@@ -76,8 +78,10 @@ class Embed(Command):
             raise ValueError("--graph is for --index: expected both, or neither")
         model, file = load(self.model), Path(self.file)
         if self.index is not None:
-            # of a name on the Hub, the commit: a search loads the same model
+            # A search loads the same model: of a name on the Hub the commit, else from any folder.
             name = hub.with_commit(self.model, model.config.run.init_commit)
+            if hub.parse_name(self.model) is None:
+                name = str(Path(self.model).expanduser().absolute())
             count = write_index(model, name, file, Path(self.index), options, self.graph)
             print(f"index of {count} lines in {self.index}")
         elif self.out is not None:
@@ -103,6 +107,9 @@ class Search(Command):
     top: Annotated[int, arg(metavar="K")] = 10
     # Where the model of the index is, if it has been moved.
     model: Annotated[str | None, optional("MODEL")] = None
+    # Text before every query, or the name of one of the model's prompts. The default is the model's
+    # prompt for queries.
+    prompt: Annotated[str | None, optional("PROMPT")] = None
     # Compare with every line, even if the index has a graph.
     exact: bool = False
     # Cut queries that are longer than the model.
@@ -115,15 +122,27 @@ class Search(Command):
             raise ValueError("expected either a QUERY or --file FILE")
         from bert_jax import load
         from bert_jax.inference.search_index import SearchIndex
+        from bert_jax.inference.sentence_vectors import prompt_text
 
         queries = [self.text] if self.file is None else read_lines(self.file)
         index = SearchIndex.open(self.folder, self.exact)
         index.check_text()
+        if self.model is None and not _is_there(index.info.model):
+            raise ValueError(
+                f"the model of the index is not in {index.info.model}: say where with --model"
+            )
         model = load(self.model or index.info.model)
         index.check_model(model)
+        prompt = "query" if self.prompt is None else self.prompt
+        if self.prompt is None and index.info.prompt and not prompt_text(model.sentence, prompt):
+            logger.warning(
+                "the lines of the index begin with the prompt %r, and queries with none: give "
+                "theirs with --prompt",
+                index.info.prompt,
+            )
         for begin in range(0, len(queries), QUERIES_AT_A_TIME):
             chunk = [str(query) for query in queries[begin : begin + QUERIES_AT_A_TIME]]
-            found = index.search(model, chunk, self.top, self.truncate)
+            found = index.search(model, chunk, self.top, self.truncate, prompt, begin)
             for query, hits in zip(chunk, found, strict=True):
                 _print_hits(query, hits, self.json, titled=self.file is not None)
         return 0
@@ -141,7 +160,8 @@ class Mine(Command):
     # File of rows with text and positive, as for finetune --task pairs; with --rerank also a folder
     # with a retrieval set.
     input: Annotated[Positional[str], arg(metavar="DATA")]
-    # New file for the rows with their negatives.
+    # New JSONL file for the rows with their negatives and all their other fields; with --rerank for
+    # the candidates, without other fields.
     out: Annotated[str, arg(metavar="FILE")]
     # Number of negatives to add to each row.
     negatives: Annotated[int, arg(metavar="N")] = 4
@@ -199,6 +219,11 @@ class Mine(Command):
             f"{counts.added} were added"
         )
         return 0
+
+
+def _is_there(model: str) -> bool:
+    """Whether a model that an index names is a name on the Hub, or a folder that exists."""
+    return hub.parse_name(model) is not None or Path(model).exists()
 
 
 def _print_hits(query: str, hits: Sequence[Hit], as_json: bool, titled: bool) -> None:

@@ -35,6 +35,8 @@ class Tokenize(Command):
     # File with one text per line, instead of TEXT; or any other text that prepare reads (FASTA,
     # JSONL, parquet, compressed files, globs).
     file: Annotated[str | None, optional("FILE")] = None
+    # With --file: field of records, or column, that holds the text.
+    field: Annotated[str, arg(metavar="NAME")] = "text"
     # Print the share of unknown tokens, pieces per word, the characters that normalization removes
     # or changes, and the longest lines of the file.
     report: bool = False
@@ -60,15 +62,16 @@ class Tokenize(Command):
     def _texts(self) -> Iterator[str]:
         if self.text is not None:
             return iter([self.text])
-        return _lines(str(self.file))
+        return _lines(str(self.file), self.field)
 
 
-def _lines(file: str) -> Iterator[str]:
+def _lines(file: str, field: str) -> Iterator[str]:
     """The lines of a plain file, or the paragraphs of what else `prepare` reads."""
     from bert_jax.data import documents
 
     if not documents.is_plain(file):
-        return (p for document in documents.read_documents([file]) for p in document.paragraphs)
+        read = documents.read_documents([file], field=field)
+        return (p for document in read for p in document.paragraphs)
     lines = iter_lines(file)
     first = next(lines, None)
     if first is None:

@@ -16,8 +16,9 @@ from numpy.lib import format as npy
 
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
-from bert_jax.inference.long_features import Long, check_long, count_long
+from bert_jax.inference.long_features import Long, check_long
 from bert_jax.inference.model import Model
+from bert_jax.inference.sentence_vectors import max_tokens
 from bert_jax.utils.text_lines import iter_lines
 
 logger = logging.getLogger(__name__)
@@ -59,14 +60,19 @@ class EmbedOptions:
             long=self.long,
         )
 
-    def check_lengths(self, model: Model, texts: Sequence[str]) -> int:
+    def check_lengths(self, model: Model, texts: Sequence[str], file: Path, begin: int) -> int:
         """The number of texts that are too long. ValueError: there are some, unless `truncate` or
-        `long`."""
+        `long`. The texts are the lines of `file` from `begin` on, counted from 0."""
         assert self.pool != "default"
-        if self.truncate or self.long is not None:
-            return count_long(model, texts, self.pool, self.prompt)
-        model.tokenize(texts, self.pool, prompt=self.prompt)
-        return 0
+        rows = model.tokenize(texts, self.pool, prompt=self.prompt, long="mean")
+        most = max_tokens(model.config.encoder, model.sentence, self.pool)
+        long = [i for i, row in enumerate(rows) if len(row.tokens) > most]
+        if long and not self.truncate and self.long is None:
+            raise ValueError(
+                f"{file}, line {begin + long[0] + 1}: a text has {len(rows[long[0]].tokens)} "
+                f"tokens, but the model takes {most}: shorten it, or add --truncate or --long mean"
+            )
+        return len(long)
 
     def warn_long(self, count: int, texts: int) -> None:
         """Say what becomes of the texts that are too long."""
@@ -75,6 +81,12 @@ class EmbedOptions:
             logger.warning(
                 "%d of %d texts are longer than the model and are %s", count, texts, fate
             )
+
+
+def check_read_twice(file: Path) -> None:
+    """ValueError: a pipe, which can be read once."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise ValueError(f"{file} is read twice, and is no regular file: write it to one first")
 
 
 def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None = None) -> int:
@@ -90,10 +102,11 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
     options = (options or EmbedOptions()).resolve(model)
+    check_read_twice(file)
     texts, too_long = 0, 0
     for chunk in _chunks(file):  # find texts that are too long before computing
+        too_long += options.check_lengths(model, chunk, file, texts)
         texts += len(chunk)
-        too_long += options.check_lengths(model, chunk)
     options.warn_long(too_long, texts)
     if not texts:
         raise ValueError(f"{file} is empty: expected one text per line")

@@ -57,13 +57,6 @@ def text_vectors(
     return mean_of_windows(vectors, windows, owners, pool, normalized)
 
 
-def count_long(model: Model, texts: Sequence[str], pool: Pool, prompt: str | None) -> int:
-    """How many texts have more tokens than the model takes."""
-    rows = model.tokenize(texts, pool, prompt=prompt, long="mean")
-    most = max_tokens(model.config.encoder, model.sentence, pool)
-    return sum(len(row.tokens) > most for row in rows)
-
-
 def split_rows(rows: Sequence[FeatureRow], max_length: int) -> tuple[list[FeatureRow], list[int]]:
     """Rows of at most `max_length` tokens, each with the index of its text; the special tokens
     around a text are around each of its windows. A prompt is in the first window alone."""

@@ -16,8 +16,7 @@ import numpy as np
 from bert_jax.inference.embed_file import TEXTS_PER_CHUNK
 from bert_jax.inference.model import Model
 from bert_jax.inference.search_index import check_vectors
-from bert_jax.tasks import pairs, retrieval
-from bert_jax.tasks.pairs import Pair
+from bert_jax.tasks import pairs, retrieval, tables
 from bert_jax.utils import io, strict_json
 
 QUERIES_AT_A_TIME = 256
@@ -41,7 +40,8 @@ def mine_negatives(
     candidates: int = 50,
     truncate: bool = False,
 ) -> MiningCounts:
-    """Write the pairs of `source` with mined negatives to the new file `out`, in their order.
+    """Write the pairs of `source` with mined negatives to the new JSONL file `out`, in their order
+    and with all their fields.
 
     For each row the `candidates` documents that are closest to its query are considered, among all
     positives and negatives of the file, closest first. Left out are the query's own text, all its
@@ -57,9 +57,9 @@ def mine_negatives(
             f"negatives is {negatives}, candidates {candidates} and margin {margin}: expected at "
             "least 1, 1 and 0"
         )
-    if out.exists():
-        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    require_new_jsonl(out)
     rows = pairs.read_pairs(source)
+    records = [record for _, record in tables.read_records("pairs", source)]
     if rows[0].score is not None:
         raise ValueError(f"{source} has pairs with a score: expected rows with a positive")
     known: dict[str, set[str]] = defaultdict(set)
@@ -71,7 +71,7 @@ def mine_negatives(
     lines, mined, too_close, incomplete = [], 0, 0, 0
     for begin in range(0, len(rows), QUERIES_AT_A_TIME):
         part = rows[begin : begin + QUERIES_AT_A_TIME]
-        queries = unit_vectors(model, [row.text for row in part], "query", truncate)
+        queries = unit_vectors(model, [row.text for row in part], "query", truncate, begin)
         hits = retrieval.top_k(queries, documents, candidates)
         for row, query, numbers, scores in zip(part, queries, *hits, strict=True):
             positive = retrieval.dot(query[None], documents[number[row.positive]][None])[0, 0]
@@ -81,22 +81,30 @@ def mine_negatives(
             too_close += len(others) - len(far)
             mined += len(far[:negatives])
             incomplete += len(far) < negatives
-            lines.append(_line(row, far[:negatives]))
+            negatives_of_row = {"negatives": [*row.negatives, *far[:negatives]]}
+            record = records[len(lines)] | negatives_of_row
+            lines.append(strict_json.dumps(record, ensure_ascii=False) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
     io.write_text(out, "".join(lines))
     return MiningCounts(len(rows), mined, too_close, incomplete)
 
 
-def _line(row: Pair, mined: Sequence[str]) -> str:
-    values = {"text": row.text, "positive": row.positive, "negatives": [*row.negatives, *mined]}
-    return strict_json.dumps(values, ensure_ascii=False) + "\n"
+def require_new_jsonl(out: Path) -> None:
+    """ValueError: `out` exists, or its name says that it is no JSONL."""
+    if out.exists():
+        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    if out.suffix in tables.SUFFIXES and out.suffix != ".jsonl":
+        raise ValueError(f"--out is {out}, but rows are written as JSONL: name it .jsonl")
 
 
-def unit_vectors(model: Model, texts: Sequence[str], prompt: str, truncate: bool) -> np.ndarray:
-    """The vectors [n d] of texts after a prompt, of length 1."""
+def unit_vectors(
+    model: Model, texts: Sequence[str], prompt: str, truncate: bool, first: int = 0
+) -> np.ndarray:
+    """The vectors [n d] of texts after a prompt, of length 1. `first` is the number of the first
+    text, for messages."""
     chunks = (texts[i : i + TEXTS_PER_CHUNK] for i in range(0, len(texts), TEXTS_PER_CHUNK))
     vectors = np.concatenate(
         [model.encode(c, truncate=truncate, prompt=prompt, normalize=True)[0] for c in chunks]
     )
-    check_vectors(vectors, f"{prompt} text")
+    check_vectors(vectors, f"{prompt} text", first)
     return vectors

@@ -178,11 +178,18 @@ class Model:
         return tasks.encode_for(self.task, examples, self.tokenizer, self.row_length)
 
     def outputs(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
-        """The head's outputs for every row of `encode_examples` (tasks/__init__.py)."""
+        """The head's outputs for every row of `encode_examples` (tasks/__init__.py). ValueError:
+        one is not a number."""
         batches = LabeledBatches(rows, PREDICT_BATCH_SIZE, self.config.encoder.pad_id)
 
         def apply(batch: Batch) -> tuple[Any, Any]:
-            return batch["row"], jax.device_get(self._task_outputs(self.params, batch))
+            outputs = jax.device_get(self._task_outputs(self.params, batch))
+            if any(np.isnan(x).any() for x in jax.tree.leaves(outputs)):
+                raise ValueError(
+                    "the model's outputs are not numbers: its weights are damaged or overflow; use "
+                    "an earlier checkpoint"
+                )
+            return batch["row"], outputs
 
         return batches.predict_all(apply, self.task.per_token)
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import tasks
-from bert_jax.config import TaskType
 from bert_jax.data.tokenization import coverage
 from bert_jax.inference.model import Model
-from bert_jax.tasks.fields import IssueCounts
+from bert_jax.tasks.text_files import require_file
 from bert_jax.utils import strict_json
 
 logger = logging.getLogger(__name__)
@@ -30,13 +29,14 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     task_type = model.task.task_type
     if out.exists():
         raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
-    if not source.is_file():
-        raise ValueError(f"{source} does not exist: expected a file of rows; check the path")
+    require_file(source, "a file of rows")
+    out.parent.mkdir(parents=True, exist_ok=True)
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
     covered, issues = coverage.Coverage(), Counter[tuple[str, str]]()
     try:
         with part.open("w", encoding="utf-8") as f:
-            for examples in _chunks(_read_examples(task_type, source, model.task.pairs, issues)):
+            read = tasks.iter_unlabeled_examples(task_type, source, model.task.pairs, issues)
+            for examples in _chunks(read):
                 encoded = model.encode_examples(examples)
                 for prediction in model.predict_examples(encoded):
                     f.write(strict_json.dumps(prediction, ensure_ascii=False) + "\n")
@@ -54,15 +54,6 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     finally:
         part.unlink(missing_ok=True)
     return rows, truncated
-
-
-def _read_examples(
-    task_type: TaskType, source: Path, pairs: bool | None, issues: IssueCounts
-) -> Iterable[tasks.Example]:
-    """The examples of SQuAD's JSON, which is read as a whole, or of JSONL, line by line."""
-    if task_type == "qa" and source.suffix == ".json":
-        return tasks.read_unlabeled_examples(task_type, source)
-    return tasks.iter_unlabeled_examples(task_type, source, pairs, issues)
 
 
 def _chunks(examples: Iterable[tasks.Example]) -> Iterator[list[Any]]:

@@ -203,24 +203,14 @@ def _layer_split(
     )
     rows, labels = [], []
     for i, row in enumerate(encoded.rows):
-        bounds = (
-            _word_bounds(encoded, i, model.tokenizer) if dataset.task_type == "tagging" else None
-        )
+        bounds = None
+        if dataset.task_type == "tagging":
+            words, positions, end = cast(tasks.WordPositions, encoded.alignments[i])
+            bounds = np.append(positions, end) if len(words) else np.ones(1, np.int64)
         labels.append([row["label"]] if bounds is None else row["tags"][bounds[:-1]])
         rows.append(features.FeatureRow(row["tokens"], int(row["first"]), bounds))
     counts = np.array([len(x) for x in labels])
     return LayerSplit(encoded, rows, np.concatenate(labels), counts)
-
-
-def _word_bounds(encoded: tasks.EncodedExamples, number: int, tokenizer: Tokenizer) -> np.ndarray:
-    """The first piece of each word that is tagged in this row, and the end of the last word."""
-    words, positions = cast(tasks.WordPositions, encoded.alignments[number])
-    if not len(words):
-        return np.ones(1, np.int64)
-    example = cast(tasks.TaggingExample, encoded.examples[encoded.example_indices[number]])
-    space = " " if tokenizer.marks_spaces and words[-1] else ""
-    pieces = max(1, len(tokenizer.encode(space + example.tokens[words[-1]])))
-    return np.append(positions, min(positions[-1] + pieces, encoded.rows[number]["size"] - 1))
 
 
 def _layer_groups(model: Model, layers: Sequence[Layer], vectors: int) -> Iterator[list[Layer]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.inference.mine import QUERIES_AT_A_TIME, unit_vectors
+from bert_jax.inference.mine import QUERIES_AT_A_TIME, require_new_jsonl, unit_vectors
 from bert_jax.inference.model import Model
 from bert_jax.tasks import pairs, retrieval
 from bert_jax.tasks.pairs import RetrievalSet
@@ -33,7 +33,7 @@ def write_candidates(
 
     `source` is a retrieval set (a folder) or a file of pairs, whose texts are then the documents. A
     row has the `candidates` documents with the largest cosine, best first, and their grades (0 for
-    those that are not judged). Grades of relevant documents that are not among them are `missing`;
+    those that are not judged); of pairs a query's own text is no candidate. Grades of relevant documents that are not among them are `missing`;
     with `add_positives`, for training, those documents come last instead.
 
     ValueError: pairs with a score, an `out` that exists, fewer than 1 candidate, a text that is too
@@ -41,15 +41,15 @@ def write_candidates(
     """
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}: expected at least 1")
-    if out.exists():
-        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    require_new_jsonl(out)
     found = _read(source)
     documents = unit_vectors(model, found.documents, "document", truncate)
     lines, num_relevant, num_found = [], 0, 0
     for begin in range(0, len(found.queries), QUERIES_AT_A_TIME):
-        texts = found.queries[begin : begin + QUERIES_AT_A_TIME]
-        hits = retrieval.top_k(unit_vectors(model, texts, "query", truncate), documents, candidates)
-        for i, numbers in enumerate(hits.numbers.tolist(), begin):
+        part = slice(begin, begin + QUERIES_AT_A_TIME)
+        queries = unit_vectors(model, found.queries[part], "query", truncate, begin)
+        hits = retrieval.hits_without(queries, documents, candidates, found.own[part])
+        for i, (numbers, _) in enumerate(hits, begin):
             grades = found.grades[i]
             relevant = [n for n, grade in grades.items() if grade > 0]
             others = [n for n in relevant if n not in set(numbers)]

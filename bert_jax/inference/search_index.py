@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from bert_jax.inference import faiss_index, features
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions, check_read_twice
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import prompt_text
 from bert_jax.tasks import retrieval
@@ -39,7 +39,7 @@ class IndexInfo(NamedTuple):
     text: str  # path of the text file
     text_sha256: str
     lines: int
-    model: str  # the path that was given
+    model: str  # its absolute path, or its name on the Hub
     fingerprint: str  # of the model's parameters and vocabulary
     layer: int
     pool: str
@@ -96,12 +96,14 @@ def write_index(
     vector of zeros or that is not finite; a file that is empty or not UTF-8; an `out` that exists.
     """
     io.require_new(out)
+    check_read_twice(text)
     if graph:
         faiss_index.check_installed()
     options = _index_options(model, options or EmbedOptions())
     size, digest, offsets, too_long = 0, hashlib.sha256(), [], 0
     for chunk in _chunks(text):  # find what is wrong before computing
-        too_long += options.check_lengths(model, _texts(chunk, text, len(offsets)))
+        texts = _texts(chunk, text, len(offsets))
+        too_long += options.check_lengths(model, texts, text, len(offsets))
         for line in chunk:
             digest.update(line)
             offsets.append(size)
@@ -240,7 +242,7 @@ class SearchIndex:
         if fingerprint(model) != self.info.fingerprint:
             raise ValueError(
                 f"{self.folder} was written with another model than this one (it names "
-                f"{self.info.model}): search with that model, or write the index again"
+                f"{self.info.model}): give that one with --model, or write the index again"
             )
 
     def check_text(self) -> None:
@@ -256,10 +258,17 @@ class SearchIndex:
             )
 
     def search(
-        self, model: Model, queries: Sequence[str], top: int = 10, truncate: bool = False
+        self,
+        model: Model,
+        queries: Sequence[str],
+        top: int = 10,
+        truncate: bool = False,
+        prompt: str = "query",
+        first: int = 0,
     ) -> list[list[Hit]]:
         """The `top` most similar lines of each query, best first; equal scores in line order. With
-        a graph some may be missed.
+        a graph some may be missed. `prompt` is a text before each query, or the name of one of the
+        model's prompts; `first` the number of the first query, for messages.
         `model` wrote the index (`check_model`), and the text is unchanged (`check_text`).
 
         ValueError: `top` below 1, a query that is too long unless `truncate`, a vector of zeros.
@@ -272,11 +281,11 @@ class SearchIndex:
             info.pool,  # type: ignore[arg-type]
             truncate=truncate,
             normalize=info.normalized,
-            prompt="query",
+            prompt=prompt,
             dimensions=info.dimensions,
         )
         vectors = options.encode(model, queries)[0]
-        check_vectors(vectors, "query")
+        check_vectors(vectors, "query", first)
         if self.graph is None:
             hits = retrieval.top_k(vectors, self.vectors, top)
         else:

@@ -16,7 +16,7 @@ Nothing here imports jax. Model outputs are NumPy float32, one per row, without 
 """
 
 from bert_jax.tasks.class_weights import class_weights
-from bert_jax.tasks.dataset import read_dataset, read_unlabeled_examples
+from bert_jax.tasks.dataset import iter_unlabeled_examples, read_dataset
 from bert_jax.tasks.decode import decode_predictions
 from bert_jax.tasks.encode import encode_examples, encode_for, with_swapped_pairs
 from bert_jax.tasks.examples import (
@@ -39,7 +39,7 @@ from bert_jax.tasks.label_scores import label_scores
 from bert_jax.tasks.labels import label_counts
 from bert_jax.tasks.metrics import compute_metrics, confusion_matrix, main_metric
 from bert_jax.tasks.multilabel import best_thresholds
-from bert_jax.tasks.records import iter_unlabeled_examples, parse_unlabeled_example
+from bert_jax.tasks.records import parse_unlabeled_example
 from bert_jax.tasks.rerank import max_grade, rank_loss
 
 __all__ = [
@@ -71,7 +71,6 @@ __all__ = [
     "parse_unlabeled_example",
     "rank_loss",
     "read_dataset",
-    "read_unlabeled_examples",
     "task_type_of",
     "with_swapped_pairs",
 ]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import typing
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bert_jax.config import GlueTask, TaskType
@@ -35,7 +35,11 @@ from bert_jax.tasks.labels import (
     is_labeled,
     label_notes,
 )
-from bert_jax.tasks.records import LocatedExample, read_file_examples
+from bert_jax.tasks.records import (
+    LocatedExample,
+    parse_unlabeled_example,
+    read_file_examples,
+)
 from bert_jax.tasks.squad import read_squad
 
 MULTILABEL_NOTE = "labels are lists, so the task is multi-label; rows"
@@ -113,19 +117,25 @@ def _pair_notes(splits: dict[str, list[LocatedExample]]) -> list[str]:
     ]
 
 
-def read_unlabeled_examples(task_type: TaskType, file: str | Path) -> list[Example]:
-    """Examples to predict, with or without labels: JSONL, for questions also SQuAD's JSON.
+def iter_unlabeled_examples(
+    task_type: TaskType,
+    file: Path,
+    pairs: bool | None = None,
+    issues: IssueCounts | None = None,
+) -> Iterator[Example]:
+    """The examples of a file (tables.py; for questions also SQuAD's .json, which is read as a
+    whole), one at a time, without their labels. What is unusual in the file itself is counted in
+    `issues` at its end.
 
-    ValueError: as `read_dataset`.
+    ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
     """
-    issues: IssueCounts = Counter()
-    squad = task_type == "qa" and Path(file).suffix == ".json"
-    rows = (
-        read_squad(Path(file), issues, labeled=False)
-        if squad
-        else read_file_examples(task_type, Path(file), issues, labeled=False)
+    if task_type == "qa" and file.suffix == ".json":
+        counts: IssueCounts = Counter() if issues is None else issues
+        return (e for _, e in read_squad(file, counts, labeled=False, ignore_labels=True))
+    return (
+        parse_unlabeled_example(task_type, record, location, pairs)
+        for location, record in tables.read_records(task_type, file, issues)
     )
-    return [e for _, e in rows]
 
 
 def is_glue(task: TaskType | GlueTask) -> typing.TypeGuard[GlueTask]:

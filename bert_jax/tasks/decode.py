@@ -122,7 +122,7 @@ def word_logits(encoded: EncodedExamples, outputs: Sequence[Any]) -> list[np.nda
     """Per example, the logits of its words [w n], collected from its rows."""
     logits: list[list[tuple[int, np.ndarray]]] = [[] for _ in encoded.examples]
     for i, alignment, out in zip(encoded.example_indices, encoded.alignments, outputs, strict=True):
-        words, positions = cast(WordPositions, alignment)
+        words, positions, _ = cast(WordPositions, alignment)
         logits[i] += zip(words.tolist(), np.asarray(out)[positions], strict=True)
     return [np.array([x for _, x in sorted(pairs, key=lambda p: p[0])]) for pairs in logits]
 

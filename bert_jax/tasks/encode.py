@@ -217,6 +217,7 @@ def _encode_tagging(
             row = one_row(*tokenizer.build_row(pieces[begin : begin + size]), len(rows))
             tagged = np.flatnonzero(best == number)
             positions = first_pieces[tagged] - begin + 1  # after [CLS]
+            end = begin if not len(tagged) else first_pieces[tagged[-1]] + len(words[tagged[-1]])
             row["tags"] = np.full(row["size"], -1, np.int32)
             if e.tags is not None:
                 tags = [e.tags[w] for w in tagged]
@@ -225,7 +226,7 @@ def _encode_tagging(
                 ]
             rows.append(row)
             example_indices.append(i)
-            alignments.append(WordPositions(tagged, positions))
+            alignments.append(WordPositions(tagged, positions, min(int(end) - begin, size) + 1))
     return EncodedExamples("tagging", rows, example_indices, examples, alignments)
 
 

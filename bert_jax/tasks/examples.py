@@ -110,10 +110,12 @@ class Dataset:
 
 
 class WordPositions(NamedTuple):
-    """The words that get their tag from a row, and the positions of their first pieces in it."""
+    """The words that get their tag from a row, the positions of their first pieces in it, and
+    where the last of them ends in it."""
 
     words: np.ndarray  # int [w]
     positions: np.ndarray  # int [w]
+    end: int
 
 
 class ContextWindow(NamedTuple):

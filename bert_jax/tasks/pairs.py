@@ -44,6 +44,8 @@ class RetrievalSet:
     grades: list[dict[int, float]]  # per query: number of the document -> grade
     query_ids: list[str]
     document_ids: list[str]
+    # Per query: number of the document that is its own text and is not ranked; None: none is.
+    own: list[int | None]
 
 
 Split = list[Pair] | RetrievalSet
@@ -151,6 +153,11 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
                     f"{location}: the id {id!r:.60} is not in {file}.jsonl: add it, or remove this "
                     "line"
                 )
+        if numbers[document] in grades[query]:
+            raise ValueError(
+                f"{location}: document {document!r:.60} is judged twice for query {query!r:.60}: "
+                "remove one of the lines"
+            )
         grades[query][numbers[document]] = grade
     judged = [id for id in queries if any(g > 0 for g in grades.get(id, {}).values())]
     if not judged:
@@ -161,6 +168,7 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
         [grades[id] for id in judged],
         judged,
         order,
+        [None] * len(judged),
     )
 
 
@@ -202,7 +210,8 @@ def _read_judgments(file: Path) -> Iterable[tuple[Location, str, str, float]]:
 
 def pairs_as_retrieval_set(pairs: Sequence[Pair]) -> RetrievalSet:
     """Pairs without scores: each distinct text has to find all its positives among all positives
-    and negatives, in the order of the rows."""
+    and negatives, in the order of the rows. Its own text is left out, as in training, unless it is
+    one of its positives."""
     numbers: dict[str, int] = {}
     grades: dict[str, dict[int, float]] = {}
     for pair in pairs:
@@ -211,7 +220,9 @@ def pairs_as_retrieval_set(pairs: Sequence[Pair]) -> RetrievalSet:
         grades.setdefault(pair.text, {})[numbers[pair.positive]] = 1.0
     ids = [str(i) for i in range(len(numbers))]
     queries = list(grades)
-    return RetrievalSet(queries, list(numbers), list(grades.values()), queries, ids)
+    own = [numbers.get(text) for text in queries]
+    own = [None if n in grades[text] else n for text, n in zip(queries, own, strict=True)]
+    return RetrievalSet(queries, list(numbers), list(grades.values()), queries, ids, own)
 
 
 def _notes(splits: dict[str, Split]) -> list[str]:

@@ -117,23 +117,6 @@ def _flat(label: Any) -> list[Any]:
     return label if isinstance(label, list) else [] if label is None else [label]
 
 
-def iter_unlabeled_examples(
-    task_type: TaskType,
-    file: Path,
-    pairs: bool | None = None,
-    issues: IssueCounts | None = None,
-) -> Iterator[Example]:
-    """The examples of a file (tables.py), one at a time, without their labels. What is unusual in
-    the file itself is counted in `issues` at its end.
-
-    ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
-    """
-    return (
-        parse_unlabeled_example(task_type, record, location, pairs)
-        for location, record in read_records(task_type, file, issues)
-    )
-
-
 def parse_unlabeled_example(
     task_type: TaskType, record: Any, location: Location, pairs: bool | None = None
 ) -> Example:

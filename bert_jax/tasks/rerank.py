@@ -98,7 +98,7 @@ def encode_candidates(
     capacity = tokenizer.special_tokens.text_capacity(length, 2)
     rows: list[dict[str, Any]] = []
     indices: list[int] = []
-    truncated = num_candidates = left_out = without = 0
+    cut_queries = truncated = num_candidates = left_out = without = 0
     chosen = [
         choose_candidates(e.labels or (0.0,) * len(e.documents), max_documents)
         if train
@@ -117,6 +117,7 @@ def encode_candidates(
         built = [tokenizer.build_row(*parts[0]) for parts, _ in cut]
         grades = [-1.0 if e.labels is None else e.labels[n] / highest for n in numbers]
         truncated += sum(is_cut for _, is_cut in cut)
+        cut_queries += any(is_cut for _, is_cut in cut)
         num_candidates += len(built)
         left_out += len(e.documents) - len(built)
         if train:
@@ -139,15 +140,20 @@ def encode_candidates(
         "queries whose relevant documents are all missing, left out": without,
     }
     notes = [f"{what}: {n}" for what, n in counts.items() if n]
-    return EncodedExamples("rerank", rows, indices, examples, num_truncated=truncated, notes=notes)
+    return EncodedExamples(
+        "rerank", rows, indices, examples, num_truncated=cut_queries, notes=notes
+    )
 
 
 def choose_candidates(labels: Sequence[float], most: int) -> list[int]:
     """The numbers of at most `most` candidates to train on, in the order of the file: the relevant
     ones, for half of the room the first others, and for the rest of it others at even distances.
-    Of the first ones alone a reranker would not learn that later ones are worse."""
-    relevant = [n for n, label in enumerate(labels) if label > 0][:most]
+    Of the first ones alone a reranker would not learn that later ones are worse. Where relevant
+    ones would leave no room, those with the highest grades stay, and a quarter is for others."""
     others = [n for n, label in enumerate(labels) if label <= 0]
+    most_relevant = most - min(len(others), most // 4 or 1) if most > 1 else 1
+    by_grade = sorted((n for n, label in enumerate(labels) if label > 0), key=lambda n: -labels[n])
+    relevant = by_grade[:most_relevant]
     room = min(most - len(relevant), len(others))
     first, later = others[: (room + 1) // 2], others[(room + 1) // 2 :]
     spread = np.linspace(0, len(later) - 1, room - len(first)).round().astype(int)

@@ -43,6 +43,15 @@ def top_k(queries: np.ndarray, documents: np.ndarray, k: int) -> Hits:
     return Hits(numbers, scores)
 
 
+def hits_without(
+    queries: np.ndarray, documents: np.ndarray, k: int, own: Sequence[int | None]
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Per query the numbers and scores of `top_k`, in which its document `own` does not count."""
+    for numbers, scores, left_out in zip(*top_k(queries, documents, k + 1), own, strict=True):
+        kept = np.flatnonzero(numbers != (-1 if left_out is None else left_out))[:k]
+        yield numbers[kept].tolist(), scores[kept].tolist()
+
+
 def _best(scores: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
     """The positions of the `k` largest scores, best first; equal ones by number."""
     k = min(k, len(scores))
@@ -78,26 +87,26 @@ class Judged(NamedTuple):
 
 
 def rank_judged(
-    queries: np.ndarray, documents: np.ndarray, grades: Sequence[Mapping[int, float]]
+    queries: np.ndarray,
+    documents: np.ndarray,
+    grades: Sequence[Mapping[int, float]],
+    own: Sequence[int | None] | None = None,
 ) -> list[Judged]:
     """The ranks of the judged documents of each query among all documents, by dot product.
-    `grades` has, per query, the number of each judged document and its grade."""
+    `grades` has, per query, the number of each judged document and its grade; `own` the number of
+    a document that is left out."""
     rows = max(1, RANKED_SCORES // max(1, len(documents)))
     blocks = (
         _dot_by_blocks(queries[i : i + rows], documents) for i in range(0, len(queries), rows)
     )
     scores = (row for block in blocks for row in block)
-    return [_rank(row, judged) for row, judged in zip(scores, grades, strict=True)]
+    left_out = [None] * len(queries) if own is None else own
+    return [_rank(*row) for row in zip(scores, grades, left_out, strict=True)]
 
 
-def rank_scores(
-    scores: Sequence[np.ndarray], grades: Sequence[Mapping[int, float]]
-) -> list[Judged]:
-    """`rank_judged` for scores that are given: per query, those of its candidates."""
-    return [_rank(row, judged) for row, judged in zip(scores, grades, strict=True)]
-
-
-def _rank(scores: np.ndarray, grades: Mapping[int, float]) -> Judged:
+def _rank(scores: np.ndarray, grades: Mapping[int, float], own: int | None) -> Judged:
+    if own is not None:
+        scores[own] = -np.inf
     numbers = np.array(list(grades), np.int64)
     ranks = [
         1 + (scores > scores[i]).sum() + (scores[:i] == scores[i]).sum() for i in numbers.tolist()

@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.fields import EMPTY_TEXT, IssueCounts, Location
+from bert_jax.tasks.fields import EMPTY_TEXT, LABEL_FIELDS, IssueCounts, Location
 from bert_jax.tasks.questions import parse_question
 from bert_jax.tasks.records import LocatedExample
+from bert_jax.tasks.text_files import require_file
 
 
-def read_squad(file: Path, issues: IssueCounts, labeled: bool) -> list[LocatedExample]:
-    """The questions of a file, in its order.
+def read_squad(
+    file: Path, issues: IssueCounts, labeled: bool, ignore_labels: bool = False
+) -> list[LocatedExample]:
+    """The questions of a file, in its order. `labeled`: they need answers; `ignore_labels`: their
+    answers are not read.
 
     ValueError: a file that is missing, not JSON, not in SQuAD's format, or without questions.
     """
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist: expected a SQuAD file; check the path")
+    require_file(file, "a SQuAD file")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e:
@@ -27,10 +30,22 @@ def read_squad(file: Path, issues: IssueCounts, labeled: bool) -> list[LocatedEx
         paragraphs = _list(article, "paragraphs", Location(str(file), f"data {i}"))
         for j, paragraph in enumerate(paragraphs):
             location = Location(str(file), f"data {i}, paragraph {j}")
+            if ignore_labels:
+                paragraph = _without_labels(paragraph)
             examples += _read_paragraph(paragraph, location, issues, labeled)
     if not examples:
         raise ValueError(f"{file} is empty: expected questions in it")
     return examples
+
+
+def _without_labels(paragraph: Any) -> Any:
+    if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
+        return paragraph
+    questions = [
+        {k: v for k, v in q.items() if k not in LABEL_FIELDS} if isinstance(q, dict) else q
+        for q in paragraph["qas"]
+    ]
+    return paragraph | {"qas": questions}
 
 
 def _read_paragraph(

@@ -45,13 +45,13 @@ def squad_scores(
     """`exact_match` and `f1`, in percent like the script's output. A question counts with the
     gold answer that gives the best score.
 
-    If some questions have no answer, version 2.0 is computed. Then `predicted` holds the best
-    answer of every question and `nulls` the score of no answer, which is predicted above
-    `threshold` (`nulls` None: never). The result also has both metrics over the questions with an
+    If some questions have no answer, or `nulls` are given, version 2.0 is computed. Then
+    `predicted` holds the best answer of every question and `nulls` the score of no answer, which is
+    predicted above `threshold` (`nulls` None: never). The result also has both metrics over the questions with an
     answer (`answered_`) and without (`unanswered_`) and, with nulls, `best_exact_match` and
     `best_f1`, each at its best threshold, and `threshold`, the one of `best_f1`.
     """
-    if not any(e.impossible for e in questions):
+    if nulls is None and not any(e.impossible for e in questions):
         golds = [[a.text for a in e.answers] for e in questions]
         return {
             "exact_match": _percent(_best_scores(exact_match, golds, predicted)),

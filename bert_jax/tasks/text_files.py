@@ -9,21 +9,32 @@ from typing import Any, NoReturn
 
 from bert_jax.tasks.fields import Location
 
+COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
+
 LocatedRecord = tuple[Location, dict[str, Any]]
+
+
+def require_file(file: Path, what: str) -> None:
+    """ValueError: there is no such file, or it is a folder. It may be a pipe."""
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: expected {what}")
+    if not file.exists():
+        raise ValueError(f"{file} does not exist: expected {what}; check the path")
 
 
 def read_lines(file: Path, keep_ends: bool = False) -> Iterator[tuple[Location, str]]:
     """The lines of a UTF-8 file, split at newlines only, without their ends (\\n or \\r\\n) unless
     `keep_ends`. ValueError: missing or not UTF-8."""
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist: expected a file; check the path")
+    require_file(file, "a file")
     with file.open("rb") as f:
         for number, raw in enumerate(f, 1):
             location = Location(str(file), f"line {number}")
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as e:
-                raise ValueError(f"{location}: not UTF-8 ({e.reason}); convert the file") from None
+                compressed = file.suffix in COMPRESSED
+                advice = "decompress the file first" if compressed else "convert the file"
+                raise ValueError(f"{location}: not UTF-8 ({e.reason}); {advice}") from None
             yield location, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
 
 

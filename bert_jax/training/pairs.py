@@ -175,15 +175,11 @@ class PairEvaluator:
         prompts = self._objective.query_prompt, self._objective.document_prompt
         queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
         documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")
-        judged = retrieval.rank_judged(queries, documents, found.grades)
-        hits = retrieval.top_k(queries, documents, TOP_DOCUMENTS)
+        judged = retrieval.rank_judged(queries, documents, found.grades, found.own)
+        hits = retrieval.hits_without(queries, documents, TOP_DOCUMENTS, found.own)
         predictions = [
-            {
-                "id": id,
-                "documents": [found.document_ids[n] for n in numbers],
-                "scores": [float(score) for score in scores],
-            }
-            for id, numbers, scores in zip(found.query_ids, *hits, strict=True)
+            {"id": id, "documents": [found.document_ids[n] for n in numbers], "scores": scores}
+            for id, (numbers, scores) in zip(found.query_ids, hits, strict=True)
         ]
         return retrieval.ranking_metrics(judged), predictions
 

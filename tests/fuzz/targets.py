@@ -129,7 +129,6 @@ def _jsonl_task(kind: TaskType, folder: Path) -> None:
     rows = folder / "train.jsonl"
     first: list[ValueError] = []
     for use in (
-        lambda: tasks.read_unlabeled_examples(kind, rows),
         lambda: list(tasks.iter_unlabeled_examples(kind, rows)),
         lambda: None if kind == "qa" else _both(kind, folder),
     ):

@@ -14,6 +14,7 @@ from tests.helpers.sentence_folders import write_sentence_folder
 LETTERS = "abcdefghij"
 ROWS = [{"text": f"{c} {c}", "positive": f"{c} z", "negatives": []} for c in LETTERS]
 ROWS[0]["negatives"] = ["b z"]
+ROWS[1]["id"] = 7  # of no use here, and kept
 ROWS.append({"text": "a a", "positive": "c z"})  # a second positive of the first query
 
 
@@ -74,6 +75,8 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
         mine_negatives(model, folder / "rows", tmp_path / "out", negatives=0)
     with pytest.raises(ValueError, match="which exists"):
         mine_negatives(model, folder / "rows", folder / "rows")
+    with pytest.raises(ValueError, match=r"rows are written as JSONL: name it \.jsonl"):
+        mine_negatives(model, folder / "rows", tmp_path / "train.csv")
 
 
 def test_candidates_of_a_reranker_are_the_closest_documents_with_their_grades(

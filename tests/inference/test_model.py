@@ -296,7 +296,7 @@ def test_embed_checks_the_whole_file_before_computing(
 ) -> None:
     m, file, out = model(words), tmp_path / "texts", tmp_path / "x.npz"
     for text, message in (
-        (b"fine\n" + b"word " * 200, "the model takes 150"),
+        (b"fine\n" + b"word " * 200, "line 2: a text has 402 tokens, but the model takes 150"),
         (b"", "is empty"),
         (b"\xff\xfe", "cannot be read as UTF-8"),
     ):

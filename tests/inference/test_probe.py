@@ -13,6 +13,7 @@ from bert_jax.inference import probe as probe_module
 from bert_jax.inference.model import Model
 from bert_jax.inference.probe import probe_layers, render_probe
 from tests.helpers import hf_fixtures
+from tests.helpers.labeled_rows import trained_tokenizer
 
 LETTERS = "abcdefgh"
 
@@ -135,6 +136,22 @@ def test_probe_features_equal_those_of_encode(
         probed = probe_module._features(model, part, [layer], "mean")[0]
         words = model.encode(texts, "words" if layer == "words" else [layer], pool="words")
         assert np.array_equal(probed, np.concatenate([w[0] for w in words]))
+
+
+def test_the_last_word_ends_where_its_own_pieces_end(tmp_path: Path) -> None:
+    """In byte-level BPE a word without a space before it has other pieces."""
+    tokenizer = trained_tokenizer("bpe")
+    text = "the cat (sat"
+    example = tasks.TaggingExample(
+        ("the", "cat", "(", "sat"), ("O",) * 4, text, ((0, 3), (4, 7), (8, 9), (9, 12))
+    )
+    encoded = tasks.encode_examples("tagging", [example], tokenizer, 100, ["O"])
+    words, positions, end = encoded.alignments[0]  # type: ignore[misc]
+    assert list(words) == [0, 1, 2, 3]
+    pieces = list(encoded.rows[0]["tokens"][positions[-1] : end])
+    assert pieces == list(tokenizer.encode("sat"))
+    assert pieces != list(tokenizer.encode(" sat"))
+    assert end == encoded.rows[0]["size"] - 1
 
 
 def test_probe_features_of_a_text_in_windows_have_one_vector_per_word(

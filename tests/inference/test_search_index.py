@@ -1,8 +1,10 @@
 """An index finds what comparing all vectors finds, and refuses what does not belong to it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +102,40 @@ def test_a_changed_text_is_refused(folder: Path, tmp_path: Path) -> None:
         SearchIndex.open(tmp_path / "index").check_text()
 
 
+def test_an_index_of_a_relative_path_is_searched_from_any_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.chdir(folder)
+    index = str(tmp_path / "index")
+    assert Embed("model", "texts", index=index, prompt="p: ").run([]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert Search(index, "a b", prompt="q: ").run([]) == 0
+    assert Search(index, "a b").run([]) == 0  # the model defines a prompt for queries
+    assert not caplog.records
+    info = json.loads((tmp_path / "index" / "index.json").read_text())
+    info["model"] = str(tmp_path / "moved")
+    (tmp_path / "index" / "index.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="moved: say where with --model"):
+        Search(index, "a b").run([])
+
+
+def test_a_prompt_of_the_lines_alone_is_pointed_out(tmp_path: Path, caplog: Any) -> None:
+    model = str(write_sentence_folder(tmp_path / "model", {"pooling_mode": "mean"}))
+    (tmp_path / "texts").write_text("a b\nc d\n")
+    index = str(tmp_path / "index")
+    Embed(model, str(tmp_path / "texts"), index=index, prompt="p: ").run([])
+    Search(index, "a b", prompt="q: ").run([])
+    assert not caplog.records
+    Search(index, "a b").run([])
+    assert "begin with the prompt 'p: ', and queries with none" in caplog.text
+
+
+def test_a_pipe_is_refused_since_texts_are_read_twice(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is read twice, and is no regular file"):
+        write_index(bert_jax.load(folder / "model"), "model", tmp_path / "pipe", tmp_path / "index")
+
+
 def test_a_bad_text_is_refused_before_anything_is_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +144,7 @@ def test_a_bad_text_is_refused_before_anything_is_written(
     for content, options, message in (
         (b"", EmbedOptions(), "is empty: expected one text per line"),
         (b"a\nb\nc\n\xff\n", EmbedOptions(), "line 4: not UTF-8"),
-        (b"a\nb\n" + b"c " * 16, EmbedOptions(), "the model takes 16"),
+        (b"a\nb\n" + b"c " * 16, EmbedOptions(), "texts, line 3: a text has 19 tokens, but the mo"),
         (b"a", EmbedOptions(pool=None), "one vector per text"),
         (b"a", EmbedOptions(layers=(0, 1), pool="mean"), "one vector per text"),
     ):

@@ -1,5 +1,6 @@
 """Files to examples: every format that is read, and every error in a file."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from bert_jax import tasks
 from bert_jax.tasks import Answer, ChoiceExample, QuestionExample, TaggingExample, TextExample
+from bert_jax.tasks.records import read_file_examples
+from bert_jax.tasks.squad import read_squad
 from tests.helpers.labeled_rows import write_jsonl, write_squad, write_task_dir
 
 TEXT = {"text": "a", "label": "x"}
@@ -156,14 +159,14 @@ def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
 def test_unlabeled_rows_need_no_label(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT, {"tokens": []}])
     with pytest.raises(ValueError, match="line 3: no field `text`"):
-        tasks.read_unlabeled_examples("classification", file)
-    file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, TEXT])
-    assert tasks.read_unlabeled_examples("classification", file) == [
-        TextExample("a"),
-        TextExample("a", None, "x"),
-    ]
+        list(tasks.iter_unlabeled_examples("classification", file))
     with pytest.raises(ValueError, match="does not exist"):
-        tasks.read_unlabeled_examples("classification", tmp_path / "nowhere.jsonl")
+        list(tasks.iter_unlabeled_examples("classification", tmp_path / "nowhere.jsonl"))
+    with pytest.raises(ValueError, match="is a folder: expected a file"):
+        list(tasks.iter_unlabeled_examples("classification", tmp_path))
+    (tmp_path / "new.jsonl.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match=r"not UTF-8 .*; decompress the file first"):
+        list(tasks.iter_unlabeled_examples("classification", tmp_path / "new.jsonl.gz"))
 
 
 def test_labels_of_unlabeled_rows_are_ignored(tmp_path: Path) -> None:
@@ -218,11 +221,17 @@ def test_questions_may_be_jsonl_rows(tmp_path: Path) -> None:
     row = {"question": "q", "context": "a b"}
     columns = {"answers": {"text": ["b"], "answer_start": [2]}}
     file = write_jsonl(tmp_path / "new.jsonl", [row, row | {"id": "x"} | columns])
-    first, second = tasks.read_unlabeled_examples("qa", file)
+    (_, first), (_, second) = read_file_examples("qa", file, Counter(), labeled=False)
     assert first == QuestionExample("1", "q", "a b")
     assert second == QuestionExample("x", "q", "a b", (Answer("b", 2),))
-    file = write_squad(tmp_path / "new.json", ("a b", [{"id": "x", "question": "q"}]))
-    assert tasks.read_unlabeled_examples("qa", file) == [QuestionExample("x", "q", "a b")]
+    assert list(tasks.iter_unlabeled_examples("qa", file)) == [first, second._replace(answers=())]
+
+
+@pytest.mark.parametrize("labels", [{}, {"answers": [{"text": "b"}]}, {"is_impossible": "?"}])
+def test_labels_of_questions_to_predict_are_not_read(labels: Any, tmp_path: Path) -> None:
+    question = {"id": "x", "question": "q"} | labels
+    file = write_squad(tmp_path / "new.json", ("a b", [question]))
+    assert list(tasks.iter_unlabeled_examples("qa", file)) == [QuestionExample("x", "q", "a b")]
 
 
 def test_empty_lists_of_answers_mean_that_there_is_none(tmp_path: Path) -> None:
@@ -260,7 +269,7 @@ def test_empty_lists_of_answers_mean_that_there_is_none(tmp_path: Path) -> None:
 def test_files_without_squad_format_are_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(content)
     with pytest.raises(ValueError, match=r"new\.json") as e:
-        tasks.read_unlabeled_examples("qa", tmp_path / "new.json")
+        read_squad(tmp_path / "new.json", Counter(), labeled=False)
     assert message in str(e.value)
 
 
@@ -283,7 +292,7 @@ def test_files_without_squad_format_are_refused(content: str, message: str, tmp_
 def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path: Path) -> None:
     file = write_squad(tmp_path / "new.json", ("a b", [QUESTION | wrong]))
     with pytest.raises(ValueError, match=r"new\.json, question '1'") as e:
-        tasks.read_unlabeled_examples("qa", file)
+        read_squad(file, Counter(), labeled=False)
     assert message in str(e.value)
 
 

@@ -161,8 +161,8 @@ def test_every_word_gets_one_tag_at_its_first_piece(kind: str, length: int) -> N
         assert place is not None
         tagged = np.flatnonzero(row["tags"] >= 0)
         assert tagged.tolist() == place[1].tolist()
-        tags_of_words += [(int(w), int(row["tags"][at])) for w, at in zip(*place, strict=True)]
-        for w, at in zip(*place, strict=True):
+        tags_of_words += [(int(w), int(row["tags"][at])) for w, at in zip(*place[:2], strict=True)]
+        for w, at in zip(*place[:2], strict=True):
             space = " " if kind == "bpe" and w else ""
             first = (tokenizer.encode(space + words[w]) or [tokenizer.unk_id])[0]
             assert row["tokens"][at] == first

@@ -18,6 +18,7 @@ from bert_jax.tasks.pairs import (
     read_pairs,
     read_retrieval_set,
 )
+from bert_jax.tasks.retrieval import hits_without, rank_judged
 
 CORPUS = [{"_id": "d2", "title": "T", "text": "a"}, {"_id": "d1", "text": "b"}]
 QUERIES = [{"_id": "q1", "text": "x"}, {"_id": "q2", "text": "y"}]
@@ -58,12 +59,38 @@ def test_a_dataset_of_pairs_and_a_retrieval_set(tmp_path: Path) -> None:
     assert not dataset.scored
 
 
+def test_a_document_is_judged_once(tmp_path: Path) -> None:
+    folder = retrieval_folder(tmp_path, qrels="q1\td1\t2\nq1\td2\t1\nq1\td1\t0\n")
+    with pytest.raises(ValueError, match=r"line 3: document 'd1' is judged twice for query 'q1'"):
+        read_retrieval_set(folder)
+
+
 def test_pairs_become_a_retrieval_set_of_their_texts() -> None:
     pairs = [Pair("q", "a", ("n",)), Pair("r", "b"), Pair("q", "c")]
     found = pairs_as_retrieval_set(pairs)
     assert found.documents == ["a", "n", "b", "c"]
     assert found.queries == ["q", "r"]
     assert found.grades == [{0: 1.0, 3: 1.0}, {2: 1.0}]
+    assert found.own == [None, None]
+
+
+def test_a_query_is_not_asked_to_rank_its_own_text() -> None:
+    """Of paraphrases in both directions a model that finds the other one is perfect."""
+    pairs = [Pair("a", "b"), Pair("b", "a"), Pair("c", "c")]
+    found = pairs_as_retrieval_set(pairs)
+    assert found.documents == ["b", "a", "c"]
+    assert found.own == [1, 0, None]  # the last one is its own positive
+    vectors = {"a": [1.0, 0.0], "b": [0.9, 0.1], "c": [-1.0, 0.0]}
+    queries, documents = (
+        np.array([vectors[text] for text in texts], np.float32)
+        for texts in (found.queries, found.documents)
+    )
+    judged = rank_judged(queries, documents, found.grades, found.own)
+    assert [j.ranks.tolist() for j in judged] == [[1], [1], [1]]
+    hits = [numbers for numbers, _ in hits_without(queries, documents, 2, found.own)]
+    assert hits == [[0, 2], [1, 2], [2, 0]]
+    hits = [numbers for numbers, _ in hits_without(queries, documents, 3, found.own)]
+    assert [len(numbers) for numbers in hits] == [2, 2, 3]
 
 
 def test_equal_tokens_have_equal_numbers_and_a_query_knows_all_its_positives(

@@ -66,12 +66,14 @@ def encode(examples: list[RerankExample], **more: Any) -> tasks.EncodedExamples:
 def test_training_has_relevant_candidates_close_ones_and_some_of_all_others(
     most: int, relevant: tuple[int, ...]
 ) -> None:
-    labels = [float(n in relevant) for n in range(50)]
+    labels = [float(n in relevant) * (1 + n) for n in range(50)]  # later ones are more relevant
     chosen = rerank.choose_candidates(labels, most)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == most
-    assert set(chosen) >= set(relevant[:most])
     others = [n for n in chosen if not labels[n]]
+    assert len(others) >= most // 4 or 1
+    assert set(chosen) - set(others) == set(relevant[-(most - len(others)) :])
+    assert len(others) == max(most - len(relevant), most // 4 or 1)
     close = [n for n in range(50) if not labels[n]][: (len(others) + 1) // 2]
     assert others[: len(close)] == close
     if len(others) >= 4:

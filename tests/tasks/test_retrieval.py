@@ -58,7 +58,7 @@ def test_metrics_are_those_of_trec_eval() -> None:
         {int(i): float(rng.integers(0, 4)) for i in rng.choice(300, 8, replace=False)}
         for _ in range(20)
     ]
-    ours = ranking_metrics(retrieval.rank_scores(list(scores), grades))
+    ours = ranking_metrics(rank_judged(scores.astype(np.float32), np.eye(300), grades))
     qrels = {str(q): {str(d): int(g) for d, g in j.items()} for q, j in enumerate(grades)}
     run = {str(q): {str(d): float(s) for d, s in enumerate(row)} for q, row in enumerate(scores)}
     names = {"ndcg@10": "ndcg_cut_10", "recall@10": "recall_10", "recall@100": "recall_100"}

@@ -40,6 +40,14 @@ def test_two_empty_answers_match_only_in_version_2() -> None:
     assert (metrics["exact_match"], metrics["f1"]) == (100, 100)
 
 
+def test_a_model_that_may_abstain_is_scored_so_where_every_question_has_an_answer() -> None:
+    rows = questions([{"gold": ["a"]}, {"gold": ["b"]}])
+    metrics = squad_scores(rows, ["a", "b"], [5.0, -5.0], threshold=0)
+    assert (metrics["exact_match"], metrics["f1"]) == (50, 50)
+    assert "unanswered_f1" not in metrics
+    assert squad_scores(rows, ["a", "b"], [5.0, -5.0], threshold=6)["f1"] == 100
+
+
 def test_best_null_threshold_maximizes_the_score() -> None:
     rows = questions([{"gold": ["a b"]}, {"gold": []}, {"gold": ["b"]}, {"gold": []}])
     metrics = squad_scores(rows, ["b", "x", "b", ""], [-2.0, 3.0, 1.0, 2.0])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.data.corpus import Corpus
-from bert_jax.data.documents import Document, read_documents
+from bert_jax.data.documents import TEXT_FIELD, Document, read_documents
 from bert_jax.data.sentence_pairs import PAIR_KINDS
 from bert_jax.data.tokenization.normalization import Fold
 from bert_jax.data.vocabulary import Vocabulary
@@ -122,11 +122,12 @@ def evaluate_text(
     fold: Sequence[Fold] = (),
     maskings: int = MASKINGS,
     seed: int = SEED,
+    field: str = TEXT_FIELD,
 ) -> Evaluation:
     """Evaluate a model on a text, in rows of `length` tokens (default: 128, or fewer if the model
     takes fewer or was trained on shorter rows). Counts are made from `counts_file`; without it each
     half of the text is scored by the counts of the other. `fold` removes case or accents from the
-    texts first.
+    texts first. `field` of records (JSONL, parquet) holds the text.
 
     ValueError: a model without a masked-word head, a length that it does not take, a text that is
     missing or too short.
@@ -138,8 +139,8 @@ def evaluate_text(
         length = min(TEXT_LENGTH, max_length, model.config.data.length or max_length)
     if not 8 <= length <= max_length:
         raise ValueError(f"the length is {length}: expected 8 to {max_length} tokens")
-    documents = list(read_documents([file]))
-    reader = TextReader(model.tokenizer, length, fold)
+    documents = list(read_documents([file], field=field))
+    reader = TextReader(model.tokenizer, length, fold, field)
     if counts_file is None:
         counts = count_halves(documents, file, reader)
     else:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.data.documents import Document, read_documents
+from bert_jax.data.documents import TEXT_FIELD, Document, read_documents
 from bert_jax.data.tokenization.normalization import Fold, fold_text
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
@@ -56,11 +56,12 @@ class _FirstRows(NamedTuple):
 
 @dataclass(frozen=True)
 class TextReader:
-    """Makes rows of `length` tokens from documents."""
+    """Makes rows of `length` tokens from documents. `field` of records holds their text."""
 
     tokenizer: Tokenizer
     length: int
     fold: Sequence[Fold] = ()
+    field: str = TEXT_FIELD
 
     def parts(self, documents: Iterable[Document]) -> list[TokenRows]:
         """The rows of each document that has tokens."""
@@ -90,7 +91,7 @@ class TextReader:
     def first_rows(self, file: str | Path) -> _FirstRows:
         """The first documents of a file, up to the number of tokens that are counted."""
         parts, lines, tokens = [], set(), 0
-        documents = iter(read_documents([file]))
+        documents = iter(read_documents([file], field=self.field))
         for document in documents:
             lines |= _long_lines(document.paragraphs)
             for part in self.parts([document]):
