@@ -56,7 +56,7 @@ def parse(command: type[Command], name: str, args: Sequence[str]) -> tuple[Comma
 
     ValueError: an unknown flag, with the nearest known one; a missing or wrong value.
     """
-    open_ended = command.extra == "beam" and "beam" in " ".join(args)
+    open_ended = command.extra == "beam" and "--engine beam" in " ".join(args).replace("=", " ")
     known = [f"--{n.replace('_', '-')}" for n in field_names(command)] + ["--help"]
     for flag in () if open_ended else _flags(args):
         # A flag with a dot is a field of the config, which is not loaded yet.

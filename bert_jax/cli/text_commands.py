@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -204,7 +203,7 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
     """Say how well the tokenizer covers the text that it was trained on."""
     from bert_jax.data.tokenization import coverage
 
-    sample = list(itertools.islice(_sample(texts), COVERAGE_LINES))
+    sample = texts[:: max(1, -(-len(texts) // COVERAGE_LINES))]
     covered = coverage.of_texts(tokenizer, sample)
     print(f"{covered} in {len(sample)} of {len(texts)} lines")
     characters = Counter("".join(sample))
@@ -218,11 +217,6 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
         logger.info(
             "%.2f %% of the characters are removed or lose a mark, such as %s%s", share, shown, hint
         )
-
-
-def _sample(texts: Sequence[str]) -> Iterator[str]:
-    step = max(1, len(texts) // COVERAGE_LINES)
-    return (texts[i] for i in range(0, len(texts), step))
 
 
 def _require_text(text: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ import glob
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,8 @@ MAX_LINE_BYTES = 1 << 20  # bytes
 MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+LINE_END = re.compile(r"\r\n|\r|\n")  # as in a plain file (corpus_lines.py)
 TEXT_FIELD = "text"  # of records; --field names another one
 
 
@@ -81,9 +84,17 @@ def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
             sources += files
         else:
             raise ValueError(f"{pattern} does not exist: expected a text file; check the path")
+    known: dict[str, str] = {}
     for source in sources:
+        place = source
         if not source.startswith("tfds:"):
             text_formats.check_suffix(source)
+            place = str(Path(source).resolve())
+        if place in known:  # documents that are held out would be trained on
+            raise ValueError(
+                f"{source} is given twice (also as {known[place]}): expected every text once"
+            )
+        known[place] = source
     if not sources:
         raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
     return sources
@@ -109,12 +120,12 @@ def is_plain(source: str) -> bool:
 
 def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
     if source.startswith("tfds:"):
-        return _documents_of_texts(_tfds_texts(source, field), source)
+        return _documents_of_texts(_tfds_texts(source, strict, field), source)
     if Path(source).suffix.lower() == ".parquet":
         return _documents_of_texts(_parquet_texts(source, field), source)
     if text_formats.is_json_lines(source):
         lines = read_lines(source, strict, MAX_JSON_BYTES)
-        return _documents_of_texts(_json_texts(lines, source, field), source)
+        return _documents_of_texts(_json_texts(lines, source, strict, field), source)
     lines = read_lines(source, strict, MAX_LINE_BYTES)
     if fasta.is_fasta(source):
         lines = fasta.check_header(lines, source)
@@ -172,13 +183,13 @@ def _warn_undivided(source: str) -> None:
 def _documents_of_texts(texts: Iterable[Line], source: str) -> Iterator[Document]:
     """One document per text; blank lines do not end it."""
     for text, replaced_bytes, number in texts:
-        lines = (Line(t, 0, number) for t in text.splitlines() if t.strip())
+        lines = (Line(t, 0, number) for t in LINE_END.split(text) if t.strip())
         for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
             replaced_bytes = 0
 
 
-def _json_texts(lines: Iterable[Line], file: str, field: str) -> Iterator[Line]:
+def _json_texts(lines: Iterable[Line], file: str, strict: bool, field: str) -> Iterator[Line]:
     filled = (line for line in lines if line.text.strip())
     for i, line in enumerate(filled):
         if i == 0 and _begins_array(line.text, file):
@@ -199,8 +210,14 @@ def _json_texts(lines: Iterable[Line], file: str, field: str) -> Iterator[Line]:
                 f"{file}, line {line.number}: no field `{field}` with a string; name the field "
                 "with --field"
             )
-        # JSON can escape half of a surrogate pair, which is not a character
-        yield line._replace(text=text.encode(errors="replace").decode())
+        halves = len(HALF_SURROGATE.findall(text))  # escaped in JSON, and no characters
+        if halves and strict:
+            raise ValueError(
+                f"{file}, line {line.number}: half of a surrogate pair is no character; convert "
+                "the file, or remove --strict to replace it"
+            )
+        text = HALF_SURROGATE.sub("\ufffd", text)
+        yield line._replace(text=text, replaced_bytes=line.replaced_bytes + halves)
 
 
 def _begins_array(line: str, file: str) -> bool:
@@ -231,7 +248,7 @@ def _parquet_texts(file: str, field: str) -> Iterator[Line]:
         raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 
-def _tfds_texts(source: str, field: str) -> Iterator[Line]:
+def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
     """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
     dataset in ArrayRecord if it is not there."""
     name, _, split = source.removeprefix("tfds:").rpartition("/")
@@ -241,5 +258,9 @@ def _tfds_texts(source: str, field: str) -> Iterator[Line]:
         raise ValueError(f"{source} has no feature `{field}`: name the feature with --field")
     for number in range(len(examples)):
         text = examples[number][field]
-        text = text if isinstance(text, bytes) else str(text).encode()
-        yield decode(text, number + 1, source, strict=False)
+        if not isinstance(text, bytes):
+            raise ValueError(
+                f"{source}, example {number + 1}: `{field}` is not a string: name another feature "
+                "with --field"
+            )
+        yield decode(text, number + 1, source, strict)

@@ -45,11 +45,14 @@ def join_sequences(lines: Iterable[Any], max_characters: int) -> Iterator[Any]:
     """Of lines with the fields `text`, `replaced_bytes` and `number`, one per sequence. A sequence
     is cut after `max_characters`."""
     parts: list[Any] = []
-    size = replaced_bytes = 0
+    size = replaced_bytes = header_number = 0
     for line in lines:
         text = "".join(line.text.split())
         replaced_bytes += line.replaced_bytes
-        header = text.startswith(HEADERS)
+        # a very long header comes in parts, which have one number
+        header = text.startswith(HEADERS) or line.number == header_number
+        if header:
+            header_number = line.number
         if parts and (header or size >= max_characters):
             yield _join(parts, replaced_bytes)
             parts, size, replaced_bytes = [], 0, 0

@@ -47,8 +47,13 @@ def _number(text: str) -> float | None:
 
 
 def weights_by_size(corpora: Sequence[Corpus], exponent: float) -> list[float]:
-    """Weights in proportion to (tokens of a corpus)^exponent; their sum is 1."""
-    sizes = [max(1.0, _tokens(corpus)) ** exponent for corpus in corpora]
+    """Weights with which the tokens that are read from a corpus are in proportion to (its
+    tokens)^exponent; their sum is 1. A weight counts rows, which hold more tokens in one corpus
+    than in another."""
+    sizes = [
+        max(1.0, _tokens(c)) ** exponent * max(1, c.info.train.rows) / max(1, c.info.train.tokens)
+        for c in corpora
+    ]
     return [size / sum(sizes) for size in sizes]
 
 

@@ -88,6 +88,17 @@ def _check_compatible(corpora: Sequence[Corpus]) -> None:
             )
 
 
+def _check_same_pairs(corpora: Sequence[Corpus]) -> None:
+    """ValueError: label 1 means a random segment in one corpus and a swapped one in another."""
+    kinds = {corpus.info.segments: corpus.path for corpus in corpora}
+    if len(kinds) > 1:
+        listed = " and ".join(f"{path} with {kind}" for kind, path in sorted(kinds.items()))
+        raise ValueError(
+            f"{listed} were mixed, whose labels of sentence pairs differ: prepare all corpora with "
+            "the same --segments, or set --objective.no-sentence-pair"
+        )
+
+
 def _fill_in_length(data: Data, stage: Stage) -> Data:
     if data.stages is None:
         return data
@@ -141,6 +152,7 @@ def fill_in_config(
                     "has no sentence pairs: prepare it with nsp or sop, or set "
                     "--objective.no-sentence-pair"
                 )
+        _check_same_pairs(corpora)
     try:
         return replace(
             config,
@@ -192,8 +204,8 @@ def corpus_vocabulary(stage_data: StageData, rule: WordRule = "script") -> Vocab
     if corpora[0].info.segmented and rule == "script":
         rule = "spaces"
     weights = stage_data.weights or [1.0] * len(corpora)
-    unigrams = [w * c.unigram / c.unigram.sum() for w, c in zip(weights, corpora, strict=True)]
-    counts = np.sum(unigrams, axis=0)
+    per_row = [c.unigram / max(1, c.info.train.rows) for c in corpora]  # a weight counts rows
+    counts = np.sum([w * unigram for w, unigram in zip(weights, per_row, strict=True)], axis=0)
     return Vocabulary.of(tokenizer, rule, counts)
 
 

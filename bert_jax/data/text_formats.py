@@ -11,6 +11,7 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 NOT_READ = (
     *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".lz4", ".lzma"),
+    *(".fastq", ".fq", ".sam", ".bam", ".vcf"),
     *(".arrow", ".feather", ".avro", ".orc", ".tfrecord", ".pdf", ".docx", ".epub"),
 )
 FIRST_BYTES = {

@@ -153,12 +153,17 @@ class ReplacedTokensObjective:
         return terms
 
     def _word_weights(self, batch: Batch) -> jax.Array:
-        """The loss weights without special tokens, which are never replaced: to know them takes no
-        context, so they do not count in the AUC."""
-        weights = self._loss_weights(batch)
-        if self.vocabulary is None or self.config.masking.mask_special_tokens:
+        """The loss weights without special and unknown tokens, which are never replaced: to know
+        them takes no context, so they do not count in the AUC."""
+        weights, masking = self._loss_weights(batch), self.config.masking
+        if self.vocabulary is None:
             return weights
-        return jnp.where(jnp.asarray(self.vocabulary.special)[batch["labels"]], 0.0, weights)
+        if not masking.mask_special_tokens:
+            special = jnp.asarray(self.vocabulary.special)[batch["labels"]]
+            weights = jnp.where(special, 0.0, weights)
+        if self.vocabulary.unk_id is not None and not masking.mask_unknown:
+            weights = jnp.where(batch["labels"] == self.vocabulary.unk_id, 0.0, weights)
+        return weights
 
     def encoder(self, params: Params) -> tuple[Network, Params]:
         return self.discriminator, electra.merge_tower(params, "discriminator")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.data import corpus, records, segments, splits, work_shards
+from bert_jax.data import corpus, prepare, records, segments, splits, token_store, work_shards
 from bert_jax.data.corpus import open_corpus
 from tests.helpers.corpora import make, rows, write_inputs
 
@@ -24,15 +24,19 @@ def prepared(inputs, tmp_path_factory) -> corpus.Corpus:
     return make(inputs, tmp_path_factory.mktemp("prepared") / "corpus")
 
 
-def test_rows_do_not_depend_on_the_number_of_workers(inputs, prepared, tmp_path, monkeypatch):
-    again = make(inputs, tmp_path / "two", workers=2)
-    assert again.info == prepared.info
-    assert [rows(again, s) for s in splits.SPLITS] == [rows(prepared, s) for s in splits.SPLITS]
-
-
-def test_full_sentences_do_not_depend_on_workers_either(inputs, tmp_path):
-    one, two = (make(inputs, tmp_path / str(w), "full", workers=w) for w in (1, 2))
-    assert rows(one) == rows(two)
+@pytest.mark.parametrize("segments", ["nsp", "full"])
+def test_rows_do_not_depend_on_the_number_of_workers(segments, inputs, tmp_path, monkeypatch):
+    """Nor on which of many parts of the work ends first."""
+    monkeypatch.setattr(prepare, "ENCODE_CHARACTERS", 10_000)
+    monkeypatch.setattr(token_store, "MAX_SHARD_DOCUMENTS", 10)
+    parts, list_work_shards = [], prepare.list_work_shards
+    monkeypatch.setattr(
+        prepare, "list_work_shards", lambda *args: parts.append(list_work_shards(*args)) or parts[-1]
+    )
+    one, two = (make(inputs, tmp_path / str(w), segments, workers=w) for w in (1, 2))
+    assert len(parts[0]) == len(parts[1]) > 10
+    assert one.info == two.info
+    assert [rows(one, s) for s in splits.SPLITS] == [rows(two, s) for s in splits.SPLITS]
 
 
 def test_another_seed_gives_other_rows(inputs, prepared, tmp_path):

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -19,8 +20,9 @@ from bert_jax.data import documents, text_formats
 from bert_jax.data.corpus_lines import read_lines
 from bert_jax.data.documents import Document, read_documents
 
-TEXT = "One line.\nTwo lines.\n\n\nAnother document, naïve.\n"
-EXPECTED = [("One line.", "Two lines."), ("Another document, naïve.",)]
+NO_LINE_END = "Another\u0085 doc\u2028ument\x0c, naïve."  # a mis-decoded ellipsis is common
+TEXT = f"One line.\nTwo lines.\n\n\n{NO_LINE_END}\n"
+EXPECTED = [("One line.", "Two lines."), (NO_LINE_END,)]
 
 
 def paragraphs(*patterns: str | Path, strict: bool = False) -> list[tuple[str, ...]]:
@@ -39,7 +41,7 @@ def file(tmp_path):
 
 
 def test_every_form_gives_the_same_documents(file, tmp_path):
-    texts = ["One line.\nTwo lines.", "Another document, naïve."]
+    texts = ["One line.\nTwo lines.", NO_LINE_END]
     records = "".join(json.dumps({"text": t, "id": 1}) + "\n" for t in texts)
     data = TEXT.encode()
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
@@ -62,6 +64,28 @@ def test_every_form_gives_the_same_documents(file, tmp_path):
         assert paragraphs(path) == EXPECTED, path
 
 
+def test_a_text_that_is_named_twice_is_refused(file, tmp_path):
+    """Else its copy would be trained on where it is held out."""
+    path = file("a.txt", "a")
+    for again in (path, tmp_path / "*.txt", tmp_path / ".." / tmp_path.name / "a.txt"):
+        with pytest.raises(ValueError, match=r"a\.txt is given twice \(also as .*a\.txt\)"):
+            read_documents([path, again])
+
+
+def test_half_a_surrogate_pair_is_replaced_and_counted_or_refused(file):
+    path = file("a.jsonl", r'{"text": "hi \ud83d, \ud83d\ude00"}')
+    (document,) = read_documents([path])
+    assert document == Document(("hi \ufffd, \U0001f600",), 1, str(path))
+    with pytest.raises(ValueError, match="line 1: half of a surrogate pair is no character"):
+        paragraphs(path, strict=True)
+
+
+def test_a_header_longer_than_a_line_may_be_is_no_sequence(file, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 20)
+    path = file("a.fasta", ">one of many merged names, long\nMVLS\nPADK\n>b\nAC\n")
+    assert paragraphs(path) == [("MVLSPADK",), ("AC",)]
+
+
 def test_files_of_a_glob_come_in_the_order_of_their_names(file, tmp_path):
     for name in "cab":
         file(f"{name}.txt", name)
@@ -76,14 +100,17 @@ def test_a_tfds_dataset_is_read(tmp_path):
     identity = dataset_info.DatasetIdentity(
         name="notes", version=tfds.core.Version("1.0.0"), data_dir=str(tmp_path), module_name=""
     )
-    features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+    features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": np.int64})
     writer = tfds.core.SequentialWriter(
         tfds.core.DatasetInfo(builder=identity, features=features), 10, file_format="array_record"
     )
     writer.initialize_splits(["train"])
-    writer.add_examples({"train": [{"text": "One line.\nTwo lines."}, {"text": "naïve"}]})
+    rows = [{"text": "One line.\nTwo lines.", "label": 0}, {"text": "naïve", "label": 1}]
+    writer.add_examples({"train": rows})
     writer.close_all()
     assert paragraphs(f"tfds:{tmp_path}/train") == [("One line.", "Two lines."), ("naïve",)]
+    with pytest.raises(ValueError, match="example 1: `label` is not a string"):
+        list(read_documents([f"tfds:{tmp_path}/train"], field="label"))
     with pytest.raises(ValueError, match="cannot be opened"):
         paragraphs(f"tfds:{tmp_path}/test")
 

@@ -15,10 +15,12 @@ TOKENS = {"en": 1_000_000, "ko": 10_000, "th": 100}
 
 @pytest.fixture
 def corpora() -> list[Corpus]:
-    """Three corpora of very different sizes, two duplicates each, 10 tokens a row."""
+    """Three corpora of very different sizes, two duplicates each, 10 tokens a row; but Thai, whose
+    rows have one."""
     made = []
     for name, tokens in TOKENS.items():
-        train = SplitCounts(rows=tokens // 5, tokens=2 * tokens)
+        rows = 2 * tokens // (1 if name == "th" else 10)
+        train = SplitCounts(rows=rows, tokens=2 * tokens)
         info = CorpusInfo("nsp", 16, 0, 2, "bpe", "", 9, 0, 0, train, SplitCounts())
         made.append(Corpus(Path(name), info))
     return made
@@ -26,12 +28,17 @@ def corpora() -> list[Corpus]:
 
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0])
 def test_weights_are_sizes_to_a_power(exponent: float, corpora: list[Corpus]) -> None:
-    """With 0.3 Korean gets a quarter of what English gets, not a hundredth."""
-    weights = mix_weights.weights_by_size(corpora, exponent)
+    """With 0.3 Korean gets a quarter of what English gets, not a hundredth. It is tokens that are
+    so divided, where a weight counts rows."""
+    weights = np.array(mix_weights.weights_by_size(corpora, exponent))
     sizes = np.array([*TOKENS.values()], float)
-    assert np.allclose(weights, sizes**exponent / (sizes**exponent).sum())
+    tokens = weights * [10, 10, 1]
+    assert np.allclose(tokens / tokens.sum(), sizes**exponent / (sizes**exponent).sum())
     if exponent == 0.3:
         assert abs(weights[1] / weights[0] - 0.25) < 0.01
+    if exponent == 1:
+        rows = [c.info.train.rows for c in corpora]
+        assert np.allclose(weights, rows / np.sum(rows)), "one pass over every text"
 
 
 def test_a_run_says_how_often_it_reads_each_text(corpora: list[Corpus]) -> None:

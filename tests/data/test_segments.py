@@ -146,10 +146,14 @@ def test_untruncated_pairs_are_contiguous_and_leave_no_gap():
 
 def test_swapped_segments_are_the_text_in_the_other_order():
     rng = np.random.default_rng(0)
+    swapped = 0
     for row in sentence_pairs.sentence_order_pairs(counting([1] * 500), LENGTH, BERT, rng, other):
         a, b = row.tokens[1 : row.first - 1], row.tokens[row.first : -1]
-        first, second = (b, a) if row.pair and b[0] < 900_000 else (a, b)
-        assert second[0] == first[-1] + 1 or row.pair
+        assert b[0] < 900_000, "no sentence of one token fills a row"
+        first, second = (b, a) if row.pair else (a, b)
+        assert second[0] == first[-1] + 1
+        swapped += row.pair
+    assert swapped > 1
 
 
 @pytest.mark.parametrize("lengths", [(70, 3), (3, 70), (40, 40), (41, 40), (0, 99), (30, 31)])

@@ -1,5 +1,6 @@
 """The variants that ELECTRA's paper compares with replaced-token detection."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -109,13 +110,18 @@ def test_counts_equal_the_counts_of_the_loss_terms(target: str) -> None:
 
 
 @pytest.mark.slow
-def test_special_tokens_do_not_count_in_the_auc() -> None:
+def test_special_and_unknown_tokens_do_not_count_in_the_auc() -> None:
     """They are never replaced, so to know them takes no context."""
     objective, params, rows = setup("rtd")
+    assert isinstance(objective, objectives.ReplacedTokensObjective)
+    assert objective.vocabulary is not None
+    unknown = int(np.asarray(rows["labels"])[0, 3])
+    vocabulary = objective.vocabulary._replace(unk_id=unknown)
+    objective = dataclasses.replace(objective, vocabulary=vocabulary)
     histogram = loss_terms(objective, params, rows)["rtd_auc"]
     labels = np.asarray(rows["labels"])
     real = np.arange(labels.shape[1]) < np.asarray(rows["size"])[:, None]
-    special = SPECIAL[labels]
+    special = SPECIAL[labels] | (labels == unknown)
     assert (real & special).any()
     assert float(histogram.negatives.sum() + histogram.positives.sum()) == (real & ~special).sum()
 

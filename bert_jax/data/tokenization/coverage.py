@@ -6,7 +6,6 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNKNOWN = 0.02  # share of unknown tokens, or of characters in them, above which it warns
 _LINES_PER_BATCH = 1000
+_CHARACTERS_PER_BATCH = 1 << 19
 
 
 class Coverage(NamedTuple):
@@ -115,9 +115,16 @@ def _visible(text: str) -> int:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in lists."""
-    remaining = iter(texts)
-    while batch := list(islice(remaining, _LINES_PER_BATCH)):
+    """The texts in lists, which are short where texts are long: memory holds one list."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == _LINES_PER_BATCH or size >= _CHARACTERS_PER_BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
