@@ -25,6 +25,7 @@ from bert_jax.convert.hf_params import (
 from bert_jax.convert.peft_folder import is_peft_folder, read_peft
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.utils import extras
+from bert_jax.utils.errors import first_line
 from bert_jax.utils.model_files import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -229,7 +230,7 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch may raise anything on damaged bytes
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = first_line(e)
         raise ValueError(f"{path.name} is not a file of tensors only: {reason}") from None
     if not isinstance(tensors, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from bert_jax.data import fasta, hub_dataset, text_formats, tfds_folder
 from bert_jax.data.corpus_lines import Line, decode, read_lines
+from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ def _parquet_texts(file: str, field: str) -> Iterator[Line]:
                     raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
                 yield Line(text or "", 0, number)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
-        reason = str(e).splitlines()[0]
+        reason = first_line(e)
         raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bert_jax.utils.errors import first_line
+
 TFDS_FEATURES = "tensorflow_datasets.core.features."
 # keys of class names: in today's files, as protobuf writes or reads them, and in old files
 CLASS_NAME_KEYS = ("pythonClassName", "python_class_name", "type")
@@ -37,7 +39,7 @@ def open_builder(source: str, name: str, expected: str) -> Iterator[Any]:
             builder.download_and_prepare()
         yield builder
     except Exception as e:  # of many types, some with a page of text
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = first_line(e)
         raise ValueError(
             f"{source} cannot be opened: {reason}; expected {expected} of a TFDS dataset"
         ) from e

@@ -16,7 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from bert_jax.utils.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +58,18 @@ class Workers:
         for item in items:
             pending.append(self._pool.submit(f, item))
             if len(pending) >= 2 * self._workers:
-                yield pending.popleft().result()
+                yield self._result(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield self._result(pending.popleft())
+
+    def _result(self, future: concurrent.futures.Future[R]) -> R:
+        try:
+            return future.result()
+        except BrokenProcessPool as e:
+            raise RunError(
+                f"one of {self._workers} workers was killed, perhaps for want of memory: nothing "
+                "was written; try again with fewer --workers"
+            ) from e
 
 
 def _init_worker() -> None:

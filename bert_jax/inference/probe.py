@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from bert_jax import tasks
 from bert_jax.config import GlueTask, TaskType
-from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 from bert_jax.inference.model import Model
 from bert_jax.utils import io, strict_json

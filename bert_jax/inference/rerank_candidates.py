@@ -33,8 +33,9 @@ def write_candidates(
 
     `source` is a retrieval set (a folder) or a file of pairs, whose texts are then the documents. A
     row has the `candidates` documents with the largest cosine, best first, and their grades (0 for
-    those that are not judged); of pairs a query's own text is no candidate. Grades of relevant documents that are not among them are `missing`;
-    with `add_positives`, for training, those documents come last instead.
+    those that are not judged); of pairs a query's own text is no candidate. Grades of relevant
+    documents that are not among them are `missing`; with `add_positives`, for training, those
+    documents come last instead.
 
     ValueError: pairs with a score, an `out` that exists, fewer than 1 candidate, a text that is too
     long unless `truncate`.

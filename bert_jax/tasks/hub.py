@@ -14,6 +14,7 @@ from bert_jax.tasks.fields import IssueCounts, Location
 from bert_jax.tasks.records import LocatedExample, parse_records
 from bert_jax.tasks.text_files import LocatedRecord
 from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, no_label_markers, with_text_fields
+from bert_jax.utils.errors import first_line
 
 
 def read_hub(
@@ -75,7 +76,7 @@ def read_shard(file: Path, label: str | None) -> tuple[list[dict[str, Any]], tup
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as e:
-        raise ValueError(f"{file} cannot be read: {str(e).splitlines()[0]}") from e
+        raise ValueError(f"{file} cannot be read: {first_line(e)}") from e
     rows = table.to_pylist()
     names = _class_names(table.schema.metadata or {}, label) if label is not None else ()
     if names:

@@ -46,10 +46,11 @@ def squad_scores(
     gold answer that gives the best score.
 
     If some questions have no answer, or `nulls` are given, version 2.0 is computed. Then
-    `predicted` holds the best answer of every question and `nulls` the score of no answer, which is
-    predicted above `threshold` (`nulls` None: never). The result also has both metrics over the questions with an
-    answer (`answered_`) and without (`unanswered_`) and, with nulls, `best_exact_match` and
-    `best_f1`, each at its best threshold, and `threshold`, the one of `best_f1`.
+    `predicted` holds the best answer of every question and `nulls` the score of no answer, which
+    is predicted above `threshold` (`nulls` None: never). The result also has both metrics over the
+    questions with an answer (`answered_`) and without (`unanswered_`) and, with nulls,
+    `best_exact_match` and `best_f1`, each at its best threshold, and `threshold`, the one of
+    `best_f1`.
     """
     if nulls is None and not any(e.impossible for e in questions):
         golds = [[a.text for a in e.answers] for e in questions]

@@ -30,9 +30,8 @@ def test_rows_do_not_depend_on_the_number_of_workers(segments, inputs, tmp_path,
     monkeypatch.setattr(prepare, "ENCODE_CHARACTERS", 10_000)
     monkeypatch.setattr(token_store, "MAX_SHARD_DOCUMENTS", 10)
     parts, list_work_shards = [], prepare.list_work_shards
-    monkeypatch.setattr(
-        prepare, "list_work_shards", lambda *args: parts.append(list_work_shards(*args)) or parts[-1]
-    )
+    listed = lambda *args: parts.append(list_work_shards(*args)) or parts[-1]  # noqa: E731
+    monkeypatch.setattr(prepare, "list_work_shards", listed)
     one, two = (make(inputs, tmp_path / str(w), segments, workers=w) for w in (1, 2))
     assert len(parts[0]) == len(parts[1]) > 10
     assert one.info == two.info

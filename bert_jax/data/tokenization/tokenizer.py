@@ -39,6 +39,7 @@ from bert_jax.data.tokenization.words import (
     byte_letters,
     word_edges,
 )
+from bert_jax.utils.errors import first_line
 
 __all__ = ["KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
 
@@ -293,7 +294,7 @@ def load_tokenizer(dir: str | Path, cased: bool = False, original: bool = False)
         config = pretrained.read_config(dir) | ({"do_lower_case": False} if cased else {})
         tokenizer = Tokenizer(*pretrained.open_folder(dir, config, original))
     except Exception as e:  # the libraries raise bare Exception
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = first_line(e)
         raise ValueError(f"{dir} is not a valid tokenizer: {reason}; train or copy it again") from e
     saved = dir / FINGERPRINT_FILE
     if saved.exists() and saved.read_bytes().strip() != tokenizer.fingerprint.encode():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bert_jax.perf.hardware import CHIPS, GPUS, Chip
 from bert_jax.perf.plan.gpu_topologies import describe_gpus
 from bert_jax.utils import extras
+from bert_jax.utils.errors import first_line
 
 
 class Topology(NamedTuple):
@@ -58,7 +59,7 @@ def describe_topology(name: str) -> Topology:
         if "INVALID_ARGUMENT" not in str(e):
             raise
         raise ValueError(
-            f"--topology {name}: libtpu does not know this slice ({str(e).splitlines()[0]}); "
+            f"--topology {name}: libtpu does not know this slice ({first_line(e)}); "
             f"expected one such as {', '.join(chip.examples)}"
         ) from None
     chips = len(description.devices)
