@@ -32,8 +32,9 @@ fi
 [ "$hosts" ] || { run exec "$bin/bert-jax" "$@"; exit; }
 
 IFS=, read -ra list <<<"$hosts"
-pids=$PWD/runs/.gpu
+pids=$PWD/runs/.gpu/$(hostname)-$$ # of this call: others may use the same folder
 run mkdir -p "$pids"
+[ "$dry" ] || trap 'rm -rf "$pids"' EXIT
 # shellcheck disable=SC2329  # the trap calls it
 stop() {
     for i in "${!list[@]}"; do

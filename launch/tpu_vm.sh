@@ -30,9 +30,14 @@ done
 run() { if [ "$dry" ]; then printf '%q ' "$@" && echo; else "$@"; fi; }
 queue() { run gcloud compute tpus queued-resources "$1" "$name" --zone="$zone" "${@:2}"; }
 on() { run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker="$1" --command="$2"; }
-state() { queue describe --format='value(state.state)' 2>/dev/null || echo NONE; }
+state() { # NONE: no such request. UNKNOWN: gcloud failed, which says nothing of the slice
+    if queue describe --format='value(state.state)' 2>"$scratch/error"; then return; fi
+    if grep -qiE 'not[_ ]found' "$scratch/error"; then echo NONE && return; fi
+    say "gcloud: $(tail -n 1 "$scratch/error")" && echo UNKNOWN
+}
 remove() { queue delete --force --quiet; }
 
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
 [ "$name" ] && [ "$zone" ] || die "--name and --zone are needed"
 if [ "$delete" ]; then remove && exit; fi
 [ $# -gt 0 ] || die "no command: expected -- pretrain CONFIG ..."
@@ -48,19 +53,24 @@ create() {
     queue create --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" ${spot:+--spot}
 }
 provision() { # until the slice is there
+    local failed=0 # requests
     if [ "$dry" ]; then create && state && return; fi
     while :; do
         case $(state) in
             ACTIVE) return ;;
             NONE) create ;;
-            FAILED | SUSPENDED) remove ;; # used up: it never comes back by itself
+            SUSPENDED) remove ;; # used up: it never comes back by itself
+            FAILED) # such as no quota, or none free; why is in its state
+                say "the request failed ($((failed += 1)) of 3): $(queue describe --format='value(state)' 2>&1)"
+                [ "$failed" -lt 3 ] || die "look at the quota, --type and --zone; then --delete, and again"
+                remove ;;
         esac
         sleep "$pause"
     done
 }
 preempted() { # the state may follow a lost connection by some time
     for _ in 1 2 3 4 5 6; do
-        [ "$(state)" = ACTIVE ] || return 0
+        case $(state) in ACTIVE | UNKNOWN) ;; *) return 0 ;; esac
         sleep "$pause"
     done
     return 1
@@ -99,8 +109,6 @@ start="cd bert_jax; rm -f status
 nohup bash -c $(printf %q "$command") > log 2>&1 < /dev/null & echo \$! > pid"
 follow="cd bert_jax; tail -n +1 --pid=\$(cat pid) -f log"
 
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 begin() {
     tar -czf "$scratch/bert_jax.tgz" -C "$(dirname "$0")/.." \
         bert_jax configs launch pyproject.toml requirements.txt README.md LICENSE &&
@@ -109,11 +117,20 @@ begin() {
         { [ -z "$bucket" ] || on all "$mount"; } &&
         on all "$start"
 }
+# shellcheck disable=SC2016  # the worker expands it
+ask='if kill -0 "$(cat bert_jax/pid)"; then echo alive; else echo dead; fi 2>/dev/null'
+ready() { # the run is under way, or begins; never beside one that could not be asked
+    local answer=dead tries=0
+    while [ -z "$dry" ] && { answer=$(on 0 "$ask" 2>/dev/null | tail -n 1) || answer=''; }; do
+        [ -z "$answer" ] && [ $((tries += 1)) -lt 6 ] || break
+        sleep "$pause"
+    done
+    case $answer in alive) ;; dead) begin ;; *) return 1 ;; esac
+}
 while :; do
     provision
     status=lost
-    # shellcheck disable=SC2016  # the worker expands it
-    if { [ -z "$dry" ] && on 0 'kill -0 $(cat bert_jax/pid)' 2>/dev/null; } || begin; then
+    if ready; then
         on 0 "$follow" || true
         status=$(on 0 'cat bert_jax/status' | tail -n 1) || status=lost
     fi

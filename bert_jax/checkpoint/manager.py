@@ -29,7 +29,7 @@ from bert_jax.checkpoint import manifest, stored_shapes, vocab_padding
 from bert_jax.config import Experiment, to_dict
 from bert_jax.distributed import initialize
 from bert_jax.utils import io, remote
-from bert_jax.utils.errors import RunError
+from bert_jax.utils.errors import LockLost, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -247,9 +247,11 @@ class Checkpoints:
             return
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()  # raises again in this thread
+        # What another run has written since it took over is not ours to remove.
+        remains = not isinstance(self._error, LockLost)
         with contextlib.suppress(Exception):  # a bucket may still be unreachable
-            failed = (self._folder / str(step) for step in self._failed if self._main)
-            uncommitted = self._folder.glob(f"*{UNCOMMITTED}*") if self._main else ()
+            failed = (self._folder / str(step) for step in self._failed if self._main and remains)
+            uncommitted = self._folder.glob(f"*{UNCOMMITTED}*") if self._main and remains else ()
             for path in (*failed, *uncommitted):
                 with contextlib.suppress(Exception):  # without a manifest it is never used
                     path.rmtree()

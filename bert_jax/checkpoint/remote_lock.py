@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from bert_jax.checkpoint.lock import NAME, owner_name
 from bert_jax.utils import remote
-from bert_jax.utils.errors import RunError
+from bert_jax.utils.errors import LockLost, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -64,17 +64,17 @@ class RemoteLock:
                     self._path.unlink()
 
     def check(self) -> None:
-        """RunError: another run has taken the lock over, and perhaps ended since."""
+        """LockLost: another run has taken the lock over, and perhaps ended since."""
         lock = self._read()
         if lock is None or lock.id != self._id:
             owner = "another run, which has ended" if lock is None else lock.owner
-            raise RunError(
+            raise LockLost(
                 f"run.dir {self._folder} was taken over by {owner}: this run stops saving. "
                 "Stop one of the two runs; if this one paused too long, raise --run.lock_timeout"
             )
 
     def refresh(self) -> None:
-        """Renew the lock if a tenth of the timeout has passed. RunError: as `check`."""
+        """Renew the lock if a tenth of the timeout has passed. LockLost: as `check`."""
         if time.monotonic() - self._renewed < self._timeout / RENEWALS:
             return
         self._renewed = time.monotonic()

@@ -97,7 +97,9 @@ def locked_run_dir(
                     f"the run in {run.dir} is at step {checkpoints.newest()}, but run.steps is "
                     f"{run.steps}: raise {longer}, or choose another --run.dir"
                 )
-            check_stages(storage / "config.json", experiment, checkpoints.newest() or 0)
+            done = checkpoints.newest() or 0
+            check_stages(storage / "config.json", experiment, done)
+            check_grouped(storage / "config.json", experiment, done)
             if is_main:  # a resumed run records the fields that changed, now that it may resume
                 write_run_dir(folder, experiment, tokenizer)
             yield checkpoints
@@ -222,6 +224,21 @@ def check_stages(saved: Path, experiment: Experiment, steps: int) -> None:
         )
 
 
+def check_grouped(saved: Path, experiment: Experiment, steps: int) -> None:
+    """ValueError if rows are grouped by length and the number of steps has changed: after the
+    `steps` that are done, rows would be read again, or never. `saved` is the config.json of the run
+    directory."""
+    if not experiment.data.group_by_length or not steps:
+        return
+    before = config.read_config(saved).run.steps
+    if before != experiment.run.steps:
+        raise ValueError(
+            f"run.steps was {before}, now {experiment.run.steps}, and data.group_by_length divides "
+            "the rows of all steps: restore the number of steps or epochs, or start a new run from "
+            "this one with --init and another --run.dir"
+        )
+
+
 def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     """Whether a path has changed and what it names has not. Data are the same where the hash of
     their content is, as are teachers; the model that a run started from, where both paths lead to
@@ -229,10 +246,12 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     if field in ("data.path", "data.mix"):
         same_data = saved.data.corpus is not None and saved.data.corpus == now.data.corpus
         return same_data and _weights(saved.data.mix) == _weights(now.data.mix)
-    if field == "distill.teacher":
+    if field in ("distill.teacher", "distill.teacher_commit"):
         hashes = {saved.distill.teacher_hash, now.distill.teacher_hash}
         return len(hashes) == 1 and None not in hashes
     same_base = saved.lora.base is not None and saved.lora.base == now.lora.base
+    if field == "run.init_commit":
+        return same_base
     return field == "run.init" and (same_base or same_path(saved.run.init, now.run.init))
 
 

@@ -28,7 +28,7 @@ from bert_jax.cli import (
 from bert_jax.cli.command import Command, parse
 from bert_jax.cli.configs import load_config_or_model
 from bert_jax.utils import compilation_cache, remote
-from bert_jax.utils.errors import FULL, RunError, did_you_mean
+from bert_jax.utils.errors import FULL, OUT_OF_MEMORY, RunError, did_you_mean, first_line
 
 COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "demo": demo_command.Demo,
@@ -93,6 +93,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _fail(f"{e.filename or 'output'}: {e.strerror}: make room, then try again", status=1)
     except RunError as e:
         _fail(str(e), status=1)
+    except RuntimeError as e:  # of jax
+        if not str(e).startswith(OUT_OF_MEMORY):
+            raise
+        _fail(
+            f"the device has too little memory: {first_line(e)}. In training add "
+            "--optim.accumulate N (the same batch in N parts), --run.remat full or "
+            "--run.loss-chunks N, or lower data.batch_size; bert-jax plan estimates the need",
+            status=1,
+        )
     except KeyboardInterrupt:
         status = 130
     _exit(status)

@@ -73,10 +73,8 @@ class Masking:
                 f"masking.final_rate is {self.final_rate} and masking.num_static_masks is "
                 f"{static}: static masks have one rate; set only one of the two"
             )
-        if (
-            min(self.mask_prob, self.random_prob) < 0
-            or self.mask_prob + self.random_prob > 1 + 1e-9
-        ):
+        both = (self.mask_prob, self.random_prob)
+        if not (all(p >= 0 for p in both) and sum(both) <= 1 + 1e-9):
             raise ValueError(
                 f"masking.mask_prob is {self.mask_prob} and masking.random_prob is "
                 f"{self.random_prob}: expected two probabilities whose sum is at most 1"

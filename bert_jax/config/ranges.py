@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_SIZE = 1 << 30  # of any size field, because rows are counted in 32 bits
+MAX_STEPS = 1 << 31  # of a run, because steps are counted in 32 bits
 MAX_FLOAT = 3e38  # of any number, because float32 is computed with
 
 RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, what is expected)

@@ -15,7 +15,7 @@ from bert_jax.config.freeze import parse_freeze
 from bert_jax.config.guard import Guard
 from bert_jax.config.lora import Lora
 from bert_jax.config.objectives import Masked, Objective
-from bert_jax.config.ranges import RangeChecks, check_ranges
+from bert_jax.config.ranges import MAX_STEPS, RangeChecks, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -120,9 +120,12 @@ class Optim:
         rate, positive = "0 <= x < 1", "more than 0"
         checks: RangeChecks = {
             "peak_lr": (self.peak_lr >= 0, "at least 0"),
-            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "warmup_steps": (0 <= self.warmup_steps < MAX_STEPS, f"0 to {MAX_STEPS - 1:,}"),
             "warmup_ratio": (0 <= (self.warmup_ratio or 0) < 1, rate),
-            "decay_steps": (self.decay_steps is None or self.decay_steps >= 1, "at least 1"),
+            "decay_steps": (
+                self.decay_steps is None or 1 <= self.decay_steps < MAX_STEPS,
+                f"1 to {MAX_STEPS - 1:,}",
+            ),
             "cooldown_ratio": (0 <= self.cooldown_ratio <= 1, "0 <= x <= 1"),
             "b1": (0 <= self.b1 < 1, rate),
             "b2": (0 <= self.b2 < 1, rate),
@@ -179,7 +182,7 @@ class Run:
     eval_every: int = 5_000
     # Maximum number of batches in an evaluation.
     eval_batches: int = 32
-    # Number of newest checkpoints to keep, in addition to the best one.
+    # Number of newest checkpoints to keep, in addition to the best one; 2 are kept in any case.
     max_to_keep: int = 3
     # Type of activations and matrix products. With bfloat16, parameters and optimizer stay float32
     # (mixed precision).
@@ -232,6 +235,7 @@ class Run:
             "unroll": (self.unroll is None or self.unroll >= 1, "at least 1, or None"),
             "lock_timeout": (self.lock_timeout > 0, "above 0"),
             **{name: (getattr(self, name) >= 1, "at least 1") for name in counts},
+            "steps": (1 <= self.steps < MAX_STEPS, f"1 to {MAX_STEPS - 1:,}"),
         }
         check_ranges("run", self, checks)
         if self.init_layers is not None and self.init is None:

@@ -49,7 +49,8 @@ class LabeledBatches:
     Rows of several options or windows have tokens [b c l], size and first [b c]; rows with fewer
     than others of their batch get empty ones. Of every batch a process holds
     the `parts` (i, n): the i-th of n equal ones. With `grouped_steps`, the number of steps of the
-    run, rows of similar length share a batch; the run sees the same rows equally often.
+    run, rows of similar length share a batch, and the run sees the same rows equally often; a run
+    with another number of steps has other batches.
     ValueError: there are no rows, or the batch does not divide over the processes.
     """
 
@@ -117,7 +118,7 @@ class LabeledBatches:
     def _steps_per_group(self) -> int:
         """Few enough for an epoch to have several groups: else each length would always meet the
         same rows."""
-        return max(1, min(MAX_GROUPED, len(self.rows) // (4 * self.batch_size)))
+        return max(2, min(MAX_GROUPED, len(self.rows) // (4 * self.batch_size)))
 
     @functools.cached_property
     def _grouped_positions(self) -> Callable[[int], list[list[int]]]:

@@ -27,6 +27,7 @@ from bert_jax import config
 from bert_jax.config import Experiment
 from bert_jax.distributed import rendezvous
 from bert_jax.utils import remote
+from bert_jax.utils.errors import OUT_OF_MEMORY
 
 WAIT = 300.0  # seconds for all processes to come
 HEARTBEAT_TIMEOUT = 100  # seconds without a heartbeat until jax ends the others; jax's default
@@ -158,9 +159,12 @@ def _start_jax(process: ProcessInfo, wait: float, heartbeat_timeout: int) -> Non
 
 
 def _is_from_jax(e: BaseException | None) -> bool:
-    """Whether jax's runtime raised the exception or a cause of it. The type does not tell: it may
-    be a ValueError. But the message begins with a status code: "UNKNOWN: Gloo AllGather failed"."""
+    """Whether jax's runtime raised the exception or a cause of it, and another process may be lost.
+    The type does not tell: it may be a ValueError. But the message begins with a status code:
+    "UNKNOWN: Gloo AllGather failed"."""
     while e is not None:
+        if str(e).startswith(OUT_OF_MEMORY):  # of this process
+            return False
         if re.match("[A-Z_]+: ", str(e)):
             return True
         e = e.__cause__ or e.__context__

@@ -14,6 +14,7 @@ each has a folder of its own, `seed_0`, `seed_1`, ... in `run.dir`.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -86,8 +87,8 @@ def train_one_seed(task: Task, take_over: bool = False) -> int | None:
     config = task.config
     folder = remote.local_cache_path(config.run.dir)
     run_dir.check_run_dir(folder, config, task.tokenizer)
-    finished = results.read_results(folder)
-    if finished is not None and _is_same_request(finished, config.run):
+    # The first process decides for all: a network disk may show the others an older folder.
+    if initialize.broadcast_from_first(lambda: int(_is_finished(folder, config.run))):
         return None
     run = assemble(config, task)
     kernel_check.check_attention(config, packed=False)
@@ -136,8 +137,11 @@ def _evaluator(task: Task, run: Assembly) -> Evaluator | PairEvaluator:
     return Evaluator(task, run.config, run.objective, run.steps, run.mesh)
 
 
-def _is_same_request(finished: results.Results, run: Run) -> bool:
-    """Whether the results are those that this run would write again."""
+def _is_finished(folder: Path, run: Run) -> bool:
+    """Whether the folder has results, and they are those that this run would write again."""
+    finished = results.read_results(folder)
+    if finished is None:
+        return False
     defaults = {"select": "best", "patience": None}  # not in results of older runs
     return all(
         finished.get(name, defaults.get(name)) == getattr(run, name)

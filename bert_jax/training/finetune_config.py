@@ -213,7 +213,7 @@ class FinetuneTask:
 def config_of_seed(config: Experiment, i: int) -> Experiment:
     """The config of the i-th of several seeds, in a folder of its own."""
     run = config.run
-    return replace(config, run=dict(seed=run.seed + i, dir=f"{run.dir}/seed_{i}"))
+    return replace(config, run=dict(seed=run.seed + i, dir=f"{run.dir.rstrip('/')}/seed_{i}"))
 
 
 def run_tokenizer(config: Experiment) -> Tokenizer:

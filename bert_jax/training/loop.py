@@ -63,7 +63,9 @@ def fit(
             state = checkpoints.restore(start, steps.like) if start else steps.init()
             jax.block_until_ready(state)
         skips = SkipMonitor(config.guard, state.guard, start)
-        follow_up = _FollowUp(config, evaluate, checkpoints, stopping, writer, phase)
+        follow_up = _FollowUp(
+            config, evaluate, preemption.should_stop, checkpoints, stopping, writer, phase
+        )
         seen_shapes: set[Shapes] = set()
         for step, batch in _read_batches(batches(start), remaining, monitors):
             monitors.profiler.before(step)
@@ -143,6 +145,7 @@ class _FollowUp:
 
     config: Experiment
     evaluate: Callable[[Any], dict[str, float]]
+    is_preempted: Callable[[], bool]
     checkpoints: Checkpoints
     stopping: EarlyStopping
     writer: MetricsWriter
@@ -158,6 +161,8 @@ class _FollowUp:
                 self.stopping.update(step, scores)
             if self.stopping.should_stop:
                 self.stopping.log(step)
+                due = due._replace(save=True, last=True)
+            if self.is_preempted():  # while the model was evaluated
                 due = due._replace(save=True, last=True)
         if step % self.config.run.log_every == 0 or scores:
             self.writer.write({**metrics, **scores})

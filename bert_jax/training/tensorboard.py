@@ -22,9 +22,13 @@ class TensorBoardWriter:
     numbers are in `metrics.jsonl` too."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: EventsWriter | None = EventsWriter(str(folder / "events"))
+        self._file: EventsWriter | None = None
         self._flushed = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = EventsWriter(str(folder / "events"))
+        except OSError as e:
+            self._give_up(e)
         self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, values: dict[str, float], step: int) -> None:
@@ -48,8 +52,11 @@ class TensorBoardWriter:
                 self._file.flush()
                 self._flushed = time.monotonic()
         except OSError as e:
-            self._file = None
-            logger.warning(
-                "TensorBoard's event file cannot be written (%s): no more scalars are written",
-                e.strerror,
-            )
+            self._give_up(e)
+
+    def _give_up(self, e: OSError) -> None:
+        self._file = None
+        logger.warning(
+            "TensorBoard's event file cannot be written (%s): no more scalars are written",
+            e.strerror,
+        )

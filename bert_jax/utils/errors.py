@@ -10,11 +10,16 @@ class RunError(RuntimeError):
     stay non-finite. The message says what happened, what is safe and what to do."""
 
 
+class LockLost(RunError):
+    """Another run has taken the run directory over, and writes there now."""
+
+
 def first_line(e: BaseException) -> str:
     """The first line of an exception's text, or the name of its type if it has none."""
     return str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
 
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how jax's error begins when a device's memory is full
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError that is no bug either
 
 

@@ -91,6 +91,30 @@ def test_stages_stay_where_they_were_in_the_steps_that_are_done(tmp_path: Path) 
     run_dir.check_stages(tmp_path / "config.json", longer, 100)
 
 
+def test_rows_grouped_by_length_keep_the_number_of_steps(tmp_path: Path) -> None:
+    run = dict(dir=str(tmp_path), steps=100)
+    experiment = replace(tiny_configs.FAMILIES["bert"], data=dict(group_by_length=True), run=run)
+    longer = replace(experiment, run=dict(steps=200))
+    run_dir.write_run_dir(tmp_path, experiment, TOKENIZER)
+    run_dir.check_grouped(tmp_path / "config.json", experiment, 50)
+    run_dir.check_grouped(tmp_path / "config.json", longer, 0)
+    with pytest.raises(ValueError, match=r"was 100, now 200, and data\.group_by_length divides"):
+        run_dir.check_grouped(tmp_path / "config.json", longer, 50)
+    plain = replace(longer, data=dict(group_by_length=False))
+    run_dir.check_grouped(tmp_path / "config.json", plain, 50)
+
+
+def test_a_base_of_the_hub_may_be_a_local_copy_of_the_same_weights(tmp_path: Path) -> None:
+    base = tiny_configs.FAMILIES["bert"]
+    lora, hub = dict(rank=2, base="abc"), dict(init="owner/name", init_commit="123")
+    first = replace(base, lora=lora, run=dict(dir=str(tmp_path), **hub))
+    run_dir.write_run_dir(tmp_path, first, TOKENIZER)
+    local = dict(init="/copy", init_commit=None)
+    run_dir.check_run_dir(tmp_path, replace(first, run=local), TOKENIZER)
+    with pytest.raises(ValueError, match="trained beside another model"):
+        run_dir.check_run_dir(tmp_path, replace(first, run=local, lora=dict(base="x")), TOKENIZER)
+
+
 def test_a_folder_with_other_files_is_not_a_run_directory(tmp_path: Path) -> None:
     experiment = replace(tiny_configs.FAMILIES["bert"], run=dict(dir=str(tmp_path)))
     (tmp_path / ".hidden").touch()

@@ -328,6 +328,19 @@ def test_failing_saves_end_the_run_with_status_1_and_the_cause(
     assert "Traceback" not in err
 
 
+def test_a_full_device_ends_with_status_1_and_advice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nA long list")
+
+    monkeypatch.setattr("bert_jax.cli.model_commands.Inspect.run", full)
+    assert call("inspect", "bert_base") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the device has too little memory: RESOURCE_EXHAUSTED: Out of memory" in line
+    assert "--optim.accumulate N" in line
+
+
 def test_resume_with_a_rebuilt_corpus_is_rejected(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

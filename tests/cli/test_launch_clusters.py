@@ -13,11 +13,15 @@ from tests.helpers.fake_programs import COMMAND, SET, SLICE, calls, fake, launch
 # A slice of two workers, folders that come and go with it. A describe takes the next state.
 GCLOUD = """
 flags = dict(a[2:].split("=", 1) for a in args if a.startswith("--") and "=" in a)
-verb, states = args[3], home / "states"
+verb, states, offline = args[3], home / "states", home / "offline"
+if offline.exists() and (left := int(offline.read_text())) and verb in ("describe", "ssh"):
+    offline.write_text(str(left - 1))
+    sys.exit("connection reset")
 now = states.read_text().split() if states.exists() else []
 workers = [home / "0", home / "1"]
 if verb == "create":
-    states.write_text("WAITING_FOR_RESOURCES PROVISIONING ACTIVE")
+    request = home / "request"
+    states.write_text(request.read_text() if request.exists() else "PROVISIONING ACTIVE")
 elif verb == "describe":
     if not now:
         sys.exit("not found")
@@ -78,6 +82,13 @@ def verbs(repo: Path) -> list[str]:
     return [v for v in (call[3] for call in calls(repo, "gcloud")) if v != "describe"]
 
 
+def ssh_fails(cloud: Path, times: int) -> None:
+    """Let only the connections to a worker fail."""
+    file = cloud / "fake" / "bin" / "gcloud"
+    file.write_text(file.read_text().replace('("describe", "ssh")', '("ssh",)'))
+    (cloud / "fake" / "offline").write_text(str(times))
+
+
 @pytest.mark.slow
 def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -> None:
     (cloud / "fake" / "ends").write_text("143 143 0")
@@ -108,7 +119,31 @@ def test_a_run_that_fails_keeps_its_slice_and_its_status(cloud: Path) -> None:
     assert verbs(cloud)[-1] == "delete"
 
 
-def test_a_run_that_is_under_way_is_followed(cloud: Path) -> None:
+def test_a_request_that_fails_says_why_and_is_not_made_for_ever(cloud: Path) -> None:
+    (cloud / "fake" / "request").write_text("FAILED")
+    done = launch(cloud, *SLICE, "--", *COMMAND)
+    assert done.returncode == 2
+    assert "the request failed (3 of 3): FAILED" in done.stderr
+    assert "look at the quota" in done.stderr
+    assert verbs(cloud) == ["create", "delete", "create", "delete", "create"]
+
+
+def test_a_call_that_fails_takes_no_slice_for_lost(cloud: Path) -> None:
+    """Neither when it is asked for, nor when the run is followed."""
+    (cloud / "fake" / "states").write_text("ACTIVE")
+    (cloud / "fake" / "offline").write_text("3")
+    (cloud / "fake" / "ends").write_text("0")
+    for worker in "01":
+        (cloud / "fake" / worker).mkdir()
+    done = launch(cloud, *SLICE, "--", *COMMAND)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("gcloud: connection reset") == 3
+    assert [v for v in verbs(cloud) if v != "ssh"] == ["scp", "delete"]
+
+
+@pytest.mark.parametrize("offline", [0, 2])
+def test_a_run_that_is_under_way_is_followed(offline: int, cloud: Path) -> None:
+    """Also where it cannot be asked at first: no second run begins beside it."""
     (cloud / "fake" / "states").write_text("ACTIVE")
     place = cloud / "fake" / "0" / "bert_jax"
     place.mkdir(parents=True)
@@ -116,17 +151,18 @@ def test_a_run_that_is_under_way_is_followed(cloud: Path) -> None:
     lasting = "until [ -e enough ]; do sleep .05; done; echo 0 > status"
     training = subprocess.Popen(["sh", "-c", lasting], cwd=place)
     (place / "pid").write_text(str(training.pid))
+    ssh_fails(cloud, offline)
     child = subprocess.Popen(
         [str(cloud / "launch" / SLICE[0]), *SLICE[1:], "--keep", "--", *COMMAND],
         stdout=subprocess.PIPE, text=True, cwd=cloud,
     )  # fmt: skip
-    until(lambda: verbs(cloud) == ["ssh"] * 2)
+    until(lambda: verbs(cloud) == ["ssh"] * (2 + offline))
     (place / "enough").touch()
     training.wait()  # as a zombie it would look alive
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 0
     assert out == "from before\n"
-    assert verbs(cloud) == ["ssh"] * 3
+    assert verbs(cloud) == ["ssh"] * (3 + offline)
 
 
 # ---- SLURM and Kubernetes

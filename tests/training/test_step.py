@@ -1,8 +1,10 @@
 """The step and the loop: exact resume, exact accumulation, the same on any mesh."""
 
+import contextlib
 import signal
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
 from bert_jax.model.electra import IS_SHARED
 from bert_jax.training import evaluation, loop
+from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import BoundSeed, TrainState, compile_steps
 from bert_jax.utils import pytree
@@ -61,6 +64,25 @@ def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
     assert same_bits(whole, parts)
     assert metric_lines(tmp_path / "whole") == metric_lines(tmp_path / "parts")
     assert [line["step"] for line in metric_lines(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("preempted", [True, False])
+def test_a_signal_during_an_evaluation_ends_the_run_after_it(preempted: bool) -> None:
+    saved: list[int] = []
+    checkpoints: Any = SimpleNamespace(save=lambda step, *_: saved.append(step))
+    writer: Any = SimpleNamespace(write=lambda _: None, fsync=lambda: None)
+    follow_up = loop._FollowUp(
+        tiny_configs.FAMILIES["bert"],
+        lambda _: {"eval_loss": 1.0},
+        lambda: preempted,
+        checkpoints,
+        EarlyStopping("", None),
+        writer,
+        lambda _: contextlib.nullcontext(),
+    )
+    state: Any = SimpleNamespace(params=None)
+    assert follow_up(7, state, {}, loop._Due(evaluation=True, save=False, last=False)) == preempted
+    assert saved == ([7] if preempted else [])
 
 
 def test_lines_past_the_checkpoint_are_written_again(tmp_path: Path) -> None:

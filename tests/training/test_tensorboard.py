@@ -31,6 +31,16 @@ def test_scalars_are_there_by_step_after_a_mark_of_where_they_begin(tmp_path: Pa
     assert [(v.tag, v.simple_value) for v in scalars.summary.value] == [("loss", 0.5), ("rate", 2)]
 
 
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tensorboard").write_text("a file in its place")
+    board = TensorBoardWriter(tmp_path / "tensorboard", 1)
+    board.add({"loss": 0.5}, 1)
+    board.close()
+    assert caplog.text.count("TensorBoard's event file cannot be written (File exists)") == 1
+
+
 def test_a_full_disk_ends_the_file_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
