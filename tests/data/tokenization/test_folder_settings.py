@@ -1,0 +1,125 @@
+"""What the settings of a foreign folder say counts as in transformers, or is refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_jax.data.tokenization import pipelines
+from bert_jax.data.tokenization.tokenizer import load_tokenizer
+
+PIECES = (
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    + ["a", "A", "ca", "ça", "Ca", "Ça", "中", "##文", "文", "中文", "[", "]", "e", "##1"]
+)  # fmt: skip
+TEXT = "Ça A 中文 a covid [E1] a"
+SETTINGS = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+
+
+def write_folder(folder: Path, settings: dict[str, Any], pipeline: bool = True) -> Path:
+    """A BERT folder, with a tokenizer.json that lowercases or without any."""
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    (folder / "tokenizer_config.json").write_text(json.dumps(SETTINGS | settings))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    if pipeline:
+        core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(PIECES)}, lower=True)
+        core.add_special_tokens(PIECES[:5])
+        core.post_processor = pipelines.pair_template(("[CLS]", 2), ("[SEP]", 3))
+        core.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("pipeline", [True, False])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"},
+        {"do_lower_case": False, "tokenizer_class": "DistilBertTokenizer"},
+    ],
+)
+def test_settings_count_as_in_transformers(
+    settings: dict[str, Any], pipeline: bool, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    if not pipeline and settings.get("tokenizer_class") == "PreTrainedTokenizerFast":
+        pytest.skip("that class has nothing but a tokenizer.json")
+    write_folder(tmp_path, settings, pipeline)
+    ours = load_tokenizer(tmp_path)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert list(ours.encode(TEXT)) == hf(TEXT, add_special_tokens=False)["input_ids"]
+
+
+def test_settings_that_overrule_a_pipeline_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(write_folder(tmp_path, {"do_lower_case": False}))
+    assert tokenizer.cased
+    assert "has lowercase True, but the folder's settings have do_lower_case False" in caplog.text
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("how", ["added_tokens.json", "added_tokens_decoder"])
+def test_tokens_beside_a_bare_vocabulary_are_read(how: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    flags = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=False)
+    decoder = {str(len(PIECES)): {"content": "covid", **flags}}
+    write_folder(tmp_path, {} if how.endswith("json") else {how: decoder}, pipeline=False)
+    if how.endswith("json"):
+        (tmp_path / how).write_text(json.dumps({"covid": len(PIECES)}))
+    ours = load_tokenizer(tmp_path)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.vocab_size == len(PIECES) + 1
+    assert list(ours.encode(TEXT)) == hf(TEXT, add_special_tokens=False)["input_ids"]
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"x": 99}))
+    with pytest.raises(ValueError, match=r"added token 'x' has the id 99: expected \d+, which"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", ["additional_special_tokens", "extra_special_tokens"])
+def test_markers_that_the_settings_list_are_tokens_and_the_five_are_text(
+    name: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = write_folder(tmp_path, {})
+    hf = transformers.AutoTokenizer.from_pretrained(folder)
+    hf.add_special_tokens({"additional_special_tokens": ["[E1]"]})
+    hf.save_pretrained(tmp_path / "saved")
+    shutil.copy(tmp_path / "config.json", tmp_path / "saved")
+    file = tmp_path / "saved" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    for old in ("additional_special_tokens", "extra_special_tokens"):
+        settings.pop(old, None)
+    file.write_text(json.dumps(settings | {name: ["[E1]"]}))
+    ours = load_tokenizer(tmp_path / "saved")
+    assert list(ours.encode(TEXT)) == hf(TEXT, add_special_tokens=False)["input_ids"]
+    assert ours.encode("[SEP]") != [3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "message"),
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, {}, "is a BertJapaneseTokenizer, which no"),
+        ({"word_tokenizer_type": "mecab"}, {}, "BertTokenizer with word_tokenizer_type mecab"),
+        (
+            {"tokenizer_class": None},
+            {"tokenizer_class": "BertJapaneseTokenizer"},
+            "expected one of BertTokenizer, DistilBertTokenizer, ElectraTokenizer",
+        ),
+    ],
+)
+def test_other_rules_for_the_same_files_are_refused(
+    settings: dict[str, Any], model: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Else a Japanese text would be split by character, or become unknown, without a word."""
+    write_folder(tmp_path, settings, pipeline=False)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | model))
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path)
