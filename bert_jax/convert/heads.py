@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Supervised
 from bert_jax.config.serialization import with_tuples
-from bert_jax.convert import hf_config
+from bert_jax.convert import hf_config, hf_tasks
 from bert_jax.model import Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import HEADS
@@ -56,12 +56,13 @@ def with_heads(
 
     ValueError: a head that the family does not have, or a fine-tuned model.
     """
+    family = hf_config.hf_family(experiment.encoder, experiment.objective)
     if isinstance(experiment.objective, Supervised):
+        drop = hf_tasks.drop_flag(family, experiment.objective.task_type)
         raise ValueError(
             f"the model is fine-tuned for {experiment.objective.task} and cannot have other heads: "
-            "leave them out, or drop its head (--drop classifier)"
+            f"leave them out, or drop its head ({drop})"
         )
-    family = hf_config.hf_family(experiment.encoder, experiment.objective)
     names = {*heads, *(("pooler",) if "pair" in heads else ())}
     unknown = sorted(names - set(family.heads))
     if unknown:

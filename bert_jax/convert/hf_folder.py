@@ -32,6 +32,7 @@ from bert_jax.utils.model_files import (
     INDEX,
     PICKLE,
     PICKLE_INDEX,
+    SENTENCE_SETTINGS,
     WEIGHTS,
 )
 from bert_jax.utils.types import Json, Params
@@ -72,10 +73,21 @@ def read_hf_folder(
             hf, tensors, tokenizer = read_peft(folder, settings, read_tensors, read_json)
         else:
             hf, tensors = read_json(folder / CONFIG), read_tensors(folder, allow_pickle)
+            hf |= _cross_encoder_settings(folder)
         experiment, params = from_hf(hf, tensors, drop, absent)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
     return experiment, params, tokenizer
+
+
+def _cross_encoder_settings(folder: Path) -> Json:
+    """What a CrossEncoder of sentence-transformers 5.4 and later says of its score, under the key
+    that earlier versions put into config.json."""
+    file = folder / SENTENCE_SETTINGS
+    settings = read_json(file) if file.is_file() else {}
+    if settings.get("model_type") != "CrossEncoder" or "activation_fn" not in settings:
+        return {}
+    return {hf_tasks.CROSS_ENCODER: {"activation_fn": settings["activation_fn"]}}
 
 
 def read_hf_experiment(folder: str | Path) -> Experiment:
@@ -87,7 +99,7 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
     folder = Path(folder)
     if is_peft_folder(folder):  # what it says depends on its weights and its base
         return read_hf_folder(folder)[0]
-    hf = read_json(folder / CONFIG)
+    hf = read_json(folder / CONFIG) | _cross_encoder_settings(folder)
     try:
         family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
         files = _tensor_files(folder)

@@ -60,6 +60,7 @@ REQUIRED: Json = {
     "rope_scaling": None,
 }
 HEAD_KEYS = (
+    "sbert_ce_default_activation_function",
     "classifier_pooling",
     "classifier_dropout",
     "id2label",

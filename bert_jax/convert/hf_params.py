@@ -46,17 +46,30 @@ def from_hf(
 
     The model gets the heads that have tensors.
 
-    drop     names of tensors to ignore, or prefixes of names
+    drop     names of tensors to ignore, or prefixes of names; a head of which nothing is left is
+             not needed
     absent   heads that may be missing although the class in the config.json has them
 
-    ValueError: lists all tensors that are missing, unexpected, not finite, or of a wrong shape.
+    ValueError: lists all tensors that are missing, unexpected, not finite, or of a wrong shape; a
+    prefix in `drop` with which no name begins.
     """
+    for prefix in drop:
+        if not any(name.startswith(prefix) for name in tensors):
+            known = ", ".join(sorted({name.split(".")[0] for name in tensors})[:9])
+            raise ValueError(
+                f"--drop has {prefix!r}, with which no tensor's name begins: names begin with "
+                f"{known}"
+            )
     family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
     named, problems = _rename_tensors(family, tensors, tuple(drop))
     task = hf_tasks.task_from_hf_config(family, hf, drop)
     if task is None:
         heads = heads_with_tensors(family, named)
-        heads |= set(hf_config.required_heads(family, hf)) - set(absent)
+        heads |= {
+            head
+            for head in hf_config.required_heads(family, hf)
+            if head not in absent and not hf_tasks.all_dropped(family.heads[head], tuple(drop))
+        }
         table = family.head_table(heads)
     else:
         heads, table = set[str](), hf_tasks.task_table(family, task)

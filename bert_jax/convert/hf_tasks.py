@@ -31,13 +31,14 @@ PROBLEM_TYPES = {  # of the classes for texts
 # How CrossEncoder of sentence-transformers turns a logit into a score: our rerankers, and those for
 # MS MARCO, leave it as it is.
 CROSS_ENCODER = "sentence_transformers"
+OLD_CROSS_ENCODER = "sbert_ce_default_activation_function"  # its key before version 4
 # Our entries of config.json, which transformers does not know.
 TEXT_PAIRS = "text_pairs"
 NO_ANSWER = "no_answer_threshold"
 IDENTITY = "torch.nn.modules.linear.Identity"
 ALTERNATIVE = "or export it to onnx, orbax or stablehlo"
 # `Supervised.head` of a family's classes; others: pooler
-HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
+DEFAULT_HEADS = {"electra": "gelu", "distilbert": "relu", "modernbert": "prediction"}
 
 
 class HfTask(NamedTuple):
@@ -58,7 +59,10 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     architectures = hf.get("architectures") or [None]
     name = architectures[0] if isinstance(architectures, list) else architectures
     task_types: list[TaskType] = [t for t, task in family.tasks.items() if task.name == name]
-    if not task_types or _all_dropped(family, family.tasks[task_types[0]], tuple(drop)):
+    if not task_types:
+        return None
+    own = [m for m in family.tasks[task_types[0]].table if not m.startswith(family.prefix)]
+    if all_dropped(own, tuple(drop)):
         return None
     task_type = task_types[0]
     labels: tuple[str, ...] = ()
@@ -69,14 +73,15 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     thresholds: tuple[float, ...] = ()
     if task_type == "classification" and hf.get("problem_type") == MULTILABEL:
         task_type, thresholds = "multilabel", _thresholds(hf, labels)
-    elif task_type == "classification" and _is_regression(hf, labels):
+    elif task_type == "classification" and _is_regression(family, hf, labels):
         task_type, labels = "regression", () if labels == ("LABEL_0",) else labels
         settings = hf.get(CROSS_ENCODER)
-        if isinstance(settings, dict) and settings.get("activation_fn") == IDENTITY:
+        activation = settings.get("activation_fn") if isinstance(settings, dict) else None
+        if IDENTITY in (activation, hf.get(OLD_CROSS_ENCODER)):
             task_type = "rerank"
     if task_type == "choice" and family is ELECTRA:
         _check_summary(hf)
-    head: Any = HEADS.get(family.name, "pooler")
+    head: Any = DEFAULT_HEADS.get(family.name, "pooler")
     init: Any = head_fields(family.name, task_type)["init"]
     dropout = _dropout(family, hf, task_type)
     pooling: Any = hf.get("classifier_pooling", "cls")
@@ -98,8 +103,16 @@ def task_from_hf_config(family: Family, hf: Json, drop: Collection[str] = ()) ->
     return with_long_texts(objective, hf)
 
 
-def _all_dropped(family: Family, task: TaskClass, drop: tuple[str, ...]) -> bool:
-    modules = [module for module in task.table if not module.startswith(family.prefix)]
+def drop_flag(family: Family, task_type: TaskType) -> str:
+    """The flag of `import` that leaves out the head of a task."""
+    key: TaskType = "classification" if task_type in PROBLEM_TYPES else task_type
+    table = family.tasks[key].table
+    modules = {m.split(".")[0] for m in table if not m.startswith(family.prefix)}
+    return f"--drop {' '.join(sorted(modules))}"
+
+
+def all_dropped(modules: Collection[str], drop: tuple[str, ...]) -> bool:
+    """Whether all tensors of a head's modules are dropped."""
     names = [f"{module}.{part}" for module in modules for part in ("weight", "bias")]
     return bool(drop) and all(name.startswith(drop) for name in names)
 
@@ -159,7 +172,7 @@ def _text_pairs(hf: Json) -> bool | None:
     return pairs
 
 
-def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
+def _is_regression(family: Family, hf: Json, labels: tuple[str, ...]) -> bool:
     problem = hf.get("problem_type")
     if problem is None:
         return len(labels) == 1
@@ -170,7 +183,7 @@ def _is_regression(hf: Json, labels: tuple[str, ...]) -> bool:
     raise ValueError(
         f"config.json has problem_type {problem!r} with {len(labels)} labels: expected "
         "single_label_classification, multi_label_classification, or regression of one number; "
-        "for the encoder alone, drop the head's tensors: --drop classifier"
+        f"for the encoder alone, drop the head's tensors: {drop_flag(family, 'classification')}"
     )
 
 
@@ -232,7 +245,7 @@ def task_to_hf(family: Family, encoder: Encoder, task: Supervised, params: Param
             "Hugging Face has no class with joint spans: fine-tune with --objective.span linear, "
             f"{ALTERNATIVE}"
         )
-    head = HEADS.get(family.name, "pooler")
+    head = DEFAULT_HEADS.get(family.name, "pooler")
     if family is MODERNBERT and task.head != head:
         raise ValueError(_no_such_head(name, task, head))
     if task.task_type in (*PROBLEM_TYPES, "choice"):

@@ -7,7 +7,8 @@
     2_Dense/config.json                 sizes and activation, with model.safetensors
     3_Normalize/                        nothing, and often not even a folder
 
-Read are Transformer, Pooling, Dense and Normalize, with the keys of sentence-transformers 2 to 6.
+Read are Transformer, Pooling, Dense and Normalize, with the keys of sentence-transformers 2 to 6;
+the number of tokens is that of the tokenizer where max_seq_length is absent.
 Other modules are refused by name.
 """
 
@@ -26,12 +27,14 @@ import numpy as np
 from bert_jax.config import Contrastive, Experiment
 from bert_jax.convert.hf_folder import read_json, read_tensors
 from bert_jax.model.pooling import POOLING_MODES, PoolingMode, normalize_l2, pool_tokens
-from bert_jax.utils.model_files import OLD_ENCODER_SETTINGS
+from bert_jax.utils.model_files import ENCODER_SETTINGS_FILES, SENTENCE_SETTINGS
 from bert_jax.utils.types import Json
 
 SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
 MODULES = "modules.json"
-SETTINGS = "config_sentence_transformers.json"
+SETTINGS = SENTENCE_SETTINGS
+CROSS_ENCODER = "CrossEncoder"  # the model_type of a folder that scores pairs of texts
+NO_LIMIT = 10**6  # tokens; transformers writes a larger number where there is no limit
 ENCODER_SETTINGS = "sentence_bert_config.json"
 
 # Prompts that every model has, and their names in folders.
@@ -128,10 +131,16 @@ def apply_sentence_head(
 
 def encoder_folder(folder: Path) -> Path:
     """Where the encoder of a model folder is: the folder itself, or the one that the modules.json
-    of an old sentence-transformers folder names, such as 0_Transformer."""
-    if (folder / "config.json").is_file() or not (folder / MODULES).is_file():
+    of an old sentence-transformers folder names, such as 0_Transformer: before version 2 a
+    config.json beside it held nothing but a version."""
+    if not (folder / MODULES).is_file():
         return folder
-    return _module_folder(folder, _modules(folder)[0])
+    inner = _module_folder(folder, _modules(folder)[0])
+    return folder if (folder / "config.json").is_file() and not _is_model(inner) else inner
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def sentence_head(folder: Path, experiment: Experiment) -> SentenceHead | None:
@@ -150,17 +159,25 @@ def sentence_head(folder: Path, experiment: Experiment) -> SentenceHead | None:
 
 
 def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead | None:
-    """The sentence head of a folder; None if it has no modules.json. Without a Pooling module the
-    pooling is the mean. `allow_pickle` as in `read_hf_folder`, for a Dense layer's weights.
+    """The sentence head of a folder; None if it has no modules.json, or if that is of a
+    CrossEncoder, which makes no vectors. Without a Pooling module the pooling is the mean.
+    `allow_pickle` as in `read_hf_folder`, for a Dense layer's weights.
 
     ValueError: a module that is not supported, or files that are missing, damaged or inconsistent.
     """
     if not (folder / MODULES).is_file():
         return None
-    first, *rest = _modules(folder)
-    files = [_module_folder(folder, first) / name for name in OLD_ENCODER_SETTINGS]
-    encoder = _optional_json(next((f for f in files if f.is_file()), files[0]))
     settings = _optional_json(folder / SETTINGS)
+    if settings.get("model_type") == CROSS_ENCODER:
+        return None
+    first, *rest = _modules(folder)
+    inner = _module_folder(folder, first)
+    files = [inner / name for name in ENCODER_SETTINGS_FILES]
+    encoder = _optional_json(next((f for f in files if f.is_file()), files[0]))
+    # Since version 5.4 the tokenizer alone says how long texts may be.
+    limit = _optional_json(inner / "tokenizer_config.json").get("model_max_length")
+    if encoder.get("max_seq_length") is None and isinstance(limit, int) and 2 < limit < NO_LIMIT:
+        encoder = encoder | {"max_seq_length": limit}
     fields: dict[str, Any] = {"modules": ()}
     for module in rest:
         name, path = module["type"].rsplit(".", 1)[-1], _module_folder(folder, module)

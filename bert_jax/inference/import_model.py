@@ -63,6 +63,11 @@ def import_folder(
     """
     out = Path(out)
     io.require_new(out)
+    if generator is not None and heads:
+        raise ValueError(
+            "--heads and --generator are both given: the two networks of ELECTRA have the heads "
+            "that they need, so leave out --heads"
+        )
     origin = hub.model_folder(folder, allow_pickle)
     head = _read_head(origin.path, allow_pickle)
     if generator is not None:
@@ -86,7 +91,10 @@ def import_folder(
             )
             changed = True
     if positions is not None:
+        before = experiment.encoder.max_length
         experiment, params = convert.resize_position_embeddings(experiment, params, positions)
+        if experiment.data.length == before:  # of a fine-tuned model's rows
+            experiment = config.replace(experiment, data=dict(length=positions))
     run: dict[str, Any] = dict(dir=str(out))
     if origin.commit is not None:
         run |= dict(init=origin.name, init_commit=origin.commit)

@@ -19,9 +19,10 @@ TOKENIZER_FILES = (
 )
 # A folder of sentence-transformers lists its modules, each in a folder of its own.
 MODULES = "modules.json"
+SENTENCE_SETTINGS = "config_sentence_transformers.json"
 # What its encoder's settings are called: since version 1, and before it by the encoder's family.
-OLD_ENCODER_SETTINGS = tuple(
+ENCODER_SETTINGS_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", *OLD_ENCODER_SETTINGS)
+SENTENCE_FILES = (MODULES, SENTENCE_SETTINGS, *ENCODER_SETTINGS_FILES)

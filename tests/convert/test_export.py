@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 
 from bert_jax import config, objectives
 from bert_jax.convert.export import export_model, final_metrics
+from bert_jax.convert.export.files import copy_tokenizer
+from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
 from bert_jax.model import AttentionMask
 from tests.helpers import tiny_configs
@@ -46,6 +48,23 @@ def test_import_then_export_is_bitwise_identical(kind: str, tmp_path: Path) -> N
     assert (hf / "vocab.txt").read_bytes() == (tmp_path / "back/vocab.txt").read_bytes()
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["back", "hf", "ours"]  # and no working folders
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram", "chars"])
+def test_the_exported_tokenizer_gives_the_token_types_of_our_rows(
+    kind: Any, tmp_path: Path
+) -> None:
+    """Also byte-level BPE, whose usual class gives none, and characters."""
+    transformers = pytest.importorskip("transformers")
+    a, b = "the cat sat", "on a mat"
+    ours = train_tokenizer([f"{a} {b}"] * 9, kind, 265 if kind == "bpe" else 23)
+    ours.save(tmp_path / "run" / "tokenizer")
+    copy_tokenizer(tmp_path / "run", tmp_path / "out", tiny_configs.FAMILIES["bert"].encoder)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(a, b)
+    ids, first = ours.build_row(*map(list, map(ours.encode, (a, b))))
+    assert hf["input_ids"] == ids
+    assert hf["token_type_ids"] == [0] * first + [1] * (len(ids) - first)
 
 
 def test_export_does_not_overwrite_a_folder(tmp_path: Path) -> None:

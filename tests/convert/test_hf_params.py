@@ -149,7 +149,7 @@ SIZES: dict[str, Any] = dict(layers=4, hidden_size=12, heads=3, vocab_size=19, m
         (dict(groups=1, share_params="mlp", embedding_size=8), "albert", 4),
     ],
 )
-def test_shared_layers_compute_the_same_in_transformers(encoder: Any, kind: str, sets: int) -> None:
+def test_shared_layers_are_read_back_as_they_were(encoder: Any, kind: str, sets: int) -> None:
     """Where ALBERT shares as we do its groups are ours; else every layer is written out."""
     native = replace(BERT, encoder=SIZES | encoder)
     params = random_params(native, ("mlm", "pooler", "pair"))

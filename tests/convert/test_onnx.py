@@ -89,7 +89,12 @@ def test_an_export_is_a_folder_for_serving(
     ]
     assert [o.name for o in session.get_outputs()] == ["last_hidden_state", "pooler_output"]
     assert "int8 lines: 3 of lines.txt, 1 of them cut to" in caplog.text
-    assert "| int8 mean cosine | 0.99" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "| int8 mean cosine | 0.99" in card
+    usage = card.split("```python\n")[1].split("```")[0]
+    ran: dict[str, Any] = {}
+    exec(usage.replace("FOLDER", str(out)), ran)
+    assert [x.shape[0] for x in ran["outputs"]] == [1, 1]
 
 
 @needs_onnx

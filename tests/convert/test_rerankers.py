@@ -1,5 +1,7 @@
 """A reranker comes back from a Hugging Face folder, which transformers and CrossEncoder open."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,28 @@ def test_one_label_is_a_reranker_if_its_logit_is_the_score_and_a_regression_othe
         assert objective.task == task
         head = kept_head.decide(objective, replace(objective, task="rerank"), "m")
         assert head.kept, "published rerankers are trained further"
+
+
+def test_a_reranker_of_any_version_of_cross_encoder_is_one(exported: Path, tmp_path: Path) -> None:
+    """Before version 4 a key of config.json says so, since 5.4 a file beside it."""
+    identity = "torch.nn.modules.linear.Identity"
+    for version in ("old", "new"):
+        folder = shutil.copytree(exported, tmp_path / version)
+        settings = json.loads((folder / "config.json").read_text())
+        del settings["sentence_transformers"]
+        (folder / "config.json").write_text(json.dumps(settings))
+        assert bert_jax.load(folder).task.task == "regression"
+        if version == "old":
+            settings["sbert_ce_default_activation_function"] = identity
+            (folder / "config.json").write_text(json.dumps(settings))
+        else:
+            types = [{"idx": 0, "name": "0", "path": "", "type": "x.Transformer"}]
+            (folder / "modules.json").write_text(json.dumps(types))
+            values = {"model_type": "CrossEncoder", "activation_fn": identity}
+            (folder / "config_sentence_transformers.json").write_text(json.dumps(values))
+        model = bert_jax.load(folder)
+        assert model.task.task == "rerank"
+        assert model.sentence is None
 
 
 @pytest.mark.peer

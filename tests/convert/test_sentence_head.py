@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,36 @@ def test_an_encoder_in_a_folder_of_its_own_is_found(folder: Path, tmp_path: Path
     old = bert_jax.load(tmp_path / "old")
     assert old.sentence is not None
     assert (old.sentence.pooling, old.sentence.max_length) == (("cls",), 16)
+    (tmp_path / "old/config.json").write_text('{"__version__": "1.0.0"}')  # before version 2
+    again = bert_jax.load(tmp_path / "old")
+    assert again.sentence == old.sentence
+    assert again.config.encoder == old.config.encoder
+
+
+def test_without_max_seq_length_the_tokenizer_says_how_long_texts_are(tmp_path: Path) -> None:
+    """As sentence-transformers has written it since version 5.4."""
+    path = write_sentence_folder(tmp_path / "new", {"pooling_mode": "mean"})
+    settings = json.loads((path / "sentence_bert_config.json").read_text())
+    (path / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
+    limit = settings["max_seq_length"] - 2
+    for given, expected in ((limit, limit), (int(1e30), None)):
+        (path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": given}))
+        head = convert.read_sentence_head(path)
+        assert head is not None
+        assert head.max_length == expected
+
+
+@pytest.mark.parametrize("format", ["hf", "orbax"])
+def test_an_export_that_loses_the_sentence_head_says_so(format: Any, tmp_path: Path) -> None:
+    path = write_sentence_folder(tmp_path / "one", {"pooling_mode": "cls"})
+    left_out = export_model(bert_jax.load(path), path, format, tmp_path / "out")
+    assert left_out[-1].startswith("what makes sentence vectors: pooling, prompts")
+
+
+def test_a_cross_encoder_makes_no_vectors(tmp_path: Path) -> None:
+    path = write_sentence_folder(tmp_path / "scores", {"pooling_mode": "mean"})
+    (path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    assert convert.read_sentence_head(path) is None
 
 
 @pytest.mark.parametrize(

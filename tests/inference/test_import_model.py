@@ -63,6 +63,15 @@ def test_import_with_tokenizer_from_another_folder_and_dropped_tensors(tmp_path:
     )
 
 
+def test_a_head_of_pre_training_can_be_dropped(tmp_path: Path) -> None:
+    hf = write_hf_folder(tmp_path / "hf")
+    import_model.import_folder(hf, tmp_path / "ours", drop=["cls."])
+    assert read_imported_folder(tmp_path / "ours").config.objective == Imported("bert", pooler=True)
+    message = r"--drop has 'pooler', with which no .* begins: names begin with bert, cls"
+    refused(hf, message, drop=["pooler"])
+    refused(hf, "--heads and --generator are both given", generator=hf, heads=["mlm"])
+
+
 def test_float16_and_bfloat16_weights_become_float32_exactly(tmp_path: Path) -> None:
     hf = write_hf_folder(tmp_path / "hf")
     half = {k: v.astype(jnp.bfloat16) for k, v in load_file(hf / "model.safetensors").items()}

@@ -78,12 +78,20 @@ def export_model(
         raise ValueError(f"format is {format!r}: expected {', '.join(get_args(Format))}")
     if base is not None and format != "peft":
         raise ValueError(f"a base is given for the format {format}: it is for peft alone")
+    if part is not None and format == "peft":
+        raise ValueError(f"the part {part} is given for the format peft, which has none")
     with io.atomic_dir(out) as new:
         if format == "peft":
             return export_peft(model, Path(folder), new, base)
         if format == "onnx":
             return export_onnx(model, Path(folder), new, part, onnx)
-        return EXPORTERS[format](model, Path(folder), new, part)
+        left_out = EXPORTERS[format](model, Path(folder), new, part)
+    if model.sentence is None or format == "sentence-transformers":
+        return left_out
+    return [*left_out, f"{SENTENCE_MODULES} (--format sentence-transformers keeps them)"]
+
+
+SENTENCE_MODULES = "what makes sentence vectors: pooling, prompts and further layers"
 
 
 # ---- Hugging Face

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import tokenizers
 from safetensors.numpy import save_file
 
 from bert_jax import config, convert
@@ -34,7 +36,7 @@ class ExportableModel(Protocol):
 
 def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     """Copy the tokenizer files of a run folder, imported folder or Hugging Face folder. A tokenizer
-    trained by us gets the model's maximum length, and gives no token types if the model has none;
+    trained by us gets the model's maximum length, and gives token types if the model has them;
     others stay unchanged."""
     source = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
     out.mkdir(exist_ok=True)
@@ -44,9 +46,33 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
         settings["model_max_length"] = encoder.max_length
-        if not encoder.token_types:
-            settings["model_input_names"] = ["input_ids", "attention_mask"]
+        types = ["token_type_ids"] if encoder.token_types > 1 else []
+        settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
+        if types and settings["tokenizer_class"] == "RobertaTokenizer":  # it has one type
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+            _give_token_types(out / "tokenizer.json")
         write_json(out / "tokenizer_config.json", settings)
+
+
+def _give_token_types(file: Path) -> None:
+    """Let a byte-level BPE's tokenizer.json give the second text type 1, as our rows have it."""
+    spec = convert.read_json(file)
+    (cls, cls_id), (sep, sep_id) = spec["post_processor"]["cls"], spec["post_processor"]["sep"]
+    core = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    core.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 {sep}:1 $B:1 {sep}:1",
+        special_tokens=[(cls, cls_id), (sep, sep_id)],
+    )
+    file.write_text(core.to_str(pretty=True), encoding="utf-8")
+
+
+def write_pipeline(tokenizer: Any, out: Path) -> None:
+    """Write tokenizer.json for programs that read nothing else, where the folder has none."""
+    if not (out / "tokenizer.json").is_file():
+        with tempfile.TemporaryDirectory() as temporary:
+            tokenizer.save(temporary)
+            shutil.copyfile(Path(temporary) / "tokenizer.json", out / "tokenizer.json")
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from bert_jax import convert
-from bert_jax.config import Contrastive, Encoder, Experiment, Supervised, replace
+from bert_jax.config import Contrastive, Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json
 from bert_jax.convert.export.model_card import CardText, model_card
 from bert_jax.convert.hf_layout import unshare_layers
@@ -58,6 +58,11 @@ def export_peft(model: ExportableModel, folder: Path, out: Path, base: str | Non
     ValueError: the run trained no adapters; a base that peft cannot open, or another model.
     """
     adapter = model.adapter
+    if isinstance(model.config.objective, ReplacedTokens):
+        raise ValueError(
+            "the adapters are of ELECTRA's two networks, and peft has models of one: export it "
+            "with --format hf, which merges them"
+        )
     if adapter is None:
         raise ValueError(
             f"{folder} has no adapters (lora.rank): expected a run that trained some; "

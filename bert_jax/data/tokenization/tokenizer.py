@@ -291,7 +291,8 @@ def load_tokenizer(dir: str | Path, cased: bool = False, original: bool = False)
     if not dir.is_dir():
         raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one")
     try:
-        config = pretrained.read_config(dir) | ({"do_lower_case": False} if cased else {})
+        bare = not (dir / "tokenizer.json").is_file()
+        config = pretrained.read_config(dir) | ({"do_lower_case": False} if cased and bare else {})
         tokenizer = Tokenizer(*pretrained.open_folder(dir, config, original))
     except Exception as e:  # the libraries raise bare Exception
         reason = first_line(e)

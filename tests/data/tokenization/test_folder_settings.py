@@ -10,10 +10,8 @@ import pytest
 from bert_jax.data.tokenization import pipelines
 from bert_jax.data.tokenization.tokenizer import load_tokenizer
 
-PIECES = (
-    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    + ["a", "A", "ca", "ça", "Ca", "Ça", "中", "##文", "文", "中文", "[", "]", "e", "##1"]
-)  # fmt: skip
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "A", "ca", "ça", "Ca", "Ça"]
+PIECES += ["中", "##文", "文", "中文", "[", "]", "e", "##1"]
 TEXT = "Ça A 中文 a covid [E1] a"
 SETTINGS = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
 

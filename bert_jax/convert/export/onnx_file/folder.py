@@ -6,7 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json
+from bert_jax.convert.export.files import (
+    ExportableModel,
+    copy_tokenizer,
+    write_json,
+    write_pipeline,
+)
 from bert_jax.convert.export.model_card import CardText, model_card
 from bert_jax.convert.export.onnx_file.graph import OPSET
 from bert_jax.utils.types import Json
@@ -40,6 +45,7 @@ def write_folder(
     """Write to `out`; `folder` has the model's tokenizer. `hf_config` is None if no Hugging Face
     class computes the same. `facts` are rows of a table in the model card."""
     copy_tokenizer(folder, out, model.config.encoder)
+    write_pipeline(model.tokenizer, out)
     values = hf_config
     if values is None:
         encoder = model.config.encoder
