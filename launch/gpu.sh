@@ -32,7 +32,7 @@ fi
 [ "$hosts" ] || { run exec "$bin/bert-jax" "$@"; exit; }
 
 IFS=, read -ra list <<<"$hosts"
-pids=$PWD/runs/.gpu/$(hostname)-$$ # of this call: others may use the same folder
+pids=$PWD/runs/.gpu/$HOSTNAME-$$ # of this call: others may use the same folder
 run mkdir -p "$pids"
 [ "$dry" ] || trap 'rm -rf "$pids"' EXIT
 # shellcheck disable=SC2329  # the trap calls it

@@ -53,25 +53,25 @@ create() {
     queue create --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" ${spot:+--spot}
 }
 provision() { # until the slice is there
-    local failed=0 # requests
+    local failed=0 unknown=0 answer
     if [ "$dry" ]; then create && state && return; fi
     while :; do
-        case $(state) in
+        answer=$(state) && [ "$answer" = UNKNOWN ] && unknown=$((unknown + 1)) || unknown=0
+        [ "$unknown" -lt 30 ] || die "gcloud fails, see above: nothing was changed"
+        case $answer in
             ACTIVE) return ;;
             NONE) create ;;
             SUSPENDED) remove ;; # used up: it never comes back by itself
             FAILED) # such as no quota, or none free; why is in its state
                 say "the request failed ($((failed += 1)) of 3): $(queue describe --format='value(state)' 2>&1)"
-                [ "$failed" -lt 3 ] || die "look at the quota, --type and --zone; then --delete, and again"
-                remove ;;
+                { [ "$failed" -lt 3 ] && remove; } || die "look at the quota, --type and --zone; then --delete" ;;
         esac
         sleep "$pause"
     done
 }
 preempted() { # the state may follow a lost connection by some time
     for _ in 1 2 3 4 5 6; do
-        case $(state) in ACTIVE | UNKNOWN) ;; *) return 0 ;; esac
-        sleep "$pause"
+        case $(state) in ACTIVE | UNKNOWN) sleep "$pause" ;; *) return 0 ;; esac
     done
     return 1
 }

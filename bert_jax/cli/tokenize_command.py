@@ -36,7 +36,7 @@ class Tokenize(Command):
     # JSONL, parquet, compressed files, globs).
     file: Annotated[str | None, optional("FILE")] = None
     # With --file: field of records, or column, that holds the text.
-    field: Annotated[str, arg(metavar="NAME")] = "text"
+    field: Annotated[str | None, optional("NAME")] = None
     # Print the share of unknown tokens, pieces per word, the characters that normalization removes
     # or changes, and the longest lines of the file.
     report: bool = False
@@ -44,11 +44,14 @@ class Tokenize(Command):
     json: bool = False
 
     def run(self, extra: list[str]) -> int:
+        from bert_jax.data.documents import is_plain
         from bert_jax.data.tokenization.pretrained import tokenizer_folder
         from bert_jax.data.tokenization.tokenizer import load_tokenizer
 
         if (self.text is None) == (self.file is None):
             raise ValueError("expected either TEXT or --file FILE")
+        if self.field is not None and (self.file is None or is_plain(self.file)):
+            raise ValueError("--field is for a --file of records (.jsonl, .parquet): leave it out")
         tokenizer = load_tokenizer(tokenizer_folder(self.model))
         if self.report:
             report = _report(tokenizer, self._texts())
@@ -60,9 +63,11 @@ class Tokenize(Command):
         return 0
 
     def _texts(self) -> Iterator[str]:
+        from bert_jax.data.documents import TEXT_FIELD
+
         if self.text is not None:
             return iter([self.text])
-        return _lines(str(self.file), self.field)
+        return _lines(str(self.file), self.field or TEXT_FIELD)
 
 
 def _lines(file: str, field: str) -> Iterator[str]:

@@ -58,11 +58,12 @@ def read_hf_folder(
     allow_pickle: bool = False,
     drop: Collection[str] = (),
     absent: Collection[str] = (),
+    drop_all: bool = True,
 ) -> tuple[Experiment, Params, Path]:
     """The experiment and parameters (NumPy, float32) of a folder, and its tokenizer's folder.
 
-    `drop` and `absent` as in `from_hf`. ValueError: anything that is missing, damaged, of another
-    architecture, or outside the folder.
+    `drop`, `absent` and `drop_all` as in `from_hf`. ValueError: anything that is missing, damaged,
+    of another architecture, or outside the folder.
     """
     folder, tokenizer = Path(folder), Path(folder)
     if not is_model_folder(folder):
@@ -74,7 +75,7 @@ def read_hf_folder(
         else:
             hf, tensors = read_json(folder / CONFIG), read_tensors(folder, allow_pickle)
             hf |= _cross_encoder_settings(folder)
-        experiment, params = from_hf(hf, tensors, drop, absent)
+        experiment, params = from_hf(hf, tensors, drop, absent, drop_all)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
     return experiment, params, tokenizer

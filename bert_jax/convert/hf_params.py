@@ -41,6 +41,7 @@ def from_hf(
     tensors: Mapping[str, np.ndarray],
     drop: Collection[str] = (),
     absent: Collection[str] = (),
+    drop_all: bool = True,
 ) -> tuple[Experiment, Params]:
     """A config.json and its tensors as an experiment and its parameters, float32.
 
@@ -49,11 +50,12 @@ def from_hf(
     drop     names of tensors to ignore, or prefixes of names; a head of which nothing is left is
              not needed
     absent   heads that may be missing although the class in the config.json has them
+    drop_all whether every prefix in `drop` must be that of a name
 
     ValueError: lists all tensors that are missing, unexpected, not finite, or of a wrong shape; a
     prefix in `drop` with which no name begins.
     """
-    for prefix in drop:
+    for prefix in drop if drop_all else ():
         if not any(name.startswith(prefix) for name in tensors):
             known = ", ".join(sorted({name.split(".")[0] for name in tensors})[:9])
             raise ValueError(
@@ -70,6 +72,8 @@ def from_hf(
             for head in hf_config.required_heads(family, hf)
             if head not in absent and not hf_tasks.all_dropped(family.heads[head], tuple(drop))
         }
+        if "pair" in heads and "pooler" not in absent:  # which it reads
+            heads.add("pooler")
         table = family.head_table(heads)
     else:
         heads, table = set[str](), hf_tasks.task_table(family, task)

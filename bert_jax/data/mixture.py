@@ -88,15 +88,19 @@ def _check_compatible(corpora: Sequence[Corpus]) -> None:
             )
 
 
-def _check_same_pairs(corpora: Sequence[Corpus]) -> None:
-    """ValueError: label 1 means a random segment in one corpus and a swapped one in another."""
-    kinds = {corpus.info.segments: corpus.path for corpus in corpora}
-    if len(kinds) > 1:
-        listed = " and ".join(f"{path} with {kind}" for kind, path in sorted(kinds.items()))
-        raise ValueError(
-            f"{listed} were mixed, whose labels of sentence pairs differ: prepare all corpora with "
-            "the same --segments, or set --objective.no-sentence-pair"
-        )
+def check_same_pairs(config: Experiment, stages: Sequence[StageData]) -> None:
+    """ValueError: label 1 means a random segment in one corpus of a mix and a swapped one in
+    another."""
+    if not (isinstance(config.objective, Masked) and config.objective.sentence_pair):
+        return
+    for stage_data in stages:
+        kinds = {corpus.info.segments: corpus.path for corpus in stage_data.corpora}
+        if len(kinds) > 1:
+            listed = " and ".join(f"{path} with {kind}" for kind, path in sorted(kinds.items()))
+            raise ValueError(
+                f"data.mix has {listed}, whose labels of sentence pairs differ: prepare all "
+                "corpora with the same --segments, or set --objective.no-sentence-pair"
+            )
 
 
 def _fill_in_length(data: Data, stage: Stage) -> Data:
@@ -152,7 +156,6 @@ def fill_in_config(
                     "has no sentence pairs: prepare it with nsp or sop, or set "
                     "--objective.no-sentence-pair"
                 )
-        _check_same_pairs(corpora)
     try:
         return replace(
             config,

@@ -27,7 +27,7 @@ from bert_jax import config
 from bert_jax.config import Experiment
 from bert_jax.distributed import rendezvous
 from bert_jax.utils import remote
-from bert_jax.utils.errors import OUT_OF_MEMORY
+from bert_jax.utils.errors import OUT_OF_MEMORY, first_line
 
 WAIT = 300.0  # seconds for all processes to come
 HEARTBEAT_TIMEOUT = 100  # seconds without a heartbeat until jax ends the others; jax's default
@@ -131,7 +131,7 @@ def connect(
         yield
     except Exception as e:
         if _is_from_jax(e):  # a collective fails at once when a process is lost
-            _print(f"{str(e).splitlines()[0]}. Waiting for jax to name the lost process")
+            _print(f"{first_line(e)}. Waiting for jax to name the lost process")
             jax.distributed.shutdown()  # jax aborts this process, unless all fail alike
         elif process.index == 0:
             time.sleep(GRACE)

@@ -68,9 +68,10 @@ class EmbedOptions:
         most = max_tokens(model.config.encoder, model.sentence, self.pool)
         long = [i for i, row in enumerate(rows) if len(row.tokens) > most]
         if long and not self.truncate and self.long is None:
+            windows = " or --long mean" if self.pool in features.ONE_VECTOR else ""
             raise ValueError(
                 f"{file}, line {begin + long[0] + 1}: a text has {len(rows[long[0]].tokens)} "
-                f"tokens, but the model takes {most}: shorten it, or add --truncate or --long mean"
+                f"tokens, but the model takes {most}: shorten it, or add --truncate{windows}"
             )
         return len(long)
 

@@ -24,6 +24,7 @@ from bert_jax import config, convert
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
+from bert_jax.data.tokenization import pretrained
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.added_tokens import replaced_pieces
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -140,10 +141,13 @@ def _read_model(
         model = load(folder)
         return model.config, model.params, folder / "tokenizer", []
     absent = {*heads, *(["pooler"] if "pair" in heads else [])}  # which the pair head needs
-    experiment, params, tokenizer = convert.read_hf_folder(folder, allow_pickle, drop, absent)
+    alone = generator is None  # else a prefix may be that of a name in one of the two folders
+    experiment, params, tokenizer = convert.read_hf_folder(
+        folder, allow_pickle, drop, absent, drop_all=alone
+    )
     initialized: list[str] = []
     if generator is not None:
-        other = convert.read_hf_folder(generator, allow_pickle, drop)[:2]
+        other = convert.read_hf_folder(generator, allow_pickle, drop, drop_all=False)[:2]
         experiment, params = convert.join_electra((experiment, params), other)
     elif heads:
         experiment, params, initialized = convert.with_heads(experiment, params, heads)
@@ -186,12 +190,21 @@ def _copy_tokenizer(tokenizer: Path, out: Path) -> None:
     for name in (*convert.TOKENIZER_FILES, tokenizers.FINGERPRINT_FILE):
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
+    # The class decides how settings count, and config.json, which may name it, stays behind.
+    settings = pretrained.read_config(tokenizer)
+    class_name = pretrained.class_name_of(tokenizer, settings)
+    if (out / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings:
+        _set(out, tokenizer_class=class_name)
 
 
 def _set_max_length(tokenizer: Path, max_length: int) -> None:
     """Let the tokenizer's settings say how long the model's texts may be, so that other libraries
     do not truncate to its old length."""
+    _set(tokenizer, model_max_length=max_length)
+
+
+def _set(tokenizer: Path, **values: Any) -> None:
     file = tokenizer / "tokenizer_config.json"
     settings = convert.read_json(file) if file.is_file() else {}
-    text = json.dumps(settings | {"model_max_length": max_length}, indent=2, ensure_ascii=False)
+    text = json.dumps(settings | values, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, check_read_twice
 from bert_jax.inference.model import Model
 from bert_jax.inference.search_index import check_vectors
 from bert_jax.tasks import pairs, retrieval, tables
@@ -58,6 +58,7 @@ def mine_negatives(
             "least 1, 1 and 0"
         )
     require_new_jsonl(out)
+    check_read_twice(source)
     rows = pairs.read_pairs(source)
     records = [record for _, record in tables.read_records("pairs", source)]
     if rows[0].score is not None:
@@ -81,9 +82,13 @@ def mine_negatives(
             too_close += len(others) - len(far)
             mined += len(far[:negatives])
             incomplete += len(far) < negatives
-            negatives_of_row = {"negatives": [*row.negatives, *far[:negatives]]}
-            record = records[len(lines)] | negatives_of_row
-            lines.append(strict_json.dumps(record, ensure_ascii=False) + "\n")
+            record = records[len(lines)] | {
+                "text": row.text,
+                "positive": row.positive,
+                "negatives": [*row.negatives, *far[:negatives]],
+            }
+            line = strict_json.dumps(record, ensure_ascii=False) + "\n"
+            lines.append(line.encode(errors="replace").decode())  # of half a surrogate pair
     out.parent.mkdir(parents=True, exist_ok=True)
     io.write_text(out, "".join(lines))
     return MiningCounts(len(rows), mined, too_close, incomplete)

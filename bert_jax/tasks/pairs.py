@@ -153,9 +153,9 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
                     f"{location}: the id {id!r:.60} is not in {file}.jsonl: add it, or remove this "
                     "line"
                 )
-        if numbers[document] in grades[query]:
+        if grades[query].get(numbers[document], grade) != grade:
             raise ValueError(
-                f"{location}: document {document!r:.60} is judged twice for query {query!r:.60}: "
+                f"{location}: document {document!r:.60} has two grades for query {query!r:.60}: "
                 "remove one of the lines"
             )
         grades[query][numbers[document]] = grade

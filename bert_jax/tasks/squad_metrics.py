@@ -71,7 +71,7 @@ def squad_scores(
         metrics[name] = _percent(scores)
         for part, mask in (("answered", possible), ("unanswered", ~possible)):
             metrics |= {f"{part}_{name}": _percent(scores[mask])} if mask.any() else {}
-        if nulls is not None:
+        if nulls is not None and not possible.all():  # else never to abstain is best
             best, best_threshold = best_null_threshold(np.array(nulls), raw, possible, blank)
             metrics |= {f"best_{name}": best, "threshold": best_threshold}
     return metrics

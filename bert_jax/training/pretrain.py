@@ -13,7 +13,7 @@ from bert_jax.training import loop, profiler, trackers
 from bert_jax.training.assemble import assemble, open_corpora
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler
-from bert_jax.training.unused_fields import refuse_unused_fields
+from bert_jax.training.unused_fields import has_begun, refuse_unused_fields
 from bert_jax.utils import remote
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     folder = remote.local_cache_path(config.run.dir)
     data = open_corpora(config)
     refuse_unused_fields(config)
+    if not has_begun(config):
+        mixture.check_same_pairs(config, data.stages)
     initialize.check_same_config(data.config)
     run_dir.check_run_dir(folder, data.config, data.tokenizer)
     run = assemble(data.config, data)

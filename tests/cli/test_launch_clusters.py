@@ -128,6 +128,15 @@ def test_a_request_that_fails_says_why_and_is_not_made_for_ever(cloud: Path) -> 
     assert verbs(cloud) == ["create", "delete", "create", "delete", "create"]
 
 
+def test_a_gcloud_that_always_fails_ends_the_script(cloud: Path) -> None:
+    (cloud / "fake" / "offline").write_text("999")
+    done = launch(cloud, *SLICE, "--", *COMMAND)
+    assert done.returncode == 2
+    assert "gcloud fails, see above: nothing was changed" in done.stderr
+    assert done.stderr.count("gcloud: connection reset") == 30
+    assert not verbs(cloud)
+
+
 def test_a_call_that_fails_takes_no_slice_for_lost(cloud: Path) -> None:
     """Neither when it is asked for, nor when the run is followed."""
     (cloud / "fake" / "states").write_text("ACTIVE")

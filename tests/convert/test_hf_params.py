@@ -259,6 +259,15 @@ def test_all_tensor_problems_are_listed_in_one_error() -> None:
         assert part in str(raised.value)
 
 
+def test_a_pooler_that_a_kept_head_reads_cannot_be_dropped() -> None:
+    hf, tensors = golden_model("bert")
+    with pytest.raises(ValueError, match=r"missing bert\.pooler\.dense\.weight"):
+        convert.from_hf(hf, tensors, drop=("bert.pooler",))
+    _, params = convert.from_hf(hf, tensors, drop=("bert.pooler", "cls.seq"))
+    assert set(params) == {"embeddings", "encoder", "mlm"}
+    convert.from_hf(hf, tensors, drop=("of_the_other_folder",), drop_all=False)
+
+
 def test_unneeded_tensors_can_be_dropped() -> None:
     hf, tensors = golden_model("bert")
     extra = {**tensors, "taxonomy.weight": np.zeros((3, 15), np.float32)}

@@ -1,5 +1,6 @@
 """Stages: batches of one shape after another, each from a step that is known before."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -245,3 +246,23 @@ def test_each_shape_is_checked_against_the_devices(prepared: Path, tmp_path: Pat
     assert jax.device_count() == 4
     with pytest.raises(ValueError, match="batch_size 6 is not divisible by 4 devices"):
         pretrain(experiment)
+
+
+def test_a_mix_of_two_kinds_of_sentence_pairs_is_refused(prepared: Path) -> None:
+    """Label 1 means a random segment in one of them and a swapped one in the other."""
+    opened = open_corpus(prepared / "corpora" / "32")
+    info = dataclasses.replace(opened.info, segments="nsp")
+    nsp, sop = (
+        dataclasses.replace(opened, info=dataclasses.replace(info, segments=kind))
+        for kind in ("nsp", "sop")
+    )
+    config = tiny_configs.FAMILIES["bert"]
+    stage = config.stages[0]
+    apart = [corpora.StageData(stage, [nsp], None), corpora.StageData(stage, [sop], None)]
+    corpora.check_same_pairs(config, apart)
+    mixed = [corpora.StageData(stage, [nsp, sop], [1.0, 1.0])]
+    with pytest.raises(
+        ValueError, match=r"data\.mix has .* with nsp and .* with sop"
+    ):
+        corpora.check_same_pairs(config, mixed)
+    corpora.check_same_pairs(replace(config, objective=dict(sentence_pair=False)), mixed)

@@ -61,8 +61,10 @@ def test_a_dataset_of_pairs_and_a_retrieval_set(tmp_path: Path) -> None:
 
 def test_a_document_is_judged_once(tmp_path: Path) -> None:
     folder = retrieval_folder(tmp_path, qrels="q1\td1\t2\nq1\td2\t1\nq1\td1\t0\n")
-    with pytest.raises(ValueError, match=r"line 3: document 'd1' is judged twice for query 'q1'"):
+    with pytest.raises(ValueError, match=r"line 3: document 'd1' has two grades for query 'q1'"):
         read_retrieval_set(folder)
+    again = retrieval_folder(tmp_path, qrels="q1\td1\t2\nq1\td1\t2\n")
+    assert read_retrieval_set(again).grades == [{0: 2.0}]
 
 
 def test_pairs_become_a_retrieval_set_of_their_texts() -> None:

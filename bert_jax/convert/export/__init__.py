@@ -54,6 +54,9 @@ __all__ = [
 Format = Literal["hf", "peft", "sentence-transformers", "orbax", "stablehlo", "onnx"]
 
 
+SENTENCE_MODULES = "what makes sentence vectors: pooling, prompts and further layers"
+
+
 def export_model(
     model: ExportableModel,
     folder: str | Path,
@@ -86,12 +89,10 @@ def export_model(
         if format == "onnx":
             return export_onnx(model, Path(folder), new, part, onnx)
         left_out = EXPORTERS[format](model, Path(folder), new, part)
-    if model.sentence is None or format == "sentence-transformers":
+    in_config = isinstance(model.config.objective, config.Contrastive) and format == "orbax"
+    if model.sentence is None or in_config or format == "sentence-transformers":
         return left_out
     return [*left_out, f"{SENTENCE_MODULES} (--format sentence-transformers keeps them)"]
-
-
-SENTENCE_MODULES = "what makes sentence vectors: pooling, prompts and further layers"
 
 
 # ---- Hugging Face

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import tokenizers
 from safetensors.numpy import save_file
+from tokenizers import processors
 
 from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
@@ -59,11 +60,12 @@ def _give_token_types(file: Path) -> None:
     spec = convert.read_json(file)
     (cls, cls_id), (sep, sep_id) = spec["post_processor"]["cls"], spec["post_processor"]["sep"]
     core = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    core.post_processor = tokenizers.processors.TemplateProcessing(
+    template = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 {sep}:1 $B:1 {sep}:1",
         special_tokens=[(cls, cls_id), (sep, sep_id)],
     )
+    core.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
     file.write_text(core.to_str(pretty=True), encoding="utf-8")
 
 

@@ -58,15 +58,15 @@ def export_peft(model: ExportableModel, folder: Path, out: Path, base: str | Non
     ValueError: the run trained no adapters; a base that peft cannot open, or another model.
     """
     adapter = model.adapter
-    if isinstance(model.config.objective, ReplacedTokens):
-        raise ValueError(
-            "the adapters are of ELECTRA's two networks, and peft has models of one: export it "
-            "with --format hf, which merges them"
-        )
     if adapter is None:
         raise ValueError(
             f"{folder} has no adapters (lora.rank): expected a run that trained some; "
             "--format hf writes a whole model"
+        )
+    if isinstance(model.config.objective, ReplacedTokens):
+        raise ValueError(
+            "the adapters are of ELECTRA's two networks, and peft has models of one: export it "
+            "with --format hf, which merges them"
         )
     base = hub.with_commit(adapter.base, adapter.commit) if base is None else base
     _check_base(model.config, base, adapter.config.base)

@@ -39,6 +39,12 @@ _VOCAB_CLASSES = {
     "vocab.txt": ("Bert", "DistilBert", "Electra"),
     "vocab.json": ("Roberta", "GPT2", "Longformer", "Bart"),
 }
+_CLASSES_OF_FAMILIES = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "roberta": "RobertaTokenizer",
+}
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -66,7 +72,7 @@ def read_config(dir: Path) -> dict[str, Any]:
 def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     """What the folder says of its tokenizer. ValueError: there is none, or none that is
     supported."""
-    class_name = _class_name(dir, config)
+    class_name = class_name_of(dir, config)
     by_class = class_name in _PIPELINE_CLASSES
     spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
     if spiece.is_file() and (by_class or original):
@@ -109,12 +115,14 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     return Opened(kind, backend, not backend.lowercases, specials, doubled, takes_space)
 
 
-def _class_name(dir: Path, config: dict[str, Any]) -> str:
-    """The class that transformers would open, by the tokenizer's settings or the model's."""
-    settings, model = config.get("tokenizer_class"), dir / "config.json"
-    if not settings and model.is_file():
-        settings = json.loads(model.read_text(encoding="utf-8")).get("tokenizer_class")
-    return str(settings or "")
+def class_name_of(dir: Path, config: dict[str, Any]) -> str:
+    """The class that transformers would open: of the tokenizer's settings, else of the model's,
+    else that of the model's family."""
+    name, file = config.get("tokenizer_class"), dir / "config.json"
+    if not name and file.is_file():
+        model = json.loads(file.read_text(encoding="utf-8"))
+        name = model.get("tokenizer_class") or _CLASSES_OF_FAMILIES.get(model.get("model_type"))
+    return str(name or "")
 
 
 def _check_class(dir: Path, class_name: str, config: dict[str, Any]) -> None:
@@ -168,8 +176,10 @@ def _add_tokens(core: tokenizers.Tokenizer, dir: Path, config: dict[str, Any]) -
     ValueError: their ids do not follow on those of the vocabulary."""
     file, tokens = dir / "added_tokens.json", dict[int, tokenizers.AddedToken]()
     listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    special = {*special_token_strings("wordpiece", config), *_listed_markers(config)}
     for text, id in listed.items():
-        tokens[int(id)] = tokenizers.AddedToken(text, normalized=False)
+        flags = dict(special=text in special, normalized=text not in special)
+        tokens[int(id)] = tokenizers.AddedToken(text, **flags)
     for id, flags in config.get("added_tokens_decoder", {}).items():
         tokens[int(id)] = tokenizers.AddedToken(**_without_id(flags))
     for id, token in sorted(tokens.items(), key=lambda pair: pair[0]):

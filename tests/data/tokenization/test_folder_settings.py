@@ -12,14 +12,15 @@ from bert_jax.data.tokenization.tokenizer import load_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "A", "ca", "ça", "Ca", "Ça"]
 PIECES += ["中", "##文", "文", "中文", "[", "]", "e", "##1"]
-TEXT = "Ça A 中文 a covid [E1] a"
+TEXT = "Ça A 中文 a covid Covid [E1] a"
 SETTINGS = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
 
 
 def write_folder(folder: Path, settings: dict[str, Any], pipeline: bool = True) -> Path:
     """A BERT folder, with a tokenizer.json that lowercases or without any."""
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
-    (folder / "tokenizer_config.json").write_text(json.dumps(SETTINGS | settings))
+    values = {k: v for k, v in (SETTINGS | settings).items() if v is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
     (folder / "config.json").write_text('{"model_type": "bert"}')
     if pipeline:
         core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(PIECES)}, lower=True)
@@ -40,6 +41,7 @@ def write_folder(folder: Path, settings: dict[str, Any], pipeline: bool = True) 
         {"tokenize_chinese_chars": False},
         {"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"},
         {"do_lower_case": False, "tokenizer_class": "DistilBertTokenizer"},
+        {"do_lower_case": False, "tokenizer_class": None},  # that of the family counts
     ],
 )
 def test_settings_count_as_in_transformers(
