@@ -19,7 +19,7 @@ from bert_jax.config import (
     to_dict,
 )
 from bert_jax.data import mixture as corpora
-from bert_jax.data.corpus import open_corpus
+from bert_jax.data.corpus import Corpus, open_corpus
 from bert_jax.data.loader import Loader, StagedLoader
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
@@ -251,9 +251,8 @@ def test_each_shape_is_checked_against_the_devices(prepared: Path, tmp_path: Pat
 def test_a_mix_of_two_kinds_of_sentence_pairs_is_refused(prepared: Path) -> None:
     """Label 1 means a random segment in one of them and a swapped one in the other."""
     opened = open_corpus(prepared / "corpora" / "32")
-    info = dataclasses.replace(opened.info, segments="nsp")
     nsp, sop = (
-        dataclasses.replace(opened, info=dataclasses.replace(info, segments=kind))
+        Corpus(opened.path, dataclasses.replace(opened.info, segments=kind))
         for kind in ("nsp", "sop")
     )
     config = tiny_configs.FAMILIES["bert"]
@@ -261,8 +260,6 @@ def test_a_mix_of_two_kinds_of_sentence_pairs_is_refused(prepared: Path) -> None
     apart = [corpora.StageData(stage, [nsp], None), corpora.StageData(stage, [sop], None)]
     corpora.check_same_pairs(config, apart)
     mixed = [corpora.StageData(stage, [nsp, sop], [1.0, 1.0])]
-    with pytest.raises(
-        ValueError, match=r"data\.mix has .* with nsp and .* with sop"
-    ):
+    with pytest.raises(ValueError, match=r"data\.mix has .* with nsp and .* with sop"):
         corpora.check_same_pairs(config, mixed)
     corpora.check_same_pairs(replace(config, objective=dict(sentence_pair=False)), mixed)
