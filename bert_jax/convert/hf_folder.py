@@ -29,6 +29,7 @@ from bert_jax.utils.errors import first_line
 from bert_jax.utils.model_files import (
     ADAPTER_CONFIG,
     CONFIG,
+    CROSS_ENCODER,
     INDEX,
     PICKLE,
     PICKLE_INDEX,
@@ -86,7 +87,7 @@ def _cross_encoder_settings(folder: Path) -> Json:
     that earlier versions put into config.json."""
     file = folder / SENTENCE_SETTINGS
     settings = read_json(file) if file.is_file() else {}
-    if settings.get("model_type") != "CrossEncoder" or "activation_fn" not in settings:
+    if settings.get("model_type") != CROSS_ENCODER or "activation_fn" not in settings:
         return {}
     return {hf_tasks.CROSS_ENCODER: {"activation_fn": settings["activation_fn"]}}
 

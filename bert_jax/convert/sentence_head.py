@@ -27,13 +27,12 @@ import numpy as np
 from bert_jax.config import Contrastive, Experiment
 from bert_jax.convert.hf_folder import read_json, read_tensors
 from bert_jax.model.pooling import POOLING_MODES, PoolingMode, normalize_l2, pool_tokens
-from bert_jax.utils.model_files import ENCODER_SETTINGS_FILES, SENTENCE_SETTINGS
+from bert_jax.utils.model_files import CROSS_ENCODER, ENCODER_SETTINGS_FILES, SENTENCE_SETTINGS
 from bert_jax.utils.types import Json
 
 SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
 MODULES = "modules.json"
 SETTINGS = SENTENCE_SETTINGS
-CROSS_ENCODER = "CrossEncoder"  # the model_type of a folder that scores pairs of texts
 NO_LIMIT = 10**6  # tokens; transformers writes a larger number where there is no limit
 ENCODER_SETTINGS = "sentence_bert_config.json"
 
@@ -136,7 +135,7 @@ def encoder_folder(folder: Path) -> Path:
     if not (folder / MODULES).is_file():
         return folder
     inner = _module_folder(folder, _modules(folder)[0])
-    return folder if (folder / "config.json").is_file() and not _is_model(inner) else inner
+    return folder if _is_model(folder) and not _is_model(inner) else inner
 
 
 def _is_model(folder: Path) -> bool:

@@ -125,6 +125,15 @@ def check_length(
         )
 
 
+def refuse_nan(outputs: Any) -> None:
+    """ValueError: a number in a tree of arrays is NaN, from which no answer follows."""
+    if any(np.isnan(x).any() for x in jax.tree.leaves(outputs)):
+        raise ValueError(
+            "the model's outputs are not numbers: its weights are damaged or overflow; use an "
+            "earlier checkpoint"
+        )
+
+
 def length_batches(
     sizes: Sequence[int], max_length: int, batch_tokens: int | None = None
 ) -> Iterator[tuple[list[int], int, int]]:

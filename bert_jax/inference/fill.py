@@ -31,11 +31,7 @@ def fill_masks(model: Model, text: str, top: int) -> list[list[tuple[str, float]
     batch = features.collate([row], length, 1, encoder.pad_id)
     logits = model.mask_logits(params, {**batch, "masked": masks[None]})[0]
     logits = logits[:, : tokenizer.vocab_size]  # without padding rows
-    if np.isnan(logits).any():
-        raise ValueError(
-            "the model's outputs are not numbers: its weights are damaged or overflow; use an "
-            "earlier checkpoint"
-        )
+    features.refuse_nan(logits)
     probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
     return [
         [(tokenizer.token(int(i)), float(p)) for i, p in zip(row, ps, strict=True)]

@@ -24,7 +24,7 @@ from bert_jax import config, convert
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
-from bert_jax.data.tokenization import pretrained
+from bert_jax.data.tokenization import folder_settings, pretrained
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.added_tokens import replaced_pieces
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -192,7 +192,7 @@ def _copy_tokenizer(tokenizer: Path, out: Path) -> None:
             shutil.copyfile(tokenizer / name, out / name)
     # The class decides how settings count, and config.json, which may name it, stays behind.
     settings = pretrained.read_config(tokenizer)
-    class_name = pretrained.class_name_of(tokenizer, settings)
+    class_name = folder_settings.class_name_of(tokenizer, settings)
     if (out / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings:
         _set(out, tokenizer_class=class_name)
 

@@ -184,11 +184,7 @@ class Model:
 
         def apply(batch: Batch) -> tuple[Any, Any]:
             outputs = jax.device_get(self._task_outputs(self.params, batch))
-            if any(np.isnan(x).any() for x in jax.tree.leaves(outputs)):
-                raise ValueError(
-                    "the model's outputs are not numbers: its weights are damaged or overflow; use "
-                    "an earlier checkpoint"
-                )
+            features.refuse_nan(outputs)
             return batch["row"], outputs
 
         return batches.predict_all(apply, self.task.per_token)

@@ -20,6 +20,7 @@ TOKENIZER_FILES = (
 # A folder of sentence-transformers lists its modules, each in a folder of its own.
 MODULES = "modules.json"
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
+CROSS_ENCODER = "CrossEncoder"  # the model_type in these of a folder that scores pairs of texts
 # What its encoder's settings are called: since version 1, and before it by the encoder's family.
 ENCODER_SETTINGS_FILES = tuple(
     f"sentence_{family}_config.json"

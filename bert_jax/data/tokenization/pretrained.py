@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from bert_jax.data.tokenization import backends, pipelines
+from bert_jax.data.tokenization import backends, folder_settings, pipelines
 from bert_jax.data.tokenization.special_tokens import Kind, read_template, special_token_strings
 from bert_jax.utils import hub
 
@@ -33,23 +33,6 @@ class Opened(NamedTuple):
 
 
 CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
-# A bare vocabulary -> the classes of transformers that read it as we do.
-_VOCAB_CLASSES = {
-    "spiece.model": ("Albert",),
-    "vocab.txt": ("Bert", "DistilBert", "Electra"),
-    "vocab.json": ("Roberta", "GPT2", "Longformer", "Bart"),
-}
-_CLASSES_OF_FAMILIES = {
-    "bert": "BertTokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "electra": "ElectraTokenizer",
-    "roberta": "RobertaTokenizer",
-}
-_BERT_SETTINGS = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-}
 _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -72,7 +55,7 @@ def read_config(dir: Path) -> dict[str, Any]:
 def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     """What the folder says of its tokenizer. ValueError: there is none, or none that is
     supported."""
-    class_name = class_name_of(dir, config)
+    class_name = folder_settings.class_name_of(dir, config)
     by_class = class_name in _PIPELINE_CLASSES
     spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
     if spiece.is_file() and (by_class or original):
@@ -83,18 +66,18 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     if original:
         raise ValueError(f"it has no {spiece.name}, which ALBERT's own code reads")
     if not pipeline.is_file():
-        _check_class(dir, class_name, config)
+        folder_settings.check_class(dir, class_name, config)
     if class_name.startswith("Albert") or (spiece.is_file() and not by_class):
         core = _albert(spiece, pipeline, config)
     elif pipeline.is_file():
         core = tokenizers.Tokenizer.from_file(str(pipeline))
-        core = _with_settings(core, class_name, config, pipeline)
+        core = folder_settings.with_settings(core, class_name, config, pipeline)
     elif (dir / "vocab.txt").is_file():
         core = _load_vocab_txt(dir / "vocab.txt", config)
-        _add_tokens(core, dir, config)
+        folder_settings.add_tokens(core, dir, config)
     elif (dir / "vocab.json").is_file() and (dir / "merges.txt").is_file():
         core = _load_vocab_and_merges(dir, config)
-        _add_tokens(core, dir, config)
+        folder_settings.add_tokens(core, dir, config)
     else:
         raise ValueError(
             "expected tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model "
@@ -108,106 +91,13 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     core.add_special_tokens(
         [s for s in specials if s not in flags and core.token_to_id(s) is not None]
     )
-    core = _with_markers(core, {*_listed_markers(config)} - {*specials})
+    core = folder_settings.with_markers(
+        core, {*folder_settings.listed_markers(config)} - {*specials}
+    )
     backend = backends.TokenizersBackend(core, specials)
     doubled = None if template is None else template.doubled
     takes_space = flags[specials[4]]["lstrip"] if specials[4] in flags else None
     return Opened(kind, backend, not backend.lowercases, specials, doubled, takes_space)
-
-
-def class_name_of(dir: Path, config: dict[str, Any]) -> str:
-    """The class that transformers would open: of the tokenizer's settings, else of the model's,
-    else that of the model's family."""
-    name, file = config.get("tokenizer_class"), dir / "config.json"
-    if not name and file.is_file():
-        model = json.loads(file.read_text(encoding="utf-8"))
-        name = model.get("tokenizer_class") or _CLASSES_OF_FAMILIES.get(model.get("model_type"))
-    return str(name or "")
-
-
-def _check_class(dir: Path, class_name: str, config: dict[str, Any]) -> None:
-    """ValueError: the folder has a bare vocabulary, and its class is not the usual one for it: the
-    same files would be read with other rules."""
-    usual = next((names for file, names in _VOCAB_CLASSES.items() if (dir / file).is_file()), None)
-    if usual is None:
-        return
-    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
-    words = config.get("word_tokenizer_type", "basic")
-    if words != "basic":
-        class_name += f" with word_tokenizer_type {words}"
-    if words != "basic" or base not in ("", "PreTrained", "TokenizersBackend", *usual):
-        raise ValueError(
-            f"its tokenizer is a {class_name}, which no tokenizer.json describes: expected one of "
-            f"{', '.join(f'{name}Tokenizer' for name in usual)}; open the folder in transformers "
-            "and save a fast tokenizer, if the class has one"
-        )
-
-
-def _with_settings(
-    core: tokenizers.Tokenizer, class_name: str, config: dict[str, Any], file: Path
-) -> tokenizers.Tokenizer:
-    """The pipeline of a tokenizer.json with what the folder's settings say otherwise: they count in
-    the classes of BERT and RoBERTa."""
-    spec = json.loads(core.to_str())
-    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
-    step, keys = {
-        **dict.fromkeys(("Bert", "DistilBert", "Electra"), ("normalizer", _BERT_SETTINGS)),
-        "Roberta": ("pre_tokenizer", {"add_prefix_space": "add_prefix_space"}),
-    }.get(base, ("", {}))
-    values = spec.get(step) or {}
-    if values.get("type") not in ("BertNormalizer", "ByteLevel"):
-        return core
-    changed = {
-        key: name for key, name in keys.items() if key in config and config[key] != values[name]
-    }
-    if not changed:
-        return core
-    for key, name in changed.items():
-        logger.warning(
-            "%s has %s %r, but the folder's settings have %s %r, which counts, as in transformers",
-            *(file, name, values[name], key, config[key]),
-        )
-    spec[step] = values | {name: config[key] for key, name in changed.items()}
-    return tokenizers.Tokenizer.from_str(json.dumps(spec))
-
-
-def _add_tokens(core: tokenizers.Tokenizer, dir: Path, config: dict[str, Any]) -> None:
-    """Add the tokens that stand beside a bare vocabulary, in added_tokens.json or the settings.
-    ValueError: their ids do not follow on those of the vocabulary."""
-    file, tokens = dir / "added_tokens.json", dict[int, tokenizers.AddedToken]()
-    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    special = {*special_token_strings("wordpiece", config), *_listed_markers(config)}
-    for text, id in listed.items():
-        flags = dict(special=text in special, normalized=text not in special)
-        tokens[int(id)] = tokenizers.AddedToken(text, **flags)
-    for id, flags in config.get("added_tokens_decoder", {}).items():
-        tokens[int(id)] = tokenizers.AddedToken(**_without_id(flags))
-    for id, token in sorted(tokens.items(), key=lambda pair: pair[0]):
-        if core.token_to_id(token.content) is None and id != core.get_vocab_size():
-            raise ValueError(
-                f"its added token {token.content!r} has the id {id}: expected "
-                f"{core.get_vocab_size()}, which follows on the vocabulary"
-            )
-        (core.add_special_tokens if token.special else core.add_tokens)([token])
-
-
-def _listed_markers(config: dict[str, Any]) -> list[str]:
-    """The special tokens that the folder's settings list beside the five roles, such as [E1]."""
-    listed: list[Any] = list(config.get("additional_special_tokens") or [])
-    extra = config.get("extra_special_tokens") or []
-    listed += extra.values() if isinstance(extra, dict) else extra
-    return [t["content"] if isinstance(t, dict) else str(t) for t in listed]
-
-
-def _with_markers(core: tokenizers.Tokenizer, markers: set[str]) -> tokenizers.Tokenizer:
-    """Let a text that spells one of `markers` become that token: special tokens never do."""
-    spec = json.loads(core.to_str())
-    found = [t for t in spec["added_tokens"] if t["special"] and t["content"] in markers]
-    if not found:
-        return core
-    for token in found:
-        token["special"] = False
-    return tokenizers.Tokenizer.from_str(json.dumps(spec))
 
 
 # ---- ALBERT
@@ -218,7 +108,9 @@ def _albert(spiece: Path, pipeline: Path, config: dict[str, Any]) -> tokenizers.
         spec = json.loads(pipeline.read_text(encoding="utf-8"))
         vocab = [(piece, float(score)) for piece, score in spec["model"]["vocab"]]
         charsmap = _charsmap(spec["normalizer"])
-        added = [tokenizers.AddedToken(**_without_id(t)) for t in spec["added_tokens"]]
+        added = [
+            tokenizers.AddedToken(**folder_settings.without_id(t)) for t in spec["added_tokens"]
+        ]
     else:
         proto = backends.model_proto(spiece.read_bytes())
         vocab = [(p.piece, float(p.score)) for p in proto.pieces]
@@ -241,10 +133,6 @@ def _charsmap(normalizer: dict[str, Any] | None) -> bytes | None:
     maps = (s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled")
     encoded = next(maps, None)
     return base64.b64decode(encoded) if encoded else None
-
-
-def _without_id(token: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in token.items() if name != "id"}
 
 
 # ---- BERT and RoBERTa

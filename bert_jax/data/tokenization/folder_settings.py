@@ -1,0 +1,133 @@
+"""What the settings of a foreign tokenizer's folder say beside its vocabulary or pipeline, as
+`transformers` reads them: the class, case and accents, added tokens, markers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from bert_jax.data.tokenization.special_tokens import special_token_strings
+
+logger = logging.getLogger(__name__)
+
+# A bare vocabulary -> the classes of transformers that read it as we do.
+_VOCAB_CLASSES = {
+    "spiece.model": ("Albert",),
+    "vocab.txt": ("Bert", "DistilBert", "Electra"),
+    "vocab.json": ("Roberta", "GPT2", "Longformer", "Bart"),
+}
+_CLASSES_OF_FAMILIES = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "roberta": "RobertaTokenizer",
+}
+_BERT_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+def class_name_of(dir: Path, config: dict[str, Any]) -> str:
+    """The class that transformers would open: of the tokenizer's settings, else of the model's,
+    else that of the model's family."""
+    name, file = config.get("tokenizer_class"), dir / "config.json"
+    if not name and file.is_file():
+        model = json.loads(file.read_text(encoding="utf-8"))
+        name = model.get("tokenizer_class") or _CLASSES_OF_FAMILIES.get(model.get("model_type"))
+    return str(name or "")
+
+
+def check_class(dir: Path, class_name: str, config: dict[str, Any]) -> None:
+    """ValueError: the folder has a bare vocabulary, and its class is not the usual one for it: the
+    same files would be read with other rules."""
+    usual = next((names for file, names in _VOCAB_CLASSES.items() if (dir / file).is_file()), None)
+    if usual is None:
+        return
+    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
+    words = config.get("word_tokenizer_type", "basic")
+    if words != "basic":
+        class_name += f" with word_tokenizer_type {words}"
+    if words != "basic" or base not in ("", "PreTrained", "TokenizersBackend", *usual):
+        raise ValueError(
+            f"its tokenizer is a {class_name}, which no tokenizer.json describes: expected one of "
+            f"{', '.join(f'{name}Tokenizer' for name in usual)}; open the folder in transformers "
+            "and save a fast tokenizer, if the class has one"
+        )
+
+
+def with_settings(
+    core: tokenizers.Tokenizer, class_name: str, config: dict[str, Any], file: Path
+) -> tokenizers.Tokenizer:
+    """The pipeline of a tokenizer.json with what the folder's settings say otherwise: they count in
+    the classes of BERT and RoBERTa."""
+    spec = json.loads(core.to_str())
+    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
+    step, keys = {
+        **dict.fromkeys(("Bert", "DistilBert", "Electra"), ("normalizer", _BERT_SETTINGS)),
+        "Roberta": ("pre_tokenizer", {"add_prefix_space": "add_prefix_space"}),
+    }.get(base, ("", {}))
+    values = spec.get(step) or {}
+    if values.get("type") not in ("BertNormalizer", "ByteLevel"):
+        return core
+    changed = {
+        key: name for key, name in keys.items() if key in config and config[key] != values[name]
+    }
+    if not changed:
+        return core
+    for key, name in changed.items():
+        logger.warning(
+            "%s has %s %r, but the folder's settings have %s %r, which counts, as in transformers",
+            *(file, name, values[name], key, config[key]),
+        )
+    spec[step] = values | {name: config[key] for key, name in changed.items()}
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+
+def add_tokens(core: tokenizers.Tokenizer, dir: Path, config: dict[str, Any]) -> None:
+    """Add the tokens that stand beside a bare vocabulary, in added_tokens.json or the settings.
+    ValueError: their ids do not follow on those of the vocabulary."""
+    file, tokens = dir / "added_tokens.json", dict[int, tokenizers.AddedToken]()
+    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    special = {*special_token_strings("wordpiece", config), *listed_markers(config)}
+    for text, id in listed.items():
+        flags = dict(special=text in special, normalized=text not in special)
+        tokens[int(id)] = tokenizers.AddedToken(text, **flags)
+    for id, flags in config.get("added_tokens_decoder", {}).items():
+        tokens[int(id)] = tokenizers.AddedToken(**without_id(flags))
+    for id, token in sorted(tokens.items(), key=lambda pair: pair[0]):
+        if core.token_to_id(token.content) is None and id != core.get_vocab_size():
+            raise ValueError(
+                f"its added token {token.content!r} has the id {id}: expected "
+                f"{core.get_vocab_size()}, which follows on the vocabulary"
+            )
+        (core.add_special_tokens if token.special else core.add_tokens)([token])
+
+
+def listed_markers(config: dict[str, Any]) -> list[str]:
+    """The special tokens that the folder's settings list beside the five roles, such as [E1]."""
+    listed: list[Any] = list(config.get("additional_special_tokens") or [])
+    extra = config.get("extra_special_tokens") or []
+    listed += extra.values() if isinstance(extra, dict) else extra
+    return [t["content"] if isinstance(t, dict) else str(t) for t in listed]
+
+
+def with_markers(core: tokenizers.Tokenizer, markers: set[str]) -> tokenizers.Tokenizer:
+    """Let a text that spells one of `markers` become that token: special tokens never do."""
+    spec = json.loads(core.to_str())
+    found = [t for t in spec["added_tokens"] if t["special"] and t["content"] in markers]
+    if not found:
+        return core
+    for token in found:
+        token["special"] = False
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+
+def without_id(token: dict[str, Any]) -> dict[str, Any]:
+    """The flags of an added token in tokenizer.json, as `AddedToken` takes them."""
+    return {name: value for name, value in token.items() if name != "id"}
