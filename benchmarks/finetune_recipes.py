@@ -48,6 +48,7 @@ TWICE = dict(question_type=10, entailment=10, tweet_score=10, sentiment=6, ner=6
 TWICE_THE_EPOCHS = {task: ["--run.epochs", str(epochs)] for task, epochs in TWICE.items()}
 RATE = ["--optim.peak-lr", "2e-4"]
 STEPS = ["--run.steps", "1000", "--run.eval-every", "200", "--data.group-by-length"]
+EPOCHS_3 = ["--run.epochs", "3", "--data.group-by-length"]
 MEAN = ["--objective.head", "prediction", "--objective.pooling", "mean"]
 # Flags of each recipe, for all tasks ("all") and for some. `published`: docs/finetuning.md.
 RECIPES: dict[str, dict[str, list[str]]] = {
@@ -60,6 +61,7 @@ RECIPES: dict[str, dict[str, list[str]]] = {
     # One set of flags for every task: the same number of steps, however many rows it has.
     "same_steps": {"all": [*STEPS, *RATE, "--optim.layer-decay", "0.9"]},
     "same_steps_fast": {"all": [*STEPS, "--optim.peak-lr", "3e-4", "--optim.layer-decay", "0.85"]},
+    "three_epochs": {"all": [*EPOCHS_3, *RATE, "--optim.layer-decay", "0.9"]},
     "mean_longer": {"all": [*RATE, *MEAN]} | TWICE_THE_EPOCHS,
 }
 SAMPLES = 2000  # of the bootstrap

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.config import Contrastive, Data, Encoder, Experiment, Masked, Stage, replace
+from bert_jax.config import (
+    DROPOUT_RATES,
+    Contrastive,
+    Data,
+    Encoder,
+    Experiment,
+    Masked,
+    Stage,
+    replace,
+)
 from bert_jax.data import corpus_cache, loader, mix_weights
 from bert_jax.data.corpus import Corpus, open_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -175,7 +184,7 @@ def _check_gives_pairs(objective: Contrastive, corpora: Sequence[Corpus], encode
             "crops, or use bert-jax finetune --task pairs"
         )
     objective.check_dimensions(encoder.hidden_size)
-    if task == "simcse" and not (encoder.dropout or encoder.attention_dropout):
+    if task == "simcse" and not any(getattr(encoder, rate) for rate in DROPOUT_RATES):
         raise ValueError(
             "objective.task is simcse, which needs dropout, and the encoder has none: set "
             "--encoder.dropout 0.1, or train on crops or neighbors"

@@ -74,6 +74,14 @@ def _head_initializer(config: Encoder, init: str) -> jax.nn.initializers.Initial
     return jax.nn.initializers.glorot_uniform() if init == "glorot" else initializer(config)
 
 
+def _logits(
+    config: Encoder, size: int, name: str, init: jax.nn.initializers.Initializer
+) -> nn.Module:
+    """The layer of a head's outputs. It computes in float32 whatever the network does: in bfloat16
+    a year such as 1985 would be a multiple of 8, and the scores of documents would tie."""
+    return dense(config, size, jnp.float32, name, init, logits=True)
+
+
 class PredictionHead(nn.Module):
     """A dense layer, an activation and a norm, on each token [b l d] or on what stands for a text
     [b d]: its first token, or the mean of its tokens (ModernBERT)."""
@@ -117,10 +125,7 @@ class LabelHead(nn.Module):
         if self.head in ("gelu", "relu"):
             h = ACTIVATIONS[self.head](dense(c, c.hidden_size, self.dtype, "first")(h))
             h = dropout(h, self.rate, dropout_key(self))
-        h = dense(
-            c, self.size, self.dtype, "dense", _head_initializer(c, self.head_init), logits=True
-        )(h)
-        return h.astype(jnp.float32)
+        return _logits(c, self.size, "dense", _head_initializer(c, self.head_init))(h)
 
 
 class TagHead(nn.Module):
@@ -136,13 +141,13 @@ class TagHead(nn.Module):
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b l n"]:
         h = dropout(out.get("prediction", out["hidden"]), self.rate, dropout_key(self))
         init = _head_initializer(self.config, self.head_init)
-        layer = dense(self.config, self.size, self.dtype, "dense", init, logits=True)
-        return layer(h).astype(jnp.float32)
+        return _logits(self.config, self.size, "dense", init)(h)
 
 
 class SpanHead(nn.Module):
     """Logits of an answer's first and last token over the real tokens, from one dense layer
-    (bert/run_squad.py create_model, which also allows padding); dropout only in DistilBERT."""
+    (bert/run_squad.py create_model, which also allows padding); dropout in DistilBERT alone, and in
+    ModernBERT where its rate is not 0."""
 
     config: Encoder
     rate: float = 0.0
@@ -152,9 +157,8 @@ class SpanHead(nn.Module):
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> dict[str, Float[Array, "b l"]]:
         init = _head_initializer(self.config, self.head_init)
-        layer = dense(self.config, 2, self.dtype, "dense", init, logits=True)
         h = dropout(out.get("prediction", out["hidden"]), self.rate, dropout_key(self))
-        logits = layer(h).astype(jnp.float32)
+        logits = _logits(self.config, 2, "dense", init)(h)
         is_real = _positions(logits) < batch["size"][:, None]
         start, end = (jnp.where(is_real, logits[..., i], MASKED_LOGIT) for i in range(2))
         return {"start": start, "end": end}
@@ -190,15 +194,15 @@ class JointSpanHead(nn.Module):
         act = jnp.tanh if self.albert else ACTIVATIONS["gelu"]
         allowed = self._allowed(h, batch)
 
-        start = dense(c, 1, self.dtype, "start", init, logits=True)(h)[..., 0].astype(jnp.float32)
+        start = _logits(c, 1, "start", init)(h)[..., 0]
         start = jnp.where(allowed, start, MASKED_LOGIT)
 
         weights = jax.nn.softmax(start).astype(h.dtype)
         pooled = jnp.concatenate([h[:, 0], jnp.einsum("bl,bld->bd", weights, h)], axis=-1)
         pooled = act(dense(c, width, self.dtype, "answerable_first", init)(pooled))
         pooled = dropout(pooled, self.rate if self.albert else 0.0, dropout_key(self))
-        layer = nn.Dense(1, not self.albert, dtype=self.dtype, kernel_init=init, name="answerable")
-        answerable = layer(pooled)[..., 0].astype(jnp.float32)
+        layer = nn.Dense(1, not self.albert, jnp.float32, kernel_init=init, name="answerable")
+        answerable = layer(pooled)[..., 0]
 
         beam = min(self.beam, c.max_length)
         starts, at = top_k_log_probs(start, beam) if beam else (start, batch["start"][:, None])
@@ -207,7 +211,7 @@ class JointSpanHead(nn.Module):
         )
         if self.albert:
             ends = layer_norm(c, self.dtype, "end_norm")(ends)
-        end = dense(c, 1, self.dtype, "end", init, logits=True)(ends)[..., 0].astype(jnp.float32)
+        end = _logits(c, 1, "end", init)(ends)[..., 0]
         end = jnp.where(allowed[:, None], end, MASKED_LOGIT)
 
         if not beam:

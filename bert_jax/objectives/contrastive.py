@@ -105,7 +105,10 @@ class ContrastiveObjective:
         if self.config.loss == "ranking" or self.config.task != "pairs":
             scale = jnp.asarray(1 / self.config.temperature, jnp.float32)
             if self.config.learn_temperature:
-                scale = jnp.exp(jnp.minimum(params["temperature"], MAX_LOG_SCALE))
+                log_scale = params["temperature"]
+                # The limit lets the gradient through, so that the temperature can rise again.
+                excess = jax.lax.stop_gradient(jnp.maximum(log_scale - MAX_LOG_SCALE, 0))
+                scale = jnp.exp(log_scale - excess)
             return self._ranking_terms(outputs, batch, scale, sizes)
         totals = [self._scored_loss(outputs, batch, size) for size in sizes]
         return {"task_loss": Mean(sum(totals), self.counts(batch)["task_loss"])}

@@ -58,7 +58,7 @@ def _parse(field: str) -> dict[str, float]:
             pairs = [part.rpartition("=") for part in field.split(",")]
             given = {name.strip(): float(weight) for name, _, weight in pairs}
         weights = {name: float(weight) for name, weight in given.items()}
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(
             f"objective.class_weights is {field!r:.80}: expected balanced, or "
             "NAME=WEIGHT,..., or a JSON object of weights"

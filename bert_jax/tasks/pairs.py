@@ -83,6 +83,8 @@ def read_pair_dataset(folder: str | Path) -> PairDataset:
     splits: dict[str, Split] = {"train": train}
     for split in ("dev", "test"):
         if (folder / split).is_dir():
+            if (file := files[split]) is not None:
+                raise ValueError(f"{folder} has {file.name} and a folder {split}: expected one")
             splits[split] = read_retrieval_set(folder / split)
         elif (file := files[split]) is not None:
             splits[split] = read_pairs(file, issues)

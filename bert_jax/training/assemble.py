@@ -169,6 +169,11 @@ def assemble(
     if config.optim.freeze is not None:
         depth = optim.network_depth(config)
         sizes = optim.frozen_counts(config.optim.freeze, depth, steps.like.params)
+        if sizes[0] == sizes[1]:
+            raise ValueError(
+                f"optim.freeze is {config.optim.freeze}, which leaves no parameter to train: name "
+                "fewer parts, such as embeddings or the lower layers"
+            )
         logger.info("optim.freeze %s: %d of %d parameters are frozen", config.optim.freeze, *sizes)
     if config.lora.enabled:
         trained, base = (pytree.count(x) for x in (steps.like.params, steps.fixed["base"]))

@@ -28,7 +28,7 @@ from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks import Dataset, EncodedExamples
-from bert_jax.training import adapter_base, warm_start
+from bert_jax.training import adapter_base, objective_of_model, warm_start
 from bert_jax.training.layer_selection import with_layers
 from bert_jax.training.soft_labels import SoftLabels
 from bert_jax.training.teacher import load_teacher
@@ -38,7 +38,6 @@ from bert_jax.utils import hub, remote
 from bert_jax.utils.types import Batch
 
 Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
-TRAINED_POOLINGS = ("mean", "cls", "weightedmean")  # of config.Contrastive
 ANY_LENGTH = 2**30  # tokens: the model is not known yet
 
 
@@ -70,47 +69,17 @@ def for_model(recipe: Experiment, override: Callable[[Experiment], Experiment]) 
     family, task = warm_start.model_family(model), requested.objective.task
     heads: Any
     if isinstance(recipe.objective, Contrastive):
-        heads = _sentence_objective(recipe.objective, family, init, commit, model)
+        heads = objective_of_model.sentence_objective(recipe.objective, family, init, commit, model)
     elif recipe.objective == Supervised():
         assert isinstance(requested.objective, Supervised)
         heads = supervised_objective(family, requested.objective.task)
     else:
         heads = replace(recipe.objective, task=task, family=family)
+        objective_of_model.log_differences(heads, family)
     encoder = with_layers(model.encoder, requested.run.init_layers, init)
     adapted = replace(recipe, encoder=encoder, objective=heads)
     config = override_step_counts(adapted, given_step_counts(requested), override)
     return replace(config, run=dict(init_commit=commit))
-
-
-def _sentence_objective(
-    objective: Contrastive, family: Any, init: str, commit: str | None, model: Experiment
-) -> Contrastive:
-    """The recipe's objective, which where it is a plain `Contrastive()` has the pooling, the
-    normalization and the prompts of a model that makes sentence vectors already.
-
-    ValueError: a sentence head that cannot be trained.
-    """
-    head = None
-    if objective == Contrastive() and (Path(init).is_dir() or commit is not None):
-        folder = hub.model_folder(hub.at_commit(init, commit)).path
-        head = convert.sentence_head(folder, model)
-    if head is None:
-        return replace(objective, family=family)
-    (pooling, *more), trained = head.pooling, set(head.modules) <= {"normalize"}
-    if more or not trained or not head.include_prompt or pooling not in TRAINED_POOLINGS:
-        raise ValueError(
-            f"{init} has a sentence head with pooling {', '.join(head.pooling)} and "
-            f"{len(head.modules)} modules: expected one of {', '.join(TRAINED_POOLINGS)} and no "
-            "Dense layer; to train its encoder alone, remove modules.json"
-        )
-    return replace(
-        objective,
-        family=family,
-        pooling=pooling,
-        normalize=head.normalized or head.similarity == "cosine",
-        query_prompt=head.prompt("query"),
-        document_prompt=head.prompt("document"),
-    )
 
 
 @dataclass(frozen=True)

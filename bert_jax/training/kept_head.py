@@ -17,7 +17,6 @@ from bert_jax.utils.pytree import flatten_with_names
 TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
 OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
 ONE_NUMBER = {"regression", "rerank"}  # a reranker may come as a regression of Hugging Face
-SAME_FIELDS = ("task_type", "head", "pooling", "span", "family", "scale")
 
 
 class HeadDecision(NamedTuple):
@@ -38,10 +37,10 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
     start = f"the head of {path} is not used, a new one is trained: "
     if new.new_head:
         return HeadDecision(False, f"{start}--new-head is given")
-    for field in SAME_FIELDS:
-        a, b = getattr(old, field), getattr(new, field)
+    kinds = _kind(old), _kind(new)
+    for name in kinds[0] | kinds[1]:
+        a, b = (kind.get(name) for kind in kinds)
         if a != b and not {a, b} <= ONE_NUMBER:
-            name = field.replace("_", " ")
             return HeadDecision(False, f"{start}its {name} is {a}, here {b}")
     unlabeled = new.task_type in ONE_NUMBER or (new.task_type == "qa" and new.span == "linear")
     if set(old.labels) != set(new.labels) and not unlabeled:
@@ -58,6 +57,20 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
     message = f"the head of {path} is kept: same task" + (" and labels" if named else "")
     message += " (in another order)" if order else ""
     return HeadDecision(True, f"{message}; --new-head trains a new one", order)
+
+
+def _kind(task: Supervised) -> dict[str, Any]:
+    """What a head of this type of task is made of; other fields change nothing in it."""
+    per_token = task.task_type in ("tagging", "qa")
+    kind: dict[str, Any] = {"task type": task.task_type, "family": task.family}
+    if task.task_type == "qa":
+        kind["span"] = task.span
+    if task.task_type == "regression":
+        kind["scale"] = task.scale
+    if not per_token or task.head == "prediction":
+        kind["head"] = task.head
+        kind |= {"pooling": task.pooling} if task.head == "prediction" and not per_token else {}
+    return kind
 
 
 def _both_ways(old: Supervised, new: Supervised) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

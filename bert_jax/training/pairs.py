@@ -19,6 +19,7 @@ import numpy as np
 from bert_jax.config import Contrastive, Experiment, replace
 from bert_jax.data.labeled import LabeledBatches
 from bert_jax.data.pairs import PairBatches
+from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
 from bert_jax.objectives import ContrastiveObjective
@@ -65,7 +66,8 @@ class PairsTask:
             raise ValueError("expected --data DIR: a folder with train.jsonl and dev")
         dataset = pairs.read_pair_dataset(config.data.path)
         loss = _resolve_loss(objective, dataset.scored)
-        unused_fields.refuse_fields_of_ranking(config, loss)
+        unused_fields.refuse_fields_of_other_losses(config, loss)
+        _check_scores(loss, dataset)
         objective.check_dimensions(config.encoder.hidden_size)
         tokenizer = finetune_config.run_tokenizer(config)
         length = config.data.length or min(objective.default_length, config.encoder.max_length)
@@ -78,6 +80,13 @@ class PairsTask:
             objective.document_prompt,
             objective.max_negatives,
         )
+        if len(train.rows) < config.data.batch_size:
+            raise ValueError(
+                f"{config.data.path} has {len(train.rows)} pairs and data.batch_size is "
+                f"{config.data.batch_size}: choose a smaller batch"
+            )
+        texts = (t for row in train.rows for t in (row["query"], *row["documents"]))
+        coverage.log_rows(tokenizer, "texts of train", coverage.of_ids(tokenizer, texts))
         content = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()
         filled = finetune_config.fill_in_steps(config, len(train.rows), content)
         return PairsTask(adapter_base.pin_base(filled), dataset, train, tokenizer)
@@ -131,6 +140,21 @@ def _resolve_loss(objective: Contrastive, scored: bool) -> str:
         usual = "cosent, cosine or margin" if scored else "ranking"
         raise ValueError(f"objective.loss is {loss}, and the rows have {rows}: expected {usual}")
     return loss
+
+
+def _check_scores(loss: str, dataset: PairDataset) -> None:
+    """ValueError: scores that cosines cannot reach, or that make the loss `margin` negative."""
+    low = {"cosine": -1.0, "margin": 0.0}.get(loss)
+    train = dataset.splits["train"]
+    if low is None or not isinstance(train, list):
+        return
+    scores = [pair.score for pair in train if pair.score is not None]
+    if min(scores) < low or max(scores) > 1:
+        raise ValueError(
+            f"the training rows have scores from {min(scores):g} to {max(scores):g}, and the loss "
+            f"{loss} expects {low:g} to 1: rescale them, or leave objective.loss out (cosent "
+            "learns the order of any scores)"
+        )
 
 
 def _size(split: Any) -> str:

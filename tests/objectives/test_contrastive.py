@@ -161,6 +161,17 @@ def test_a_learned_temperature_scales_similarities() -> None:
     assert abs(float(gradient["temperature"])) > 1e-3
 
 
+def test_a_temperature_below_its_limit_can_rise_again() -> None:
+    """The loss is that of the limit, and its gradient reaches the parameter."""
+    learned, low = build(learn_temperature=True), jnp.float32(np.log(100) + 0.1)
+    loss, gradient = jax.value_and_grad(
+        lambda t: loss_of(learned, outputs(), batch(), {"temperature": t})
+    )(low)
+    limit = loss_of(build(temperature=0.01), outputs(), batch())
+    assert float(loss) == pytest.approx(float(limit), rel=1e-6)
+    assert float(gradient) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -45,6 +45,23 @@ def model(family: str, kind: Any) -> tuple[Any, Any]:
     )
 
 
+@pytest.mark.parametrize("kind", ["regression", "tagging", "qa"])
+def test_outputs_of_a_bfloat16_network_are_not_rounded_to_bfloat16(kind: Any) -> None:
+    """A regression of years would else give multiples of 8."""
+    config = finetune_config("bert", kind)
+    task: Any = config.objective
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(2, 3, config.encoder.hidden_size)), jnp.bfloat16)
+    out = {"hidden": hidden, "pooler": hidden[:, 0]}
+    make: Any = list(task_heads(task).values())[-1]
+    head = make(config=config.encoder, dtype=jnp.bfloat16)
+    batch = {"size": jnp.array([3, 3])}
+    logits, _ = head.init_with_output(KEY, out, batch)
+    for x in jax.tree.leaves(logits):
+        assert x.dtype == jnp.float32
+        assert not np.array_equal(x, x.astype(jnp.bfloat16).astype(jnp.float32))
+
+
 def rows(kind: str, n: int = 6) -> dict[str, jax.Array]:
     """Rows whose second segment is the document; some have no label or no answer."""
     batch = {k: v for k, v in tiny_configs.batch(n).items() if k != "pair"}

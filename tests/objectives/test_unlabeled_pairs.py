@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bert_jax import objectives
-from bert_jax.config import Contrastive, Encoder, replace
+from bert_jax.config import DROPOUT_RATES, Contrastive, Encoder, replace
 from bert_jax.data import mixture
 from bert_jax.objectives.unlabeled_pairs import make_pairs, text_numbers
 from bert_jax.training.compiled_steps import NOTHING_FIXED
@@ -182,3 +182,10 @@ def test_shorter_vectors_are_shorter_than_the_encoder_is_wide() -> None:
 def test_a_loss_of_scores_needs_scores() -> None:
     with pytest.raises(ValueError, match="loss is cosent and objective"):
         Contrastive(task="simcse", loss="cosent")
+
+
+@pytest.mark.parametrize("rate", DROPOUT_RATES)
+def test_any_dropout_gives_simcse_two_views(rate: str) -> None:
+    encoder = replace(Encoder(), **{**dict.fromkeys(DROPOUT_RATES, 0.0), rate: 0.1})
+    corpus: Any = FakeCorpus("doc")
+    mixture._check_gives_pairs(Contrastive(task="simcse"), [corpus], encoder)

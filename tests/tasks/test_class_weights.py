@@ -55,6 +55,7 @@ def test_given_weights_stand_by_name(field: str, expected: Any) -> None:
         ("x=2", "names 'x', which is no label: expected labels: a, b=c, d, e"),
         ("balance", "expected balanced, or NAME=WEIGHT"),
         ("a=much", "expected balanced, or NAME=WEIGHT"),
+        ('{"a": 1' + "0" * 400 + "}", "expected balanced, or NAME=WEIGHT"),
         ('{"a": [1]}', "expected balanced, or NAME=WEIGHT"),
         ("a=0", "gives 'a' the weight 0.0: expected a number above 0"),
         ("a=nan", "gives 'a' the weight nan"),

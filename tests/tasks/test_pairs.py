@@ -46,6 +46,14 @@ def retrieval_folder(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def test_a_split_is_a_file_or_a_folder(tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a", "positive": "b"}\n')
+    retrieval_folder(tmp_path / "dev")
+    with pytest.raises(ValueError, match=r"has dev.jsonl and a folder dev: expected one"):
+        read_pair_dataset(tmp_path)
+
+
 def test_a_dataset_of_pairs_and_a_retrieval_set(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"text": "q", "positive": "p", "negatives": ["n", "m"]}])
     retrieval_folder(tmp_path / "dev")

@@ -89,5 +89,34 @@ def test_otherwise_the_head_is_new_and_the_reason_is_said(change: dict, reason: 
     assert message.startswith("the head of runs/a is not used, a new one is trained: ")
 
 
+@pytest.mark.parametrize(
+    ("task", "old", "new"),
+    [
+        ("tagging", dict(head="gelu", span="linear"), dict(head="first", span="joint")),
+        ("classification", dict(span="linear", pooling="mean"), dict(span="joint")),
+        ("qa", dict(head="prediction", pooling="mean"), dict(head="prediction")),
+        ("choice", dict(scale=5.0), {}),
+    ],
+)
+def test_fields_that_a_task_does_not_use_decide_nothing(task: Any, old: dict, new: dict) -> None:
+    """An imported ELECTRA has a GELU head and linear spans, a new run of it joint spans."""
+    configs = [experiment(task=task, **fields).objective for fields in (old, new)]
+    assert kept_head.decide(*configs, "m").kept
+
+
+@pytest.mark.parametrize(
+    ("task", "old", "new"),
+    [
+        ("qa", dict(span="linear"), dict(span="joint")),
+        ("regression", dict(scale=5.0), {}),
+        ("classification", dict(head="prediction", pooling="mean"), dict(head="prediction")),
+        ("tagging", dict(head="prediction"), {}),
+    ],
+)
+def test_fields_that_a_task_uses_decide(task: Any, old: dict, new: dict) -> None:
+    configs = [experiment(task=task, **fields).objective for fields in (old, new)]
+    assert not kept_head.decide(*configs, "m").kept
+
+
 def test_a_pretrained_model_has_no_head_to_keep() -> None:
     assert kept_head.decide(config.BERT.objective, Supervised(), "m") == kept_head.NO_HEAD

@@ -51,6 +51,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows[0]["text"] = " ".join(LETTERS) if split == "dev" else rows[0]["text"]
         (path / folder).mkdir(exist_ok=True)
         (path / folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for folder, score in (("low", -1), ("high", 5)):
+        shutil.copytree(path / "scored", path / folder)
+        row = {"text": "a b", "text_pair": "c", "score": score}
+        with (path / folder / "train.jsonl").open("a") as f:
+            f.write(json.dumps(row) + "\n")
     return path
 
 
@@ -143,6 +148,12 @@ def test_a_retrieval_set_compares_checkpoints_by_ndcg(
         ("data", dict(dimensions=(15,)), "expected sizes below the encoder's width 15"),
         ("scored", dict(normalize=False), "loss cosent compares vectors by their cosine: add"),
         ("scored", dict(learn_temperature=True), "objective.learn_temperature is on, but the loss"),
+        (
+            "low",
+            dict(loss="margin"),
+            "scores from -1 to 0.95.*, and the loss margin expects 0 to 1",
+        ),
+        ("high", dict(loss="cosine"), "scores from 0 to 5, and the loss cosine expects -1 to 1"),
         ("scored", dict(symmetric=True), "objective.symmetric is on, but the loss cosent"),
     ],
 )
@@ -153,6 +164,39 @@ def test_what_does_not_fit_the_data_is_refused(
     with pytest.raises(ValueError, match=message):
         finetune(replace(config, objective=objective))
     assert not (workspace / "refused").exists()
+
+
+def test_fewer_pairs_than_a_batch_are_refused_before_the_folder_is_made(workspace: Path) -> None:
+    config = pairs_config(workspace, "few")
+    config = replace(config, data=dict(batch_size=32))
+    with pytest.raises(ValueError, match=r"has 24 pairs and data\.batch_size is 32"):
+        finetune(config)
+    assert not (workspace / "few").exists()
+
+
+def test_a_run_that_freezes_everything_is_refused(workspace: Path) -> None:
+    config = pairs_config(workspace, "frozen", optim=dict(freeze="encoder", accumulate=1))
+    with pytest.raises(ValueError, match="freeze is encoder, which leaves no parameter to train"):
+        finetune(config)
+    assert not (workspace / "frozen").exists()
+
+
+def test_dot_products_begin_with_the_temperature_1(workspace: Path, tmp_path: Path) -> None:
+    settings = {"similarity_fn_name": "dot"}
+    write_sentence_folder(tmp_path / "dot", {"pooling_mode": "cls"}, None, settings, ())
+    config = pairs_config(workspace, "dot", run=dict(init=str(tmp_path / "dot")))
+    assert isinstance(config.objective, Contrastive)
+    assert (config.objective.normalize, config.objective.temperature) == (False, 1.0)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "manhattan"])
+def test_distances_that_no_loss_uses_are_refused(
+    distance: str, workspace: Path, tmp_path: Path
+) -> None:
+    settings = {"similarity_fn_name": distance}
+    write_sentence_folder(tmp_path / "far", {"pooling_mode": "cls"}, None, settings, ())
+    with pytest.raises(ValueError, match=f"compares vectors by their {distance} distance"):
+        pairs_config(workspace, "far", run=dict(init=str(tmp_path / "far")))
 
 
 def test_a_head_that_cannot_be_trained_is_refused(workspace: Path, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from bert_jax.config import (
     BERT,
     Contrastive,
     Experiment,
+    ReplacedTokens,
     Supervised,
     read_config,
     replace,
     save_config,
 )
-from bert_jax.training.unused_fields import refuse_fields_of_ranking, refuse_unused_fields
+from bert_jax.training.unused_fields import refuse_fields_of_other_losses, refuse_unused_fields
 
+LABELS = Supervised()
 SIMCSE = Contrastive(task="simcse")
 TASK = Supervised(task="qa", family="electra", span="joint")
 GROUPED = dict(data=dict(group_by_length=True))
@@ -46,6 +48,24 @@ UNUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         dict(objective=dict(query_prompt="query: ")),
         "have no prompts",
     ),
+    "a margin without its loss": (SIMCSE, dict(objective=dict(margin=0.2)), "margin is 0.2, and"),
+    "the weight of detection": (
+        ReplacedTokens(weight=1.0),
+        dict(objective=dict(target="all_tokens_mlm", weight=50.0)),
+        "add --objective.weight 1",
+    ),
+    "relations of a teacher": (
+        TASK,
+        dict(distill=dict(relation_weight=2)),
+        "it is for pre-training",
+    ),
+    "a mean of the first token": (LABELS, dict(objective=dict(pooling="mean")), "the head pooler"),
+    "a scale of classes": (LABELS, dict(objective=dict(scale=5)), "the task is classification"),
+    "windows of texts": (LABELS, dict(objective=dict(stride=64)), "objective.stride is 64"),
+    "candidates of texts": (LABELS, dict(objective=dict(max_documents=4)), "max_documents is 4"),
+    "a listwise class": (LABELS, dict(objective=dict(rank_loss="listwise")), "rank_loss is listw"),
+    "strict spans": (TASK, dict(objective=dict(tag_scoring="strict")), "tag_scoring is strict"),
+    "windows that are not read": (LABELS, dict(objective=dict(max_windows=2)), "long is truncate"),
     "negatives of a corpus": (SIMCSE, dict(objective=dict(max_negatives=2)), "no negatives"),
 }
 
@@ -68,9 +88,27 @@ def test_a_new_run_refuses_them_and_a_run_that_has_begun_goes_on(name: str, tmp_
 )
 def test_losses_of_scored_pairs_refuse_fields_of_ranking(field: dict, tmp_path: Path) -> None:
     config = replace(BERT, objective=Contrastive(**field), run=dict(dir=str(tmp_path)))
-    refuse_fields_of_ranking(config, "ranking")
+    refuse_fields_of_other_losses(config, "ranking")
     with pytest.raises(ValueError, match=f"objective.{next(iter(field))} is .* the loss cosent"):
-        refuse_fields_of_ranking(config, "cosent")
+        refuse_fields_of_other_losses(config, "cosent")
     (tmp_path / "seed_0").mkdir()
     save_config(config, tmp_path / "seed_0" / "config.json")
-    refuse_fields_of_ranking(config, "cosent")
+    refuse_fields_of_other_losses(config, "cosent")
+
+
+@pytest.mark.parametrize(
+    ("field", "users"),
+    [
+        (dict(margin=0.2), {"margin"}),
+        (dict(temperature=0.1), {"ranking", "cosent"}),
+        (dict(max_negatives=1), {"ranking"}),
+    ],
+)
+def test_a_loss_refuses_the_fields_of_others(field: dict, users: set, tmp_path: Path) -> None:
+    config = replace(BERT, objective=Contrastive(**field), run=dict(dir=str(tmp_path)))
+    for loss in ("ranking", "cosent", "cosine", "margin"):
+        if loss in users:
+            refuse_fields_of_other_losses(config, loss)
+        else:
+            with pytest.raises(ValueError, match=f"and the loss is {loss}, which does not use it"):
+                refuse_fields_of_other_losses(config, loss)
