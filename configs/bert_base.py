@@ -8,6 +8,9 @@ Published: batch size 256, 1,000,000 steps of which 10,000 are warmup, Adam with
 days on 4 Cloud TPUs. All numbers except the learning rate are from memory of the paper.
 Masking is dynamic here; the original's static masking is
 `--objective.masking.num_static_masks 10`.
+
+The commands above train rows of 128 tokens alone, and so positions 0 to 127 of 512. With corpora of
+both lengths give `--data.stages 128=0.9,512=0.1 --data.path CORPORA/{length}`.
 """
 
 from bert_jax.config import BERT

@@ -135,7 +135,8 @@ MODERNBERT = Experiment(
 )
 
 # One fine-tuning config for any model, and those of the five papers (configs/finetune*.py). Their
-# heads come from `head_fields` for the model's family, whichever config is used.
+# heads come from `head_fields` for the model's family, unless a config file sets a field of the
+# objective: then all of its fields count.
 FINETUNE = Experiment(
     objective=Supervised(),
     data=Data(batch_size=32),
