@@ -67,6 +67,10 @@ def baseline_rows(task: str, data: Path) -> list[Any] | None:
         return None
     train, test = (list(read_rows(data / task / f"{part}.jsonl")) for part in ("train", "test"))
     predicted = predict_baseline(train, test)
+    if predicted is None:
+        return None
+    if TASKS[task] != "tagging":  # a label may be a number in the file, and is a word in examples
+        predicted = [str(label) for label in predicted]
     field = "tags" if TASKS[task] == "tagging" else "label"
     examples = tasks.read_dataset(TASKS[task], str(data / task)).splits["test"]
     score = SCORES[TASKS[task]]

@@ -129,7 +129,10 @@ def extrapolate(name: str, cases: list[dict[str, Any]], chips: int, chip: Any) -
     points = [c for c in cases if c["config"] == name and c["fits"] and "v5e" in c["topology"]]
     rows = max(PUBLISHED[name], chips)
     rows_per_chip = rows // chips
-    memory = {int(c["rows_per_chip"] / c["accumulate"]): c["bytes"] for c in points}
+    memory: dict[int, int] = {}  # of a micro-batch the largest, as with accumulation
+    for c in points:
+        rows_at_once = int(c["rows_per_chip"] / c["accumulate"])
+        memory[rows_at_once] = max(memory.get(rows_at_once, 0), c["bytes"])
     largest, smallest = max(memory), min(memory)
     micro_batch = min(rows_per_chip, largest)
     state = points[0]["state_bytes"]

@@ -151,11 +151,14 @@ def measure(cell: Cell, args: argparse.Namespace, bf16: bool, turns: Path) -> di
 
 
 def least_seconds(cell: Cell, result: dict[str, Any]) -> float | None:
-    """The bound of `plan` for the same step on this device; None if it was not compiled. Sentence
-    pairs are in BERT's bound alone, a small part; ELECTRA's masked language model has none."""
-    from bert_jax.perf.hardware import GPUS
+    """The bound of `plan` for the same step on this device; None if it was not compiled, or the
+    device is another form of the chip (H100 PCIe). Sentence pairs are in BERT's bound alone, a
+    small part; ELECTRA's masked language model has none."""
+    from bert_jax.perf.hardware import GPUS, peak_flops
 
-    chip = next((c for c in GPUS.values() if c.name in result["device"]), None)
+    peak = (peak_flops(result["device"]) or (None,))[0]
+    same = (c for c in GPUS.values() if c.name in result["device"] and c.flops == peak)
+    chip = next(same, None)
     kind = "cuDNN, no dropout in attention" if result["dropout"][1] == 0 else "flash"
     kind = "plain" if cell.variant == "plain attention" else kind
     other = cell.against and cell.model.startswith("electra")

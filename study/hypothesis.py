@@ -77,11 +77,17 @@ class Hypothesis:
         return tuple(row.variant for row in self.rows)
 
     def at_scale(self, scale: str) -> Hypothesis:
-        """The hypothesis with the rows of a preset, and the statements about these rows."""
+        """The hypothesis with the rows of a preset, and the statements about these rows. If others
+        are left out, it says which remain."""
         rows = tuple(row for row in self.rows if row.scales is None or scale in row.scales)
         names = {row.variant.name for row in rows}
         statements, secondary = (
             tuple(s for s in group if names.issuperset(s.variants))
             for group in (self.statements, self.secondary)
         )
-        return dataclasses.replace(self, rows=rows, statements=statements, secondary=secondary)
+        kept, refuted_by = statements + secondary, self.refuted_by
+        if len(kept) < len(self.statements + self.secondary):  # the claim names more than that
+            refuted_by += f"\n\n**At this scale only:** {'; '.join(s.text for s in kept)}."
+        return dataclasses.replace(
+            self, refuted_by=refuted_by, rows=rows, statements=statements, secondary=secondary
+        )

@@ -126,7 +126,7 @@ def _budget(metadata: dict[str, Any], runs: Sequence[Record]) -> list[str]:
     variants = {r["variant"] for r in runs}
     every = hypotheses_at(HOUR.name)
     asked = [h.letter for h in every if {v.name for v in h.variants} <= variants]
-    only = f" --only {''.join(asked)}" if 0 < len(asked) < len(HOUR.hypotheses) else ""
+    only = f" --only {','.join(asked)}" if 0 < len(asked) < len(HOUR.hypotheses) else ""
     return [
         f"A run at equal FLOPs has {metadata['arm_flops']:.2e} FLOPs, nominally {minutes:.3g} "
         f"minutes of two quiet cores at {FLOPS_PER_MINUTE:.0e} a minute.{span} The learning rate "

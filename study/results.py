@@ -120,7 +120,7 @@ def run_record(study: Study, job: Job) -> Record:
         "parameters": count_parameters(run.experiment),
         "flops": {"published": _round(cost.published), "sparse": _round(cost.sparse)},
         "speed": _round(tokens / seconds["steps"]) if seconds["steps"] else None,
-        "seconds": _round(sum(seconds.values()) - seconds["wait"]),
+        "seconds": _round(sum(seconds.values())),
         "last": {
             k: _round(v) for k, v in last.items() if k.startswith("eval_") and math.isfinite(v)
         },

@@ -6,6 +6,7 @@
     not judged           a value is not finite, no spread is known, or a variant has not learned
                          enough (has_learned)
     not run              a variant or a metric is missing
+    not run in part      of a hypothesis: that holds for some of its deciding statements
 
 The spread of a metric is its standard deviation over seeds, pooled over all variants with several
 seeds, with f degrees of freedom. The standard error of one run follows from its number of scored
@@ -30,6 +31,7 @@ from study.metrics import METRICS, Record
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 TOO_SMALL, NOT_JUDGED, NOT_RUN = "too small to judge", "not judged", "not run"
+NOT_RUN_IN_PART = "not run in part"
 LEVEL = 0.975
 NORMAL = float(stats.norm.ppf(LEVEL))
 MIN_DELTA = 0.02  # nat or AUC above what needs no context; pre-training warns at the same value
@@ -149,9 +151,9 @@ def judge_hypothesis(
     hypothesis: Hypothesis, records: Sequence[Record]
 ) -> tuple[str, list[Judgment]]:
     """The verdict, and the judgments of all statements. Contradicted if one of the deciding
-    statements is; confirmed, not judged or not run if all are; else too small to judge. A secondary
-    statement about early learning is left out where a deciding one compares the same and could be
-    judged."""
+    statements is; confirmed, not judged or not run if all are; not run in part if some were not
+    run; else too small to judge. A secondary statement about early learning is left out where a
+    deciding one compares the same and could be judged."""
     deciding, secondary = (
         [judge_statement(statement, records) for statement in statements]
         for statements in (hypothesis.statements, hypothesis.secondary)
@@ -159,8 +161,10 @@ def judge_hypothesis(
     verdicts = {j.verdict for j in deciding}
     if CONTRADICTED in verdicts:
         verdict = CONTRADICTED
+    elif len(verdicts) == 1:
+        verdict = verdicts.pop()
     else:
-        verdict = verdicts.pop() if len(verdicts) == 1 else TOO_SMALL
+        verdict = NOT_RUN_IN_PART if NOT_RUN in verdicts else TOO_SMALL
     judged = {_compared(j.statement) for j in deciding if j.limit is not None}
     return verdict, deciding + [
         j for j in secondary if j.statement.needs != "start" or _compared(j.statement) not in judged

@@ -18,17 +18,22 @@ CONTEST = {
     "task_seeds": 3,
     "tune_rates": [*TASK_ROWS.tune_rates],
     "seed": 0,
+    "budget_minutes": 60.0,
 }
+MACHINE = "2 cores"  # what the machine of a result begins with
 NOT_RUN = "not run yet"
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """Entry -> its result, for those that have one. ValueError: it is of another text, or of other
-    tasks or seeds than the contest's."""
+    tasks, seeds, time or machine than the contest's."""
     files = sorted(folder.glob("*.json"))
     results = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in files}
     for name, result in results.items():
-        if wrong := [k for k, v in CONTEST.items() if result.get(k, "") != v]:
+        wrong = [k for k, v in CONTEST.items() if result.get(k, "") != v]
+        if not result.get("machine", "").startswith(MACHINE):
+            wrong.append("machine")
+        if wrong:
             raise ValueError(
                 f"{folder / name}.json is not of the contest, by {', '.join(wrong)}: take it out"
             )

@@ -53,14 +53,16 @@ def plan_steps(budget: float, startup: float, seconds_per_step: float) -> int:
 
 
 def measure_steps(entry: Entry, path: str, folder: Path, budget: float) -> int:
-    """The steps that fit into a budget, measured with a short run in the new folder `folder`."""
+    """The steps that fit into a budget, measured with a short run in the new folder `folder`.
+    A step includes its wait for data."""
     shutil.rmtree(folder, ignore_errors=True)  # of a start that was interrupted
     config = run_config(entry, path, folder, CALIBRATION_STEPS, 0)
     start = time.monotonic()
     if signal := pretrain(replace(config, run=dict(log_every=20))):
         raise SystemExit(128 + signal)
     wall = time.monotonic() - start
-    in_steps = metrics_log.goodput(folder)["steps"]
+    spent = metrics_log.goodput(folder)
+    in_steps = spent["steps"] + spent["wait"]
     shutil.rmtree(folder)
     return plan_steps(budget, wall - in_steps, in_steps / CALIBRATION_STEPS)
 

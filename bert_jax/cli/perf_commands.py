@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -49,7 +50,9 @@ class Bench(Command):
         from bert_jax.utils import malloc
 
         malloc.tune()  # for both sides
-        _refuse_unused_fields(extra, self.against is not None)
+        sizes = {"--data.batch-size": self.batch_size, "--data.length": self.length}
+        given = [flag for flag, size in sizes.items() if size is not None]
+        _refuse_unused_fields(extra, self.against is not None, given)
         experiment = load_config(self.config, extra, "bench")
         _refuse_teacher(experiment)
         from bert_jax.perf.bench import BenchOptions, bench, render_bench
@@ -73,11 +76,14 @@ def _refuse_teacher(experiment: Experiment) -> None:
         )
 
 
-def _refuse_unused_fields(overrides: list[str], against: bool) -> None:
-    """ValueError: a field that would change nothing."""
+def _refuse_unused_fields(overrides: list[str], against: bool, given: Sequence[str]) -> None:
+    """ValueError: a field that would change nothing, also because an option of `bench` has its
+    value, as it has for those in `given`."""
     for flag in (o.partition("=")[0].replace("_", "-") for o in overrides):
         if flag in ("--data.path", "--data.mix"):
             raise ValueError(f"{flag} is not used: give the corpus as --data CORPUS")
+        if flag in given:
+            raise ValueError(f"--{flag.removeprefix('--data.')} and {flag} are given: leave one out")
         if against and flag.startswith("--mesh."):
             raise ValueError(
                 f"{flag} cannot be used with --against: both sides train on one device"

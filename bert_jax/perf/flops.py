@@ -88,9 +88,8 @@ def embeddings(encoder: Encoder, length: int) -> Flops:
     h, e = encoder.hidden_size, encoder.embedding_width
     # positions and types as products with one-hot vectors, even if words are looked up
     rest = 2 * e * (length + 2) + (2 + NORM + DROPOUT) * e
-    has_projection = e != h
-    products = 2 * e * h if has_projection else 0
-    return Flops(products, rest + (h if has_projection else 0), 2 * e * encoder.vocab_size)
+    projection = h if e != h else 0
+    return Flops(2 * e * projection, rest + projection, 2 * e * encoder.vocab_size)
 
 
 def mlm_head(encoder: Encoder, share: float) -> Flops:
@@ -145,8 +144,7 @@ def attention_split(encoder: Encoder, length: int) -> dict[str, float] | None:
     keys, num_global = local_keys(encoder, length), num_global_layers(encoder)
     if keys == length or num_global == encoder.layers:
         return None
-    num_local = encoder.layers - num_global
-    whole = num_global * length
+    whole, num_local = num_global * length, encoder.layers - num_global
     return {
         "global_layers": num_global,
         "local_layers": num_local,
@@ -200,9 +198,9 @@ def model_per_token(config: Experiment, length: int) -> float:
     few more predictions (masking_budget.max_packed_predictions).
 
     Contrastive pre-training encodes two texts of each row; the products between the batch's vectors
-    are not counted. A frozen base beside adapters has no gradient of its kernels: two times its
-    products, and three times those of the adapters. A frozen word table has no gradient in the
-    heads either. `optim.freeze`: see `saved_by_freezing`.
+    are not counted. A frozen base beside adapters lacks its kernels' gradients: two times their
+    products, and three times those of attention's scores and weighted sum and of the adapters. A
+    frozen word table has no gradient in the heads either. `optim.freeze`: `saved_by_freezing`.
     """
     encoder, objective = config.encoder, config.objective
     if isinstance(objective, Contrastive):
@@ -242,8 +240,10 @@ def _table(encoder: Encoder) -> float:
 def _training(config: Experiment, encoder: Encoder, length: int, numbered: bool = True) -> float:
     """The products of an encoder without heads for a token of a train step."""
     products = encoder_body(encoder, length).products
-    if config.lora.enabled:
-        return 2 * products + 3 * adapters(encoder, config.lora)
+    if config.lora.enabled:  # nothing is trained below the first layer's adapters
+        kernels = products - 4 * encoder.hidden_size * sum(keys_of_layers(encoder, length))
+        unused = embeddings(encoder, length).products + 6 * encoder.hidden_size**2
+        return 3 * (products + adapters(encoder, config.lora)) - kernels - unused
     if config.optim.freeze is None:
         return 3 * products
     frozen = parse_freeze(config.optim.freeze)

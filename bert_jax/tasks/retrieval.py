@@ -8,6 +8,7 @@ the tests compare them with. They are our own because no kept library has wheels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def hits_without(
 
 
 def _best(scores: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
-    """The positions of the `k` largest scores, best first; equal ones by number."""
+    """The positions of the `k` largest scores, best first; equal ones by number, NaN last."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     k = min(k, len(scores))
     lowest = np.partition(scores, len(scores) - k)[len(scores) - k]
     candidates = np.flatnonzero(scores >= lowest)
@@ -82,7 +84,7 @@ def _dot_by_blocks(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 class Judged(NamedTuple):
     """The documents that are judged for one query, in any order."""
 
-    ranks: np.ndarray  # from 1
+    ranks: np.ndarray  # from 1; NaN if a document's score is NaN
     grades: np.ndarray  # relevance; 0 is not relevant
 
 
@@ -107,15 +109,19 @@ def rank_judged(
 def _rank(scores: np.ndarray, grades: Mapping[int, float], own: int | None) -> Judged:
     if own is not None:
         scores[own] = -np.inf
+    relevance = np.array(list(grades.values()), np.float64)
+    if np.isnan(scores).any():  # no score is larger than NaN, so each rank would be 1
+        return Judged(np.full(len(grades), np.nan), relevance)
     numbers = np.array(list(grades), np.int64)
     ranks = [
         1 + (scores > scores[i]).sum() + (scores[:i] == scores[i]).sum() for i in numbers.tolist()
     ]
-    return Judged(np.array(ranks, np.int64), np.array(list(grades.values()), np.float64))
+    return Judged(np.array(ranks, np.int64), relevance)
 
 
 def ranking_metrics(judged: Sequence[Judged]) -> dict[str, float]:
-    """The means over all queries that have a relevant document; empty if none has.
+    """The means over all queries that have a relevant document; empty if none has, NaN if a score
+    is NaN.
 
     mrr@10       1 / the rank of the first relevant document, 0 if it is above 10
     ndcg@10      sum of grade / log2(1 + rank) up to rank 10, over its largest possible value
@@ -136,6 +142,9 @@ def _relevant(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _metrics_of(ranks: np.ndarray, grades: np.ndarray) -> Iterator[float]:
+    if np.isnan(ranks).any():
+        yield from [math.nan] * len(METRICS)
+        return
     yield 1 / ranks[0] if ranks[0] <= 10 else 0.0
     ideal = np.sort(grades)[::-1][:10]
     best = (ideal / np.log2(np.arange(2, len(ideal) + 2))).sum()

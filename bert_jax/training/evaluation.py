@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bert_jax import tasks
 from bert_jax.config import Experiment, Supervised
@@ -86,13 +87,16 @@ class EvalResult:
         return o.thresholds or tasks.best_thresholds(self.encoded, self.outputs)
 
     def scores(self, threshold: float = 0.0, thresholds: Sequence[float] = ()) -> dict[str, float]:
-        """The task's metrics and the loss. Empty where no example has a label. `threshold` is the
-        margin of the answer "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
+        """The task's metrics and the loss. Empty where no example has a label; NaN if an output is
+        NaN, of which argmax would make the first class. `threshold` is the margin of the answer
+        "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
         o = self.objective
         task: Any = "diagnostic" if self.split == "diagnostic" else o.task  # its own metric
         scores = tasks.compute_metrics(
             task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
         )
+        if any(np.isnan(x).any() for x in jax.tree.leaves(list(self.outputs))):
+            return dict.fromkeys([*scores, "loss"], math.nan) if scores else {}
         loss = self.loss
         if o.task_type == "rerank":  # of all candidates of a query, which are rows of their own
             loss = tasks.rank_loss(self.encoded, self.outputs, o.rank_loss, o.max_grade)

@@ -49,11 +49,12 @@ def metric_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def goodput(folder: Path) -> dict[str, float]:
-    """Seconds of a run by activity, over all its restarts, from `timing.jsonl`.
+    """Seconds of a run by activity, over all its restarts, from `timing.jsonl`. No second counts
+    twice.
 
-    steps     dispatching and computing steps that count
-    lost      steps that were repeated after a kill
-    wait      for data, within both kinds of steps
+    steps     dispatching and computing steps that count, without the wait for data
+    lost      the same of steps that were repeated after a kill
+    wait      for data, of both kinds of steps
     and init, restore, compile, evaluate, save: the host's time in each. Time before the loop, and
     time between the last line and a kill, is not counted.
     """

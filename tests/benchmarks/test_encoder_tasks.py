@@ -69,6 +69,18 @@ def test_the_bag_of_words_is_scored_row_by_row(tmp_path: Path) -> None:
     assert baseline_rows("qa", tmp_path) is None
 
 
+@pytest.mark.parametrize("labels", [(0, 1), ("0", "1")], ids=str)
+def test_a_label_that_is_no_text_is_scored_like_its_text(
+    labels: tuple[Any, Any], tmp_path: Path
+) -> None:
+    rows = [
+        {"text": "good film" if i % 2 else "bad film", "label": labels[i % 2]} for i in range(20)
+    ]
+    for split in ("train", "dev", "test"):
+        write_rows(tmp_path / "sentiment", split, rows)
+    assert baseline_rows("sentiment", tmp_path) == [1] * 20
+
+
 def test_runs_are_told_apart_by_their_configs(tmp_path: Path) -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
     for split in ("train", "dev", "test"):

@@ -42,6 +42,24 @@ def test_the_steps_that_fit_leave_a_reserve_and_pay_for_the_start() -> None:
         train.plan_steps(30, 29, 0.5)
 
 
+def test_waiting_for_data_is_part_of_a_measured_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """240 steps of 0.25 s, of which they wait a fifth, and no time to start: 400 in 100 s."""
+
+    def pretrain(run: Any) -> None:
+        folder = Path(run.run.dir)
+        folder.mkdir()
+        line = dict(what="steps", step=240, after=0, seconds=48.0, wait=12.0)
+        (folder / "timing.jsonl").write_text(json.dumps(line) + "\n")
+
+    monkeypatch.setattr(train, "pretrain", pretrain)
+    times = iter((0.0, 60.0))
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
+    steps = train.measure_steps(entry.load("muon"), "corpus", tmp_path / "run", 100)
+    assert steps == int(100 * (1 - train.RESERVE) / 0.25)
+
+
 def test_held_out_documents_are_no_training_text(tmp_path: Path) -> None:
     text = write_text(tmp_path)
     parts = data.ContestData(tmp_path / "data", (text,))
@@ -184,7 +202,7 @@ def test_other_tasks_of_the_same_names_are_other_tasks(tmp_path: Path) -> None:
     assert found[0] == found[2] != found[1]
 
 
-@pytest.mark.parametrize("key", ["text_sha256", "tasks_sha256", "task_seeds", "seed"])
+@pytest.mark.parametrize("key", [*table.CONTEST, "machine"])
 def test_results_that_are_not_of_the_contest_are_refused(key: str, tmp_path: Path) -> None:
     result = RESULT | table.CONTEST
     (tmp_path / "muon.json").write_text(json.dumps(result))

@@ -129,6 +129,7 @@ OTHERS = {
     "neighbors": replace(tiny_configs.FAMILIES["bert"], objective=Contrastive("neighbors")),
     "frozen_embeddings": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="embeddings")),
     "frozen_layer": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="0")),
+    "adapters": replace(tiny_configs.FAMILIES["bert"], lora=dict(rank=4)),
     "frozen_encoder": replace(tiny_configs.FAMILIES["bert"], optim=dict(freeze="encoder")),
 }
 
@@ -190,11 +191,14 @@ def test_freezing_numbered_layers_leaves_the_generator_trained() -> None:
     assert saved_products(electra, "encoder", length) == pytest.approx(2 * towers + table, rel=1e-9)
 
 
-def test_adapters_leave_the_word_table_of_the_masked_word_head_frozen() -> None:
+def test_adapters_leave_the_kernels_without_gradients_but_not_the_attention_scores() -> None:
+    """By hand: a layer's kernels have 24 d^2 products, whose gradients are saved. The 4 d l of the
+    scores and the weighted sum keep both gradients: their factors are activations. The gradient of
+    the first layer's input (6 d^2) and of the MLM head's word table is saved, too."""
     d, length, r = 768, 512, 8
     adapted = replace(BERT, lora=dict(rank=r, targets="query"))
-    body = 12 * (24 * d * d + 4 * d * length)
-    saved = body + 77 / length * 2 * d * 30522 - 3 * 12 * 2 * 2 * d * r
+    table = 77 / length * 2 * d * 30522
+    saved = 12 * 24 * d * d + 6 * d * d + table - 3 * 12 * 2 * 2 * d * r
     difference = flops.model_per_token(BERT, length) - flops.model_per_token(adapted, length)
     assert difference == pytest.approx(saved, rel=1e-9)
 

@@ -11,9 +11,9 @@ import pytest
 
 from bert_jax.config import Experiment, Imported, Mesh, from_python_file, replace
 from bert_jax.distributed import sharding
-from bert_jax.perf import plan
-from bert_jax.perf.hardware import CHIPS, H100
-from bert_jax.perf.plan import aot, topologies
+from bert_jax.perf import flops, plan
+from bert_jax.perf.hardware import CHIPS, GPUS, H100, PEAKS, Chip
+from bert_jax.perf.plan import aot, costs, topologies
 from bert_jax.utils.platform import NO_TPU
 from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import ROOT
@@ -27,13 +27,18 @@ def tiny(family: str = "bert") -> Experiment:
     return replace(config, data=dict(batch_size=16, length=128), run=dict(dtype="bfloat16"))
 
 
+LIBTPU = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="pip install 'jax[tpu]'"
+)
+
+
 @pytest.fixture(autouse=True)
-def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("libtpu", reason="pip install 'jax[tpu]'")
+def no_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NO_TPU.items():
         monkeypatch.setenv(name, value)
 
 
+@LIBTPU
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
@@ -53,12 +58,14 @@ def test_every_family_compiles_for_eight_chips(family: str) -> None:
     assert "not a measurement" in text
 
 
+@LIBTPU
 @pytest.mark.parametrize("name", [e for c in CHIPS.values() for e in c.examples])
 def test_libtpu_knows_every_example_topology(name: str) -> None:
     shape = name.partition(":")[2].split("x")
     assert len(topologies.describe_topology(name).devices) == math.prod(map(int, shape))
 
 
+@LIBTPU
 def test_a_step_that_does_not_fit_reports_the_missing_memory_and_what_helps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -115,13 +122,14 @@ def with_flags(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
     return changes
 
 
+@LIBTPU
 def test_stages_without_a_common_divisor_have_no_accumulation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """3 rows per chip, then 4, of which 2 fit."""
 
     def compile_step(config: Experiment, topology: topologies.Topology) -> aot.StepCost:
-        rows = aot.batch_shape(config)[0] // len(topology.devices)
+        rows = aot.batch_shape(config)[0] // len(topology.devices) // config.optim.accumulate
         return aot.StepCost(rows <= 2, 100 + 50 * rows, 200, 90, None, 0.0, ())
 
     monkeypatch.setattr(plan, "compile_step", compile_step)
@@ -131,6 +139,7 @@ def test_stages_without_a_common_divisor_have_no_accumulation(
     assert "2 rows per chip at once, so --data.batch_size 16" in plan.render_plan(result)
 
 
+@LIBTPU
 @pytest.mark.parametrize(
     ("batch_size", "max_rows", "accumulate"), [(128, 4, 4), (40, 2, 5), (56, 3, 7)]
 )
@@ -157,6 +166,27 @@ def test_the_largest_micro_batch_is_found(
     assert len(set(compiled)) == len(compiled) <= 4
 
 
+def test_the_summed_gradient_of_the_accumulation_counts_in_the_largest_micro_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes 60 bytes here, so 7 rows per chip fit alone, and 6 with the accumulation that they
+    need."""
+
+    def compile_step(config: Experiment, topology: topologies.Topology) -> aot.StepCost:
+        accumulate = config.optim.accumulate
+        rows = config.data.batch_size // len(topology.devices) // accumulate
+        used = 100 + 50 * rows + (60 if accumulate > 1 else 0)
+        return aot.StepCost(used <= 460, used, 460, 90, None, 0.0, ())
+
+    monkeypatch.setattr(plan, "compile_step", compile_step)
+    fits = {}
+    for batch_size in (8 * 24, 8 * 7):
+        config = replace(tiny(), data=dict(batch_size=batch_size))
+        fits[batch_size] = plan.plan(config, ["v5e:2x4"], fit=True)["slices"][0]["fit"]
+    assert fits[8 * 24] == {"rows_per_chip": 6, "batch_size": 48, "accumulate": 4}
+    assert fits[8 * 7] == {"rows_per_chip": 7, "batch_size": 56, "accumulate": 1}
+
+
 @pytest.mark.parametrize(
     ("message", "bytes_"),
     [
@@ -169,6 +199,7 @@ def test_out_of_memory_messages_of_the_compiler_are_parsed(message: str, bytes_:
     assert aot._out_of_memory("something else") is None
 
 
+@LIBTPU
 @pytest.mark.parametrize(
     ("topology", "error"),
     [
@@ -183,6 +214,7 @@ def test_an_unknown_topology_is_refused(topology: str, error: str) -> None:
         plan.plan(tiny(), [topology])
 
 
+@LIBTPU
 def test_configs_that_cannot_be_planned_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, task in (("finetune", "classification"), ("simcse", "simcse")):
         message = f"does not support objective.task {task}: give a config for .* with masked words"
@@ -212,6 +244,32 @@ def test_the_roofline_bound_is_the_longest_of_compute_memory_and_interconnect() 
         "seconds": 3.0,
     }
     assert H100.flops > CHIPS["v6e"].flops
+
+
+@LIBTPU
+@pytest.mark.parametrize(
+    ("chip", "dtype", "peak"),
+    [
+        (H100, "bfloat16", "NVIDIA H100"),
+        (H100, "float32", "NVIDIA H100"),
+        (GPUS["a100"], "float32", "NVIDIA A100"),
+        (CHIPS["v5e"], "float32", "TPU v5e"),
+    ],
+)
+def test_a_plan_in_float32_counts_with_the_rate_at_which_the_chip_multiplies_it(
+    chip: Chip, dtype: str, peak: str
+) -> None:
+    at = 1 if dtype == "float32" else 0
+    products = 1e12
+    config = replace(tiny(), run=dict(dtype=dtype))
+    step = aot.StepCost(
+        *(True, 2**30, None, 2**20), costs.ProgramCosts(products, 1.0, 1, 0), 0.0, ()
+    )
+    slice_plan = plan.plan_topology(config, topologies.Topology("one", chip, [None]), step)
+    assert slice_plan["bound"]["compute"] == products / PEAKS[peak][at]
+    assert slice_plan["utilisation"] == pytest.approx(
+        flops.per_step(config, *aot.batch_shape(config)) / products
+    )
 
 
 def test_a_mesh_axis_may_split_an_axis_of_the_torus() -> None:

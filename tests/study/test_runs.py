@@ -154,8 +154,11 @@ def test_failed_steps_make_the_command_fail(
 
 def test_results_have_the_numbers_of_the_run_folders(study: Study) -> None:
     study.run(JOBS[:2])
+    timing = dict(what="steps", step=2, after=0, seconds=3.0, wait=2.0)
+    (study.folder(JOBS[0]) / "timing.jsonl").write_text(json.dumps(timing) + "\n")
     records = collect_results(study, JOBS)["runs"]
     assert [r["name"] for r in records] == NAMES[:2]
+    assert records[0]["seconds"] == 5  # waiting for data included
     lines = (study.folder(JOBS[0]) / "metrics.jsonl").read_text().splitlines()
     logged = json.loads(lines[-1])
     assert records[0]["last"]["eval_mask_loss"] == pytest.approx(logged["eval_mask_loss"], rel=1e-5)

@@ -37,6 +37,15 @@ def test_small_presets_run_only_the_variants_that_decide_a_hypothesis() -> None:
     assert small.statements == large.statements
 
 
+def test_a_preset_that_leaves_statements_out_says_which_remain() -> None:
+    small = BY_LETTER["i"].at_scale("hour")
+    assert small.refuted_by.endswith(
+        "**At this scale only:** ELECTRA beats BERT at equal FLOPs; ALBERT is below BERT at equal "
+        "FLOPs."
+    )
+    assert BY_LETTER["i"].at_scale("gpu") == BY_LETTER["i"]
+
+
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_variants_share_a_run_only_if_they_share_a_name(preset: Any) -> None:
     for seed in range(2):
@@ -264,3 +273,14 @@ def test_the_page_at_the_hours_scale_says_what_a_run_costs_and_what_was_not_run(
     assert text.count("**Result: not run.**") == len(hypotheses_at("hour")) - 1
     assert "**Left out at this scale**" in text
     assert "(e) Batch size" in text
+
+
+def test_the_page_repeats_a_study_of_some_hypotheses_by_a_command_that_the_study_accepts(
+    results: dict[str, Any],
+) -> None:
+    some = {v.name for h in hypotheses_at("hour") if h.letter in "hk" for v in h.variants}
+    runs = [r for r in results["runs"] if r["variant"] in some]
+    metadata = results["metadata"] | {"scale": "hour", "arm_flops": 20 * FLOPS_PER_MINUTE}
+    text, _ = page.build_page({"metadata": metadata, "runs": runs, "failed": []})
+    (letters,) = re.findall(r"--only (\S+) ", text)
+    assert [h.letter for h in hypotheses_at("hour", letters.split(","))] == ["h", "k"]

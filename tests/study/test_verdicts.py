@@ -15,6 +15,7 @@ from study.verdict import (
     CONTRADICTED,
     NOT_JUDGED,
     NOT_RUN,
+    NOT_RUN_IN_PART,
     TOO_SMALL,
     Judgment,
     judge_hypothesis,
@@ -236,4 +237,15 @@ def test_a_hypothesis_is_contradicted_by_one_statement_and_confirmed_by_all() ->
     assert verdict(A_BEATS_B, A_BEATS_B) == CONFIRMED
     assert verdict(A_BEATS_B, secondary=(b_beats_a,)) == CONFIRMED
     assert verdict(A_BEATS_B, b_beats_a) == CONTRADICTED
-    assert verdict(A_BEATS_B, Statement("", "a", "none", "tasks")) == TOO_SMALL
+    assert verdict(A_BEATS_B, Statement("", "a", "b", "tasks", 10.0)) == TOO_SMALL
+
+
+def test_a_hypothesis_with_a_statement_that_was_not_run_is_not_run_in_part() -> None:
+    """No number of scored rows would decide it."""
+    not_run = Statement("", "a", "none", "tasks")
+    records = seed_records("a", 60, 61, 62) + seed_records("b", 50, 51, 52)
+    verdicts = [
+        judge_hypothesis(Hypothesis("x", "", "", "", (), ("tasks",), statements), records)[0]
+        for statements in ((A_BEATS_B, not_run), (not_run, not_run))
+    ]
+    assert verdicts == [NOT_RUN_IN_PART, NOT_RUN]

@@ -48,6 +48,17 @@ def test_metrics_of_a_worked_example() -> None:
     assert ranking_metrics([irrelevant]) == {}
 
 
+@pytest.mark.parametrize("broken", ["queries", "documents"])
+def test_a_score_that_is_nan_makes_the_metrics_nan_and_is_found_last(broken: str) -> None:
+    vectors = {"queries": np.eye(3, dtype=np.float32), "documents": np.eye(3, dtype=np.float32)}
+    vectors[broken][1] = np.nan
+    judged = rank_judged(vectors["queries"], vectors["documents"], [{i: 1.0} for i in range(3)])
+    assert all(np.isnan(value) for value in ranking_metrics(judged).values())
+    hits = top_k(vectors["queries"], vectors["documents"], 2)
+    second = {"queries": [1, 0], "documents": [2, 0]}[broken]  # of equal scores the first number
+    assert hits.numbers[[0, 2]].tolist() == [[0, second[0]], [2, second[1]]]
+
+
 @pytest.mark.library("pytrec_eval")
 def test_metrics_are_those_of_trec_eval() -> None:
     import pytrec_eval

@@ -9,8 +9,9 @@ masked language model scoring):
                                  the sou ##ven [M] [SEP]      -log2 p(##ir)
 
 The sum over the words is divided by their characters in the raw text, with the white space after
-them. An unknown piece costs what it takes to spell it: log2 of the size of the text's alphabet per
-character. So a vocabulary that lacks words does not win.
+them. Characters that the tokenizer drops do not count, since nothing predicts them. An unknown
+piece costs what it takes to spell it: log2 of the size of the text's alphabet per character. So a
+vocabulary that lacks words does not win.
 
 A word is what stands between white space, so it is the same for every model. In text without
 spaces it ends after punctuation or 50 characters, and after 10 pieces.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from bert_jax.data.tokenization.normalization import (
     dropped_characters,
     fold_text,
     folds,
+    normalize,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
@@ -57,7 +59,7 @@ class BitsPerCharacter:
     bits: np.ndarray  # float [w]: of each scored word
     bigram_bits: np.ndarray | None  # float [w]: of counts of both neighbors; None without counts
     unigram_bits: np.ndarray | None  # float [w]: of frequencies of pieces; None without counts
-    characters: np.ndarray  # int [w]: of each scored word, with the white space after it
+    characters: np.ndarray  # int [w]: of each scored word, with white space after it, not dropped
     visible: np.ndarray  # int [w]: those that are no white space
     total_words: int  # of the text
     alphabet: int  # number of different characters of the text, without white space
@@ -110,7 +112,8 @@ def bits_per_character(
     (number of the text, character). `length` is the number of tokens of a word's row, its context
     included; by default as many as the model takes.
 
-    ValueError: a model without a masked-word head, texts without a word, fewer than one word.
+    ValueError: a model without a masked-word head, texts without a word or a character that the
+    tokenizer keeps, fewer than one word.
     """
     check_mask_filler(model)
     if max_words < 1:
@@ -123,15 +126,19 @@ def bits_per_character(
     removed = {*fold, *folds(tokenizer)}
     folded: tuple[Fold, ...] = tuple(f for f in FOLDS if f in removed)
     scored = [fold_text(text, folded) for text in texts]
-    alphabet = len({c for c in set().union(*scored) if not c.isspace()})
+    dropped = _vanishing(tokenizer, scored)
+    alphabet = _num_visible(set().union(*scored), dropped)
     length = model.config.encoder.max_length if length is None else length
     chosen = np.random.default_rng(seed).permutation(total)[:max_words]
     chosen.sort()
     bounds = np.cumsum([0, *map(len, words)])
     spans = _chosen_spans(words, bounds, chosen)
+    characters = [sum(c not in dropped for c in scored[t][b:after]) for t, b, _, after in spans]
+    if not any(characters):
+        raise ValueError("the tokenizer drops all characters of the text: expected text to score")
     queries: list[_Query] = []
     for i, (text, begin, end, _) in enumerate(spans):
-        queries += _queries(tokenizer, scored[text], begin, end, i, length)
+        queries += _queries(tokenizer, scored[text], begin, end, i, length, dropped)
     kinds = TokenKinds.of(tokenizer)
     target = np.array([q.target for q in queries], int)
     known = ~kinds.excluded[target]
@@ -151,8 +158,8 @@ def bits_per_character(
         of_words(_losses(model, rows)),
         None if bigram is None else of_words(bigram),
         None if unigram is None else of_words(unigram),
-        characters=np.array([after - begin for _, begin, _, after in spans]),
-        visible=np.array([sum(not c.isspace() for c in texts[t][b:e]) for t, b, e, _ in spans]),
+        characters=np.array(characters),
+        visible=np.array([_num_visible(scored[t][b:e], dropped) for t, b, e, _ in spans]),
         total_words=total,
         alphabet=alphabet,
         pieces=len(queries),
@@ -161,6 +168,17 @@ def bits_per_character(
         text_characters=sum(len(text) - sum(map(str.isspace, text)) for text in texts),
         folded=folded,
     )
+
+
+def _vanishing(tokenizer: Tokenizer, texts: Sequence[str]) -> frozenset[str]:
+    """The characters of the texts that normalization drops, such as marks and control characters;
+    not those of which it keeps a part."""
+    nothing = normalize(tokenizer, "aa")
+    return frozenset(c for c in set().union(*texts) if normalize(tokenizer, f"a{c}a") == nothing)
+
+
+def _num_visible(characters: Iterable[str], dropped: frozenset[str]) -> int:
+    return sum(not c.isspace() and c not in dropped for c in characters)
 
 
 def _chosen_spans(
@@ -186,7 +204,13 @@ class _Query(NamedTuple):
 
 
 def _queries(
-    tokenizer: Tokenizer, text: str, begin: int, end: int, word: int, length: int
+    tokenizer: Tokenizer,
+    text: str,
+    begin: int,
+    end: int,
+    word: int,
+    length: int,
+    dropped: frozenset[str] = frozenset(),
 ) -> Iterator[_Query]:
     """The pieces of the word at `begin` to `end`, each with the text around it."""
     room = tokenizer.special_tokens.text_capacity(length, 1)
@@ -197,7 +221,7 @@ def _queries(
     # an unknown piece may be longer than the word: each word pays for its own characters
     own |= (np.array(ids) == tokenizer.unk_id) & (places < after) & (spans[:, 1] > first_visible)
     own = np.flatnonzero(own)
-    visible = np.cumsum([0, *(not c.isspace() for c in text[start:stop])])
+    visible = np.cumsum([0, *(_num_visible(c, dropped) for c in text[start:stop])])
     for group in range(0, len(own), min(MAX_PIECES, room)):
         pieces = own[group : group + min(MAX_PIECES, room)]
         first, last = int(pieces[0]), int(pieces[-1]) + 1

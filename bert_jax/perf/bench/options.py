@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 
 from bert_jax.config import (
+    Contrastive,
     Experiment,
     Imported,
     Masked,
@@ -60,7 +61,7 @@ def bench_config(config: Experiment, options: BenchOptions) -> Experiment:
     """The config that is timed: with the batch size and length of the options, or else of the
     config's last stage, and without a corpus, which `open_inputs` adds.
 
-    ValueError: the config has no objective to train.
+    ValueError: the config has no objective to train, or one on pairs of texts, which no corpus has.
     """
     if options.against:
         config = masked_lm_config(config)
@@ -68,6 +69,11 @@ def bench_config(config: Experiment, options: BenchOptions) -> Experiment:
         raise ValueError(
             "the config has no objective, so nothing can be trained; expected a config for "
             "pre-training or fine-tuning"
+        )
+    if isinstance(config.objective, Contrastive) and config.objective.task == "pairs":
+        raise ValueError(
+            "bench does not support objective.task pairs: give objective.task simcse, neighbors or "
+            "crops, which train on rows of text"
         )
     stage = config.stages[-1]
     length = options.length or stage.length

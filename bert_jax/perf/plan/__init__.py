@@ -6,6 +6,7 @@ The step is the real one, compiled ahead of time. The times are lower bounds fro
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from bert_jax.config import Experiment, replace
 from bert_jax.perf import flops
 from bert_jax.perf.batch_search import max_batch_size
 from bert_jax.perf.collectives import KINDS
-from bert_jax.perf.hardware import Chip
+from bert_jax.perf.hardware import GPUS, Chip
 from bert_jax.perf.plan.aot import StepCost, batch_shape, compile_step
 from bert_jax.perf.plan.render import render_plan
 from bert_jax.perf.plan.topologies import Topology, describe_topology
@@ -70,7 +71,7 @@ def _cost(slice_plan: Json) -> Json:
 
 def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Json:
     """The object of one slice, per chip and step."""
-    chips, chip = len(topology.devices), topology.chip
+    chips, chip = len(topology.devices), _chip_at(topology.chip, config.run.dtype)
     mesh = _mesh_shape(config, chips)
     rows, length = batch_shape(config)
     slice_plan: Json = {
@@ -106,6 +107,13 @@ def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Jso
     }
 
 
+def _chip_at(chip: Chip, dtype: str) -> Chip:
+    """The chip with its matrix products per second at `dtype`: GPUs multiply float32 as TF32, at
+    half the rate of bfloat16 (hardware.PEAKS); TPUs round it to bfloat16."""
+    is_slower = dtype == "float32" and chip in GPUS.values()
+    return dataclasses.replace(chip, flops=chip.flops / 2) if is_slower else chip
+
+
 def roofline_bound(
     chip: Chip, flops: float, traffic: float, sent: float, network: float = 0.0
 ) -> Json:
@@ -126,7 +134,8 @@ def max_micro_batch(
     config: Experiment, topology: Topology, slice_plan: Json, log: Callable[[str], None]
 ) -> Json | None:
     """The largest micro-batch per chip that compiles, and the accumulation that splits the
-    config's batch into parts no larger; None if not even one row fits. The search starts from the
+    config's batch into parts no larger; None if not even one row fits. Parts of the batch are
+    compiled with accumulation, whose summed gradient takes memory. The search starts from the
     compiled step of `slice_plan`; each further one takes a minute.
     """
     batch_size, _ = batch_shape(config)
@@ -140,8 +149,9 @@ def max_micro_batch(
 
     def peak_of(rows: int) -> int:
         log(f"{topology.name}: do {rows // batch_axes} rows per chip fit?")
-        data = dict(batch_size=rows, stages=None)
-        micro_batch = replace(config, data=data, optim=dict(accumulate=1))
+        accumulate = 2 if rows < batch_size else 1
+        data = dict(batch_size=accumulate * rows, stages=None)
+        micro_batch = replace(config, data=data, optim=dict(accumulate=accumulate))
         step = compile_step(micro_batch, topology)
         return peak(step.fits, step.bytes)
 

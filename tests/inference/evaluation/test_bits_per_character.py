@@ -193,6 +193,20 @@ def test_folding_makes_cased_and_uncased_models_score_the_same_text() -> None:
     assert np.array_equal(again.characters, plain.characters)
 
 
+def test_characters_that_normalization_drops_change_no_score(parts: Tokenizer) -> None:
+    """An accent of its own and a zero byte; words outside the vocabulary pay for their spelling."""
+    text = TEXT[:139] + " xyz xxy"
+    marked = text.replace("u", "u\u0301").replace("y", "\0y")
+    model = small_model(parts)
+    plain, other = (bits.bits_per_character(model, [t]) for t in (text, marked))
+    assert other.dropped_characters > plain.dropped_characters == 0
+    assert other.unknown_pieces == plain.unknown_pieces == 2
+    assert other.value == pytest.approx(plain.value, rel=1e-6)
+    assert (other.spelling, other.alphabet) == (plain.spelling, plain.alphabet)
+    with pytest.raises(ValueError, match="drops all characters of the text"):
+        bits.bits_per_character(model, ["\u0301\0"])
+
+
 def test_the_sample_of_words_is_fixed(parts: Tokenizer) -> None:
     model = small_model(parts)
     once, again = (bits.bits_per_character(model, [TEXT], 30) for _ in range(2))
