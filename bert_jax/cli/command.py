@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Command:
 
     # The arguments that are passed to `run`: none, fields of a config, or options of Beam.
     extra: ClassVar[Extra] = "none"
+    # The arguments that are texts, and may look like a path.
+    texts: ClassVar[tuple[str, ...]] = ()
 
     def run(self, extra: list[str]) -> int:
         """Do what the command says. Returns the exit status."""
@@ -70,7 +73,10 @@ def parse(command: type[Command], name: str, args: Sequence[str]) -> tuple[Comma
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if extra and not open_ended and (command.extra != "config" or not extra[0].startswith("--")):
-        raise ValueError(f"unexpected argument {extra[0]!r} (see bert-jax {name} --help)")
+        hint = f"see bert-jax {name} --help"
+        if extra[0].startswith("-"):
+            hint = f"give a text that begins with a hyphen after --, or {hint}"
+        raise ValueError(f"unexpected argument {extra[0]!r} ({hint})")
     return parsed, extra
 
 
@@ -112,8 +118,9 @@ def _first_section(box: str) -> str:
 
 
 def _flags(args: Sequence[str]) -> Iterator[str]:
-    """The flags among the arguments, with hyphens, without `=value`."""
-    for word in args:
+    """The flags among the arguments, with hyphens, without `=value`. After `--` there are none, so
+    that a text may begin with a hyphen."""
+    for word in itertools.takewhile(lambda word: word != "--", args):
         if word.startswith("--") and " " not in word:
             yield word.partition("=")[0].replace("_", "-")
 

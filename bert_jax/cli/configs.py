@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,9 +36,13 @@ def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
 
 
 def is_config(target: str) -> bool:
-    """Whether a CONFIG|MODEL is a config: a Python file, or the name of a shipped one. A folder of
-    that name is a model."""
-    return target.endswith(".py") or (target in shipped_configs() and not Path(target).is_dir())
+    """Whether a CONFIG|MODEL is a config: a Python file, which may have no suffix, or the name of a
+    shipped one. A folder of that name is a model. A config is executed, and a file with another
+    suffix may be a model's, so it is no config."""
+    if Path(target).is_dir():
+        return False
+    is_file = not Path(target).suffix and os.path.isfile(target)
+    return target.endswith(".py") or is_file or target in shipped_configs()
 
 
 def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Experiment:
@@ -50,6 +55,8 @@ def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Ex
     try:
         folder = hub.model_folder(target).path
     except ValueError as e:
+        if os.path.isfile(target):
+            raise ValueError(f"{e}; a config file is called .py, or has no suffix") from None
         if similar := did_you_mean(target, shipped_configs(), "", "the config "):
             raise ValueError(f"{e}; or {similar}") from None
         raise

@@ -29,7 +29,7 @@ class Import(Command):
     out: Annotated[str, arg(metavar="DIR")]
     # Folder or name of an ELECTRA generator; with it, both networks become one model.
     generator: Annotated[str | None, optional("DIR")] = None
-    # Folder or name of the tokenizer, if it is not beside the weights.
+    # Folder or name of the tokenizer, or of a model that has it, if it is not beside the weights.
     tokenizer: Annotated[str | None, optional("DIR")] = None
     # Heads that the model gets, some of mlm,pooler,pair,rtd. Heads that the folder lacks are
     # initialized at random.
@@ -79,7 +79,7 @@ class Export(Command):
 
     With --push, a Hugging Face folder is also uploaded to the Hub, with its model card.
 
-    Example: bert-jax export runs/demo --format hf --out exported
+    Example: bert-jax export runs/mine --format hf --out exported
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
@@ -108,7 +108,7 @@ class Export(Command):
     private: bool = False
 
     def run(self, extra: list[str]) -> int:
-        from bert_jax.convert.export.push import push, push_name
+        from bert_jax.convert.export.push import check_push, push
 
         if self.push is not None and self.format not in ("hf", "sentence-transformers"):
             raise ValueError(
@@ -123,12 +123,19 @@ class Export(Command):
             )
             raise ValueError(f"expected {flag}")
         if self.push is not None:
-            push_name(self.push)  # before the work of the export
+            check_push(self.push, self.force)  # before the work of the export
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "export" if self.out is None else Path(self.out)
             self._export(out)
             if self.push is not None:
-                print(f"pushed: {push(out, self.push, self.force, self.private)}")
+                try:
+                    address = push(out, self.push, self.force, self.private)
+                except ValueError as e:
+                    if self.out is None:
+                        raise
+                    # the same command would refuse the folder that it wrote
+                    raise ValueError(f"{e}; remove {out} before you repeat the command") from None
+                print(f"pushed: {address}")
         return 0
 
     def _export(self, out: Path) -> None:

@@ -37,7 +37,11 @@ class Demo(Command):
         fields = ["--data.path", str(DATA / "corpus"), "--run.dir", RUN]
         if self.steps is not None:
             fields += ["--run.steps", str(self.steps)]
-        status = run_commands.Pretrain(config=str(shipped_file("configs/demo.py"))).run(fields)
+        config = str(shipped_file("configs/demo.py"))
+        try:
+            status = run_commands.Pretrain(config=config).run(fields)
+        except ValueError as e:
+            raise ValueError(_advice(str(e), config, self.steps)) from None
         if status:  # stopped by a signal
             return status
         _say(
@@ -77,6 +81,19 @@ def prepare_demo() -> None:
             out=str(DATA / "corpus"),
             workers=2,
         ).run([])
+
+
+def _advice(message: str, config: str, steps: int | None) -> str:
+    """What `pretrain` refuses, with advice that has no flags of `pretrain`."""
+    from bert_jax.config import from_python_file, read_config
+
+    saved = Path(RUN) / "config.json"
+    if "run.steps" in message and saved.is_file():
+        before, now = read_config(saved).run.steps, steps or from_python_file(config).run.steps
+        message = f"{RUN} was made with {before} steps, now {now}: give --steps {before} to keep it"
+    elif "--run.dir" not in message:
+        return message
+    return f"{message}; to begin again, remove {RUN}"
 
 
 def _say(title: str) -> None:

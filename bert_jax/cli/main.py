@@ -4,6 +4,7 @@ else."""
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import signal
@@ -25,10 +26,10 @@ from bert_jax.cli import (
     text_commands,
     tokenize_command,
 )
-from bert_jax.cli.command import Command, parse
-from bert_jax.cli.configs import load_config_or_model
+from bert_jax.cli.command import Command, field_names, parse
+from bert_jax.cli.configs import load_config, load_config_or_model
 from bert_jax.utils import compilation_cache, remote
-from bert_jax.utils.errors import FULL, OUT_OF_MEMORY, RunError, did_you_mean, first_line
+from bert_jax.utils.errors import OUT_OF_MEMORY, RunError, did_you_mean, first_line, is_full
 
 COMMANDS: dict[str, type[Command]] = {  # in the order of the help
     "demo": demo_command.Demo,
@@ -63,7 +64,14 @@ PATH_ERRORS = (
     IsADirectoryError,
     PermissionError,
 )
-
+PATH_ERRNOS = (
+    errno.ENAMETOOLONG,
+    errno.ENOTEMPTY,
+    errno.EBUSY,
+    errno.ELOOP,
+    errno.EXDEV,
+    errno.EROFS,
+)
 
 OUTPUT_CLOSED = 128 + signal.SIGPIPE
 
@@ -78,37 +86,41 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = OUTPUT_CLOSED
-    except ValueError as e:
-        # bert_jax raises ValueError for wrong input; one of another library is a defect.
-        if not raised_by_bert_jax(e):
-            raise
-        _fail(str(e))
-    except PATH_ERRORS as e:
-        if e.filename is None:  # a library raised it, and the user has no path to change
-            raise
-        _fail(f"{e.filename}: {e.strerror}: choose another path")
-    except OSError as e:
-        if e.errno not in FULL:
-            raise
-        _fail(f"{e.filename or 'output'}: {e.strerror}: make room, then try again", status=1)
-    except RunError as e:
-        _fail(str(e), status=1)
-    except RuntimeError as e:  # of jax
-        if not str(e).startswith(OUT_OF_MEMORY):
-            raise
-        _fail(
-            f"the device has too little memory: {first_line(e)}. In training add "
-            "--optim.accumulate N (the same batch in N parts), --run.remat full or "
-            "--run.loss-chunks N, or lower data.batch_size; bert-jax plan estimates the need",
-            status=1,
-        )
     except KeyboardInterrupt:
         status = 130
+    except Exception as e:
+        failure = _failure(e)
+        if failure is None:  # a defect
+            raise
+        message, status = failure
+        print(f"bert-jax: {message}", file=sys.stderr)
     _exit(status)
 
 
+def _failure(e: Exception) -> tuple[str, int] | None:
+    """The message and the exit status for an error that is no defect."""
+    if isinstance(e, ValueError) and raised_by_bert_jax(e):
+        return str(e), 2
+    if isinstance(e, RunError):
+        return str(e), 1
+    file, reason = (e.filename, e.strerror) if isinstance(e, OSError) else (None, None)
+    if is_full(e):
+        reason = reason or "no space is left on the disk, or in the quota"
+        return f"{file or 'output'}: {reason}: make room, then try again", 1
+    if file is not None and is_path_error(e):  # without one a library opened a file of its own
+        return f"{file}: {reason}: choose another path", 2
+    if isinstance(e, RuntimeError) and str(e).startswith(OUT_OF_MEMORY):  # of jax
+        return (
+            f"the device has too little memory: {first_line(e)}. In training add "
+            "--optim.accumulate N (the same batch in N parts), --run.remat full or "
+            "--run.loss-chunks N, or lower data.batch_size; bert-jax plan estimates the need",
+            1,
+        )
+    return None
+
+
 def _run(argv: list[str]) -> int:
-    name, args = (argv[0], argv[1:]) if argv else ("", [])
+    name, args = (argv[0], _with_home(argv[1:])) if argv else ("", [])
     if name in ("-h", "--help"):
         print(_help())
         return 0
@@ -117,10 +129,24 @@ def _run(argv: list[str]) -> int:
         problem = f"unknown command {name!r}" if name else "no command is given"
         raise ValueError(f"{problem}: {hint}")
     if COMMANDS[name].extra == "config" and args[1:] in (["-h"], ["--help"]):
-        load_config_or_model(args[0], ["--help"], name)  # prints the fields and exits
+        only_config = "config" in field_names(COMMANDS[name])
+        load = load_config if only_config else load_config_or_model
+        load(args[0], ["--help"], name)  # prints the fields and exits
     command, extra = parse(COMMANDS[name], name, args)
-    remote.refuse_remote(vars(command))
+    remote.refuse_remote({k: v for k, v in vars(command).items() if k not in command.texts})
     return command.run(extra)
+
+
+def _with_home(args: Sequence[str]) -> list[str]:
+    """The arguments with the user's folder in `--flag=~/path`, where a shell leaves the `~`."""
+    words = list(args)
+    for i, word in enumerate(words):
+        if word == "--":  # texts follow
+            break
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and " " not in flag and value.startswith("~/"):
+            words[i] = f"{flag}{equals}{os.path.expanduser(value)}"
+    return words
 
 
 def _help() -> str:
@@ -132,15 +158,15 @@ def _help() -> str:
     return "\n".join([*lines, "", "bert-jax COMMAND --help says more, with an example."])
 
 
+def is_path_error(e: BaseException) -> bool:
+    """Whether a path that the user gave is wrong."""
+    return isinstance(e, PATH_ERRORS) or (isinstance(e, OSError) and e.errno in PATH_ERRNOS)
+
+
 def raised_by_bert_jax(e: BaseException) -> bool:
     """Whether the innermost frame of a traceback is in this package or in a config file."""
     last = traceback.extract_tb(e.__traceback__)[-1].filename
     return last == "<string>" or PACKAGE in Path(last).parents
-
-
-def _fail(message: str, status: int = 2) -> NoReturn:
-    print(f"bert-jax: {message}", file=sys.stderr)
-    _exit(status)
 
 
 def _exit(status: int) -> NoReturn:

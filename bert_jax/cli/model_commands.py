@@ -56,6 +56,8 @@ class Fill(Command):
     Example: bert-jax fill runs/demo "We will [MASK] our freedom."
     """
 
+    texts: ClassVar[tuple[str, ...]] = ("text",)
+
     model: Model
     # Text with the model's mask token, such as [MASK] or <mask>.
     text: Annotated[Positional[str], arg(metavar="TEXT")]

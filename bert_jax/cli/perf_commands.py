@@ -83,7 +83,8 @@ def _refuse_unused_fields(overrides: list[str], against: bool, given: Sequence[s
         if flag in ("--data.path", "--data.mix"):
             raise ValueError(f"{flag} is not used: give the corpus as --data CORPUS")
         if flag in given:
-            raise ValueError(f"--{flag.removeprefix('--data.')} and {flag} are given: leave one out")
+            option = flag.replace("--data.", "--")
+            raise ValueError(f"{option} and {flag} are given: leave one out")
         if against and flag.startswith("--mesh."):
             raise ValueError(
                 f"{flag} cannot be used with --against: both sides train on one device"

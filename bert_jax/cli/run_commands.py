@@ -100,6 +100,11 @@ class Pretrain(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.utils import malloc
 
+        _refuse_twins(
+            extra,
+            ("--init", self.init, "--run.init"),
+            ("--teacher", self.teacher, "--distill.teacher"),
+        )
         malloc.tune()
         init = [] if self.init is None else ["--run.init", self.init]
         init += [] if self.teacher is None else ["--distill.teacher", self.teacher]
@@ -151,6 +156,16 @@ class Finetune(Command):
         from bert_jax import config
         from bert_jax.utils import malloc
 
+        unknown_labels = self.unknown_labels if self.unknown_labels != "refuse" else None
+        _refuse_twins(
+            extra,
+            ("--init", self.init, "--run.init"),
+            ("--task", self.task, "--objective.task"),
+            ("--data", self.data, "--data.path"),
+            ("--select", self.select, "--run.select"),
+            ("--unknown-labels", unknown_labels, "--objective.unknown-labels"),
+            ("--teacher", self.teacher, "--distill.teacher"),
+        )
         malloc.tune()
         recipe = config.from_python_file(self.config)
         if self.task == "pairs" and isinstance(recipe.objective, config.Supervised):
@@ -158,8 +173,8 @@ class Finetune(Command):
         flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
         if self.select is not None:
             flags += ("--run.select", self.select)
-        if self.unknown_labels != "refuse":
-            flags += ("--objective.unknown-labels", self.unknown_labels)
+        if unknown_labels is not None:
+            flags += ("--objective.unknown-labels", unknown_labels)
         flags += ("--objective.new-head",) if self.new_head else ()
         flags += () if self.teacher is None else ("--distill.teacher", self.teacher)
         extra = _init_flags(extra)
@@ -170,6 +185,19 @@ class Finetune(Command):
 
         fit = partial(finetune, experiment, self.seeds, self.take_over)
         return self.distributed.train(experiment, fit, {"--seeds": self.seeds})
+
+
+def _refuse_twins(overrides: Sequence[str], *twins: tuple[str, str | None, str]) -> None:
+    """ValueError: a flag of the command and the field of the config that it sets are both given,
+    with different values. A twin is the flag, its value, and the flag of the field."""
+    given: dict[str, str] = {}
+    for word, following in zip(overrides, [*overrides, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        given[name.replace("_", "-")] = value if equals else following
+    for flag, value, field_flag in twins:
+        other = given.get(field_flag)
+        if None not in (value, other) and value != other:
+            raise ValueError(f"{flag} is {value} and {field_flag} {other}: give one of the two")
 
 
 def _init_flags(overrides: Sequence[str]) -> list[str]:

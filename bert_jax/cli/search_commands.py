@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -28,6 +28,8 @@ class Embed(Command):
 
     Example: bert-jax embed runs/demo texts.txt --layers 0,2,4 --pool mean --out features.npz
     """
+
+    texts: ClassVar[tuple[str, ...]] = ("prompt",)
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
     # File with one text per line.
@@ -97,6 +99,8 @@ class Search(Command):
     Example: bert-jax search lines.index "How many rivers are there?" --top 3
     """
 
+    texts: ClassVar[tuple[str, ...]] = ("text", "prompt")
+
     # Folder that embed --index wrote.
     folder: Annotated[Positional[str], arg(metavar="INDEX")]
     # Query; or give --file.
@@ -163,11 +167,11 @@ class Mine(Command):
     # New JSONL file for the rows with their negatives and all their other fields; with --rerank for
     # the candidates, without other fields.
     out: Annotated[str, arg(metavar="FILE")]
-    # Number of negatives to add to each row.
-    negatives: Annotated[int, arg(metavar="N")] = 4
+    # Number of negatives to add to each row; the default is 4.
+    negatives: Annotated[int | None, optional("N")] = None
     # Cosine by which a negative must be less similar to the query than the positive is. Closer
-    # documents may be positives that nobody marked.
-    margin: Annotated[float, arg(metavar="X")] = 0.05
+    # documents may be positives that nobody marked. The default is 0.05.
+    margin: Annotated[float | None, optional("X")] = None
     # Number of closest documents that are considered, or with --rerank written, for each query.
     candidates: Annotated[int, arg(metavar="N")] = 50
     # Write rows for finetune --task rerank: each query with its closest documents with labels.
@@ -179,24 +183,30 @@ class Mine(Command):
 
     def run(self, extra: list[str]) -> int:
         from bert_jax import load
-        from bert_jax.inference.mine import mine_negatives
+        from bert_jax.inference.mine import MARGIN, NEGATIVES, mine_negatives
 
         if self.rerank:
+            for flag, value in (("--negatives", self.negatives), ("--margin", self.margin)):
+                if value is not None:
+                    raise ValueError(
+                        f"{flag} is {value}, but --rerank writes all --candidates: leave it out"
+                    )
             return self._write_candidates()
         if self.add_positives:
             raise ValueError("--add-positives is for --rerank: expected both, or neither")
+        negatives = NEGATIVES if self.negatives is None else self.negatives
         counts = mine_negatives(
             load(self.model),
             Path(self.input),
             Path(self.out),
-            negatives=self.negatives,
-            margin=self.margin,
+            negatives=negatives,
+            margin=MARGIN if self.margin is None else self.margin,
             candidates=self.candidates,
             truncate=self.truncate,
         )
         print(
             f"{counts.mined} negatives for {counts.rows} rows in {self.out}; {counts.incomplete} "
-            f"rows have fewer than {self.negatives}; {counts.too_close} documents were within the "
+            f"rows have fewer than {negatives}; {counts.too_close} documents were within the "
             "margin"
         )
         return 0

@@ -122,7 +122,7 @@ class Prepare(Command):
     extra: ClassVar[Extra] = "beam"
 
     text: Text
-    # Folder of the tokenizer, or the name of a model on the Hugging Face Hub.
+    # Folder of the tokenizer or of a run, or the name of a model on the Hugging Face Hub.
     tokenizer: Annotated[str, arg(metavar="DIR")]
     # How rows are cut from documents: pairs of segments (nsp for BERT, sop for ALBERT, electra), as
     # many sentences as fit, across documents (full) or within one (doc), as in RoBERTa, or single
@@ -169,6 +169,12 @@ class Prepare(Command):
         from bert_jax.data.tokenization import coverage
 
         _require_text(self.text)
+        whole_lines = self.segments in ("full", "doc") and self.separators != "sentence"
+        if whole_lines and self.language != "en":
+            raise ValueError(
+                f"--language is {self.language}, but --segments {self.segments} does not split "
+                "lines into sentences: leave it out, or add --separators sentence"
+            )
         corpus = prepare_corpus(
             self.text,
             self.tokenizer,

@@ -7,12 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
-from bert_jax.utils.text_lines import iter_lines
+from bert_jax.utils.text_lines import iter_lines, without_surrogates
 
 if TYPE_CHECKING:
     from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -26,6 +26,8 @@ class Tokenize(Command):
 
     Example: bert-jax tokenize runs/demo "Unbelievable, isn't it?"
     """
+
+    texts: ClassVar[tuple[str, ...]] = ("text",)
 
     model: Annotated[
         Positional[str], arg(metavar="MODEL", help=f"{MODEL[:-1]}; or a tokenizer's folder.")
@@ -66,7 +68,7 @@ class Tokenize(Command):
         from bert_jax.data.documents import TEXT_FIELD
 
         if self.text is not None:
-            return iter([self.text])
+            return iter([without_surrogates(self.text)])
         return _lines(str(self.file), self.field or TEXT_FIELD)
 
 

@@ -46,6 +46,7 @@ from bert_jax.config.objectives import (
 )
 from bert_jax.config.schema import TRACKERS, Data, Experiment, Guard, Mesh, Optim, Run
 from bert_jax.config.serialization import (
+    checked,
     differences,
     from_dict,
     from_python_file,
@@ -93,6 +94,7 @@ __all__ = [
     "Stage",
     "Supervised",
     "TaskType",
+    "checked",
     "demo_config",
     "differences",
     "from_dict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,16 @@ MAX_STEPS = 1 << 31  # of a run, because steps are counted in 32 bits
 MAX_FLOAT = 3e38  # of any number, because float32 is computed with
 
 RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, what is expected)
+
+
+def check_paths(section: str, **paths: str | None) -> None:
+    """Raise a ValueError for a path that begins with `~`, which only a shell replaces."""
+    for name, path in paths.items():
+        if str(path).startswith("~"):
+            raise ValueError(
+                f"{section}.{name} is {path}: expected a path without ~, such as "
+                f"{os.path.expanduser(str(path))}"
+            )
 
 
 def check_ranges(section: str, config: Any, checks: RangeChecks) -> None:

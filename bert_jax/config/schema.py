@@ -15,7 +15,7 @@ from bert_jax.config.freeze import parse_freeze
 from bert_jax.config.guard import Guard
 from bert_jax.config.lora import Lora
 from bert_jax.config.objectives import Masked, Objective
-from bert_jax.config.ranges import MAX_STEPS, RangeChecks, check_ranges
+from bert_jax.config.ranges import MAX_STEPS, RangeChecks, check_paths, check_ranges
 from bert_jax.config.stages import Stage, build_stages, parse_stages
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -51,6 +51,11 @@ class Data:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size is {self.batch_size}: expected at least 1")
+        if self.threads < 0:
+            raise ValueError(f"data.threads is {self.threads}: expected at least 0")
+        check_paths("data", path=self.path)
+        for path in (self.mix or "").split(","):
+            check_paths("data", mix=path.strip())
         exponent = self.mix_exponent
         if exponent is not None and not (0 <= exponent <= 1 and self.mix is not None):
             raise ValueError(
@@ -238,6 +243,7 @@ class Run:
             "steps": (1 <= self.steps < MAX_STEPS, f"1 to {MAX_STEPS - 1:,}"),
         }
         check_ranges("run", self, checks)
+        check_paths("run", dir=self.dir)
         if self.init_layers is not None and self.init is None:
             raise ValueError(
                 f"run.init_layers is {self.init_layers}, but there is no run.init: give --init "

@@ -54,6 +54,19 @@ def with_tuples(config: T) -> T:
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
+def checked(config: Experiment, source: str = "") -> Experiment:
+    """The config as it is read again from the JSON that a run writes: a list becomes a tuple.
+    Python does not check the types of a dataclass's fields, and nothing could read the run folder
+    of a config with a wrong one.
+
+    ValueError: a value of a wrong type; `source`, such as a file's name, begins the message.
+    """
+    try:
+        return from_dict(Experiment, to_dict(config))
+    except ValueError as e:
+        raise ValueError(f"{source}: {e}" if source else str(e)) from None
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as plain values for JSON. An objective has its class name as `kind`."""
     values: dict[str, Any] = {}
@@ -130,19 +143,23 @@ def save_config(config: Experiment, path: Path) -> None:
 
 
 def read_config(path: Path) -> Experiment:
-    """The config in a run folder's or checkpoint's JSON file. ValueError: not readable."""
+    """The config in a run folder's or checkpoint's JSON file. ValueError: not readable, or with a
+    wrong field."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not a readable config: {e}") from e
-    return from_dict(Experiment, values)
+    try:
+        return from_dict(Experiment, values)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
 
 
 def from_python_file(path: str | Path) -> Experiment:
     """The `config` of a Python file, or of a shipped one by its name alone, such as bert_base. The
     file is executed.
 
-    ValueError: the file is missing, fails, or has no `config`.
+    ValueError: the file is missing, fails, has no `config`, or one with a value of a wrong type.
     """
     shipped = shipped_configs()
     if not Path(path).is_file():
@@ -151,11 +168,11 @@ def from_python_file(path: str | Path) -> Experiment:
         path = shipped[str(path)]
     try:
         config = runpy.run_path(str(path)).get("config")
-    except Exception as e:  # the user's code may raise anything
+    except (Exception, SystemExit) as e:  # the user's code may raise anything, and may exit
         raise ValueError(f"{path} failed to run as a config file: {type(e).__name__}: {e}") from e
     if not isinstance(config, Experiment):
         raise ValueError(f"{path} has no `config = Experiment(...)`")
-    return with_tuples(config)  # as a saved config is read, so that they can be compared
+    return checked(config, str(path))
 
 
 def _no_config_file(path: Path, shipped: Collection[str]) -> str:

@@ -38,6 +38,7 @@ from bert_jax.data.sentences import note_general_rules
 from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
+from bert_jax.data.tokenization import pretrained
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
 from bert_jax.data.work_shards import (
     PrepareConfig,
@@ -163,12 +164,12 @@ def _corpus_info(
     )
 
 
-def _tokenizer_dir(given: str | Path) -> str | Path:
-    """The folder of a tokenizer, which is downloaded for OWNER/NAME or hf:NAME."""
+def _tokenizer_dir(given: str | Path) -> Path:
+    """The folder of a tokenizer, also a run's; it is downloaded for OWNER/NAME or hf:NAME."""
     is_name = isinstance(given, str) and ("/" in given or given.startswith(hub.PREFIX))
     if is_name and hub.parse_name(given) is not None:
-        return hub.model_folder(given, weights=False).path
-    return given
+        return pretrained.tokenizer_folder(given)
+    return pretrained.inner_folder(Path(given))
 
 
 def _check_separators(segments: str, separators: str | None) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ from bert_jax.utils.text_lines import iter_lines
 logger = logging.getLogger(__name__)
 
 TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
         words None          text_0, text_1, ...: [layers, words or tokens, d]
 
     ValueError: as `Model.encode`, before anything is computed; a file that is empty or not UTF-8;
-    an `out` that exists or is not called .npz.
+    an `out` that exists or is not called .npz; features that are NaN.
     """
     if out.suffix != ".npz" or out.exists():
         raise ValueError(f"--out is {out}: expected the name of a new .npz file")
@@ -114,13 +117,18 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         new = Path(folder) / out.name
-        chunks = (options.encode(model, c) for c in _chunks(file))
+        chunks = (_finite(options.encode(model, c)) for c in _chunks(file))
         if options.pool in features.ONE_VECTOR:
             _write_pooled(chunks, texts, new)
         else:
             _write_per_text(chunks, new)
         new.rename(out)
     return texts
+
+
+def _finite(x: Any) -> Any:
+    features.refuse_nan(x)
+    return x
 
 
 def _write_per_text(chunks: Iterator[list[np.ndarray]], path: Path) -> None:
@@ -137,13 +145,31 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     for x in chunks:
         if features_map is None:
             shape = (len(x), texts, x.shape[-1])
-            features_map = npy.open_memmap(npy_file, "w+", np.float32, shape)
+            features_map = new_npy(npy_file, shape)
         features_map[:, done : done + x.shape[1]] = x
         done += x.shape[1]
     assert features_map is not None
     features_map.flush()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(npy_file, "features.npy")
+
+
+def new_npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory map of a new .npy file of float32, for which disk space is reserved. Without that
+    the file is sparse, and a full disk kills the process (SIGBUS).
+
+    OSError: the disk is full.
+    """
+    array = npy.open_memmap(path, "w+", np.float32, shape)
+    if not hasattr(os, "posix_fallocate"):
+        return array
+    with path.open("r+b") as f:
+        try:
+            os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+        except OSError as e:
+            if e.errno not in CANNOT_RESERVE:
+                raise OSError(e.errno, e.strerror, str(path)) from None
+    return array
 
 
 def _chunks(file: Path) -> Iterator[list[str]]:

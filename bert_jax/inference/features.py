@@ -11,6 +11,7 @@ Axes: b rows, l tokens, d width of a layer, k words.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -24,6 +25,9 @@ from bert_jax.convert import SentenceHead
 from bert_jax.convert.sentence_head import apply_sentence_head
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.model import Network
+from bert_jax.utils.text_lines import without_surrogates
+
+logger = logging.getLogger(__name__)
 
 Pool = Literal["sentence", "mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
@@ -77,7 +81,13 @@ def as_texts(texts: Any) -> list[str]:
     for i, text in enumerate(entries):
         if not isinstance(text, str):
             raise ValueError(f"text {i} is {text!r:.40}: expected a string")
-    return [str(text) for text in entries]
+    clean = [without_surrogates(str(text)) for text in entries]
+    if replaced := sum(a != b for a, b in zip(clean, entries, strict=True)):
+        logger.warning(
+            "%d of %d texts have half of a surrogate pair, which is no character: read as ?",
+            *(replaced, len(entries)),
+        )
+    return clean
 
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:

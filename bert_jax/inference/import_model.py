@@ -77,7 +77,7 @@ def import_folder(
         convert.encoder_folder(origin.path), generator, heads, drop, allow_pickle
     )
     if tokenizer is not None:
-        source = hub.model_folder(tokenizer, weights=False).path
+        source = pretrained.tokenizer_folder(tokenizer)
     new_tokenizer = _load_tokenizer(source, cased, albert_original)
     convert.check_tokenizer(experiment, new_tokenizer)
     changed = cased or albert_original

@@ -6,6 +6,7 @@ file: equal scores are ordered by first occurrence.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from bert_jax.tasks import pairs, retrieval, tables
 from bert_jax.utils import io, strict_json
 
 QUERIES_AT_A_TIME = 256
+NEGATIVES, MARGIN = 4, 0.05  # defaults
 
 
 class MiningCounts(NamedTuple):
@@ -35,8 +37,8 @@ def mine_negatives(
     model: Model,
     source: Path,
     out: Path,
-    negatives: int = 4,
-    margin: float = 0.05,
+    negatives: int = NEGATIVES,
+    margin: float = MARGIN,
     candidates: int = 50,
     truncate: bool = False,
 ) -> MiningCounts:
@@ -52,12 +54,12 @@ def mine_negatives(
     ValueError: rows with a score or without a positive, an `out` that exists, counts below 1, a
     text that is too long unless `truncate`.
     """
-    if min(negatives, candidates) < 1 or margin < 0:
+    if min(negatives, candidates) < 1 or not 0 <= margin < math.inf:
         raise ValueError(
             f"negatives is {negatives}, candidates {candidates} and margin {margin}: expected at "
             "least 1, 1 and 0"
         )
-    require_new_jsonl(out)
+    tables.require_new_jsonl(out)
     check_read_twice(source)
     rows = pairs.read_pairs(source)
     records = [record for _, record in tables.read_records("pairs", source)]
@@ -92,14 +94,6 @@ def mine_negatives(
     out.parent.mkdir(parents=True, exist_ok=True)
     io.write_text(out, "".join(lines))
     return MiningCounts(len(rows), mined, too_close, incomplete)
-
-
-def require_new_jsonl(out: Path) -> None:
-    """ValueError: `out` exists, or its name says that it is no JSONL."""
-    if out.exists():
-        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
-    if out.suffix in tables.SUFFIXES and out.suffix != ".jsonl":
-        raise ValueError(f"--out is {out}, but rows are written as JSONL: name it .jsonl")
 
 
 def unit_vectors(

@@ -13,6 +13,7 @@ from typing import Any
 from bert_jax import tasks
 from bert_jax.data.tokenization import coverage
 from bert_jax.inference.model import Model
+from bert_jax.tasks import tables
 from bert_jax.tasks.text_files import require_file
 from bert_jax.utils import strict_json
 
@@ -24,11 +25,11 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     """Write one JSON object per row of `source` to the new file `out`, in their order. Returns the
     number of rows, and how many of them were truncated.
 
-    ValueError: a model that is not fine-tuned, an `out` that exists, invalid rows.
+    ValueError: a model that is not fine-tuned, an `out` that exists or has another format in its
+    name, invalid rows.
     """
     task_type = model.task.task_type
-    if out.exists():
-        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    tables.require_new_jsonl(out)
     require_file(source, "a file of rows")
     out.parent.mkdir(parents=True, exist_ok=True)
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0

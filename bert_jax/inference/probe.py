@@ -101,6 +101,8 @@ def probe_layers(
     pools = _resolve_pools(pools, _task_type(task))
     if rows < 0:
         raise ValueError(f"rows is {rows}: expected a number of examples, or 0 for all")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"the seed is {seed}: expected a number from 0 to 2^63 - 1")
     selected = _resolve_layers(layers, model.config.encoder.layers)
     dataset = tasks.read_dataset(task, data)
     if dataset.task_type not in POOLS:

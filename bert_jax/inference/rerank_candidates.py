@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.inference.mine import QUERIES_AT_A_TIME, require_new_jsonl, unit_vectors
+from bert_jax.inference.mine import QUERIES_AT_A_TIME, unit_vectors
 from bert_jax.inference.model import Model
-from bert_jax.tasks import pairs, retrieval
+from bert_jax.tasks import pairs, retrieval, tables
 from bert_jax.tasks.pairs import RetrievalSet
 from bert_jax.utils import io, strict_json
 
@@ -42,7 +42,7 @@ def write_candidates(
     """
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}: expected at least 1")
-    require_new_jsonl(out)
+    tables.require_new_jsonl(out)
     found = _read(source)
     documents = unit_vectors(model, found.documents, "document", truncate)
     lines, num_relevant, num_found = [], 0, 0

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from bert_jax.inference import faiss_index, features
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions, check_read_twice
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions, check_read_twice, new_npy
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import prompt_text
 from bert_jax.tasks import retrieval
@@ -159,7 +159,7 @@ def _write_vectors(model: Model, text: Path, lines: int, path: Path, options: Em
         x = options.encode(model, _texts(chunk, text, done))[0]
         check_vectors(x, f"{text}, line", done)
         if vectors is None:
-            vectors = np.lib.format.open_memmap(path, "w+", np.float32, (lines, x.shape[1]))
+            vectors = new_npy(path, (lines, x.shape[1]))
         vectors[done : done + len(x)] = x
         done += len(x)
     assert vectors is not None

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from bert_jax.utils.text_lines import without_surrogates
+
 IssueCounts = Counter[tuple[str, str]]  # (file, what is irregular there) -> how often
 MAX_NUMBER = 1e15  # in size, of a regression's labels
 EMPTY_TEXT = "rows with an empty text"
@@ -73,7 +75,7 @@ class Fields(NamedTuple):
 def to_string(value: Any, what: str, location: Location) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{location}: {what} is {shown(value)}: expected a string")
-    return value.encode(errors="replace").decode()  # replaces unpaired surrogates
+    return without_surrogates(value)
 
 
 def shown(value: Any) -> str:
@@ -87,7 +89,7 @@ def parse_label(label: Any, location: Location) -> str:
         raise ValueError(f"{location}: the label is empty: expected a string or an integer")
     if isinstance(label, bool) or not isinstance(label, str | int):
         raise ValueError(f"{location}: label {shown(label)}: expected a string or an integer")
-    return str(label).encode(errors="replace").decode()
+    return without_surrogates(str(label))
 
 
 def parse_number(label: Any, location: Location) -> float:

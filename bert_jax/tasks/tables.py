@@ -24,9 +24,10 @@ from typing import Any, Literal
 
 from bert_jax.config import TaskType
 from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location
-from bert_jax.tasks.text_files import LocatedRecord, read_json_lines, read_lines
+from bert_jax.tasks.text_files import COMPRESSED, LocatedRecord, read_json_lines, read_lines
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
+NOT_JSONL = {*SUFFIXES, *COMPRESSED, ".parquet"} - {".jsonl"}
 LIST_FIELDS = (
     "tokens",
     "tags",
@@ -44,6 +45,14 @@ SWALLOWED = (
     "rows of several lines, each of which has as many cells as the header (the first is on {}); if "
     "these are rows of their own, double their quotes and quote their cells"
 )
+
+
+def require_new_jsonl(out: Path) -> None:
+    """ValueError: `out` exists, or its name says that it is no plain JSONL."""
+    if out.exists():
+        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    if out.suffix.lower() in NOT_JSONL:
+        raise ValueError(f"--out is {out}, but rows are written as JSONL: name it .jsonl")
 
 
 def split_file(folder: Path, split: str, suffixes: Sequence[str]) -> Path | None:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Contrastive, Experiment, Run
+from bert_jax.config import Contrastive, Experiment, Run, checked
 from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
 from bert_jax.objectives import ContrastiveObjective, SupervisedObjective
@@ -51,6 +51,7 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
     """
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}: expected at least 1")
+    config = checked(config)
     trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)
     conflict = folder / ("config.json" if seeds > 1 else "seed_0")

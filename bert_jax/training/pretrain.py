@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from bert_jax.checkpoint import run_dir
-from bert_jax.config import Experiment
+from bert_jax.config import Experiment, checked
 from bert_jax.data import mixture
 from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
@@ -24,9 +24,11 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     None. `profile` steps are traced (profiler.py); `take_over` as in `locked_run_dir`.
 
     Everything that can be wrong with the request is found before the run folder is made.
-    ValueError: a folder that holds no corpus, corpora of different tokenizers, rows longer than
-    the model, a mesh or batch that does not fit the devices, a run folder of another config.
+    ValueError: a value of a wrong type in the config, a folder that holds no corpus, corpora of
+    different tokenizers, rows longer than the model, a mesh or batch that does not fit the devices,
+    a run folder of another config.
     """
+    config = checked(config)
     profiler.check_steps(profile)
     trackers.check_installed(config.run.tracker_names)
     folder = remote.local_cache_path(config.run.dir)

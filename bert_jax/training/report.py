@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from pathlib import Path
 
 import matplotlib
@@ -65,6 +66,7 @@ def report(runs: list[Path], out: Path) -> list[Path]:
 
     ValueError: two runs of one name, a run without metrics, an `out` with other files in it.
     """
+    runs = [Path(os.path.abspath(run)) for run in runs]  # `.` has a name
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -91,6 +93,8 @@ def report(runs: list[Path], out: Path) -> list[Path]:
         pictures["Confusion matrix"] = confusion
     if report_errors.draw_calibration(errors, calibration):
         pictures["Calibration"] = calibration
+    for picture in {confusion, calibration} - set(pictures.values()):
+        picture.unlink(missing_ok=True)  # of an earlier report on other runs
     analysis = report_errors.label_sections(folders) + report_errors.worst_sections(errors)
     spent = {name: metrics_log.goodput(run) for name, run in folders.items()}
     page.write_text(

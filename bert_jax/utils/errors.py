@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -20,7 +21,15 @@ def first_line(e: BaseException) -> str:
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how jax's error begins when a device's memory is full
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError that is no bug either
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errno of an OSError that is no bug either
+
+
+def is_full(e: BaseException) -> bool:
+    """Whether a disk is full. Libraries that write files in C++ or Rust raise errors of their own,
+    of which only the text says it."""
+    if isinstance(e, OSError) and e.errno is not None:
+        return e.errno in FULL
+    return any(os.strerror(number) in str(e) for number in FULL)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> str:

@@ -12,11 +12,13 @@ import contextlib
 import glob
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bert_jax.utils.errors import first_line
 from bert_jax.utils.model_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -77,8 +79,10 @@ def parse_name(model: str | Path) -> HubName | None:
 
 def _is_local(text: str) -> bool:
     path = Path(text)
-    in_folder = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
-    return text.startswith((".", "/", "~")) or text.endswith("/") or in_folder or path.exists()
+    in_folder = len(path.parts) > 1 and os.path.isdir(path.parts[0])
+    looks_local = text.startswith((".", "/", "~")) or text.endswith("/")
+    # os.path takes what can be no path, such as a very long text, for one that does not exist
+    return looks_local or in_folder or os.path.exists(path)
 
 
 def model_folder(
@@ -255,6 +259,8 @@ def hub_errors(name: HubName, kind: str = "model", action: str = "read") -> Iter
             f"{name} is neither a folder here nor a {kind} on the Hub that you may read: check the "
             f"spelling; for a private one {login}"
         ) from None
+    except errors.HFValidationError as e:  # such as "--" or more than 96 characters
+        raise ValueError(f"{name.repo:.100} is no name on the Hub: {first_line(e):.200}") from None
     except errors.RevisionNotFoundError:
         raise ValueError(
             f"{name.repo} has no revision {name.revision}: expected a branch, a tag or a whole "
@@ -263,18 +269,18 @@ def hub_errors(name: HubName, kind: str = "model", action: str = "read") -> Iter
     except errors.LocalEntryNotFoundError as e:
         raise ValueError(_absent(name, e.__cause__, constants.HF_HUB_CACHE)) from None
     except errors.HfHubHTTPError as e:
-        status, message = e.response.status_code, e.server_message or _first_line(e)
+        status, message = e.response.status_code, e.server_message or first_line(e)[:200]
         hint = login if status in (401, 403) else "try again later"
         raise ValueError(f"{name}: the Hub answers {status} ({message}): {hint}") from None
     except errors.HTTPError as e:  # type: ignore[attr-defined]  # a connection that was cut
         raise ValueError(
-            f"{name}: the connection to the Hub was lost ({_first_line(e)}): run the "
+            f"{name}: the connection to the Hub was lost ({first_line(e):.200}): run the "
             "command again; finished files are kept"
         ) from None
     except OSError as e:
         if e.errno is not None:  # of the local disk
             raise
-        raise ValueError(f"{name}: the download failed ({_first_line(e)}): try again") from None
+        raise ValueError(f"{name}: the download failed ({first_line(e):.200}): try again") from None
 
 
 def _absent(name: HubName, cause: BaseException | None, cache: str) -> str:
@@ -287,10 +293,5 @@ def _absent(name: HubName, cause: BaseException | None, cache: str) -> str:
         )
     return (
         f"{name} is no folder here, and the Hub ({constants.ENDPOINT}) cannot be reached: "
-        f"{_first_line(cause)}; check the network, or give a local folder"
+        f"{first_line(cause):.200}; check the network, or give a local folder"
     )
-
-
-def _first_line(e: BaseException) -> str:
-    lines = str(e).strip().splitlines()
-    return lines[0][:200] if lines else type(e).__name__

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bert_jax.utils.errors import RunError
+
 CACHE = "BERT_JAX_CACHE"  # environment variable with the cache folder
 
 
@@ -24,27 +26,53 @@ def cache_dir() -> Path:
 
 
 def require_new(out: Path) -> None:
-    """Refuse to overwrite: ValueError unless `out` is missing or an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Refuse to overwrite: ValueError unless `out` is missing or an empty folder that can be
+    replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir() or any(out.iterdir()):
         raise ValueError(f"{out} exists and is not empty: choose another folder, or remove it")
+    advice = "give a new folder inside it"
+    if out.samefile(Path.cwd()):  # paths that the user gave begin there
+        raise ValueError(f"{out} is the current folder, which cannot be replaced: {advice}")
+    real = os.path.realpath(out)
+    try:  # the work may take hours, and its folder then replaces this one
+        os.rmdir(real)
+        os.mkdir(real)
+    except OSError as e:
+        raise ValueError(
+            f"{out} is a mount point or in use, and cannot be replaced ({e.strerror}): {advice}"
+        ) from None
 
 
 @contextlib.contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
     """A hidden sibling of `out` that is renamed to `out` at the end of the block, or removed after
-    an error, Ctrl-C or SIGTERM. ValueError: `out` exists and is not empty."""
+    an error, Ctrl-C or SIGTERM.
+
+    ValueError: `out` exists and is not an empty folder that can be replaced. RunError: the folder
+    is finished and cannot be renamed; it is kept, and the message says where.
+    """
     require_new(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    real = Path(os.path.realpath(out))  # a link to a folder stays, and its target is replaced
+    real.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
     try:
         with _sigterm_raises():
             yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
         umask = os.umask(0)
         os.umask(umask)
         folder.chmod(0o777 & ~umask)  # mkdtemp's is private
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.rename(real)
+    except OSError as e:
+        raise RunError(
+            f"{out} cannot be made ({e.strerror}), but its content is complete: move {folder} to "
+            "where you want it"
+        ) from e
 
 
 def write_text(path: Path | Any, text: str) -> None:

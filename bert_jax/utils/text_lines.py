@@ -1,4 +1,5 @@
-"""The lines of a text file: one reader for every command that takes one text per line."""
+"""The lines of a text file: one reader for every command that takes one text per line; texts that
+are not UTF-8."""
 
 from __future__ import annotations
 
@@ -16,6 +17,12 @@ def iter_lines(file: str | Path) -> Iterator[str]:
                 yield line.removesuffix("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e
+
+
+def without_surrogates(text: str) -> str:
+    """The text with `?` for each half of a surrogate pair, as in a JSON file that was cut, or a
+    command's argument that is not UTF-8. It is no character, and no tokenizer takes it."""
+    return text.encode(errors="replace").decode()
 
 
 def read_lines(file: str | Path) -> list[str]:

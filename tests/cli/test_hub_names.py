@@ -71,8 +71,18 @@ def test_push_writes_one_commit_and_overwrites_only_with_force(
     original = bert_jax.load(NAME).encode(["a b"])
     np.testing.assert_array_equal(bert_jax.load("owner/copy").encode(["a b"]), original)
 
-    assert call("export", NAME, **push) == 2
-    assert "owner/copy on the Hub has 4 of these 4 files already" in capsys.readouterr().err
+    assert call("export", "nowhere", **push) == 2  # before the model is read
+    assert (
+        "owner/copy on the Hub has files of an export already (config.json, model.safetensors)"
+    ) in capsys.readouterr().err
+    del repo.commits[repo.refs["main"]]["config.json"]
+    del repo.commits[repo.refs["main"]]["model.safetensors"]
+    out = tmp_path / "left"
+    assert call("export", NAME, out=out, **push) == 2
+    message = "owner/copy on the Hub has 2 of these 4 files already"
+    err = capsys.readouterr().err
+    assert message in err
+    assert f"remove {out} before you repeat the command" in err
     assert len(repo.commits) == 2
     assert call("export", NAME, out=tmp_path / "kept", force=True, **push) == 0
     assert (tmp_path / "kept/README.md").is_file()
@@ -84,6 +94,8 @@ def test_push_writes_one_commit_and_overwrites_only_with_force(
         (dict(format="hf"), "expected --out DIR"),
         (dict(format="orbax", push="a/b"), "--push uploads a Hugging Face folder"),
         (dict(format="hf", push="a/b/c"), "--push is 'a/b/c': expected OWNER/NAME"),
+        (dict(format="hf", push="name"), "--push is 'name': expected OWNER/NAME"),
+        (dict(format="hf", push="a/b--c"), "a/b--c is no name on the Hub: Cannot have -- or .."),
         (dict(format="hf", out="x", force=True), "expected --push OWNER/NAME"),
     ],
 )

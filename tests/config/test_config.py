@@ -1,13 +1,17 @@
 """Configs: published parameter counts, JSON round trip, refused values."""
 
 import json
+import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bert_jax import config, objectives
 from bert_jax.config import ALBERT, BERT, ELECTRA, ROBERTA, SPANBERT, Experiment, replace
+from bert_jax.training.finetune import finetune
+from bert_jax.training.pretrain import pretrain
 from bert_jax.utils import pytree
 from tests.helpers.paths import ROOT
 
@@ -41,12 +45,20 @@ PUBLISHED = {  # parameters of the full pre-training model, tied tables once
 }
 
 
+OUR_OWN = re.compile("(demo|finetune|protein|simcse|tiny)(_.*)?")  # no published model
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_config_builds_with_the_published_number_of_parameters(path: Path) -> None:
-    experiment = config.from_python_file(path)
-    shapes = objectives.param_shapes(experiment)
-    assert pytree.count(shapes) == PUBLISHED.get(path.stem, pytree.count(shapes))
+def test_every_config_builds_says_what_it_is_and_is_published_or_our_own(path: Path) -> None:
+    assert objectives.param_shapes(config.from_python_file(path))
     assert (runpy.run_path(str(path))["__doc__"] or "").strip()
+    assert (path.stem in PUBLISHED) != bool(OUR_OWN.fullmatch(path.stem))
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_published_configs_have_the_published_number_of_parameters(name: str, count: int) -> None:
+    experiment = config.from_python_file(ROOT / f"configs/{name}.py")
+    assert pytree.count(objectives.param_shapes(experiment)) == count
 
 
 @pytest.mark.parametrize("experiment", [BERT, ALBERT, ROBERTA, ELECTRA, SPANBERT])
@@ -70,6 +82,53 @@ def test_a_list_in_a_config_file_is_no_difference_to_the_saved_config(
     config.save_config(given, tmp_path / "config.json")
     assert config.differences(config.read_config(tmp_path / "config.json"), given) == {}
     assert hash(given) == hash(config.read_config(tmp_path / "config.json"))
+
+
+WRONG_TYPES = [
+    ("run=dict(steps=1e5)", "run.steps is 100000.0: expected int"),
+    ("run=dict(save_every=1e3)", "run.save_every is 1000.0: expected int"),
+    ("run=dict(dir=Path('runs/x'))", "run.dir is PosixPath.*: expected str"),
+    ("optim=dict(cooldown_shape='cosine')", "optim.cooldown_shape is 'cosine': expected linear or"),
+    ("optim=dict(name='adam')", "optim.name is 'adam': expected bert_adam or"),
+    ("run=dict(dtype='bf16')", "run.dtype is 'bf16': expected float32 or bfloat16"),
+    ("objective=dict(masking=dict(granularity='char'))", "objective.masking.granularity is 'char'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_TYPES)
+def test_a_config_file_with_a_value_of_a_wrong_type_is_refused_by_name(
+    change: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from pathlib import Path\nfrom bert_jax.config import BERT, replace\n"
+        f"config = replace(BERT, {change})"
+    )
+    with pytest.raises(ValueError, match=f"bad.py: {message}"):
+        config.from_python_file(tmp_path / "bad.py")
+
+
+@pytest.mark.parametrize("train", [pretrain, finetune])
+def test_training_refuses_a_config_with_a_value_of_a_wrong_type(
+    train: Callable[[Experiment], object], tmp_path: Path
+) -> None:
+    wrong = replace(BERT, run=dict(dir=str(tmp_path / "run"), steps=1e5))
+    with pytest.raises(ValueError, match=r"run.steps is 100000.0: expected int"):
+        train(wrong)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_read_back_as_it_is_saved(path: Path) -> None:
+    experiment = config.from_python_file(path)
+    assert config.checked(experiment) == experiment
+
+
+def test_a_wrong_field_of_a_saved_config_names_the_file(tmp_path: Path) -> None:
+    values = config.to_dict(BERT)
+    values["run"]["stepps"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config.json: unknown config field run.stepps"):
+        config.read_config(tmp_path / "config.json")
 
 
 def test_differences_between_configs_are_named() -> None:
@@ -98,6 +157,10 @@ def test_differences_between_configs_are_named() -> None:
         (dict(guard=dict(hang_timeout=1e39)), "guard.hang_timeout is 1e.39"),
         (dict(run=dict(steps=0)), "run.steps is 0"),
         (dict(run=dict(seed=-1)), "run.seed is -1"),
+        (dict(data=dict(threads=-1)), "data.threads is -1: expected at least 0"),
+        (dict(run=dict(dir="~/run")), "run.dir is ~/run: expected a path without ~, such as /"),
+        (dict(data=dict(path="~/corpus")), "data.path is ~/corpus: expected a path without ~"),
+        (dict(data=dict(mix="a=1,~/b=2")), "data.mix is ~/b=2: expected a path without ~"),
         (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected at least 1"),
         (dict(encoder=dict(mlp_size=0)), "encoder.mlp_size is 0"),
         (dict(optim=dict(decay_steps=0)), "optim.decay_steps is 0"),
@@ -120,6 +183,7 @@ def test_an_impossible_generator_size_is_refused() -> None:
     [
         ("config = 3", "has no `config"),
         ("config = (", "SyntaxError"),
+        ("raise SystemExit(0)", "failed to run as a config file: SystemExit"),
         ("from bert_jax.config import BERT, replace\nconfig = replace(BERT, runn={})", "mean run"),
     ],
 )

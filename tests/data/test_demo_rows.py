@@ -1,12 +1,12 @@
-"""The stored rows of the demo are what its commands made."""
+"""The stored rows of the demo have the form and the number of tokens that were measured."""
 
 import numpy as np
 
 from tests.helpers import demo_rows
 
 
-def test_the_stored_rows_are_pairs_of_the_demo_s_text() -> None:
-    """[CLS] a [SEP] b [SEP] and padding, of its vocabulary of 4,000 pieces."""
+def test_the_stored_rows_are_427_pairs_with_padding() -> None:
+    """[CLS] a [SEP] b [SEP] and padding, of a vocabulary of 4,000 pieces."""
     rows = demo_rows.load()
     tokens, size, first = rows["tokens"], rows["size"], rows["first"]
     assert tokens.shape == (427, 64)

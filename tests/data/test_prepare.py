@@ -13,7 +13,7 @@ from bert_jax.data import splits, work_shards
 from bert_jax.data.corpus_report import describe_split
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import TextConfig, encode_documents
-from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.prepare import _tokenizer_dir, prepare_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from tests.helpers.corpora import make, rows, write_inputs
@@ -201,6 +201,12 @@ def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs,
         prepare_corpus(**usual | options, out=place / "corpus", progress=False)
     assert "\n" not in str(caught.value)
     assert not place.exists() or not list(place.iterdir())
+
+
+@pytest.mark.parametrize("inner", ["", "tokenizer"])
+def test_the_tokenizer_of_a_run_is_found_in_its_folder(inner, tmp_path):
+    (tmp_path / inner).mkdir(exist_ok=True)
+    assert _tokenizer_dir(str(tmp_path)) == tmp_path / inner
 
 
 def test_an_output_folder_with_something_in_it_is_not_touched(inputs, tmp_path):

@@ -151,9 +151,8 @@ def test_masks_hide_words_of_segmented_text_as_a_whole(segmented):
 
 
 def test_segmented_corpora_are_not_mixed_with_others(segmented, folder, tmp_path):
-    if segmented.info.packed:
-        return
-    prepared(folder, tmp_path / "plain", "zh", "single", length=48)
+    pack = 4 if segmented.info.packed else 0
+    prepared(folder, tmp_path / "plain", "zh", "single", length=48, pack=pack)
     config = BERT.data.__class__(mix=f"{segmented.path}=1,{tmp_path / 'plain'}=1")
     corpora, _ = mixture.open_corpora(config)
     with pytest.raises(ValueError, match=r"plain was not, so their words differ"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.cli import main as cli
-from bert_jax.utils.errors import FULL, RunError
+from bert_jax.utils.errors import RunError, is_full
 
 SECONDS = 10.0  # of processor time for one input
 MEMORY = 1 << 30  # bytes of address space for one input, beyond what the process has
@@ -54,7 +54,7 @@ def is_told(e: BaseException) -> bool:
     if isinstance(e, ValueError):
         return cli.raised_by_bert_jax(e)
     if isinstance(e, OSError):
-        return isinstance(e, cli.PATH_ERRORS) or e.errno in FULL
+        return cli.is_path_error(e) or is_full(e)
     return isinstance(e, RunError)
 
 

@@ -2,6 +2,9 @@
 
 All word vectors are zero, so the logits are the bias of the masked-word head."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +21,12 @@ def small_model(tokenizer: Tokenizer, base: Experiment = BERT, max_length: int =
     """A model with random parameters, large enough to predict something."""
     sizes = SIZES | dict(max_length=max_length, vocab_size=tokenizer.vocab_size)
     config = replace(base, encoder=sizes | dict(initializer_range=0.5, pad_id=tokenizer.pad_id))
-    return Model(config, jax.jit(objectives.build(config).init)(jax.random.key(0)), tokenizer)
+    return Model(config, _initial_params(config), tokenizer)
+
+
+@functools.cache
+def _initial_params(config: Experiment) -> Any:
+    return jax.jit(objectives.build(config).init)(jax.random.key(0))
 
 
 def contextless_model(

@@ -16,9 +16,8 @@ def unit_vectors(n: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.peer
+@pytest.mark.library("faiss")
 def test_hits_are_those_of_exact_search(tmp_path: Path) -> None:
-    pytest.importorskip("faiss")
     vectors, queries = unit_vectors(3000, 0), unit_vectors(20, 1)
     vectors[7] = vectors[5]
     queries[0] = vectors[5]

@@ -9,6 +9,7 @@ import pytest
 import bert_jax
 from bert_jax.cli.search_commands import Mine
 from bert_jax.inference.mine import mine_negatives
+from bert_jax.inference.rerank_candidates import write_candidates
 from tests.helpers.sentence_folders import write_sentence_folder
 
 LETTERS = "abcdefghij"
@@ -73,10 +74,14 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
         mine_negatives(model, tmp_path / "scored", tmp_path / "out")
     with pytest.raises(ValueError, match="expected at least 1, 1 and 0"):
         mine_negatives(model, folder / "rows", tmp_path / "out", negatives=0)
+    with pytest.raises(ValueError, match="margin nan: expected at least 1, 1 and 0"):
+        mine_negatives(model, folder / "rows", tmp_path / "out", margin=float("nan"))
     with pytest.raises(ValueError, match="which exists"):
         mine_negatives(model, folder / "rows", folder / "rows")
     with pytest.raises(ValueError, match=r"rows are written as JSONL: name it \.jsonl"):
         mine_negatives(model, folder / "rows", tmp_path / "train.csv")
+    with pytest.raises(ValueError, match=r"rows are written as JSONL: name it \.jsonl"):
+        write_candidates(model, folder / "rows", tmp_path / "train.jsonl.gz")
 
 
 def test_candidates_of_a_reranker_are_the_closest_documents_with_their_grades(

@@ -53,6 +53,7 @@ def words() -> tokenizer.Tokenizer:
     return trained("wordpiece")
 
 
+@functools.cache
 def model(words: tokenizer.Tokenizer, base: Experiment = BERT, dtype: str = "float32") -> Model:
     sizes = dict(layers=3, hidden_size=24, heads=2, embedding_size=12, max_length=150)
     sizes |= dict(vocab_size=words.vocab_size, initializer_range=0.3)
@@ -198,6 +199,14 @@ def test_fill_gives_sorted_probabilities(base: Experiment, words: tokenizer.Toke
         p = [p for _, p in mask]
         assert p == sorted(p, reverse=True)
         assert abs(sum(p) - 1) < 1e-5
+
+
+def test_probabilities_that_are_not_numbers_fill_no_mask(words: tokenizer.Tokenizer) -> None:
+    m = model(words)
+    bias = m.params["mlm"]["bias"].at[words.vocab_size - 1].set(np.nan)
+    damaged = {**m.params, "mlm": {**m.params["mlm"], "bias": bias}}
+    with pytest.raises(ValueError, match=r"outputs are not numbers: .*; use an earlier checkpoint"):
+        Model(m.config, damaged, words).fill("The [MASK].")
 
 
 def test_long_text_is_refused_without_truncate(words: tokenizer.Tokenizer) -> None:

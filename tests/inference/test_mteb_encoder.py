@@ -10,7 +10,6 @@ from bert_jax.inference.mteb_encoder import MtebEncoder
 from bert_jax.tasks import retrieval
 from tests.helpers.sentence_folders import write_sentence_folder
 
-pytestmark = pytest.mark.peer
 LETTERS = "abcdefghijklmnopqr"
 
 

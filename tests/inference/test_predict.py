@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bert_jax import config, load, tasks
@@ -59,19 +60,11 @@ def test_predictions_equal_those_of_the_evaluation(
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-@pytest.mark.parametrize("kind", ["classification", "tagging", "qa"])
-def test_exported_model_gives_the_same_predictions(kind: str, home: Path, tmp_path: Path) -> None:
-    model = load(home / kind)
-    export.export_model(model, str(home / kind), "hf", str(tmp_path / "hf"), None)
-    rows = toy_tasks.random_rows(kind, 5, 3)
-    assert close(load(tmp_path / "hf").predict(rows), model.predict(rows))
-
-
 @pytest.mark.parametrize(
     ("kind", "objective"),
     [("classification", {}), ("tagging", {}), ("qa", dict(stride=3))],
 )
-def test_an_export_reads_rows_of_the_same_length(
+def test_an_export_reads_rows_of_the_same_length_and_gives_the_same_predictions(
     kind: str, objective: dict, home: Path, tmp_path: Path
 ) -> None:
     """Not of the default of its task, which would read more of a long text, or other windows."""
@@ -81,7 +74,8 @@ def test_an_export_reads_rows_of_the_same_length(
     assert exported.row_length == 16
     long = "zero one two red three " * 6
     row = {"text": long, "tokens": long.split(), "question": "which ?", "context": long}
-    assert close(exported.predict([row]), model.predict([row]))
+    rows = [row, *toy_tasks.random_rows(kind, 2, 3)]
+    assert close(exported.predict(rows), model.predict(rows))
 
 
 def test_a_classifier_that_does_not_say_how_long_its_rows_are_reads_all_it_can(
@@ -141,6 +135,15 @@ def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     assert model.predict([long, *rows[:2], long])[1:3] == together[:2]
     assert sum(together[0]["probabilities"].values()) == pytest.approx(1)
     assert model.predict([]) == []
+
+
+def test_outputs_that_are_not_numbers_are_no_predictions(home: Path) -> None:
+    model = load(home / "classification")
+    dense = model.params["label"]["dense"]
+    bias = dense["bias"].at[0].set(np.nan)
+    damaged = {**model.params, "label": {"dense": {**dense, "bias": bias}}}
+    with pytest.raises(ValueError, match=r"outputs are not numbers: .*; use an earlier checkpoint"):
+        dataclasses.replace(model, params=damaged).predict([{"text": "red"}])
 
 
 def test_long_texts_are_truncated_and_counted(home: Path, tmp_path: Path) -> None:
@@ -253,6 +256,14 @@ def test_predict_does_not_overwrite_a_file(home: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="which exists: expected the name of a new file"):
         predict.predict_file(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / "out")
+
+
+def test_predictions_are_not_written_under_the_name_of_another_format(
+    home: Path, tmp_path: Path
+) -> None:
+    for name in ("out.csv", "out.jsonl.gz"):
+        with pytest.raises(ValueError, match=f"{name}, but rows are written as JSONL: name it"):
+            predict.predict_file(load(home / "qa"), tmp_path / "in.jsonl", tmp_path / name)
 
 
 def _files(folder: Path) -> list[str]:

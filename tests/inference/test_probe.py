@@ -178,6 +178,7 @@ def test_probe_features_of_a_text_in_windows_have_one_vector_per_word(
         (dict(layers=[99]), "layer 99: the model has layers 0 to"),
         (dict(pools=["first"]), "classification has mean and cls"),
         (dict(rows=-1), "rows is -1"),
+        (dict(seed=-1), "the seed is -1: expected a number from 0"),
         (dict(rows=1), "rows have the same label"),
         (dict(out=Path(__file__).parent), "choose another folder"),
         (dict(data="nowhere"), "nowhere"),

@@ -11,7 +11,7 @@ import pytest
 
 import bert_jax
 from bert_jax.cli.search_commands import Embed, Search
-from bert_jax.inference import search_index
+from bert_jax.inference import faiss_index, search_index
 from bert_jax.inference.embed_file import EmbedOptions
 from bert_jax.inference.search_index import SearchIndex, write_index
 from tests.helpers.sentence_folders import write_sentence_folder
@@ -63,6 +63,19 @@ def test_the_command_finds_its_model(folder: Path, capsys: pytest.CaptureFixture
     assert Search(str(folder / "index"), "a b " * 9, truncate=True).run([]) == 0
     with pytest.raises(ValueError, match="either a QUERY or --file"):
         Search(str(folder / "index")).run([])
+
+
+def test_exact_search_does_not_read_the_graph(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """With or without faiss, this one could not be read."""
+    shutil.copytree(folder / "index", tmp_path / "index")
+    (tmp_path / "index" / faiss_index.GRAPH).write_bytes(b"no graph")
+    found = []
+    for index, options in (("index", {}), (tmp_path / "index", dict(exact=True))):
+        assert Search(str(folder / index), "c d e", **options).run([]) == 0  # type: ignore[arg-type]
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] != ""
+    with pytest.raises(ValueError, match=r"needs faiss|vectors\.faiss cannot be read"):
+        Search(str(tmp_path / "index"), "c d e").run([])
 
 
 def test_what_does_not_belong_to_an_index_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bert_jax import objectives
 from bert_jax.config import MODERNBERT, Encoder, from_python_file, replace, supervised_objective
 from bert_jax.model import Network
+from bert_jax.model.encoder import Embeddings, encoder_inputs
 from bert_jax.optim import Depth, layerwise_lr_decay
 from bert_jax.training import warm_start
 from bert_jax.utils import pytree
@@ -94,6 +96,31 @@ def test_fine_tuning_starts_with_the_masked_word_heads_dense_layer_and_norm() ->
     result = warm_start.transfer_params(source, like)
     assert result.initialized == ["label/dense/bias", "label/dense/kernel"]
     assert result.unused == ["mlm/bias"]
+
+
+@pytest.mark.parametrize(("how", "factor"), [("same", 1.0), ("scaled", 8**-0.5)])
+def test_layers_that_are_added_to_the_hidden_states_begin_smaller(how: Any, factor: float) -> None:
+    """By sqrt(2 layers), here of 4 layers."""
+    params = init(replace(TINY, residual_init=how, initializer_range=0.02))[1]["encoder"]["layers"]
+    scale = {"attention/out/kernel": factor, "mlp/down/kernel": factor}
+    for name, x in pytree.flatten_with_names(params).items():
+        if name.endswith("kernel"):  # a normal distribution, cut at two deviations
+            deviation = 0.02 * 0.8796 * scale.get(name, 1.0)
+            assert float(x.std()) == pytest.approx(deviation, rel=0.1), name
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(None, 0.5), (0.25, 0.75), (0.0, 1.0)])
+def test_embeddings_have_a_dropout_rate_of_their_own(rate: float | None, kept: float) -> None:
+    part = Embeddings(replace(TINY, dropout=0.5, embedding_dropout=rate))
+    x = encoder_inputs(padded())
+    params = part.init(jax.random.key(0), x)
+    whole, dropped = (
+        np.asarray(part.apply(params, x, rngs=rngs))
+        for rngs in ({}, {"dropout": jax.random.key(1)})
+    )
+    stays = dropped != 0
+    assert stays.mean() == pytest.approx(kept, abs=0.1)
+    np.testing.assert_allclose(dropped[stays], whole[stays] / kept, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

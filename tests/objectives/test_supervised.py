@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from scipy.special import erf, log_softmax, softmax
 
-from bert_jax import config, objectives, optim
+from bert_jax import config, objectives
 from bert_jax.config import Experiment, Supervised, replace
 from bert_jax.distributed import sharding
 from bert_jax.model import Network
@@ -304,23 +304,6 @@ def test_the_last_layer_of_electra_has_glorot_initialization() -> None:
     kernel = np.asarray(jax.jit(objective.init)(KEY)["label"]["dense"]["kernel"])
     bound = math.sqrt(6 / sum(kernel.shape))
     assert 0.8 * bound < np.abs(kernel).max() <= bound
-
-
-def test_layerwise_lr_decay_has_the_published_rates_of_electra() -> None:
-    """1 for the head, .64 for the top layer, .055 for the first and .044 for the embeddings."""
-    rate = optim.layerwise_lr_decay(0.8, optim.Depth(12))
-    heads = (
-        "pooler/dense/kernel",
-        "label/dense/kernel",
-        "label/first/bias",
-        "tag/dense/bias",
-        "span/end_first/kernel",
-    )
-    assert all(rate(name, (5, 5)) == 1.0 for name in heads)
-    layers = np.ravel(rate("encoder/layers/mlp/up/kernel", (12, 5, 5)))
-    assert np.allclose(layers[[-1, 0]], [0.64, 0.055], atol=5e-4)
-    assert abs(float(rate("embeddings/word", (5, 5))) - 0.044) < 5e-4  # type: ignore[arg-type]
-    assert rate("encoder/projection/kernel", (5, 5)) == rate("embeddings/word", (5, 5))
 
 
 @pytest.mark.parametrize("case", CASES)

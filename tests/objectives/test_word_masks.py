@@ -1,15 +1,21 @@
 """Masks of whole words: none is hidden in part, and no row of text is left without a mask."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.config import Masking
+from bert_jax.config import BERT, Masking, replace
+from bert_jax.data.mixture import StageData
 from bert_jax.data.tokenization.words import word_edges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.word_boundaries import WordBoundaries
+from bert_jax.training.assemble import CorpusData
+from tests.helpers.labeled_rows import trained_tokenizer
 
 # Words of 1 to 6 pieces. Pieces of Thai and Han need no mark.
 PIECES = ["[PAD]", "[MASK]", "▁", "▁д", "ж", "юз", "▁눈", "이", "내", "렸", "ฝน", "ตก", "雪", "。"]
@@ -40,10 +46,10 @@ def test_every_row_hides_something_and_at_most_its_budget(masked):
     assert (hidden <= np.maximum(1, np.round(0.15 * size))).all()
 
 
+@pytest.mark.parametrize("masked", ["word", "ngram"], indirect=True)
 def test_a_word_that_fits_the_budget_is_hidden_as_a_whole(masked):
-    granularity, tokens, size, out = masked
-    if granularity == "span":
-        return  # SpanBERT's last span ends with the budget, within a word if need be
+    """But not by SpanBERT, whose last span ends with the budget, within a word if need be."""
+    _, tokens, size, out = masked
     for i in range(N):
         begins = VOCABULARY.words.begins_word(tokens[i, : size[i]])
         words = np.cumsum(begins | (np.arange(size[i]) == 0))
@@ -64,6 +70,20 @@ def test_whole_words_do_not_become_n_grams(masked):
         runs += list(np.diff(np.unique(words[places])) == 1)
     neighbors = np.mean(runs)
     assert neighbors < 0.35 if granularity == "word" else neighbors > 0.35
+
+
+def test_the_word_rule_of_the_config_is_that_of_the_vocabulary() -> None:
+    tokenizer = trained_tokenizer("unigram")
+    info = SimpleNamespace(segmented=False, train=SimpleNamespace(rows=1))
+    unigram = np.ones(tokenizer.vocab_size)
+    corpus: Any = SimpleNamespace(tokenizer=tokenizer, info=info, unigram=unigram)
+    stages = [StageData(BERT.stages[0], [corpus], None)]
+    starts = []
+    for rule in ("script", "albert"):
+        config = replace(BERT, objective=dict(masking=dict(word_rule=rule)))
+        starts.append(CorpusData(config, stages).vocabulary.words.starts)
+        assert np.array_equal(starts[-1], tokenizer.word_edges(rule).starts)
+    assert (starts[0] != starts[1]).any()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from bert_jax.optim import (
     num_layer_axes,
     optimizer,
 )
+from bert_jax.training import step
 from bert_jax.utils.pytree import flatten_with_names, is_stacked, map_with_names
+from tests.helpers import tiny_configs
+from tests.helpers.hf_fixtures import random_params
 from tests.helpers.reference_optim import assert_close, first, normal, run, steady
 
 
@@ -56,7 +59,10 @@ def test_layerwise_lr_decay_is_that_of_electra():
     assert round(float(stack[0, 0, 0]), 3) == 0.055
     for name in ("embeddings/word", "encoder/projection/kernel"):
         assert round(float(rates(name, (4, 4))), 3) == 0.044
-    assert rates("classifier/kernel", (4, 2)) == 1
+    heads = ("pooler/dense", "label/dense", "label/first", "tag/dense", "span/end_first")
+    assert all(
+        rates(f"{head}/kernel", (4, 2)) == rates(f"{head}/bias", (2,)) == 1 for head in heads
+    )
     own = np.asarray(rates("encoder/layers/own/mlp/up/bias", (3, 4, 8)))
     np.testing.assert_array_equal(own.reshape(-1), stack.reshape(-1))
     shared = np.asarray(rates("encoder/layers/mlp/up/bias", (3, 8)))
@@ -85,6 +91,20 @@ def test_layer_rates_scale_the_update_including_weight_decay():
     plain, scaled = (optimizer(steady(), 9, f) for f in (None, rates))
     u, s = first(plain, params, grads)[0], first(scaled, params, grads)[0]
     assert_close(s, flatten_with_names(map_with_names(lambda n, x: x * rates(n, x.shape), u)), 1e-6)
+
+
+def test_the_layer_decay_of_a_config_scales_the_updates_of_its_run() -> None:
+    """Of 2 layers with 1/2: the heads by 1, the top layer by 1/4, and each part below by half."""
+    config = replace(tiny_configs.FAMILIES["bert"], optim=dict(warmup_steps=0, clip_norm=None))
+    params = random_params(config)
+    plain, scaled = (
+        flatten_with_names(first(step._optimizer(c), params, params)[0])
+        for c in (config, replace(config, optim=dict(layer_decay=0.5)))
+    )
+    factors = {"encoder": [1 / 8, 1 / 4], "embeddings": 1 / 16}
+    for name, u in plain.items():
+        factor = np.reshape(factors.get(name.split("/")[0], 1.0), (-1,) + (1,) * (u.ndim - 1))
+        np.testing.assert_allclose(scaled[name], u * factor, rtol=1e-5)
 
 
 def test_layer_rates_reject_invalid_decays_and_layers():

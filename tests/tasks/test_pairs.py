@@ -114,6 +114,9 @@ def test_equal_tokens_have_equal_numbers_and_a_query_knows_all_its_positives(
     assert not truncated
     prompted = encode_pairs(pairs, tokenizer, 8, query_prompt="j ", max_negatives=1).rows
     assert [row["texts"].tolist() for row in prompted] == texts  # prompts make no new text
+    (row,) = encode_pairs([Pair("a", "b", ("c",))], tokenizer, 8, document_prompt="j ").rows
+    assert row["query"].tolist() == [2, 5, 3]
+    assert [x.tolist() for x in row["documents"]] == [[2, 14, 6, 3], [2, 14, 7, 3]]
     cut = encode_pairs([Pair("a b c d e f g", "a")], tokenizer, length=5, query_prompt="j ")
     assert cut.rows[0]["query"].tolist() == [2, 14, 5, 6, 3]
     assert cut.num_truncated == 1

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bert_jax import tasks
+from bert_jax.config import Supervised
 from bert_jax.tasks import TaggingExample
 from bert_jax.tasks.tag_scheme import entity_scores, recognize_scheme
+from bert_jax.training.evaluation import EvalResult
 from tests.helpers.labeled_rows import trained_tokenizer, write_task_dir
 
 GOLD = ["B-PER", "I-PER", "O", "B-LOC", "O", "B-PER"]
@@ -80,6 +83,19 @@ def test_words_without_a_label_are_not_scored() -> None:
     assert [tag for tag in encoded.rows[0]["tags"] if tag >= 0] == [0, 2]
     outputs = np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 0]]  # [CLS] B I O [SEP]
     assert tasks.compute_metrics("tagging", encoded, [outputs], labels)["f1"] == 1
+
+
+@pytest.mark.parametrize(("scoring", "f1"), [("lenient", 1.0), ("strict", 0.0)])
+def test_the_scoring_of_the_objective_is_that_of_the_evaluation(scoring: Any, f1: float) -> None:
+    """An entity that begins with I breaks its scheme."""
+    labels = ("B-X", "I-X", "O")
+    examples = [TaggingExample(("a", "a", "a"), ("B-X", "I-X", "O"))]
+    encoded = tasks.encode_examples("tagging", examples, trained_tokenizer("wordpiece"), 24, labels)
+    outputs = [np.eye(3, dtype=np.float32)[[0, 1, 1, 2, 0]]]  # [CLS] I I O [SEP]
+    direct = tasks.compute_metrics("tagging", encoded, outputs, labels, tag_scoring=scoring)
+    assert direct["f1"] == f1
+    objective = Supervised("tagging", labels=labels, tag_scoring=scoring)
+    assert EvalResult(objective, encoded, outputs, 0.0).scores() == direct | {"loss": 0.0}
 
 
 def notes_of(path: Path, *sentences: Sequence[str]) -> list[str]:

@@ -190,9 +190,19 @@ def test_layers_and_heads_that_do_not_fit_are_refused(fields: dict, message: str
         objective(FAMILIES["bert"], **fields)
 
 
+def test_adapters_learn_logits_and_no_relations() -> None:
+    student: Any = tiny_configs.build(replace(STUDENT, lora=dict(rank=2)))
+    teacher = objectives.build(FAMILIES["bert"])
+    with pytest.raises(ValueError, match=r"lora\.rank is 2, and relations .*relation_weight 0 to"):
+        distilled(student, teacher, Distill(teacher="them"))
+    assert distilled(student, teacher, Distill(teacher="them", relation_weight=0.0)).learns_logits
+
+
 def test_vocabularies_must_be_equal() -> None:
+    larger = replace(FAMILIES["bert"], encoder=dict(vocab_size=65))
     with pytest.raises(ValueError, match="the word table of them has 65 rows, the student's 64"):
-        objective(replace(FAMILIES["bert"], encoder=dict(vocab_size=65)))
+        objective(larger)
+    assert not objective(larger, logit_weight=0.0).learns_logits  # relations are of any words
     model = Model(FAMILIES["bert"], {}, SimpleNamespace(fingerprint="a"))  # type: ignore[arg-type]
     corpora: Any = [SimpleNamespace(path="text", info=SimpleNamespace(tokenizer_fingerprint="b"))]
     with pytest.raises(ValueError, match="them has another vocabulary than text"):

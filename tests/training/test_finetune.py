@@ -287,26 +287,6 @@ def test_a_fine_tuned_model_begins_another_task(
         assert f"{split} rows: 0.000% unknown tokens, " in log
 
 
-BAD = {
-    "a label that train has not": ("dev.jsonl", {"text": "one", "label": "green"}, "green"),
-    "a missing column": ("train.jsonl", {"label": "red"}, "text"),
-    "a label that is no number": ("train.jsonl", {"text": "one", "label": None}, "label"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_with_the_data_is_said_before_anything_is_written(
-    name: str, home: Path, tmp_path: Path
-) -> None:
-    file, bad, message = BAD[name]
-    data = toy_tasks.write_task_dir(tmp_path / "data", "classification")
-    toy_tasks.write_jsonl(data / file, [*toy_tasks.random_rows("classification", 5, 0), bad])
-    where = home / "model", "classification", data, tmp_path / "run"
-    with pytest.raises(ValueError, match=message):
-        finetune(toy_tasks.finetune_config_for(*where))
-    assert not (tmp_path / "run").exists()
-
-
 def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> None:
     tune(home, tmp_path / "run")
     with pytest.raises(ValueError, match=r"optim.peak_lr was 0.003, now 0.1"):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from bert_jax import config, load, tasks
 from bert_jax.tasks.results import render_results
 from bert_jax.training.finetune import finetune
+from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.utils import pytree
 from tests.helpers import toy_tasks
 
@@ -23,6 +25,26 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("multilabel", "classification"):
         toy_tasks.write_task_dir(folder / kind, kind)
     return folder
+
+
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+@pytest.mark.parametrize(("family", "times"), [("bert", 1), ("electra", 2)])
+def test_electra_also_trains_on_swapped_pairs(
+    task: str, family: str, times: int, tmp_path: Path
+) -> None:
+    model = toy_tasks.write_model_dir(tmp_path / "model", family)
+    header = {"mrpc": 5, "stsb": 10}[task] * "x\t"
+    rows = {
+        "mrpc": "{}\t1\t2\tred one\tblue\n",
+        "stsb": "0\tg\tf\ty\to\ts\ts\tred one\tblue\t{}\n",
+    }[task]
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text(f"{header}\n{rows.format(0)}{rows.format(1)}")
+    config = toy_tasks.finetune_config_for(model, task, tmp_path, tmp_path / "run")
+    encoded: Any = FinetuneTask.of(config).encoded
+    texts = {split: [(e.text, e.text_pair) for e in encoded[split].examples] for split in encoded}
+    assert texts["dev"] == [("red one", "blue")] * 2
+    assert texts["train"] == texts["dev"] + [("blue", "red one")] * 2 * (times - 1)
 
 
 @pytest.fixture

@@ -44,3 +44,15 @@ def test_a_baseline_is_called_what_it_is(axes: dict[str, Any]) -> None:
     }
     assert "run, label shares" in labels["sentence-pair loss (nat)"]
     assert "run, unigram baseline" in labels["loss at [MASK] (nat)"]
+
+
+def test_a_run_is_named_after_its_folder_and_pictures_of_another_run_are_removed(
+    axes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "run")
+    for name in ("confusion.png", "calibration.png"):
+        (tmp_path / "report" / name).write_text("of another run")
+    report.report([Path(".")], tmp_path / "report")
+    files = {path.name for path in (tmp_path / "report").iterdir()}
+    assert files == {"curves.png", "report.html"}
+    assert "<th>run</th>" in (tmp_path / "report/report.html").read_text()

@@ -67,6 +67,20 @@ def test_a_misspelled_path_opens_no_connection_and_both_readings_are_named(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("name", ["owner/a--b", "owner/a..b", "a" * 97, "a" * 5000, "owner/a.git"])
+def test_a_name_that_the_hub_cannot_have_is_refused_in_one_line(
+    here: Path, hub: Hub, name: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]{,400}$") as e:
+        model_folder(name)
+    assert " is no name on the Hub: " in str(e.value)
+    assert hub.requests == []
+
+
+def test_a_very_long_text_is_no_path_and_no_name(here: Path) -> None:
+    assert parse_name("a text of words " * 400) is None
+
+
 def test_a_folder_wins_and_the_log_says_so(
     here: Path,
     hub: Hub,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.utils import hub
+from bert_jax.utils.model_files import CONFIG, WEIGHTS
 
+ALWAYS_WRITTEN = (CONFIG, WEIGHTS)
 UNTOUCHED = ".gitattributes"  # the Hub makes it with the repository
 
 
@@ -23,12 +26,7 @@ def push(folder: Path, target: str, force: bool = False, private: bool = False) 
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     with hub.hub_errors(name, action="written"):
         parent, existing = _current_files(api, name)
-        replaced = [file for file in files if file in existing]
-        if replaced and not force:
-            raise ValueError(
-                f"{name.repo} on the Hub has {len(replaced)} of these {len(files)} files already "
-                f"({', '.join(replaced[:5])}): choose another name, or replace them with --force"
-            )
+        _refuse_replacing(name, [file for file in files if file in existing], len(files), force)
         api.create_repo(name.repo, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=name.repo,
@@ -41,12 +39,41 @@ def push(folder: Path, target: str, force: bool = False, private: bool = False) 
     return str(commit.commit_url)
 
 
+def check_push(target: str, force: bool = False) -> None:
+    """What can be known before the export: ValueError if `target` is no name, or if without `force`
+    the repository has files that every export writes."""
+    from huggingface_hub import HfApi
+
+    name = push_name(target)
+    if force:
+        return
+    with hub.hub_errors(name, action="written"):
+        _, existing = _current_files(HfApi(library_name="bert_jax"), name)
+    _refuse_replacing(name, [file for file in ALWAYS_WRITTEN if file in existing])
+
+
 def push_name(target: str) -> hub.HubName:
     """The repository that `--push` names. ValueError: it is not OWNER/NAME."""
+    from huggingface_hub.utils import validate_repo_id
+
     text = target.removeprefix(hub.PREFIX)
-    if hub.REPO.fullmatch(text) is None:
+    if "/" not in text or hub.REPO.fullmatch(text) is None:
         raise ValueError(f"--push is {target!r}: expected OWNER/NAME")
-    return hub.HubName(text)
+    name = hub.HubName(text)
+    with hub.hub_errors(name):
+        validate_repo_id(text)
+    return name
+
+
+def _refuse_replacing(
+    name: hub.HubName, replaced: Sequence[str], files: int | None = None, force: bool = False
+) -> None:
+    if replaced and not force:
+        count = f"{len(replaced)} of these {files} files" if files else "files of an export"
+        raise ValueError(
+            f"{name.repo} on the Hub has {count} already "
+            f"({', '.join(replaced[:5])}): choose another name, or replace them with --force"
+        )
 
 
 def _current_files(api: object, name: hub.HubName) -> tuple[str | None, set[str]]:

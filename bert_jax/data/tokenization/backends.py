@@ -21,6 +21,7 @@ from bert_jax.data.tokenization.albert_text import albert_normalizers, clean_tex
 from bert_jax.data.tokenization.pipelines import MAX_INPUT_CHARS, unigram_pipeline
 from bert_jax.data.tokenization.sentencepiece_rules import NON_JOINER, model_rules
 from bert_jax.data.tokenization.words import SPACE_MARK
+from bert_jax.utils.text_lines import without_surrogates
 
 _MAX_CACHED_WORDS = 1 << 16
 
@@ -88,11 +89,12 @@ class TokenizersBackend:
         return "\n".join(m if isinstance(m, str) else " ".join(m) for m in merges).encode()
 
     def encode(self, text: str) -> list[int]:
-        return self._encoder.encode(text, add_special_tokens=False).ids
+        return self._encoder.encode(without_surrogates(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         # the fast path skips character offsets, which are not needed here
-        encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        texts = [without_surrogates(text) for text in texts]
+        encodings = self._encoder.encode_batch_fast(texts, add_special_tokens=False)
         return [e.ids for e in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -187,7 +189,7 @@ class SentencePieceBackend:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode word by word: no piece crosses a space, most words repeat, and sums of scores are
         too short for rounding errors that would break ties."""
-        split = [self.clean(t).split(" ") for t in texts]
+        split = [self.clean(without_surrogates(t)).split(" ") for t in texts]
         if len(self._word_ids) > _MAX_CACHED_WORDS:
             self._word_ids.clear()
         new = list({word for words in split for word in words if word not in self._word_ids})

@@ -17,6 +17,7 @@ import numpy as np
 from bert_jax.data.tokenization.albert_text import clean_text, clusters
 from bert_jax.data.tokenization.backends import SentencePieceBackend, TokenizersBackend
 from bert_jax.data.tokenization.words import SPACE_MARK
+from bert_jax.utils.text_lines import without_surrogates
 
 _MARKS = ("Mn", "Mc", "Me", "Cf")  # Unicode categories of marks and joiners
 
@@ -25,6 +26,7 @@ def encode_with_offsets(
     backend: TokenizersBackend | SentencePieceBackend, text: str
 ) -> tuple[list[int], np.ndarray]:
     """The ids of `backend.encode`, and int32 [n 2]: start and end character of each."""
+    text = without_surrogates(text)
     if isinstance(backend, SentencePieceBackend):
         ids, spans = _encode_sentencepiece(backend, text)
     else:

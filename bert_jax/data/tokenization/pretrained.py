@@ -39,7 +39,11 @@ _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 def tokenizer_folder(path: str | Path) -> Path:
     """The folder of a model's tokenizer, without reading the weights; a tokenizer's folder is its
     own. ValueError: the folder is missing; a name that cannot be downloaded."""
-    folder = Path(hub.model_folder(path, weights=False).path)
+    return inner_folder(Path(hub.model_folder(path, weights=False).path))
+
+
+def inner_folder(folder: Path) -> Path:
+    """The tokenizer's folder in a model's, such as a run's; else the folder itself."""
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
 
 

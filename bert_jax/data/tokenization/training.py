@@ -101,7 +101,7 @@ def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
     """All texts, or if they have more than so many million characters, an even sample of about that
     size, in the order of the texts: those whose numbers have the smallest hashes. The sample
     depends on the texts alone, and no more than it is held in memory."""
-    if megabytes <= 0:
+    if not megabytes > 0:  # NaN is not
         raise ValueError(f"the sample is {megabytes} million characters: expected more than 0")
     heap: list[tuple[int, int, str]] = []  # the largest hash first
     size, max_hash = 0, 1 << 64

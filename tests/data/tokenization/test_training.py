@@ -24,6 +24,8 @@ def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
     assert set(training.sample_texts(iter(texts), 0.01)) < set(drawn)
     with pytest.raises(ValueError, match="0 million characters: expected more than 0"):
         training.sample_texts(iter(texts), 0)
+    with pytest.raises(ValueError, match="nan million characters: expected more than 0"):
+        training.sample_texts(iter(texts), float("nan"))
 
 
 POEM = ["春眠不覺曉", "處處聞啼鳥", "夜來風雨聲", "花落知多少"]

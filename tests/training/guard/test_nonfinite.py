@@ -132,12 +132,13 @@ def accepted_updates(config: Guard, losses: list[float]) -> tuple[list[bool], gu
     return accepted, history
 
 
-def test_a_spike_is_measured_in_deviations_above_the_median() -> None:
-    """Of 1, 2, 3, 4, 5 the median is 3 and the deviation 1.4826: beyond 3 + 10 x 1.4826 = 17.8
+@pytest.mark.parametrize(("factor", "limit"), [(10.0, 17.826), (2.0, 5.9652)])
+def test_a_spike_is_measured_in_deviations_above_the_median(factor: float, limit: float) -> None:
+    """Of 1, 2, 3, 4, 5 the median is 3 and the deviation 1.4826: beyond 3 + 10 x 1.4826 = 17.826
     a loss is a spike; below the median nothing is; and a spike is not remembered."""
-    config = Guard(spike="skip", spike_window=5)
+    config = Guard(spike="skip", spike_window=5, spike_factor=factor)
     losses = [5.0, 4.0, 3.0, 2.0, 1.0]
-    for last, good in ((17.7, True), (17.9, False), (-99.0, True)):
+    for last, good in ((limit - 0.01, True), (limit + 0.01, False), (-99.0, True)):
         accepted, history = accepted_updates(config, [*losses, last])
         assert accepted == [True] * 5 + [good]
         assert (float(history.losses[-1]) == np.float32(last)) == good
