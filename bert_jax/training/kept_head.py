@@ -65,7 +65,7 @@ def _kind(task: Supervised) -> dict[str, Any]:
     kind: dict[str, Any] = {"task type": task.task_type, "family": task.family}
     if task.task_type == "qa":
         kind["span"] = task.span
-    if task.task_type == "regression":
+    if task.task_type in ONE_NUMBER:
         kind["scale"] = task.scale
     if not per_token or task.head == "prediction":
         kind["head"] = task.head
