@@ -33,11 +33,7 @@ class PairBatches:
 
     def __post_init__(self) -> None:
         check_parts(self.batch_size, self.parts)
-        if len(self.rows) < self.batch_size:
-            raise ValueError(
-                f"there are {len(self.rows)} pairs and data.batch_size is {self.batch_size}: "
-                "choose a smaller batch"
-            )
+        check_fills_a_batch(self.rows, self.batch_size)
 
     def iterate(self, step: int = 0) -> Iterator[Batch]:
         """The batches from `step` on, without end."""
@@ -92,3 +88,12 @@ class PairBatches:
             "score": row["score"],
             "size": size.sum(dtype=np.int32),
         }
+
+
+def check_fills_a_batch(rows: Sequence[Any], batch_size: int) -> None:
+    """ValueError: fewer rows than a batch has."""
+    if len(rows) < batch_size:
+        raise ValueError(
+            f"there are {len(rows)} pairs and data.batch_size is {batch_size}: choose a smaller "
+            "batch"
+        )

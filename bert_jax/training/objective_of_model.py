@@ -17,7 +17,8 @@ TRAINED_POOLINGS = ("mean", "cls", "weightedmean")  # of config.Contrastive
 
 
 def log_differences(heads: Supervised, family: Any) -> None:
-    """A config file that sets a field of the objective decides all of them."""
+    """Say where a head is not that of the model's family: a config file that sets a field of the
+    objective decides all of them."""
     own = supervised_objective(family, heads.task)
     for name in ("head", "pooling", "span", "init", "dropout", "scale"):
         if getattr(heads, name) != getattr(own, name):

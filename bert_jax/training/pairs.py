@@ -18,7 +18,7 @@ import numpy as np
 
 from bert_jax.config import Contrastive, Experiment, replace
 from bert_jax.data.labeled import LabeledBatches
-from bert_jax.data.pairs import PairBatches
+from bert_jax.data.pairs import PairBatches, check_fills_a_batch
 from bert_jax.data.tokenization import coverage
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import sharding
@@ -80,11 +80,7 @@ class PairsTask:
             objective.document_prompt,
             objective.max_negatives,
         )
-        if len(train.rows) < config.data.batch_size:
-            raise ValueError(
-                f"{config.data.path} has {len(train.rows)} pairs and data.batch_size is "
-                f"{config.data.batch_size}: choose a smaller batch"
-            )
+        check_fills_a_batch(train.rows, config.data.batch_size)  # before the run folder is made
         texts = (t for row in train.rows for t in (row["query"], *row["documents"]))
         coverage.log_rows(tokenizer, "texts of train", coverage.of_ids(tokenizer, texts))
         content = hashlib.sha256(repr(dataset.splits).encode()).hexdigest()

@@ -169,7 +169,7 @@ def test_what_does_not_fit_the_data_is_refused(
 def test_fewer_pairs_than_a_batch_are_refused_before_the_folder_is_made(workspace: Path) -> None:
     config = pairs_config(workspace, "few")
     config = replace(config, data=dict(batch_size=32))
-    with pytest.raises(ValueError, match=r"has 24 pairs and data\.batch_size is 32"):
+    with pytest.raises(ValueError, match=r"are 24 pairs and data\.batch_size is 32"):
         finetune(config)
     assert not (workspace / "few").exists()
 
