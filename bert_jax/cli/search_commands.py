@@ -125,10 +125,11 @@ class Search(Command):
         if (self.text is None) == (self.file is None):
             raise ValueError("expected either a QUERY or --file FILE")
         from bert_jax import load
+        from bert_jax.inference.embed_file import check_lengths
         from bert_jax.inference.search_index import SearchIndex
         from bert_jax.inference.sentence_vectors import prompt_text
 
-        queries = [self.text] if self.file is None else read_lines(self.file)
+        queries = [str(self.text)] if self.file is None else read_lines(self.file)
         index = SearchIndex.open(self.folder, self.exact)
         index.check_text()
         if self.model is None and not _is_there(index.info.model):
@@ -144,8 +145,9 @@ class Search(Command):
                 "theirs with --prompt",
                 index.info.prompt,
             )
+        check_lengths(model, queries, "query", self.truncate, index.info.pool, prompt)
         for begin in range(0, len(queries), QUERIES_AT_A_TIME):
-            chunk = [str(query) for query in queries[begin : begin + QUERIES_AT_A_TIME]]
+            chunk = queries[begin : begin + QUERIES_AT_A_TIME]
             found = index.search(model, chunk, self.top, self.truncate, prompt, begin)
             for query, hits in zip(chunk, found, strict=True):
                 _print_hits(query, hits, self.json, titled=self.file is not None)

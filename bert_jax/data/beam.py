@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from bert_jax.data import documents, encode_documents, records, shard_rows, token_store
 from bert_jax.data.corpus import SplitCounts
 from bert_jax.data.splits import SPLITS
+from bert_jax.data.text_sources import TFDS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization.coverage import CharacterCounts
 from bert_jax.data.work_shards import PrepareConfig, RowTask, WorkShard, list_work_shards
@@ -69,10 +71,12 @@ def run(
 ) -> tuple[StoreIndex, dict[str, SplitCounts]]:
     """Run both passes, into a folder that holds the tokenizer."""
     pipeline_options(flags)
-    index = _first_pass(folder, config, flags)
-    task = config.row_task(index, folder / "documents")
-    counts = _second_pass(folder, task, index, list_work_shards(index, config), flags)
-    token_store.close_store()
+    try:
+        index = _first_pass(folder, config, flags)
+        task = config.row_task(index, folder / "documents")
+        counts = _second_pass(folder, task, index, list_work_shards(index, config), flags)
+    finally:
+        token_store.close_store()
     for part in ("documents", "rows"):
         shutil.rmtree(folder / part)
     return index, counts
@@ -131,7 +135,9 @@ def _first_pass(folder: Path, config: PrepareConfig, flags: Sequence[str]) -> St
         characters=BLOCK_CHARACTERS,
     )
     encode = functools.partial(_encode_block, folder=str(folder), text=config.text)
-    _run_pipeline(flags, enumerate(config.sources), read, encode)
+    # Workers may have another current folder.
+    sources = [s if s.startswith(TFDS) else os.path.abspath(s) for s in config.sources]
+    _run_pipeline(flags, enumerate(sources), read, encode)
     return _index_blocks(folder / "documents", len(config.sources))
 
 

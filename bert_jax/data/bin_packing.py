@@ -1,6 +1,6 @@
 """Pack sequences into full rows, so that short ones waste no padding.
 
-    sizes 60 100 30 64 28, rows of 128      [100 28]  [64 60]  [30]
+    sizes 60 100 30 64 28, rows of 128      [64 60]  [100 28]  [30]
 
 Best fit decreasing: the longest sequence first, each joins the row in which it leaves the least
 room, or starts a new row (Krell et al. 2021, arXiv:2107.02027, section 3, packs by length in the

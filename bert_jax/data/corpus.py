@@ -43,7 +43,8 @@ class SplitCounts:
     sequences: int = 0  # equal to `rows` unless rows are packed
     labeled_pairs: int = 0  # rows with label 1 or 0; the others of an NSP or SOP corpus have none
     words: int = 0  # words in the rows; 0 in a corpus that was prepared before they were counted
-    single_sentences: int = 0  # sequences of one sentence (of one line in RoBERTa's rows)
+    # Sequences of one sentence (of one line in RoBERTa's rows), or of a part of one that was split.
+    single_sentences: int = 0
     # Rows of two segments: tokens of the documents, those of them that are in no row, and of these
     # the ones of sentences that are longer than a row.
     text_tokens: int = 0
@@ -187,6 +188,7 @@ class Corpus:
         from tensorflow_datasets.core.decode import DeserializeMethod
 
         tfds_folder.check_features_json(self.path)
+        records.raise_open_file_limit()
         builder: Any = tfds.builder_from_directory(str(self.path))
         raw = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
         features, packed = builder.info.features, self.info.packed

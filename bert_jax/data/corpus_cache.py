@@ -18,26 +18,27 @@ logger = logging.getLogger(__name__)
 
 def cached_download(path: str) -> Path:
     """A local folder with the files of a remote one: downloaded once, and again when they change.
-    ValueError: as `remote.check_reachable`, or the disk is too small."""
+    ValueError: as `remote.check_reachable`, or the disk is too small. OSError: the cache cannot be
+    written."""
     if not remote.is_remote(path):
         return Path(path)
     path = path.rstrip("/")
     remote.check_reachable(path)
     with remote.client_errors(path):
         files = remote.list_files(path)
-        if not files:
-            raise ValueError(f"{path} is empty: expected a folder that prepare wrote")
-        digest = hashlib.sha256(repr((path, sorted(files.items()))).encode()).hexdigest()
-        out = io.cache_dir() / f"{path.rpartition('/')[2]}-{digest[:16]}"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.parent / f".{out.name}.lock")
-        with contextlib.suppress(OSError):  # no flock: two processes may both download
-            lock.acquire()
-        try:
-            if not out.exists():
-                _download(path, files, out)
-        finally:
-            lock.release()
+    if not files:
+        raise ValueError(f"{path} is empty: expected a folder that prepare wrote")
+    digest = hashlib.sha256(repr((path, sorted(files.items()))).encode()).hexdigest()
+    out = io.cache_dir() / f"{path.rpartition('/')[2]}-{digest[:16]}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.parent / f".{out.name}.lock")
+    with contextlib.suppress(OSError):  # no flock: two processes may both download
+        lock.acquire()
+    try:
+        if not out.exists():
+            _download(path, files, out)
+    finally:
+        lock.release()
     return out
 
 
@@ -51,7 +52,8 @@ def _download(path: str, files: dict[str, tuple[int, str]], out: Path) -> None:
         )
     logger.info("copying %s (%s bytes) to %s", path, f"{need:,}", out)
     with io.atomic_dir(out) as new:
-        remote.get_files(path, list(files), new)
+        with remote.client_errors(path):
+            remote.get_files(path, list(files), new)
         for name, (size, checksum) in files.items():
             if (new / name).stat().st_size != size or _crc32c(new / name) != checksum:
                 raise ValueError(f"{path}/{name} changed or was damaged during the copy: try again")

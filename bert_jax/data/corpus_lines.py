@@ -33,20 +33,38 @@ def read_lines(file: str, strict: bool, longest: int) -> Iterator[Line]:
     `strict` refuses bytes that are not UTF-8. ValueError: the file cannot be read; the reason."""
     try:
         with _open(file) as f:
-            number = 1
+            number, begun = 1, False
             for raw in _split_lines(f, longest):
-                if number == 1:
+                if not begun:
                     check_first_bytes(raw, file)
                     _refuse_utf16(raw, file)
-                    raw = raw.removeprefix(codecs.BOM_UTF8)
+                    raw, begun = raw.removeprefix(codecs.BOM_UTF8), True
                 yield decode(raw, number, file, strict)
                 number += raw.endswith((b"\n", b"\r"))
-    except ValueError:
+    except (ValueError, MemoryError):
         raise
     except Exception as e:  # each format raises its own kind
-        raise ValueError(
-            f"{file} cannot be read: {e}; check that the file's format matches its name"
-        ) from e
+        raise ValueError(f"{file} cannot be read: {_reason(e, file)}") from e
+
+
+def _reason(e: Exception, file: str) -> str:
+    """Why a file cannot be read, and what to do."""
+    if isinstance(e, OSError) and e.strerror:  # of the system; those of a format have none
+        return f"{e.strerror}; check the file and its disk"
+    if "too much memory" in str(e):
+        return (
+            "its window is above 128 MiB, as after zstd --long; decompress it first, with "
+            f"zstd -d --long=31 {file}"
+        )
+    return f"{e}; check that the file's format matches its name"
+
+
+def split_long_line(text: str, longest: int) -> Iterator[str]:
+    """The parts of a line without its end that a plain file of it would be split into."""
+    if 4 * len(text) < longest or len(text.encode()) < longest:
+        yield text
+    else:
+        yield from (raw.decode() for raw in _split_lines(io.BytesIO(text.encode()), longest))
 
 
 def _open(file: str) -> BinaryIO:
@@ -146,14 +164,14 @@ def _cut_position(raw: bytes) -> int:
     return next(first_bytes, len(raw))
 
 
-def decode(raw: bytes, number: int, file: str, strict: bool) -> Line:
-    """A line of UTF-8 as text. ValueError: `strict`, and a byte is not UTF-8."""
+def decode(raw: bytes, number: int, file: str, strict: bool, unit: str = "line") -> Line:
+    """A line or another `unit` of UTF-8 as text. ValueError: `strict`, and a byte is not UTF-8."""
     try:
         return Line(raw.decode(), 0, number)
     except UnicodeDecodeError as e:
         if strict:
             raise ValueError(
-                f"{file}, line {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
+                f"{file}, {unit} {number}, byte {e.start + 1}: 0x{raw[e.start]:02x} is not UTF-8; "
                 "convert the file, or remove --strict to replace such bytes"
             ) from e
     text = raw.decode(errors="surrogateescape")  # one lone surrogate per bad byte

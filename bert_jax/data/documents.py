@@ -10,25 +10,26 @@
 
 The first three may be compressed: .gz .bz2 .xz .zst. A file of JSON has one record per line.
 
-A file without blank lines is one document. To bound memory, a line is split at 1 MiB and a
-document at 4 MiB of text; the rest is the next line or document. A file that has no blank line
-in its first 4 MiB does not say where its documents end. It is cut at line ends into documents of
-64 KiB up to its first blank line, so that a twentieth of it can be held out.
+A file without blank lines is one document. To bound memory, a line (but that of a FASTA sequence)
+is split at about 1 MiB and a document at 4 MiB of text; the rest is the next line or document. A
+file that has no blank line in its first 4 MiB does not say where its documents end. It is cut at
+line ends into documents of 64 KiB up to its first blank line, so that a twentieth of it can be held
+out.
 """
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bert_jax.data import fasta, hub_dataset, text_formats, tfds_folder
-from bert_jax.data.corpus_lines import Line, decode, read_lines
+from bert_jax.data import fasta, text_formats, tfds_folder
+from bert_jax.data.corpus_lines import Line, decode, read_lines, split_long_line
+from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts
 from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 LINE_END = re.compile(r"\r\n|\r|\n")  # as in a plain file (corpus_lines.py)
-TEXT_FIELD = "text"  # of records; --field names another one
 
 
 class Document(NamedTuple):
@@ -47,7 +47,6 @@ class Document(NamedTuple):
 
     paragraphs: tuple[str, ...]
     replaced_bytes: int = 0  # bytes that were not UTF-8, each replaced by U+FFFD
-    source: str = ""  # the file, or the TFDS name
 
     @property
     def characters(self) -> int:
@@ -62,43 +61,13 @@ def read_documents(
     sorted by name. `strict` refuses bytes that are not UTF-8 instead of replacing them. `field` of
     records holds the text.
     ValueError: a file is missing (raised at once) or damaged (raised when it is reached)."""
-    sources = expand_sources(patterns)
+    sources = expand_texts(patterns, field).sources
     return itertools.chain.from_iterable(read_source(source, strict, field) for source in sources)
 
 
 def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
-    """The files and TFDS datasets that the patterns name, in order; a dataset of the Hub is
-    downloaded and becomes its files. ValueError: a pattern names no file, or one of a format that
-    is not read."""
-    sources: list[str] = []
-    for pattern in map(str, patterns):
-        if hub_dataset.is_hub_dataset(pattern):
-            sources += map(str, hub_dataset.download_text(pattern).files)
-        elif pattern.startswith("tfds:") or Path(pattern).is_file():
-            sources.append(pattern)
-        elif Path(pattern).is_dir():
-            raise ValueError(f"{pattern} is a folder: expected files; give {pattern}/*.txt")
-        elif glob.has_magic(pattern):
-            files = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
-            if not files:
-                raise ValueError(f"no file matches {pattern}: check the pattern")
-            sources += files
-        else:
-            raise ValueError(f"{pattern} does not exist: expected a text file; check the path")
-    known: dict[str, str] = {}
-    for source in sources:
-        place = source
-        if not source.startswith("tfds:"):
-            text_formats.check_suffix(source)
-            place = str(Path(source).resolve())
-        if place in known:  # documents that are held out would be trained on
-            raise ValueError(
-                f"{source} is given twice (also as {known[place]}): expected every text once"
-            )
-        known[place] = source
-    if not sources:
-        raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
-    return sources
+    """The files and TFDS datasets of `expand_texts`."""
+    return expand_texts(patterns).sources
 
 
 def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> Iterator[Document]:
@@ -114,23 +83,25 @@ def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> I
 def is_plain(source: str) -> bool:
     """Whether a source is a file of plain text that is not compressed, by its name."""
     suffix = Path(source).suffix.lower()
-    others = (".parquet", *text_formats.COMPRESSIONS, *text_formats.NOT_READ)
-    named = suffix in others or text_formats.is_json_lines(source) or fasta.is_fasta(source)
+    others = (*text_formats.COMPRESSIONS, *text_formats.NOT_READ)
+    named = suffix in others or text_formats.has_fields(source) or fasta.is_fasta(source)
     return Path(source).is_file() and not named
 
 
 def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
-    if source.startswith("tfds:"):
-        return _documents_of_texts(_tfds_texts(source, strict, field), source)
+    if source.startswith(TFDS):
+        return _documents_of_texts(_tfds_texts(source, strict, field), source, MAX_LINE_BYTES)
     if Path(source).suffix.lower() == ".parquet":
-        return _documents_of_texts(_parquet_texts(source, field), source)
+        return _documents_of_texts(_parquet_texts(source, strict, field), source, MAX_LINE_BYTES)
     if text_formats.is_json_lines(source):
         lines = read_lines(source, strict, MAX_JSON_BYTES)
-        return _documents_of_texts(_json_texts(lines, source, strict, field), source)
+        texts = _json_texts(lines, source, strict, field)
+        return _documents_of_texts(texts, source, MAX_LINE_BYTES)
     lines = read_lines(source, strict, MAX_LINE_BYTES)
     if fasta.is_fasta(source):
         lines = fasta.check_header(lines, source)
-        return _documents_of_texts(fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS), source)
+        texts = fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS)
+        return _documents_of_texts(texts, source, None)
     return _group_lines(lines, source, divided=False)
 
 
@@ -150,24 +121,24 @@ def _group_lines(lines: Iterable[Line], source: str, divided: bool) -> Iterator[
             divided, limit = True, MAX_DOCUMENT_CHARACTERS
         if paragraphs and (not text or size >= limit):
             if divided:
-                yield Document(tuple(paragraphs), replaced_bytes, source)
+                yield Document(tuple(paragraphs), replaced_bytes)
             else:
                 if limit == MAX_DOCUMENT_CHARACTERS:
                     _warn_undivided(source)
                     limit = UNDIVIDED_CHARACTERS
-                yield from _cut(paragraphs, replaced_bytes, source)
+                yield from _cut(paragraphs, replaced_bytes)
             paragraphs, size, replaced_bytes = [], 0, 0
     if paragraphs:
-        yield Document(tuple(paragraphs), replaced_bytes, source)
+        yield Document(tuple(paragraphs), replaced_bytes)
 
 
-def _cut(paragraphs: list[str], replaced_bytes: int, source: str) -> Iterator[Document]:
+def _cut(paragraphs: list[str], replaced_bytes: int) -> Iterator[Document]:
     """Documents of UNDIVIDED_CHARACTERS or a little more; the last one may be shorter."""
     begin = size = 0
     for end, text in enumerate(paragraphs, 1):
         size += len(text)
         if size >= UNDIVIDED_CHARACTERS or end == len(paragraphs):
-            yield Document(tuple(paragraphs[begin:end]), replaced_bytes, source)
+            yield Document(tuple(paragraphs[begin:end]), replaced_bytes)
             begin, size, replaced_bytes = end, 0, 0
 
 
@@ -181,10 +152,16 @@ def _warn_undivided(source: str) -> None:
     )
 
 
-def _documents_of_texts(texts: Iterable[Line], source: str) -> Iterator[Document]:
-    """One document per text; blank lines do not end it."""
+def _documents_of_texts(
+    texts: Iterable[Line], source: str, longest: int | None
+) -> Iterator[Document]:
+    """One document per text; blank lines do not end it. Lines of more than `longest` bytes are
+    split as in a plain file."""
     for text, replaced_bytes, number in texts:
-        lines = (Line(t, 0, number) for t in LINE_END.split(text) if t.strip())
+        parts: Iterable[str] = LINE_END.split(text)
+        if longest is not None:
+            parts = (part for line in parts for part in split_long_line(line, longest))
+        lines = (Line(part, 0, number) for part in parts if part.strip())
         for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
             replaced_bytes = 0
@@ -226,7 +203,7 @@ def _begins_array(line: str, file: str) -> bool:
     return text_formats.format_suffix(file) == ".json" and line.lstrip().startswith("[")
 
 
-def _parquet_texts(file: str, field: str) -> Iterator[Line]:
+def _parquet_texts(file: str, strict: bool, field: str) -> Iterator[Line]:
     import pyarrow
     import pyarrow.parquet
 
@@ -239,20 +216,34 @@ def _parquet_texts(file: str, field: str) -> Iterator[Line]:
                     f"({columns})"
                 )
             batches = table.iter_batches(batch_size=64, columns=[field])
-            texts = (text.as_py() for batch in batches for text in batch.column(0))
-            for number, text in enumerate(texts, 1):
-                if text is not None and not isinstance(text, str):
-                    raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
-                yield Line(text or "", 0, number)
+            cells = (cell for batch in batches for cell in batch.column(0))
+            for number, cell in enumerate(cells, 1):
+                yield _parquet_text(cell, number, file, strict, field)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = first_line(e)
         raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
 
 
+def _parquet_text(cell: Any, number: int, file: str, strict: bool, field: str) -> Line:
+    """The text of a cell, whose bytes PyArrow has not checked; "" of a missing one."""
+    import pyarrow
+
+    try:
+        text = cell.as_py()
+    except UnicodeDecodeError:
+        value = cell.value if isinstance(cell, pyarrow.DictionaryScalar) else cell
+        if not isinstance(value, pyarrow.StringScalar):
+            raise
+        return decode(value.as_buffer().to_pybytes(), number, file, strict, "row")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
+    return Line(text or "", 0, number)
+
+
 def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
     """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
     dataset in ArrayRecord if it is not there."""
-    name, _, split = source.removeprefix("tfds:").rpartition("/")
+    name, _, split = source.removeprefix(TFDS).rpartition("/")
     with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
         examples = builder.as_data_source(split=split)
     if field not in (builder.info.features or {}):
@@ -264,4 +255,4 @@ def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
                 f"{source}, example {number + 1}: `{field}` is not a string: name another feature "
                 "with --field"
             )
-        yield decode(text, number + 1, source, strict)
+        yield decode(text, number + 1, source, strict, "example")

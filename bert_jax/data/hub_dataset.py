@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import logging
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,15 @@ PREFIX = "hf:datasets/"
 EXPECTED = f"{PREFIX}OWNER/NAME[@REVISION][/CONFIG]/SPLIT"
 CONVERTED = "refs/convert/parquet"
 CARD_FILES = ("README.md", ".gitattributes")
+# OWNER/NAME, a revision, whose name may be refs/pr/N, and the parts of CONFIG/SPLIT
+SOURCE = re.compile(r"([^/]+/[^/@]+)(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?((?:/[^/]+)*)/*")
 
 Splits = dict[str, list[str]]  # split -> paths of its shards, in order
 
 
 class HubDataset(NamedTuple):
-    """A dataset as it is named; `parts` are CONFIG and SPLIT, as far as they are given."""
+    """A dataset as it is named; `parts` are CONFIG, which may have slashes, and SPLIT, as far as
+    they are given."""
 
     source: str
     repo: HubName
@@ -37,7 +41,7 @@ class HubDataset(NamedTuple):
 
 
 class HubShards(NamedTuple):
-    """The downloaded shards of one split."""
+    """The downloaded shards of one split, without empty ones."""
 
     name: str  # hf:datasets/OWNER/NAME@COMMIT/CONFIG/SPLIT
     files: tuple[Path, ...]
@@ -65,12 +69,13 @@ class HubConfig(NamedTuple):
         with hub.hub_errors(self.repo, "dataset"):
             patterns = [glob.escape(file) for file in self.splits[split]]
             folder = hub.snapshot(self.repo, patterns, "dataset")
-        files = tuple(folder / file for file in self.splits[split])
+        shards = [folder / file for file in self.splits[split]]
         try:
-            rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+            sizes = {file: pyarrow.parquet.read_metadata(file).num_rows for file in shards}
         except (pyarrow.ArrowException, OSError) as e:
             raise ValueError(f"a shard of {self.repo} is not Parquet: {e}") from e
         name = f"{PREFIX}{self.repo.repo}@{self.repo.revision}/{self.name}/{split}"
+        files, rows = tuple(file for file in shards if sizes[file]), sum(sizes.values())
         logger.info("%s: %d rows in %d shards", name, rows, len(files))
         return HubShards(name, files, rows)
 
@@ -82,37 +87,24 @@ def is_hub_dataset(source: str) -> bool:
 
 def parse_dataset(source: str) -> HubDataset:
     """The dataset that `source` names. ValueError: it is not written as `EXPECTED`."""
-    owner, _, rest = source.removeprefix(PREFIX).partition("/")
-    name, *parts = rest.rstrip("/").split("/")
-    name, at, revision = name.partition("@")
-    repo = f"{owner}/{name}"
-    if not name or hub.REPO.fullmatch(repo) is None or len(parts) > 2 or (at and not revision):
+    match = SOURCE.fullmatch(source.removeprefix(PREFIX))
+    if match is None or hub.REPO.fullmatch(match[1]) is None:
         raise ValueError(f"{source} is no dataset of the Hub: expected {EXPECTED}")
-    return HubDataset(source, HubName(repo, revision or None), tuple(parts))
+    config, _, split = match[3].removeprefix("/").rpartition("/")
+    parts = tuple(part for part in (config, split) if part)
+    return HubDataset(source, HubName(match[1], match[2]), parts)
 
 
 def download_text(source: str) -> HubShards:
     """The shards of a text source, which names a split. ValueError: it names none, or one that is
-    not there."""
+    not there or has no rows."""
     dataset = parse_dataset(source)
     if not dataset.parts:
         raise ValueError(f"{source} names no split: expected {EXPECTED}")
-    return open_config(dataset, dataset.parts[:-1]).download(dataset.parts[-1])
-
-
-def download_texts(sources: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """The sources with the files of every dataset of the Hub in its place; and the name of each
-    such split, with its commit, -> its number of rows. ValueError: as `download_text`."""
-    texts: list[str] = []
-    rows: dict[str, int] = {}
-    for source in map(str, sources):
-        if is_hub_dataset(source):
-            shards = download_text(source)
-            texts += map(str, shards.files)
-            rows[shards.name] = shards.rows
-        else:
-            texts.append(source)
-    return texts, rows
+    shards = open_config(dataset, dataset.parts[:-1]).download(dataset.parts[-1])
+    if not shards.files:
+        raise ValueError(f"{shards.name} is empty: expected rows in it; choose another split")
+    return shards
 
 
 def open_config(dataset: HubDataset, parts: Sequence[str]) -> HubConfig:
@@ -172,22 +164,39 @@ def _read_card(folder: Path) -> list[Any]:
 
 
 def configs_of_card(card: Sequence[Any], files: Sequence[str]) -> dict[str, Splits]:
-    """Configs and splits as the dataset card declares them: `data_files` by split."""
+    """Configs and splits as the dataset card declares them: `data_files` by split, in `data_dir`.
+    Each file is once in its split."""
     configs: dict[str, Splits] = {}
     for entry in card:
         data_files = entry.get("data_files") if isinstance(entry, Mapping) else None
-        if isinstance(data_files, str):
-            data_files = [{"split": "train", "path": data_files}]
-        for item in data_files if isinstance(data_files, list) else []:
+        for item in data_files if isinstance(data_files, list) else [data_files]:
             if isinstance(item, str):
                 item = {"split": "train", "path": item}
-            patterns = item.get("path") or []
-            patterns = [patterns] if isinstance(patterns, str) else patterns
-            found = [f for f in files if any(fnmatch.fnmatchcase(f, str(p)) for p in patterns)]
+            if not isinstance(item, Mapping):
+                continue
+            paths = item.get("path") or []
+            paths = paths if isinstance(paths, list) else [paths]
+            globs = [_glob_parts(entry.get("data_dir") or "", str(path)) for path in paths]
+            found = [f for f in files if any(_matches(f.split("/"), parts) for parts in globs)]
             if found:
                 splits = configs.setdefault(str(entry.get("config_name", "default")), {})
-                splits.setdefault(str(item.get("split", "train")), []).extend(found)
+                split = str(item.get("split", "train"))
+                splits[split] = [*dict.fromkeys([*splits.get(split, []), *found])]
     return configs
+
+
+def _glob_parts(folder: Any, path: str) -> list[str]:
+    return posixpath.normpath(posixpath.join(str(folder), path)).split("/")
+
+
+def _matches(path: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob: `**` is any number of folders, and `*`
+    does not cross a slash."""
+    if not path or not parts:
+        return not path and all(part == "**" for part in parts)
+    if parts[0] == "**":
+        return _matches(path, parts[1:]) or _matches(path[1:], parts)
+    return fnmatch.fnmatchcase(path[0], parts[0]) and _matches(path[1:], parts[1:])
 
 
 def configs_of_names(files: Sequence[str]) -> dict[str, Splits]:

@@ -35,6 +35,11 @@ def check_parts(batch_size: int, parts: Sequence[tuple[int, int]]) -> None:
         )
 
 
+def epoch_order(rows: int, seed: int) -> grain.MapDataset:
+    """Position -> row number, without end; each epoch is shuffled anew."""
+    return grain.MapDataset.range(rows).seed(seed).shuffle().repeat()
+
+
 @dataclass(frozen=True)
 class LabeledBatches:
     """Batches of `batch_size` labeled rows, shuffled by `seed`. Rows are padded to the shortest of
@@ -111,8 +116,7 @@ class LabeledBatches:
 
     @functools.cached_property
     def _order(self) -> grain.MapDataset:
-        """Position -> row number; each epoch is shuffled anew."""
-        return grain.MapDataset.range(len(self.rows)).seed(self.seed).shuffle().repeat()
+        return epoch_order(len(self.rows), self.seed)
 
     @property
     def _steps_per_group(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import grain
 import numpy as np
 
+from bert_jax.data.labeled import check_parts
 from bert_jax.utils.types import Batch
 
 
@@ -64,12 +65,7 @@ class Loader:
     first_epoch: int = 0  # of earlier stages: masks depend on the epoch, and go on from there
 
     def __post_init__(self) -> None:
-        _, n = self.process
-        if self.batch_size % n:
-            raise ValueError(
-                f"data.batch_size {self.batch_size} is not divisible by {n} processes: "
-                "choose a multiple"
-            )
+        check_parts(self.batch_size, [self.process])
         for source in self.sources:
             if not len(source):
                 raise ValueError("a corpus has no rows: prepare more text")

@@ -11,14 +11,14 @@ from bert_jax.data.corpus import Corpus
 
 def parse_mix(data: Data) -> tuple[list[str], list[float] | None]:
     """The paths of `data.mix`, and their weights; None if they follow from sizes
-    (`data.mix_exponent`). ValueError: not every path has a weight, or some have one
-    beside an exponent."""
+    (`data.mix_exponent`). Spaces around them do not count. ValueError: not every path has a weight,
+    or some have one beside an exponent."""
     paths: list[str] = []
     weights: list[float | None] = []
     for part in str(data.mix).split(","):
         path, _, text = part.rpartition("=")
         weight = _number(text) if path else None
-        paths.append(part if weight is None else path)
+        paths.append((part if weight is None else path).strip())
         weights.append(weight)
         if not paths[-1] or (weight is not None and not 0 < weight < math.inf):
             raise ValueError(f"data.mix has {part!r}: expected PATH=WEIGHT, with a weight above 0")

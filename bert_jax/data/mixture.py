@@ -41,7 +41,7 @@ class StageData(NamedTuple):
 
 def open_stages(config: Experiment) -> list[StageData]:
     """Open the corpora of every stage; `{length}` in `data.path` or `data.mix` is replaced by the
-    length of the stage.
+    length of the stage, which without stages is `data.length`.
 
     ValueError: a folder is not a corpus, corpora have different tokenizers, some are packed and
     some not, rows are longer than their stage allows, or stages of several lengths have a path
@@ -113,7 +113,7 @@ def check_same_pairs(config: Experiment, stages: Sequence[StageData]) -> None:
 
 
 def _fill_in_length(data: Data, stage: Stage) -> Data:
-    if data.stages is None:
+    if stage.length is None:
         return data
     length = str(stage.length)
     path, mix = (name and name.replace("{length}", length) for name in (data.path, data.mix))
@@ -251,7 +251,8 @@ def training_loader(
 
 def _count_epochs(stage_data: StageData, steps: int) -> int:
     """More than the number of times that so many steps of a stage read a whole corpus: of a mix,
-    the one that is read most often."""
+    the one that is read most often. Of a mix it may be too few after many epochs, because grain
+    truncates weights by up to 1 %: some rows then have masks of their last epoch once more."""
     rows = steps * stage_data.stage.batch_size
     weights = stage_data.weights or [1.0]
     shares = [weight / sum(weights) for weight in weights]

@@ -11,7 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from bert_jax.data.labeled import check_parts, padded_length
+from bert_jax.data.labeled import check_parts, epoch_order, padded_length
 from bert_jax.utils.types import Batch
 
 
@@ -58,7 +58,7 @@ class PairBatches:
 
     @functools.cached_property
     def _order(self) -> grain.MapDataset:
-        return grain.MapDataset.range(len(self.rows)).seed(self.seed).shuffle().repeat()
+        return epoch_order(len(self.rows), self.seed)
 
     @functools.cached_property
     def _most(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from bert_jax.data import corpus_report, documents, hub_dataset, records, token_store
+from bert_jax.data import corpus_report, documents, records, token_store
 from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts, open_corpus
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import (
@@ -37,6 +37,7 @@ from bert_jax.data.encode_documents import (
 from bert_jax.data.sentences import note_general_rules
 from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
+from bert_jax.data.text_sources import expand_texts
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization import pretrained
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
@@ -45,6 +46,7 @@ from bert_jax.data.work_shards import (
     RowConfig,
     RowTask,
     WorkShard,
+    estimate_rows,
     list_work_shards,
 )
 from bert_jax.data.worker_pool import Progress, Workers
@@ -109,16 +111,15 @@ def prepare_corpus(
     text = TextConfig(language, segmented, separators == "line", space_sentences)
     if not text.whole_lines:
         note_general_rules(language)
-    texts, hub_rows = hub_dataset.download_texts(texts)
-    sources = documents.expand_sources(texts)
     words = tokenizer.word_edges("spaces" if segmented else "script")
-    config = PrepareConfig(
-        sources, rows, duplicates, strict, text, words, tokenizer.special_ids, field
-    )
+    config = PrepareConfig([], rows, duplicates, strict, text, words, tokenizer.special_ids, field)
     if engine == "beam":
         run = functools.partial(_import_beam().run, flags=flags)
     else:
         run = functools.partial(run_local, workers=workers, progress=progress)
+    # After all checks of options: datasets of the Hub are downloaded.
+    sources, hub_rows = expand_texts(texts, field)
+    config = dataclasses.replace(config, sources=sources)
     with io.atomic_dir(out) as folder:
         tokenizer.save(folder / "tokenizer")
         index, counts = run(folder, config)
@@ -217,12 +218,14 @@ def run_local(
 ) -> tuple[StoreIndex, dict[str, SplitCounts]]:
     """Run both passes on this machine, into a folder that holds the tokenizer."""
     store = folder / "documents.array_record"
-    with Workers(workers) as pool:
-        index = _first_pass(folder, config, store, pool, progress)
-        task = config.row_task(index, store)
-        shards = list_work_shards(index, config)
-        counts = _second_pass(folder, task, index, shards, pool, progress)
-    token_store.close_store()
+    try:
+        with Workers(workers) as pool:
+            index = _first_pass(folder, config, store, pool, progress)
+            task = config.row_task(index, store)
+            shards = list_work_shards(index, config)
+            counts = _second_pass(folder, task, index, shards, pool, progress)
+    finally:
+        token_store.close_store()
     store.unlink()
     return index, counts
 
@@ -263,7 +266,7 @@ def _second_pass(
 ) -> dict[str, SplitCounts]:
     """Make the rows; write them, their metadata and the unigram counts."""
     config = task.config
-    per_file = records.rows_per_shard((1 + shards[-1].duplicate) * index.tokens / config.row_length)
+    per_file = records.rows_per_shard(estimate_rows(index, shards, config))
     writers = {split: records.SplitWriter(folder, split, per_file) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, SplitCounts())
     unigram = np.zeros(config.vocab_size, np.int64)

@@ -16,6 +16,7 @@ uint8[length / 8]: one bit for each token, 1 where a word begins.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ DATASET_NAME = "bert_jax_corpus"
 # compression would save 6 % of the space, and make writing 5 and reading 2 times as slow
 WRITER_OPTIONS = "group_size:1,uncompressed"
 MIN_SHARD_ROWS = 8192  # a writer holds 46 bytes and some waste for each row until it closes
-MAX_SHARDS = 256  # about: readers keep every shard open
+MAX_SHARDS = 256  # about: readers keep every shard open (raise_open_file_limit)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.int32]:
@@ -100,6 +101,18 @@ class RecordSource:
             bits = np.unpackbits(_array(features["words"], np.uint8), count=len(row["tokens"]))
             row["words"] = bits.astype(bool)
         return row
+
+
+def raise_open_file_limit() -> None:
+    """Let this process open as many files as the system allows, for the shards of several corpora:
+    a soft limit is often 1,024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS: no limit is above its own maximum
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _array(feature: Any, dtype: Any) -> np.ndarray:

@@ -43,7 +43,9 @@ class TokenRow(NamedTuple):
     tokens: np.ndarray  # int32[size], special tokens included
     first: int  # tokens of segment 0
     pair: int = -1  # label: 1 is random (NSP) or swapped (SOP), 0 is not; -1: no label
-    sentences: int = 0  # of the document in the row, truncated ones included
+    # Sentences of the chunk that the row was made of, also truncated ones and those that a random
+    # segment replaced. A part of a sentence that was split counts as one.
+    sentences: int = 0
     # Rows of two segments: tokens of the document that the row was made of, those of them that are
     # in no row, and of these the ones that are beyond a row's length in a single sentence.
     text: int = 0

@@ -9,7 +9,11 @@ from pathlib import Path
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv")
+MARKUP = (".xml", ".html", ".htm", ".rtf", ".doc")
 NOT_READ = (
+    *TABLES,
+    *MARKUP,
     *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".lz4", ".lzma"),
     *(".fastq", ".fq", ".sam", ".bam", ".vcf"),
     *(".arrow", ".feather", ".avro", ".orc", ".tfrecord", ".pdf", ".docx", ".epub"),
@@ -28,15 +32,21 @@ FIRST_BYTES = {
     b"\x28\xb5\x2f\xfd": ".zst",
     **{f"BZh{i}1AY&SY".encode(): ".bz2" for i in range(1, 10)},
 }
-_TAR = slice(257, 262), b"ustar"  # in the first header of an archive
+_TAR = slice(257, 265), (b"ustar\x0000", b"ustar  \x00")  # in an archive's first header: POSIX, GNU
 
 
 def format_suffix(file: str) -> str:
     """The last suffix of a file's name, or the last one before that of a compression, in lower
     case: `.fa` of `Genome.FA.gz`, but `.txt` of `wiki.fa.txt`, where `fa` is Persian. Empty if
     there is none."""
-    *suffixes, last = ["", *Path(file.lower()).suffixes]
-    return suffixes[-1] if last in COMPRESSIONS else last
+    return _suffixes(file)[-1]
+
+
+def _suffixes(file: str) -> list[str]:
+    """The suffixes of a file's name in lower case, without that of a compression; two or more, the
+    first ones empty."""
+    suffixes = ["", "", *Path(file.lower()).suffixes]
+    return suffixes[:-1] if suffixes[-1] in COMPRESSIONS else suffixes
 
 
 def as_plain_text(file: str) -> str:
@@ -48,8 +58,15 @@ def as_plain_text(file: str) -> str:
 
 
 def is_json_lines(file: str) -> bool:
-    """Whether a file has one JSON record per line, by its name."""
-    return ".jsonl" in Path(file.lower()).suffixes[-2:] or format_suffix(file) in JSON_LINES
+    """Whether a file has one JSON record per line, by its name: also `c4.json.aa`, a part that
+    `split` made, but not `notes.jsonl.txt`."""
+    *_, before, last = _suffixes(file)
+    return last in JSON_LINES or (before in JSON_LINES and last != ".txt")
+
+
+def has_fields(file: str) -> bool:
+    """Whether a file has records with fields, by its name."""
+    return is_json_lines(file) or Path(file).suffix.lower() == ".parquet"
 
 
 def check_suffix(file: str) -> None:
@@ -58,17 +75,26 @@ def check_suffix(file: str) -> None:
     if suffix in NOT_READ:
         raise ValueError(
             f"{file} cannot be read, because it is a {suffix} file: expected plain text, FASTA, "
-            f".jsonl, .json or .parquet, perhaps with {', '.join(COMPRESSIONS)}; unpack or convert "
-            "it"
+            f".jsonl, .json or .parquet, perhaps with {', '.join(COMPRESSIONS)}; "
+            f"{_advice(suffix, file)}"
         )
+
+
+def _advice(suffix: str, file: str) -> str:
+    as_it_is = f"to read its lines as they are, rename it to {as_plain_text(file)}"
+    if suffix in TABLES:
+        return f"convert it to .jsonl and name the column with --field; {as_it_is}"
+    if suffix in MARKUP:
+        return f"extract its text; {as_it_is}"
+    return "unpack or convert it"
 
 
 def check_first_bytes(start: bytes, file: str) -> None:
     """`start` is the first line of a file's data, decompressed. ValueError: it is that of a format
     that is not text."""
     suffixes = [suffix for first, suffix in FIRST_BYTES.items() if start.startswith(first)]
-    place, name = _TAR
-    if start[place] == name:
+    place, names = _TAR
+    if start[place] in names:
         suffixes.append(".tar")
     if suffixes:
         known = suffixes[0] in (*COMPRESSIONS, ".parquet")

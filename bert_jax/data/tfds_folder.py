@@ -31,7 +31,7 @@ def open_builder(source: str, name: str, expected: str) -> Iterator[Any]:
 
     builder: Any  # pyright cannot follow the library's decorators
     try:
-        if Path(name).is_dir():
+        if name and Path(name).is_dir():
             check_features_json(name)
             builder = tfds.builder_from_directory(name)
         else:

@@ -8,6 +8,7 @@ engine runs them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -166,6 +167,15 @@ class ShardResult(NamedTuple):
     examples: list[bytes]
     counts: SplitCounts
     unigram: np.ndarray  # int64[V]: how often each id occurs
+
+
+def estimate_rows(index: StoreIndex, shards: Sequence[WorkShard], config: RowConfig) -> float:
+    """About how many rows the shards will have. Where rows do not cross documents, each document
+    has a row, or is one of at most so many sequences of a packed row."""
+    rows = index.tokens / config.row_length
+    if config.segments != "full":
+        rows = max(rows, index.documents / max(1, config.max_sequences))
+    return (1 + shards[-1].duplicate) * rows
 
 
 def list_work_shards(index: StoreIndex, config: PrepareConfig) -> list[WorkShard]:

@@ -50,25 +50,23 @@ class Workers:
 
     def map(self, f: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield f of each item, in order. At most twice as many items as workers are in flight,
-        so that memory does not grow with the number of items."""
+        so that memory does not grow with the number of items. RunError: a worker ended."""
         if self._pool is None:
             yield from map(f, items)
             return
         pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-        for item in items:
-            pending.append(self._pool.submit(f, item))
-            if len(pending) >= 2 * self._workers:
-                yield self._result(pending.popleft())
-        while pending:
-            yield self._result(pending.popleft())
-
-    def _result(self, future: concurrent.futures.Future[R]) -> R:
         try:
-            return future.result()
+            for item in items:
+                pending.append(self._pool.submit(f, item))
+                if len(pending) >= 2 * self._workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         except BrokenProcessPool as e:
             raise RunError(
-                f"one of {self._workers} workers was killed, perhaps for want of memory: nothing "
-                "was written; try again with fewer --workers"
+                f"one of {self._workers} workers was killed, perhaps for want of memory, or could "
+                'not start, because a script lacks `if __name__ == "__main__":`: nothing was '
+                "written; try again with fewer --workers, or add that line"
             ) from e
 
 

@@ -16,16 +16,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
+from bert_jax.config import Encoder
 from bert_jax.inference import features
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.long_features import Long, check_long
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import max_tokens
+from bert_jax.utils import io
 from bert_jax.utils.text_lines import iter_lines
 
 logger = logging.getLogger(__name__)
 
 TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
+FEATURES_PER_CHUNK = 1 << 26  # numbers of float32 in memory at most, if every text is full
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
 
 
@@ -67,16 +70,23 @@ class EmbedOptions:
         """The number of texts that are too long. ValueError: there are some, unless `truncate` or
         `long`. The texts are the lines of `file` from `begin` on, counted from 0."""
         assert self.pool != "default"
-        rows = model.tokenize(texts, self.pool, prompt=self.prompt, long="mean")
-        most = max_tokens(model.config.encoder, model.sentence, self.pool)
-        long = [i for i, row in enumerate(rows) if len(row.tokens) > most]
+        long = long_texts(model, texts, self.pool, self.prompt)
         if long and not self.truncate and self.long is None:
             windows = " or --long mean" if self.pool in features.ONE_VECTOR else ""
+            first, problem = long[0]
             raise ValueError(
-                f"{file}, line {begin + long[0] + 1}: a text has {len(rows[long[0]].tokens)} "
-                f"tokens, but the model takes {most}: shorten it, or add --truncate{windows}"
+                f"{file}, line {begin + first + 1}: {problem}: shorten it, or add "
+                f"--truncate{windows}"
             )
         return len(long)
+
+    def texts_per_chunk(self, encoder: Encoder) -> int:
+        """How many texts are computed before their features are written."""
+        if self.pool in features.ONE_VECTOR:
+            return TEXTS_PER_CHUNK
+        layers = 1 if self.layers == "words" else len(self.layers)
+        of_text = layers * encoder.max_length * encoder.hidden_size
+        return min(TEXTS_PER_CHUNK, max(1, FEATURES_PER_CHUNK // of_text))
 
     def warn_long(self, count: int, texts: int) -> None:
         """Say what becomes of the texts that are too long."""
@@ -85,6 +95,38 @@ class EmbedOptions:
             logger.warning(
                 "%d of %d texts are longer than the model and are %s", count, texts, fate
             )
+
+
+def long_texts(
+    model: Model, texts: Sequence[str], pool: Pool, prompt: str | None
+) -> list[tuple[int, str]]:
+    """The numbers of the texts that are longer than the model takes, each with a message."""
+    most = max_tokens(model.config.encoder, model.sentence, pool)
+    rows = model.tokenize(texts, pool, prompt=prompt, long="mean")
+    sizes = [len(row.tokens) for row in rows]
+    return [
+        (i, f"a text has {size} tokens, but the model takes {most}")
+        for i, size in enumerate(sizes)
+        if size > most
+    ]
+
+
+def check_lengths(
+    model: Model, texts: Sequence[str], what: str, truncate: bool, pool: Pool, prompt: str | None
+) -> None:
+    """Say how many texts are longer than the model takes and are cut. ValueError: there are some,
+    without `truncate`; the message calls a text `what`."""
+    long = long_texts(model, texts, pool, prompt)
+    if long and not truncate:
+        first, problem = long[0]
+        raise ValueError(
+            f"{what} {first + 1} ({texts[first][:40]!r}...): {problem}: shorten it, or add "
+            "--truncate"
+        )
+    if long:
+        logger.warning(
+            "%d of %d texts are longer than the model and are cut (%s)", len(long), len(texts), what
+        )
 
 
 def check_read_twice(file: Path) -> None:
@@ -115,9 +157,13 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
     if not texts:
         raise ValueError(f"{file} is empty: expected one text per line")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with (
+        io.sigterm_raises(),
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
+    ):
         new = Path(folder) / out.name
-        chunks = (_finite(options.encode(model, c)) for c in _chunks(file))
+        size = options.texts_per_chunk(model.config.encoder)
+        chunks = (_finite(options.encode(model, c)) for c in _chunks(file, size))
         if options.pool in features.ONE_VECTOR:
             _write_pooled(chunks, texts, new)
         else:
@@ -141,15 +187,24 @@ def _write_per_text(chunks: Iterator[list[np.ndarray]], path: Path) -> None:
 
 def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     """Write the file that np.savez would write with one array [layers, texts, d], on disk only."""
-    npy_file, done, features_map = path.with_suffix(".npy"), 0, None
+    npy_file, spare, done, features_map = (
+        path.with_suffix(".npy"),
+        path.with_suffix(".spare"),
+        0,
+        None,
+    )
     for x in chunks:
         if features_map is None:
             shape = (len(x), texts, x.shape[-1])
             features_map = new_npy(npy_file, shape)
+            new_npy(
+                spare, shape
+            )  # the archive's room: a full disk is found at once, not at the end
         features_map[:, done : done + x.shape[1]] = x
         done += x.shape[1]
     assert features_map is not None
     features_map.flush()
+    spare.unlink()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(npy_file, "features.npy")
 
@@ -172,7 +227,7 @@ def new_npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _chunks(file: Path) -> Iterator[list[str]]:
+def _chunks(file: Path, size: int = TEXTS_PER_CHUNK) -> Iterator[list[str]]:
     lines = iter_lines(file)
-    while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
+    while chunk := list(islice(lines, size)):
         yield chunk

@@ -255,7 +255,10 @@ def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
 
 def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
     """[n l d] to [n k d]: the mean over the pieces of each word."""
-    return np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1) / np.diff(words)[:, None]
+    return (
+        np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1)
+        / np.diff(words).astype(x.dtype)[:, None]
+    )
 
 
 def compute_features(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, check_read_twice
+from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, check_lengths, check_read_twice
 from bert_jax.inference.model import Model
 from bert_jax.inference.search_index import check_vectors
 from bert_jax.tasks import pairs, retrieval, tables
@@ -69,6 +69,9 @@ def mine_negatives(
     for row in rows:
         known[row.text] |= {row.text, row.positive, *row.negatives}
     texts = list(dict.fromkeys(t for row in rows for t in (row.positive, *row.negatives)))
+    pool = model.default_pool
+    check_lengths(model, texts, "document", truncate, pool, "document")
+    check_lengths(model, [row.text for row in rows], "query", truncate, pool, "query")
     documents = unit_vectors(model, texts, "document", truncate)
     number = {text: i for i, text in enumerate(texts)}
     lines, mined, too_close, incomplete = [], 0, 0, 0

@@ -271,6 +271,7 @@ class Model:
     def similarity(self, a: Any, b: Any) -> np.ndarray:
         """The similarity [n, m] of n and m texts, or of their vectors as `encode` returns them:
         the cosine, or what the sentence head names. Larger means more similar."""
+        a, b = (list(x) if isinstance(x, Iterator) else x for x in (a, b))
         a, b = (
             self.encode(x) if isinstance(x, str) or isinstance(next(iter(x), ""), str) else x
             for x in (a, b)

@@ -13,6 +13,7 @@ import numpy as np
 
 from bert_jax.inference.model import Model
 from bert_jax.inference.search_index import fingerprint
+from bert_jax.inference.sentence_vectors import max_tokens
 from bert_jax.utils import extras
 
 ROLES = ("query", "document")
@@ -34,7 +35,8 @@ class MtebEncoder:
         self.model = model
         similarity = "cosine" if model.sentence is None else model.sentence.similarity
         known: dict[str, Any] = {"name": name, "revision": fingerprint(model)[:16]}
-        known |= {"max_tokens": model.config.encoder.max_length, "similarity_fn_name": similarity}
+        length = max_tokens(model.config.encoder, model.sentence, model.default_pool)
+        known |= {"max_tokens": length, "similarity_fn_name": similarity}
         self._meta = ModelMeta.create_empty(overwrites=known)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -15,7 +16,7 @@ from bert_jax.data.tokenization import coverage
 from bert_jax.inference.model import Model
 from bert_jax.tasks import tables
 from bert_jax.tasks.text_files import require_file
-from bert_jax.utils import strict_json
+from bert_jax.utils import io, strict_json
 
 logger = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 1024  # rows in memory at a time
@@ -34,7 +35,8 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     out.parent.mkdir(parents=True, exist_ok=True)
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
     covered, issues = coverage.Coverage(), Counter[tuple[str, str]]()
-    try:
+    with io.sigterm_raises(), contextlib.ExitStack() as cleanup:
+        cleanup.callback(part.unlink, missing_ok=True)
         with part.open("w", encoding="utf-8") as f:
             read = tasks.iter_unlabeled_examples(task_type, source, model.task.pairs, issues)
             for examples in _chunks(read):
@@ -52,8 +54,6 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
         coverage.log_rows(model.tokenizer, str(source), covered)
         for (file, issue), count in issues.items():
             logger.warning("%s: %s: %d", file, issue, count)
-    finally:
-        part.unlink(missing_ok=True)
     return rows, truncated
 
 

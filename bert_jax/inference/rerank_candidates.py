@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_jax.inference.embed_file import check_lengths
 from bert_jax.inference.mine import QUERIES_AT_A_TIME, unit_vectors
 from bert_jax.inference.model import Model
 from bert_jax.tasks import pairs, retrieval, tables
@@ -44,6 +45,9 @@ def write_candidates(
         raise ValueError(f"candidates is {candidates}: expected at least 1")
     tables.require_new_jsonl(out)
     found = _read(source)
+    pool = model.default_pool
+    check_lengths(model, found.documents, "document", truncate, pool, "document")
+    check_lengths(model, found.queries, "query", truncate, pool, "query")
     documents = unit_vectors(model, found.documents, "document", truncate)
     lines, num_relevant, num_found = [], 0, 0
     for begin in range(0, len(found.queries), QUERIES_AT_A_TIME):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,6 +25,7 @@ import numpy as np
 
 from bert_jax.inference import faiss_index, features
 from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions, check_read_twice, new_npy
+from bert_jax.inference.features import Pool
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import prompt_text
 from bert_jax.tasks import retrieval
@@ -42,10 +44,11 @@ class IndexInfo(NamedTuple):
     model: str  # its absolute path, or its name on the Hub
     fingerprint: str  # of the model's parameters and vocabulary
     layer: int
-    pool: str
+    pool: Pool
     prompt: str  # text that was put before each line
     dimensions: int  # width of the vectors
     normalized: bool  # the similarity is the cosine, else the dot product
+    near: str = ""  # path of the text file from the index: both can be moved together
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def write_index(
     if graph:
         faiss_index.check_installed()
     options = _index_options(model, options or EmbedOptions())
+    assert options.pool != "default"
+    pool: Pool = options.pool
     size, digest, offsets, too_long = 0, hashlib.sha256(), [], 0
     for chunk in _chunks(text):  # find what is wrong before computing
         texts = _texts(chunk, text, len(offsets))
@@ -123,10 +128,11 @@ def write_index(
             model=name,
             fingerprint=fingerprint(model),
             layer=int(options.layers[0]),
-            pool=str(options.pool),
+            pool=pool,
             prompt=prompt_text(model.sentence, options.prompt),
             dimensions=width,
             normalized=options.normalize,
+            near=os.path.relpath(os.path.realpath(text), os.path.realpath(out)),
         )
         io.write_text(new / INFO, json.dumps(info._asdict(), indent=2) + "\n")
     return len(offsets)
@@ -192,10 +198,16 @@ def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
     texts = []
     for number, line in enumerate(lines, first + 1):
         try:
-            texts.append(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig"))
+            texts.append(_decode(line, number))
         except UnicodeDecodeError as e:
             raise ValueError(f"{file}, line {number}: not UTF-8 ({e.reason}): convert it") from None
     return texts
+
+
+def _decode(line: bytes, number: int) -> str:
+    """The text of a line without its end; the first may begin with a byte-order mark."""
+    text = line.removesuffix(b"\n").removesuffix(b"\r")
+    return text.decode("utf-8-sig" if number == 1 else "utf-8")
 
 
 # ---- searching
@@ -245,17 +257,24 @@ class SearchIndex:
                 f"{self.info.model}): give that one with --model, or write the index again"
             )
 
+    @property
+    def text(self) -> Path:
+        """The text file: where it was, else where it lay from the index."""
+        text, near = Path(self.info.text), Path(os.path.realpath(self.folder), self.info.near)
+        return near if self.info.near and near.is_file() and not text.exists() else text
+
     def check_text(self) -> None:
         """Raise ValueError unless the text file is as it was when the index was written."""
         try:
-            with open(self.info.text, "rb") as f:
+            with self.text.open("rb") as f:
                 digest = hashlib.file_digest(f, "sha256").hexdigest()
         except OSError as e:
-            raise ValueError(f"the text of the index cannot be read: {e}: bring it back") from None
-        if digest != self.info.text_sha256:
             raise ValueError(
-                f"{self.info.text} has changed since the index was written: write it again"
-            )
+                f"the text of the index cannot be read: {e}: bring it back, or put it where it lay "
+                f"from the index{self.info.near and f', {self.info.near}'}"
+            ) from None
+        if digest != self.info.text_sha256:
+            raise ValueError(f"{self.text} has changed since the index was written: write it again")
 
     def search(
         self,
@@ -278,7 +297,7 @@ class SearchIndex:
         info = self.info
         options = EmbedOptions(
             (info.layer,),
-            info.pool,  # type: ignore[arg-type]
+            info.pool,
             truncate=truncate,
             normalize=info.normalized,
             prompt=prompt,
@@ -290,7 +309,7 @@ class SearchIndex:
             hits = retrieval.top_k(vectors, self.vectors, top)
         else:
             hits = faiss_index.top_k(self.graph, vectors, self.vectors, top)
-        with open(info.text, "rb") as f:
+        with self.text.open("rb") as f:
             return [
                 [
                     Hit(rank, float(score), int(n) + 1, self._line(f, int(n)))
@@ -301,4 +320,4 @@ class SearchIndex:
 
     def _line(self, file: Any, number: int) -> str:
         file.seek(self.offsets[number])
-        return file.readline().removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig")
+        return _decode(file.readline(), number + 1)

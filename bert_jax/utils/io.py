@@ -58,7 +58,7 @@ def atomic_dir(out: Path) -> Iterator[Path]:
     real.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -89,7 +89,7 @@ def write_text(path: Path | Any, text: str) -> None:
             f.flush()
             os.fsync(f.fileno())
         new.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()  # it takes space on a full disk
         raise
@@ -107,8 +107,9 @@ def free_bytes(folder: Path | Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, unless it has another handler."""
+def sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that unfinished files are removed, unless it has another
+    handler."""
 
     def stop(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def iter_lines(file: str | Path) -> Iterator[str]:
-    """The lines without their ends, which are newlines or carriage returns: a form feed or U+2028
-    may be part of a text. A byte-order mark is left out. ValueError: the file is not UTF-8, or
-    cannot be read."""
+    """The lines without their ends, which are newlines, with or without a carriage return before: a
+    carriage return of its own, a form feed or U+2028 may be part of a text. A byte-order mark is
+    left out. ValueError: the file is not UTF-8, or cannot be read."""
     try:
-        with Path(file).open(encoding="utf-8-sig") as f:
+        with Path(file).open(encoding="utf-8-sig", newline="\n") as f:
             for line in f:
-                yield line.removesuffix("\n")
+                yield line.removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e
 

@@ -136,6 +136,32 @@ def test_several_shards_are_in_order(inputs, prepared, tmp_path, monkeypatch):
     assert rows(again) == rows(prepared)
 
 
+@pytest.mark.parametrize(
+    ("kind", "pack", "shards"), [("single", 0, 4), ("single", 4, 4), ("full", 0, 1)]
+)
+def test_many_short_documents_have_few_shards(kind, pack, shards, inputs, tmp_path, monkeypatch):
+    """Each has a row of its own, or a fourth of one, unless rows cross documents."""
+    monkeypatch.setattr(records, "MIN_SHARD_ROWS", 1)
+    monkeypatch.setattr(records, "MAX_SHARDS", 4)
+    (tmp_path / "text.txt").write_text("A word.\n\n" * 84)
+    prepared = make((str(tmp_path / "text.txt"), inputs[1]), tmp_path / "c", kind, 512, pack=pack)
+    assert prepared.info.train.rows == {"full": 1}.get(kind, 20 if pack else 80)
+    assert len(list(prepared.path.glob("*train*"))) == shards
+
+
+def test_a_corpus_may_open_as_many_files_as_the_system_allows(prepared):
+    resource = pytest.importorskip("resource")
+    before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
+        prepared.source("train")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def harmed(prepared: corpus.Corpus, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
     import shutil

@@ -42,6 +42,14 @@ def test_a_download_with_another_checksum_is_discarded(gs, tmp_path, monkeypatch
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
 
 
+def test_an_error_of_the_disk_is_none_of_the_bucket(gs, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(io.CACHE, str(tmp_path / "file"))
+    gs.put("corpora/c/corpus.json", b"{}")
+    with pytest.raises(FileExistsError, match="file"):
+        cached_download("gs://bucket/corpora/c")
+
+
 def test_a_corpus_larger_than_the_disk_is_refused(gs, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(io.CACHE, str(tmp_path))
     gs.put("corpora/c/corpus.json", b"{}")

@@ -5,10 +5,12 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -25,8 +27,8 @@ TEXT = f"One line.\nTwo lines.\n\n\n{NO_LINE_END}\n"
 EXPECTED = [("One line.", "Two lines."), (NO_LINE_END,)]
 
 
-def paragraphs(*patterns: str | Path, strict: bool = False) -> list[tuple[str, ...]]:
-    return [d.paragraphs for d in read_documents([str(p) for p in patterns], strict)]
+def paragraphs(*patterns: str | Path, **options: Any) -> list[tuple[str, ...]]:
+    return [d.paragraphs for d in read_documents([str(p) for p in patterns], **options)]
 
 
 @pytest.fixture
@@ -57,6 +59,9 @@ def test_every_form_gives_the_same_documents(file, tmp_path):
         file("a.txt.bz2", bz2.compress(data)),
         file("a.ndjson", records),
         file("c4-train.00000-of-01024.json.gz", gzip.compress(records.encode())),
+        file("c4.json.aa", records),  # as `split` names its parts
+        file("c4.jsonl.00001-of-01024.gz", gzip.compress(records.encode())),
+        file("notes.jsonl.txt", data),
         file("a.JSON.bz2", bz2.compress(b"\n" + records.encode())),
         tmp_path / "a.parquet",
     ]
@@ -75,9 +80,39 @@ def test_a_text_that_is_named_twice_is_refused(file, tmp_path):
 def test_half_a_surrogate_pair_is_replaced_and_counted_or_refused(file):
     path = file("a.jsonl", r'{"text": "hi \ud83d, \ud83d\ude00"}')
     (document,) = read_documents([path])
-    assert document == Document(("hi \ufffd, \U0001f600",), 1, str(path))
+    assert document == Document(("hi \ufffd, \U0001f600",), 1)
     with pytest.raises(ValueError, match="line 1: half of a surrogate pair is no character"):
         paragraphs(path, strict=True)
+
+
+def test_parquet_text_that_is_not_utf8_is_replaced_and_counted_or_refused(tmp_path):
+    """Whatever the type that holds it."""
+    raw = pyarrow.array([b"fine", None, b"caf\xe9"])
+    for i, kind in enumerate((pyarrow.string(), pyarrow.large_string())):
+        text = pyarrow.Array.from_buffers(kind, 3, raw.cast(binary(kind)).buffers())
+        for column in (text, text.dictionary_encode()):
+            path = tmp_path / f"{i}.parquet"
+            pyarrow.parquet.write_table(pyarrow.table({"text": column}), path)
+            assert [*read_documents([path])] == [Document(("fine",)), Document(("caf\ufffd",), 1)]
+            with pytest.raises(ValueError, match=r"row 3, byte 4: 0xe9 is not UTF-8"):
+                paragraphs(path, strict=True)
+    pyarrow.parquet.write_table(pyarrow.table({"text": raw}), path)
+    with pytest.raises(ValueError, match="row 1: `text` is not a string"):
+        paragraphs(path)
+
+
+def binary(kind: pyarrow.DataType) -> pyarrow.DataType:
+    return pyarrow.large_binary() if kind == pyarrow.large_string() else pyarrow.binary()
+
+
+def test_a_field_is_refused_where_no_text_has_fields(file):
+    """It would be ignored in silence."""
+    plain, sequences = file("a.txt", TEXT), file("a.fasta", ">a\nMV\n")
+    records = file("a.jsonl", '{"body": "a"}')
+    for sources in ([plain], [sequences, plain]):
+        with pytest.raises(ValueError, match=r"--field is body, but .* is no file of records"):
+            paragraphs(*sources, field="body")
+    assert len(paragraphs(plain, records, field="body")) == 3
 
 
 def test_a_header_longer_than_a_line_may_be_is_no_sequence(file, monkeypatch):
@@ -118,7 +153,7 @@ def test_a_tfds_dataset_is_read(tmp_path):
 def test_bytes_that_are_not_utf8_are_counted_and_replaced(file):
     path = file("bad.txt", b"caf\xe9 \xff\xfe ok\n\nfine\n")
     first, second = read_documents([path])
-    assert first == Document(("caf\ufffd \ufffd\ufffd ok",), 3, str(path))
+    assert first == Document(("caf\ufffd \ufffd\ufffd ok",), 3)
     assert second.replaced_bytes == 0
 
 
@@ -172,6 +207,13 @@ def test_a_format_that_is_not_read_is_refused_by_its_name(suffix, file):
         path.unlink()
 
 
+def test_a_table_is_refused_with_what_to_do(file):
+    with pytest.raises(ValueError, match=r"name the column with --field; .* to .*a\.csv\.txt\.gz$"):
+        paragraphs(file("a.csv.gz", b""))
+    with pytest.raises(ValueError, match=r"extract its text; .* rename it to .*a\.html\.txt$"):
+        paragraphs(file("a.html", TEXT))
+
+
 def archives() -> dict[str, bytes]:
     """The suffix of each format -> a file of it with TEXT in it."""
     zipped, tarred, table = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -193,9 +235,40 @@ def test_a_format_that_is_not_text_is_refused_by_its_first_bytes(file):
             assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["PK and 7z", "Rar!", "PAR1 is a gene", "BZh91", "7z", "%PDF"])
+MUSTARD = "m" * 256 + "mustard seeds"  # `ustar` is where an archive has it
+
+
+@pytest.mark.parametrize(
+    "text", ["PK and 7z", "Rar!", "PAR1 is a gene", "BZh91", "7z", "%PDF", MUSTARD]
+)
 def test_text_that_names_a_format_is_text(text, file):
     assert paragraphs(file("a.txt", text)) == [(text,)]
+
+
+def test_archives_of_both_kinds_of_tar_are_told(file):
+    for kind in (tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w", format=kind) as archive:
+            archive.addfile(tarfile.TarInfo("a.txt"))
+        with pytest.raises(ValueError, match=r"begins as that of a \.tar file"):
+            paragraphs(file("a.txt", data.getvalue()))
+
+
+def test_only_the_beginning_of_a_file_tells_its_format(file, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 8)
+    assert paragraphs(file("a.txt", "letters %PDF-1.7")) == [("letters", "%PDF-1.", "7")]
+
+
+def test_a_window_that_is_too_large_is_named(file):
+    """A frame of one raw block, whose header has a window of 256 MiB."""
+    frame = b"\x28\xb5\x2f\xfd\x00\x90" + (5 << 3 | 1).to_bytes(3, "little") + b"words"
+    with pytest.raises(ValueError, match=r"above 128 MiB, .* with zstd -d --long=31 .*a\.zst$"):
+        paragraphs(file("a.zst", frame))
+
+
+def test_an_error_of_the_disk_is_none_of_the_format(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read: No such file or directory; check the"):
+        list(read_lines(str(tmp_path / "none.txt"), True, 1 << 20))
 
 
 COMPRESS = {
@@ -243,6 +316,12 @@ def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
             read_documents([good, missing])
     with pytest.raises(ValueError, match="no text given"):
         read_documents([])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe or a device: expected a file"):
+        read_documents([tmp_path / "pipe"])
+    for source in ("tfds:lm1b", "tfds:/train", "tfds:lm1b/"):
+        with pytest.raises(ValueError, match=f"{source} names no split: expected tfds:NAME/SPLIT"):
+            read_documents([source])
 
 
 @pytest.mark.parametrize("end", ["\r", "\r\n", "\r\r\n"])
@@ -267,6 +346,20 @@ def test_long_lines_and_documents_are_cut_and_nothing_is_lost(file, monkeypatch)
     assert max(len(p.encode()) for d in read for p in d) <= 100
     assert max(sum(map(len, d)) for d in read) <= 220
     assert len(read) > 5
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_long_lines_of_records_are_split_where_those_of_a_plain_file_are(kind, file, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_LINE_BYTES", 50)
+    text = " ".join(f"wört{i}" for i in range(99)) + "\n" + "ä" * 60 + " \n" + "short"
+    path = file(f"a.{kind}", json.dumps({"text": text}))
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": [text]}), path)
+    (read,) = paragraphs(path)
+    assert [read] == paragraphs(file("a.txt", text))
+    assert max(len(line.encode()) for line in read) <= 100 < len(text)
+    sequence = ">a\n" + "\n".join("ACGT" * 10 for _ in range(3))
+    assert paragraphs(file("a.fasta", sequence)) == [("ACGT" * 30,)]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from bert_jax import tasks
 from bert_jax.data import hub_dataset
 from bert_jax.data.documents import read_documents
+from bert_jax.data.text_sources import expand_texts
 from bert_jax.tasks import hub as hub_tasks
 from tests.helpers.fake_hub import Hub
 
@@ -54,9 +55,10 @@ def test_text_comes_in_the_order_of_shards_and_rows(hub: Hub) -> None:
     assert texts(f"{NAME}/train") == ["new", "c"]
 
 
-def test_commit_and_row_count_are_recorded(hub: Hub) -> None:
+def test_commit_and_row_count_are_recorded(hub: Hub, tmp_path: Path) -> None:
     commit = hub.add("owner/words", SHARDS, kind="datasets").refs["main"]
-    files, rows = hub_dataset.download_texts(["x.txt", f"{NAME}/train"])
+    (tmp_path / "x.txt").write_text("a")
+    files, rows = expand_texts([str(tmp_path / "x.txt"), f"{NAME}/train"])
     assert [Path(file).name[:11] for file in files] == ["x.txt", "train-00000", "train-00001"]
     assert rows == {f"{NAME}@{commit}/default/train": 3}
 
@@ -89,6 +91,60 @@ def test_configs_of_the_card_and_of_file_names(hub: Hub) -> None:
     }
 
 
+def test_globs_of_a_card_stop_at_folders() -> None:
+    files = [
+        *("de/a.parquet", "de/old/b.parquet", "de/old/more/c.parquet"),
+        *("en/a1.parquet", "en/a22.parquet", "top.parquet"),
+    ]
+    patterns = {
+        "de/*": ["de/a.parquet"],
+        "de/**": ["de/a.parquet", "de/old/b.parquet", "de/old/more/c.parquet"],
+        "**/old/*.parquet": ["de/old/b.parquet"],
+        "**/*.parquet": files,
+        "./en/a?.parquet": ["en/a1.parquet"],
+        "en/a[!1]*": ["en/a22.parquet"],
+        "*": ["top.parquet"],
+    }
+    for pattern, expected in patterns.items():
+        card = [{"config_name": "x", "data_files": pattern}]
+        assert hub_dataset.configs_of_card(card, files) == {"x": {"train": expected}}, pattern
+
+
+def test_globs_of_a_card_begin_in_its_folder_and_take_each_file_once() -> None:
+    files = ["de/a.parquet", "de/b.parquet", "en/a.parquet"]
+    items = [{"split": "dev", "path": path} for path in ("a*", ["*.parquet", "b*"], 7)]
+    card = [{"data_dir": "de", "data_files": [*items, None]}, "no mapping"]
+    assert hub_dataset.configs_of_card(card, files) == {"default": {"dev": files[:2]}}
+
+
+def test_a_config_in_nested_folders_and_a_revision_with_slashes_are_named_in_full(hub: Hub) -> None:
+    files = {"web/de/train.parquet": parquet(text=["eins"]), "web/en/train.parquet": b""}
+    repo = hub.add("owner/words", files, kind="datasets")
+    assert texts(f"{NAME}/web/de/train") == ["eins"]
+    repo.commit({**files, "web/de/train.parquet": parquet(text=["zwei"])}, "refs/pr/3")
+    assert texts(f"{NAME}@refs/pr/3/web/de/train") == ["zwei"]
+
+
+def test_empty_shards_are_skipped_and_equal_ones_read_twice(hub: Hub) -> None:
+    """Both kinds are links to one file in the cache."""
+    shard, empty = parquet(text=["a"]), parquet(text=pa.array([], pa.string()))
+    files = {f"train-{i}-of-5.parquet": data for i, data in enumerate([shard, empty] * 2)}
+    hub.add("owner/words", {**files, "test.parquet": empty}, kind="datasets")
+    assert texts(f"{NAME}/train") == ["a", "a"]
+    with pytest.raises(ValueError, match=r"default/test is empty: expected rows in it"):
+        texts(f"{NAME}/test")
+    for again in (f"{NAME}/train", f"{NAME}/default/train"):
+        with pytest.raises(ValueError, match=r"train-.-of-5\.parquet is given twice"):
+            read_documents([f"{NAME}/train", again])
+
+
+def test_what_is_not_there_is_refused_before_a_download(hub: Hub) -> None:
+    hub.add("owner/words", SHARDS, kind="datasets")
+    with pytest.raises(ValueError, match=r"none\.txt does not exist"):
+        read_documents([f"{NAME}/train", "none.txt"])
+    assert not hub.requests
+
+
 def test_other_formats_are_read_as_the_hub_converts_them(hub: Hub) -> None:
     repo = hub.add("owner/words", {"train.csv": b"text\na\n"}, kind="datasets")
     with pytest.raises(ValueError, match="has no Parquet files, its own or converted ones"):
@@ -107,7 +163,9 @@ def test_other_formats_are_read_as_the_hub_converts_them(hub: Hub) -> None:
         ("hf:datasets/other/words/train", "nor a dataset on the Hub that you may read"),
         ("hf:datasets/words", "is no dataset of the Hub: expected hf:datasets/OWNER/NAME"),
         (NAME, "names no split: expected hf:datasets/OWNER/NAME"),
-        (f"{NAME}/a/b/c", "is no dataset of the Hub"),
+        (f"{NAME}/a/b/c", "has no config a/b: expected one of default"),
+        (f"{NAME}//train", "is no dataset of the Hub"),
+        (f"{NAME}@/train", "is no dataset of the Hub"),
         (f"{NAME}/train", "has no column `text`: name one of its columns with --field .title"),
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax.data.loader import Loader
+from bert_jax.data.loader import ConcatLoader, Loader
 from tests.helpers import tiny_configs
 
 
@@ -32,7 +32,7 @@ class Packed:
 
 
 def equal(a: dict, b: dict) -> bool:
-    return all(np.array_equal(a[k], b[k]) for k in a)
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
 def test_the_stream_from_a_step_is_the_look_up() -> None:
@@ -67,10 +67,22 @@ def test_another_seed_is_another_order() -> None:
 @pytest.mark.parametrize("kind", [{}, dict(sources=[Packed()], packed=3)], ids=["rows", "packed"])
 @pytest.mark.parametrize("n", [2, 4])
 def test_processes_read_disjoint_parts_of_the_same_batch(n: int, kind: dict) -> None:
+    """However they read it, and also where one process reads several parts."""
+    parts = [batches(process=(i, n), **kind) for i in range(n)]
     for step in (0, 7):
-        parts = [batches(process=(i, n), **kind)[step] for i in range(n)]
-        whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        assert equal(whole, batches(**kind)[step])
+        whole = batches(**kind)[step]
+        assert equal(concatenated([part[step] for part in parts]), whole)
+        assert equal(concatenated([next(part.iterate(step)) for part in parts]), whole)
+        assert equal(ConcatLoader(parts)[step], whole)
+        assert equal(next(ConcatLoader(parts).iterate(step)), whole)
+    passes = [[*part.one_pass(99)] for part in (*parts, ConcatLoader(parts), batches(**kind))]
+    for *split, joined, whole in zip(*passes, strict=True):
+        assert equal(concatenated(split), whole)
+        assert equal(joined, whole)
+
+
+def concatenated(parts: list[dict]) -> dict:
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
 def test_rows_are_padded_to_the_length_asked_for() -> None:

@@ -53,7 +53,8 @@ def test_a_run_says_how_often_it_reads_each_text(corpora: list[Corpus]) -> None:
 
 
 def test_a_mix_has_weights_or_an_exponent() -> None:
-    assert mix_weights.parse_mix(Data(mix="a=2,b=0.5")) == (["a", "b"], [2.0, 0.5])
+    for mix in ("a=2,b=0.5", " a = 2, b= 0.5 "):
+        assert mix_weights.parse_mix(Data(mix=mix)) == (["a", "b"], [2.0, 0.5])
     assert mix_weights.parse_mix(Data(mix="a,k=v/b", mix_exponent=0.3)) == (["a", "k=v/b"], None)
 
 

@@ -176,6 +176,12 @@ def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
     assert evaluated["tokens"].shape == (4, 32)
 
 
+def test_the_length_is_filled_in_without_stages_too(prepared: Path, tmp_path: Path) -> None:
+    experiment = config(prepared, tmp_path, stages=None, length=32)
+    ((_, (opened,), _),) = corpora.open_stages(experiment)
+    assert opened.path == prepared / "corpora/32"
+
+
 @pytest.mark.parametrize(("base", "offset"), [(ROBERTA, 1), (BERT, 0)])
 def test_positions_begin_after_the_padding_id_of_the_corpus(
     base: Experiment, offset: int, prepared: Path

@@ -9,13 +9,15 @@ import time
 import numpy as np
 import pytest
 
-from bert_jax.data import splits, work_shards
+from bert_jax.data import prepare, splits, work_shards
 from bert_jax.data.corpus_report import describe_split
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import TextConfig, encode_documents
 from bert_jax.data.prepare import _tokenizer_dir, prepare_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
+from bert_jax.data.worker_pool import Workers
+from bert_jax.utils.errors import RunError
 from tests.helpers.corpora import make, rows, write_inputs
 from tests.helpers.paths import ROOT, SAMPLE
 
@@ -207,6 +209,28 @@ def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs,
 def test_the_tokenizer_of_a_run_is_found_in_its_folder(inner, tmp_path):
     (tmp_path / inner).mkdir(exist_ok=True)
     assert _tokenizer_dir(str(tmp_path)) == tmp_path / inner
+
+
+@pytest.mark.parametrize("items", [2, 99])
+def test_a_worker_that_ends_is_named(items):
+    """Also where the pool breaks before the last item is submitted."""
+    with Workers(2) as pool, pytest.raises(RunError, match=r"was killed, .* lacks `if __name__"):
+        list(pool.map(os._exit, [1] * items))
+
+
+def test_the_store_is_closed_whatever_ends_the_run(inputs, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(prepare.token_store, "close_store", lambda: closed.append(True))
+    monkeypatch.setattr(prepare, "make_shard", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(inputs, tmp_path / "c")
+    assert closed
+
+
+def test_options_are_checked_before_a_download(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "expand_texts", None)
+    with pytest.raises(ValueError, match="duplicates is 0: expected at least 1"):
+        make(inputs, tmp_path / "c", duplicates=0)
 
 
 def test_an_output_folder_with_something_in_it_is_not_touched(inputs, tmp_path):

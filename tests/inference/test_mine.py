@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bert_jax
 from bert_jax.cli.search_commands import Mine
 from bert_jax.inference.mine import mine_negatives
+from bert_jax.inference.model import Model
 from bert_jax.inference.rerank_candidates import write_candidates
 from tests.helpers.sentence_folders import write_sentence_folder
 
@@ -65,6 +67,24 @@ def test_the_command_writes_the_same_file_twice(
         assert command.run([]) == 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert "negatives for 11 rows" in capsys.readouterr().out
+
+
+def test_texts_that_are_cut_are_counted_and_without_truncate_named_before_any_vector(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    model, long = bert_jax.load(folder / "model"), "z " * 500
+    rows = [ROWS[0], {"text": "a", "positive": long}, {"text": long, "positive": "b"}]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for write, name in ((mine_negatives, "mined"), (write_candidates, "candidates")):
+        caplog.clear()
+        write(model, tmp_path / "rows", tmp_path / name, truncate=True)
+        texts = [r.getMessage() for r in caplog.records]
+        assert "1 of 4 texts are longer than the model and are cut (document)" in texts
+        assert "1 of 3 texts are longer than the model and are cut (query)" in texts
+    monkeypatch.setattr(Model, "encode", None)
+    for write in (mine_negatives, write_candidates):
+        with pytest.raises(ValueError, match=r"document 3 \('z z .* tokens, but .*--truncate"):
+            write(model, tmp_path / "rows", tmp_path / "other")
 
 
 def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
     assert np.array_equal(m.encode(iter(TEXTS[:2])), expected)
     pairs = m.similarity(np.array(TEXTS[:2]), TEXTS[:2])
     assert np.array_equal(pairs, m.similarity(TEXTS[:2], expected[0]))
+    assert np.array_equal(pairs, m.similarity(iter(TEXTS[:2]), iter(TEXTS[:2])))
     with pytest.raises(ValueError, match="texts is one string"):
         m.similarity("a", TEXTS[:2])
     for texts, message in (
@@ -163,6 +164,7 @@ def test_words_pooling_is_the_mean_over_pieces(kind: tokenizer.Kind) -> None:
     m, text = model(words), "Unbelievable: the well-known peace!"
     (tokens,), (pooled,) = (m.encode([text], (0, 3), pool) for pool in (None, "words"))
     assert pooled.shape == (2, len(text.split()), 24)
+    assert pooled.dtype == np.float32
     at = 1
     for i, word in enumerate(text.split()):
         end = at + len(words.encode(f" {word}" if i else word))

@@ -14,6 +14,7 @@ from bert_jax.cli.search_commands import Embed, Search
 from bert_jax.inference import faiss_index, search_index
 from bert_jax.inference.embed_file import EmbedOptions
 from bert_jax.inference.search_index import SearchIndex, write_index
+from bert_jax.utils.text_lines import read_lines
 from tests.helpers.sentence_folders import write_sentence_folder
 
 LINES = ["a b", "c d e", "", "a b", "f g h i", "z y x"]
@@ -113,6 +114,20 @@ def test_a_changed_text_is_refused(folder: Path, tmp_path: Path) -> None:
     text.unlink()
     with pytest.raises(ValueError, match="cannot be read"):
         SearchIndex.open(tmp_path / "index").check_text()
+
+
+def test_an_index_and_its_text_can_be_moved_together(folder: Path, tmp_path: Path) -> None:
+    model = bert_jax.load(folder / "model")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "texts").write_bytes(b"a b\n\xef\xbb\xbfc\rd\n")
+    write_index(model, "model", tmp_path / "old" / "texts", tmp_path / "old" / "lines.index")
+    (tmp_path / "old").rename(tmp_path / "new")
+    index = SearchIndex.open(tmp_path / "new" / "lines.index")
+    index.check_text()
+    (hits,) = index.search(model, ["a b"], top=2)
+    # one text per line, as in `embed --out`: a mark or carriage return within the file is text
+    assert {hit.text for hit in hits} == {"a b", "\ufeffc\rd"}
+    assert read_lines(index.text) == ["a b", "\ufeffc\rd"]
 
 
 def test_an_index_of_a_relative_path_is_searched_from_any_folder(

@@ -65,7 +65,7 @@ class BitsPerCharacter:
     alphabet: int  # number of different characters of the text, without white space
     pieces: int  # of the scored words
     unknown_pieces: int  # of these, and pieces that are special tokens in the text
-    dropped_characters: int  # of the text, that the tokenizer's normalization removes or changes
+    dropped_characters: int  # of the folded text, that normalization removes or changes
     text_characters: int  # of the text, without white space
     folded: tuple[Fold, ...]  # distinctions that the model does not have to predict
 
@@ -164,7 +164,7 @@ def bits_per_character(
         alphabet=alphabet,
         pieces=len(queries),
         unknown_pieces=int((~known).sum()),
-        dropped_characters=sum(dropped_characters(tokenizer, text) for text in texts),
+        dropped_characters=sum(dropped_characters(tokenizer, text) for text in scored),
         text_characters=sum(len(text) - sum(map(str.isspace, text)) for text in texts),
         folded=folded,
     )

@@ -41,7 +41,11 @@ from bert_jax.inference.evaluation.pair_scores import (
     pair_scores,
     untrimmed_neighbors,
 )
-from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
+from bert_jax.inference.evaluation.replaced_tokens import (
+    ReplacedScores,
+    detects_replaced_tokens,
+    replaced_scores,
+)
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.inference.evaluation.text_counts import (
     MAX_COUNT_TOKENS,
@@ -75,7 +79,7 @@ def evaluate_corpus(
     than the model takes, or without validation rows.
     """
     check_mask_filler(model)
-    _check_numbers(max_rows, maskings, seed)
+    _check_numbers(seed, rows=max_rows, maskings=maskings)
     _check_corpus(model, corpus)
     info = corpus.info
     rows = token_rows.corpus_rows(corpus, "validation")
@@ -125,7 +129,8 @@ def evaluate_text(
     field: str = TEXT_FIELD,
 ) -> Evaluation:
     """Evaluate a model on a text, in rows of `length` tokens (default: 128, or fewer if the model
-    takes fewer or was trained on shorter rows). Counts are made from `counts_file`; without it each
+    takes fewer or was trained on shorter rows; a run on packed rows does not know how long their
+    sequences were). Counts are made from `counts_file`; without it each
     half of the text is scored by the counts of the other. `fold` removes case or accents from the
     texts first. `field` of records (JSONL, parquet) holds the text.
 
@@ -133,7 +138,7 @@ def evaluate_text(
     missing or too short.
     """
     check_mask_filler(model)
-    _check_numbers(max_rows, maskings, seed)
+    _check_numbers(seed, rows=max_rows, maskings=maskings, words=max_words)
     max_length = model.config.encoder.max_length
     if length is None:  # positions beyond the rows of training may never have been seen
         length = min(TEXT_LENGTH, max_length, model.config.data.length or max_length)
@@ -197,7 +202,8 @@ def _restoration(
 
 
 def _order(model: Model, corpus: Corpus, rows: TokenRows) -> OrderScores | None:
-    if corpus.info.segments != "sop":
+    network, _ = model.objective.encoder(model.params)
+    if corpus.info.segments != "sop" or "pair" not in network.heads:
         return None
     tokenizer = model.tokenizer
     train = token_rows.corpus_rows(corpus, "train", MAX_COUNT_TOKENS // corpus.info.length)
@@ -225,8 +231,8 @@ def _sample(count: int, limit: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
-def _check_numbers(max_rows: int, maskings: int, seed: int) -> None:
-    for name, value in (("rows", max_rows), ("maskings", maskings)):
+def _check_numbers(seed: int, **counts: int) -> None:
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"the number of {name} is {value}: expected at least 1")
     if not 0 <= seed < 1 << 63:
@@ -269,6 +275,9 @@ def _order_note(
 def _replaced_note(model: Model, replaced: ReplacedScores | None) -> tuple[str, ...]:
     if replaced is not None or not isinstance(model.objective, ReplacedTokensObjective):
         return ()
+    if not detects_replaced_tokens(model.objective):
+        target = model.objective.config.target
+        return (f"the discriminator is not scored: it was trained for the target {target}",)
     return ("the discriminator is not scored: the generator replaced no token, or all of them",)
 
 

@@ -28,7 +28,6 @@ from bert_jax.objectives.masking import mask_tokens
 MASKING = Masking(mask_prob=1.0, random_prob=0.0)  # single tokens, 15 %
 MASKINGS = 3  # of each row
 SEED = 0
-TOP = 5
 ROWS_PER_BATCH = 256
 
 

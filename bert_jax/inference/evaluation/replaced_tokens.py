@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +48,16 @@ def replaced_scores(
     places: np.ndarray | None = None,
 ) -> ReplacedScores | None:
     """The scores of a discriminator at all tokens of text, or at those among `places` (bool
-    [kn l]); None for a model that has no generator and discriminator, or if all of these tokens or
-    none were replaced."""
+    [kn l]); None for a model whose objective does not detect replaced tokens, or if all of these
+    tokens or none were replaced. A discriminator that was trained at the hidden places alone is
+    scored there."""
     objective = model.objective
-    if not isinstance(objective, ReplacedTokensObjective):
+    if not detects_replaced_tokens(objective):
         return None
-    if "rtd" not in objective.discriminator.heads:
-        return None
+    if objective.config.target == "rtd_masked":
+        hidden = np.zeros(masked.labels.shape, bool)
+        hidden[masked.places] = True
+        places = hidden if places is None else hidden & places
     rows = replace(masked.rows, tokens=sample_replacements(model, objective, masked, seed))
     is_text = ~kinds.excluded[masked.labels]
     row, position = np.nonzero(is_text if places is None else is_text & places)
@@ -81,6 +84,14 @@ def replaced_scores(
     )
 
 
+def detects_replaced_tokens(objective: Any) -> TypeGuard[ReplacedTokensObjective]:
+    """Whether a positive logit of the objective's discriminator means that a token was replaced.
+    With other targets it restores tokens, and what it calls `rtd` is the gate of a copy."""
+    return isinstance(objective, ReplacedTokensObjective) and objective.config.target.startswith(
+        "rtd"
+    )
+
+
 def sample_replacements(
     model: Model, objective: ReplacedTokensObjective, masked: MaskedRows, seed: int = SEED
 ) -> np.ndarray:
@@ -92,6 +103,7 @@ def sample_replacements(
     def sample(params: Any, batch: Batch) -> tuple[jax.Array]:
         out: Any = network.apply({"params": params}, batch)
         logits = out["mlm"].logits(params["embeddings"]["word"])
+        logits = logits[..., : model.tokenizer.vocab_size]  # a table may have more rows
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["number"])
         return (objective.sample(logits, jax.random.key_data(keys)),)
 

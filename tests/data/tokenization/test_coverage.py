@@ -182,10 +182,10 @@ def test_a_report_reads_what_prepare_reads(name, korean, tmp_path, capsys):
     assert coverage.show_characters("가\u200e\u00a0") == "가 U+200E U+00A0"
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+def test_lines_end_at_newlines_alone_and_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
     file = tmp_path / "x"
-    file.write_bytes(b"\xef\xbb\xbfa\x0cb\r\n\nc\xe2\x80\xa8d")
-    assert read_lines(file) == ["a\x0cb", "", "c\u2028d"]
+    file.write_bytes(b"\xef\xbb\xbfa\x0cb\r\n\nc\xe2\x80\xa8d\re")
+    assert read_lines(file) == ["a\x0cb", "", "c\u2028d\re"]
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty: expected one text per line"):
         read_lines(file)

@@ -190,6 +190,9 @@ def test_folding_makes_cased_and_uncased_models_score_the_same_text() -> None:
     again = bits.bits_per_character(small_model(cased), [text], fold=both)
     assert again.folded == both
     assert again.alphabet < plain.alphabet
+    # what folding removes is scored as it is then: only the space of no width is dropped
+    assert again.dropped_characters == plain.dropped_characters == 1
+    assert bits.bits_per_character(small_model(uncased), [text]).dropped_characters == 1
     assert np.array_equal(again.characters, plain.characters)
 
 

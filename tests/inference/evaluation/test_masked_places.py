@@ -11,7 +11,7 @@ from bert_jax.data import documents
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.inference.evaluation import token_rows
+from bert_jax.inference.evaluation import replaced_tokens, token_rows
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import (
     MaskedRows,
@@ -25,6 +25,7 @@ from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from bert_jax.inference.evaluation.pair_scores import pair_scores
 from bert_jax.inference.evaluation.replaced_tokens import area_under_roc, replaced_scores
 from bert_jax.inference.evaluation.token_rows import TokenRows
+from bert_jax.inference.model import Model
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 
@@ -153,6 +154,42 @@ def test_replaced_tokens_are_found_by_counts_and_not_by_chance(
     assert few is not None
     assert few.tokens == (~np.isin(masked.labels[:, :9], tokenizer.special_ids)).sum()
     assert few.auc != scores.auc
+
+
+@pytest.mark.parametrize("target", ["rtd", "rtd_masked", "all_tokens_mlm", "replace_mlm"])
+def test_a_discriminator_that_knows_the_replaced_tokens_finds_all_of_them(
+    target: str,
+    masked: MaskedRows,
+    counts: CountsByRow,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And one that takes each for the other finds none. One that was trained at hidden places is
+    scored there, and one that restores tokens is not."""
+    electra = replace_config(ELECTRA, objective=dict(target=target))
+    model, kinds = Model(electra, {}, tokenizer), TokenKinds.of(tokenizer)
+    hidden, others = masked.places, masked.labels.copy()
+    letters = sorted({*masked.labels.flat} - set(tokenizer.special_ids))
+    others[hidden] = np.random.default_rng(0).choice(letters, len(hidden[0]))
+    monkeypatch.setattr(replaced_tokens, "sample_replacements", lambda *_: others)
+    sign = 1
+
+    def logits(rows: TokenRows) -> np.ndarray:
+        return np.where(rows.tokens != masked.labels, 1.0, -1.0) * sign
+
+    monkeypatch.setattr(replaced_tokens, "_discriminator_logits", lambda _: logits)
+    scores = replaced_scores(model, counts, masked, kinds)
+    if not target.startswith("rtd"):
+        assert scores is None
+        return
+    assert scores is not None
+    assert (scores.auc, scores.recall, scores.precision) == (1, 1, 1)
+    text = (~np.isin(masked.labels, tokenizer.special_ids)).sum()
+    assert scores.tokens == (len(hidden[0]) if target == "rtd_masked" else text)
+    sign = -1
+    scores = replaced_scores(model, counts, masked, kinds)
+    assert scores is not None
+    assert (scores.auc, scores.recall, scores.precision) == (0, 0, 0)
 
 
 def test_area_under_roc_counts_ties_one_half() -> None:
