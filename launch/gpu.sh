@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
         --hosts) hosts=${2:?} && shift 2 ;;
         --port) port=${2:?} && shift 2 ;;
         --dry-run) dry=1 && shift ;;
-        --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit ;;
+        --help) sed -n '2,/^set/s/^# \{0,1\}//p' "launch/${0##*/}"; exit ;;
         --) shift && break ;;
         *) die "unknown argument $1 (see --help)" ;;
     esac

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.utils import io
 from bert_jax.utils.text_lines import read_lines
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Export(Command):
     private: bool = False
 
     def run(self, extra: list[str]) -> int:
+        from bert_jax.convert.export import check_onnx
         from bert_jax.convert.export.push import check_push, push
 
         if self.push is not None and self.format not in ("hf", "sentence-transformers"):
@@ -122,8 +124,13 @@ class Export(Command):
                 "--out DIR" if self.out is None else "--push OWNER/NAME for --force and --private"
             )
             raise ValueError(f"expected {flag}")
+        # what can be known before the model is loaded
+        if self.out is not None:
+            io.require_new(Path(self.out))
+        if self.format == "onnx":
+            check_onnx(self.int8)
         if self.push is not None:
-            check_push(self.push, self.force)  # before the work of the export
+            check_push(self.push, self.force)
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "export" if self.out is None else Path(self.out)
             self._export(out)

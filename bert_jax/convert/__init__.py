@@ -7,12 +7,13 @@ hf_long_texts  long texts in config.json
 hf_tasks       classes for fine-tuning <-> Supervised
 hf_params      tensors <-> parameters: from_hf, to_hf
 hf_electra     a discriminator's and a generator's folder -> one pre-training state
-hf_folder      read Hugging Face folders, which are not trusted
+hf_folder      read Hugging Face folders, which are not trusted; their weights in hf_weights
 peft_folder    read LoRA adapters of peft, merged into their base; keys in peft_config
 sentence_head  read what follows the encoder in sentence-transformers folders: pooling, Dense
 heads          heads by name: their modules, parameter shapes, new heads
 resize         a larger vocabulary, more positions
-export/        write a model as Hugging Face, Orbax or StableHLO files
+export/        write a model as Hugging Face, sentence-transformers, peft, ONNX, Orbax or StableHLO
+               files
 """
 
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes, with_heads

@@ -20,6 +20,7 @@ from bert_jax.config import (
 )
 from bert_jax.convert import hf_families, hf_modernbert
 from bert_jax.convert.hf_config_keys import (
+    ALIASES,
     COMMON_FIELDS,
     DEFAULTS,
     FAMILY_FIELDS,
@@ -104,6 +105,7 @@ def encoder_from_hf_config(hf: Json) -> Encoder:
         return hf_modernbert.encoder_from_json(hf)
     defaults = DEFAULTS[family.name]
     hf = defaults | {k: v for k, v in hf.items() if v is not None}
+    hf |= {key: hf[k] for k, key in ALIASES.get(family.name, {}).items() if k in hf}
     check_required(hf, REQUIRED_VALUES)
     fields = FAMILY_FIELDS.get(family.name, COMMON_FIELDS)
     values: Json = {native: read_number(hf, key, defaults[key]) for native, key in fields.items()}
@@ -171,6 +173,19 @@ def _choose_family(encoder: Encoder, objective: config.Objective) -> Family:
         return hf_families.ROBERTA
     shared = encoder.embedding_width != encoder.hidden_size or encoder.groups is not None
     return hf_families.ALBERT if shared else hf_families.BERT
+
+
+def lost_dropout_rates(family: Family, encoder: Encoder) -> list[str]:
+    """The dropout rates that have no key in config.json; they change no output."""
+    if family is hf_families.MODERNBERT:
+        return hf_modernbert.lost_dropout_rates(encoder)
+    same = (None, encoder.dropout)
+    lost = {
+        "encoder.embedding_dropout": encoder.embedding_dropout not in same,
+        "encoder.attention_output_dropout": encoder.attention_output_dropout not in same,
+        "encoder.mlp_dropout": encoder.mlp_dropout != 0,
+    }
+    return [field for field, is_lost in lost.items() if is_lost]
 
 
 def encoder_to_hf_config(

@@ -39,6 +39,14 @@ FAMILY_FIELDS: dict[ModelType, dict[str, str]] = {
         "pad_id": "pad_token_id",
     },
 }
+# other names of a family's keys; both given, these count, as in transformers
+ALIASES: dict[ModelType, dict[str, str]] = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+    }
+}
 # fields that a family has no key for -> their only value
 FIXED_FIELDS: dict[ModelType, Json] = {
     "distilbert": {"token_types": 0, "layer_norm_eps": 1e-12, "model_type": "distilbert"},

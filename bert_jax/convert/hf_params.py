@@ -10,9 +10,9 @@ import numpy as np
 from flax import traverse_util
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
-from bert_jax.convert import hf_config, hf_long_texts, hf_modernbert, hf_tasks
+from bert_jax.convert import hf_config, hf_long_texts, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
-from bert_jax.convert.hf_families import ALBERT, MODERNBERT
+from bert_jax.convert.hf_families import ALBERT
 from bert_jax.convert.hf_layout import as_imported, half_precision, neutral_params, unshare_layers
 from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, param_rules
 from bert_jax.model import electra
@@ -63,6 +63,7 @@ def from_hf(
                 f"{known}"
             )
     family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
+    _refuse_projection(family, tensors, encoder)  # also with --drop: it would change the outputs
     named, problems = _rename_tensors(family, tensors, tuple(drop))
     task = hf_tasks.task_from_hf_config(family, hf, drop)
     if task is None:
@@ -224,17 +225,28 @@ def _without_unused_pooler(family: Family, tensors: Tensors, table: NameTable) -
 
 
 def _without_identity(family: Family, tensors: Tensors, encoder: Encoder) -> Tensors:
-    """Hugging Face's ALBERT has a projection even between equal widths. If it is the identity, as
-    `to_hf` writes it, it is removed."""
-    name = f"{family.prefix}{family.projection}"
+    """Hugging Face's ALBERT has a projection even between equal widths. It is the identity, as
+    `to_hf` writes it, and is removed."""
     if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
         return tensors
-    weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
-    if weight is None or bias is None or bias.any():
-        return tensors
-    if not np.array_equal(weight, np.eye(encoder.hidden_size)):
-        return tensors
-    return {k: v for k, v in tensors.items() if not k.startswith(f"{name}.")}
+    name = f"{family.prefix}{family.projection}."
+    return {k: v for k, v in tensors.items() if not k.startswith(name)}
+
+
+def _refuse_projection(family: Family, tensors: Mapping[str, np.ndarray], encoder: Encoder) -> None:
+    """ValueError: an ALBERT with a learned projection between equal widths, which is not built
+    here."""
+    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
+        return
+    identity = {"weight": np.eye(encoder.hidden_size), "bias": np.zeros(encoder.hidden_size)}
+    for original, name in full_names(family, tensors).items():
+        part = name.removeprefix(f"{family.prefix}{family.projection}.")
+        if part in identity and not np.array_equal(tensors[original], identity[part]):
+            raise ValueError(
+                f"config.json has embedding_size {encoder.hidden_size}, equal to hidden_size, and "
+                f"{name} is not the identity: expected an ALBERT whose projection is between "
+                "unequal widths; this one cannot be imported, with --drop neither"
+            )
 
 
 # ---- native to Hugging Face
@@ -271,7 +283,7 @@ def to_hf(experiment: Experiment, params: Params, part: str | None = None) -> Hf
         for hf_name, array in zip(names, parts, strict=True):
             hf_name = hf_name.removeprefix(family.prefix) if name.endswith("Model") else hf_name
             tensors[hf_name] = np.ascontiguousarray(array.T if rule.transpose else array)
-    lost = hf_modernbert.lost_dropout_rates(encoder) if family is MODERNBERT else []
+    lost = hf_config.lost_dropout_rates(family, encoder)
     long_texts, lost_options = hf_long_texts.long_texts_to_hf(experiment)
     config_json, lost = config_json | long_texts, [*lost, *lost_options]
     tensors, config_json["dtype"] = as_imported(tensors, experiment.run.imported_dtype)

@@ -19,6 +19,7 @@ from bert_jax.convert.hf_families import ELECTRA, MODERNBERT
 from bert_jax.convert.hf_long_texts import with_long_texts
 from bert_jax.convert.hf_name_rules import Family, NameTable, TaskClass
 from bert_jax.tasks.examples import ANSWERABLE_LABELS
+from bert_jax.utils.text_lines import without_surrogates
 from bert_jax.utils.types import Json, Params, is_number
 
 MULTILABEL = "multi_label_classification"
@@ -126,7 +127,7 @@ def _labels(hf: Json) -> tuple[str, ...]:
         by_number = {str(k): v for k, v in id2label.items()}
         numbers = [str(i) for i in range(len(id2label))]
         if sorted(by_number) == sorted(numbers):
-            return tuple(str(by_number[i]) for i in numbers)
+            return tuple(without_surrogates(str(by_number[i])) for i in numbers)
     raise ValueError(
         f"config.json has id2label {id2label!r}: expected a name for each number from 0 on"
     )

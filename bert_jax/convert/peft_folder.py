@@ -11,6 +11,7 @@ so that fused kernels (ModernBERT's Wqkv) and adapted heads need no rule of thei
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from bert_jax.utils.model_files import (
 )
 from bert_jax.utils.types import Json
 
+logger = logging.getLogger(__name__)
+
 HASH_KEY = "base_sha256"  # in the metadata of the weights that we write
 
 
@@ -48,23 +51,26 @@ def is_peft_folder(folder: Path) -> bool:
 
 
 def read_peft(
-    folder: Path, settings: Json, read_folder: Any, read_json: Any
+    folder: Path, settings: Json, read_folder: Any, read_json: Any, allow_pickle: bool = False
 ) -> tuple[Json, Tensors, Path]:
     """config.json and tensors of the adapted model, merged, and the folder of its tokenizer.
 
-    `read_folder` reads the tensors of a Hugging Face folder, `read_json` a JSON file.
+    `read_folder` reads the tensors of a Hugging Face folder, of the base also from a pickle with
+    `allow_pickle`; `read_json` reads a JSON file.
     ValueError: an adapter that is not plain LoRA, no base, another base, tensors that do not fit.
     """
     peft_config.check_settings(settings)
     scale = peft_config.scale(settings)
     weights = _read_weights(folder)
-    base = hub.model_folder(peft_config.base_name(settings, folder)).path
+    name = peft_config.base_name(settings, folder)
+    logger.info("%s: an adapter of %s, which is read, too", folder, name)
+    base = hub.model_folder(name, allow_pickle).path
     if is_peft_folder(base) or not (base / CONFIG).is_file():
         raise ValueError(f"its base {base} is no Hugging Face folder with {CONFIG}")
     base_json = read_json(base / CONFIG)
     if "encoder" in base_json:
         raise ValueError(f"its base {base} is a run folder: expected a Hugging Face folder")
-    family, tensors = hf_config.family_from_hf_config(base_json), read_folder(base)
+    family, tensors = hf_config.family_from_hf_config(base_json), read_folder(base, allow_pickle)
     _check_base(weights.base_hash, base, base_json, tensors)
     own = folder / CONFIG
     hf = read_json(own) if own.is_file() else _derived_config(settings, family, base_json, weights)

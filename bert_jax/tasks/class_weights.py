@@ -24,7 +24,8 @@ def class_weights(
            A label that no row has is not counted, and has weight 1.
            Else NAME=WEIGHT,... or a JSON object; a label that is not named has weight 1.
 
-    ValueError: a name that is not among the labels, a weight that is not a number above 0.
+    ValueError: a name that is not among the labels, a name twice, a weight that is not a number
+    above 0.
     """
     if field == "balanced":
         return _balanced(labels, examples, multilabel)
@@ -53,16 +54,22 @@ def _balanced(
 def _parse(field: str) -> dict[str, float]:
     try:
         if field.lstrip().startswith("{"):
-            given: Any = json.loads(field)
+            given: Any = json.loads(field, object_pairs_hook=list)
         else:
-            pairs = [part.rpartition("=") for part in field.split(",")]
-            given = {name.strip(): float(weight) for name, _, weight in pairs}
-        weights = {name: float(weight) for name, weight in given.items()}
+            parts = [part.rpartition("=") for part in field.split(",")]
+            given = [(name.strip(), weight) for name, _, weight in parts]
+        pairs = [(name, float(weight)) for name, weight in given]
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise ValueError(
             f"objective.class_weights is {field!r:.80}: expected balanced, or "
             "NAME=WEIGHT,..., or a JSON object of weights"
         ) from None
+    weights = dict(pairs)
+    if len(weights) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(
+            f"objective.class_weights names {twice!r:.60} twice: expected one weight per label"
+        )
     for name, weight in weights.items():
         if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
             raise ValueError(

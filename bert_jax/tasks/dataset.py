@@ -1,4 +1,4 @@
-"""Read a dataset: a folder, a file or a TFDS dataset to examples.
+"""Read a dataset: a folder, a TFDS dataset or one of the Hub to examples.
 
 task                      folder
 classification regression tagging choice rerank    train.jsonl  dev.jsonl  (test.jsonl)
@@ -124,8 +124,8 @@ def iter_unlabeled_examples(
     issues: IssueCounts | None = None,
 ) -> Iterator[Example]:
     """The examples of a file (tables.py; for questions also SQuAD's .json, which is read as a
-    whole), one at a time, without their labels. What is unusual in the file itself is counted in
-    `issues` at its end.
+    whole), one at a time, without their labels. Empty texts and what is unusual in the file itself
+    are counted in `issues`, completely at its end.
 
     ValueError: a line that is not a JSON object, and as `parse_unlabeled_example`.
     """
@@ -133,8 +133,8 @@ def iter_unlabeled_examples(
         counts: IssueCounts = Counter() if issues is None else issues
         return (e for _, e in read_squad(file, counts, labeled=False, ignore_labels=True))
     return (
-        parse_unlabeled_example(task_type, record, location, pairs)
-        for location, record in tables.read_records(task_type, file, issues)
+        parse_unlabeled_example(task_type, record, location, pairs, issues)
+        for location, record in tables.read_records(task_type, file, issues, ignore_labels=True)
     )
 
 

@@ -17,6 +17,7 @@ multiprocessing_bpe_encoder.py, strips its lines, too).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from bert_jax.tasks.examples import (
     TextExample,
     WordPositions,
 )
-from bert_jax.tasks.long_texts import Long, cut_text, padded_count
+from bert_jax.tasks.long_texts import Cut, Long, cut_text, long_notes, padded_count
 from bert_jax.tasks.qa_windows import encode_questions, max_context_windows, sliding_windows
 from bert_jax.tasks.rerank import encode_candidates
 from bert_jax.tasks.rows import one_row, rows_in_one
@@ -149,12 +150,14 @@ def _encode_texts(
     first = tokenizer.encode_batch([e.text.strip() for e in examples])
     second = tokenizer.encode_batch([(e.text_pair or "").strip() for e in examples])
     rows, too_long, cut = [], 0, 0
+    causes: Counter[Cut] = Counter()
     for i, e in enumerate(examples):
         a, b = first[i], None if e.text_pair is None else second[i]
         capacity = tokenizer.special_tokens.text_capacity(length, 1 if b is None else 2)
         too_long += len(a) + len(b or []) > capacity
-        parts, is_cut = cut_text(a, b, capacity, long, max_windows)
-        cut += is_cut
+        parts, lost = cut_text(a, b, capacity, long, max_windows)
+        causes.update(lost)
+        cut += bool(lost)
         built = [tokenizer.build_row(*part) for part in parts]
         if long == "windows":
             built += [([], 0)] * (padded_count(len(built), max_windows) - len(built))
@@ -162,7 +165,7 @@ def _encode_texts(
         else:
             row = one_row(*built[0], i)
         rows.append(row | {"label": _text_label(task_type, e.label, numbers)})
-    notes = _long_notes(long, length, too_long, cut, max_windows)
+    notes = long_notes(long, length, too_long, causes, max_windows)
     indices = list(range(len(rows)))
     return EncodedExamples(task_type, rows, indices, examples, num_truncated=cut, notes=notes)
 
@@ -173,17 +176,6 @@ def _text_label(task_type: TaskType, label: Any, numbers: dict[str, int]) -> Any
     if task_type == "regression":
         return np.float32(np.nan if label is None else label)
     return np.int32(-1 if label is None else _label_number(str(label), numbers))
-
-
-def _long_notes(long: Long, length: int, too_long: int, cut: int, max_windows: int) -> list[str]:
-    """What became of texts that are longer than a row, with numbers."""
-    longer = f"examples longer than {length} tokens"
-    if long != "windows":
-        kept = ", of which head and tail are kept" if long == "head_tail" else ", truncated"
-        return [f"{longer}{kept}: {too_long}"] if too_long else []
-    notes = [f"{longer}, read in windows: {too_long}"] if too_long else []
-    beyond = f"examples that {max_windows} windows do not cover, read in part"
-    return notes + ([f"{beyond}: {cut}; raise objective.max_windows"] if cut else [])
 
 
 def _label_vector(labels: Any, numbers: dict[str, int]) -> np.ndarray:

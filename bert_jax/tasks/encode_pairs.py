@@ -57,6 +57,22 @@ def encode_pairs(
     return EncodedPairs(rows, queries.truncated + documents.truncated)
 
 
+def merge_equal_texts(pairs: Sequence[Pair], tokenizer: Tokenizer, length: int) -> list[Pair]:
+    """The pairs, with each text replaced by the first one that has the same tokens. A model gives
+    them one vector, so an evaluation must not tell them apart."""
+    encoder = _TextEncoder(tokenizer, length)
+    encoder.add([text for p in pairs for text in (p.text, p.positive, *p.negatives)])
+    first: dict[int, str] = {}
+
+    def merged(text: str) -> str:
+        return first.setdefault(encoder.number(text), text)
+
+    return [
+        Pair(merged(p.text), merged(p.positive), tuple(map(merged, p.negatives)), p.score)
+        for p in pairs
+    ]
+
+
 def encode_texts(
     texts: Sequence[str], tokenizer: Tokenizer, length: int, prompt: str = ""
 ) -> EncodedPairs:

@@ -21,7 +21,15 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from bert_jax.tasks.examples import TaggingExample
-from bert_jax.tasks.fields import NO_LABEL, Fields, IssueCounts, is_marker, parse_label, shown
+from bert_jax.tasks.fields import (
+    NO_LABEL,
+    Fields,
+    IssueCounts,
+    is_marker,
+    parse_label,
+    shown,
+    whole,
+)
 from bert_jax.tasks.tag_scheme import TagScheme
 
 WIDENED = "entities that begin or end inside a word, widened to whole words"
@@ -85,7 +93,7 @@ def parse_entities(
 
 
 def _parse_entity(fields: Fields, text: str) -> tuple[int, int, str]:
-    begin, end = fields.value("start"), fields.value("end")
+    begin, end = whole(fields.value("start")), whole(fields.value("end"))
     integers = all(isinstance(x, int) and not isinstance(x, bool) for x in (begin, end))
     if not integers or not 0 <= begin < end <= len(text):
         raise ValueError(

@@ -18,7 +18,6 @@ from bert_jax.utils import io
 from bert_jax.utils.types import is_number
 
 ERRORS_FILE = "errors.json"
-TEXTS = ("text", "label", "predicted")
 
 
 def split_errors(

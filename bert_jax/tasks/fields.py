@@ -83,6 +83,12 @@ def shown(value: Any) -> str:
     return "null" if value is None else f"{value!r:.40}"
 
 
+def whole(value: Any) -> Any:
+    """A float without a fraction as an integer, other values as they are: pandas writes 39.0 for 39
+    where a column has empty cells."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def parse_label(label: Any, location: Location) -> str:
     """The name of a class. ValueError: empty, or not a string or an integer."""
     if label == "":
@@ -108,5 +114,4 @@ def parse_number(label: Any, location: Location) -> float:
 
 def is_marker(label: Any, markers: Collection[str]) -> bool:
     """Whether a label is one of those that mean "no label"."""
-    number = isinstance(label, float) and label.is_integer() and abs(label) < MAX_NUMBER
-    return not isinstance(label, list | dict) and str(int(label) if number else label) in markers
+    return not isinstance(label, list | dict) and str(whole(label)) in markers

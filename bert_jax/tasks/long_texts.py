@@ -13,11 +13,15 @@ Of a pair the shorter text is in every window, with at most half of the room.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
 Long = Literal["truncate", "head_tail", "windows"]
+# Why pieces are in no row: a row is too short, windows have gaps between them, or the shorter text
+# of a pair is longer than half of a window.
+Cut = Literal["truncated", "gaps", "half"]
 Pieces = list[int]
 PiecePair = tuple[Pieces, Pieces | None]
 
@@ -27,16 +31,42 @@ OVERLAP = 4  # one part in so many of a window is in the next one too
 
 def cut_text(
     a: Pieces, b: Pieces | None, capacity: int, long: Long, max_windows: int
-) -> tuple[list[PiecePair], bool]:
-    """A text or pair of texts as one or several rows of at most `capacity` pieces, and whether
-    pieces were left out."""
+) -> tuple[list[PiecePair], tuple[Cut, ...]]:
+    """A text or pair of texts as one or several rows of at most `capacity` pieces, and why pieces
+    were left out, () if none were."""
     if len(a) + len(b or []) <= capacity:
-        return [(a, b)], False
+        return [(a, b)], ()
     if long == "windows":
         return _pair_windows(a, b, capacity, max_windows)
     sizes = truncated_sizes(len(a), None if b is None else len(b), capacity)
     keep = head_and_tail if long == "head_tail" else _head
-    return [(keep(a, sizes[0]), None if b is None else keep(b, sizes[1]))], True
+    return [(keep(a, sizes[0]), None if b is None else keep(b, sizes[1]))], ("truncated",)
+
+
+def long_notes(
+    long: Long, length: int, too_long: int, causes: Mapping[Cut, int], max_windows: int
+) -> list[str]:
+    """What became of texts that are longer than a row, with numbers."""
+    longer = f"examples longer than {length} tokens"
+    if long != "windows":
+        kept = ", of which head and tail are kept" if long == "head_tail" else ", truncated"
+        return [f"{longer}{kept}: {too_long}"] if too_long else []
+    notes = [f"{longer}, read in windows: {too_long}"] if too_long else []
+    advice: dict[Cut, tuple[str, str]] = {
+        "gaps": (
+            f"examples that {max_windows} windows do not cover, read in part",
+            "raise objective.max_windows",
+        ),
+        "half": (
+            "pairs whose shorter text is longer than half of a window, which has its beginning",
+            "raise data.length",
+        ),
+    }
+    return notes + [
+        f"{what}: {causes[cause]}; {remedy}"
+        for cause, (what, remedy) in advice.items()
+        if causes[cause]
+    ]
 
 
 def truncated_sizes(a: int, b: int | None, capacity: int) -> tuple[int, int]:
@@ -69,16 +99,17 @@ def head_and_tail(pieces: Pieces, size: int) -> Pieces:
 
 def _pair_windows(
     a: Pieces, b: Pieces | None, capacity: int, max_windows: int
-) -> tuple[list[PiecePair], bool]:
+) -> tuple[list[PiecePair], tuple[Cut, ...]]:
     if b is None:
-        windows, cut = split_windows(a, capacity, max_windows)
-        return [(window, None) for window in windows], cut
+        windows, gaps = split_windows(a, capacity, max_windows)
+        return [(window, None) for window in windows], ("gaps",) if gaps else ()
     first_is_short = len(a) < len(b)
     short, long = (a, b) if first_is_short else (b, a)
     kept = short[: capacity // 2]
-    windows, cut = split_windows(long, capacity - len(kept), max_windows)
+    windows, gaps = split_windows(long, capacity - len(kept), max_windows)
     rows: list[PiecePair] = [(kept, w) if first_is_short else (w, kept) for w in windows]
-    return rows, cut or len(kept) < len(short)
+    causes: dict[Cut, bool] = {"gaps": gaps, "half": len(kept) < len(short)}
+    return rows, tuple(cut for cut, holds in causes.items() if holds)
 
 
 def split_windows(

@@ -65,16 +65,14 @@ def _best_threshold(gold: np.ndarray, p: np.ndarray) -> float:
 
 def multilabel_metrics(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Metrics of bool [r n] labels: accuracy (all labels of a text are right), F1 averaged over
-    decisions (micro) and over labels (macro), precision and recall over decisions."""
-    from sklearn import metrics
-
-    scores: Any = metrics.precision_recall_fscore_support  # its annotations are too narrow
-    micro = scores(gold, predicted, average="micro", zero_division=0)
-    macro = scores(gold, predicted, average="macro", zero_division=0)[2]
+    decisions (micro) and over labels (macro), precision and recall over decisions. What is not
+    defined is 0. They are counted here, since scikit-learn takes a single label for two classes."""
+    hits, found, true = (x.sum(axis=0) for x in (gold & predicted, predicted, gold))
+    micro = hits.sum()
     return {
-        "f1_micro": float(micro[2]),
-        "f1_macro": float(macro),
-        "precision": float(micro[0]),
-        "recall": float(micro[1]),
+        "f1_micro": float(2 * micro / max(found.sum() + true.sum(), 1)),
+        "f1_macro": float(np.mean(2 * hits / np.maximum(found + true, 1))),
+        "precision": float(micro / max(found.sum(), 1)),
+        "recall": float(micro / max(true.sum(), 1)),
         "accuracy": float((gold == predicted).all(axis=1).mean()),
     }

@@ -79,7 +79,7 @@ def encode_questions(
     example_indices: list[int] = []
     alignments: list[ContextWindow] = []
     contexts: dict[str, tuple[list[int], np.ndarray]] = {}
-    questions = tokenizer.encode_batch([e.question for e in examples])
+    questions = tokenizer.encode_batch([e.question.strip() for e in examples])
     room = tokenizer.special_tokens.text_capacity(length, 2)
     max_question = max(1, min(MAX_QUESTION_PIECES, max(room // 2, room - MIN_CONTEXT_PIECES)))
     skipped = in_no_window = 0

@@ -14,6 +14,7 @@ from bert_jax.tasks.fields import (
     IssueCounts,
     Location,
     shown,
+    whole,
 )
 
 
@@ -52,7 +53,7 @@ def _parse_answers(
         raise ValueError(f"{location}: `answers`: expected a list of objects")
     for value in values:
         fields = Fields(value, location)
-        text, start = fields.text("text"), fields.value("answer_start")
+        text, start = fields.text("text"), whole(fields.value("answer_start"))
         if isinstance(start, bool) or not isinstance(start, int):
             raise ValueError(f"{location}: `answer_start` is {start!r:.40}: expected an integer")
         yield _locate_answer(text, start, context, location, issues)

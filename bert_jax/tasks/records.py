@@ -22,6 +22,7 @@ from bert_jax.tasks.fields import (
     parse_label,
     parse_number,
     shown,
+    whole,
 )
 from bert_jax.tasks.questions import parse_question
 from bert_jax.tasks.rerank import parse_candidates
@@ -87,7 +88,8 @@ def parse_records(
 def _refuse_empty(records: Sequence[LocatedRecord]) -> None:
     """ValueError: a row of a table without any text or label, as spreadsheets leave at the end."""
     for location, record in records:
-        if record and not any(record.values()):
+        # 0 is a label; False stands for an empty cell of `is_impossible`
+        if record and all(x is False or x in ("", None, []) for x in record.values()):
             raise ValueError(
                 f"{location}: all cells are empty: expected a row with a label; remove the line"
             )
@@ -118,17 +120,23 @@ def _flat(label: Any) -> list[Any]:
 
 
 def parse_unlabeled_example(
-    task_type: TaskType, record: Any, location: Location, pairs: bool | None = None
+    task_type: TaskType,
+    record: Any,
+    location: Location,
+    pairs: bool | None = None,
+    issues: IssueCounts | None = None,
 ) -> Example:
     """A record as an example without its label. `pairs` says whether the model was trained on
-    pairs of texts (True), on single texts (False), or on both (None).
+    pairs of texts (True), on single texts (False), or on both (None). Empty texts are counted in
+    `issues`.
 
     ValueError: a missing or invalid field, a `text_pair` that the model needs or does not know.
     """
     if not isinstance(record, dict):
         raise ValueError(f"{location}: expected one JSON object per line")
     unlabeled = {k: v for k, v in record.items() if k not in LABEL_FIELDS}
-    example = parse_example(task_type, unlabeled, location, Counter(), labeled=False)
+    counts: IssueCounts = Counter() if issues is None else issues
+    example = parse_example(task_type, unlabeled, location, counts, labeled=False)
     if isinstance(example, TextExample) and pairs not in (None, example.text_pair is not None):
         problem = (
             "`text_pair` is missing, but the model was trained on pairs of texts: add the field"
@@ -229,7 +237,7 @@ def _parse_tagging(
 def _parse_choice(
     fields: Fields, labeled: bool, markers: Collection[str], issues: IssueCounts
 ) -> ChoiceExample:
-    options, label = fields.texts("options"), _label(fields, labeled, markers, issues)
+    options, label = fields.texts("options"), whole(_label(fields, labeled, markers, issues))
     if len(options) < 2:
         raise ValueError(f"{fields.location}: {len(options)} options: expected at least 2")
     if label is not None and (

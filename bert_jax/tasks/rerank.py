@@ -116,8 +116,8 @@ def encode_candidates(
         cut = [cut_text(query, d, capacity, "truncate", 1) for d in documents]
         built = [tokenizer.build_row(*parts[0]) for parts, _ in cut]
         grades = [-1.0 if e.labels is None else e.labels[n] / highest for n in numbers]
-        truncated += sum(is_cut for _, is_cut in cut)
-        cut_queries += any(is_cut for _, is_cut in cut)
+        truncated += sum(bool(lost) for _, lost in cut)
+        cut_queries += any(lost for _, lost in cut)
         num_candidates += len(built)
         left_out += len(e.documents) - len(built)
         if train:

@@ -55,9 +55,9 @@ def _read_paragraph(
     for number, record in enumerate(_list(paragraph, "qas", location)):
         if not isinstance(record, dict):
             raise ValueError(f"{location}: question {number} is not an object")
-        where = (
-            Location(location.file, f"question {record['id']!r}") if "id" in record else location
-        )
+        unnamed = record.get("id") is None
+        part = f"{location.part}, question {number}" if unnamed else f"question {record['id']!r}"
+        where = Location(location.file, part)
         context = paragraph.get("context")
         if not isinstance(context, str):
             raise ValueError(f"{location}: no field `context` with a string")

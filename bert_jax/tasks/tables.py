@@ -1,4 +1,4 @@
-"""Files of rows other than JSONL: CSV and TSV with named columns, and CoNLL's columns.
+"""Files of rows by their suffix: JSONL, CSV and TSV with named columns, CoNLL.
 
 .csv .tsv       a header with the names of the fields, quotes as in RFC 4180. A cell may hold a
                 JSON list (`tokens`, `tags`, `options`, `label`, `entities`, `answers`,
@@ -7,9 +7,7 @@
                 last may be empty, and an answer has `answer` and `answer_start`. An empty cell of
                 a label, of `text_pair`, `missing` or `negatives` means that there is none. Lines
                 without a cell are skipped; a row of empty cells is a row.
-.conll .conllu  one word per line, sentences separated by empty lines: the word is in the first
-                column and its tag in the last (CoNLL-U: second and fourth). Lines with -DOCSTART-
-                and comments (# and a space) are skipped.
+.conll .conllu  one word per line (conll.py)
 """
 
 from __future__ import annotations
@@ -23,22 +21,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bert_jax.config import TaskType
+from bert_jax.tasks.conll import read_conll
 from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location
-from bert_jax.tasks.text_files import COMPRESSED, LocatedRecord, read_json_lines, read_lines
+from bert_jax.tasks.text_files import (
+    COMPRESSED,
+    LocatedRecord,
+    read_json_lines,
+    read_lines,
+    words_of,
+)
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
 NOT_JSONL = {*SUFFIXES, *COMPRESSED, ".parquet"} - {".jsonl"}
-LIST_FIELDS = (
-    "tokens",
-    "tags",
-    "options",
-    "entities",
-    "answers",
-    "documents",
-    "labels",
-    "missing",
-    "negatives",
-)
+Kind = TaskType | Literal["pairs"]
+# Columns whose cells are lists; in `label` a cell in brackets that is no list is a class.
+LIST_FIELDS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("label",),
+    "multilabel": ("label",),
+    "regression": (),
+    "tagging": ("tokens", "tags", "entities"),
+    "choice": ("options",),
+    "qa": ("answers",),
+    "rerank": ("documents", "labels", "missing"),
+    "pairs": ("negatives",),
+}
 NAMED_COLUMNS = (".csv", ".tsv")
 NUMBER = re.compile(r"-?\d+")
 SWALLOWED = (
@@ -67,21 +73,25 @@ def split_file(folder: Path, split: str, suffixes: Sequence[str]) -> Path | None
 
 
 def read_records(
-    task_type: TaskType | Literal["pairs"], file: Path, issues: IssueCounts | None = None
+    task_type: Kind,
+    file: Path,
+    issues: IssueCounts | None = None,
+    ignore_labels: bool = False,
 ) -> Iterator[LocatedRecord]:
     """The records of a file, in the format that its suffix names (JSONL for others). What is
-    unusual in it is counted in `issues` at its end.
+    unusual in it is counted in `issues`, completely at its end. With `ignore_labels` the cells of
+    labels are not read, so they may be anything.
 
     ValueError: a file that is missing, not UTF-8, or not in that format.
     """
     if file.suffix in NAMED_COLUMNS:
-        return _read_table(task_type, file, issues)
+        return _read_table(task_type, file, issues, ignore_labels)
     if file.suffix in (".conll", ".conllu"):
         if task_type != "tagging":
             raise ValueError(
                 f"{file} is for tagging, but the task is {task_type}: use .jsonl or .csv"
             )
-        return _read_conll(file)
+        return read_conll(file, issues)
     return read_json_lines(file)
 
 
@@ -89,7 +99,7 @@ def read_records(
 
 
 def _read_table(
-    task_type: TaskType | Literal["pairs"], file: Path, issues: IssueCounts | None
+    task_type: Kind, file: Path, issues: IssueCounts | None, ignore_labels: bool
 ) -> Iterator[LocatedRecord]:
     csv.field_size_limit(2**31 - 1)
     of_row: list[str] = []  # the lines of the current row
@@ -112,6 +122,7 @@ def _read_table(
             continue
         if header is None:
             header = [name.strip() for name in row]
+            _refuse_other_separator(header, delimiter, location)
             if len(set(header)) < len(header):
                 raise ValueError(f"{location}: two columns have the same name: {', '.join(header)}")
             continue
@@ -122,7 +133,10 @@ def _read_table(
             )
         if len(of_row) > 1 and _look_like_rows(of_row, delimiter, len(header)):
             swallowed.append(location)
-        yield location, _from_cells(task_type, dict(zip(header, row, strict=True)), location)
+        cells = dict(zip(header, row, strict=True))
+        if ignore_labels:
+            cells = {name: cell for name, cell in cells.items() if name not in LABEL_FIELDS}
+        yield location, _from_cells(task_type, cells, location)
     if swallowed and issues is not None:
         issues[str(file), SWALLOWED.format(swallowed[0].part)] += len(swallowed)
 
@@ -132,6 +146,17 @@ def _collect_lines(file: Path, of_row: list[str]) -> Iterator[str]:
     for _, line in read_lines(file, keep_ends=True):
         of_row.append(line)
         yield line
+
+
+def _refuse_other_separator(header: list[str], delimiter: str, location: Location) -> None:
+    """ValueError: the only name in the header has a separator in it."""
+    other = next((c for c in ",;\t|" if c != delimiter and c in header[0]), None)
+    if len(header) == 1 and other is not None:
+        raise ValueError(
+            f"{location}: the header is separated by {other!r}: expected {delimiter!r} in a "
+            f"{Path(location.file).suffix} file; save the table as .csv with commas, or as .tsv "
+            "with tabs"
+        )
 
 
 def _advice(lines: Iterable[str]) -> str:
@@ -147,9 +172,7 @@ def _look_like_rows(lines: Iterable[str], delimiter: str, columns: int) -> bool:
     return columns > 1 and all(line.count(delimiter) == columns - 1 for line in lines)
 
 
-def _from_cells(
-    task_type: TaskType | Literal["pairs"], cells: dict[str, str], location: Location
-) -> dict[str, Any]:
+def _from_cells(task_type: Kind, cells: dict[str, str], location: Location) -> dict[str, Any]:
     record: dict[str, Any] = dict(cells)
     for name in ("id", "text_pair"):
         if not record.get(name):
@@ -157,20 +180,21 @@ def _from_cells(
     for name in ("missing", "negatives"):
         if not cells.get(name, "").strip():
             record.pop(name, None)
-    for name in (*LIST_FIELDS, "label"):
+    for name in LIST_FIELDS[task_type]:
         cell = cells.get(name, "").strip()
-        if cell.startswith(("[", "{")) and (name in LIST_FIELDS or cell.startswith("[")):
+        if cell.startswith("[") or (cell.startswith("{") and name != "label"):
             try:
                 record[name] = json.loads(cell)
             except (ValueError, RecursionError) as e:
-                if name in LIST_FIELDS or _is_python_list(cell):
+                if name != "label" or _is_python_list(cell):
                     raise ValueError(
                         f"{location}: `{name}` is not JSON: {e}; expected a list like "
                         '["a", "b"], as json.dumps writes it'
                     ) from None
         elif name in ("tokens", "tags") and name in cells:
-            record[name] = cell.split()
-        if name in LABEL_FIELDS and name in record and not cell:
+            record[name] = words_of(cells[name])
+    for name in LABEL_FIELDS:
+        if name in record and not cells[name].strip():
             record[name] = None
     if task_type == "pairs" and "score" in cells:
         record["score"] = _number(cells["score"]) if cells["score"].strip() else None
@@ -220,41 +244,3 @@ def _number(cell: str) -> Any:
         return float(cell)
     except ValueError:
         return cell
-
-
-# ---- CoNLL
-
-
-def _read_conll(file: Path) -> Iterator[LocatedRecord]:
-    universal = file.suffix == ".conllu"
-    sentence: list[list[str]] = []
-    first, width = Location(str(file), "line 1"), 0
-    for location, line in read_lines(file):
-        columns = line.split("\t") if "\t" in line else line.split()
-        if not line.strip() or columns[0] == "-DOCSTART-":
-            if sentence:
-                yield first, _sentence(sentence, universal)
-            sentence = []
-            continue
-        if line.startswith("# ") and (universal or len(columns) != width) and not sentence:
-            continue
-        if universal and not columns[0].isdecimal():  # 1-2: a contraction; 1.1: an empty node
-            continue
-        width = width or len(columns)
-        if len(columns) != width:
-            raise ValueError(
-                f"{location}: {len(columns)} columns, and earlier lines have {width}: expected as "
-                "many, and an empty line after each sentence"
-            )
-        if universal and width < 4:
-            raise ValueError(f"{location}: {width} columns: expected CoNLL-U's ten")
-        first = first if sentence else location
-        sentence.append(columns)
-    if sentence:
-        yield first, _sentence(sentence, universal)
-
-
-def _sentence(rows: list[list[str]], universal: bool) -> dict[str, Any]:
-    word, tag = (1, 3) if universal else (0, -1)
-    record: dict[str, Any] = {"tokens": [row[word] for row in rows]}
-    return record if len(rows[0]) == 1 else record | {"tags": [row[tag] for row in rows]}

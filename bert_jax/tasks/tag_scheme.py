@@ -2,7 +2,8 @@
 
     scheme   tags of "New York is big"      also
     BIO      B-LOC  I-LOC  O  O             IOB1, where an entity may begin with I
-    BIOES    B-LOC  E-LOC  O  O             S for single words; BILOU has L U, BMEWO has M W
+    BIOES    B-LOC  E-LOC  O  O             S for single words; BILOU has L U, BMEWO has M W;
+                                            with single words only, S (U, W) may stand alone
     IO       LOC    LOC    O  O             or I-LOC; neighbors of one type are one entity
 
 The marker may stand before or behind the type, separated by `- _ : . / |`, or alone (`B I O`), in
@@ -13,6 +14,7 @@ entity; `strict` counts only entities that are written as the scheme demands.
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -52,9 +54,19 @@ class TagScheme:
         }
         return f"{self.name}, {where[self.layout]}"
 
-    def normalized(self, tags: Iterable[str]) -> list[str]:
-        """The tags as `B-PER`, which is how seqeval reads them."""
-        return ["O" if m == "O" else f"{m}-{kind}" for m, kind in (self.tags[t] for t in tags)]
+    def normalized(self, tags: Iterable[str], strict: bool = False) -> list[str]:
+        """The tags as `B-PER`, which is how seqeval reads them. For `strict` scoring each run of a
+        stray is written as an entity of the scheme."""
+        written: list[str] = []
+        for label, run in itertools.groupby(tags):
+            n, (marker, kind) = len(list(run)), self.tags[label]
+            markers = marker * n
+            if strict and label in self.strays:
+                markers = "B" + "I" * (n - 1)
+                if self.name == "BIOES":
+                    markers = "S" if n == 1 else f"{markers[:-1]}E"
+            written += ["O" if m == "O" else f"{m}-{kind}" for m in markers]
+        return written
 
 
 def recognize_scheme(labels: Sequence[str]) -> TagScheme | None:
@@ -69,8 +81,9 @@ def recognize_scheme(labels: Sequence[str]) -> TagScheme | None:
     for layout, pattern in (("prefix", PREFIX), ("suffix", SUFFIX)):
         matches = {label: m.groups() for label in inside if (m := pattern.fullmatch(label))}
         pairs = {k: v if layout == "prefix" else v[::-1] for k, v in matches.items()}
-        begins = {marker.upper() for marker, _ in pairs.values()} & set("BI")
-        if begins and 2 * len(pairs) >= len(inside):
+        markers = {marker.upper() for marker, _ in pairs.values()}
+        single = has_outside and len(pairs) == len(inside) and markers <= set("SUW")
+        if pairs and (single or (markers & set("BI") and 2 * len(pairs) >= len(inside))):
             return _scheme(layout, pairs, labels)
     if has_outside and inside:
         return _scheme("type", {label: ("I", label) for label in inside}, labels)
@@ -100,9 +113,10 @@ def entity_scores(
     from seqeval import metrics
     from seqeval.scheme import IOB2, IOBES
 
-    sides: Any = [[scheme.normalized(tags) for tags in side] for side in (gold, predicted)]
     options: dict[str, Any] = {}
-    if scoring == "strict" and scheme.name != "IO":
+    strict = scoring == "strict" and scheme.name != "IO"
+    sides: Any = [[scheme.normalized(tags, strict) for tags in side] for side in (gold, predicted)]
+    if strict:
         options = dict(mode="strict", scheme=IOBES if scheme.name == "BIOES" else IOB2)
     measures: dict[str, Any] = {
         "f1": metrics.f1_score,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,11 @@ def read_lines(file: Path, keep_ends: bool = False) -> Iterator[tuple[Location, 
                 advice = "decompress the file first" if compressed else "convert the file"
                 raise ValueError(f"{location}: not UTF-8 ({e.reason}); {advice}") from None
             yield location, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+
+
+def words_of(line: str) -> list[str]:
+    """The parts between spaces and tabs. Other white space is a part of words: 1\u202f000."""
+    return re.findall(r"[^ \t\r\n]+", line)
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:

@@ -108,7 +108,8 @@ def model_folder(
         elif weights:
             names = (WEIGHTS, PICKLE) if allow_pickle else (WEIGHTS,)
             patterns += [f"{m}/{f}" for m in modules for f in names]
-            snapshot(pinned, [*patterns, *_shards(folder, INDEX, WEIGHTS)])
+            snapshot(pinned, [*patterns, WEIGHTS])
+            _fetch_shards(pinned, folder, INDEX, WEIGHTS)
             encoder = folder / next(iter(_modules(folder)), "")  # 0_Transformer, in old folders
             if not any((encoder / f).is_file() for f in (INDEX, *names)):
                 _fetch_pickle(name, pinned, folder, allow_pickle)
@@ -186,12 +187,13 @@ def snapshot(name: HubName, patterns: Sequence[str], repo_type: str = "model") -
     )
 
 
-def _shards(folder: Path, index: str, single: str) -> list[str]:
-    """The weight files that an index names, or the single one."""
+def _fetch_shards(pinned: HubName, folder: Path, index: str, single: str) -> None:
+    """Download the weight files that an index names, unless there is a single one, which is read
+    instead."""
     weight_map = _read(folder / index, {}).get("weight_map")
-    if not isinstance(weight_map, dict):
-        return [single]
-    return [glob.escape(f) for f in sorted(set(map(str, weight_map.values()))) if "/" not in f]
+    if isinstance(weight_map, dict) and not (folder / single).is_file():
+        names = sorted(set(map(str, weight_map.values())))
+        snapshot(pinned, [index, *(glob.escape(f) for f in names if "/" not in f)])
 
 
 def _modules(folder: Path) -> list[str]:
@@ -216,7 +218,7 @@ def _fetch_pickle(name: HubName, pinned: HubName, folder: Path, allow_pickle: bo
     are pickles and `allow_pickle` is not given."""
     if allow_pickle:
         snapshot(pinned, [PICKLE, PICKLE_INDEX])
-        snapshot(pinned, [PICKLE_INDEX, *_shards(folder, PICKLE_INDEX, PICKLE)])
+        _fetch_shards(pinned, folder, PICKLE_INDEX, PICKLE)
         if any((folder / file).is_file() for file in (PICKLE, PICKLE_INDEX)):
             return
     from huggingface_hub import HfApi

@@ -16,6 +16,7 @@ from bert_jax.training import warm_start
 from tests.helpers.cli_runner import call
 from tests.helpers.fake_hub import TOKEN, Hub
 from tests.helpers.hf_fixtures import write_hf_folder
+from tests.helpers.paths import FIXTURES
 
 NAME = "owner/letters"
 
@@ -97,9 +98,11 @@ def test_push_writes_one_commit_and_overwrites_only_with_force(
         (dict(format="hf", push="name"), "--push is 'name': expected OWNER/NAME"),
         (dict(format="hf", push="a/b--c"), "a/b--c is no name on the Hub: Cannot have -- or .."),
         (dict(format="hf", out="x", force=True), "expected --push OWNER/NAME"),
+        (dict(format="hf", out=FIXTURES), "exists and is not empty"),
+        (dict(format="onnx", out="x", int8="misspelled"), "misspelled cannot be read as UTF-8"),
     ],
 )
-def test_flags_of_push_are_checked_before_the_model_is_read(
+def test_flags_of_export_are_checked_before_the_model_is_read(
     flags: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("export", "nowhere", **flags) == 2

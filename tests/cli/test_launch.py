@@ -148,6 +148,15 @@ def test_a_dry_run_prints_what_it_would_run_and_runs_nothing(arguments: tuple, r
     assert expected.get(arguments[0], "queued-resources create n") in done.stdout
 
 
+@pytest.mark.parametrize("name", ["gpu.sh", "gke.sh", "tpu_vm.sh"])
+def test_help_is_printed_from_the_launchers_own_folder(name: str, repo: Path) -> None:
+    done = subprocess.run(
+        [f"./{name}", "--help"], cwd=repo / "launch", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"launch/{name}" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -90,9 +90,7 @@ class Exported:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", ["bert", *(pytest.param(k, marks=pytest.mark.slow) for k in ("albert", "modernbert"))]
-)
+@pytest.mark.parametrize("kind", ["bert", "albert", "modernbert"])
 def test_outputs_and_gradients_are_those_of_peft(kind: str, tmp_path: Path) -> None:
     """A folder that we wrote, opened there; also where layers share adapters, and where one fused
     kernel there has the adapters of several here."""

@@ -12,6 +12,7 @@ import pytest
 
 from bert_jax import config, convert
 from bert_jax.config import ALBERT, BERT, ROBERTA, Imported, Masked, ReplacedTokens, replace
+from bert_jax.convert import hf_config
 from bert_jax.objectives import losses
 from bert_jax.utils.pytree import flatten_with_names
 from tests.helpers.hf_fixtures import golden_model, load_golden, make_network, relative_error
@@ -218,6 +219,17 @@ def test_parameters_without_a_hugging_face_counterpart_are_named() -> None:
     assert left_out == ["sbo/bias"]
 
 
+def test_dropout_rates_without_a_key_in_config_json_are_named() -> None:
+    rates = dict(mlp_dropout=0.1, embedding_dropout=0.2, attention_output_dropout=0.3)
+    native = replace(BERT, encoder=SIZES | rates, objective=Masked(sentence_pair=False))
+    left_out = convert.to_hf(native, random_params(native, ("mlm",))).left_out
+    assert set(left_out) == {f"encoder.{name}" for name in rates}
+    same = replace(
+        native, encoder=dict.fromkeys(rates, native.encoder.dropout) | {"mlp_dropout": 0}
+    )
+    assert convert.to_hf(same, random_params(same, ("mlm",))).left_out == []
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
@@ -307,6 +319,23 @@ def test_config_json_that_does_not_fit_the_tensors_is_refused(changes: Any, mess
 def test_fixed_activation_of_a_head_is_checked() -> None:
     with pytest.raises(ValueError, match="which always uses gelu"):
         convert.from_hf(*golden_model("roberta", hidden_act="relu"))
+
+
+@pytest.mark.parametrize("drop", [(), ("albert.encoder.embedding_hidden_mapping_in",)])
+def test_a_projection_between_equal_widths_is_refused_also_if_it_is_dropped(drop: Any) -> None:
+    name = "albert.encoder.embedding_hidden_mapping_in"
+    hf, tensors = golden_model("albert")
+    width = hf["hidden_size"]
+    table = {k: np.zeros((len(v), width), np.float32) for k, v in tensors.items() if "_emb" in k}
+    tensors |= table | {f"{name}.weight": 2 * np.eye(width, dtype=np.float32)}
+    with pytest.raises(ValueError, match=f"embedding_size {width}, equal to hidden_size"):
+        convert.from_hf(hf | {"embedding_size": width}, tensors, drop)
+
+
+def test_other_names_of_distilbert_s_keys_count_as_in_transformers() -> None:
+    hf = {"model_type": "distilbert", "dim": 768, "hidden_size": 64, "num_attention_heads": 4}
+    encoder = hf_config.encoder_from_hf_config(hf | {"num_hidden_layers": 3})
+    assert (encoder.hidden_size, encoder.heads, encoder.layers) == (64, 4, 3)
 
 
 def test_missing_keys_of_albert_take_its_defaults() -> None:

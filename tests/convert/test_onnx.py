@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bert_jax
-from bert_jax.config import BERT
+from bert_jax import convert
+from bert_jax.config import BERT, ROBERTA, replace
 from bert_jax.convert.export import OnnxOptions, export_model, onnx_file
-from bert_jax.convert.export.onnx_file import int8, network
+from bert_jax.convert.export.onnx_file import check, int8, network
 from bert_jax.convert.export.onnx_file.check import check_parity, open_session
+from bert_jax.convert.export.onnx_file.folder import write_folder
 from bert_jax.convert.export.onnx_file.reference import reference_outputs
 from bert_jax.convert.export.onnx_file.source import Source, select_source
-from tests.helpers.hf_fixtures import package, read_hf_folder, write_hf_folder
-from tests.helpers.onnx_sources import ENCODERS, all_sources, encoder, source
+from tests.helpers.hf_fixtures import LoadedModel, package, read_hf_folder, write_hf_folder
+from tests.helpers.onnx_sources import ENCODERS, all_sources, encoder, source, task_source
 from tests.helpers.paths import ROOT
 
 needs_onnx = pytest.mark.library("onnx", "onnxruntime")
@@ -114,11 +119,100 @@ def test_int8_on_a_trained_model(tmp_path: Path) -> None:
     assert vector[:4] == pytest.approx([0.067657, 0.063496, 0.048713, 0.079305], abs=2e-6)
     rows, _ = int8._text_rows(model.tokenizer, model.config.encoder, text)
     quantized = open_session(out / "model_quantized.onnx")
-    cosines = int8._cosines(session, quantized, rows, model.config.encoder)
+    cosines = int8._compare_outputs(session, quantized, rows, model.config.encoder)
     assert cosines.mean() >= 0.99
     assert cosines.min() >= 0.97
     sizes = [(out / f"{name}.onnx").stat().st_size for name in ("model", "model_quantized")]
     assert sizes[1] < 0.27 * sizes[0]
+
+
+class Scores:
+    """A session that gives each row its number of tokens, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def get_inputs(self) -> list[Any]:
+        shape = ["batch_size", "sequence_length"]
+        return [SimpleNamespace(name=n, shape=shape) for n in ("input_ids", "attention_mask")]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="logits", shape=["batch_size", 1])]
+
+    def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [self.factor * inputs["attention_mask"].sum(axis=1, keepdims=True)]
+
+
+def test_int8_compares_scores_by_their_difference() -> None:
+    """The cosine of two numbers of one sign is 1."""
+    rows = [[1, 2], [1, 2, 3, 4]]
+    outputs = int8._compare_outputs(Scores(1.0), Scores(1.5), rows, ENCODERS["bert"])
+    table = int8._summary(outputs)
+    assert table == [("int8 largest difference", "2, float32 outputs from 2 to 4")]
+
+
+def test_labels_are_not_tokens_where_there_are_as_many() -> None:
+    out, real = {"logits": np.ones((1, 4), np.float32)}, np.array([True, True, False, False])
+    assert int8._vector(out, 0, real, set()).size == 4
+    assert int8._vector(out, 0, real, {"logits"}).size == 2
+
+
+def test_rows_of_a_large_vocabulary_are_few_enough_for_memory() -> None:
+    large = replace(ROBERTA.encoder, vocab_size=250_002)
+    *_, (rows, parts) = check._rows_to_compare(large, large.vocab_size)
+    assert (rows.tokens.shape, parts) == ((1, 512), [(slice(0, 1), 512)])
+    *_, (rows, _) = check._rows_to_compare(large, 1)
+    assert rows.tokens.shape == (7, 512)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1e30, 1.1])
+def test_a_wrong_number_at_one_token_is_a_difference(wrong: float) -> None:
+    y = np.ones((2, 3, 4), np.float32)
+    x, mask = y.copy(), np.array([[1, 1, 1], [1, 1, 0]])
+    x[1, 2] = wrong  # padding
+    assert check._difference(x, y, mask) == 0
+    x[1, 1, 0] = wrong
+    assert not check._difference(x, y, mask) <= 0.09
+
+
+def test_no_config_json_where_its_class_lacks_the_head(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = read_hf_folder(write_hf_folder(tmp_path / "bert")).tokenizer
+    albert = convert.read_hf_folder(write_hf_folder(tmp_path / "albert", "albert"))[:2]
+    model = LoadedModel(*albert, tokenizer)
+    assert onnx_file._hf_config(model, select_source(model, None, "pair")) is None
+    assert "AlbertModel does not have pair/dense/bias, pair/dense/kernel" in caplog.text
+    written = onnx_file._hf_config(model, select_source(model, None, "mlm"))
+    assert written is not None
+    assert written["architectures"] == ["AlbertForMaskedLM"]
+
+
+def test_the_config_beside_a_graph_of_float32_says_so(tmp_path: Path) -> None:
+    model = read_hf_folder(write_hf_folder(tmp_path / "hf"))
+    half = replace(model.config, run=dict(imported_dtype="bfloat16"))
+    rounded = jax.tree.map(lambda x: np.asarray(x, jnp.bfloat16).astype(np.float32), model.params)
+    model = model._replace(config=half, params=rounded)
+    assert convert.to_hf(half, rounded).config["dtype"] == "bfloat16"
+    written = onnx_file._hf_config(model, select_source(model, None, None))
+    assert written is not None
+    assert written["dtype"] == "float32"
+
+
+@needs_onnx
+def test_the_card_of_multiple_choice_has_code_for_options(tmp_path: Path) -> None:
+    hf, out = write_hf_folder(tmp_path / "hf"), tmp_path / "out"
+    out.mkdir()
+    made_from = task_source("bert", "choice")
+    written(made_from, out)
+    experiment = replace(BERT, encoder=vars(made_from.encoder), objective=made_from.task)
+    model = LoadedModel(experiment, made_from.params, read_hf_folder(hf).tokenizer)
+    write_folder(model, made_from, out, hf, None, [], [])
+    card = (out / "README.md").read_text()
+    assert card.count("- bert-jax\n") == 1
+    ran: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(out)), ran)
+    assert ran["outputs"][0].shape == (1, 2)
 
 
 def test_a_head_that_the_model_lacks_is_named(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bert_jax import load
+from bert_jax import convert, load
+from bert_jax.convert.export.peft import _base_arguments
 from bert_jax.inference.import_model import import_folder
 from bert_jax.training import warm_start
 from tests.helpers.paths import FIXTURES
@@ -92,6 +94,24 @@ def test_tensors_that_do_not_fit_are_named(edit: Any, message: str, folder: Path
         load(folder)
 
 
+@pytest.mark.peer
+def test_the_base_may_be_a_pickle_if_pickles_are_allowed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch = pytest.importorskip("torch")
+    base = folder.parent / "base"
+    expected = convert.read_hf_folder(folder)[1]
+    tensors = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, base / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="--allow-pickle"):
+        convert.read_hf_folder(folder)
+    with caplog.at_level("INFO"):
+        found = convert.read_hf_folder(folder, allow_pickle=True)[1]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, found, expected)))
+    assert "an adapter of" in caplog.text
+
+
 def test_a_folder_of_that_name_beside_the_working_directory_is_not_the_base(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +120,11 @@ def test_a_folder_of_that_name_beside_the_working_directory_is_not_the_base(
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert np.isfinite(logits(folder)).all()
+
+
+def test_the_card_of_an_adapter_loads_the_commit_that_it_belongs_to() -> None:
+    assert _base_arguments("owner/name", "0a1b") == '"owner/name", revision="0a1b"'
+    assert _base_arguments("models/{x}", None) == '"models/{x}"'
 
 
 def test_another_base_is_refused_by_its_hash(folder: Path) -> None:

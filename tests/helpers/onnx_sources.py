@@ -68,6 +68,10 @@ def all_sources() -> Iterator[tuple[str, Source]]:
     yield "bert pooler", source(ENCODERS["bert"], "encoder", ("pooler",))
     for family in ("albert", "electra"):
         yield f"{family} joint spans", task_source(family, "qa", span="joint")
+    joint = task_source("roberta", "qa", span="joint")  # which has no token types
+    yield "roberta joint spans", joint
+    yield "hidden states of joint spans", joint._replace(head="encoder")
+    yield "hidden states of multiple choice", task_source("bert", "choice")._replace(head="encoder")
     yield "distilbert", task_source("distilbert", "classification")
     yield "electra first token", task_source("electra", "classification", head="first")
     for share in ("attention", "mlp"):

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from bert_jax import config, convert, load
 from bert_jax.config import Imported
-from bert_jax.convert import export
+from bert_jax.convert import export, hf_weights
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.inference import import_model
@@ -250,8 +250,63 @@ def test_folders_of_other_models_are_refused(tmp_path: Path) -> None:
     refused(hf, r"no weights: expected model\.safetensors")
     hf = write_hf_folder(tmp_path / "d", pieces=38)
     refused(hf, "38 pieces, but the embedding table has 37 rows")
-    hf = write_hf_folder(tmp_path / "e", pad_token_id=3)
-    refused(hf, "padding id is 0, but the config's pad_token_id is 3")
+    hf = write_hf_folder(tmp_path / "e", "roberta", pad_token_id=1)
+    message = "padding id is 0, but the config's pad_token_id is 1, from which this model counts"
+    refused(hf, message, tokenizer=write_hf_folder(tmp_path / "f"))
+
+
+def test_a_padding_id_matters_only_where_positions_are_counted_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hf = write_hf_folder(tmp_path / "hf", pad_token_id=3)
+    experiment, tokenizer = convert.read_hf_experiment(hf), tokenizers.load_tokenizer(hf)
+    with caplog.at_level("INFO"):
+        convert.check_tokenizer(experiment, tokenizer)
+    assert "padding id is 0, and the config's pad_token_id 3: padding is masked" in caplog.text
+
+
+@pytest.mark.parametrize("pickle", [False, True])
+def test_a_single_file_counts_beside_an_index(
+    pickle: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hf = write_hf_folder(tmp_path / "hf")
+    whole = convert.read_hf_folder(hf)[1]
+    index(hf, {"bert.pooler.dense.bias": "missing.safetensors"})
+    if pickle:
+        torch = pytest.importorskip("torch")
+        (hf / "model.safetensors.index.json").rename(hf / "pytorch_model.bin.index.json")
+        tensors = load_file(hf / "model.safetensors")
+        (hf / "model.safetensors").unlink()
+        torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, hf / "pytorch_model.bin")
+    found = convert.read_hf_folder(hf, allow_pickle=pickle)[1]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, found, whole)))
+    assert "the first is read, as in transformers" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["XLMRobertaTokenizer", "BertTokenizer"])
+def test_rows_of_token_types_that_the_tokenizer_never_gives_are_left_out(
+    name: str, tmp_path: Path
+) -> None:
+    """In transformers, all tokens of such a model have the type 0."""
+    hf = write_hf_folder(tmp_path / "hf")
+    (hf / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    table = load_file(hf / "model.safetensors")["bert.embeddings.token_type_embeddings.weight"]
+    experiment, params, _ = convert.read_hf_folder(hf)
+    rows = 1 if name == "XLMRobertaTokenizer" else 2
+    assert np.array_equal(params["embeddings"]["type"], table[:rows])
+    assert experiment.encoder.token_types == rows
+    assert convert.read_hf_experiment(hf) == experiment
+    written, tensors, _ = convert.to_hf(experiment, params)
+    assert written["type_vocab_size"] == rows
+    assert np.array_equal(tensors["bert.embeddings.token_type_embeddings.weight"], table[:rows])
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu121"])
+def test_a_pytorch_whose_loader_could_run_code_is_refused(version: str) -> None:
+    hf_weights.refuse_old_torch("2.6.0+cpu")
+    hf_weights.refuse_old_torch("2.10.0a0")
+    with pytest.raises(ValueError, match=r"expected 2\.6 or later"):
+        hf_weights.refuse_old_torch(version)
 
 
 def test_pickle_is_refused_without_allow_pickle(tmp_path: Path) -> None:

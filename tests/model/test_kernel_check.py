@@ -56,3 +56,24 @@ def test_a_right_kernel_passes_and_other_backends_are_not_compared(
     monkeypatch.setattr(kernel_check, "kernel_error", None)
     kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(attention="xla")), packed=True)
     kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(dtype="float32")), packed=True)
+
+
+@CPU
+def test_the_kernels_of_both_networks_of_electra_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its generator has heads of another width."""
+    widths = []
+
+    def kernel_error(attend: Any, width: int, *args: Any) -> float:
+        widths.append(width)
+        return 0.0
+
+    monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
+    monkeypatch.setattr(kernel_check, "kernel_error", kernel_error)
+    encoder = dict(hidden_size=96, heads=2)
+    electra = replace(
+        tiny_configs.FAMILIES["electra"], encoder=encoder, run=dict(attention="flash")
+    )
+    kernel_check.check_flash_on_gpu(electra, packed=False)
+    assert set(widths) == {48, 32}

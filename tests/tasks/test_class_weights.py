@@ -61,6 +61,8 @@ def test_given_weights_stand_by_name(field: str, expected: Any) -> None:
         ("a=nan", "gives 'a' the weight nan"),
         ("a=1e39", "gives 'a' the weight 1e.39: expected a number above 0, from 1e-06 to 1e.06"),
         ("a=1e-50", "gives 'a' the weight 1e-50"),
+        ("a=1, a=2", "names 'a' twice: expected one weight per label"),
+        ('{"a": 1, "a": 2}', "names 'a' twice"),
     ],
 )
 def test_unreadable_weights_are_refused(field: str, message: str) -> None:

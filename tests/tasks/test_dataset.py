@@ -8,6 +8,7 @@ import pytest
 
 from bert_jax import tasks
 from bert_jax.tasks import Answer, ChoiceExample, QuestionExample, TaggingExample, TextExample
+from bert_jax.tasks.fields import EMPTY_TEXT, IssueCounts
 from bert_jax.tasks.records import read_file_examples
 from bert_jax.tasks.squad import read_squad
 from tests.helpers.labeled_rows import write_jsonl, write_squad, write_task_dir
@@ -150,6 +151,13 @@ def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
     assert (len(read.splits["train"]), read.notes, read.pairs) == (3, notes, None)
 
 
+def test_empty_texts_to_predict_are_counted(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "new.jsonl", [{"text": "a"}, {"text": " "}, {"text": ""}])
+    issues: IssueCounts = Counter()
+    assert len(list(tasks.iter_unlabeled_examples("classification", file, None, issues))) == 3
+    assert issues == {(str(file), EMPTY_TEXT): 2}
+
+
 def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
     data = write_task_dir(tmp_path, [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}])
     read = tasks.read_dataset("classification", data)
@@ -215,6 +223,14 @@ def test_answer_with_a_wrong_start_is_located_at_the_nearest_occurrence(tmp_path
         "answers that are not in their context: 2",
         "questions without answers that are not marked impossible, left out of the metrics: 1",
     ]
+
+
+def test_questions_without_an_id_have_one_each(tmp_path: Path) -> None:
+    questions: list[Any] = [{"question": "q"}, {"question": "r", "id": None}]
+    file = write_squad(tmp_path / "new.json", ("a b", questions), ("c", questions))
+    ids = [e.id for e in tasks.iter_unlabeled_examples("qa", file)]  # type: ignore[union-attr]
+    assert ids[:2] == ["data 0, paragraph 0, question 0", "data 0, paragraph 0, question 1"]
+    assert len(set(ids)) == 4
 
 
 def test_questions_may_be_jsonl_rows(tmp_path: Path) -> None:

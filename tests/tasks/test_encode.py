@@ -203,16 +203,18 @@ def test_choice_rows_of_roberta_and_of_other_families() -> None:
     )
 
 
-@pytest.mark.parametrize("task", ["classification", "choice"])
+@pytest.mark.parametrize("task", ["classification", "choice", "qa"])
 def test_white_space_around_a_text_is_no_part_of_it(task: str) -> None:
     """For byte-level BPE, as in fairseq, and so for all kinds."""
     padded: Any = {
         "classification": TextExample("\tthe cat \u3000", " sat\n", "a"),
         "choice": ChoiceExample(" the cat ", " who? ", ("\na ", " b"), 1),
+        "qa": QuestionExample("1", " who?\n", "the cat"),
     }
     plain: Any = {
         "classification": TextExample("the cat", "sat", "a"),
         "choice": ChoiceExample("the cat", "who?", ("a", "b"), 1),
+        "qa": QuestionExample("1", "who?", "the cat"),
     }
     for kind in KINDS:
         a, b = (encode(task, kind, [e[task]]).rows[0]["tokens"] for e in (padded, plain))

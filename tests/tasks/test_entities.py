@@ -106,6 +106,7 @@ def test_misaligned_and_overlapping_entities_are_counted(tmp_path: Path) -> None
         ([{"start": 0, "end": 99, "label": "x"}], "from 0 to 99: expected .* <= 3, the length"),
         ([{"start": 2, "end": 2, "label": "x"}], "from 2 to 2"),
         ([{"start": "0", "end": 2, "label": "x"}], "from '0' to 2"),
+        ([{"start": 0.5, "end": 2, "label": "x"}], r"from 0\.5 to 2"),
     ],
 )
 def test_invalid_entities_are_named_with_their_line(
@@ -114,6 +115,13 @@ def test_invalid_entities_are_named_with_their_line(
     path = write_task_dir(tmp_path, [row("Ada"), {"text": "Ada", "entities": entities}])
     with pytest.raises(ValueError, match=rf"train\.jsonl, line 2: .*{message}"):
         tasks.read_dataset("tagging", path)
+
+
+def test_positions_may_be_floats_without_a_fraction(tmp_path: Path) -> None:
+    entity = {"start": 0.0, "end": 3.0, "label": "P"}
+    path = write_task_dir(tmp_path, [{"text": "Ada met", "entities": [entity]}])
+    [example] = tasks.read_dataset("tagging", path).splits["dev"]
+    assert example.tags == ("B-P", "O")  # type: ignore[union-attr]
 
 
 def test_new_texts_need_no_entities() -> None:

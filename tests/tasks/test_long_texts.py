@@ -34,11 +34,11 @@ def test_windows_are_even_and_cover_the_text_or_say_so(n: int, room: int, most: 
 
 def test_head_and_tail_are_a_quarter_and_three_quarters() -> None:
     (row,), cut = cut_text(list(range(100)), None, 12, "head_tail", 8)
-    assert (row, cut) == (([0, 1, 2, *range(91, 100)], None), True)
+    assert (row, cut) == (([0, 1, 2, *range(91, 100)], None), ("truncated",))
     (row,), cut = cut_text(list(range(20)), [1, 2], 10, "head_tail", 8)
     assert row == ([0, 1, *range(14, 20)], [1, 2])
     short = list(range(9))
-    assert cut_text(short, [1], 10, "head_tail", 8) == ([(short, [1])], False)
+    assert cut_text(short, [1], 10, "head_tail", 8) == ([(short, [1])], ())
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -50,7 +50,9 @@ def test_the_shorter_text_of_a_pair_is_in_every_window(swap: bool) -> None:
     assert set(shorter and map(tuple, shorter)) == {(98, 99)}
     assert set().union(*longer) == set(range(40))
     _, cut = cut_text(list(range(40)), list(range(30)), 12, "windows", 99)
-    assert cut  # of the shorter one only half of the room is kept
+    assert cut == ("half",)  # of the shorter one only half of the room is kept
+    _, cut = cut_text(list(range(40)), list(range(30)), 12, "windows", 2)
+    assert cut == ("gaps", "half")
 
 
 def encode(long: Any, *texts: str, **more: Any) -> tasks.EncodedExamples:
@@ -65,6 +67,11 @@ def test_windows_are_rows_of_one_example_and_are_counted() -> None:
     assert encoded.num_truncated == 1
     assert any("read in windows: 2" in note for note in encoded.notes)
     assert any("6 windows do not cover, read in part: 1" in note for note in encoded.notes)
+    pair = TextExample("the " * 9, "the " * 8, "b")
+    objective = Supervised(labels=("a", "b"), long="windows")
+    _, note = tasks.encode_for(objective, [pair], TOKENIZER, 12).notes
+    assert note.startswith("pairs whose shorter text is longer than half of a window")
+    assert note.endswith(": 1; raise data.length")
     assert "head and tail are kept: 1" in encode("head_tail", "cat", "the cat " * 20).notes[0]
 
 

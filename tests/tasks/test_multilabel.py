@@ -85,6 +85,26 @@ def test_metrics_by_hand_leave_unlabeled_texts_out() -> None:
     assert tasks.compute_metrics("multilabel", encode(None), outputs[:1], LABELS) == {}
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_metrics_equal_those_of_scikit_learn_for_several_labels(n: int) -> None:
+    from sklearn.metrics import precision_recall_fscore_support as scores
+
+    gold, predicted = np.random.default_rng(n).random((2, 30, n)) < 0.3
+    gold[:, 0] = predicted[:, 0] = False  # a label that no text has
+    found = multilabel.multilabel_metrics(gold, predicted)
+    micro = scores(gold, predicted, average="micro", zero_division=0)
+    macro = scores(gold, predicted, average="macro", zero_division=0)
+    values = [found[name] for name in ("precision", "recall", "f1_micro", "f1_macro")]
+    assert values == pytest.approx([*micro[:3], macro[2]])
+
+
+def test_a_single_label_is_scored_by_its_own_decisions() -> None:
+    gold = np.zeros((100, 1), bool)
+    gold[:5] = True
+    none = multilabel.multilabel_metrics(gold, np.zeros_like(gold))
+    assert none == dict(f1_micro=0, f1_macro=0, precision=0, recall=0, accuracy=0.95)
+
+
 def test_predictions_have_all_probabilities_and_the_labels_above_their_threshold() -> None:
     encoded, outputs = encode(None), [np.array([2.0, 0.0, -2.0])]
     (plain,) = tasks.decode_predictions("multilabel", encoded, outputs, LABELS)

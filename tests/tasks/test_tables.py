@@ -11,6 +11,7 @@ from bert_jax.tasks import (
     Answer,
     ChoiceExample,
     QuestionExample,
+    RerankExample,
     TaggingExample,
     TextExample,
     records,
@@ -60,6 +61,36 @@ def test_columns_of_the_other_tasks_are_read_by_name(tmp_path: Path) -> None:
     answered = QuestionExample("1", "q", "a b", (Answer("b", 2),))
     assert data.splits["dev"] == [answered, QuestionExample("2", "r", "a b", (), True)]
     assert data.labels == tasks.ANSWERABLE_LABELS
+    table = 'text,documents,labels,missing\nq,"[""a"", ""b""]","[0, 2]",\nr,"[""c""]",[0],[1]\n'
+    data = read(tmp_path / "d", "rerank", "csv", table)
+    found, missing = RerankExample("q", ("a", "b"), (0, 2)), RerankExample("r", ("c",), (0,), (1,))
+    assert data.splits["dev"] == [found, missing]
+
+
+def test_lists_of_other_tasks_may_be_anything(tmp_path: Path) -> None:
+    table = "text,label,tags,documents\na,x,\"['sale', 'new']\",[\nb,y,,{\n"
+    data = read(tmp_path, "classification", "csv", table)
+    assert data.splits["dev"] == [TextExample("a", None, "x"), TextExample("b", None, "y")]
+
+
+def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    """As pandas writes columns of integers with empty cells."""
+    table = "question,context,answer,answer_start,is_impossible\nq,a b,b,2.0,\nr,a b,,,1\n"
+    data = read(tmp_path / "a", "qa", "csv", table)
+    assert data.splits["dev"][0].answers == (Answer("b", 2),)  # type: ignore[union-attr]
+    table = "text,question,option_1,option_2,label\nt,q,a,b,1.0\n"
+    data = read(tmp_path / "b", "choice", "csv", table)
+    assert data.splits["dev"][0].label == 1  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"label 0\.5: expected the number of an option"):
+        read(tmp_path / "c", "choice", "csv", table.replace("1.0", "0.5"))
+
+
+def test_words_keep_spaces_that_do_not_break(tmp_path: Path) -> None:
+    words = TaggingExample(("1\u202f000", "km\u00a0h", "a\u3000b"), ("O", "O", "B-X"))
+    table = f"tokens,tags\n{' '.join(words.tokens)} , O  O B-X\n"
+    assert read(tmp_path / "a", "tagging", "csv", table).splits["dev"] == [words]
+    columns = "".join(f"{w} {t}\n" for w, t in zip(words.tokens, words.tags or (), strict=True))
+    assert read(tmp_path / "b", "tagging", "conll", columns).splits["dev"] == [words]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -106,9 +137,34 @@ def test_rows_that_quotes_swallow_are_counted(tmp_path: Path) -> None:
     assert not issues
 
 
+def test_a_row_with_the_label_zero_is_not_empty(tmp_path: Path) -> None:
+    data = read(tmp_path, "regression", "csv", "text,label\n,0\na,1\n")
+    assert data.splits["dev"][0] == TextExample("", None, 0.0)
+
+
 def test_a_class_may_have_brackets(tmp_path: Path) -> None:
     data = read(tmp_path, "classification", "csv", "text,label\na,[other]\nb,[a b]\n")
     assert data.labels == ("[a b]", "[other]")
+
+
+@pytest.mark.parametrize(
+    ("lines", "tokens", "counted"),
+    [
+        (["# id = 1", "a x y O", "", "# id = 2", "b x y O"], [("a",), ("b",)], 0),
+        (["# a b", "a\tO", "", "# b O", "b\tO"], [("a",), ("b",)], 0),
+        (["# O", "a O", "", "# O", "", "b O", "# O"], [("#", "a"), ("#",), ("b", "#")], 3),
+        (["# two words of it", "-DOCSTART- O", "", "#1 O", "a O"], [("#1", "a")], 0),
+        (["#\tO", "a\tO"], [("#", "a")], 0),
+    ],
+)
+def test_comments_are_told_from_words_that_are_a_hash(
+    lines: list[str], tokens: list[Any], counted: int, tmp_path: Path
+) -> None:
+    (tmp_path / "train.conll").write_text("\n".join(lines) + "\n")
+    issues: IssueCounts = Counter()
+    rows = records.read_file_examples("tagging", tmp_path / "train.conll", issues, labeled=True)
+    assert [e.tokens for _, e in rows] == tokens  # type: ignore[union-attr]
+    assert issues.total() == counted
 
 
 CONLL = "-DOCSTART- -X- O\n\nAda NNP B-P\nmet VB O\n\nTom NNP B-P\nReed NNP I-P\n"
@@ -137,6 +193,9 @@ def test_conll_columns_are_words_and_tags(tmp_path: Path) -> None:
         ("classification", "csv", "text,text\na,x\n", "two columns have the same name"),
         ("classification", "csv", "txt,label\na,x\n", "line 2: no field `text`; its fields are"),
         ("classification", "csv", "text,label\na,\n", "line 2: `label` is null: expected a label"),
+        ("classification", "csv", "text;label\na;x\n", "line 1: .*separated by ';': expected ','"),
+        ("classification", "tsv", "text,label\na,x\n", "line 1: .*separated by ',': expected '"),
+        ("classification", "csv", "text\tlabel\na\tx\n", "line 1: .*or as .tsv with tabs"),
         ("classification", "csv", "text,label\n", "is empty: expected rows below a header"),
         ("regression", "csv", "text,label\na,1\nb,one\n", "line 3: label 'one': expected a finite"),
         ("tagging", "csv", 'tokens,tags\n"[a",O\n', "line 2: `tokens` is not JSON"),
@@ -151,7 +210,7 @@ def test_conll_columns_are_words_and_tags(tmp_path: Path) -> None:
             "line 2: option 2 of 3 is empty",
         ),
         ("classification", "csv", "text,label\ra,x\rb,y\r", "line 1: .*carriage return alone"),
-        ("tagging", "conll", "a O\nb O x\n", "line 2: 3 columns, and earlier lines have 2"),
+        ("tagging", "conll", "a O\nb O x\n", "line 2: 3 columns, and other lines have 2"),
         ("tagging", "conllu", "1\ta\n", "line 1: 2 columns: expected CoNLL-U's ten"),
         ("qa", "conll", "a O\n", "is for tagging, but the task is qa"),
     ],
@@ -174,6 +233,9 @@ def test_rows_to_predict_may_be_tables(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text,label\na,\nb,7\n")
     rows = tasks.iter_unlabeled_examples("classification", tmp_path / "new.csv")
     assert list(rows) == [TextExample("a"), TextExample("b")]
+    (tmp_path / "new.csv").write_text("text,label\na,['x']\n")  # as pandas prints lists
+    rows = tasks.iter_unlabeled_examples("multilabel", tmp_path / "new.csv")
+    assert list(rows) == [TextExample("a")]
     (tmp_path / "new.conll").write_text("a X\n\nb Y\n")
     rows = tasks.iter_unlabeled_examples("tagging", tmp_path / "new.conll")
     assert list(rows) == [TaggingExample(("a",)), TaggingExample(("b",))]

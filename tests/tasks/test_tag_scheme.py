@@ -60,6 +60,9 @@ def test_types_alone_are_entities_where_neighbors_belong_together() -> None:
         (("A", "B", "C"), None),
         (("0", "1"), None),
         (("-LRB-", "NN", "S-NN"), None),
+        (("S-PER", "S-LOC", "O"), "BIOES, the marker before the type"),
+        (("PER_U", "O"), "BIOES, the marker behind the type"),
+        (("S-PER", "LOC", "O"), "IO, types without a marker"),
     ],
 )
 def test_schemes_are_recognized_by_name(labels: tuple[str, ...], scheme: str | None) -> None:
@@ -74,6 +77,28 @@ def test_strict_scoring_demands_the_scheme() -> None:
     assert entity_scores(scheme, gold, predicted)["f1"] == 1
     assert entity_scores(scheme, gold, predicted, "strict")["f1"] == 0
     assert entity_scores(scheme, gold, gold, "strict")["f1"] == 1
+
+
+def test_neighbors_in_a_scheme_of_single_words_are_entities_of_their_own() -> None:
+    scheme = recognize_scheme(("O", "S-PER"))
+    assert scheme is not None
+    gold, predicted = [["S-PER", "S-PER", "O"]], [["S-PER", "O", "O"]]
+    for scoring in ("lenient", "strict"):
+        assert entity_scores(scheme, gold, predicted, scoring)["recall"] == 0.5
+
+
+@pytest.mark.parametrize("labels", [("B-X", "I-X", "O", "Y"), ("B-X", "E-X", "O", "Y")])
+@pytest.mark.parametrize("run", [1, 2, 3])
+def test_strict_scoring_counts_tags_outside_of_the_scheme(
+    labels: tuple[str, ...], run: int
+) -> None:
+    scheme = recognize_scheme(labels)
+    assert scheme is not None
+    assert scheme.strays == ("Y",)
+    gold = [[*labels[:2], *["Y"] * run, "O"]]
+    predicted = [[*labels[:2], "O", *["Y"] * (run - 1), "O"]]
+    assert entity_scores(scheme, gold, gold, "strict")["f1"] == 1
+    assert entity_scores(scheme, gold, predicted, "strict")["recall"] == 0.5
 
 
 def test_words_without_a_label_are_not_scored() -> None:

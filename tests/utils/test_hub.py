@@ -148,6 +148,15 @@ def test_shards_of_an_index_and_modules_of_sentence_transformers(
     ]
 
 
+def test_of_a_single_file_and_an_index_the_first_is_downloaded(hub: Hub) -> None:
+    index = json.dumps({"weight_map": {"a": "one.safetensors"}}).encode()
+    files = {"model.safetensors.index.json": index, "one.safetensors": b"1"}
+    hub.add("owner/both", {"config.json": b"{}", "model.safetensors": b"2", **files})
+    model_folder("owner/both")
+    assert "model.safetensors" in hub.downloads()
+    assert "one.safetensors" not in hub.downloads()
+
+
 def test_the_encoder_of_an_old_sentence_transformers_folder(hub: Hub) -> None:
     modules = json.dumps([{"path": "0_Transformer"}, {"path": "2_Dense"}]).encode()
     files = {

@@ -25,7 +25,9 @@ from bert_jax.convert.export.files import (
     copy_tokenizer,
     with_special_ids,
     write_json,
+    write_pipeline,
     write_tensors,
+    write_text,
 )
 from bert_jax.convert.export.model_card import (
     SENTENCE_CARD,
@@ -34,7 +36,12 @@ from bert_jax.convert.export.model_card import (
     final_metrics,
     model_card,
 )
-from bert_jax.convert.export.onnx_file import DEFAULT_OPTIONS, OnnxOptions, export_onnx
+from bert_jax.convert.export.onnx_file import (
+    DEFAULT_OPTIONS,
+    OnnxOptions,
+    check_onnx,
+    export_onnx,
+)
 from bert_jax.convert.export.peft import export_peft
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.convert.export.stablehlo import export_network, export_stablehlo
@@ -46,6 +53,7 @@ __all__ = [
     "ExportableModel",
     "Format",
     "OnnxOptions",
+    "check_onnx",
     "export_model",
     "export_network",
     "final_metrics",
@@ -99,7 +107,8 @@ def export_model(
 
 
 def _hf(model: ExportableModel, folder: Path, out: Path, part: str | None) -> list[str]:
-    return _write_hf(model, folder, out, convert.to_hf(model.config, model.params, part))
+    encoder, *_ = convert.select_network(model.config, model.params, part)
+    return _write_hf(model, encoder, folder, out, convert.to_hf(model.config, model.params, part))
 
 
 def _sentence_transformers(
@@ -111,7 +120,8 @@ def _sentence_transformers(
     kept = {name: network[name] for name in ("embeddings", "encoder", "pooler") if name in network}
     imported = config.Imported(family, pooler="pooler" in kept)
     experiment = config.replace(model.config, encoder=encoder, objective=imported)
-    left_out = _write_hf(model, folder, out, convert.to_hf(experiment, kept), SENTENCE_CARD)
+    hf = convert.to_hf(experiment, kept)
+    left_out = _write_hf(model, encoder, folder, out, hf, SENTENCE_CARD)
     head = model.sentence or SentenceHead()
     write_sentence_head(head, out, encoder.hidden_size, encoder.max_length)
     return left_out + sorted(set(network) - set(kept))
@@ -119,6 +129,7 @@ def _sentence_transformers(
 
 def _write_hf(
     model: ExportableModel,
+    encoder: config.Encoder,
     folder: Path,
     out: Path,
     hf: convert.HfModel,
@@ -128,10 +139,9 @@ def _write_hf(
     config_json = with_special_ids(config_json, model.tokenizer)
     write_json(out / "config.json", config_json)
     write_tensors(out / "model.safetensors", tensors)
-    copy_tokenizer(folder, out, model.config.encoder)
-    text = model_card(model, folder, config_json, left_out, card)
-    # errors="replace": labels may contain unpaired surrogates, which UTF-8 cannot encode
-    (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
+    copy_tokenizer(folder, out, encoder)
+    text = model_card(model, folder, config_json, left_out, card, encoder)
+    write_text(out / "README.md", text)
     return left_out
 
 
@@ -149,6 +159,7 @@ def _orbax(model: ExportableModel, folder: Path, out: Path, part: str | None) ->
         checkpointer.save((out / "params").absolute(), params)
     config.save_config(experiment, out / "config.json")
     copy_tokenizer(folder, out / "tokenizer", model.config.encoder)
+    write_pipeline(model.tokenizer, out / "tokenizer")
     return []
 
 

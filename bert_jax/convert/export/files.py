@@ -16,6 +16,7 @@ from tokenizers import processors
 from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
+from bert_jax.data.tokenization import folder_settings, pretrained
 
 
 class ExportableModel(Protocol):
@@ -44,6 +45,13 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     for name in convert.TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
+    # The class decides how settings count, and config.json, which may name it, is written anew.
+    settings = pretrained.read_config(source)
+    class_name = folder_settings.class_name_of(source, settings)
+    if (out / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings:
+        file = out / "tokenizer_config.json"
+        own = convert.read_json(file) if file.is_file() else {}
+        write_json(file, own | {"tokenizer_class": class_name})
     if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
         settings["model_max_length"] = encoder.max_length
@@ -77,13 +85,19 @@ def write_pipeline(tokenizer: Any, out: Path) -> None:
             shutil.copyfile(Path(temporary) / "tokenizer.json", out / "tokenizer.json")
 
 
-def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})  # required by transformers
+def write_tensors(path: Path, tensors: dict[str, np.ndarray], **metadata: str) -> None:
+    save_file(tensors, path, metadata={"format": "pt", **metadata})  # required by transformers
     path.chmod(0o644)  # save_file makes it readable by its owner only
 
 
 def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, with `?` for what is no character: half of a surrogate pair in a foreign prompt,
+    or a byte in the name of a folder that is not UTF-8."""
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def with_special_ids(config_json: dict[str, Any], tokenizer: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax import config
-from bert_jax.config import Supervised
+from bert_jax.config import Data, Encoder, Supervised
 from bert_jax.convert.export.files import ExportableModel
+from bert_jax.data import mix_weights
 from bert_jax.tasks import results
 from bert_jax.utils import hub, metrics_log
 
@@ -26,7 +27,7 @@ class CardText(NamedTuple):
 
     library: str
     tags: tuple[str, ...]
-    usage: str  # Python, with {auto_class}
+    usage: str  # Python; {auto_class} stands for the class
 
 
 TRANSFORMERS_CARD = CardText(
@@ -50,12 +51,15 @@ def model_card(
     config_json: dict[str, Any],
     left_out: list[str],
     card: CardText = TRANSFORMERS_CARD,
+    encoder: Encoder | None = None,
 ) -> str:
-    """The model card: config, data, steps and metrics, as far as the folder has them."""
+    """The model card: config, data, steps and metrics, as far as `folder`, from which the model was
+    loaded, has them. `encoder` is that of the exported network; None: that of the config."""
     c, class_name = model.config, config_json["architectures"][0]
     ends = (a for end, a in AUTO_CLASSES.items() if class_name.endswith(end))
     auto_class = next(ends, "AutoModel")
-    size = f"{c.encoder.layers} layers of width {c.encoder.hidden_size}"
+    encoder = encoder or c.encoder
+    size = f"{encoder.layers} layers of width {encoder.hidden_size}"
     rows = [
         ("architecture", f"{class_name}, {size}"),
         ("vocabulary", f"{config_json['vocab_size']} pieces"),
@@ -75,8 +79,9 @@ def model_card(
         for name in ("task", "labels", "thresholds"):  # already in the table
             objective.pop(name, None)
         rows += [
-            ("steps", f"{model.step} of {c.run.steps}, {c.data.batch_size} rows each"),
-            ("data", f"{Path(c.data.path or c.data.mix or '?').name}, rows of {c.data.length}"),
+            ("steps", f"{model.step} of {c.run.steps}"),
+            ("rows of a step", "; ".join(_stages(c))),
+            ("data", ", ".join(_corpora(c.data))),
             ("objective", _comma_list(objective)),
             *([("masking", _comma_list(masking))] if masking else []),
             ("optimizer", _comma_list(config.to_dict(c.optim))),
@@ -84,13 +89,14 @@ def model_card(
     rows += [(name, f"{value:.4f}") for name, value in final_metrics(folder).items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     missing = f"\nNot in this export: {', '.join(left_out)}.\n" if left_out else ""
-    tags = "".join(f"- {tag}\n" for tag in ("bert-jax", *card.tags, config_json["model_type"]))
+    tags = ["bert-jax", *card.tags, *filter(None, [config_json["model_type"]])]
+    listed_tags = "".join(f"- {tag}\n" for tag in tags)
     return (
-        f"---\nlibrary_name: {card.library}\n{_base_model(c)}tags:\n{tags}---\n"
-        f"# {_title(c, model.step)}\n\n"
+        f"---\nlibrary_name: {card.library}\n{_base_model(c)}tags:\n{listed_tags}---\n"
+        f"# {_title(c, model.step, folder)}\n\n"
         f"{'Trained' if model.step else 'Imported, and exported again,'} with bert-jax.\n\n"
         f"| | |\n|---|---|\n{table}\n{missing}\n"
-        f"```python\n{card.usage.format(auto_class=auto_class)}```\n"
+        f"```python\n{card.usage.replace('{auto_class}', auto_class)}```\n"
     )
 
 
@@ -108,10 +114,36 @@ def origins(c: config.Experiment) -> list[tuple[str, str]]:
     ]
 
 
-def _title(c: config.Experiment, step: int) -> str:
-    """The run's name; of a model that was loaded from the Hub and not trained, that one's."""
-    from_hub = c.run.init is not None and c.run.init_commit is not None and not step
-    return Path(str(c.run.init if from_hub else c.run.dir)).name
+def _stages(c: config.Experiment) -> list[str]:
+    """The shape of the batches, or of those of each stage and the step from which on."""
+    shapes = [f"{s.batch_size}" + (f" of {s.length} tokens" if s.length else "") for s in c.stages]
+    if c.data.stages is None:
+        return shapes
+    return [f"{shape} from step {s.start}" for shape, s in zip(shapes, c.stages, strict=True)]
+
+
+def _corpora(data: Data) -> list[str]:
+    """The names of the corpora, and the weights of a mix."""
+    if data.mix is None:
+        return ["?" if data.path is None else _corpus_name(data.path)]
+    paths, weights = mix_weights.parse_mix(data)
+    names = [_corpus_name(path) for path in paths]
+    if weights is None:
+        return [*names, f"weights by size to the power of {data.mix_exponent}"]
+    return [f"{name} {weight:g}" for name, weight in zip(names, weights, strict=True)]
+
+
+def _corpus_name(path: str) -> str:
+    """The folder's name; where it stands for the rows of each stage, that of the folder above."""
+    return Path(path).parent.name if Path(path).name == "{length}" else Path(path).name
+
+
+def _title(c: config.Experiment, step: int, folder: Path) -> str:
+    """The run's name; of a model that was not trained, its name on the Hub or its folder's."""
+    if step:
+        return Path(c.run.dir).name
+    from_hub = c.run.init is not None and c.run.init_commit is not None
+    return Path(str(c.run.init)).name if from_hub else folder.resolve().name
 
 
 def _base_model(c: config.Experiment) -> str:

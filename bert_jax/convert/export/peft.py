@@ -12,16 +12,30 @@ kernels, so the others are padded with zeros, and alpha grows with the rank: no 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from bert_jax import convert
-from bert_jax.config import Contrastive, Encoder, Experiment, ReplacedTokens, Supervised, replace
-from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json
+from bert_jax.config import (
+    DROPOUT_RATES,
+    Contrastive,
+    Encoder,
+    Experiment,
+    ReplacedTokens,
+    Supervised,
+    replace,
+)
+from bert_jax.convert.export.files import (
+    ExportableModel,
+    copy_tokenizer,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from bert_jax.convert.export.model_card import CardText, model_card
 from bert_jax.convert.hf_layout import unshare_layers
 from bert_jax.convert.hf_name_rules import Family, ParamRule, param_rules
@@ -34,19 +48,12 @@ from bert_jax.utils.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Json
 
-DROPOUT_FIELDS = (
-    "dropout",
-    "attention_dropout",
-    "attention_output_dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-)
 PEFT_CARD = CardText(
     "peft",
     ("lora",),
     "from peft import PeftModel\nfrom transformers import {auto_class}, AutoConfig\n\n"
     'config = AutoConfig.from_pretrained("FOLDER")\n'
-    'base = {auto_class}.from_pretrained("BASE", config=config)\n'
+    "base = {auto_class}.from_pretrained(BASE, config=config)\n"
     'model = PeftModel.from_pretrained(base, "FOLDER")\n',
 )
 
@@ -101,13 +108,11 @@ def export_peft(model: ExportableModel, folder: Path, out: Path, base: str | Non
     }
     write_json(out / ADAPTER_CONFIG, settings)
     write_json(out / "config.json", config_json)
-    metadata = {"format": "pt", HASH_KEY: str(adapter.config.base)}
-    save_file(named, out / ADAPTER_WEIGHTS, metadata=metadata)
-    (out / ADAPTER_WEIGHTS).chmod(0o644)  # save_file makes it readable by its owner only
+    write_tensors(out / ADAPTER_WEIGHTS, named, **{HASH_KEY: str(adapter.config.base)})
     copy_tokenizer(folder, out, model.config.encoder)
-    card = PEFT_CARD._replace(usage=PEFT_CARD.usage.replace("BASE", name))
-    text = model_card(model, folder, config_json, left_out, card)
-    (out / "README.md").write_text(text, encoding="utf-8", errors="replace")
+    usage = PEFT_CARD.usage.replace("BASE", _base_arguments(name, revision))
+    card = PEFT_CARD._replace(usage=usage)
+    write_text(out / "README.md", model_card(model, folder, config_json, left_out, card))
     return left_out
 
 
@@ -126,7 +131,7 @@ def _check_base(run: Experiment, base: str, recorded: str | None) -> None:
             f"{base} is not the base that the adapters were trained on: its parameters have the "
             f"hash {found[:12]}, expected {str(recorded)[:12]}"
         )
-    rates = {name: getattr(run.encoder, name) for name in DROPOUT_FIELDS}
+    rates = {name: getattr(run.encoder, name) for name in DROPOUT_RATES}
     if replace(experiment.encoder, **rates) != run.encoder:
         raise ValueError(
             f"the run changed the encoder of {base} (its length or rotary positions), which an "
@@ -214,6 +219,12 @@ def _task_type(config: Experiment) -> str | None:
         return "FEATURE_EXTRACTION"
     task = config.objective
     return TASK_TYPES.get(task.task_type) if isinstance(task, Supervised) else None
+
+
+def _base_arguments(name: str, revision: str | None) -> str:
+    """The base as `from_pretrained` takes it: the commit that the adapters belong to."""
+    pinned = "" if revision is None else f", revision={json.dumps(revision)}"
+    return json.dumps(name, ensure_ascii=False) + pinned
 
 
 def _name_and_revision(base: str) -> tuple[str, Any]:

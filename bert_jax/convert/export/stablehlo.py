@@ -14,7 +14,13 @@ from flax import traverse_util
 
 from bert_jax import convert
 from bert_jax.config import Encoder, Supervised
-from bert_jax.convert.export.files import ExportableModel, copy_tokenizer, write_json, write_tensors
+from bert_jax.convert.export.files import (
+    ExportableModel,
+    copy_tokenizer,
+    write_json,
+    write_pipeline,
+    write_tensors,
+)
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.task_heads import beam_size
@@ -34,7 +40,7 @@ def export_stablehlo(
     if task is not None and "label" in params:
         params = {**params, "label": convert.rescale_label_head(params["label"], task)}
     modules = convert.head_modules(heads, task)
-    min_length = beam_size(task) if task is not None else 0
+    min_length = min(beam_size(task), encoder.max_length) if task is not None else 0
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
     left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *modules}]
     weights = {k: v for k, v in weights.items() if k not in left_out}
@@ -49,7 +55,9 @@ def export_stablehlo(
     write_tensors(out / "model.safetensors", weights)
     write_json(out / "signature.json", _signature(encoder, exported, min_length))
     copy_tokenizer(folder, out / "tokenizer", encoder)
-    (out / "README.md").write_text(README.format(jax=jax.__version__), encoding="utf-8")
+    write_pipeline(model.tokenizer, out / "tokenizer")
+    text = readme(max(min_length, 1), encoder.max_length)
+    (out / "README.md").write_text(text, encoding="utf-8")
     logger.info("%s", EXPIRY.format(jax=jax.__version__))
     return left_out
 
@@ -66,7 +74,7 @@ def export_network(
     """
     function = network_function(Network(encoder, heads))
     bounds = [f"l <= {encoder.max_length}"]
-    bounds += [f"l >= {min(min_length, encoder.max_length)}"] if min_length else []
+    bounds += [f"l >= {min_length}"] if min_length else []
     b, length = jax.export.symbolic_shape("b, l", constraints=bounds)
     ids = jax.ShapeDtypeStruct((b, length), jnp.int32)
     shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in weights.items()}
@@ -115,6 +123,14 @@ def _signature(encoder: Encoder, exported: Any, min_length: int) -> dict[str, An
     }
 
 
+def readme(shortest: int, longest: int) -> str:
+    """README.md, whose example has a row that the function takes: of `shortest` to `longest`
+    tokens."""
+    length = max(shortest, 5)
+    values = dict(jax=jax.__version__, shortest=shortest, longest=longest, length=length)
+    return README.format(**values, padding=length - 4)
+
+
 # By the compatibility guarantees of jax.export.
 EXPIRY = (
     "model.stablehlo expires: jax {jax} exported it, and only versions of jax that are released up "
@@ -122,8 +138,9 @@ EXPIRY = (
 )
 README = """# A compiled encoder
 
-`model.stablehlo` is a function of weights and token ids, of any batch size and length;
-`model.safetensors` holds the weights. jax and safetensors are all that it needs:
+`model.stablehlo` is a function of weights and token ids, for any batch size and {shortest} to
+{longest} tokens per row; `model.safetensors` holds the weights. jax and safetensors are all that
+it needs:
 
 ```python
 import jax, numpy as np
@@ -131,10 +148,10 @@ from safetensors.numpy import load_file
 
 function = jax.export.deserialize(open("model.stablehlo", "rb").read())
 weights = load_file("model.safetensors")
-tokens = np.array([[2, 11, 12, 3, 0]], np.int32)  # ids of the tokenizer in tokenizer/
-mask = np.array([[1, 1, 1, 1, 0]], np.int32)
+tokens = np.array([[2, 11, 12, 3] + [0] * {padding}], np.int32)  # ids of the tokenizer
+mask = np.array([[1, 1, 1, 1] + [0] * {padding}], np.int32)  # 1 where there is a token
 outputs = function.call(weights, tokens, mask, np.zeros_like(tokens))
-outputs["hidden"]  # [1, 5, width]
+outputs["hidden"]  # [1, {length}, width]
 ```
 
 `signature.json` lists arguments and results. The tokenizer in the same folder turns text into ids

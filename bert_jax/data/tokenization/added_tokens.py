@@ -12,6 +12,7 @@ any kind    found wherever it stands, as with `add_tokens` of `transformers`
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,8 @@ from bert_jax.data.tokenization.backends import (
     model_proto,
 )
 from bert_jax.data.tokenization.words import SPACE_MARK, has_unspaced
+
+logger = logging.getLogger(__name__)
 
 Backend = TokenizersBackend | SentencePieceBackend
 NORMAL = 1  # the type of a SentencePiece piece that is neither special nor unused
@@ -66,6 +69,12 @@ def _append_unspaced(
     kind: str, backend: Backend, words: Sequence[str], specials: Sequence[str]
 ) -> TokenizersBackend:
     """Added tokens, which SentencePiece has not: its model becomes a pipeline with the same ids."""
+    if isinstance(backend, SentencePieceBackend) and backend.splits_commas:
+        logger.warning(
+            "words of scripts without spaces are added tokens, which SentencePiece has not: the "
+            "pipeline that has them does not split a digit from the comma after it, as ALBERT's "
+            "code does"
+        )
     core = tokenizers.Tokenizer.from_str(backend.core.to_str())
     normalized = not kind.endswith("bpe")
     core.add_tokens([tokenizers.AddedToken(w, normalized=normalized) for w in words])

@@ -75,6 +75,12 @@ class TokenizersBackend:
         return writes_mark or self.spec["model"]["type"] != "WordPiece"
 
     @property
+    def marks_first(self) -> bool:
+        """Whether a space is put before a text, but not before what follows an added token."""
+        steps = _inner_steps(self.spec["pre_tokenizer"] or {})
+        return any(step.get("prepend_scheme") == "first" for step in steps)
+
+    @property
     def lowercases(self) -> bool:
         normalizer = self.spec["normalizer"] or {}
         steps = normalizer.get("normalizers", [normalizer])
@@ -156,6 +162,8 @@ class SentencePieceBackend:
     marks_spaces = False
 
     def __init__(self, model: bytes, cased: bool, keep_accents: bool = False):
+        if not model:  # the library would only write to stderr
+            raise ValueError("its SentencePiece model is empty; train or copy it again")
         self.model, self.cased, self.keep_accents = model, cased, keep_accents
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.pieces = [self._processor.id_to_piece(i) for i in range(len(self._processor))]
@@ -177,6 +185,11 @@ class SentencePieceBackend:
     @functools.cached_property
     def _rules(self) -> Any:
         return model_rules(self.model)
+
+    @property
+    def splits_commas(self) -> bool:
+        """Whether the vocabulary has pieces that the rule about commas splits."""
+        return bool(self._commas)
 
     @property
     def keeps_joiners(self) -> bool:

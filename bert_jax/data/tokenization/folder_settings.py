@@ -1,5 +1,5 @@
 """What the settings of a foreign tokenizer's folder say beside its vocabulary or pipeline, as
-`transformers` reads them: the class, case and accents, added tokens, markers."""
+`transformers` reads them: the class, case and accents, added tokens, markers, token types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 
 import tokenizers
 
-from bert_jax.data.tokenization.special_tokens import special_token_strings
+from bert_jax.data.tokenization.special_tokens import (
+    ROLES,
+    SPECIAL_TOKENS,
+    read_template,
+    special_token_strings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +27,25 @@ _VOCAB_CLASSES = {
 }
 _CLASSES_OF_FAMILIES = {
     "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
     "distilbert": "DistilBertTokenizer",
     "electra": "ElectraTokenizer",
     "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
 }
+# With RoBERTa's special tokens, which published files of the last two do not name.
+_ROBERTA_LIKE = ("Roberta", "XLMRoberta", "Camembert")
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
+}
+# of the classes of BERT and RoBERTa in transformers
+_DEFAULTS = {
+    "do_lower_case": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "add_prefix_space": False,
 }
 
 
@@ -43,13 +59,41 @@ def class_name_of(dir: Path, config: dict[str, Any]) -> str:
     return str(name or "")
 
 
+def with_default_tokens(class_name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the special tokens that the class has where they name none."""
+    if _base_name(class_name) not in _ROBERTA_LIKE:
+        return config
+    published = zip(ROLES, SPECIAL_TOKENS["bpe"], strict=True)
+    return config | {role: token for role, token in published if not config.get(role)}
+
+
+def gives_types(dir: Path, config: dict[str, Any]) -> bool:
+    """Whether the folder's tokenizer gives the second of two texts the token type 1 in
+    `transformers`; else all tokens have type 0."""
+    names, base = config.get("model_input_names"), _base_name(class_name_of(dir, config))
+    if base in _ROBERTA_LIKE if names is None else "token_type_ids" not in names:
+        return False
+    file = dir / "tokenizer.json"
+    if not file.is_file() or base in ("Bert", "DistilBert", "Electra", "Albert"):
+        return True
+    try:
+        template = read_template(json.loads(file.read_text(encoding="utf-8"))["post_processor"])
+    except (ValueError, KeyError):  # whoever reads the tokenizer reports it
+        return True
+    return template is None or template.types
+
+
+def _base_name(class_name: str) -> str:
+    return class_name.removesuffix("Fast").removesuffix("Tokenizer")
+
+
 def check_class(dir: Path, class_name: str, config: dict[str, Any]) -> None:
     """ValueError: the folder has a bare vocabulary, and its class is not the usual one for it: the
     same files would be read with other rules."""
     usual = next((names for file, names in _VOCAB_CLASSES.items() if (dir / file).is_file()), None)
     if usual is None:
         return
-    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
+    base = _base_name(class_name)
     words = config.get("word_tokenizer_type", "basic")
     if words != "basic":
         class_name += f" with word_tokenizer_type {words}"
@@ -65,9 +109,10 @@ def with_settings(
     core: tokenizers.Tokenizer, class_name: str, config: dict[str, Any], file: Path
 ) -> tokenizers.Tokenizer:
     """The pipeline of a tokenizer.json with what the folder's settings say otherwise: they count in
-    the classes of BERT and RoBERTa."""
+    the classes of BERT and RoBERTa. Where they say nothing, `transformers` 5 takes the defaults of
+    the class, and the pipeline counts here."""
     spec = json.loads(core.to_str())
-    base = class_name.removesuffix("Fast").removesuffix("Tokenizer")
+    base = _base_name(class_name)
     step, keys = {
         **dict.fromkeys(("Bert", "DistilBert", "Electra"), ("normalizer", _BERT_SETTINGS)),
         "Roberta": ("pre_tokenizer", {"add_prefix_space": "add_prefix_space"}),
@@ -75,6 +120,13 @@ def with_settings(
     values = spec.get(step) or {}
     if values.get("type") not in ("BertNormalizer", "ByteLevel"):
         return core
+    for key, name in keys.items():
+        if key not in config and values[name] != _DEFAULTS[key]:
+            logger.warning(
+                "%s has %s %r, which counts, but the folder's settings have no %s, so that "
+                "transformers 5 takes %r: write %s there to have the same in both",
+                *(file, name, values[name], key, _DEFAULTS[key], key),
+            )
     changed = {
         key: name for key, name in keys.items() if key in config and config[key] != values[name]
     }
@@ -115,6 +167,28 @@ def listed_markers(config: dict[str, Any]) -> list[str]:
     extra = config.get("extra_special_tokens") or []
     listed += extra.values() if isinstance(extra, dict) else extra
     return [t["content"] if isinstance(t, dict) else str(t) for t in listed]
+
+
+def add_markers(core: tokenizers.Tokenizer, dir: Path, config: dict[str, Any]) -> None:
+    """Append the special tokens that the settings list and the pipeline lacks, as `transformers`
+    does."""
+    lacking = [m for m in listed_markers(config) if core.token_to_id(m) is None]
+    if lacking:
+        logger.warning(
+            "%s: the settings list %s, which the vocabulary lacks: appended with the ids from %d "
+            "on, as in transformers",
+            *(dir, ", ".join(lacking), core.get_vocab_size()),
+        )
+        core.add_special_tokens(lacking)
+
+
+def special_markers(core: tokenizers.Tokenizer, config: dict[str, Any]) -> set[str]:
+    """The special tokens beside the five roles and those of the beginning and end of a text, which
+    a text that spells them becomes in `transformers`."""
+    added = json.loads(core.to_str())["added_tokens"]
+    ends = [config.get(role) for role in ("bos_token", "eos_token")]
+    excluded = {t["content"] if isinstance(t, dict) else t for t in ends}
+    return {t["content"] for t in added if t["special"]} - excluded
 
 
 def with_markers(core: tokenizers.Tokenizer, markers: set[str]) -> tokenizers.Tokenizer:

@@ -93,6 +93,48 @@ def hf_albert_normalizers(cased: bool, keep_accents: bool) -> list[Any]:
     ]
 
 
+def is_bert(spec: dict[str, Any]) -> bool:
+    """Whether a WordPiece pipeline is one that BertTokenizer of `transformers` builds, too."""
+    normalizer, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
+    return (
+        normalizer.get("type") == "BertNormalizer"
+        and normalizer["clean_text"]
+        and split.get("type") == "BertPreTokenizer"
+        and spec["model"]["continuing_subword_prefix"] == "##"
+    )
+
+
+def is_roberta(spec: dict[str, Any]) -> bool:
+    """Whether a BPE pipeline is one that RobertaTokenizer of `transformers` builds, too."""
+    split = spec["pre_tokenizer"] or {}
+    return (
+        not spec["normalizer"]
+        and split.get("type") == "ByteLevel"
+        and split.get("use_regex", True)
+        and not describe_model(spec["model"])
+    )
+
+
+def describe_model(model: dict[str, Any]) -> list[list[Any]]:
+    """The unusual settings of a WordPiece or BPE model, for a fingerprint."""
+    usual = {"continuing_subword_prefix": ("##", "", None), "end_of_word_suffix": ("", None)}
+    usual["ignore_merges"] = (False,)
+    return [[k, model[k]] for k, values in usual.items() if k in model and model[k] not in values]
+
+
+def describe_unigram_split(split: dict[str, Any] | None) -> list[Any]:
+    """How a Unigram pipeline splits a text, for a fingerprint; empty if as `unigram_pipeline`."""
+    steps = (split or {}).get("pretokenizers", [split] if split else [])
+    types = [step["type"] for step in steps]
+    usual = types == ["WhitespaceSplit", "Metaspace"] and steps[1] == {
+        **steps[1],
+        "replacement": SPACE_MARK,
+        "prepend_scheme": "always",
+        "split": True,
+    }
+    return [] if usual else steps
+
+
 def describe_normalizer(normalizer: dict[str, Any] | None) -> list[list[Any]]:
     """The settings of each step that change a text, for a fingerprint."""
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])

@@ -33,6 +33,8 @@ class Opened(NamedTuple):
 
 
 CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
+SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+FINGERPRINT_FILE = "fingerprint.txt"  # in a folder that we saved, to detect damage
 _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -49,20 +51,24 @@ def inner_folder(folder: Path) -> Path:
 
 def read_config(dir: Path) -> dict[str, Any]:
     """The settings of a folder; empty without a file."""
-    config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (dir / name).is_file():
-            config |= json.loads((dir / name).read_text(encoding="utf-8"))
-    return config
+    config, tokens = (_read_settings(dir / name) for name in SETTINGS_FILES)
+    # of two names for a role that of the map counts, as in transformers, unless the map is outdated
+    return tokens | config if "added_tokens_decoder" in config else config | tokens
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     """What the folder says of its tokenizer. ValueError: there is none, or none that is
     supported."""
     class_name = folder_settings.class_name_of(dir, config)
-    by_class = class_name in _PIPELINE_CLASSES
+    config = folder_settings.with_default_tokens(class_name, config)
     spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
-    if spiece.is_file() and (by_class or original):
+    saved = (dir / FINGERPRINT_FILE).is_file()
+    own = saved or "keep_accents" in config or not pipeline.is_file()
+    if spiece.is_file() and (original or (own and class_name in _PIPELINE_CLASSES)):
         cased = not config.get("do_lower_case", True)
         accents = bool(config.get("keep_accents", False))
         model = backends.SentencePieceBackend(spiece.read_bytes(), cased, accents)
@@ -71,7 +77,9 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
         raise ValueError(f"it has no {spiece.name}, which ALBERT's own code reads")
     if not pipeline.is_file():
         folder_settings.check_class(dir, class_name, config)
-    if class_name.startswith("Albert") or (spiece.is_file() and not by_class):
+    if class_name.startswith("Albert") or (
+        spiece.is_file() and not (class_name and pipeline.is_file())
+    ):
         core = _albert(spiece, pipeline, config)
     elif pipeline.is_file():
         core = tokenizers.Tokenizer.from_file(str(pipeline))
@@ -88,6 +96,8 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
             "(of sentencepiece.bpe.model alone transformers makes a tokenizer.json: open the "
             "folder there and save it)"
         )
+    if not saved:
+        folder_settings.add_markers(core, dir, config)
     spec = json.loads(core.to_str())
     kind, template = _detect_kind(spec), read_template(spec["post_processor"])
     specials = special_token_strings(kind, config, template)
@@ -95,9 +105,10 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     core.add_special_tokens(
         [s for s in specials if s not in flags and core.token_to_id(s) is not None]
     )
-    core = folder_settings.with_markers(
-        core, {*folder_settings.listed_markers(config)} - {*specials}
-    )
+    markers = {*folder_settings.listed_markers(config)}
+    if not saved:  # of those that we saved, the markers are not special any more
+        markers |= folder_settings.special_markers(core, config)
+    core = folder_settings.with_markers(core, markers - {*specials})
     backend = backends.TokenizersBackend(core, specials)
     doubled = None if template is None else template.doubled
     takes_space = flags[specials[4]]["lstrip"] if specials[4] in flags else None

@@ -42,11 +42,13 @@ class SpecialTokens(NamedTuple):
 
 
 class Template(NamedTuple):
-    """The special tokens of a `tokenizer.json` by name, as `SpecialTokens` has them by id."""
+    """The special tokens of a `tokenizer.json` by name, as `SpecialTokens` has them by id, and
+    whether the second text has the token type 1."""
 
     cls: str
     sep: str
     doubled: bool
+    types: bool
 
 
 def read_template(post_processor: dict[str, Any] | None) -> Template | None:
@@ -64,7 +66,8 @@ def read_template(post_processor: dict[str, Any] | None) -> Template | None:
         return templates[0] if templates else None
     if kind in ("BertProcessing", "RobertaProcessing"):
         cls, sep = post_processor["cls"][0], post_processor["sep"][0]
-        return Template(cls, sep, kind == "RobertaProcessing")
+        doubled = kind == "RobertaProcessing"
+        return Template(cls, sep, doubled, types=not doubled)
     if kind != "TemplateProcessing":
         raise ValueError(f"its post-processor is {kind}: expected a template of special tokens")
     single, pair = (_places(post_processor[name]) for name in ("single", "pair"))
@@ -73,7 +76,7 @@ def read_template(post_processor: dict[str, Any] | None) -> Template | None:
         for doubled in (False, True):
             seps = [sep, sep] if doubled else [sep]
             if pair == [cls, "A", *seps, "B", sep] and {cls, sep}.isdisjoint("AB"):
-                return Template(cls, sep, doubled)
+                return Template(cls, sep, doubled, bool(_type_of_second(post_processor["pair"])))
     raise ValueError(
         f"its template is {' '.join(single)} for one text and {' '.join(pair)} for two: expected "
         "[CLS] A [SEP], and [CLS] A [SEP] B [SEP] or [CLS] A [SEP] [SEP] B [SEP]"
@@ -91,6 +94,11 @@ def special_token_strings(
     ]
     tokens = [t["content"] if isinstance(t, dict) else t for t in values]
     return tokens if template is None else [*tokens[:2], template.cls, template.sep, tokens[4]]
+
+
+def _type_of_second(pair: list[dict[str, Any]]) -> int:
+    """The token type of the second text of a template of two."""
+    return next(p["Sequence"]["type_id"] for p in pair if p.get("Sequence", {}).get("id") == "B")
 
 
 def _places(template: list[dict[str, Any]]) -> list[str]:

@@ -23,7 +23,8 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
-from bert_jax.data.tokenization import backends, pipelines, pretrained
+from bert_jax.data.tokenization import backends, folder_settings, pipelines, pretrained
+from bert_jax.data.tokenization.pretrained import FINGERPRINT_FILE
 from bert_jax.data.tokenization.special_tokens import (
     KINDS,
     ROLES,
@@ -41,9 +42,7 @@ from bert_jax.data.tokenization.words import (
 )
 from bert_jax.utils.errors import first_line
 
-__all__ = ["KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
-
-FINGERPRINT_FILE = "fingerprint.txt"  # in a saved folder, to detect damage
+__all__ = ["FINGERPRINT_FILE", "KINDS", "SPECIAL_TOKENS", "Kind", "Tokenizer", "load_tokenizer"]
 
 
 class Tokenizer:
@@ -128,6 +127,8 @@ class Tokenizer:
     def encode_with_masks(self, text: str) -> list[int]:
         """As `encode`, but the mask token in the text becomes its id. That of RoBERTa and others
         includes the space before it, as a word does."""
+        if self._mask_backend is not None:
+            return self._mask_backend.encode(text)
         parts = text.split(self.mask_token)
         ids: list[int] = []
         for i, part in enumerate(parts):
@@ -135,6 +136,19 @@ class Tokenizer:
             ids += self.encode(part.rstrip() if self._mask_takes_space and not last else part)
             ids += [] if last else [self.mask_id]
         return ids
+
+    @functools.cached_property
+    def _mask_backend(self) -> backends.TokenizersBackend | None:
+        """A pipeline that finds the mask token, where the parts of a text cannot be encoded one by
+        one: it puts a space before the first part alone."""
+        backend = self._backend
+        if isinstance(backend, backends.SentencePieceBackend) or not backend.marks_first:
+            return None
+        core = tokenizers.Tokenizer.from_str(backend.core.to_str())
+        if self.mask_token not in {t["content"] for t in backend.spec["added_tokens"]}:
+            core.add_special_tokens([self.mask_token])
+        core = folder_settings.with_markers(core, {self.mask_token})
+        return backends.TokenizersBackend(core, self._specials[:4])
 
     @functools.cached_property
     def marks_spaces(self) -> bool:
@@ -197,11 +211,14 @@ class Tokenizer:
         spec = self._backend.spec
         if self.kind == "unigram":
             steps = pipelines.describe_normalizer(spec["normalizer"])
-            return [*steps, self._backend.added, *([] if self._is_own_pipeline else ["doubled"])]
+            doubled = [] if self._is_own_pipeline else ["doubled"]
+            split = pipelines.describe_unigram_split(spec["pre_tokenizer"])
+            return [*steps, self._backend.added, *doubled, *split]
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
         foreign = [] if self._is_own_pipeline else [normal, split, self.special_tokens.doubled]
-        optional = filter(None, (self._backend.added, self._backend.word_limit, foreign))
+        model = [] if self._is_own_pipeline else pipelines.describe_model(spec["model"])
+        optional = filter(None, (self._backend.added, self._backend.word_limit, foreign, model))
         return [accents, chinese, split.get("add_prefix_space"), *optional]
 
     @property
@@ -210,12 +227,12 @@ class Tokenizer:
         that builds the same. Others are saved as they were read."""
         if isinstance(self._backend, backends.SentencePieceBackend):
             return True
-        normalizer, doubled = self._backend.spec["normalizer"] or {}, self.special_tokens.doubled
-        if self.kind == "wordpiece":
-            return normalizer.get("type") in (None, "BertNormalizer") and not doubled
+        spec, doubled = self._backend.spec, self.special_tokens.doubled
         if self.kind == "unigram":
             return not doubled
-        return self.kind == "bpe" and doubled and not normalizer
+        if self.kind == "wordpiece":
+            return pipelines.is_bert(spec) and not doubled
+        return self.kind == "bpe" and pipelines.is_roberta(spec) and doubled
 
     # ---- saving
 
@@ -291,11 +308,19 @@ def load_tokenizer(dir: str | Path, cased: bool = False, original: bool = False)
     if not dir.is_dir():
         raise ValueError(f"{dir} is not a folder: expected a tokenizer's folder; train one")
     try:
-        bare = not (dir / "tokenizer.json").is_file()
-        config = pretrained.read_config(dir) | ({"do_lower_case": False} if cased and bare else {})
+        config = pretrained.read_config(dir)
+        if cased and not (dir / "tokenizer.json").is_file():
+            if config.get("do_lower_case"):
+                raise ValueError(
+                    "its settings have do_lower_case true, which --cased would contradict: leave "
+                    "--cased out, or change it there"
+                )
+            config["do_lower_case"] = False
         tokenizer = Tokenizer(*pretrained.open_folder(dir, config, original))
     except Exception as e:  # the libraries raise bare Exception
         reason = first_line(e)
+        if type(e) is ValueError:  # our own, which say what to do
+            raise ValueError(f"{dir} is not a valid tokenizer: {reason}") from e
         raise ValueError(f"{dir} is not a valid tokenizer: {reason}; train or copy it again") from e
     saved = dir / FINGERPRINT_FILE
     if saved.exists() and saved.read_bytes().strip() != tokenizer.fingerprint.encode():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -54,7 +54,8 @@ def train_chars(
     if left := kmers.total() - sum(kmers[p] for p in pieces):
         share = 100 * left / groups.total()
         logger.info("%.2f %% of the groups are not in the vocabulary: they are characters", share)
-    built = _pipeline({p: i for i, p in enumerate(pieces)}, cased, keep_accents, kmer)
+    vocab = {p: i for i, p in enumerate(pieces)}
+    built = _pipeline(vocab, cased, keep_accents, kmer, characters)
     built.add_special_tokens(specials)
     return built
 
@@ -64,8 +65,13 @@ def _by_frequency(counts: Counter[str]) -> list[str]:
 
 
 def _pipeline(
-    vocab: dict[str, int], cased: bool, keep_accents: bool, kmer: int
+    vocab: dict[str, int],
+    cased: bool,
+    keep_accents: bool,
+    kmer: int,
+    known: Collection[str] = (),
 ) -> tokenizers.Tokenizer:
+    """`known` are the characters of the vocabulary, if there are any yet."""
     # without a mark for continuing pieces, a group that is unknown becomes its characters
     model = models.WordPiece(vocab, unk_token="[UNK]", continuing_subword_prefix="")
     core = tokenizers.Tokenizer(model)
@@ -80,9 +86,18 @@ def _pipeline(
     )
     letter = f"[^{SPACE_MARK}]"
     groups = f"{letter}{{{kmer}}}|." if kmer > 1 else "."
-    core.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(f"(?m:{groups})"), "isolated")
+    core.pre_tokenizer = _split(f"(?m:{groups})")
+    if kmer > 1 and known:
+        # else one unknown character would make its whole group unknown
+        letters = "".join(f"\\x{{{ord(c):x}}}" for c in sorted(known))
+        alone = _split(f"[^{letters}]")
+        core.pre_tokenizer = pre_tokenizers.Sequence([core.pre_tokenizer, alone])
     core.decoder = decoders.Sequence([decoders.Replace(SPACE_MARK, " "), decoders.Fuse()])
     if "[SEP]" in vocab:
         cls, sep = (("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"]))
         core.post_processor = pipelines.pair_template(cls, sep)
     return core
+
+
+def _split(regex: str) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")

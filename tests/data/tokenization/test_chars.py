@@ -54,6 +54,14 @@ def test_groups_are_pieces_and_unknown_ones_are_characters():
         train_tokenizer(PROTEINS, "bpe", None)
 
 
+def test_an_unknown_character_is_alone_and_keeps_the_frame_of_its_group():
+    tok = train_tokenizer([*PROTEINS, "M K"], "chars", None, cased=True, kmer=3)
+    pieces = [tok.token(i) for i in tok.encode("MKVWKVMKX X MKV")]
+    expected = ["MKV", "[UNK]", "K", "V", "M", "K", "[UNK]", "▁", "[UNK]", "▁", "MKV"]
+    assert pieces == expected
+    assert [tok.token(i) for i in tok.encode("M]^-")] == ["M", *["[UNK]"] * 3]
+
+
 @pytest.mark.parametrize("kmer", [1, 3])
 def test_a_saved_folder_keeps_characters_and_groups(kmer, tmp_path):
     tok = train_tokenizer(TEXTS, "chars", None, cased=kmer == 3, kmer=kmer)
@@ -72,8 +80,8 @@ def test_transformers_gives_the_same_ids(kmer, tmp_path):
     tok = train_tokenizer(TEXTS, "chars", None, kmer=kmer)
     tok.save(tmp_path)
     hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    rows = [tok.build_row(tok.encode(t), tok.encode("MKV"))[0] for t in [*TEXTS, "W  ß"]]
-    assert hf([*TEXTS, "W  ß"], ["MKV"] * (len(TEXTS) + 1))["input_ids"] == rows
+    rows = [tok.build_row(tok.encode(t), tok.encode("MKV"))[0] for t in [*TEXTS, "W  ß", "MWK"]]
+    assert hf([*TEXTS, "W  ß", "MWK"], ["MKV"] * len(rows))["input_ids"] == rows
 
 
 def test_a_sequence_of_a_fasta_file_is_a_document_of_one_line(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.data.tokenization import pipelines
+from bert_jax.data.tokenization import folder_settings, pipelines
 from bert_jax.data.tokenization.tokenizer import load_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "A", "ca", "ça", "Ca", "Ça"]
@@ -64,6 +64,40 @@ def test_settings_that_overrule_a_pipeline_are_said(
     assert "has lowercase True, but the folder's settings have do_lower_case False" in caplog.text
 
 
+def test_a_setting_that_only_the_class_has_is_said_and_the_pipeline_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path, {"do_lower_case": None})
+    assert not load_tokenizer(tmp_path).cased
+    assert not caplog.text
+    core = pipelines.wordpiece_pipeline({p: i for i, p in enumerate(PIECES)}, lower=False)
+    core.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).cased
+    assert "have no do_lower_case, so that transformers 5 takes True" in caplog.text
+
+
+@pytest.mark.peer
+def test_of_two_names_for_a_role_that_counts_which_counts_in_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_folder(tmp_path, {"mask_token": "a"})
+    (tmp_path / "special_tokens_map.json").write_text('{"mask_token": "A"}')
+    for decoder in ({}, {"added_tokens_decoder": {}}):
+        settings = SETTINGS | {"mask_token": "a"} | decoder
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert load_tokenizer(tmp_path).mask_id == hf.mask_token_id == (5 if decoder else 6)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_flag_for_case_does_not_contradict_the_settings(lower: bool, tmp_path: Path) -> None:
+    write_folder(tmp_path, {"do_lower_case": lower}, pipeline=False)
+    if not lower:
+        assert load_tokenizer(tmp_path, cased=True).cased
+        return
+    with pytest.raises(ValueError, match="do_lower_case true, which --cased would contradict"):
+        load_tokenizer(tmp_path, cased=True)
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("how", ["added_tokens.json", "added_tokens_decoder"])
 def test_tokens_beside_a_bare_vocabulary_are_read(how: str, tmp_path: Path) -> None:
@@ -101,6 +135,54 @@ def test_markers_that_the_settings_list_are_tokens_and_the_five_are_text(
     ours = load_tokenizer(tmp_path / "saved")
     assert list(ours.encode(TEXT)) == hf(TEXT, add_special_tokens=False)["input_ids"]
     assert ours.encode("[SEP]") != [3]
+
+
+@pytest.mark.peer
+def test_a_marker_is_every_special_token_but_the_roles_listed_or_not(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = write_folder(tmp_path, {})
+    hf = transformers.AutoTokenizer.from_pretrained(folder)
+    hf.add_tokens(["[E1]"], special_tokens=True)
+    hf.save_pretrained(tmp_path / "saved")
+    ours = load_tokenizer(tmp_path / "saved")
+    assert list(ours.encode(TEXT)) == hf(TEXT, add_special_tokens=False)["input_ids"]
+    assert len(PIECES) in ours.encode(TEXT)
+    assert ours.encode("[SEP]") != [3]
+    ours.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").encode(TEXT) == ours.encode(TEXT)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("pipeline", [True, False])
+def test_a_listed_marker_that_the_vocabulary_lacks_is_appended(
+    pipeline: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_folder(tmp_path, {"additional_special_tokens": ["[E1]", "[E2]"]}, pipeline)
+    hf = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours, text = load_tokenizer(tmp_path), f"{TEXT} [E2]"
+    assert list(ours.encode(text)) == hf(text, add_special_tokens=False)["input_ids"]
+    assert ours.vocab_size == len(hf) == len(PIECES) + 2
+    assert f"[E1], [E2], which the vocabulary lacks: appended with the ids from {len(PIECES)}" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "expected"),
+    [
+        ({}, None, True),
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, None, False),
+        ({}, ["input_ids"], False),
+        ({"tokenizer_class": "RobertaTokenizer"}, ["input_ids", "token_type_ids"], True),
+    ],
+)
+def test_token_types_are_those_of_the_class_or_its_inputs(
+    settings: dict[str, Any], names: list[str] | None, expected: bool, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, settings)
+    config = SETTINGS | settings | ({} if names is None else {"model_input_names": names})
+    assert folder_settings.gives_types(tmp_path, config) == expected
 
 
 @pytest.mark.parametrize(

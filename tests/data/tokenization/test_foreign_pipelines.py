@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import unicodedata
@@ -177,11 +178,97 @@ def pairs_of(tokenizer: Any, ids: list[list[int]]) -> list[list[int]]:
 
 
 def test_other_frames_are_refused_by_name() -> None:
-    core, _ = xlm_roberta()
     spec = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
     with pytest.raises(ValueError, match="its template is  for one text"):
         read_template(spec)
     with pytest.raises(ValueError, match="its post-processor is Other"):
         read_template({"type": "Other"})
     assert read_template(None) is None
-    assert core.token_to_id("<mask>") == 4
+
+
+def write_bare(folder: Path, core: Any, settings: dict[str, Any], model_type: str) -> Path:
+    """A folder whose settings do not name the special tokens."""
+    folder.mkdir(exist_ok=True)
+    core.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return folder
+
+
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "camembert"])
+def test_the_class_gives_the_special_tokens_that_the_settings_do_not_name(
+    model_type: str, tmp_path: Path
+) -> None:
+    """As these models are published."""
+    folder = write_bare(tmp_path, xlm_roberta()[0], {"model_max_length": 512}, model_type)
+    ours, theirs = load_tokenizer(folder), T.AutoTokenizer.from_pretrained(folder)
+    text = "the <mask> of"
+    assert ours.build_row(ours.encode_with_masks(text))[0] == theirs(text)["input_ids"]
+    assert (ours.pad_id, ours.unk_id, ours.mask_id) == (1, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["TokenizersBackend", "BigBirdTokenizer"])
+def test_a_sentencepiece_model_beside_a_pipeline_counts_for_albert_alone(
+    name: str, tmp_path: Path
+) -> None:
+    core, special = xlm_roberta()
+    settings = dict(zip(ROLES, special, strict=True)) | {"tokenizer_class": name}
+    folder = write_bare(tmp_path, core, settings, "xlm-roberta")
+    ids = load_tokenizer(folder).encode_batch(lines()[:300])
+    (folder / "spiece.model").write_bytes(b"another model")
+    assert load_tokenizer(folder).encode_batch(lines()[:300]) == ids
+    (folder / "tokenizer.json").unlink()
+    message = "empty" if name == "TokenizersBackend" else "is a BigBirdTokenizer, which no"
+    (folder / "spiece.model").write_bytes(b"")
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(folder)
+
+
+def test_a_space_before_the_first_piece_alone_is_not_put_behind_a_mask(tmp_path: Path) -> None:
+    core, special = unigram("first")
+    roles = dict(zip(ROLES, special, strict=True))
+    T.PreTrainedTokenizerFast(tokenizer_object=core, **roles).save_pretrained(tmp_path)
+    ours, theirs = load_tokenizer(tmp_path), T.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("the<mask>of", "the <mask> of", "<mask>in<mask>"):
+        assert ours.build_row(ours.encode_with_masks(text))[0] == theirs(text)["input_ids"]
+    assert ours.sep_id not in ours.encode_with_masks("the </s> of <mask>.")
+
+
+def wordpiece(split: Any, normalizer: Any, prefix: str = "##") -> tokenizers.Tokenizer:
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", f"{prefix}1", "1", "-", "a1", "é"]
+    ids = {piece: i for i, piece in enumerate(vocab)}
+    model = models.WordPiece(ids, unk_token="[UNK]", continuing_subword_prefix=prefix)
+    core = tokenizers.Tokenizer(model)
+    core.pre_tokenizer, core.normalizer = split, normalizer
+    core.add_special_tokens(vocab[:5])
+    core.post_processor = template(core, "[CLS]", "[SEP]")
+    return core
+
+
+BERT_SPLIT, BERT_NORMAL = pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()
+
+
+@pytest.mark.parametrize(
+    ("split", "normalizer", "own"),
+    [
+        (BERT_SPLIT, BERT_NORMAL, True),
+        (pre_tokenizers.Whitespace(), BERT_NORMAL, False),
+        (pre_tokenizers.Sequence([BERT_SPLIT, pre_tokenizers.Digits()]), BERT_NORMAL, False),
+        (BERT_SPLIT, normalizers.BertNormalizer(clean_text=False), False),
+        (BERT_SPLIT, None, False),
+    ],
+)
+def test_only_bert_s_own_pipeline_is_saved_under_its_class(
+    split: Any, normalizer: Any, own: bool, tmp_path: Path
+) -> None:
+    """That class replaces every other pipeline."""
+    folder = write_bare(tmp_path / "a", wordpiece(split, normalizer), {}, "none")
+    ours = load_tokenizer(folder)
+    ours.save(tmp_path / "b")
+    assert load_tokenizer(tmp_path / "b").fingerprint == ours.fingerprint
+    theirs = T.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert (type(theirs).__name__ == "BertTokenizer") == own
+    text = "a1 a-1 É é a\x001"
+    assert ours.build_row(ours.encode(text))[0] == theirs(text)["input_ids"]
+    bert = load_tokenizer(write_bare(tmp_path / "c", wordpiece(BERT_SPLIT, BERT_NORMAL), {}, ""))
+    assert (bert.fingerprint == ours.fingerprint) == own

@@ -27,7 +27,11 @@ from bert_jax.convert.export.onnx_file import heads as head_nodes
 from bert_jax.convert.export.onnx_file.check import check_parity, open_session
 from bert_jax.convert.export.onnx_file.folder import write_folder
 from bert_jax.convert.export.onnx_file.graph import Graph
-from bert_jax.convert.export.onnx_file.int8 import quantize_words, write_int8
+from bert_jax.convert.export.onnx_file.int8 import (
+    lines_to_compare,
+    quantize_words,
+    write_int8,
+)
 from bert_jax.convert.export.onnx_file.network import Inputs, Layers, encoder_nodes
 from bert_jax.convert.export.onnx_file.reference import reference_outputs
 from bert_jax.convert.export.onnx_file.source import Source, select_source
@@ -63,9 +67,7 @@ def export_onnx(
     ValueError: a package that is missing, a head that the model does not have, a graph whose
     outputs differ from the model's.
     """
-    for package in ("onnx", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise extras.missing("export --format onnx", package, "onnx")
+    check_onnx(options.int8)
     source = select_source(model, part, options.head)
     write_model(source, out / "model.onnx")
     session = open_session(out / "model.onnx")
@@ -77,6 +79,8 @@ def export_onnx(
         ("outputs", ", ".join(f"{o.name} {o.shape}" for o in session.get_outputs())),
         ("largest relative difference to the model", f"{parity.difference:.1e} at {shapes} tokens"),
     ]
+    if source.is_joint:
+        facts.append(("token_type_ids", "0 in the question, 1 from the first token of the context"))
     for name, value in facts:
         logger.info("%s: %s", name, value)
     if options.int8 is not None:
@@ -93,25 +97,40 @@ def export_onnx(
         write_sentence_head(source.sentence, out, encoder.hidden_size, encoder.max_length)
         if not source.sentence.include_prompt:
             left_out.append("include_prompt false: the graph pools the tokens of a prompt, too")
-    write_folder(model, out, folder, _hf_config(model, source), left_out, facts)
+    write_folder(model, source, out, folder, _hf_config(model, source), left_out, facts)
     return left_out
+
+
+def check_onnx(int8: str | Path | None) -> None:
+    """What can be known before the model is read. ValueError: a package that is missing, a text for
+    `int8` that cannot be read."""
+    if int8 is not None:
+        lines_to_compare(Path(int8))
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise extras.missing("export --format onnx", package, "onnx")
 
 
 def _hf_config(model: ExportableModel, source: Source) -> Json | None:
     """The config.json of the class with this head; None, which the log says, if there is none."""
     experiment, params = model.config, model.params
-    if source.head != "task":
-        objective = experiment.objective
-        family: Any = convert.hf_family(source.encoder, objective).name
-        heads = source.parts - {"embeddings", "encoder"}
-        imported = config.Imported(family, **dict.fromkeys(heads, True))  # type: ignore[arg-type]
-        experiment = config.replace(experiment, encoder=source.encoder, objective=imported)
-        params = {k: source.params[k] for k in source.parts}
+    heads = source.parts - {"embeddings", "encoder"}
     try:
-        return with_special_ids(convert.to_hf(experiment, params).config, model.tokenizer)
+        if source.head != "task":
+            family: Any = convert.hf_family(source.encoder, experiment.objective).name
+            imported: Any = config.Imported(family, **dict.fromkeys(heads, True))  # type: ignore[arg-type]
+            experiment = config.replace(experiment, encoder=source.encoder, objective=imported)
+            params = {k: source.params[k] for k in source.parts}
+        hf = convert.to_hf(experiment, params)
+        lost = [name for name in hf.left_out if name.split("/")[0] in heads]
+        if lost:
+            class_name = hf.config["architectures"][0]
+            raise ValueError(f"Hugging Face's {class_name} does not have {', '.join(lost)}")
     except ValueError as e:
         logger.warning("no config.json, which some serving programs read: %s", e)
         return None
+    # the graph's type, also where the weights were imported in half precision
+    return with_special_ids(hf.config, model.tokenizer) | {"dtype": "float32"}
 
 
 def write_model(source: Source, file: Path) -> None:
@@ -150,8 +169,8 @@ def build_graph(source: Source) -> Graph:
     elif source.head == "sentence":
         head_nodes.sentence_outputs(layers, source.sentence, x, h)
     elif source.head == "task":
-        assert source.task is not None
-        head_nodes.task_outputs(layers, source.task, params, x, h)
+        assert source.used_task is not None
+        head_nodes.task_outputs(layers, source.used_task, params, x, h)
     else:
         head_nodes.pretraining_outputs(layers, source.head, params, x, h)
     return graph

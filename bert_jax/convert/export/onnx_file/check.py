@@ -15,8 +15,9 @@ from bert_jax.model.task_heads import MASKED_LOGIT
 TOLERANCE = 1e-4  # of an output's largest difference to its largest value
 ROWS = 7
 ODD_LENGTH = 23
-ATTENTION_BYTES = 1 << 30  # of all heads' weights, up to which several of the longest rows are run
-MAX_ATTENTION_BYTES = 4 << 30  # and one row
+# The largest array of a network, attention weights or logits of the vocabulary:
+BYTES = 1 << 30  # up to which several of the longest rows are run
+MAX_BYTES = 4 << 30  # and one row
 
 Arrays = dict[str, np.ndarray]
 Reference = Callable[[np.ndarray, np.ndarray, np.ndarray], Arrays]  # of tokens, mask, types
@@ -54,8 +55,8 @@ def check_parity(session: Any, encoder: Encoder, reference: Reference, choice: b
 
     ValueError: an output that differs by more than `TOLERANCE`.
     """
-    worst, shapes = 0.0, []
-    for rows, lengths in _rows_to_compare(encoder):
+    worst, shapes, per_token = 0.0, [], token_outputs(session)
+    for rows, lengths in _rows_to_compare(encoder, largest_width(session)):
         expected = reference(*rows)
         for part, length in lengths:
             batch = rows.part(part, length)
@@ -68,7 +69,7 @@ def check_parity(session: Any, encoder: Encoder, reference: Reference, choice: b
                         scores = got[name.replace("index", "log_probs")]
                         error = _index_difference(x, y, scores)
                     else:
-                        error = _difference(x, y, batch.mask)
+                        error = _difference(x, y, batch.mask if name in per_token else None)
                     worst = max(worst, error)
                     if not error <= TOLERANCE:
                         raise ValueError(
@@ -93,10 +94,30 @@ def run(session: Any, rows: Rows, choice_axis: int | None = None) -> Arrays:
     return out if choice_axis is None else {k: v.reshape(-1, 1) for k, v in out.items()}
 
 
-def _rows_to_compare(encoder: Encoder) -> Iterator[tuple[Rows, list[tuple[slice, int]]]]:
-    """Rows for one call of the reference, and the parts of them for calls of the file."""
+def token_outputs(session: Any) -> set[str]:
+    """The names of the outputs [b l ...]. Only the file says so: there may be as many labels as
+    tokens in a row."""
+    return {o.name for o in session.get_outputs() if o.shape[1:2] == ["sequence_length"]}
+
+
+def largest_width(session: Any) -> int:
+    """The numbers per token of the widest output [b l ...]."""
+    shapes = [o.shape for o in session.get_outputs() if o.name in token_outputs(session)]
+    return max((shape[2] for shape in shapes if len(shape) == 3), default=1)
+
+
+def row_bytes(encoder: Encoder, width: int, length: int) -> int:
+    """The larger of a row's attention weights and of its output of `width` numbers per token."""
+    return 4 * length * max(encoder.heads * length, width)
+
+
+def _rows_to_compare(
+    encoder: Encoder, width: int
+) -> Iterator[tuple[Rows, list[tuple[slice, int]]]]:
+    """Rows for one call of the reference, and the parts of them for calls of the file. `width`:
+    the numbers per token of the widest output."""
     odd, longest = min(ODD_LENGTH, encoder.max_length), encoder.max_length
-    while _attention_bytes(encoder, 1, longest) > MAX_ATTENTION_BYTES:
+    while row_bytes(encoder, width, longest) > MAX_BYTES:
         longest //= 2
     sizes = np.linspace(odd, 1, ROWS).astype(int)
     first = slice(0, 1)
@@ -106,14 +127,10 @@ def _rows_to_compare(encoder: Encoder) -> Iterator[tuple[Rows, list[tuple[slice,
         [(first, odd), (slice(0, ROWS), odd), (one, 1), (several, 1)],
     )
     if longest > odd:
-        count = ROWS if _attention_bytes(encoder, ROWS, longest) <= ATTENTION_BYTES else 1
+        count = ROWS if ROWS * row_bytes(encoder, width, longest) <= BYTES else 1
         sizes = np.linspace(longest, longest // 3, count).astype(int)
         parts = [(first, longest), *([(slice(0, ROWS), longest)] if count > 1 else [])]
         yield _random_rows(encoder, sizes, longest), parts
-
-
-def _attention_bytes(encoder: Encoder, rows: int, length: int) -> int:
-    return rows * encoder.heads * length * length * 4
 
 
 def _random_rows(encoder: Encoder, sizes: np.ndarray, length: int) -> Rows:
@@ -125,17 +142,23 @@ def _random_rows(encoder: Encoder, sizes: np.ndarray, length: int) -> Rows:
     return Rows(tokens, mask, types)
 
 
-def _difference(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> float:
-    """The largest difference at real tokens, relative to the largest value. Values that mean
-    "impossible" must be so in both."""
+def _difference(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None) -> float:
+    """The largest difference, relative to the largest value; of an output per token with `mask`,
+    at real tokens. Values that mean "impossible" must be so in both. Row by row, since logits of
+    a vocabulary may fill the memory."""
     y = y[tuple(slice(n) for n in x.shape)]  # a shorter row has fewer candidates for an answer
-    if x.ndim > 1 and x.shape[:2] == mask.shape:
-        x, y = x[mask > 0], y[mask > 0]
-    masked = y <= MASKED_LOGIT / 2
-    if x.shape != y.shape or (masked != (x <= MASKED_LOGIT / 2)).any():
+    if x.shape != y.shape:
         return float("inf")
-    x, y = x[~masked], y[~masked]
-    return float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)) if x.size else 0.0
+    largest = difference = np.float32(0)
+    for i in range(len(x)):
+        u, v = (z[i, mask[i] > 0] if mask is not None else z[i : i + 1] for z in (x, y))
+        masked = v <= MASKED_LOGIT / 2
+        if (masked != (u <= MASKED_LOGIT / 2)).any():
+            return float("inf")
+        possible = ~masked
+        largest = np.maximum(largest, np.abs(v).max(initial=0, where=possible))
+        difference = np.maximum(difference, np.abs(u - v).max(initial=0, where=possible))
+    return float(difference / max(largest, 1e-30))
 
 
 def _index_difference(x: np.ndarray, y: np.ndarray, scores: np.ndarray) -> float:

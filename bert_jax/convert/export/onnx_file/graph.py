@@ -47,8 +47,8 @@ class Graph:
         return self._constant(name, np.asarray(array))
 
     def op(self, type: str, *inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
-        """The result of a node, or several. An input is a value, None if it is left out, or a
-        number or an array: integers become int64, all others float32."""
+        """The result of a node, or several. An input is a value, or a number or an array: integers
+        become int64, all others float32."""
         names = [self._operand(x) for x in inputs]
         node = f"{type}_{len(self.nodes)}"
         results = [node] if outputs == 1 else [f"{node}/{i}" for i in range(outputs)]
@@ -56,8 +56,6 @@ class Graph:
         return results[0] if outputs == 1 else tuple(results)
 
     def _operand(self, x: Any) -> str:
-        if x is None:
-            return ""
         if isinstance(x, str):
             return x
         array = np.asarray(x)

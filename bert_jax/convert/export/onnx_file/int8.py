@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import Encoder
-from bert_jax.convert.export.onnx_file.check import Rows, open_session, run
+from bert_jax.convert.export.onnx_file.check import (
+    BYTES,
+    Rows,
+    largest_width,
+    open_session,
+    row_bytes,
+    run,
+    token_outputs,
+)
 from bert_jax.utils.text_lines import read_lines
 
 logger = logging.getLogger(__name__)
@@ -43,14 +51,13 @@ def write_int8(
     _quantize(out / "unquantized.onnx", file)
     for path in out.glob("unquantized.onnx*"):
         path.unlink()
-    cosines = _cosines(session, open_session(file), rows, encoder)
+    outputs = _compare_outputs(session, open_session(file), rows, encoder)
     sizes = [_megabytes(out, name) for name in ("model", "model_quantized")]
     cut = f", {long} of them cut to {encoder.max_length} tokens" if long else ""
     table = [
         ("int8 lines", f"{len(rows)} of {text.name}{cut}"),
         ("int8 size", f"{sizes[1]:.1f} MB, float32 {sizes[0]:.1f} MB"),
-        ("int8 mean cosine", f"{cosines.mean():.4f}"),
-        ("int8 lowest cosine", f"{cosines.min():.4f}"),
+        *_summary(outputs),
     ]
     for name, value in table:
         logger.info("%s: %s", name, value)
@@ -81,12 +88,17 @@ def _quantize(source: Path, file: Path) -> None:
         root.setLevel(level)
 
 
-def _text_rows(tokenizer: Any, encoder: Encoder, text: Path) -> tuple[list[list[int]], int]:
-    """The tokens of up to `MAX_LINES` lines, and how many of them were cut."""
+def lines_to_compare(text: Path) -> list[str]:
+    """Up to `MAX_LINES` lines. ValueError: a file that cannot be read, or without lines."""
     lines = [line for line in read_lines(text) if line.strip()]
     if not lines:
         raise ValueError(f"{text} has no lines: --int8 compares the outputs of texts, one per line")
-    lines = lines[:: -(-len(lines) // MAX_LINES)]
+    return lines[:: -(-len(lines) // MAX_LINES)]
+
+
+def _text_rows(tokenizer: Any, encoder: Encoder, text: Path) -> tuple[list[list[int]], int]:
+    """The tokens of up to `MAX_LINES` lines, and how many of them were cut."""
+    lines = lines_to_compare(text)
     rows = [tokenizer.build_row(ids)[0] for ids in tokenizer.encode_batch(lines)]
     cut = [len(row) > encoder.max_length for row in rows]
     short = [
@@ -96,17 +108,38 @@ def _text_rows(tokenizer: Any, encoder: Encoder, text: Path) -> tuple[list[list[
     return short, sum(cut)
 
 
-def _cosines(a: Any, b: Any, rows: list[list[int]], encoder: Encoder) -> np.ndarray:
-    """Per line: the cosine of the two sessions' outputs."""
-    cosines = []
+def _compare_outputs(a: Any, b: Any, rows: list[list[int]], encoder: Encoder) -> np.ndarray:
+    """Per line the cosine of the two sessions' outputs, [n]; where an output is one number, whose
+    cosine says nothing, the two numbers, [n 2]."""
     choice_axis = 1 if len(a.get_inputs()[0].shape) == 3 else None
-    for start in range(0, len(rows), BATCH):
-        batch = _pad(rows[start : start + BATCH], encoder.pad_id)
-        x, y = (_vectors(run(session, batch, choice_axis), batch.mask) for session in (a, b))
-        for u, v in zip(x, y, strict=True):
-            length = np.linalg.norm(u) * np.linalg.norm(v)
-            cosines.append(float(u @ v / length) if length else 1.0)
-    return np.array(cosines)
+    per_token, longest = token_outputs(a), max(map(len, rows))
+    size = max(1, min(BATCH, BYTES // row_bytes(encoder, largest_width(a), longest)))
+    compared: list[Any] = []
+    for start in range(0, len(rows), size):
+        batch = _pad(rows[start : start + size], encoder.pad_id)
+        x, y = (run(session, batch, choice_axis) for session in (a, b))
+        for i in range(len(batch.tokens)):
+            u, v = (_vector(out, i, batch.mask[i] > 0, per_token) for out in (x, y))
+            compared.append((u[0], v[0]) if u.size == 1 else _cosine(u, v))
+    return np.array(compared)
+
+
+def _cosine(u: np.ndarray, v: np.ndarray) -> float:
+    length = np.linalg.norm(u) * np.linalg.norm(v)
+    return float(u @ v / length) if length else 1.0
+
+
+def _summary(outputs: np.ndarray) -> list[tuple[str, str]]:
+    """Rows of a table for the result of `_compare_outputs`."""
+    if outputs.ndim == 2:
+        exact, quantized = outputs.T
+        difference = np.abs(exact - quantized).max()
+        spread = f"float32 outputs from {exact.min():.4g} to {exact.max():.4g}"
+        return [("int8 largest difference", f"{difference:.4g}, {spread}")]
+    return [
+        ("int8 mean cosine", f"{outputs.mean():.4f}"),
+        ("int8 lowest cosine", f"{outputs.min():.4f}"),
+    ]
 
 
 def _pad(rows: list[list[int]], pad_id: int) -> Rows:
@@ -118,22 +151,19 @@ def _pad(rows: list[list[int]], pad_id: int) -> Rows:
     return Rows(tokens, mask, np.zeros_like(tokens))
 
 
-def _vectors(out: dict[str, np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
-    """What is compared of each row: its sentence vector, the mean of its hidden states, or all
-    logits at its tokens."""
+def _vector(
+    out: dict[str, np.ndarray], i: int, real: np.ndarray, per_token: set[str]
+) -> np.ndarray:
+    """What is compared of row i, whose tokens are at `real`: its sentence vector, the mean of its
+    hidden states, or all logits, those `per_token` at its tokens."""
     if "sentence_embedding" in out:
-        return list(out["sentence_embedding"])
+        return out["sentence_embedding"][i]
     if "last_hidden_state" in out:
-        sizes = mask.sum(axis=1, keepdims=True)
-        return list((out["last_hidden_state"] * mask[..., None]).sum(axis=1) / sizes)
-    floats = [x for name, x in out.items() if not name.endswith("_index")]
-    vectors = []
-    for i, real in enumerate(mask > 0):
-        parts = [x[i] for x in floats]
-        parts = [p[real] if p.shape[:1] == real.shape else p for p in parts]
-        flat = np.concatenate([np.ravel(p) for p in parts])
-        vectors.append(np.where(flat > -1e20, flat, 0.0))
-    return vectors
+        return out["last_hidden_state"][i, real].mean(axis=0)
+    parts = {name: x[i] for name, x in out.items() if not name.endswith("_index")}
+    parts = {name: x[real] if name in per_token else x for name, x in parts.items()}
+    flat = np.concatenate([np.ravel(x) for x in parts.values()])
+    return np.where(flat > -1e20, flat, 0.0)
 
 
 def _megabytes(out: Path, name: str) -> float:

@@ -19,8 +19,7 @@ from bert_jax.utils.pytree import flatten_with_names
 
 def reference_outputs(source: Source) -> Reference:
     """(tokens, mask, types) -> the outputs by name, computed on the CPU in float32."""
-    task = source.task if source.head == "task" else None
-    modules = convert.head_modules(source.parts, task)
+    modules = convert.head_modules(source.parts, source.used_task)
     network = Network(source.encoder, modules, attention="xla")
     weights = flatten_with_names({k: source.params[k] for k in sorted(source.parts)})
     function, cpu = network_function(network), jax.local_devices(backend="cpu")[0]

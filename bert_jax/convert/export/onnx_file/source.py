@@ -35,13 +35,22 @@ class Source(NamedTuple):
         return names & set(self.params)
 
     @property
+    def used_task(self) -> Supervised | None:
+        """The task of the head; None for a head of pre-training and for none, which a fine-tuned
+        model can be exported with, too."""
+        return self.task if self.head == "task" else None
+
+    @property
     def is_choice(self) -> bool:
-        return self.task is not None and self.task.task_type == "choice"
+        return self.used_task is not None and self.used_task.task_type == "choice"
+
+    @property
+    def is_joint(self) -> bool:
+        return self.used_task is not None and self.used_task.span == "joint"
 
     @property
     def has_types(self) -> bool:
-        joint = self.task is not None and self.task.span == "joint"
-        return self.encoder.token_types > 1 or joint
+        return self.encoder.token_types > 1 or self.is_joint
 
 
 def select_source(model: ExportableModel, part: str | None, head: str | None) -> Source:
