@@ -5,7 +5,8 @@
 A step is verified before anything in it is read. An unfinished or damaged step is reported and
 moved to quarantine, and the run resumes from the step before it; if no step is valid, nothing is
 moved. Retention keeps the newest steps and the best one by a metric. A save that fails is reported
-and the next one is tried; after several failures in a row the run stops.
+and the next one is tried; after several failures in a row the run stops. With several processes it
+stops after the first one, unless all of them know of it: the others may wait for this process.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Checkpoints:
         self._finishing: threading.Thread | None = None
         self._failed: list[int] = []  # steps whose saves failed, in a row
         self._error: Exception | None = None  # of the last save that failed
+        self._failed_in_all = True  # whether the last save failed in all processes alike
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -117,18 +119,31 @@ class Checkpoints:
         return step
 
     def save(
-        self, step: int, state: Any, config: Experiment, metrics: dict[str, float] | None = None
+        self,
+        step: int,
+        state: Any,
+        config: Experiment,
+        metrics: dict[str, float] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         """Start an asynchronous save; returns when the arrays are copied, before they are written.
+        `before` is called first; the save has failed if it does.
 
         A failed save is reported, and training continues. RunError: `MAX_FAILED_SAVES` failed in a
-        row, or another run owns the run directory; earlier checkpoints are unchanged.
+        row, or one in this process of several, or another run owns the run directory; earlier
+        checkpoints are unchanged.
         """
         assert not self._read_only
         self._wait()  # Orbax may remove an old step only after the last one has its manifest
         self.refresh_lock()
         try:
             _check_free_space(self._folder, state)
+        except Exception as e:
+            self._fail(step, e, in_all=True)
+            self._wait()
+            return
+        try:
+            before()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -223,28 +238,48 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             if self._main:
-                self._upload()
-                manifest.write_manifest(self._folder / str(step))
+                self._complete(step)
         except Exception as e:
             self._fail(step, e)
         else:
             self._newest, self._failed = step, []
 
-    def _fail(self, step: int, e: Exception) -> None:
-        self._failed, self._error = [*self._failed, step], e
-        logger.warning(
+    def _complete(self, step: int) -> None:
+        """Upload the small files and write the manifest. An error is tried again once: Orbax has
+        committed the step, which would be removed, and has removed an older one for it."""
+        for attempt in (1, 2):
+            try:
+                self._upload()
+                manifest.write_manifest(self._folder / str(step))
+                return
+            except LockLost:
+                raise
+            except Exception:  # of a bucket, too
+                if attempt == 2:
+                    raise
+
+    def _fail(self, step: int, e: Exception, in_all: bool = False) -> None:
+        self._failed, self._error, self._failed_in_all = [*self._failed, step], e, in_all
+        log = logger.warning if self._main else logger.error  # the others log only errors
+        log(
             "checkpoint %d was not saved: %s (failure %d of %d in a row; %s)",
             *(step, _cause(e), len(self._failed), MAX_FAILED_SAVES, self._newest_saved()),
         )
 
     def _wait(self, last: bool = False) -> None:
         """Wait for the previous save, and remove its remains if it failed. RunError: several saves
-        failed in a row, or the `last` one did."""
+        failed in a row, or the `last` one did, or one of which other processes may not know."""
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
         if not self._failed:
             return
+        if jax.process_count() > 1 and not self._failed_in_all:
+            raise RunError(
+                f"checkpoint {self._failed[-1]} was not saved: {_cause(self._error)}. In "
+                f"{self._folder} {self._newest_saved()}: free disk space or repair the folder, "
+                "then run the same command again to resume"
+            ) from self._error
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()  # raises again in this thread
         # What another run has written since it took over is not ours to remove.
@@ -284,7 +319,7 @@ def _check_free_space(folder: manifest.StoragePath, state: Any) -> None:
         )
 
 
-def _cause(e: Exception) -> str:
+def _cause(e: Exception | None) -> str:
     """The cause of an error in one line; TensorStore hides the errno in a long text."""
     if isinstance(e, RunError):
         return str(e)

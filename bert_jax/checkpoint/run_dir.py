@@ -17,6 +17,7 @@ from bert_jax.checkpoint import lock
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.checkpoint.remote_lock import RemoteLock
 from bert_jax.config import Experiment
+from bert_jax.data import mix_weights
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.distributed import initialize
@@ -46,6 +47,8 @@ RESUMABLE_FIELDS = (
     "mesh.fsdp",
     "mesh.tensor",
     "guard.max_skipped_updates",
+    "guard.spike",
+    "guard.spike_factor",
     "guard.hang_factor",
     "guard.hang_timeout",
     "guard.timeout",
@@ -245,7 +248,7 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     one place."""
     if field in ("data.path", "data.mix"):
         same_data = saved.data.corpus is not None and saved.data.corpus == now.data.corpus
-        return same_data and _weights(saved.data.mix) == _weights(now.data.mix)
+        return same_data and _weights(saved) == _weights(now)
     if field in ("distill.teacher", "distill.teacher_commit"):
         hashes = {saved.distill.teacher_hash, now.distill.teacher_hash}
         return len(hashes) == 1 and None not in hashes
@@ -255,9 +258,9 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     return field == "run.init" and (same_base or same_path(saved.run.init, now.run.init))
 
 
-def _weights(mix: str | None) -> list[str]:
-    """The weights in `data.mix`, which is PATH=WEIGHT,PATH=WEIGHT."""
-    return [part.rpartition("=")[2] for part in (mix or "").split(",")]
+def _weights(config: Experiment) -> list[float] | None:
+    """The weights in `data.mix`, if it has any."""
+    return mix_weights.parse_mix(config.data)[1] if config.data.mix else None
 
 
 def same_path(a: str | None, b: str | None) -> bool:

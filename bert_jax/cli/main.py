@@ -112,8 +112,8 @@ def _failure(e: Exception) -> tuple[str, int] | None:
     if isinstance(e, RuntimeError) and str(e).startswith(OUT_OF_MEMORY):  # of jax
         return (
             f"the device has too little memory: {first_line(e)}. In training add "
-            "--optim.accumulate N (the same batch in N parts), --run.remat full or "
-            "--run.loss-chunks N, or lower data.batch_size; bert-jax plan estimates the need",
+            "--optim.accumulate N (the same batch in N parts) or --run.remat full, in pre-training "
+            "also --run.loss-chunks N, or lower data.batch_size; bert-jax plan estimates the need",
             1,
         )
     return None

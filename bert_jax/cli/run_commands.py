@@ -261,6 +261,6 @@ class Replay(Command):
 
         result = replay(Path(self.run_dir), self.step)
         print(render_replay(result, Path(self.run_dir)))
-        if result.differences:
-            logger.warning("this machine or a library version differs from that of the run")
+        if result.cause is not None:
+            logger.warning(result.cause)
         return 0

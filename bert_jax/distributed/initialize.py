@@ -25,9 +25,10 @@ from jax.experimental import multihost_utils
 
 from bert_jax import config
 from bert_jax.config import Experiment
+from bert_jax.data import mix_weights
 from bert_jax.distributed import rendezvous
 from bert_jax.utils import remote
-from bert_jax.utils.errors import OUT_OF_MEMORY, first_line
+from bert_jax.utils.errors import OUT_OF_MEMORY, RunError, first_line
 
 WAIT = 300.0  # seconds for all processes to come
 HEARTBEAT_TIMEOUT = 100  # seconds without a heartbeat until jax ends the others; jax's default
@@ -40,7 +41,9 @@ VARIABLES = {  # field of a ProcessInfo -> environment variable
 FLAGS = {"coordinator": "--coordinator", "count": "--processes", "index": "--process"}
 JOB_INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes sets it in each pod of an Indexed Job
 JOB_PORT = 8476  # where the first pod listens
-PER_PROCESS = ("data.path", "data.mix", "data.threads")  # may differ; the corpus itself may not
+# Fields that may differ. The corpora themselves, and their weights in a mix, may not.
+PER_PROCESS = ("data.path", "data.mix", "data.threads")
+NOTHING, FAILED = -1, -2  # what process 0 sends instead of a number
 
 
 @dataclass(frozen=True)
@@ -197,15 +200,39 @@ def barrier(name: str) -> None:
 
 
 def broadcast_from_first(read: Callable[[], int | None]) -> int | None:
-    """Call `read` in process 0 and return its result, a nonnegative number or None, in all."""
+    """Call `read` in process 0 and return its result, a nonnegative number or None, in all.
+
+    An error of `read` is raised in process 0, and a RunError in the others, which would wait.
+    """
     if jax.process_count() == 1:
         return read()
-    value = read() if jax.process_index() == 0 else None
-    number = np.array([-1 if value is None else value], np.int64)
+    value, error = None, None
+    if jax.process_index() == 0:
+        try:
+            value = read()
+        except Exception as e:
+            error = e
+    number = np.array([FAILED if error else NOTHING if value is None else value], np.int64)
     # As bytes: jax would cut the number to 32 bits, and disks are larger.
     received = multihost_utils.broadcast_one_to_all(number.view(np.uint8))
     first = int(np.asarray(received, np.uint8).view(np.int64)[0])
-    return None if first < 0 else first
+    if error is not None:
+        raise error
+    if first == FAILED:
+        raise RunError("process 0 failed: its own message says why")
+    return None if first == NOTHING else first
+
+
+def check_same_content(name: str, content_hash: Callable[[], str]) -> None:
+    """Raise ValueError in all processes if the hashes (hexadecimal) of what they have read under
+    this name differ."""
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(bytes.fromhex(content_hash()), np.uint8)
+    if (np.asarray(multihost_utils.process_allgather(own)) != own).any():
+        raise ValueError(
+            f"{name} is not the same model in all processes: give all of them the same files"
+        )
 
 
 def check_same_config(experiment: Experiment) -> None:
@@ -231,10 +258,13 @@ def _compare(requests: dict[int, Any]) -> str | None:
         for flag, value in requests[0]["flags"].items():
             if requests[i]["flags"].get(flag) != value:
                 changes[flag] = value, requests[i]["flags"].get(flag)
+        own = set(PER_PROCESS)
+        if _mix_weights(experiments[0]) != _mix_weights(experiments[i]):
+            own.remove("data.mix")
         differences += [
             f"{name} is {a!r} in process 0 and {b!r} in process {i}"
             for name, (a, b) in changes.items()
-            if name not in PER_PROCESS
+            if name not in own
         ]
     if not differences:
         return None
@@ -243,6 +273,13 @@ def _compare(requests: dict[int, Any]) -> str | None:
         f"the processes were started differently: {'; '.join(differences[:5])}{more}. "
         "Give all of them the same command and the same corpus"
     )
+
+
+def _mix_weights(experiment: Experiment) -> list[float] | None:
+    """The weights in `data.mix`, whose paths may differ."""
+    with contextlib.suppress(ValueError):  # refused later, in all processes
+        return mix_weights.parse_mix(experiment.data)[1] if experiment.data.mix else None
+    return None
 
 
 def _read_indexed_job() -> tuple[int, str | None]:

@@ -169,12 +169,23 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def put(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Put an array that this process holds as a whole on the devices of a sharding.
+
+    Over several processes `jax.device_put` would first gather every process's copy on every device,
+    to compare them; here each device gets its part alone.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """Put this process's rows, those of `process_slices`, on its devices as a global batch."""
     sharding, slices = batch_sharding(mesh), process_slices(mesh)
     count = slices[0][1]
     if count == 1:
-        return jax.device_put(batch, sharding)
+        return {name: put(rows, sharding) for name, rows in batch.items()}
     position = {i: position for position, (i, _) in enumerate(slices)}
 
     def to_global(local: np.ndarray) -> jax.Array:

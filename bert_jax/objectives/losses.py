@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from bert_jax.utils.pytree import join_rows, split_rows
+
 
 def divide(total: Any, count: Any) -> jax.Array:
     """total / count, and 0 where nothing was counted. A count of weighted terms may be below 1."""
@@ -85,12 +87,9 @@ def in_chunks(f: Callable[..., tuple[Any, Any]], chunks: int, *rows: Any) -> tup
     n = next(i for i in range(min(chunks, b), 0, -1) if b % i == 0)
     if n == 1:
         return f(*rows)
-    # A chunk takes every n-th row, so that each device has its share of each chunk.
-    split = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), rows)
     remat = jax.checkpoint(f, prevent_cse=False)
-    sums, parts = jax.lax.scan(lambda _, chunk: (None, remat(*chunk)), None, split)[1]
-    joined = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
-    return jax.tree.map(lambda x: x.sum(0), sums), joined
+    sums, parts = jax.lax.scan(lambda _, chunk: (None, remat(*chunk)), None, split_rows(rows, n))[1]
+    return jax.tree.map(lambda x: x.sum(0), sums), join_rows(parts)
 
 
 def cross_entropy(

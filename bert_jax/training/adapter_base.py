@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import Experiment, replace
+from bert_jax.distributed import sharding
 from bert_jax.inference.adapter import checked_base, other_base
 from bert_jax.inference.model import load
 from bert_jax.model import lora
@@ -49,6 +50,6 @@ def with_base(
         raise ValueError(other_base(path, str(config.lora.base), found))
 
     def put(value: Any, like: Any) -> jax.Array:
-        return jax.device_put(np.array(value, like.dtype), like.sharding)
+        return sharding.put(np.array(value, like.dtype), like.sharding)
 
     return steps.with_fixed(base=jax.tree.map(put, base, like))

@@ -46,11 +46,9 @@ from bert_jax.training.step import CompiledSteps, compile_steps
 from bert_jax.training.teacher import Teacher, load_teacher
 from bert_jax.training.warm_start import WarmStart
 from bert_jax.utils import pytree
-from bert_jax.utils.types import Batch
+from bert_jax.utils.types import Batch, Slices
 
 logger = logging.getLogger(__name__)
-
-Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 
 
 class Data(Protocol):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.objectives import CoupledObjective, total_loss
+from bert_jax.utils.pytree import join_rows, split_rows
 from bert_jax.utils.types import Batch
 
 
@@ -48,7 +49,7 @@ def coupled_gradients(
         return jax.value_and_grad(plain, has_aux=True)(params)
     parts = split_rows(batch, accumulate)
     outputs = jax.lax.map(lambda part: objective.row_outputs(whole(params), part, key), parts)
-    outputs = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs)
+    outputs = join_rows(outputs)
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     value, (direct, d_outputs) = gradient(params, outputs)
 
@@ -59,9 +60,3 @@ def coupled_gradients(
 
     total, _ = jax.lax.scan(add, direct, (parts, split_rows(d_outputs, accumulate)))
     return value, total
-
-
-def split_rows(tree: Any, n: int) -> Any:
-    """Arrays [b ...] as [n b/n ...]. A part takes every n-th row, so that each device has its share
-    of each part."""
-    return jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), tree)

@@ -41,8 +41,10 @@ class EarlyStopping:
         value = scores.get(self._name)
         value = None if value is None else logged_precision(value)
         score = -math.inf if value is None or math.isnan(value) else self._sign * value
+        if score >= self._best and score > -math.inf:
+            self.best_step = step  # the latest of equals, as `Checkpoints.best`
         if score > self._best:
-            self._best, self.best_step, self._stale = score, step, 0
+            self._best, self._stale = score, 0
         else:
             self._stale += 1
 

@@ -126,6 +126,7 @@ def train_one_seed(task: Task, take_over: bool = False) -> int | None:
             else:
                 write_results(evaluator, params, chosen, last)
         checkpoints.close()
+        preemption.agree()  # on a signal that came meanwhile: no further seed begins
     return preemption.signal
 
 

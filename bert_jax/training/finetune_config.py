@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,8 @@ from bert_jax.training.teacher import load_teacher
 from bert_jax.training.unused_fields import refuse_unused_fields
 from bert_jax.training.warm_start import WarmStart, previous_config
 from bert_jax.utils import hub, remote
-from bert_jax.utils.types import Batch
+from bert_jax.utils.types import Batch, Slices
 
-Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 ANY_LENGTH = 2**30  # tokens: the model is not known yet
 
 

@@ -82,9 +82,12 @@ def fit(
             if due.evaluation or due.save:
                 skips.finish()  # no bad state is saved, and the step's time is its own
             if skips.halted:
-                batch = steps.to_devices(next(batches(skips.step - 1)))
+                report = None
+                if not skips.is_spike:  # the skipped update left the state as it was
+                    batch = steps.to_devices(next(batches(skips.step - 1)))
+                    report = steps.gradient_report(state.params, np.int32(skips.step - 1), batch)
                 newest = checkpoints.newest()
-                raise RunError(_skip_message(config, steps, state, batch, skips.step, newest))
+                raise RunError(skip_message(config, skips.step, newest, jax.device_get(report)))
             if follow_up(step, state, metrics, due):
                 break
     return state
@@ -167,9 +170,11 @@ class _FollowUp:
         if step % self.config.run.log_every == 0 or scores:
             self.writer.write({**metrics, **scores})
         if due.save:
-            self.writer.fsync()
+            self.writer.flush()
             with self.phase("save"):
-                self.checkpoints.save(step, state, self.config, scores or None)
+                self.checkpoints.save(
+                    step, state, self.config, scores or None, before=self.writer.fsync
+                )
         return due.last
 
 
@@ -195,21 +200,26 @@ def _compile_phase(
     return phase("compile")
 
 
-def _skip_message(
-    config: Experiment,
-    steps: CompiledSteps,
-    state: TrainState,
-    batch: Batch,
-    step: int,
-    newest: int | None,
+def skip_message(
+    config: Experiment, step: int, newest: int | None, report: dict[str, Any] | None
 ) -> str:
-    """What was non-finite at `step`, computed again: the skipped update left the state as it
-    was."""
-    report = jax.device_get(steps.gradient_report(state.params, np.int32(step - 1), batch))
+    """Why a run stops at `step`, and how it can go on from its `newest` checkpoint. `report` is the
+    step's `guard.gradient_norms`, or None if its update was skipped as a loss spike."""
+    name = config.run.dir
+    saved = f"the last checkpoint is step {newest}" if newest else "there is no checkpoint yet"
+    if report is None:
+        last = ", the last one as a loss spike"
+        advice = "Resume with --guard.spike warn, or with a larger --guard.spike-factor"
+    else:
+        last = f". At this step {guard.first_nonfinite(report)}"
+        look = f"Look at it with `bert-jax replay {name} {step}`. "
+        start = f", and may start from this run with --init {name}" if newest else ""
+        advice = (
+            ("" if remote.is_remote(name) else look)
+            + "To get past such rows raise --guard.max-skipped-updates; other data or a lower "
+            f"learning rate need a new --run.dir{start}"
+        )
     return (
         f"stopped at step {step}: {config.guard.max_skipped_updates} consecutive updates were "
-        f"skipped. At this step {guard.first_nonfinite(report)}. No bad state was saved: "
-        + (f"the last checkpoint is step {newest}" if newest else "there is no checkpoint yet")
-        + f". Look at it with `bert-jax replay {config.run.dir} {step}`. Fix the data, lower the "
-        "learning rate, or raise --guard.max_skipped_updates"
+        f"skipped{last}. No bad state was saved: {saved}. {advice}"
     )

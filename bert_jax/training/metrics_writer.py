@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bert_jax.training.line_file import LineFile
 from bert_jax.training.trackers import Tracker
 from bert_jax.utils import io, metrics_log
 
@@ -61,7 +61,8 @@ class MetricsWriter:
 
     A line is composed when its step is dispatched and written when the next step is, so that
     the host never waits for the device. When a run resumes after `step`, later lines are
-    dropped; they will be written again, with the same values. With `folder` None nothing is
+    dropped; they will be written again, with the same values. A full disk ends no run here: lines
+    wait in memory (line_file.py), and only `fsync` raises. With `folder` None nothing is
     written (processes other than the first). `to_floats` converts a step's metrics to numbers.
     `trackers(step)` opens the trackers, for metrics from that step on, when there are the first.
     """
@@ -85,9 +86,9 @@ class MetricsWriter:
         if folder is None:
             return
         _truncate(folder / "metrics.jsonl", step)
-        self._file = (folder / "metrics.jsonl").open("a")
+        self._file = LineFile(folder / "metrics.jsonl")
         _end_line(folder / "timing.jsonl")
-        self._timing = (folder / "timing.jsonl").open("a")
+        self._timing = LineFile(folder / "timing.jsonl")
         self._time("begin", 0.0)
         if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
@@ -117,8 +118,7 @@ class MetricsWriter:
         if self._timing is not None:
             line = {"what": what, "step": self._step, "seconds": round(seconds, 4)}
             more = {k: round(v, 4) for k, v in more.items()}
-            self._timing.write(json.dumps({**line, **more, "at": time.time()}) + "\n")
-            self._timing.flush()
+            self._timing.write(json.dumps({**line, **more, "at": time.time()}))
 
     def _count(self) -> float:
         """Record the time of the steps since the last call; returns their seconds, waiting for data
@@ -158,8 +158,7 @@ class MetricsWriter:
         line = {"step": step, "loss": values["loss"], "tokens_per_second": round(rate, 1), **values}
         # JSON has no NaN: null stands for a number that is not finite.
         finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-        self._file.write(json.dumps(finite) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(finite))
         if self._trackers is None:
             self._trackers = self._open_trackers()
         for tracker in self._trackers:
@@ -184,10 +183,11 @@ class MetricsWriter:
                 logger.warning("%s, for %d evaluations in a row", message, times)
 
     def fsync(self) -> None:
-        """Write all metrics to the disk, before the checkpoint that follows them."""
+        """Write all metrics to the disk, before the checkpoint that follows them. OSError: they
+        cannot be written."""
         self.flush()
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            self._file.fsync()
 
     def close(self) -> None:
         """Write what is pending, and close the files and the progress bar."""

@@ -30,11 +30,10 @@ from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
 from bert_jax.training import adapter_base, finetune_config, unused_fields
 from bert_jax.training.step import CompiledSteps
 from bert_jax.training.warm_start import WarmStart
-from bert_jax.utils.types import Batch
+from bert_jax.utils.types import Batch, Slices
 
 logger = logging.getLogger(__name__)
 
-Slices = Sequence[tuple[int, int]]  # (i, n): a process reads the i-th of n parts of each batch
 TOP_DOCUMENTS = 10  # of each query, in predictions_SPLIT.jsonl
 
 
@@ -191,7 +190,13 @@ class PairEvaluator:
         data = self.task.dataset.splits[split]
         if isinstance(data, list) and self.task.dataset.scored:
             return self._scored(params, data, split)
-        found = data if isinstance(data, RetrievalSet) else pairs.pairs_as_retrieval_set(data)
+        if isinstance(data, RetrievalSet):
+            found = data
+        else:
+            length = self.config.data.length
+            assert length is not None
+            data = encode_pairs.merge_equal_texts(data, self.task.tokenizer, length)
+            found = pairs.pairs_as_retrieval_set(data)
         prompts = self._objective.query_prompt, self._objective.document_prompt
         queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
         documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from bert_jax.checkpoint import run_dir
+from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, checked
 from bert_jax.data import mixture
 from bert_jax.distributed import initialize
@@ -46,6 +47,8 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
     ):
         for line in mixture.describe_mixes(run.config, data.stages):
             logger.info(line)
+        patience = run.config.run.patience
+        stopping = EarlyStopping("-eval_loss", patience)
         loop.fit(
             run.config,
             run.steps,
@@ -54,8 +57,22 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
             checkpoints,
             folder,
             preemption,
-            early_stopping=EarlyStopping("-eval_loss", run.config.run.patience),
+            save_evaluated=patience is not None,  # the best step is worth keeping
+            early_stopping=stopping,
             profile=profile,
         )
+        if stopping.should_stop:
+            log_best(stopping.best_step, checkpoints, config.run.dir)
         checkpoints.close()
     return preemption.signal
+
+
+def log_best(best: int, checkpoints: Checkpoints, folder: str) -> None:
+    """Say how to use the best step of a run that stopped early, which is not its newest one."""
+    newest = checkpoints.newest()
+    if best != newest and best in checkpoints.steps():
+        logger.info(
+            "load, export and finetune take the newest step, %d: to use step %d, move the newer "
+            "folders out of %s/checkpoints",
+            *(newest, best, folder),
+        )

@@ -41,6 +41,18 @@ class Replay(NamedTuple):
         logged = self.logged or {}
         return [k for k, v in self.metrics.items() if k in logged and not _equal(v, logged[k])]
 
+    @property
+    def cause(self) -> str | None:
+        """Why metrics differ, as far as they show it; None if none do."""
+        if not self.differences:
+            return None
+        if "learning_rate" in self.differences:
+            return (
+                "the learning rate differs: run.steps was changed after this step, and the "
+                "schedule follows it"
+            )
+        return "this machine or a library version differs from that of the run"
+
 
 def replay(folder: Path, step: int) -> Replay:
     """Compute a step of the run in `folder` again.

@@ -15,7 +15,6 @@ Labels are matched by name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,11 +29,10 @@ from bert_jax.objectives import SupervisedObjective
 from bert_jax.objectives.distillation import TEACHER
 from bert_jax.tasks import EncodedExamples
 from bert_jax.training.teacher import Teacher
-from bert_jax.utils.types import Batch
+from bert_jax.utils.types import Batch, Slices
 
 logger = logging.getLogger(__name__)
 
-Slices = Sequence[tuple[int, int]]
 BY_TOKEN = ("tagging", "qa")  # tasks whose outputs belong to tokens
 MAX_NAMES = 10  # of labels in a message
 

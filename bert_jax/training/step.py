@@ -194,7 +194,7 @@ def _summed_gradients(
     gradient = jax.value_and_grad(loss, has_aux=True)
     if n == 1:
         return constraints.psum_batch(gradient(params, batch, dropout))
-    parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
+    parts = pytree.split_rows(batch, n)
 
     def add(sums: Any, xs: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, sums, gradient(params, *xs)), None

@@ -99,8 +99,8 @@ class Teacher:
 
 
 def _on_mesh(params: Any, mesh: jax.sharding.Mesh) -> Any:
-    padded = sharding.pad_vocab(params, mesh)
-    return jax.device_put(padded, sharding.shardings(padded, mesh))
+    padded = jax.device_get(sharding.pad_vocab(params, mesh))
+    return jax.tree.map(sharding.put, padded, sharding.shardings(padded, mesh))
 
 
 def load_teacher(config: Experiment) -> Teacher | None:

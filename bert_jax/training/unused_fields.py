@@ -4,6 +4,7 @@ refuses them; one that has begun goes on as it began, and folders with them can 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ from bert_jax.config import Contrastive, Experiment, Masked, ReplacedTokens, Sup
 from bert_jax.config.contrastive import MIN_LEARNED_TEMPERATURE
 from bert_jax.config.distill import Distill
 from bert_jax.utils import remote
+
+logger = logging.getLogger(__name__)
 
 VOCABULARY_TARGETS = ("replace_mlm", "all_tokens_mlm")  # of ELECTRA's discriminator
 PRETRAINING_DISTILL = ("relation_weight", "logit_weight", "teacher_layer", "relation_heads")
@@ -30,6 +33,7 @@ def refuse_unused_fields(config: Experiment) -> None:
         _refuse_corpus_fields(config)
     else:
         _refuse_finetuning_fields(config)
+    _refuse_fields_of_what_is_off(config)
     if isinstance(objective, Masked | ReplacedTokens):
         masking = objective.masking
         if masking.granularity == "ngram" and masking.max_ngram == 1:
@@ -67,7 +71,8 @@ def refuse_fields_of_other_losses(config: Experiment, loss: str) -> None:
         "temperature": loss in ("ranking", "cosent"),
         "max_negatives": loss == "ranking",
     }
-    _refuse_changed(objective, {n for n, use in used.items() if not use}, f"the loss is {loss}")
+    unused = {name for name, use in used.items() if not use}
+    _refuse_changed("objective", objective, unused, f"the loss is {loss}")
     if loss == "ranking":
         return
     if not objective.normalize:
@@ -83,15 +88,40 @@ def refuse_fields_of_other_losses(config: Experiment, loss: str) -> None:
             )
 
 
-def _refuse_changed(objective: Any, names: Iterable[str], reason: str) -> None:
-    """ValueError: one of these fields, which have no effect, is not at its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(objective)}
-    for name in sorted(names):
-        value = getattr(objective, name)
-        if value != defaults[name]:
-            raise ValueError(
-                f"objective.{name} is {value}, and {reason}, which does not use it: leave it out"
+def _refuse_changed(section: str, part: Any, names: Iterable[str], reason: str) -> None:
+    """ValueError: one of these fields of a section, which have no effect, is not at its default."""
+    for name, default in _changed(part, names).items():
+        raise ValueError(
+            f"{section}.{name} is {getattr(part, name)}, and {reason}, which does not use it: "
+            f"leave it out (default: {default!r})"
+        )
+
+
+def _changed(part: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The default of each of these fields that is not at it."""
+    defaults = {field.name: field.default for field in dataclasses.fields(part)}
+    return {n: defaults[n] for n in sorted(names) if getattr(part, n) != defaults[n]}
+
+
+def _refuse_fields_of_what_is_off(config: Experiment) -> None:
+    """ValueError: a field of an optimizer, guard or adapters that the run does not use."""
+    optim, lora = config.optim, config.lora
+    if optim.schedule != "trapezoid":
+        for name in _changed(optim, ("cooldown_ratio", "cooldown_shape")):  # may be the config's
+            value = getattr(optim, name)
+            logger.warning(
+                "optim.%s is %s and has no effect: optim.schedule is %s, not trapezoid",
+                *(name, value, optim.schedule),
             )
+    if optim.name != "muon":
+        _refuse_changed("optim", optim, ("momentum",), f"optim.name is {optim.name}")
+    elif lora.enabled:
+        _refuse_changed("optim", optim, ("momentum",), f"lora.rank is {lora.rank}")
+    if not lora.enabled:
+        _refuse_changed("lora", lora, ("alpha", "dropout", "targets"), "lora.rank is None")
+    if config.guard.spike == "off":
+        names = ("spike_factor", "spike_window")
+        _refuse_changed("guard", config.guard, names, "guard.spike is off")
 
 
 def has_begun(config: Experiment) -> bool:
@@ -116,9 +146,19 @@ def _refuse_corpus_fields(config: Experiment) -> None:
                 f"data.{name} is {value}, but it is for pre-training on corpora: leave it out; "
                 "labeled rows are read from --data DIR in batches of data.batch_size"
             )
+    names = ("eval_batches", "init_positions")
+    _refuse_changed("run", config.run, names, "the run is fine-tuning")
+    if _is_pairs(config.objective):
+        config.distill.check_unused()
 
 
 def _refuse_finetuning_fields(config: Experiment) -> None:
+    positions = config.run.init_positions
+    if config.run.init is None and positions != "model":
+        raise ValueError(
+            f"run.init_positions is {positions}, but there is no model to start from: give --init "
+            "MODEL, or --run.init-positions model"
+        )
     for name, default in (("epochs", None), ("evals_per_epoch", None), ("select", "best")):
         value = getattr(config.run, name)
         if value != default:
@@ -140,9 +180,10 @@ def _refuse_fields_of_other_tasks(task: Supervised) -> None:
     }
     unused = {name for name, use in used.items() if not use}
     kind = f"the task is {task.task_type}" + (f" with the head {task.head}" if per_row else "")
-    _refuse_changed(task, unused, kind)
+    _refuse_changed("objective", task, unused, kind)
     if task.long != "windows":
-        _refuse_changed(task, ("window_pool", "max_windows"), f"objective.long is {task.long}")
+        names = ("window_pool", "max_windows")
+        _refuse_changed("objective", task, names, f"objective.long is {task.long}")
 
 
 def _refuse_distill_fields(distill: Distill) -> None:
@@ -162,7 +203,7 @@ def _refuse_contrastive_fields(objective: Contrastive) -> None:
         )
     if objective.task == "pairs":
         return
-    _refuse_changed(objective, ("margin",), f"objective.task is {objective.task}")
+    _refuse_changed("objective", objective, ("margin",), f"objective.task is {objective.task}")
     for name in ("query_prompt", "document_prompt", "max_negatives"):
         value = getattr(objective, name)
         if value not in ("", None):

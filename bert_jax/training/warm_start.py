@@ -41,7 +41,7 @@ from bert_jax.convert.hf_config import hf_family
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.distributed import sharding
+from bert_jax.distributed import initialize, sharding
 from bert_jax.inference.model import Model, load
 from bert_jax.inference.transfer import disentangled_as, in_tower, sources
 from bert_jax.model import electra, lora
@@ -130,6 +130,10 @@ class WarmStart:
 
         def init() -> TrainState:
             result = transferred or self._transfer(steps)
+            vocab_size = self.config.encoder.vocab_size
+            initialize.check_same_content(
+                f"run.init {self.path}", lambda: lora.base_hash(result.params, vocab_size)
+            )
             layers, chosen = self.config.run.init_layers, ""
             if layers is not None:
                 chosen = describe_layers(self.model.config.encoder, layers, self.path)
@@ -141,7 +145,7 @@ class WarmStart:
                     return initialized
                 # a copy, since the train step donates its state's buffers
                 value = np.array(result.params[name], like.dtype)
-                return jax.device_put(value, like.sharding)
+                return sharding.put(value, like.sharding)
 
             params = map_with_names(leaf, state.params, steps.like.params)
             self.__dict__.pop("model", None)  # free the host's copy

@@ -55,6 +55,17 @@ def abstract(tree: Tree, shardings: Tree) -> Tree:
     )
 
 
+def split_rows(tree: Tree, n: int) -> Tree:
+    """Arrays [b ...] as [n b/n ...]. A part takes every n-th row, so that each device has its share
+    of each part."""
+    return jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), tree)
+
+
+def join_rows(parts: Tree) -> Tree:
+    """The inverse of `split_rows`: arrays [n b/n ...] as [b ...], in the order of the rows."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
+
+
 def count(tree: Tree) -> int:
     """Total number of elements in all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -4,11 +4,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax.checkpoint import manager, manifest
 from bert_jax.checkpoint.manager import MAX_FAILED_SAVES, Checkpoints
 from bert_jax.checkpoint.manifest import verify
 from bert_jax.utils.errors import RunError
@@ -85,6 +87,55 @@ def test_the_last_checkpoint_may_be_required(folder: Path, monkeypatch: pytest.M
     checkpoints.save(4, STATE, CONFIG)
     with pytest.raises(RunError, match="the last save failed"):
         checkpoints.require_saved()
+
+
+def test_what_follows_the_commit_is_tried_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orbax has removed an older step for the one that would be lost."""
+    write, calls = manifest.write_manifest, []
+
+    def fail_once(step: Any) -> None:
+        calls.append(step)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+        write(step)
+
+    monkeypatch.setattr(manifest, "write_manifest", fail_once)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(4, STATE, CONFIG)
+    assert len(calls) == 2
+    assert valid_steps(folder)[-1] == 4
+
+
+def test_metrics_that_cannot_be_written_are_a_failed_save(folder: Path) -> None:
+    """Early stopping reads them when the run resumes."""
+    with (
+        pytest.raises(RunError, match="the last save failed: No space left"),
+        Checkpoints(folder) as checkpoints,
+    ):
+        checkpoints.save(4, STATE, CONFIG, before=disk_error)
+    assert valid_steps(folder)[-1] == 3
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_of_several_processes_one_that_cannot_save_ends(
+    main: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others wait for it in the save, and jax ends them. What all find before the save ends
+    nobody: there is another try. A process that logs only errors says why it failed."""
+    checkpoints = Checkpoints(folder)
+    monkeypatch.setattr(checkpoints, "_main", main)
+    with monkeypatch.context() as several:
+        several.setattr("jax.process_count", lambda: 2)
+        several.setattr(manager, "_check_free_space", disk_error)
+        checkpoints.save(4, STATE, CONFIG)
+        several.setattr(manager, "_check_free_space", lambda *_: None)
+        several.setattr("orbax.checkpoint.CheckpointManager.save", disk_error)
+        with pytest.raises(RunError, match=r"checkpoint 5 was not saved: No space .* same command"):
+            checkpoints.save(5, STATE, CONFIG)
+    levels = {record.levelname for record in caplog.records if "not saved" in record.message}
+    assert levels == {"WARNING" if main else "ERROR"}
 
 
 def test_the_error_of_the_block_hides_a_failed_save(

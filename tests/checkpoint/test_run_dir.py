@@ -74,6 +74,10 @@ def test_data_and_model_are_known_by_their_content_not_by_their_path(
     run_dir.check_run_dir(Path("mixed"), moved, TOKENIZER)
     with pytest.raises(ValueError, match=r"data\.mix was"):
         run_dir.check_run_dir(Path("mixed"), replace(mixed, data=dict(mix="a=2,b=2")), TOKENIZER)
+    by_size = replace(mixed, data=dict(mix="a,b", mix_exponent=1.0), run=dict(dir="by_size"))
+    run_dir.write_run_dir(Path("by_size"), by_size, TOKENIZER)
+    moved = replace(by_size, data=dict(mix="/x/a,/x/b"))
+    run_dir.check_run_dir(Path("by_size"), moved, TOKENIZER)
 
 
 def test_stages_stay_where_they_were_in_the_steps_that_are_done(tmp_path: Path) -> None:

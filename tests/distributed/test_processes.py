@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_jax.config import BERT, replace
+from bert_jax.config import BERT, replace, to_dict
 from bert_jax.distributed import initialize, rendezvous
 from bert_jax.distributed.initialize import ProcessInfo
 from bert_jax.utils.errors import RunError
@@ -272,6 +272,49 @@ def test_processes_with_different_flags_are_refused() -> None:
         for future in [pool.submit(start, i) for i in range(2)]:
             with pytest.raises(ValueError, match="differently: --seeds is 2 in process 0 and 3 in"):
                 future.result(30)
+
+
+@pytest.mark.parametrize(
+    ("mixes", "differ"),
+    [
+        (("/a/x=0.8,/a/y=.2", "/b/x=.8,/b/y=0.20"), False),
+        (("/a/x=0.8,/a/y=0.2", "/a/x=0.2,/a/y=0.8"), True),
+    ],
+)
+def test_paths_of_a_mix_may_differ_and_its_weights_may_not(mixes: Any, differ: bool) -> None:
+    configs = [replace(BERT, data=dict(mix=mix)) for mix in mixes]
+    requests = {i: {"config": to_dict(c), "flags": {}} for i, c in enumerate(configs)}
+    message = initialize._compare(requests)
+    assert (message is not None and "data.mix is '/a/x=0.8,/a/y=0.2'" in message) == differ
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_error_of_the_first_process_is_one_of_all(
+    index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for a number that does not come."""
+
+    def read() -> int:
+        raise OSError(5, "Input/output error")
+
+    def broadcast(own: np.ndarray) -> np.ndarray:
+        return own if index == 0 else np.array([initialize.FAILED], np.int64).view(np.uint8)
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: index)
+    monkeypatch.setattr(initialize.multihost_utils, "broadcast_one_to_all", broadcast)
+    with pytest.raises(OSError if index == 0 else RunError, match=r"Input/output|process 0 failed"):
+        initialize.broadcast_from_first(read)
+
+
+def test_processes_that_read_different_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.zeros((2, 32), np.uint8)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr(initialize.multihost_utils, "process_allgather", lambda _: hashes)
+    initialize.check_same_content("run.init m", lambda: "00" * 32)
+    hashes[1] = 255
+    with pytest.raises(ValueError, match=r"run\.init m is not the same model in all processes"):
+        initialize.check_same_content("run.init m", lambda: "00" * 32)
 
 
 def test_finetune_compares_its_seeds(

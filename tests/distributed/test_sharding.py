@@ -135,3 +135,17 @@ def test_on_gpus_a_table_has_a_multiple_of_eight_rows_per_device(
     padded = sharding.pad_vocab(tables, mesh)
     assert [len(x) for x in jax.tree.leaves(padded)] == [rows, rows]
     assert not padded["embeddings"]["word"][V:].any()
+
+
+def test_over_several_processes_a_device_gets_its_part_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`jax.device_put` would first gather the copies of all processes, to compare them."""
+    mesh = sharding.make_mesh(Mesh(2, 1, 2), jax.devices()[:4])
+    rows = sharding.batch_sharding(mesh)
+    value = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    alone = sharding.put(value, rows)
+    monkeypatch.setattr(type(rows), "is_fully_addressable", False)
+    monkeypatch.setattr(jax, "device_put", None)
+    parts = sharding.put(value, rows).addressable_shards
+    assert [p.data.tolist() for p in parts] == [p.data.tolist() for p in alone.addressable_shards]

@@ -3,11 +3,13 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bert_jax.training.early_stopping import EarlyStopping
+from bert_jax.training.pretrain import log_best
 from bert_jax.utils.metrics_log import logged_precision
 
 
@@ -57,3 +59,21 @@ def test_a_killed_run_stops_at_the_same_step(killed: int, tmp_path: Path) -> Non
     whole = steps_until_stop("eval_f1", 3, values)
     assert whole == 6
     assert stop == whole
+
+
+def test_the_best_step_is_the_latest_of_equals_as_among_checkpoints() -> None:
+    stopping = EarlyStopping("eval_f1", 3)
+    for step, value in enumerate([0.5, 0.5, 0.4, math.nan], 1):
+        stopping.update(step, {"eval_f1": value})
+    assert (stopping.best_step, stopping.should_stop) == (2, True)
+
+
+@pytest.mark.parametrize(("best", "kept", "says"), [(2, [2, 5], True), (2, [5], False)])
+def test_pretraining_says_how_to_use_its_best_step(
+    best: int, kept: list[int], says: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints: Any = SimpleNamespace(newest=lambda: 5, steps=lambda: kept)
+    with caplog.at_level("INFO"):
+        log_best(best, checkpoints, "runs/x")
+    message = "the newest step, 5: to use step 2, move the newer folders out of runs/x/checkpoints"
+    assert (message in caplog.text) == says

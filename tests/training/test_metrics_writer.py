@@ -4,6 +4,8 @@ import json
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -115,3 +117,31 @@ def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path: Path
     assert math.isnan(metrics_log.read_metrics(tmp_path)[0]["loss"])
     metrics_writer.MetricsWriter(tmp_path, 1, 10, dict).close()  # goes on: the line stays as it is
     assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_lines_of_a_full_disk_wait_in_memory_and_only_fsync_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk takes a part of the first line; both are complete once there is space."""
+    run = metrics_writer.MetricsWriter(tmp_path, 0, 10, dict)
+    line_file: Any = run._file
+    disk, room = line_file._file, [5]
+
+    def write(data: bytes) -> int:
+        if not room:
+            raise OSError(28, "No space left on device")
+        return disk.write(data[: room.pop()])
+
+    with monkeypatch.context() as full:
+        full.setattr(line_file, "_file", SimpleNamespace(write=write, fileno=disk.fileno))
+        for loss in (2.0, 1.0):
+            run.advance(1)
+            run.write({"loss": loss})
+            run.flush()
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/metrics.jsonl'"):
+            run.fsync()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"ste'
+    assert caplog.text.count(f"{tmp_path}/metrics.jsonl cannot be written (No space left") == 1
+    run.fsync()
+    assert [line["loss"] for line in metrics_log.read_metrics(tmp_path)] == [2.0, 1.0]
+    run.close()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 
 from bert_jax.training.profiler import SKIP_FIRST, Profiler
@@ -37,4 +38,36 @@ def test_who_asked_for_no_trace_hears_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Profiler(tmp_path, 0).close()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("failing", ["start_trace", "stop_trace"])
+def test_an_error_of_a_trace_is_logged_once_and_ends_no_run(
+    failing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("several traces in one folder")
+
+    for name in ("start_trace", "stop_trace"):
+        monkeypatch.setattr(jax.profiler, name, fail if name == failing else lambda *_, **__: None)
+    profile = Profiler(tmp_path, 1)
+    profile.before(SKIP_FIRST + 1)
+    profile.after(SKIP_FIRST + 1, None)
+    profile.close()
+    assert [r.getMessage() for r in caplog.records] == [
+        f"no trace was written to {tmp_path}: several traces in one folder"
+    ]
+
+
+def test_of_several_processes_only_the_first_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    profile = Profiler(tmp_path, 1)
+    profile.before(SKIP_FIRST + 1)
+    assert not profile._running
+    profile.close()
     assert not caplog.records

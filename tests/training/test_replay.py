@@ -79,5 +79,15 @@ def test_what_is_bad_is_named() -> None:
     text = replay.render_replay(done, Path("run"))
     assert "differs from the metrics that the run logged: mlm_loss" in text
     assert "pair_loss is nan" in text
+    assert done.cause is not None
+    assert done.cause.startswith("this machine or a library version differs")
     assert "is that of encoder/layers/mlp/up/bias[1]" in text
     assert replay.norms_by_module(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}
+
+
+def test_a_schedule_of_another_length_is_named_as_the_cause() -> None:
+    logged, now = {"loss": 2.0, "learning_rate": 0.1}, {"loss": 2.5, "learning_rate": 0.2}
+    cause = replay.Replay(3, 0, now, logged, {}).cause
+    assert cause is not None
+    assert "run.steps was changed after this step" in cause
+    assert replay.Replay(3, 0, now, now, {}).cause is None

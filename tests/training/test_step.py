@@ -69,8 +69,8 @@ def test_six_steps_are_three_and_three(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("preempted", [True, False])
 def test_a_signal_during_an_evaluation_ends_the_run_after_it(preempted: bool) -> None:
     saved: list[int] = []
-    checkpoints: Any = SimpleNamespace(save=lambda step, *_: saved.append(step))
-    writer: Any = SimpleNamespace(write=lambda _: None, fsync=lambda: None)
+    checkpoints: Any = SimpleNamespace(save=lambda step, *_, **__: saved.append(step))
+    writer: Any = SimpleNamespace(write=lambda _: None, flush=lambda: None, fsync=None)
     follow_up = loop._FollowUp(
         tiny_configs.FAMILIES["bert"],
         lambda _: {"eval_loss": 1.0},

@@ -11,11 +11,13 @@ from bert_jax.config import (
     Experiment,
     ReplacedTokens,
     Supervised,
+    from_python_file,
     read_config,
     replace,
     save_config,
 )
 from bert_jax.training.unused_fields import refuse_fields_of_other_losses, refuse_unused_fields
+from tests.helpers.paths import ROOT
 
 LABELS = Supervised()
 SIMCSE = Contrastive(task="simcse")
@@ -66,6 +68,34 @@ UNUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a listwise class": (LABELS, dict(objective=dict(rank_loss="listwise")), "rank_loss is listw"),
     "strict spans": (TASK, dict(objective=dict(tag_scoring="strict")), "tag_scoring is strict"),
     "windows that are not read": (LABELS, dict(objective=dict(max_windows=2)), "long is truncate"),
+    "momentum of Adam": (
+        BERT.objective,
+        dict(optim=dict(momentum=0.9)),
+        r"optim.momentum is 0.9, and optim.name is bert_adam, .* \(default: 0.95\)",
+    ),
+    "momentum of adapters": (
+        BERT.objective,
+        dict(optim=dict(name="muon", momentum=0.9), lora=dict(rank=2)),
+        "lora.rank is 2, which does not use it",
+    ),
+    "adapters without a rank": (LABELS, dict(lora=dict(alpha=32.0)), "lora.rank is None"),
+    "spikes that are not watched": (
+        SIMCSE,
+        dict(guard=dict(spike="off", spike_factor=3.0)),
+        "guard.spike is off",
+    ),
+    "positions of no model": (
+        BERT.objective,
+        dict(run=dict(init_positions="config")),
+        "give --init MODEL, or --run.init-positions model",
+    ),
+    "positions of labeled rows": (
+        LABELS,
+        dict(run=dict(init_positions="config")),
+        "the run is fine-tuning, which does not use it",
+    ),
+    "a part of dev": (Contrastive(), dict(run=dict(eval_batches=2)), "run.eval_batches is 2, and"),
+    "a teacher of pairs": (Contrastive(), dict(distill=dict(weight=0.2)), "there is no teacher"),
     "negatives of a corpus": (SIMCSE, dict(objective=dict(max_negatives=2)), "no negatives"),
 }
 
@@ -112,3 +142,21 @@ def test_a_loss_refuses_the_fields_of_others(field: dict, users: set, tmp_path: 
         else:
             with pytest.raises(ValueError, match=f"and the loss is {loss}, which does not use it"):
                 refuse_fields_of_other_losses(config, loss)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda f: f.stem)
+def test_no_shipped_config_has_a_field_without_effect(file: Path, tmp_path: Path) -> None:
+    """The later phases of ModernBERT start from the phase before."""
+    config = from_python_file(file)
+    phase = config.run.init_positions == "config"
+    run = dict(dir=str(tmp_path / "run"), init="model" if phase else config.run.init)
+    refuse_unused_fields(replace(config, run=run))
+
+
+def test_a_cooldown_of_another_schedule_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be that of the config, whose schedule alone was changed on the command line."""
+    optim = dict(schedule="roberta", cooldown_ratio=0.5)
+    refuse_unused_fields(replace(BERT, optim=optim, run=dict(dir=str(tmp_path))))
+    assert "optim.cooldown_ratio is 0.5 and has no effect: optim.schedule is rob" in caplog.text

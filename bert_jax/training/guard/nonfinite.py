@@ -81,14 +81,12 @@ class SkipMonitor:
     def __init__(self, config: Guard, history: LossHistory, step: int) -> None:
         consecutive, skipped, spikes = jax.device_get(history[1:])
         self._limit = config.max_skipped_updates
-        self._consecutive, self._counts = (
-            int(consecutive),
-            {"skipped": int(skipped), "spikes": int(spikes)},
-        )
+        self._skips_spikes, self._consecutive = config.spike == "skip", int(consecutive)
+        self._counts = {"skipped": int(skipped), "spikes": int(spikes)}
         self._pending: tuple[int, dict[str, Any]] | None = None
-        self.step = (
-            step  # the last step whose counts were read; the step at which a halted run halted
-        )
+        # The last step whose counts were read; the step at which a halted run halted.
+        self.step = step
+        self.is_spike = False  # whether the update of `step` was skipped as a spike
 
     @property
     def halted(self) -> bool:
@@ -110,6 +108,7 @@ class SkipMonitor:
         }
         increased = {name for name in counts if counts[name] > self._counts[name]}
         self._consecutive = self._consecutive + 1 if "skipped" in increased else 0
+        self.is_spike = self._skips_spikes and increased >= {"skipped", "spikes"}
         if increased:
             self._log(metrics, "skipped" in increased)
         self._counts = counts

@@ -59,6 +59,12 @@ class PreemptionHandler:
             self._agreed = None if previous is None else int(previous) or None
         return self.signal is not None
 
+    def agree(self) -> None:
+        """Agree on a signal that has come since the last step. All processes must call this, and
+        wait for each other."""
+        if jax.process_count() > 1:
+            self._agreed = self._agreed or int(_maximum(self.received or 0)) or None
+
     def __enter__(self) -> PreemptionHandler:
         reader, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)

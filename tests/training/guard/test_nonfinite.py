@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bert_jax.checkpoint.manager import Checkpoints
+from bert_jax.checkpoint.run_dir import RESUMABLE_FIELDS
 from bert_jax.config import Experiment, Guard, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.distributed import sharding
@@ -145,6 +146,22 @@ def test_a_spike_is_measured_in_deviations_above_the_median(factor: float, limit
     assert accepted_updates(config, [*losses[:4], 99.0])[0] == [True] * 5  # the window is not full
 
 
+def test_updates_that_are_skipped_as_spikes_can_be_made_by_the_resumed_run() -> None:
+    """Its other fields would refuse to resume, and the state does not depend on these two."""
+    assert {"guard.spike", "guard.spike_factor"} <= set(RESUMABLE_FIELDS)
+    config = Guard(spike="skip", spike_window=2, max_skipped_updates=2)
+    skips = guard.SkipMonitor(config, guard.init(config), 4)
+    counts = [dict(skipped=1, spikes=0), dict(skipped=2, spikes=1)]
+    for step, count in enumerate(counts, 5):
+        skips.update(step, dict(loss=1.0, gradient_norm=1.0, **count))
+        skips.finish()
+        assert skips.is_spike == (step == 6)
+    assert skips.halted
+    message = loop.skip_message(replace(CONFIG, guard=config), 6, 4, None)
+    assert "2 consecutive updates were skipped, the last one as a loss spike" in message
+    assert "the last checkpoint is step 4. Resume with --guard.spike warn" in message
+
+
 def test_equal_losses_do_not_make_a_spike_of_any_other() -> None:
     assert accepted_updates(Guard(spike="skip", spike_window=3), [2.0, 2.0, 2.0, 2.1])[0][-1]
 
@@ -197,7 +214,7 @@ def test_a_run_of_bad_steps_stops_and_says_why(
         "huge gradient": "largest that of embeddings/norm/scale: .*e.25, whose square is beyond",
     }[kind]
     assert e.match(f"stopped at step 5: 3 consecutive updates were skipped. .*{says}")
-    assert e.match("the last checkpoint is step 3")
+    assert e.match("the last checkpoint is step 3. Look at it with .* with --init")
     assert "step 4: update skipped (2 in a row)" in caplog.text
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as saved:
         assert saved.steps() == [3]

@@ -26,6 +26,17 @@ def test_processes_agree_a_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stop.signal == signal.SIGINT
 
 
+def test_processes_agree_on_a_signal_after_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all of them, or none, begin the next seed."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    stop = PreemptionHandler()
+    stop.agree()
+    assert stop.signal is None
+    stop.received = signal.SIGTERM
+    stop.agree()
+    assert stop.signal == signal.SIGTERM
+
+
 def child(code: str) -> subprocess.Popen:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
     assert process.stdout is not None
