@@ -260,7 +260,8 @@ class Checkpoints:
 
     def _fail(self, step: int, e: Exception, in_all: bool = False) -> None:
         self._failed, self._error, self._failed_in_all = [*self._failed, step], e, in_all
-        log = logger.warning if self._main else logger.error  # the others log only errors
+        # The others log only errors; of a failure in all of them, process 0 gives the warning.
+        log = logger.warning if self._main or in_all else logger.error
         log(
             "checkpoint %d was not saved: %s (failure %d of %d in a row; %s)",
             *(step, _cause(e), len(self._failed), MAX_FAILED_SAVES, self._newest_saved()),

@@ -172,7 +172,7 @@ class Run:
     evals_per_epoch: float | None = None
     # Early stopping: number of evaluations in a row without a better result after which the run
     # ends; None trains to the last step. Fine-tuning compares the task's metric on dev,
-    # pre-training the evaluation loss.
+    # pre-training the evaluation loss, and then it saves at every evaluation, too.
     patience: int | None = None
     # Fine-tuning only: the checkpoint that is scored and loaded, the best one on dev or the last
     # one.
@@ -181,7 +181,8 @@ class Run:
     seed: int = 0
     # Number of steps between two lines in metrics.jsonl.
     log_every: int = 100
-    # Number of steps between two checkpoints.
+    # Number of steps between two checkpoints. Fine-tuning, and pre-training with `patience`, also
+    # save at every evaluation.
     save_every: int = 5_000
     # Number of steps between two evaluations.
     eval_every: int = 5_000

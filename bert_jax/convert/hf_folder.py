@@ -76,14 +76,11 @@ def read_hf_folder(
             hf |= _cross_encoder_settings(folder)
         experiment, params = from_hf(hf, tensors, drop, absent, drop_all)
         if _has_unused_types(experiment.encoder, tokenizer):
-            table = params["embeddings"]["type"]
             logger.info(
-                "%s: its tokenizer gives all tokens the type 0, so of the %d rows of the table of "
-                "token types the first is kept",
-                *(folder, len(table)),
+                "%s: its tokenizer gives all tokens the type 0; here the second text of a pair has "
+                "the type 1, so scores of pairs differ from those of transformers before training",
+                folder,
             )
-            experiment = replace(experiment, encoder=dict(token_types=1))
-            params["embeddings"]["type"] = table[:1]
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
     return experiment, params, tokenizer
@@ -130,8 +127,6 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
         if types is not None and encoder.token_types == 1:
             row = open_safetensors(files[types], lambda file: file.get_tensor(types))
             encoder = encoder if row.any() else replace(encoder, token_types=0)
-        elif _has_unused_types(encoder, folder):
-            encoder = replace(encoder, token_types=1)
     except ValueError as e:
         raise ValueError(f"{folder}: {e}") from None
     experiment = hf_config.build_experiment(family, encoder, heads, task)
@@ -147,7 +142,8 @@ def check_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > rows:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} pieces, but the embedding table has {rows} "
-            "rows: this vocabulary does not belong to these weights"
+            "rows: this vocabulary does not belong to these weights, or its settings list special "
+            "tokens that they do not have"
         )
     if tokenizer.pad_id == encoder.pad_id:
         return

@@ -245,7 +245,7 @@ def _refuse_projection(family: Family, tensors: Mapping[str, np.ndarray], encode
             raise ValueError(
                 f"config.json has embedding_size {encoder.hidden_size}, equal to hidden_size, and "
                 f"{name} is not the identity: expected an ALBERT whose projection is between "
-                "unequal widths; this one cannot be imported, with --drop neither"
+                "unequal widths; this one cannot be imported, not even with --drop"
             )
 
 

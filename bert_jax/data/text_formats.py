@@ -5,6 +5,7 @@ Files of other formats are refused: read as plain text they would be lines of no
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -32,6 +33,7 @@ FIRST_BYTES = {
     b"\x28\xb5\x2f\xfd": ".zst",
     **{f"BZh{i}1AY&SY".encode(): ".bz2" for i in range(1, 10)},
 }
+_PART = re.compile(r"\.(\d[\w-]*|[a-z]{2})")  # of a file that `split` divided
 _TAR = slice(257, 265), (b"ustar\x0000", b"ustar  \x00")  # in an archive's first header: POSIX, GNU
 
 
@@ -61,7 +63,7 @@ def is_json_lines(file: str) -> bool:
     """Whether a file has one JSON record per line, by its name: also `c4.json.aa`, a part that
     `split` made, but not `notes.jsonl.txt`."""
     *_, before, last = _suffixes(file)
-    return last in JSON_LINES or (before in JSON_LINES and last != ".txt")
+    return last in JSON_LINES or (before in JSON_LINES and _PART.fullmatch(last) is not None)
 
 
 def has_fields(file: str) -> bool:

@@ -21,6 +21,17 @@ class TextSources(NamedTuple):
     hub_rows: dict[str, int]  # split of the Hub, with its commit -> its rows
 
 
+def field_for(source: str | Path, field: str, others: Sequence[str | Path] = ()) -> str:
+    """The field of one of several texts: plain ones have none, unless all are plain, which is then
+    refused (`expand_texts`)."""
+    plain = not _has_fields(str(source)) and any(_has_fields(str(other)) for other in others)
+    return TEXT_FIELD if plain else field
+
+
+def _has_fields(source: str) -> bool:
+    return source.startswith(TFDS) or text_formats.has_fields(source)
+
+
 def expand_texts(patterns: Sequence[str | Path], field: str = TEXT_FIELD) -> TextSources:
     """The files and TFDS datasets that the patterns name, in order: a dataset of the Hub is
     downloaded and becomes its files. Whatever can be refused without a download is refused first.
@@ -85,7 +96,7 @@ def _check_named_once(groups: Iterable[tuple[str, list[str]]]) -> None:
 
 def _check_some_records(sources: Sequence[str], field: str) -> None:
     """ValueError: all texts are plain text or FASTA."""
-    if not any(s.startswith(TFDS) or text_formats.has_fields(s) for s in sources):
+    if not any(map(_has_fields, sources)):
         raise ValueError(
             f"--field is {field}, but {sources[0]} is no file of records, which alone have fields: "
             "expected .jsonl, .json, .ndjson or .parquet; convert it, or leave --field out"

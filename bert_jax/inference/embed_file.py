@@ -28,7 +28,7 @@ from bert_jax.utils.text_lines import iter_lines
 logger = logging.getLogger(__name__)
 
 TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
-FEATURES_PER_CHUNK = 1 << 26  # numbers of float32 in memory at most, if every text is full
+FEATURES_PER_CHUNK = 1 << 26  # numbers of float32 that are in memory, 268 MB
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
 
 
@@ -80,13 +80,23 @@ class EmbedOptions:
             )
         return len(long)
 
-    def texts_per_chunk(self, encoder: Encoder) -> int:
-        """How many texts are computed before their features are written."""
+    def chunks(self, file: Path, encoder: Encoder) -> Iterator[list[str]]:
+        """The lines of a file, as many at a time as have features for memory."""
         if self.pool in features.ONE_VECTOR:
-            return TEXTS_PER_CHUNK
+            yield from _chunks(file)
+            return
         layers = 1 if self.layers == "words" else len(self.layers)
-        of_text = layers * encoder.max_length * encoder.hidden_size
-        return min(TEXTS_PER_CHUNK, max(1, FEATURES_PER_CHUNK // of_text))
+        most = FEATURES_PER_CHUNK // (layers * encoder.hidden_size)  # tokens
+        chunk: list[str] = []
+        tokens = 0
+        for line in iter_lines(file):
+            bound = min(encoder.max_length, len(line.encode()) + 2)  # a token has a byte at least
+            if chunk and (tokens + bound > most or len(chunk) == TEXTS_PER_CHUNK):
+                yield chunk
+                chunk, tokens = [], 0
+            chunk.append(line)
+            tokens += bound
+        yield chunk
 
     def warn_long(self, count: int, texts: int) -> None:
         """Say what becomes of the texts that are too long."""
@@ -116,7 +126,11 @@ def check_lengths(
 ) -> None:
     """Say how many texts are longer than the model takes and are cut. ValueError: there are some,
     without `truncate`; the message calls a text `what`."""
-    long = long_texts(model, texts, pool, prompt)
+    long = [
+        (begin + i, problem)
+        for begin in range(0, len(texts), TEXTS_PER_CHUNK)
+        for i, problem in long_texts(model, texts[begin : begin + TEXTS_PER_CHUNK], pool, prompt)
+    ]
     if long and not truncate:
         first, problem = long[0]
         raise ValueError(
@@ -162,8 +176,8 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
     ):
         new = Path(folder) / out.name
-        size = options.texts_per_chunk(model.config.encoder)
-        chunks = (_finite(options.encode(model, c)) for c in _chunks(file, size))
+        texts_of = options.chunks(file, model.config.encoder)
+        chunks = (_finite(options.encode(model, chunk)) for chunk in texts_of)
         if options.pool in features.ONE_VECTOR:
             _write_pooled(chunks, texts, new)
         else:
@@ -187,24 +201,18 @@ def _write_per_text(chunks: Iterator[list[np.ndarray]], path: Path) -> None:
 
 def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     """Write the file that np.savez would write with one array [layers, texts, d], on disk only."""
-    npy_file, spare, done, features_map = (
-        path.with_suffix(".npy"),
-        path.with_suffix(".spare"),
-        0,
-        None,
-    )
+    npy_file, done, features_map = path.with_suffix(".npy"), 0, None
     for x in chunks:
         if features_map is None:
             shape = (len(x), texts, x.shape[-1])
             features_map = new_npy(npy_file, shape)
-            new_npy(
-                spare, shape
-            )  # the archive's room: a full disk is found at once, not at the end
+            free = io.free_bytes(path.parent) or 0
+            if free < features_map.nbytes:  # the archive has a copy: found now, not at the end
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         features_map[:, done : done + x.shape[1]] = x
         done += x.shape[1]
     assert features_map is not None
     features_map.flush()
-    spare.unlink()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(npy_file, "features.npy")
 
@@ -227,7 +235,7 @@ def new_npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _chunks(file: Path, size: int = TEXTS_PER_CHUNK) -> Iterator[list[str]]:
+def _chunks(file: Path) -> Iterator[list[str]]:
     lines = iter_lines(file)
-    while chunk := list(islice(lines, size)):
+    while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
         yield chunk

@@ -255,10 +255,8 @@ def _mean(x: jax.Array, size: jax.Array) -> jax.Array:
 
 def mean_over_words(x: np.ndarray, words: np.ndarray) -> np.ndarray:
     """[n l d] to [n k d]: the mean over the pieces of each word."""
-    return (
-        np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1)
-        / np.diff(words).astype(x.dtype)[:, None]
-    )
+    sizes = np.diff(words).astype(x.dtype)[:, None]  # a float32 by an integer would be a float64
+    return np.add.reduceat(x[:, : words[-1]], words[:-1], axis=1) / sizes
 
 
 def compute_features(

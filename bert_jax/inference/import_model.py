@@ -190,11 +190,7 @@ def _copy_tokenizer(tokenizer: Path, out: Path) -> None:
     for name in (*convert.TOKENIZER_FILES, tokenizers.FINGERPRINT_FILE):
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
-    # The class decides how settings count, and config.json, which may name it, stays behind.
-    settings = pretrained.read_config(tokenizer)
-    class_name = folder_settings.class_name_of(tokenizer, settings)
-    if (out / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings:
-        _set(out, tokenizer_class=class_name)
+    folder_settings.keep_class(tokenizer, out)
 
 
 def _set_max_length(tokenizer: Path, max_length: int) -> None:

@@ -11,6 +11,8 @@ Lines end at a newline, with or without a carriage return before it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -204,6 +206,11 @@ def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
     return texts
 
 
+def _digest(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def _decode(line: bytes, number: int) -> str:
     """The text of a line without its end; the first may begin with a byte-order mark."""
     text = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -257,17 +264,20 @@ class SearchIndex:
                 f"{self.info.model}): give that one with --model, or write the index again"
             )
 
-    @property
+    @functools.cached_property
     def text(self) -> Path:
-        """The text file: where it was, else where it lay from the index."""
+        """The text file: where it was, or where it lay from the index if it is as it was only
+        there."""
         text, near = Path(self.info.text), Path(os.path.realpath(self.folder), self.info.near)
-        return near if self.info.near and near.is_file() and not text.exists() else text
+        with contextlib.suppress(OSError):
+            if _digest(text) == self.info.text_sha256:
+                return text
+        return near if self.info.near and near.is_file() else text
 
     def check_text(self) -> None:
         """Raise ValueError unless the text file is as it was when the index was written."""
         try:
-            with self.text.open("rb") as f:
-                digest = hashlib.file_digest(f, "sha256").hexdigest()
+            digest = _digest(self.text)
         except OSError as e:
             raise ValueError(
                 f"the text of the index cannot be read: {e}: bring it back, or put it where it lay "

@@ -2,7 +2,8 @@
 
 The word is in the first column and its tag in the last (CoNLL-U: second and fourth), between tabs
 or spaces. Lines with -DOCSTART- are skipped, and comments before a sentence. These begin with a
-hash and a space, and `name = ...` follows, or they have another number of columns than words.
+hash and a space, and `name = ...` follows, or they have another number of columns than words, or
+their last column is the tag of no word.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from bert_jax.tasks.text_files import LocatedRecord, read_lines, words_of
 
 COMMENT = re.compile(r"# \S+ = ")  # as in "# text = Ada met Tom."
 HASHES = "lines that begin with `# `, read as the word `#` and not as comments"
+NO_TAGS = "lines that begin with `# ` and end in no tag of other lines, skipped as comments"
 
 
 def read_conll(file: Path, issues: IssueCounts | None) -> Iterator[LocatedRecord]:
     """The sentences: `tokens`, and `tags` if there are several columns. Words that could be
-    comments are counted in `issues` at the end.
+    comments, and comments that could be words, are counted in `issues` at the end.
 
     ValueError: a line with another number of columns than others, or as `read_lines`.
     """
@@ -31,7 +33,8 @@ def read_conll(file: Path, issues: IssueCounts | None) -> Iterator[LocatedRecord
     begin, certain = _up_to_a_word(lines)
     width = len(_columns(certain))
     sentence: list[list[str]] = []
-    first, hashes = Location(str(file), "line 1"), 0
+    first, found = Location(str(file), "line 1"), dict.fromkeys((HASHES, NO_TAGS), 0)
+    tags: set[str] = set()
     for location, line in itertools.chain(begin, lines):
         columns = _columns(line)
         if not line.strip() or columns[0] == "-DOCSTART-":
@@ -43,6 +46,11 @@ def read_conll(file: Path, issues: IssueCounts | None) -> Iterator[LocatedRecord
             untabbed = "\t" in certain and "\t" not in line
             if universal or COMMENT.match(line) or untabbed or len(columns) != width:
                 continue
+            if file.is_file():  # a pipe cannot be read twice
+                tags = tags or _tags_of_words(file)
+                if columns[-1] not in tags:
+                    found[NO_TAGS] += 1
+                    continue
         if universal and not columns[0].isdecimal():  # 1-2: a contraction; 1.1: an empty node
             continue
         width = width or len(columns)
@@ -53,13 +61,14 @@ def read_conll(file: Path, issues: IssueCounts | None) -> Iterator[LocatedRecord
             )
         if universal and width < 4:
             raise ValueError(f"{location}: {width} columns: expected CoNLL-U's ten")
-        hashes += line.startswith("# ")
+        found[HASHES] += line.startswith("# ")
         first = first if sentence else location
         sentence.append(columns)
     if sentence:
         yield first, _sentence(sentence, universal)
-    if hashes and issues is not None:
-        issues[str(file), HASHES] += hashes
+    for issue, count in found.items():
+        if count and issues is not None:
+            issues[str(file), issue] += count
 
 
 def _columns(line: str) -> list[str]:
@@ -76,6 +85,13 @@ def _up_to_a_word(
         if line.strip() and not line.startswith(("#", "-DOCSTART-")):
             return read, line
     return read, ""
+
+
+def _tags_of_words(file: Path) -> set[str]:
+    """The last columns of all lines that are certainly no comments."""
+    comments = ("# ", "-DOCSTART-")
+    words = (line for _, line in read_lines(file) if line.strip() and not line.startswith(comments))
+    return {_columns(line)[-1] for line in words}
 
 
 def _sentence(rows: list[list[str]], universal: bool) -> dict[str, Any]:

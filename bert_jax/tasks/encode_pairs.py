@@ -6,6 +6,7 @@ if their tokens are.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -57,10 +58,11 @@ def encode_pairs(
     return EncodedPairs(rows, queries.truncated + documents.truncated)
 
 
-def merge_equal_texts(pairs: Sequence[Pair], tokenizer: Tokenizer, length: int) -> list[Pair]:
-    """The pairs, with each text replaced by the first one that has the same tokens. A model gives
-    them one vector, so an evaluation must not tell them apart."""
-    encoder = _TextEncoder(tokenizer, length)
+def merge_equal_texts(pairs: Sequence[Pair], tokenizer: Tokenizer) -> list[Pair]:
+    """The pairs, with each text replaced by the first one that has the same tokens, such as one in
+    other case for an uncased tokenizer. A model gives them one vector, so an evaluation must not
+    tell them apart."""
+    encoder = _TextEncoder(tokenizer, sys.maxsize)
     encoder.add([text for p in pairs for text in (p.text, p.positive, *p.negatives)])
     first: dict[int, str] = {}
 

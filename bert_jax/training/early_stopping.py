@@ -60,6 +60,7 @@ class EarlyStopping:
     def log(self, step: int) -> None:
         """Say why the run ends."""
         logger.info(
-            "stopped early at step %d: no better %s in %d evaluations; the best was at step %d",
+            "stopped early at step %d: no better %s in %d evaluations; the best (of equals the "
+            "latest) was at step %d",
             *(step, self._name, self._stale, self.best_step),
         )

@@ -213,11 +213,13 @@ def skip_message(
     else:
         last = f". At this step {guard.first_nonfinite(report)}"
         look = f"Look at it with `bert-jax replay {name} {step}`. "
-        start = f", and may start from this run with --init {name}" if newest else ""
+        start = f", and may start from this run with --init {name}"
+        if remote.is_remote(name):
+            start = f"; to start from this run, copy {name} to a local folder and give it to --init"
         advice = (
             ("" if remote.is_remote(name) else look)
             + "To get past such rows raise --guard.max-skipped-updates; other data or a lower "
-            f"learning rate need a new --run.dir{start}"
+            f"learning rate need a new --run.dir{start if newest else ''}"
         )
     return (
         f"stopped at step {step}: {config.guard.max_skipped_updates} consecutive updates were "

@@ -172,6 +172,7 @@ class PairEvaluator:
         self.task, self.config = task, config
         self._objective, self._steps = objective.config, steps
         self._slices = sharding.process_slices(mesh)
+        self._retrieval: dict[str, RetrievalSet] = {}  # of each split without scores
         self.notes: list[str] = []  # what is unusual in the splits that were evaluated
 
         def apply(params: Any, batch: Batch) -> Any:
@@ -190,13 +191,15 @@ class PairEvaluator:
         data = self.task.dataset.splits[split]
         if isinstance(data, list) and self.task.dataset.scored:
             return self._scored(params, data, split)
-        if isinstance(data, RetrievalSet):
-            found = data
-        else:
-            length = self.config.data.length
-            assert length is not None
-            data = encode_pairs.merge_equal_texts(data, self.task.tokenizer, length)
-            found = pairs.pairs_as_retrieval_set(data)
+        if split not in self._retrieval:
+            self._retrieval[split] = (
+                data
+                if isinstance(data, RetrievalSet)
+                else pairs.pairs_as_retrieval_set(
+                    encode_pairs.merge_equal_texts(data, self.task.tokenizer)
+                )
+            )
+        found = self._retrieval[split]
         prompts = self._objective.query_prompt, self._objective.document_prompt
         queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
         documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")

@@ -46,6 +46,11 @@ class Replay(NamedTuple):
         """Why metrics differ, as far as they show it; None if none do."""
         if not self.differences:
             return None
+        if not {"skipped", "spikes"}.isdisjoint(self.differences):
+            return (
+                "the counts of skipped updates or spikes differ: guard.spike or guard.spike_factor "
+                "was changed after this step"
+            )
         if "learning_rate" in self.differences:
             return (
                 "the learning rate differs: run.steps was changed after this step, and the "
@@ -62,6 +67,7 @@ def replay(folder: Path, step: int) -> Replay:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: expected a run folder")
     saved = config.read_config(folder / "config.json")
+    saved = config.replace(saved, run=dict(dir=str(folder)))  # it may have been moved
     if not 1 <= step <= saved.run.steps:
         raise ValueError(f"step {step}: the run has steps 1 to {saved.run.steps}")
     data = open_data(saved, saved.encoder)

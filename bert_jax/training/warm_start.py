@@ -115,7 +115,8 @@ class WarmStart:
         """`steps` whose `init` returns a state with the model's parameters. With adapters, the
         steps have the model's encoder as their base; it is read again when the run resumes.
 
-        ValueError: parameters whose shapes are not those of the objective, another base.
+        ValueError: parameters whose shapes are not those of the objective, another base; of
+        `init`, other parameters than those of another process.
         """
         transferred: TransferResult | None = None
         if self.config.lora.enabled:
@@ -131,9 +132,13 @@ class WarmStart:
         def init() -> TrainState:
             result = transferred or self._transfer(steps)
             vocab_size = self.config.encoder.vocab_size
-            initialize.check_same_content(
-                f"run.init {self.path}", lambda: lora.base_hash(result.params, vocab_size)
-            )
+            try:
+                initialize.check_same_content(
+                    f"run.init {self.path}", lambda: lora.base_hash(result.params, vocab_size)
+                )
+            except ValueError as e:  # the run folder has been made
+                folder = self.config.run.dir
+                raise ValueError(f"{e}, and remove {folder} or choose another --run.dir") from None
             layers, chosen = self.config.run.init_layers, ""
             if layers is not None:
                 chosen = describe_layers(self.model.config.encoder, layers, self.path)

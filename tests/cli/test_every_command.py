@@ -28,7 +28,7 @@ SIZES = (
     *("--encoder.hidden-size", 32, "--encoder.heads", 2),
     *("--encoder.max-length", 64, "--data.batch-size", 4),  # one row per device
 )
-SHORT = ("--run.steps", 2, "--run.log-every", 1, "--run.eval-batches", 1)
+SHORT = ("--run.steps", 2, "--run.log-every", 1)
 
 
 NIGHTLY = set(FAMILIES) - {"spanbert"}  # it has one head more than BERT
@@ -50,7 +50,8 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     recipe = ROOT / "configs" / f"tiny_{request.param}.py"
     run = ("--data.path", folder / "corpus", "--run.dir", folder / "run")
     sizes = ("--encoder.layers", LAYERS.get(request.param, 1), *SIZES)
-    assert call("pretrain", recipe, *run, *sizes, *SHORT, "--run.save-every", 1) == 0
+    every = ("--run.save-every", 1, "--run.eval-batches", 1)
+    assert call("pretrain", recipe, *run, *sizes, *SHORT, *every) == 0
     rows = [{"text": f"it was {w} {i}", "label": w} for i in range(8) for w in ("good", "bad")]
     labeled_rows.write_task_dir(folder / "data", rows)
     where = ("--init", folder / "run", "--task", "classification", "--data", folder / "data")

@@ -15,6 +15,7 @@ import pytest
 from bert_jax.config import Encoder
 from bert_jax.inference.embed_file import EmbedOptions, embed_file, new_npy
 from bert_jax.inference.features import Pool
+from bert_jax.utils import io
 
 MODEL: Any = SimpleNamespace(config=SimpleNamespace(encoder=Encoder()))
 
@@ -46,6 +47,17 @@ def test_features_that_are_nan_are_refused_and_leave_no_file(pool: Pool, tmp_pat
 
 
 @dataclass(frozen=True)
+class FirstOptions(NanOptions):
+    """Options of a command that cannot compute more than the first chunk."""
+
+    def encode(self, model: Any, texts: Sequence[str]) -> Any:
+        assert texts[0] == "a"
+        assert len(texts) == 4096
+        object.__setattr__(self, "encode", None)
+        return np.zeros((1, len(texts), 4), np.float32)
+
+
+@dataclass(frozen=True)
 class StoppedOptions(NanOptions):
     """Options of a command that gets SIGTERM while it computes."""
 
@@ -61,12 +73,32 @@ def test_sigterm_leaves_no_file(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_features_of_every_token_are_computed_of_fewer_texts_at_a_time() -> None:
+@pytest.mark.parametrize(
+    ("pool", "layers", "line", "expected"),
+    [
+        ("mean", (-1,), "a " * 400, [200]),
+        (None, (-1,), "a " * 400, [170, 30]),  # 170 full texts of BERT-base are 268 MB
+        ("words", tuple(range(13)), "a " * 400, [13] * 15 + [5]),
+        ("words", (-1,), "a", [200]),
+    ],
+)
+def test_features_of_every_token_are_computed_of_fewer_long_texts_at_a_time(
+    pool: Pool, layers: tuple[int, ...], line: str, expected: list[int], tmp_path: Path
+) -> None:
     encoder = Encoder(layers=12, hidden_size=768, heads=12, max_length=512)
-    assert EmbedOptions(pool="mean").texts_per_chunk(encoder) == 4096
-    assert EmbedOptions(pool=None).texts_per_chunk(encoder) == 170  # 268 MB
-    assert EmbedOptions(pool="words", layers=tuple(range(13))).texts_per_chunk(encoder) == 13
-    assert EmbedOptions(pool="words", layers="words").texts_per_chunk(encoder) == 170
+    (tmp_path / "texts").write_text(f"{line}\n" * 200)
+    options = EmbedOptions(pool=pool, layers=layers)
+    assert [len(chunk) for chunk in options.chunks(tmp_path / "texts", encoder)] == expected
+
+
+def test_a_disk_without_room_for_the_archive_is_found_before_the_last_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io, "free_bytes", lambda _: 100)
+    (tmp_path / "texts").write_text("a\nb\n" * 4096)
+    with pytest.raises(OSError, match=r"No space left on device: .*x.npz"):
+        embed_file(MODEL, tmp_path / "texts", tmp_path / "x.npz", FirstOptions())
+    assert [p.name for p in tmp_path.iterdir()] == ["texts"]
 
 
 def test_the_space_of_vectors_is_reserved_before_they_are_written(tmp_path: Path) -> None:

@@ -125,14 +125,12 @@ def test_equal_tokens_have_equal_numbers_and_a_query_knows_all_its_positives(
 def test_texts_of_equal_tokens_are_one_query_and_one_document(tokenizer: Tokenizer) -> None:
     """They have equal vectors, so no model could rank them apart."""
     pairs = [Pair("A b", "c"), Pair("a  B", "d", ("C",)), Pair("e", "a b", score=0.5)]
-    merged = merge_equal_texts(pairs, tokenizer, length=8)
+    merged = merge_equal_texts(pairs, tokenizer)
     assert merged == [Pair("A b", "c"), Pair("A b", "d", ("c",)), Pair("e", "A b", score=0.5)]
     found = pairs_as_retrieval_set(merged)
     assert (found.queries, found.documents) == (["A b", "e"], ["c", "d", "A b"])
     assert found.grades == [{0: 1.0, 1: 1.0}, {2: 1.0}]
     assert found.own == [2, None]
-    cut = merge_equal_texts([Pair("a b c", "a b d")], tokenizer, length=4)  # [CLS] a b [SEP]
-    assert cut == [Pair("a b c", "a b c")]
 
 
 def test_batches_are_a_function_of_the_step_and_parts_of_the_whole(tokenizer: Tokenizer) -> None:

@@ -155,6 +155,8 @@ def test_a_class_may_have_brackets(tmp_path: Path) -> None:
         (["# O", "a O", "", "# O", "", "b O", "# O"], [("#", "a"), ("#",), ("b", "#")], 3),
         (["# two words of it", "-DOCSTART- O", "", "#1 O", "a O"], [("#1", "a")], 0),
         (["#\tO", "a\tO"], [("#", "a")], 0),
+        (["# newdoc", "Ada B-P", "", "# O", "met O", "# X", ""], [("Ada",), ("#", "met", "#")], 3),
+        (["# new doc", "a x X", "", "# part 2", "# x X", "b x Y"], [("a",), ("#", "b")], 3),
     ],
 )
 def test_comments_are_told_from_words_that_are_a_hash(

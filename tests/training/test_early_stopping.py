@@ -61,11 +61,16 @@ def test_a_killed_run_stops_at_the_same_step(killed: int, tmp_path: Path) -> Non
     assert stop == whole
 
 
-def test_the_best_step_is_the_latest_of_equals_as_among_checkpoints() -> None:
+def test_the_best_step_is_the_latest_of_equals_as_among_checkpoints(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stopping = EarlyStopping("eval_f1", 3)
     for step, value in enumerate([0.5, 0.5, 0.4, math.nan], 1):
         stopping.update(step, {"eval_f1": value})
     assert (stopping.best_step, stopping.should_stop) == (2, True)
+    with caplog.at_level("INFO"):
+        stopping.log(4)
+    assert "in 3 evaluations; the best (of equals the latest) was at step 2" in caplog.text
 
 
 @pytest.mark.parametrize(("best", "kept", "says"), [(2, [2, 5], True), (2, [5], False)])

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert_jax import config
+from bert_jax.config import BERT, Experiment
 from bert_jax.training import replay
+from bert_jax.training.unused_fields import refuse_unused_fields
 from tests.helpers.cli_runner import call
 from tests.helpers.paths import ROOT, SAMPLE
 
@@ -61,9 +64,9 @@ def test_what_cannot_be_done_again_is_refused(
     assert "step 6: the run has steps 1 to 5" in capsys.readouterr().err
     assert call("replay", tmp_path, 1) == 2
     assert "holds no config.json: expected a run folder" in capsys.readouterr().err
-    config = json.loads((run / "config.json").read_text())
-    config["data"]["corpus"] = "another"
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    values = json.loads((run / "config.json").read_text())
+    values["data"]["corpus"] = "another"
+    (tmp_path / "config.json").write_text(json.dumps(values))
     assert call("replay", tmp_path, 1) == 2
     assert "the data of the run has changed (data.corpus)" in capsys.readouterr().err
 
@@ -91,3 +94,27 @@ def test_a_schedule_of_another_length_is_named_as_the_cause() -> None:
     assert cause is not None
     assert "run.steps was changed after this step" in cause
     assert replay.Replay(3, 0, now, now, {}).cause is None
+
+
+@pytest.mark.parametrize("counts", [{"skipped": 1, "spikes": 1}, {"skipped": 0, "spikes": 1}])
+def test_another_treatment_of_spikes_is_named_as_the_cause(counts: dict[str, float]) -> None:
+    """A step follows the updates made, and so does the learning rate."""
+    now = {"loss": 2.0, "learning_rate": 0.2, "skipped": 0, "spikes": 0}
+    cause = replay.Replay(3, 0, now, {"loss": 2.5, "learning_rate": 0.1, **counts}, {}).cause
+    assert cause is not None
+    assert "guard.spike or guard.spike_factor was changed" in cause
+
+
+def test_a_run_that_was_moved_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that only a new run refuses do not keep it from being replayed."""
+    epochs = dict(run=dict(dir=str(tmp_path / "before"), epochs=3.0))
+    config.save_config(config.replace(BERT, **epochs), tmp_path / "config.json")
+
+    def open_data(saved: Experiment, *_: object) -> None:
+        refuse_unused_fields(saved)
+        raise InterruptedError
+
+    monkeypatch.setattr(replay, "open_data", open_data)
+    with pytest.raises(InterruptedError):
+        replay.replay(tmp_path, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]

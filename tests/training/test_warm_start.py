@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -109,6 +110,24 @@ def test_a_generator_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"objective\.generator_size") as e:
         inherit(FAMILIES["electra"], target)
     assert "generator/encoder/layers/mlp/up/kernel [2, 8, 32], here [1, 8, 32]" in str(e.value)
+
+
+def test_processes_with_other_models_are_told_what_to_do_with_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is made before the models are compared."""
+
+    def refuse(name: str, _: object) -> None:
+        raise ValueError(f"{name} differs: give all of them the same files")
+
+    start = warm_start.WarmStart("m", replace(FAMILIES["bert"], run=dict(dir="runs/x")))
+    nothing = warm_start.TransferResult({}, [], [])
+    steps: Any = SimpleNamespace(_replace=lambda init: init)
+    monkeypatch.setattr(warm_start.WarmStart, "_transfer", lambda *_: nothing)
+    monkeypatch.setattr("bert_jax.distributed.initialize.check_same_content", refuse)
+    init: Any = start.apply(steps)
+    with pytest.raises(ValueError, match=r"run\.init m .* remove runs/x or choose another --run"):
+        init()
 
 
 # ---- runs

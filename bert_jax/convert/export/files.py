@@ -16,7 +16,7 @@ from tokenizers import processors
 from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
-from bert_jax.data.tokenization import folder_settings, pretrained
+from bert_jax.data.tokenization import folder_settings
 
 
 class ExportableModel(Protocol):
@@ -45,13 +45,7 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     for name in convert.TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    # The class decides how settings count, and config.json, which may name it, is written anew.
-    settings = pretrained.read_config(source)
-    class_name = folder_settings.class_name_of(source, settings)
-    if (out / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings:
-        file = out / "tokenizer_config.json"
-        own = convert.read_json(file) if file.is_file() else {}
-        write_json(file, own | {"tokenizer_class": class_name})
+    folder_settings.keep_class(source, out)
     if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
         settings["model_max_length"] = encoder.max_length
@@ -60,6 +54,8 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
         if types and settings["tokenizer_class"] == "RobertaTokenizer":  # it has one type
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
             _give_token_types(out / "tokenizer.json")
+        elif types and not folder_settings.gives_types(out, settings):
+            _give_types_of_template(out / "tokenizer.json")
         write_json(out / "tokenizer_config.json", settings)
 
 
@@ -75,6 +71,25 @@ def _give_token_types(file: Path) -> None:
     )
     core.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
     file.write_text(core.to_str(pretty=True), encoding="utf-8")
+
+
+def _is_second(piece: dict[str, Any]) -> bool:
+    return piece.get("Sequence", {}).get("id") == "B"
+
+
+def _give_types_of_template(file: Path) -> None:
+    """The same for a foreign tokenizer.json with a template. The special token before the second
+    text has its type where there are two, as in our rows."""
+    spec = convert.read_json(file)
+    steps = spec["post_processor"].get("processors", [spec["post_processor"]])
+    for step in steps:
+        if step["type"] == "TemplateProcessing":
+            parts = [part for piece in step["pair"] for part in piece.values()]
+            second = step["pair"].index(next(p for p in step["pair"] if _is_second(p)))
+            doubled = second > 1 and "SpecialToken" in step["pair"][second - 2]
+            for part in parts[second - doubled :]:
+                part["type_id"] = 1
+    write_json(file, spec)
 
 
 def write_pipeline(tokenizer: Any, out: Path) -> None:

@@ -59,12 +59,30 @@ def class_name_of(dir: Path, config: dict[str, Any]) -> str:
     return str(name or "")
 
 
-def with_default_tokens(class_name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the special tokens that the class has where they name none."""
+def with_default_tokens(
+    class_name: str, config: dict[str, Any], core: tokenizers.Tokenizer
+) -> dict[str, Any]:
+    """The settings with the special tokens that the class has where they name none, if the pipeline
+    has them."""
     if _base_name(class_name) not in _ROBERTA_LIKE:
         return config
-    published = zip(ROLES, SPECIAL_TOKENS["bpe"], strict=True)
-    return config | {role: token for role, token in published if not config.get(role)}
+    published = dict(zip(ROLES, SPECIAL_TOKENS["bpe"], strict=True))
+    unnamed = {r: t for r, t in published.items() if not config.get(r)}
+    return config | {r: t for r, t in unnamed.items() if core.token_to_id(t) is not None}
+
+
+def keep_class(dir: Path, copy: Path) -> None:
+    """Write the class of a folder's tokenizer to the settings of its copy, where config.json alone
+    names it: the class decides how settings count, and a copy may have another config.json."""
+    settings = [_read_object(d / "tokenizer_config.json") for d in (dir, copy)]
+    class_name = class_name_of(dir, settings[0])
+    if (copy / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings[0]:
+        text = json.dumps(settings[1] | {"tokenizer_class": class_name}, indent=2)
+        (copy / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def gives_types(dir: Path, config: dict[str, Any]) -> bool:

@@ -106,33 +106,14 @@ def is_bert(spec: dict[str, Any]) -> bool:
 
 def is_roberta(spec: dict[str, Any]) -> bool:
     """Whether a BPE pipeline is one that RobertaTokenizer of `transformers` builds, too."""
-    split = spec["pre_tokenizer"] or {}
+    split, model = spec["pre_tokenizer"] or {}, spec["model"]
     return (
         not spec["normalizer"]
         and split.get("type") == "ByteLevel"
         and split.get("use_regex", True)
-        and not describe_model(spec["model"])
+        and not any(model.get(k) for k in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and not model.get("ignore_merges")
     )
-
-
-def describe_model(model: dict[str, Any]) -> list[list[Any]]:
-    """The unusual settings of a WordPiece or BPE model, for a fingerprint."""
-    usual = {"continuing_subword_prefix": ("##", "", None), "end_of_word_suffix": ("", None)}
-    usual["ignore_merges"] = (False,)
-    return [[k, model[k]] for k, values in usual.items() if k in model and model[k] not in values]
-
-
-def describe_unigram_split(split: dict[str, Any] | None) -> list[Any]:
-    """How a Unigram pipeline splits a text, for a fingerprint; empty if as `unigram_pipeline`."""
-    steps = (split or {}).get("pretokenizers", [split] if split else [])
-    types = [step["type"] for step in steps]
-    usual = types == ["WhitespaceSplit", "Metaspace"] and steps[1] == {
-        **steps[1],
-        "replacement": SPACE_MARK,
-        "prepend_scheme": "always",
-        "split": True,
-    }
-    return [] if usual else steps
 
 
 def describe_normalizer(normalizer: dict[str, Any] | None) -> list[list[Any]]:

@@ -64,7 +64,6 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     """What the folder says of its tokenizer. ValueError: there is none, or none that is
     supported."""
     class_name = folder_settings.class_name_of(dir, config)
-    config = folder_settings.with_default_tokens(class_name, config)
     spiece, pipeline = dir / "spiece.model", dir / "tokenizer.json"
     saved = (dir / FINGERPRINT_FILE).is_file()
     own = saved or "keep_accents" in config or not pipeline.is_file()
@@ -96,6 +95,7 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
             "(of sentencepiece.bpe.model alone transformers makes a tokenizer.json: open the "
             "folder there and save it)"
         )
+    config = folder_settings.with_default_tokens(class_name, config, core)
     if not saved:
         folder_settings.add_markers(core, dir, config)
     spec = json.loads(core.to_str())

@@ -208,17 +208,19 @@ class Tokenizer:
         if isinstance(self._backend, backends.SentencePieceBackend):
             names = ("keep_accents", "keeps_joiners")
             return [name for name in names if getattr(self._backend, name)]
-        spec = self._backend.spec
+        spec, doubled = self._backend.spec, self.special_tokens.doubled
         if self.kind == "unigram":
             steps = pipelines.describe_normalizer(spec["normalizer"])
-            doubled = [] if self._is_own_pipeline else ["doubled"]
-            split = pipelines.describe_unigram_split(spec["pre_tokenizer"])
-            return [*steps, self._backend.added, *doubled, *split]
+            return [*steps, self._backend.added, *(["doubled"] if doubled else [])]
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
-        foreign = [] if self._is_own_pipeline else [normal, split, self.special_tokens.doubled]
-        model = [] if self._is_own_pipeline else pipelines.describe_model(spec["model"])
-        optional = filter(None, (self._backend.added, self._backend.word_limit, foreign, model))
+        # Not `_is_own_pipeline`: folders and corpora that were saved have this fingerprint.
+        if self.kind == "wordpiece":
+            usual = normal.get("type") in (None, "BertNormalizer") and not doubled
+        else:
+            usual = self.kind == "bpe" and doubled and not normal
+        foreign = [] if usual else [normal, split, doubled]
+        optional = filter(None, (self._backend.added, self._backend.word_limit, foreign))
         return [accents, chinese, split.get("add_prefix_space"), *optional]
 
     @property

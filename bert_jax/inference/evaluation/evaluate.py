@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.data.corpus import Corpus
-from bert_jax.data.documents import TEXT_FIELD, Document, read_documents
+from bert_jax.data.documents import Document, read_documents
 from bert_jax.data.sentence_pairs import PAIR_KINDS
+from bert_jax.data.text_sources import TEXT_FIELD, field_for
 from bert_jax.data.tokenization.normalization import Fold
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference.evaluation import token_rows
@@ -144,8 +145,9 @@ def evaluate_text(
         length = min(TEXT_LENGTH, max_length, model.config.data.length or max_length)
     if not 8 <= length <= max_length:
         raise ValueError(f"the length is {length}: expected 8 to {max_length} tokens")
-    documents = list(read_documents([file], field=field))
-    reader = TextReader(model.tokenizer, length, fold, field)
+    others = [file if counts_file is None else counts_file]
+    documents = list(read_documents([file], field=field_for(file, field, others)))
+    reader = TextReader(model.tokenizer, length, fold, field_for(others[0], field, [file]))
     if counts_file is None:
         counts = count_halves(documents, file, reader)
     else:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,23 @@ def test_updates_that_are_skipped_as_spikes_can_be_made_by_the_resumed_run() -> 
     message = loop.skip_message(replace(CONFIG, guard=config), 6, 4, None)
     assert "2 consecutive updates were skipped, the last one as a loss spike" in message
     assert "the last checkpoint is step 4. Resume with --guard.spike warn" in message
+
+
+@pytest.mark.parametrize(
+    ("folder", "newest", "advice"),
+    [
+        ("runs/x", 4, r"new --run\.dir, and may start from this run with --init runs/x$"),
+        ("gs://b/x", 4, r"new --run\.dir; to start from this run, copy gs://b/x to a local"),
+        ("gs://b/x", None, r"new --run\.dir$"),
+    ],
+)
+def test_a_run_that_stopped_may_be_the_start_of_another(
+    folder: str, newest: int | None, advice: str
+) -> None:
+    """`run.init` is a local folder: of a bucket's run, a copy."""
+    report = {"terms": {}, "nonfinite": {}, "gradient": {"x": 1.0}}
+    message = loop.skip_message(replace(CONFIG, run=dict(dir=folder)), 6, newest, report)
+    assert re.search(advice, message)
 
 
 def test_equal_losses_do_not_make_a_spike_of_any_other() -> None:
