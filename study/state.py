@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bert_jax.data import documents
+from bert_jax.data.text_sources import expand_texts
 from bert_jax.utils import io
 from study.datasets import Datasets
 from study.presets import Preset
@@ -20,7 +20,7 @@ def check_config(folder: Path, preset: Preset, datasets: Datasets) -> None:
     ValueError: the folder holds another study.
     """
     digest = hashlib.sha256()
-    for name in documents.expand_sources(datasets.text):
+    for name in expand_texts(datasets.text).sources:
         digest.update(Path(name).read_bytes() if Path(name).is_file() else name.encode())
     tasks = datasets.user_tasks
     files = [] if tasks is None else sorted(tasks.glob("*/*.json*"))

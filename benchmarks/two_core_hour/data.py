@@ -15,6 +15,7 @@ from benchmarks.two_core_hour.entry import Entry
 from bert_jax.data import documents, splits
 from bert_jax.data.documents import Document
 from bert_jax.data.prepare import prepare_corpus
+from bert_jax.data.text_sources import expand_texts
 from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
 from bert_jax.utils import io
 from study.datasets import TOKENIZER_MB, Datasets
@@ -88,7 +89,7 @@ class ContestData:
 def sha256(text: Iterable[str]) -> str:
     """The hash of the files, one after the other."""
     digest = hashlib.sha256()
-    for name in documents.expand_sources(list(text)):
+    for name in expand_texts(list(text)).sources:
         digest.update(Path(name).read_bytes())
     return digest.hexdigest()
 

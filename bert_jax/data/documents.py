@@ -65,11 +65,6 @@ def read_documents(
     return itertools.chain.from_iterable(read_source(source, strict, field) for source in sources)
 
 
-def expand_sources(patterns: Sequence[str | Path]) -> list[str]:
-    """The files and TFDS datasets of `expand_texts`."""
-    return expand_texts(patterns).sources
-
-
 def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> Iterator[Document]:
     """The documents of one file or TFDS dataset."""
     empty = True

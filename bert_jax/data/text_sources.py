@@ -21,15 +21,16 @@ class TextSources(NamedTuple):
     hub_rows: dict[str, int]  # split of the Hub, with its commit -> its rows
 
 
-def field_for(source: str | Path, field: str, others: Sequence[str | Path] = ()) -> str:
-    """The field of one of several texts: plain ones have none, unless all are plain, which is then
+def field_for(source: str | Path, field: str, other: str | Path) -> str:
+    """The field of one of two texts: a plain one has none, unless both are plain, which is then
     refused (`expand_texts`)."""
-    plain = not _has_fields(str(source)) and any(_has_fields(str(other)) for other in others)
+    plain = not _has_fields(str(source)) and _has_fields(str(other))
     return TEXT_FIELD if plain else field
 
 
 def _has_fields(source: str) -> bool:
-    return source.startswith(TFDS) or text_formats.has_fields(source)
+    named = source.startswith(TFDS) or hub_dataset.is_hub_dataset(source)
+    return named or text_formats.has_fields(source)
 
 
 def expand_texts(patterns: Sequence[str | Path], field: str = TEXT_FIELD) -> TextSources:
@@ -42,8 +43,8 @@ def expand_texts(patterns: Sequence[str | Path], field: str = TEXT_FIELD) -> Tex
         raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
     files = {n: _expand_local(n) for n in names if not hub_dataset.is_hub_dataset(n)}
     _check_named_once((n, files[n]) for n in names if n in files)
-    if field != TEXT_FIELD and len(files) == len({*names}):
-        _check_some_records([file for n in names for file in files[n]], field)
+    if field != TEXT_FIELD:
+        _check_some_records([file for n in names for file in files.get(n, [n])], field)
     splits = {n: hub_dataset.download_text(n) for n in names if n not in files}
     files |= {n: [*map(str, shards.files)] for n, shards in splits.items()}
     _check_named_once((n, files[n]) for n in names)

@@ -206,11 +206,6 @@ def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
     return texts
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def _decode(line: bytes, number: int) -> str:
     """The text of a line without its end; the first may begin with a byte-order mark."""
     text = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -266,25 +261,28 @@ class SearchIndex:
 
     @functools.cached_property
     def text(self) -> Path:
-        """The text file: where it was, or where it lay from the index if it is as it was only
-        there."""
-        text, near = Path(self.info.text), Path(os.path.realpath(self.folder), self.info.near)
-        with contextlib.suppress(OSError):
-            if _digest(text) == self.info.text_sha256:
-                return text
-        return near if self.info.near and near.is_file() else text
-
-    def check_text(self) -> None:
-        """Raise ValueError unless the text file is as it was when the index was written."""
-        try:
-            digest = _digest(self.text)
-        except OSError as e:
+        """The text file, as it was when the index was written: where it was, or where it lay from
+        the index. ValueError: it is in neither place."""
+        places = [Path(self.info.text)]
+        if self.info.near:
+            places.append(Path(os.path.realpath(self.folder), self.info.near))
+        for place in places:
+            with contextlib.suppress(OSError), place.open("rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() == self.info.text_sha256:
+                    return place
+        changed = [place for place in places if place.is_file()]
+        if changed:
             raise ValueError(
-                f"the text of the index cannot be read: {e}: bring it back, or put it where it lay "
-                f"from the index{self.info.near and f', {self.info.near}'}"
-            ) from None
-        if digest != self.info.text_sha256:
-            raise ValueError(f"{self.text} has changed since the index was written: write it again")
+                f"{changed[0]} has changed since the index was written: write it again"
+            )
+        raise ValueError(
+            f"the text of the index cannot be read: expected {' or '.join(map(str, places))}: "
+            "bring it back"
+        )
+
+    def check_text(self) -> Path:
+        """`text`. ValueError: the file has changed or is gone."""
+        return self.text
 
     def search(
         self,
@@ -298,9 +296,10 @@ class SearchIndex:
         """The `top` most similar lines of each query, best first; equal scores in line order. With
         a graph some may be missed. `prompt` is a text before each query, or the name of one of the
         model's prompts; `first` the number of the first query, for messages.
-        `model` wrote the index (`check_model`), and the text is unchanged (`check_text`).
+        `model` wrote the index (`check_model`).
 
-        ValueError: `top` below 1, a query that is too long unless `truncate`, a vector of zeros.
+        ValueError: a text that has changed or is gone, `top` below 1, a query that is too long
+        unless `truncate`, a vector of zeros.
         """
         if top < 1:
             raise ValueError(f"top is {top}: expected at least 1")

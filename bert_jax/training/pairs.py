@@ -158,6 +158,12 @@ def _size(split: Any) -> str:
     return f"{len(split)} pairs"
 
 
+def _as_retrieval_set(data: list[Pair] | RetrievalSet, tokenizer: Tokenizer) -> RetrievalSet:
+    if isinstance(data, RetrievalSet):
+        return data
+    return pairs.pairs_as_retrieval_set(encode_pairs.merge_equal_texts(data, tokenizer))
+
+
 class PairEvaluator:
     """Evaluates parameters on the splits of a `PairsTask`, with one compiled function."""
 
@@ -192,13 +198,7 @@ class PairEvaluator:
         if isinstance(data, list) and self.task.dataset.scored:
             return self._scored(params, data, split)
         if split not in self._retrieval:
-            self._retrieval[split] = (
-                data
-                if isinstance(data, RetrievalSet)
-                else pairs.pairs_as_retrieval_set(
-                    encode_pairs.merge_equal_texts(data, self.task.tokenizer)
-                )
-            )
+            self._retrieval[split] = _as_retrieval_set(data, self.task.tokenizer)
         found = self._retrieval[split]
         prompts = self._objective.query_prompt, self._objective.document_prompt
         queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")

@@ -17,6 +17,7 @@ from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
 from bert_jax.data.tokenization import folder_settings
+from bert_jax.data.tokenization.special_tokens import read_template
 
 
 class ExportableModel(Protocol):
@@ -51,45 +52,33 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
         settings["model_max_length"] = encoder.max_length
         types = ["token_type_ids"] if encoder.token_types > 1 else []
         settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
-        if types and settings["tokenizer_class"] == "RobertaTokenizer":  # it has one type
-            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if types and not folder_settings.gives_types(out, settings):
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # RobertaTokenizer has one type
             _give_token_types(out / "tokenizer.json")
-        elif types and not folder_settings.gives_types(out, settings):
-            _give_types_of_template(out / "tokenizer.json")
         write_json(out / "tokenizer_config.json", settings)
 
 
 def _give_token_types(file: Path) -> None:
-    """Let a byte-level BPE's tokenizer.json give the second text type 1, as our rows have it."""
+    """Let a tokenizer.json give the second text type 1, and the special token before it if there
+    are two, as our rows have it."""
     spec = convert.read_json(file)
-    (cls, cls_id), (sep, sep_id) = spec["post_processor"]["cls"], spec["post_processor"]["sep"]
-    core = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    template = processors.TemplateProcessing(
+    old = spec["post_processor"]
+    template = read_template(old)
+    assert template is not None
+    cls, sep, core = template.cls, template.sep, tokenizers.Tokenizer.from_str(json.dumps(spec))
+    second = f"{sep}:1 $B:1" if template.doubled else "$B:1"
+    core.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 {sep}:1 $B:1 {sep}:1",
-        special_tokens=[(cls, cls_id), (sep, sep_id)],
+        pair=f"{cls}:0 $A:0 {sep}:0 {second} {sep}:1",
+        special_tokens=[(token, core.token_to_id(token)) for token in (cls, sep)],
     )
-    core.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
-    file.write_text(core.to_str(pretty=True), encoding="utf-8")
-
-
-def _is_second(piece: dict[str, Any]) -> bool:
-    return piece.get("Sequence", {}).get("id") == "B"
-
-
-def _give_types_of_template(file: Path) -> None:
-    """The same for a foreign tokenizer.json with a template. The special token before the second
-    text has its type where there are two, as in our rows."""
-    spec = convert.read_json(file)
-    steps = spec["post_processor"].get("processors", [spec["post_processor"]])
-    for step in steps:
-        if step["type"] == "TemplateProcessing":
-            parts = [part for piece in step["pair"] for part in piece.values()]
-            second = step["pair"].index(next(p for p in step["pair"] if _is_second(p)))
-            doubled = second > 1 and "SpecialToken" in step["pair"][second - 2]
-            for part in parts[second - doubled :]:
-                part["type_id"] = 1
-    write_json(file, spec)
+    new = json.loads(core.to_str())["post_processor"]
+    if old["type"] == "RobertaProcessing":  # it trims offsets, too
+        offsets = json.loads(processors.ByteLevel(trim_offsets=True).__getstate__())
+        new = {"type": "Sequence", "processors": [offsets, new]}
+    elif old["type"] == "Sequence":
+        new = old | {"processors": [new if read_template(p) else p for p in old["processors"]]}
+    write_json(file, spec | {"post_processor": new})
 
 
 def write_pipeline(tokenizer: Any, out: Path) -> None:

@@ -74,14 +74,15 @@ def with_default_tokens(
 def keep_class(dir: Path, copy: Path) -> None:
     """Write the class of a folder's tokenizer to the settings of its copy, where config.json alone
     names it: the class decides how settings count, and a copy may have another config.json."""
-    settings = [_read_object(d / "tokenizer_config.json") for d in (dir, copy)]
+    settings = [read_settings(d / "tokenizer_config.json") for d in (dir, copy)]
     class_name = class_name_of(dir, settings[0])
     if (copy / "tokenizer.json").is_file() and class_name and "tokenizer_class" not in settings[0]:
         text = json.dumps(settings[1] | {"tokenizer_class": class_name}, indent=2)
         (copy / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty without the file."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 

@@ -51,13 +51,9 @@ def inner_folder(folder: Path) -> Path:
 
 def read_config(dir: Path) -> dict[str, Any]:
     """The settings of a folder; empty without a file."""
-    config, tokens = (_read_settings(dir / name) for name in SETTINGS_FILES)
+    config, tokens = (folder_settings.read_settings(dir / name) for name in SETTINGS_FILES)
     # of two names for a role that of the map counts, as in transformers, unless the map is outdated
     return tokens | config if "added_tokens_decoder" in config else config | tokens
-
-
-def _read_settings(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:

@@ -145,9 +145,9 @@ def evaluate_text(
         length = min(TEXT_LENGTH, max_length, model.config.data.length or max_length)
     if not 8 <= length <= max_length:
         raise ValueError(f"the length is {length}: expected 8 to {max_length} tokens")
-    others = [file if counts_file is None else counts_file]
-    documents = list(read_documents([file], field=field_for(file, field, others)))
-    reader = TextReader(model.tokenizer, length, fold, field_for(others[0], field, [file]))
+    counted = file if counts_file is None else counts_file
+    documents = list(read_documents([file], field=field_for(file, field, counted)))
+    reader = TextReader(model.tokenizer, length, fold, field_for(counted, field, file))
     if counts_file is None:
         counts = count_halves(documents, file, reader)
     else:
