@@ -20,7 +20,7 @@ from study.run_tables import bullets, mask_table, run_table, table
 from study.verdict import Judgment
 
 FIGURES = "study"  # the folder beside the page
-TITLE = "The papers' claims, measured side by side"
+TITLE = "Claims of the papers, compared in one code base"
 
 
 def write_page(results: dict[str, Any], out: Path) -> list[Path]:
@@ -38,10 +38,13 @@ def build_page(results: dict[str, Any]) -> tuple[str, list[Plot]]:
     hypotheses = hypotheses_at(scale)
     judged = [(h, *verdict.judge_hypothesis(h, records)) for h in hypotheses]
     judgments = [j for *_, of_hypothesis in judged for j in of_hypothesis]
-    blocks = [f"# {TITLE}", *_introduction(results), _method(judgments), _summary(judged)]
+    were_run = [j for j in judged if j[1] != verdict.NOT_RUN]
+    blocks = [f"# {TITLE}", _outcome(judged), *_introduction(results), _method(judgments)]
+    blocks += [_summary(were_run)] * bool(were_run)
+    blocks += _not_run([h for h, result, _ in judged if result == verdict.NOT_RUN])
     blocks += _left_out(scale)
     plots: list[Plot] = []
-    for hypothesis, result, of_hypothesis in judged:
+    for hypothesis, result, of_hypothesis in were_run:
         figures = [plot for plot in hypothesis_plots(hypothesis, records) if not plot.empty]
         blocks += hypothesis_section(hypothesis, records, result, of_hypothesis, baselines)
         blocks += [f"![{plot.name}]({FIGURES}/{plot.name}.svg)" for plot in figures]
@@ -51,6 +54,14 @@ def build_page(results: dict[str, Any]) -> tuple[str, list[Plot]]:
         blocks += ["## Failed steps", bullets(failed)]
     blocks += ["## Runs", run_table(records, baselines), "## Runs at [MASK]", *mask_table(records)]
     return "\n\n".join(blocks) + "\n", plots
+
+
+def _outcome(judged: Sequence[tuple[Hypothesis, str, list[Judgment]]]) -> str:
+    """What a reader who reads no further should know."""
+    results = [f"({h.letter}) {h.title}: {r}" for h, r, _ in judged if r != verdict.NOT_RUN]
+    number = f"{len(results)} of {len(judged)} hypotheses of this scale"
+    outcome = f": {'; '.join(results)}" if results else ""
+    return f"**{number} {'was' if len(results) == 1 else 'were'} run{outcome}.**"
 
 
 def _introduction(results: dict[str, Any]) -> list[str]:
@@ -167,6 +178,13 @@ def _summary(judged: Sequence[tuple[Hypothesis, str, list[Judgment]]]) -> str:
         statements = ", ".join(f"{n} {v}" for v, n in counts.items())
         rows.append((f"({hypothesis.letter}) {hypothesis.title}", f"**{result}**", statements))
     return table(("hypothesis", "verdict", "statements"), rows)
+
+
+def _not_run(hypotheses: Sequence[Hypothesis]) -> list[str]:
+    """One paragraph on the hypotheses of the preset without results."""
+    if not hypotheses:
+        return []
+    return ["**Not run**: " + "; ".join(f"({h.letter}) {h.title}" for h in hypotheses) + "."]
 
 
 def _left_out(scale: str) -> list[str]:
