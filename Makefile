@@ -1,12 +1,13 @@
 # make demo   text in, a trained BERT out, in under ten minutes on two CPU cores
 # make test   lint, types and the test suite: 7 minutes on two cores, less once compiled
+#             (MARKS="not slow" which tests, as in pytest's -m)
 # make slow   the tests that compile for seconds, train, or start processes; the other families
 # make peer   the comparisons with PyTorch and transformers, the slow ones too, and the tests that
 #             need other libraries (ONNX, trackers, sentence-transformers), in .venv-peer; Python 3.11
 # make chaos  runs that are killed 100 times, checkpoints that are damaged 200 times: 20 minutes
 #             (KILLS=100 STOPS=10 CASES=200, of two processes PAIR_KILLS=5 PAIR_STOPS=2,
 #             FAMILIES=bert,adapters some of the kinds of runs, SEED=a number; without SEED another
-#             one each time)
+#             one each time). Its parts are chaos-damage, chaos-kill and chaos-pair
 # make beam   the tests of `prepare --engine beam`, in .venv-beam: Apache Beam wants older packages
 # make gpu-plan   train steps of every family, compiled for GPUs that need not be there, in
 #             .venv-gpu: 245 MiB of compiler, 10 minutes
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 PYTEST := $(BIN)/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder
 
-SLOW ?= slow
+MARKS ?= not slow
 KILLS ?= 100
 STOPS ?= 10
 PAIR_KILLS ?= 5
@@ -38,7 +39,8 @@ CASES ?= 200
 INPUTS ?= 100000
 VERSIONS ?= 3.11 3.12 3.13
 SCALE ?= cpu
-SEED ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))')
+# Drawn where it is first used, once for all targets of a call.
+SEED ?= $(eval SEED := $(shell $(PYTHON) -c 'import secrets; print(secrets.randbelow(10**9))'))$(SEED)
 
 # What a failed attempt leaves, such as a folder without pip, is removed.
 make_venv = test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }
@@ -47,7 +49,8 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(0 if (3, 11) <= v <= (3, 13) else f"bert_jax needs Python 3.11, 3.12 or 3.13; \
 	$(PYTHON) is {v[0]}.{v[1]}. Run make PYTHON=python3.11")'
 
-.PHONY: demo env test lint types suite slow peer chaos beam gpu-plan fuzz study docs wheel clean
+.PHONY: demo env test lint types suite slow peer chaos chaos-damage chaos-kill \
+	chaos-pair beam gpu-plan fuzz study docs wheel clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh
@@ -68,20 +71,26 @@ types: $(VENV)/tested
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 suite: $(VENV)/tested
-	$(PYTEST)
+	$(PYTEST) -m "$(MARKS)"
 
 slow: $(VENV)/tested
-	$(PYTEST) -m "$(SLOW)"
+	$(PYTEST) -m slow
 
 peer: .venv-peer/tested
 	.venv-peer/bin/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder -m "peer or library"
 
-chaos: $(VENV)/tested
-	seed=$(SEED) && echo "SEED=$$seed" && \
-	$(BIN)/python -m tests.chaos.damage --cases $(CASES) --seed $$seed && \
-	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $$seed \
-	    $(if $(FAMILIES),--families $(FAMILIES)) && \
-	$(BIN)/python -m tests.chaos.kill --processes 2 --kills $(PAIR_KILLS) --stops $(PAIR_STOPS) --families bert --seed $$seed
+chaos: chaos-damage chaos-kill chaos-pair
+
+chaos-damage: $(VENV)/tested
+	$(BIN)/python -m tests.chaos.damage --cases $(CASES) --seed $(SEED)
+
+chaos-kill: $(VENV)/tested
+	$(BIN)/python -m tests.chaos.kill --kills $(KILLS) --stops $(STOPS) --seed $(SEED) \
+	    $(if $(FAMILIES),--families $(FAMILIES))
+
+chaos-pair: $(VENV)/tested
+	$(BIN)/python -m tests.chaos.kill --processes 2 --kills $(PAIR_KILLS) --stops $(PAIR_STOPS) \
+	    --families bert --seed $(SEED)
 
 beam: .venv-beam/tested
 	.venv-beam/bin/python -m pytest -r s tests/data/test_beam.py
@@ -90,8 +99,8 @@ gpu-plan: .venv-gpu/tested
 	.venv-gpu/bin/python -m pytest -r s tests/perf/test_gpu_plan.py
 
 fuzz: $(VENV)/tested
-	seed=$(SEED) && echo "SEED=$$seed" && \
-	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $$seed
+	@echo "SEED=$(SEED)"
+	$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED)
 
 study: $(VENV)/installed
 	$(BIN)/python -m study --scale $(SCALE) $(if $(TEXT),--text $(TEXT)) $(if $(STATE),--state $(STATE)) \

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tests.helpers import cheap_compiles
 from tests.helpers.compare import metric_lines
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax, when a state is read to compare
@@ -45,14 +46,14 @@ def bert_jax(*args: object) -> list[str]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Environment variables: a compilation cache for cheap starts, and one CPU device."""
+    """Environment variables: cheap compiles, kept in a cache, and one CPU device."""
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(root / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return inherited | cache | {"JAX_PLATFORMS": "cpu"}
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": cheap_compiles.xla_flags(1)}
+    return os.environ | cache | flags
 
 
 def prepare(root: Path, name: str) -> Path:

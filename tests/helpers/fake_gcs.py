@@ -64,6 +64,7 @@ class Bucket:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is two writes
     bucket: Bucket
 
     def log_message(self, format: str, *args: Any) -> None:

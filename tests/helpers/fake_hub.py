@@ -75,6 +75,7 @@ class Hub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is two writes
     hub: Hub
 
     def log_message(self, format: str, *args: Any) -> None:

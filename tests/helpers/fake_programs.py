@@ -16,8 +16,8 @@ COMMAND = ["pretrain", "configs/a.py", "--run.dir", 'a "b" $c']
 SLICE = ("tpu_vm.sh", "--name", "n", "--zone", "z", "--type", "v5litepod-8")
 SET = ("gke.sh", "--name", "n", "--image", "i", "--claim", "c", "--hosts", "4")
 
-# Records its arguments, then does what its own part says.
-FAKE = """#!{python}
+# Records its arguments, then does what its own part says. Without site-packages it starts faster.
+FAKE = """#!{python} -IS
 import json, os, pathlib, shutil, subprocess, sys
 home, name, args = pathlib.Path(os.environ["FAKE"]), pathlib.Path(sys.argv[0]).name, sys.argv[1:]
 with (home / "calls").open("a") as f:
