@@ -11,12 +11,10 @@ import statistics
 import time
 
 import jax
-from compiled_steps import abstract_batch, small_vocabulary
 
-from bert_jax import objectives
-from bert_jax.config import BERT, Mesh, replace
-from bert_jax.distributed import sharding
-from bert_jax.training.step import compile_steps
+from bert_jax.config import BERT, replace
+from bert_jax.perf.stand_ins import ShapesOnly, abstract_batch
+from bert_jax.training.assemble import assemble
 
 
 def compile_seconds(layers: int) -> float:
@@ -25,10 +23,9 @@ def compile_seconds(layers: int) -> float:
         encoder=dict(layers=layers, hidden_size=128, heads=2, vocab_size=4000),
         data=dict(batch_size=8, length=128),
     )
-    objective = objectives.build(config, small_vocabulary(config))
-    steps = compile_steps(config, objective, sharding.make_mesh(Mesh(), jax.devices()[:1]))
+    steps = assemble(config, ShapesOnly(config), jax.devices()[:1]).steps
     start = time.perf_counter()
-    steps.train.lower(steps.like, abstract_batch(8, 128)).compile()
+    steps.train.lower(steps.like, abstract_batch(config)).compile()
     return time.perf_counter() - start
 
 

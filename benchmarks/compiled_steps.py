@@ -1,4 +1,4 @@
-"""Shared by benchmarks that compile steps: abstract inputs, stored cases, and tables in pages."""
+"""Shared by benchmarks that compile steps: stored cases, and tables in pages."""
 
 from __future__ import annotations
 
@@ -10,27 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from bert_jax.config import Experiment
-from bert_jax.data.tokenization.words import WordEdges
-from bert_jax.data.vocabulary import Vocabulary
-
 Cases = list[dict[str, Any]]
-
-
-def small_vocabulary(config: Experiment) -> Vocabulary:
-    """A vocabulary of the config's size with five special tokens, for steps that only compile."""
-    special = np.arange(config.encoder.vocab_size) < 5
-    return Vocabulary(4, special, WordEdges.marked(~special), np.ones(config.encoder.vocab_size))
-
-
-def abstract_batch(rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a pre-training batch."""
-    per_row = jax.ShapeDtypeStruct((rows,), np.int32)
-    batch = dict.fromkeys(("size", "first", "pair", "row", "epoch"), per_row)
-    return {**batch, "tokens": jax.ShapeDtypeStruct((rows, length), np.int32)}
 
 
 def read_cases(file: Path) -> Cases:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import statistics
 import time
@@ -27,12 +28,11 @@ import numpy as np
 import torch
 import transformers
 
-from bert_jax import config, objectives, optim, tasks
-from bert_jax.distributed import sharding
+from bert_jax import config, optim, tasks
+from bert_jax.perf.bench.transformers_peer import decay_groups
 from bert_jax.tasks import results
-from bert_jax.training import warm_start
+from bert_jax.training.assemble import assemble
 from bert_jax.training.finetune_config import FinetuneTask
-from bert_jax.training.step import compile_steps
 from bert_jax.utils import malloc
 
 CLASSES = {
@@ -52,13 +52,7 @@ class TransformersTrainer:
         sizes = {} if task_type == "qa" else {"num_labels": max(labels, 1)}
         self.model = CLASSES[task_type].from_pretrained(experiment.run.init, **sizes)
         self.rate = optim.schedule(self.optim, experiment.run.steps)
-        named = list(self.model.named_parameters())
-        no_decay = [p for n, p in named if n.endswith("bias") or "LayerNorm" in n]
-        decayed = [p for n, p in named if not (n.endswith("bias") or "LayerNorm" in n)]
-        groups = [
-            {"params": no_decay, "weight_decay": 0.0},
-            {"params": decayed, "weight_decay": self.optim.weight_decay},
-        ]
+        groups = decay_groups(self.model, self.optim)
         betas = (self.optim.b1, self.optim.b2)
         self.adam = torch.optim.AdamW(groups, 1.0, betas=betas, eps=self.optim.eps)
         self.steps = 0
@@ -118,14 +112,16 @@ def scores(peer: TransformersTrainer, task: FinetuneTask, split: str) -> dict[st
     return tasks.compute_metrics(task.dataset.task, encoded, outputs, task.dataset.labels)
 
 
+def is_best(dev: float, best: float) -> bool:
+    """Whether a dev score is the best so far as in bert_jax: the latest of equals, NaN lowest."""
+    return dev >= best or (math.isnan(dev) and best == -math.inf)
+
+
 def step_seconds(task: FinetuneTask, peer: TransformersTrainer, steps: int) -> dict[str, float]:
     """Median seconds per step. Batches alternate; the first batch of each shape is not counted."""
     experiment = task.config
-    objective = objectives.build(experiment)
-    native = compile_steps(
-        experiment, objective, sharding.make_mesh(config.Mesh(), jax.devices()[:1])
-    )
-    native = warm_start.WarmStart(str(experiment.run.init), experiment).apply(native)
+    on_one = config.replace(experiment, mesh=config.Mesh())
+    native = assemble(on_one, task, jax.devices()[:1]).steps
     state, seen_shapes = native.init(), set()
     seconds: dict[str, list[float]] = {"bert_jax": [], "transformers": []}
     for batch, _ in zip(
@@ -166,17 +162,17 @@ def main() -> None:
         return
     peer = TransformersTrainer(experiment, task_type, labels)
     main_metric = task.main_metric
-    best: tuple[float, dict[str, Any]] | None = None
+    best, best_state = -math.inf, dict[str, Any]()
     steps, batches = experiment.run.steps, task.batches(experiment, "train").iterate(0)
     for step, batch in zip(range(1, steps + 1), batches, strict=False):
         loss = peer.step(batch)
         if step % experiment.run.eval_every == 0 or step == steps:
             dev = scores(peer, task, "dev")[main_metric]
             print(f"step {step}/{steps} loss {loss:.3f} dev {main_metric} {dev:.4f}", flush=True)
-            if best is None or dev > best[0]:
-                best = dev, copy.deepcopy(peer.model.state_dict())
-    assert best is not None
-    peer.model.load_state_dict(best[1])
+            if is_best(dev, best):
+                best = -math.inf if math.isnan(dev) else dev
+                best_state = copy.deepcopy(peer.model.state_dict())
+    peer.model.load_state_dict(best_state)
     hf_scores = {s: scores(peer, task, s) for s in ("dev", "test") if s in task.encoded}
     report["transformers"] = hf_scores
     if (native := results.read_results(args.run)) is not None:

@@ -12,15 +12,13 @@ import argparse
 
 import jax
 import jax.numpy as jnp
-from compiled_steps import abstract_batch, small_vocabulary
 
-from bert_jax import config, objectives
+from bert_jax import config
 from bert_jax.config import Masked, ReplacedTokens
-from bert_jax.distributed import sharding
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.objectives import masking_budget
 from bert_jax.objectives.base import vocabulary_loss
-from bert_jax.training.step import compile_steps
+from bert_jax.perf.stand_ins import ShapesOnly, abstract_batch
+from bert_jax.training.assemble import assemble
 
 
 def loss_bytes(rows: int, slots: int, vocab: int, width: int, chunks: int) -> int:
@@ -38,12 +36,12 @@ def loss_bytes(rows: int, slots: int, vocab: int, width: int, chunks: int) -> in
 def step_bytes(experiment: config.Experiment, rows: int, length: int, chunks: int) -> int:
     """The bytes of temporaries of the train step."""
     experiment = config.replace(
-        experiment, data=dict(batch_size=rows, length=length), run=dict(loss_chunks=chunks)
+        experiment,
+        data=dict(batch_size=rows, length=length, stages=None),
+        run=dict(loss_chunks=chunks),
     )
-    objective = objectives.build(experiment, small_vocabulary(experiment))
-    mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1])
-    steps = compile_steps(experiment, objective, mesh)
-    return _temporary_bytes(steps.train.lower(steps.like, abstract_batch(rows, length)))
+    steps = assemble(experiment, ShapesOnly(experiment), jax.devices()[:1]).steps
+    return _temporary_bytes(steps.train.lower(steps.like, abstract_batch(experiment)))
 
 
 def _temporary_bytes(lowered: jax.stages.Lowered) -> int:
@@ -58,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     experiment = config.from_python_file(args.config)
     assert isinstance(experiment.objective, Masked | ReplacedTokens)
-    slots = masking_budget.max_predictions(experiment.objective.masking, args.length)
+    slots = experiment.objective.masking.num_slots(args.length)
     encoder = experiment.encoder
     sizes = (args.rows, slots, encoder.vocab_size, encoder.embedding_width)
     print(f"{args.rows} x {args.length}, {slots} predictions per row; MiB of temporaries")

@@ -1,6 +1,6 @@
 """How much of fine-tuning's batches is padding, with and without rows grouped by length.
 
-    padding.py MODEL TASKS
+    python -m benchmarks.padding MODEL TASKS
 
 TASKS has one folder per task, as for finetune_recipes.py. Nothing is trained or timed: the figures
 are of three epochs of batches of 32, and the same on any machine.

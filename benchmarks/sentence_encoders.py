@@ -36,6 +36,7 @@ import bert_jax
 from bert_jax import config, optim
 from bert_jax.cli import main as cli
 from bert_jax.cli.command import change_config
+from bert_jax.perf.bench.transformers_peer import decay_groups
 from bert_jax.tasks import pairs, retrieval
 from bert_jax.training import finetune_config
 from bert_jax.training.pairs import PairsTask
@@ -208,14 +209,7 @@ def peer(args: argparse.Namespace) -> None:
     model = SentenceTransformer(args.model, device="cpu")
     model.max_seq_length = LENGTH
     loss = MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
-    named = list(model.named_parameters())
-    plain = [p for n, p in named if n.endswith("bias") or "LayerNorm" in n]
-    decayed = [p for n, p in named if not (n.endswith("bias") or "LayerNorm" in n)]
-    groups: list[dict[str, Any]] = [
-        {"params": plain, "weight_decay": 0.0},
-        {"params": decayed, "weight_decay": o.weight_decay},
-    ]
-    adam = torch.optim.AdamW(groups, 1.0, betas=(o.b1, o.b2), eps=o.eps)
+    adam = torch.optim.AdamW(decay_groups(model, o), 1.0, betas=(o.b1, o.b2), eps=o.eps)
     rate = optim.schedule(o, settings.run.steps)
     batches = task.batches_from(settings, ((0, 1),))(0)
     seconds = []

@@ -4,7 +4,7 @@
 #   launch/local.sh [--dry-run] N COMMAND...
 #   launch/local.sh 2 bert-jax pretrain configs/tiny_bert.py --data.path corpus --run.dir runs/two
 #
-# The environment tells each process its index and the others (bert_jax/distributed/initialize.py).
+# The environment tells each process its index and the others (bert_jax/distributed/process_info.py).
 # PORT sets the port of process 0. Each line starts with the index of its process. The exit status
 # is the first that is not 0. On GPUs each process uses the card of its own index.
 set -euo pipefail

@@ -13,7 +13,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from bert_jax.config import TaskType, read_config, replace, save_config
 from bert_jax.data import documents, splits
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.sentence_pairs import PAIR_KINDS
+from bert_jax.data.tokenization.special_tokens import Kind
 from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
 from bert_jax.utils import io
 from study import synthetic_tasks
@@ -33,6 +34,19 @@ RATES = "rates"  # in the folder of a task: every sixth training row is dev, the
 RATES_FOLD = 6
 UNLABELED = (-1, "-1", "-", "")  # in every row of a split: it has no labels
 TOKENIZER_MB = 20.0  # megabytes of text that train a tokenizer
+
+
+def write_tokenizer(out: Path, text: Sequence[str], kind: Kind, vocab_size: int) -> None:
+    """Train a tokenizer on the text, and save it in the new folder `out`."""
+    lines = (p for d in documents.read_documents(text) for p in d.paragraphs)
+    trained = train_tokenizer(sample_texts(lines, TOKENIZER_MB), kind, vocab_size)
+    with io.atomic_dir(out) as folder:
+        trained.save(folder)
+
+
+def write_documents(file: Path, docs: Iterable[documents.Document]) -> None:
+    """Write documents as text: a paragraph per line, and blank lines between documents."""
+    io.write_text(file, "\n\n".join("\n".join(d.paragraphs) for d in docs) + "\n")
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,7 @@ class Datasets:
     def tokenizer(self, kind: str) -> Path:
         out = self.folder / "tokenizers" / kind
         if not out.exists():
-            lines = (p for d in documents.read_documents(self.text) for p in d.paragraphs)
-            trained = train_tokenizer(
-                sample_texts(lines, TOKENIZER_MB), cast(Any, kind), self.preset.vocab_size
-            )
-            with io.atomic_dir(out) as folder:
-                trained.save(folder)
+            write_tokenizer(out, self.text, cast(Any, kind), self.preset.vocab_size)
         return out
 
     def corpus(self, corpus: Corpus) -> Path:
@@ -103,7 +112,7 @@ class Datasets:
             )
             chosen = itertools.islice(training, 0, None, subsample)
             out.parent.mkdir(parents=True, exist_ok=True)
-            io.write_text(out, "\n\n".join("\n".join(d.paragraphs) for d in chosen) + "\n")
+            write_documents(out, chosen)
         return out
 
     def tasks_folder(self) -> Path:

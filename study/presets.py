@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bert_jax.config import Optim
+from bert_jax.config import BERT, Optim, demo_config
 from bert_jax.config.families import MODERN
 
 Fields = dict[str, Any]
@@ -77,9 +77,7 @@ _DEMO_SIZES: dict[str, Fields] = {
     "factorised": dict(embedding_size=64),
     "plain": dict(mlp_size=512),  # as many FLOPs as the gated MLP
 }
-_DEMO_OPTIM = Optim(
-    name="muon", schedule="trapezoid", peak_lr=3e-3, warmup_steps=100, cooldown_ratio=0.5
-)
+_DEMO_OPTIM = demo_config(BERT).optim
 _FILL_RATIOS = {
     "wordpiece-nsp-64": 0.980,
     "wordpiece-sop-64": 0.975,

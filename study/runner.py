@@ -132,6 +132,10 @@ class Study:
         checkpoint = self.folder(job) / "checkpoints" / str(job.steps)
         if not (self.trained(job) and checkpoint.is_dir()):
             yield PRETRAINING, lambda: self.pretrain(job)
+        yield from self._missing_results(job)
+
+    def _missing_results(self, job: Job) -> Iterator[tuple[str, Callable[[], int | None]]]:
+        """The same of what the trained model has still to do."""
         for name in self._missing_measurements(job):
             yield name, lambda name=name: self.measure(job, name)
         for name in self.task_names(job):
@@ -143,15 +147,7 @@ class Study:
 
     def is_complete(self, job: Job) -> bool:
         """Whether all of the job's results exist; its checkpoints may be deleted."""
-        return (
-            self.trained(job)
-            and not self._missing_measurements(job)
-            and all(
-                results.read_results(self.tuned_folder(job, name)) is not None
-                for name in self.task_names(job)
-            )
-            and all(out.exists() for out in self.probe_folders(job).values())
-        )
+        return self.trained(job) and not any(self._missing_results(job))
 
     def trained(self, job: Job) -> bool:
         """Whether the run has logged its last step."""

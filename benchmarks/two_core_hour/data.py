@@ -16,9 +16,7 @@ from bert_jax.data import documents, splits
 from bert_jax.data.documents import Document
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.text_sources import expand_texts
-from bert_jax.data.tokenization.training import sample_texts, train_tokenizer
-from bert_jax.utils import io
-from study.datasets import TOKENIZER_MB, Datasets
+from study.datasets import Datasets, write_documents, write_tokenizer
 from study.presets import CPU, SMALL_RATES
 
 TEXT = "data/sample.txt"
@@ -65,19 +63,14 @@ class ContestData:
                 f"least {MIN_DOCUMENTS} (a blank line ends a document)"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(parts[False], self.train)
-        _write(parts[True], self.held_out)
+        write_documents(self.train, parts[False])
+        write_documents(self.held_out, parts[True])
 
     def corpus(self, entry: Entry) -> str:
         """The entry's corpora of the training text, as `data.path`."""
         tokenizer = self.folder / "tokenizer"
         if not tokenizer.exists():
-            lines = (p for d in documents.read_documents([str(self.train)]) for p in d.paragraphs)
-            trained = train_tokenizer(
-                sample_texts(lines, TOKENIZER_MB), entry.tokenizer, entry.vocab_size
-            )
-            with io.atomic_dir(tokenizer) as new:
-                trained.save(new)
+            write_tokenizer(tokenizer, [str(self.train)], entry.tokenizer, entry.vocab_size)
         for length in entry.lengths:
             out = self.folder / "corpus" / str(length)
             if not out.exists():
@@ -92,7 +85,3 @@ def sha256(text: Iterable[str]) -> str:
     for name in expand_texts(list(text)).sources:
         digest.update(Path(name).read_bytes())
     return digest.hexdigest()
-
-
-def _write(docs: Iterable[Document], file: Path) -> None:
-    io.write_text(file, "\n\n".join("\n".join(d.paragraphs) for d in docs) + "\n")

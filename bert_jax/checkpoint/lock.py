@@ -20,18 +20,15 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errn
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path, is_main: bool = True) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Lock `folder`, which is created if missing, until the block or the process ends.
 
     The kernel releases the lock when the process is killed; a forked child does not keep it.
-    Readers take no lock, nor do the other processes of a run (`is_main` False). The lock is as
-    good as the file system's `flock`: local disks and NFS lock across machines, other file
-    systems perhaps within one. Without `flock` the run prints a warning and continues.
+    Readers take no lock. The lock is as good as the file system's `flock`: local disks and NFS
+    lock across machines, other file systems perhaps within one. Without `flock` the run prints a
+    warning and continues.
     ValueError: another run holds the lock, or the folder cannot be written.
     """
-    if not is_main:
-        yield
-        return
     path = folder / NAME
     inode: list[os.stat_result] = []
 

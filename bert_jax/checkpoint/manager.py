@@ -30,7 +30,7 @@ from bert_jax.checkpoint import manifest, stored_shapes, vocab_padding
 from bert_jax.config import Experiment, to_dict
 from bert_jax.distributed import initialize
 from bert_jax.utils import io, remote
-from bert_jax.utils.errors import LockLost, RunError
+from bert_jax.utils.errors import LockLost, RunError, with_type
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +275,7 @@ class Checkpoints:
             self._finishing = None
         if not self._failed:
             return
+        assert self._error is not None
         if jax.process_count() > 1 and not self._failed_in_all:
             raise RunError(
                 f"checkpoint {self._failed[-1]} was not saved: {_cause(self._error)}. In "
@@ -294,7 +295,6 @@ class Checkpoints:
             self._manager.reload()
         if last or len(self._failed) >= MAX_FAILED_SAVES:
             saves = "save" if len(self._failed) == 1 else f"{len(self._failed)} saves"
-            assert self._error is not None
             raise RunError(  # the cause stays attached: it may say that another process was lost
                 f"the last {saves} failed: {_cause(self._error)}. In {self._folder} "
                 f"{self._newest_saved()}: free disk space or repair the folder, then run the same "
@@ -320,7 +320,7 @@ def _check_free_space(folder: manifest.StoragePath, state: Any) -> None:
         )
 
 
-def _cause(e: Exception | None) -> str:
+def _cause(e: Exception) -> str:
     """The cause of an error in one line; TensorStore hides the errno in a long text."""
     if isinstance(e, RunError):
         return str(e)
@@ -329,8 +329,7 @@ def _cause(e: Exception | None) -> str:
     number = re.search(r"os_error_code='(\d+)'", str(e))
     if number:
         return os.strerror(int(number[1]))
-    first = (str(e).splitlines() or [""])[0]
-    return f"{type(e).__name__}: {first[:200]}"
+    return with_type(e)
 
 
 def _score_function(best: str) -> Callable[[Any], float]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from bert_jax.checkpoint.lock import NAME, owner_name
 from bert_jax.utils import remote
-from bert_jax.utils.errors import LockLost, RunError
+from bert_jax.utils.errors import LockLost, RunError, with_type
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class RemoteLock:
             raise
         except Exception as e:  # of gcsfs, aiohttp or google-auth
             raise ValueError(
-                f"run.dir {self._folder} cannot be written ({type(e).__name__}: {e}): choose "
-                "another --run.dir"
+                f"run.dir {self._folder} cannot be written ({with_type(e)}): choose another "
+                "--run.dir"
             ) from e
         try:
             yield
@@ -84,7 +84,7 @@ class RemoteLock:
         except RunError:
             raise
         except Exception as e:  # the next attempt may succeed
-            logger.warning("the lock %s was not renewed (%s: %s)", self._path, type(e).__name__, e)
+            logger.warning("the lock %s was not renewed (%s)", self._path, with_type(e))
 
     def _acquire(self, take_over: bool) -> None:
         first, start = None, time.monotonic()

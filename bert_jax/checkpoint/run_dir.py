@@ -94,13 +94,13 @@ def locked_run_dir(
             upload=upload,
             refresh_lock=refresh_lock,
         ) as checkpoints:
-            if (checkpoints.newest() or 0) > run.steps:
+            done = checkpoints.newest() or 0
+            if done > run.steps:
                 longer = "--run.steps" if run.epochs is None else "--run.steps or --run.epochs"
                 raise ValueError(
-                    f"the run in {run.dir} is at step {checkpoints.newest()}, but run.steps is "
+                    f"the run in {run.dir} is at step {done}, but run.steps is "
                     f"{run.steps}: raise {longer}, or choose another --run.dir"
                 )
-            done = checkpoints.newest() or 0
             check_stages(storage / "config.json", experiment, done)
             check_grouped(storage / "config.json", experiment, done)
             if is_main:  # a resumed run records the fields that changed, now that it may resume
@@ -127,12 +127,12 @@ def _locked(
 ) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
     """Lock a run directory. Returns two functions: upload its small files, and refresh the lock;
     they do nothing for a local directory, or in processes other than the first."""
-    if not remote.is_remote(path):
-        with lock.run_lock(Path(path), is_main):
-            yield lambda: None, lambda: None
-        return
     if not is_main:
         yield lambda: None, lambda: None
+        return
+    if not remote.is_remote(path):
+        with lock.run_lock(Path(path)):
+            yield lambda: None, lambda: None
         return
     remote_lock = RemoteLock(path, timeout)
 
@@ -162,6 +162,12 @@ def write_run_dir(folder: Path, experiment: Experiment, tokenizer: Path | Tokeni
                 tokenizer.save(new)
             else:
                 shutil.copytree(tokenizer, new, dirs_exist_ok=True)
+
+
+def config_file(folder: Path) -> Path | None:
+    """The config.json of a run folder, or of its first seed; None if no run has begun there."""
+    files = (folder / "config.json", folder / "seed_0" / "config.json")
+    return next((file for file in files if file.is_file()), None)
 
 
 def check_run_dir(folder: Path, experiment: Experiment, tokenizer: Tokenizer) -> None:
@@ -248,7 +254,8 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     one place."""
     if field in ("data.path", "data.mix"):
         same_data = saved.data.corpus is not None and saved.data.corpus == now.data.corpus
-        return same_data and _weights(saved) == _weights(now)
+        weights = mix_weights.given_weights
+        return same_data and weights(saved.data) == weights(now.data)
     if field in ("distill.teacher", "distill.teacher_commit"):
         hashes = {saved.distill.teacher_hash, now.distill.teacher_hash}
         return len(hashes) == 1 and None not in hashes
@@ -256,11 +263,6 @@ def _is_moved(field: str, saved: Experiment, now: Experiment) -> bool:
     if field == "run.init_commit":
         return same_base
     return field == "run.init" and (same_base or same_path(saved.run.init, now.run.init))
-
-
-def _weights(config: Experiment) -> list[float] | None:
-    """The weights in `data.mix`, if it has any."""
-    return mix_weights.parse_mix(config.data)[1] if config.data.mix else None
 
 
 def same_path(a: str | None, b: str | None) -> bool:

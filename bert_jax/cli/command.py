@@ -25,6 +25,7 @@ T = TypeVar("T")
 Extra = Literal["none", "config", "beam"]
 
 MODEL = "Run folder, imported folder, Hugging Face folder, or a name on the Hub: hf:NAME@REVISION."
+Model = Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
 Config = Annotated[
     Positional[str],
     arg(
@@ -38,6 +39,14 @@ Config = Annotated[
 def optional(metavar: str) -> Any:
     """The annotation of a flag that has no value by default."""
     return arg(metavar=metavar, help_behavior_hint="")
+
+
+def layer_numbers(layers: str) -> list[int]:
+    """The numbers in `0,6,12`. ValueError: something else."""
+    try:
+        return [int(i) for i in layers.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None
 
 
 @dataclass(frozen=True)

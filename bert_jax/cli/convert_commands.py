@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.cli.command import Command, Model, optional
 from bert_jax.utils import io
 from bert_jax.utils.text_lines import read_lines
 
@@ -83,7 +83,7 @@ class Export(Command):
     Example: bert-jax export runs/mine --format hf --out exported
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    model: Model
     # Format of the new folder.
     format: Literal["hf", "peft", "sentence-transformers", "onnx", "orbax", "stablehlo"]
     # New folder for the exported model; it may be left out with --push.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.cli.command import Command, Model, optional
 from bert_jax.utils import strict_json
 
 
@@ -18,7 +18,7 @@ class Evaluate(Command):
     Example: bert-jax evaluate runs/demo --data runs/demo-data/corpus
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    model: Model
     # Corpus that was prepared with the model's tokenizer. The model predicts masked tokens of its
     # validation rows; the baselines count its training rows.
     data: Annotated[str | None, optional("CORPUS")] = None

@@ -10,14 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from bert_jax.cli.command import MODEL, Command, Extra, optional
+from bert_jax.cli.command import Command, Extra, Model, layer_numbers, optional
 from bert_jax.cli.configs import is_config, load_config_or_model
-from bert_jax.cli.search_commands import layer_numbers
 from bert_jax.config import GlueTask, TaskType
 
 logger = logging.getLogger(__name__)
-
-Model = Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,9 @@ class Processes:
 
         `flags` are values that the config does not hold and that all processes must share.
         """
-        from bert_jax.distributed import initialize
+        from bert_jax.distributed import initialize, process_info
 
-        process = initialize.detect_process(self.processes, self.process, self.coordinator)
+        process = process_info.detect_process(self.processes, self.process, self.coordinator)
         is_first = process is None or process.index == 0
         if not is_first:
             logs.show_errors_only()
@@ -100,18 +100,15 @@ class Pretrain(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.utils import malloc
 
-        _refuse_twins(
+        overrides = _with_twins(
             extra,
             ("--init", self.init, "--run.init"),
             ("--teacher", self.teacher, "--distill.teacher"),
         )
         malloc.tune()
-        init = [] if self.init is None else ["--run.init", self.init]
-        init += [] if self.teacher is None else ["--distill.teacher", self.teacher]
-        experiment = load_config(self.config, [*extra, *init], "pretrain")
+        experiment = load_config(self.config, overrides, "pretrain")
         if experiment.run.init is not None:
-            flags = _init_flags(extra)
-            experiment = load_config(self.config, [*flags, *init], "pretrain")
+            experiment = load_config(self.config, _init_flags(overrides), "pretrain")
         from bert_jax.training.pretrain import pretrain
 
         fit = partial(pretrain, experiment, self.profile, self.take_over)
@@ -157,7 +154,7 @@ class Finetune(Command):
         from bert_jax.utils import malloc
 
         unknown_labels = self.unknown_labels if self.unknown_labels != "refuse" else None
-        _refuse_twins(
+        overrides = _with_twins(
             extra,
             ("--init", self.init, "--run.init"),
             ("--task", self.task, "--objective.task"),
@@ -170,26 +167,22 @@ class Finetune(Command):
         recipe = config.from_python_file(self.config)
         if self.task == "pairs" and isinstance(recipe.objective, config.Supervised):
             recipe = config.replace(recipe, objective=config.Contrastive())  # no label head
-        flags = ("--run.init", self.init, "--objective.task", self.task, "--data.path", self.data)
-        if self.select is not None:
-            flags += ("--run.select", self.select)
-        if unknown_labels is not None:
-            flags += ("--objective.unknown-labels", unknown_labels)
-        flags += ("--objective.new-head",) if self.new_head else ()
-        flags += () if self.teacher is None else ("--distill.teacher", self.teacher)
-        extra = _init_flags(extra)
+        flags = _init_flags([*overrides, *(["--objective.new-head"] if self.new_head else [])])
         from bert_jax.training.finetune import finetune
         from bert_jax.training.finetune_config import for_model
 
-        experiment = for_model(recipe, lambda e: change_config(e, [*extra, *flags], "finetune"))
+        experiment = for_model(recipe, lambda e: change_config(e, flags, "finetune"))
 
         fit = partial(finetune, experiment, self.seeds, self.take_over)
         return self.distributed.train(experiment, fit, {"--seeds": self.seeds})
 
 
-def _refuse_twins(overrides: Sequence[str], *twins: tuple[str, str | None, str]) -> None:
-    """ValueError: a flag of the command and the field of the config that it sets are both given,
-    with different values. A twin is the flag, its value, and the flag of the field."""
+def _with_twins(overrides: Sequence[str], *twins: tuple[str, str | None, str]) -> list[str]:
+    """The flags of the config, with those that flags of the command stand for. A twin is the flag
+    of the command, its value (None: it is not given), and the flag of the field that it sets.
+
+    ValueError: both flags of a twin are given, with different values.
+    """
     given: dict[str, str] = {}
     for word, following in zip(overrides, [*overrides, ""][1:], strict=True):
         name, equals, value = word.partition("=")
@@ -198,6 +191,8 @@ def _refuse_twins(overrides: Sequence[str], *twins: tuple[str, str | None, str])
         other = given.get(field_flag)
         if None not in (value, other) and value != other:
             raise ValueError(f"{flag} is {value} and {field_flag} {other}: give one of the two")
+    set_by_twins = ((field, value) for _, value, field in twins if value is not None)
+    return [*overrides, *(word for pair in set_by_twins for word in pair)]
 
 
 def _init_flags(overrides: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from bert_jax.cli.command import MODEL, Command, optional
+from bert_jax.cli.command import Command, Model, layer_numbers, optional
 from bert_jax.utils import hub
 from bert_jax.utils.text_lines import read_lines
 
@@ -31,7 +31,7 @@ class Embed(Command):
 
     texts: ClassVar[tuple[str, ...]] = ("prompt",)
 
-    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    model: Model
     # File with one text per line.
     file: Annotated[Positional[str], arg(metavar="FILE")]
     # New .npz file for the features.
@@ -125,9 +125,9 @@ class Search(Command):
         if (self.text is None) == (self.file is None):
             raise ValueError("expected either a QUERY or --file FILE")
         from bert_jax import load
-        from bert_jax.inference.embed_file import check_lengths
         from bert_jax.inference.search_index import SearchIndex
         from bert_jax.inference.sentence_vectors import prompt_text
+        from bert_jax.inference.text_lengths import refuse_long_texts
 
         queries = [str(self.text)] if self.file is None else read_lines(self.file)
         index = SearchIndex.open(self.folder, self.exact)
@@ -145,7 +145,7 @@ class Search(Command):
                 "theirs with --prompt",
                 index.info.prompt,
             )
-        check_lengths(model, queries, "query", self.truncate, index.info.pool, prompt)
+        refuse_long_texts(model, queries, "query", self.truncate, index.info.pool, prompt)
         for begin in range(0, len(queries), QUERIES_AT_A_TIME):
             chunk = queries[begin : begin + QUERIES_AT_A_TIME]
             found = index.search(model, chunk, self.top, self.truncate, prompt, begin)
@@ -162,7 +162,7 @@ class Mine(Command):
     Example: bert-jax mine runs/pairs pairs/train.jsonl --out mined/train.jsonl
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL", help=MODEL)]
+    model: Model
     # File of rows with text and positive, as for finetune --task pairs; with --rerank also a folder
     # with a retrieval set.
     input: Annotated[Positional[str], arg(metavar="DATA")]
@@ -246,11 +246,3 @@ def _print_hits(query: str, hits: Sequence[Hit], as_json: bool, titled: bool) ->
         print(f"query: {query}")
     for hit in hits:
         print(f"{hit.rank:>4}  {hit.score:.4f}  line {hit.line}: {hit.text}")
-
-
-def layer_numbers(layers: str) -> list[int]:
-    """The numbers in `0,6,12`. ValueError: something else."""
-    try:
-        return [int(i) for i in layers.split(",")]
-    except ValueError:
-        raise ValueError(f"--layers is {layers!r}: expected numbers such as 0,6,12") from None

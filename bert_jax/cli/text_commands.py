@@ -85,12 +85,18 @@ class Tokenizer(Command):
                 replaced += document.replaced_bytes
                 yield from document.paragraphs
 
-        _require_text(self.text)
         if self.vocab_size is None and self.kind != "chars":
             raise ValueError("--vocab-size is missing: expected a number of pieces, such as 8000")
         if self.uncased and (self.cased or self.kind == "bpe"):
             other = "--cased" if self.cased else "--kind bpe, which keeps case"
             raise ValueError(f"--uncased cannot be combined with {other}: leave one out")
+        options: Any = dict(
+            max_input_chars_per_word=self.max_input_chars_per_word,
+            accents=self.accents,
+            alphabet=self.alphabet,
+            kmer=self.kmer,
+        )
+        training.check_options(self.kind, self.vocab_size, **options)  # before hours of reading
         io.require_new(Path(self.out))
         texts = list(training.sample_texts(lines(), self.sample_mb))
         tokenizer = training.train_tokenizer(
@@ -98,10 +104,7 @@ class Tokenizer(Command):
             self.kind,
             self.vocab_size,
             cased=self.cased or (self.kind == "chars" and not self.uncased),
-            max_input_chars_per_word=self.max_input_chars_per_word,
-            accents=self.accents,
-            alphabet=self.alphabet,
-            kmer=self.kmer,
+            **options,
         )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)
@@ -168,7 +171,6 @@ class Prepare(Command):
         from bert_jax.data.splits import SPLITS
         from bert_jax.data.tokenization import coverage
 
-        _require_text(self.text)
         whole_lines = self.segments in ("full", "doc") and self.separators != "sentence"
         if whole_lines and self.language != "en":
             raise ValueError(
@@ -207,7 +209,7 @@ class Prepare(Command):
 
 def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
     """Say how well the tokenizer covers the text that it was trained on."""
-    from bert_jax.data.tokenization import coverage
+    from bert_jax.data.tokenization import coverage, normalization
 
     sample = texts[:: max(1, -(-len(texts) // COVERAGE_LINES))]
     covered = coverage.of_texts(tokenizer, sample)
@@ -215,7 +217,7 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
     characters = Counter("".join(sample))
     reason = coverage.unknown_reason(tokenizer, characters, coverage.longest_word(sample))
     coverage.warn_of_unknown(covered, "the text", reason)
-    lost = coverage.lost_of(tokenizer, characters)
+    lost = normalization.lost_characters(tokenizer, characters)
     if lost:
         shown = coverage.show_characters(c for c, _ in lost.most_common(10))
         share = 100 * lost.total() / characters.total()
@@ -223,8 +225,3 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
         logger.info(
             "%.2f %% of the characters are removed or lose a mark, such as %s%s", share, shown, hint
         )
-
-
-def _require_text(text: tuple[str, ...]) -> None:
-    if not text:
-        raise ValueError("no TEXT is given: expected files, globs or tfds:NAME/SPLIT")

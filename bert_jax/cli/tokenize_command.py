@@ -114,7 +114,7 @@ def _table(row: dict[str, Any]) -> str:
 
 def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
     """The counts of lines, which are not held in memory."""
-    from bert_jax.data.tokenization import coverage
+    from bert_jax.data.tokenization import coverage, normalization
 
     covered, characters, number, longest_word = coverage.Coverage(), Counter[str](), 0, 0
     longest: list[tuple[int, int]] = []  # negative tokens and number of a line
@@ -127,7 +127,7 @@ def _report(tokenizer: Tokenizer, lines: Iterable[str]) -> dict[str, Any]:
         longest_word = max(longest_word, coverage.longest_word(batch))
         for line in batch:
             characters.update(line)
-    lost = coverage.lost_of(tokenizer, characters)
+    lost = normalization.lost_characters(tokenizer, characters)
     reason = coverage.unknown_reason(tokenizer, characters, longest_word)
     return {
         "lines": number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bert_jax.config.ranges import MAX_SIZE, check_ranges
+from bert_jax.config.ranges import MAX_SIZE, RangeChecks, check_ranges
 
 DROPOUT_RATES = (  # fields that do not change what a trained network computes
     "dropout",
@@ -135,14 +135,14 @@ class Encoder:
             )
 
     def _check_sizes(self) -> None:
-        sizes = ("layers", "hidden_size", "heads", "vocab_size", "max_length")
-        for name in (*sizes, "mlp_size", "embedding_size", "groups"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"encoder.{name} is {value}: expected at least 1")
-        for name in (*sizes, "mlp_size", "embedding_size", "token_types", "position_offset"):
-            if (getattr(self, name) or 0) > MAX_SIZE:
-                raise ValueError(f"encoder.{name} is {getattr(self, name)}: expected at most 2^30")
+        names = ("layers", "hidden_size", "heads", "vocab_size", "max_length", "mlp_size")
+        sizes = {name: getattr(self, name) for name in (*names, "embedding_size", "groups")}
+        checks: RangeChecks = {
+            **{name: (n is None or 1 <= n <= MAX_SIZE, "1 to 2^30") for name, n in sizes.items()},
+            "token_types": (0 <= self.token_types <= MAX_SIZE, "0 to 2^30"),
+            "position_offset": (0 <= self.position_offset <= MAX_SIZE, "0 to 2^30"),
+        }
+        check_ranges("encoder", self, checks)
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"encoder.hidden_size {self.hidden_size} is not divisible by encoder.heads "
@@ -157,8 +157,6 @@ class Encoder:
     def _check_ranges(self) -> None:
         size, local = "1 to 2^30", self.local_rotary_theta
         checks = {
-            "token_types": (self.token_types >= 0, "at least 0"),
-            "position_offset": (self.position_offset >= 0, "at least 0"),
             "layer_norm_eps": (self.layer_norm_eps >= 0, "at least 0"),
             **{name: (0 <= (getattr(self, name) or 0) < 1, "0 <= x < 1") for name in DROPOUT_RATES},
             "initializer_range": (0 <= self.initializer_range < float("inf"), "at least 0"),

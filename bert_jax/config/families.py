@@ -1,4 +1,4 @@
-"""The five families: base-size configs as published, fine-tuning configs and heads.
+"""The families: base-size configs as published, fine-tuning configs and heads.
 
 The sources of the numbers are in the docstrings of configs/.
 """
@@ -10,13 +10,14 @@ import typing
 from typing import Any
 
 from bert_jax.config.encoder import Encoder
+from bert_jax.config.guard import Guard
 from bert_jax.config.model_types import ROBERTA_LIKE, ModelType
 from bert_jax.config.objectives import Masked, Masking, ReplacedTokens
-from bert_jax.config.schema import Data, Experiment, Guard, Optim, Run
+from bert_jax.config.optim import Optim
+from bert_jax.config.run import Run
+from bert_jax.config.schema import Data, Experiment
 from bert_jax.config.serialization import replace
 from bert_jax.config.supervised import GlueTask, Supervised, TaskType
-
-FAMILIES = ("bert", "albert", "roberta", "electra", "spanbert")
 
 BERT = Experiment(
     data=Data(batch_size=256),
@@ -219,7 +220,8 @@ MODERN: dict[str, Any] = dict(pre_norm=True, positions="rotary", gated_mlp=True,
 
 
 def head_fields(family: str, task_type: TaskType, unanswerable: bool = True) -> dict[str, Any]:
-    """The fields `head`, `span`, `init` and `dropout` that a family's own code uses for a task.
+    """The fields `head`, `span`, `init`, `dropout` and perhaps `pooling` that a family's own code
+    uses for a task.
 
     bert, spanbert   pooled first token; dropout 0.1 whatever the encoder's dropout is
     albert           the same; joint spans if questions may have no answer (`unanswerable`)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,6 +57,13 @@ class Masking:
     # Number of fixed masks per row for static masking; None draws new masks in each epoch (dynamic
     # masking).
     num_static_masks: int | None = None
+
+    def num_slots(self, length: int) -> int:
+        """The number of predictions in a row of `length` tokens: its largest possible budget."""
+        n = self.max_rate * length
+        budgets = {"round": max(1, round(n)), "ceil": math.ceil(n), "floor": int(n) + 1}
+        budget = budgets[self.budget]
+        return budget if self.max_predictions is None else min(budget, self.max_predictions)
 
     def __post_init__(self) -> None:
         limit, static = self.max_predictions, self.num_static_masks

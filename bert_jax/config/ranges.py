@@ -13,6 +13,12 @@ MAX_FLOAT = 3e38  # of any number, because float32 is computed with
 RangeChecks = Mapping[str, tuple[bool, str]]  # field -> (is the value valid, what is expected)
 
 
+def check_seed(seed: int) -> None:
+    """ValueError: the seed is no number of 63 bits."""
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"the seed is {seed}: expected a number from 0 to 2^63 - 1")
+
+
 def check_paths(section: str, **paths: str | None) -> None:
     """Raise a ValueError for a path that begins with `~`, which only a shell replaces."""
     for name, path in paths.items():

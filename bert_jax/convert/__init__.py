@@ -3,8 +3,10 @@
 hf_families    one table of names per family, Hugging Face <-> native
 hf_name_rules  what the entries of a table mean
 hf_config      config.json <-> Encoder; the keys are in hf_config_keys
+hf_modernbert  the same for ModernBERT; the keys are in hf_modernbert_keys
 hf_long_texts  long texts in config.json
-hf_tasks       classes for fine-tuning <-> Supervised
+hf_tasks       classes for fine-tuning <-> Supervised; the keys are in hf_task_keys
+hf_layout      what only Hugging Face's networks have; shared layers; half precision
 hf_params      tensors <-> parameters: from_hf, to_hf
 hf_electra     a discriminator's and a generator's folder -> one pre-training state
 hf_folder      read Hugging Face folders, which are not trusted; their weights in hf_weights
@@ -25,10 +27,10 @@ from bert_jax.convert.hf_folder import (
     is_model_folder,
     read_hf_experiment,
     read_hf_folder,
-    read_json,
 )
 from bert_jax.convert.hf_params import HfModel, from_hf, select_network, to_hf
 from bert_jax.convert.hf_tasks import rescale_label_head
+from bert_jax.convert.hf_weights import optional_json, read_json
 from bert_jax.convert.peft_folder import is_peft_folder
 from bert_jax.convert.resize import resize_position_embeddings, resize_token_embeddings
 from bert_jax.convert.sentence_head import (
@@ -55,6 +57,7 @@ __all__ = [
     "is_model_folder",
     "is_peft_folder",
     "join_electra",
+    "optional_json",
     "param_shapes",
     "read_hf_experiment",
     "read_hf_folder",

@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Supervised
 from bert_jax.config.serialization import with_tuples
-from bert_jax.convert import hf_config, hf_tasks
+from bert_jax.convert import hf_config, hf_task_keys
 from bert_jax.model import Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import HEADS
@@ -50,7 +50,7 @@ def _init_batch() -> dict[str, jax.Array]:
 
 
 def with_heads(
-    experiment: Experiment, params: Params, heads: Collection[str], seed: int = 0
+    experiment: Experiment, params: Params, heads: Collection[str]
 ) -> tuple[Experiment, Params, list[str]]:
     """The model with new parameters for the missing ones of `heads`, and the names of these.
 
@@ -58,7 +58,7 @@ def with_heads(
     """
     family = hf_config.hf_family(experiment.encoder, experiment.objective)
     if isinstance(experiment.objective, Supervised):
-        drop = hf_tasks.drop_flag(family, experiment.objective.task_type)
+        drop = hf_task_keys.drop_flag(family, experiment.objective.task_type)
         raise ValueError(
             f"the model is fine-tuned for {experiment.objective.task} and cannot have other heads: "
             f"leave them out, or drop its head ({drop})"
@@ -72,7 +72,7 @@ def with_heads(
     new = sorted(names - set(params))
     all_heads = {h for h in HEADS if h in params or h in new}
     network = Network(experiment.encoder, head_modules(all_heads))
-    initial = network.init(jax.random.key(seed), _init_batch())["params"]
+    initial = network.init(jax.random.key(0), _init_batch())["params"]
     new_params = {h: jax.tree.map(np.asarray, initial[h]) for h in new}
     new_experiment = hf_config.build_experiment(family, experiment.encoder, all_heads)
     return new_experiment, {**params, **new_params}, sorted(flatten_with_names(new_params))

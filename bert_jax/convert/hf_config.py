@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
 
 from bert_jax import config
 from bert_jax.config import (
@@ -28,6 +27,7 @@ from bert_jax.convert.hf_config_keys import (
     HF_ACTIVATIONS,
     REQUIRED_VALUES,
     activation_key,
+    architecture,
     check_required,
     read_activation,
     read_number,
@@ -74,7 +74,7 @@ def family_from_hf_config(hf: Json) -> Family:
     families: dict[str, Family] = dict(hf_families.FAMILIES.items())
     model_type = hf.get("model_type")
     if model_type is None:  # old files only name a class
-        name = next((str(a).lower() for a in _architectures(hf)), "")
+        name = (architecture(hf) or "").lower()
         model_type = next((f for f in families if name.startswith(f.replace("-", ""))), None)
     if not isinstance(model_type, str) or model_type not in families:
         raise ValueError(
@@ -86,13 +86,7 @@ def family_from_hf_config(hf: Json) -> Family:
 
 def required_heads(family: Family, hf: Json) -> tuple[str, ...]:
     """The heads that the class in a config.json must have."""
-    names = _architectures(hf)
-    return family.classes.get(str(names[0]), ()) if names else ()
-
-
-def _architectures(hf: Json) -> list[Any]:
-    names = hf.get("architectures") or []
-    return names if isinstance(names, list) else [names]
+    return family.classes.get(architecture(hf) or "", ())
 
 
 def encoder_from_hf_config(hf: Json) -> Encoder:

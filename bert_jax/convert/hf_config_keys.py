@@ -1,5 +1,5 @@
 """Keys of Hugging Face's config.json for the BERT-like families: native fields, defaults, required
-values. ModernBERT's are in hf_modernbert.py."""
+values. ModernBERT's are in hf_modernbert_keys.py."""
 
 from __future__ import annotations
 
@@ -126,6 +126,13 @@ NATIVE_ACTIVATIONS = {
     "swish": "silu",
 }
 HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+
+
+def architecture(hf: Json) -> str | None:
+    """The class that a config.json names: the first of a list, or a single name."""
+    names = hf.get("architectures") or [None]
+    name = names[0] if isinstance(names, list) else names
+    return None if name is None else str(name)
 
 
 def activation_key(family: ModelType) -> str:

@@ -11,14 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bert_jax.config import Encoder, Experiment, replace
-from bert_jax.convert import hf_config, hf_long_texts, hf_tasks
-from bert_jax.convert.hf_params import (
-    from_hf,
-    full_names,
-    heads_with_tensors,
-)
+from bert_jax.convert import hf_config, hf_long_texts, hf_task_keys, hf_tasks
+from bert_jax.convert.hf_name_rules import full_names
+from bert_jax.convert.hf_params import from_hf, heads_with_tensors
 from bert_jax.convert.hf_weights import (
     open_safetensors,
+    optional_json,
     read_json,
     read_tensors,
     tensor_files,
@@ -27,7 +25,6 @@ from bert_jax.convert.peft_folder import is_peft_folder, read_peft
 from bert_jax.data.tokenization import folder_settings, pretrained
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.utils.model_files import (
-    ADAPTER_CONFIG,
     CONFIG,
     CROSS_ENCODER,
     SENTENCE_SETTINGS,
@@ -67,10 +64,7 @@ def read_hf_folder(
         raise ValueError(f"{folder} has no {CONFIG}: expected a Hugging Face folder")
     try:
         if is_peft_folder(folder):
-            settings = read_json(folder / ADAPTER_CONFIG)
-            hf, tensors, tokenizer = read_peft(
-                folder, settings, read_tensors, read_json, allow_pickle
-            )
+            hf, tensors, tokenizer = read_peft(folder, allow_pickle)
         else:
             hf, tensors = read_json(folder / CONFIG), read_tensors(folder, allow_pickle)
             hf |= _cross_encoder_settings(folder)
@@ -98,11 +92,10 @@ def _has_unused_types(encoder: Encoder, tokenizer: Path) -> bool:
 def _cross_encoder_settings(folder: Path) -> Json:
     """What a CrossEncoder of sentence-transformers 5.4 and later says of its score, under the key
     that earlier versions put into config.json."""
-    file = folder / SENTENCE_SETTINGS
-    settings = read_json(file) if file.is_file() else {}
+    settings = optional_json(folder / SENTENCE_SETTINGS)
     if settings.get("model_type") != CROSS_ENCODER or "activation_fn" not in settings:
         return {}
-    return {hf_tasks.CROSS_ENCODER: {"activation_fn": settings["activation_fn"]}}
+    return {hf_task_keys.CROSS_ENCODER: {"activation_fn": settings["activation_fn"]}}
 
 
 def read_hf_experiment(folder: str | Path) -> Experiment:

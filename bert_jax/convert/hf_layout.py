@@ -1,5 +1,5 @@
 """How Hugging Face stores what the native tree holds: shared layers, parameters that only its
-networks have, and half precision."""
+networks have, written and removed, and half precision."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import Encoder
+from bert_jax.config import Encoder, replace
 from bert_jax.convert.hf_families import ALBERT
-from bert_jax.convert.hf_name_rules import Family
+from bert_jax.convert.hf_name_rules import Family, full_names
 
 Tensors = dict[str, np.ndarray]
 Half = Literal["bfloat16", "float16"]
@@ -61,3 +61,40 @@ def neutral_params(family: Family, encoder: Encoder) -> Tensors:
         params["encoder/projection/kernel"] = np.eye(d, dtype=np.float32)
         params["encoder/projection/bias"] = np.zeros(d, np.float32)
     return params
+
+
+def without_zero_types(
+    family: Family, tensors: Tensors, encoder: Encoder
+) -> tuple[Tensors, Encoder]:
+    """RoBERTa has no token types; Hugging Face keeps a single row of zeros. A row that is not zero
+    stays, as a table with one row."""
+    name = family.types_table
+    table = None if name is None else tensors.get(name)
+    if table is None or table.shape != (1, encoder.embedding_width) or table.any():
+        return tensors, encoder
+    return {k: v for k, v in tensors.items() if k != name}, replace(encoder, token_types=0)
+
+
+def without_identity(family: Family, tensors: Tensors, encoder: Encoder) -> Tensors:
+    """Hugging Face's ALBERT has a projection even between equal widths. It is the identity, as
+    `to_hf` writes it, and is removed."""
+    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
+        return tensors
+    name = f"{family.prefix}{family.projection}."
+    return {k: v for k, v in tensors.items() if not k.startswith(name)}
+
+
+def refuse_projection(family: Family, tensors: Mapping[str, np.ndarray], encoder: Encoder) -> None:
+    """ValueError: an ALBERT with a learned projection between equal widths, which is not built
+    here."""
+    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
+        return
+    identity = {"weight": np.eye(encoder.hidden_size), "bias": np.zeros(encoder.hidden_size)}
+    for original, name in full_names(family, tensors).items():
+        part = name.removeprefix(f"{family.prefix}{family.projection}.")
+        if part in identity and not np.array_equal(tensors[original], identity[part]):
+            raise ValueError(
+                f"config.json has embedding_size {encoder.hidden_size}, equal to hidden_size, and "
+                f"{name} is not the identity: expected an ALBERT whose projection is between "
+                "unequal widths; this one cannot be imported, not even with --drop"
+            )

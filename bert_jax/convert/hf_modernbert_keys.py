@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from bert_jax.convert.hf_long_texts import LONG_TEXTS
+from bert_jax.convert.hf_task_keys import (
+    CROSS_ENCODER,
+    NO_ANSWER,
+    OLD_CROSS_ENCODER,
+    TEXT_PAIRS,
+    THRESHOLDS,
+)
 from bert_jax.utils.types import Json
 
 # native field -> key with the same value
@@ -60,18 +68,18 @@ REQUIRED: Json = {
     "rope_scaling": None,
 }
 HEAD_KEYS = (
-    "sbert_ce_default_activation_function",
+    OLD_CROSS_ENCODER,
     "classifier_pooling",
     "classifier_dropout",
     "id2label",
     "label2id",
     "num_labels",
     "problem_type",
-    "thresholds",
-    "no_answer_threshold",
-    "text_pairs",
-    "long_texts",
-    "sentence_transformers",
+    THRESHOLDS,
+    NO_ANSWER,
+    TEXT_PAIRS,
+    LONG_TEXTS,
+    CROSS_ENCODER,
 )
 # keys that change no output of a trained network
 IGNORED = (

@@ -23,6 +23,8 @@ from bert_jax.config import Encoder, ModelType, TaskType
 NameTable = dict[str, str]
 
 FIRST_NORM = "encoder/layers/attention/norm/"  # of layer 0 only if `Encoder.first_norm`
+IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # not learned
+OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in checkpoints from 2018
 
 
 class TaskClass(NamedTuple):
@@ -102,3 +104,23 @@ def param_rules(family: Family, heads: NameTable, projected: bool) -> Iterator[P
         leaf = "scale" if norm else "kernel"
         yield ParamRule(f"{hf}.weight", tuple(f"{name}/{leaf}" for name in names), not norm)
         yield ParamRule(f"{hf}.bias", tuple(f"{name}/bias" for name in names), False)
+
+
+def full_names(
+    family: Family, names: Collection[str], drop: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Name in a file -> name in the current class with the most heads."""
+    bare = not any(name.startswith(family.prefix) for name in names)
+    roots = tuple(
+        name.removeprefix(family.prefix).split(".")[0] + "."
+        for name in [*family.encoder_table(True), *family.heads.get("pooler", ())]
+    )
+    out = {}
+    for original in names:
+        if original.endswith(IGNORED_BUFFERS) or (drop and original.startswith(drop)):
+            continue
+        name = f"{family.prefix}{original}" if bare and original.startswith(roots) else original
+        for old, new in OLD_NAMES.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        out[original] = name
+    return out

@@ -12,17 +12,20 @@ from flax import traverse_util
 from bert_jax.config import Encoder, Experiment, ReplacedTokens, Supervised, replace
 from bert_jax.convert import hf_config, hf_long_texts, hf_tasks
 from bert_jax.convert.heads import HEADS, head_modules, param_shapes
-from bert_jax.convert.hf_families import ALBERT
-from bert_jax.convert.hf_layout import as_imported, half_precision, neutral_params, unshare_layers
-from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, param_rules
+from bert_jax.convert.hf_layout import (
+    Tensors,
+    as_imported,
+    half_precision,
+    neutral_params,
+    refuse_projection,
+    unshare_layers,
+    without_identity,
+    without_zero_types,
+)
+from bert_jax.convert.hf_name_rules import Family, NameTable, ParamRule, full_names, param_rules
 from bert_jax.model import electra
 from bert_jax.utils.pytree import flatten_with_names, is_stacked
 from bert_jax.utils.types import Json, Params
-
-Tensors = dict[str, np.ndarray]
-
-IGNORED_BUFFERS = (".position_ids", ".token_type_ids")  # not learned
-OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # layer norms in checkpoints from 2018
 
 
 class HfModel(NamedTuple):
@@ -55,26 +58,14 @@ def from_hf(
     ValueError: lists all tensors that are missing, unexpected, not finite, or of a wrong shape; a
     prefix in `drop` with which no name begins.
     """
-    for prefix in drop if drop_all else ():
-        if not any(name.startswith(prefix) for name in tensors):
-            known = ", ".join(sorted({name.split(".")[0] for name in tensors})[:9])
-            raise ValueError(
-                f"--drop has {prefix!r}, with which no tensor's name begins: names begin with "
-                f"{known}"
-            )
+    if drop_all:
+        _check_drop(drop, tensors)
     family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
-    _refuse_projection(family, tensors, encoder)  # also with --drop: it would change the outputs
+    refuse_projection(family, tensors, encoder)  # also with --drop: it would change the outputs
     named, problems = _rename_tensors(family, tensors, tuple(drop))
     task = hf_tasks.task_from_hf_config(family, hf, drop)
     if task is None:
-        heads = heads_with_tensors(family, named)
-        heads |= {
-            head
-            for head in hf_config.required_heads(family, hf)
-            if head not in absent and not hf_tasks.all_dropped(family.heads[head], tuple(drop))
-        }
-        if "pair" in heads and "pooler" not in absent:  # which it reads
-            heads.add("pooler")
+        heads = _heads(family, hf, named, drop, absent)
         table = family.head_table(heads)
     else:
         heads, table = set[str](), hf_tasks.task_table(family, task)
@@ -85,8 +76,8 @@ def from_hf(
             f"{len(named)} tensors: these two files do not belong together"
         )
     _refuse_activation(family, encoder, heads)
-    named, encoder = _without_zero_types(family, named, encoder)
-    named = _without_identity(family, named, encoder)
+    named, encoder = without_zero_types(family, named, encoder)
+    named = without_identity(family, named, encoder)
 
     shapes = flatten_with_names(param_shapes(encoder, heads, task))
     flat: dict[str, np.ndarray] = {}
@@ -110,6 +101,32 @@ def from_hf(
     return experiment, traverse_util.unflatten_dict(flat, sep="/")
 
 
+def _check_drop(drop: Collection[str], names: Collection[str]) -> None:
+    """ValueError: a prefix with which no tensor's name begins."""
+    for prefix in drop:
+        if not any(name.startswith(prefix) for name in names):
+            known = ", ".join(sorted({name.split(".")[0] for name in names})[:9])
+            raise ValueError(
+                f"--drop has {prefix!r}, with which no tensor's name begins: names begin with "
+                f"{known}"
+            )
+
+
+def _heads(
+    family: Family, hf: Json, names: Collection[str], drop: Collection[str], absent: Collection[str]
+) -> set[str]:
+    """The heads with tensors among these full names, and those that the class must have."""
+    heads = heads_with_tensors(family, names)
+    heads |= {
+        head
+        for head in hf_config.required_heads(family, hf)
+        if head not in absent and not hf_tasks.all_dropped(family.heads[head], tuple(drop))
+    }
+    if "pair" in heads and "pooler" not in absent:  # which it reads
+        heads.add("pooler")
+    return heads
+
+
 def _rename_tensors(
     family: Family, tensors: Mapping[str, np.ndarray], drop: tuple[str, ...]
 ) -> tuple[Tensors, list[str]]:
@@ -125,26 +142,6 @@ def _rename_tensors(
         if array is not None and not np.array_equal(named.setdefault(first, array), array):
             problems.append(f"not tied {second}: it differs from {first}")
     return named, problems
-
-
-def full_names(
-    family: Family, names: Collection[str], drop: tuple[str, ...] = ()
-) -> dict[str, str]:
-    """Name in a file -> name in the current class with the most heads."""
-    bare = not any(name.startswith(family.prefix) for name in names)
-    roots = tuple(
-        name.removeprefix(family.prefix).split(".")[0] + "."
-        for name in [*family.encoder_table(True), *family.heads.get("pooler", ())]
-    )
-    out = {}
-    for original in names:
-        if original.endswith(IGNORED_BUFFERS) or (drop and original.startswith(drop)):
-            continue
-        name = f"{family.prefix}{original}" if bare and original.startswith(roots) else original
-        for old, new in OLD_NAMES.items():
-            name = name.removesuffix(old) + new if name.endswith(old) else name
-        out[original] = name
-    return out
 
 
 def heads_with_tensors(family: Family, names: Collection[str]) -> set[str]:
@@ -205,48 +202,11 @@ def _refuse_activation(family: Family, encoder: Encoder, heads: Collection[str])
         )
 
 
-def _without_zero_types(
-    family: Family, tensors: Tensors, encoder: Encoder
-) -> tuple[Tensors, Encoder]:
-    """RoBERTa has no token types; Hugging Face keeps a single row of zeros. A row that is not zero
-    stays, as a table with one row."""
-    name = family.types_table
-    table = None if name is None else tensors.get(name)
-    if table is None or table.shape != (1, encoder.embedding_width) or table.any():
-        return tensors, encoder
-    return {k: v for k, v in tensors.items() if k != name}, replace(encoder, token_types=0)
-
-
 def _without_unused_pooler(family: Family, tensors: Tensors, table: NameTable) -> Tensors:
     """Models for spans and tags were often saved with their pretrained pooler, which is unused."""
     poolers = family.heads.get("pooler", ())
     unused = tuple(f"{module}." for module in poolers if module not in table)
     return {k: v for k, v in tensors.items() if not (unused and k.startswith(unused))}
-
-
-def _without_identity(family: Family, tensors: Tensors, encoder: Encoder) -> Tensors:
-    """Hugging Face's ALBERT has a projection even between equal widths. It is the identity, as
-    `to_hf` writes it, and is removed."""
-    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
-        return tensors
-    name = f"{family.prefix}{family.projection}."
-    return {k: v for k, v in tensors.items() if not k.startswith(name)}
-
-
-def _refuse_projection(family: Family, tensors: Mapping[str, np.ndarray], encoder: Encoder) -> None:
-    """ValueError: an ALBERT with a learned projection between equal widths, which is not built
-    here."""
-    if family is not ALBERT or encoder.embedding_width != encoder.hidden_size:
-        return
-    identity = {"weight": np.eye(encoder.hidden_size), "bias": np.zeros(encoder.hidden_size)}
-    for original, name in full_names(family, tensors).items():
-        part = name.removeprefix(f"{family.prefix}{family.projection}.")
-        if part in identity and not np.array_equal(tensors[original], identity[part]):
-            raise ValueError(
-                f"config.json has embedding_size {encoder.hidden_size}, equal to hidden_size, and "
-                f"{name} is not the identity: expected an ALBERT whose projection is between "
-                "unequal widths; this one cannot be imported, not even with --drop"
-            )
 
 
 # ---- native to Hugging Face

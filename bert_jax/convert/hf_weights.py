@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from bert_jax.convert.hf_params import Tensors
+from bert_jax.convert.hf_layout import Tensors
 from bert_jax.utils import extras
 from bert_jax.utils.errors import first_line
 from bert_jax.utils.model_files import INDEX, PICKLE, PICKLE_INDEX, WEIGHTS
@@ -25,13 +25,23 @@ T = TypeVar("T")
 
 def read_json(path: Path) -> Json:
     """The JSON object of a file. ValueError: not readable, or not an object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not readable JSON: {e}") from None
+    values = read_json_value(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} contains {type(values).__name__}: expected a JSON object")
     return values
+
+
+def optional_json(path: Path) -> Json:
+    """As `read_json`; empty without the file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def read_json_value(path: Path) -> Any:
+    """What a JSON file holds. ValueError: not readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise ValueError(f"{path} is not readable JSON: {e}") from None
 
 
 def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
@@ -44,7 +54,7 @@ def read_tensors(folder: Path, allow_pickle: bool = False) -> Tensors:
         files = _indexed(folder, PICKLE_INDEX, tensors)
     else:
         files = tensor_files(folder)
-        tensors = {file: open_safetensors(file, _read_all) for file in sorted(set(files.values()))}
+        tensors = {file: open_safetensors(file, read_all) for file in sorted(set(files.values()))}
     return {name: tensors[file][name] for name, file in files.items()}
 
 
@@ -93,7 +103,8 @@ def open_safetensors(path: Path, read: Callable[[Any], T]) -> T:
     try:
         with safe_open(path, framework="numpy") as file:
             return read(file)
-    except (SafetensorError, OSError, TypeError, KeyError) as e:
+    except (SafetensorError, OSError, TypeError, KeyError, AttributeError) as e:
+        # AttributeError: a type that NumPy lacks, such as float8
         raise ValueError(
             f"{path.name} is not a valid safetensors file ({e}): download or copy it again"
         ) from None
@@ -103,7 +114,8 @@ def _tensor_names(file: Any) -> list[str]:
     return list(file.keys())
 
 
-def _read_all(file: Any) -> Tensors:
+def read_all(file: Any) -> Tensors:
+    """All tensors of an open safetensors file."""
     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
 
 
@@ -113,7 +125,9 @@ def _weight_map(folder: Path, index: str) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(
         isinstance(file, str) for file in weight_map.values()
     ):
-        raise ValueError(f"{index} has no weight_map of tensor names to file names")
+        raise ValueError(
+            f"{index} has no weight_map of tensor names to file names; download or copy it again"
+        )
     existing = {path.name for path in folder.iterdir()}
     for file in sorted(set(weight_map.values())):
         if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
@@ -132,7 +146,10 @@ def _indexed(folder: Path, index: str, contents: Mapping[Path, Collection[str]])
     files = {name: folder / file for name, file in _weight_map(folder, index).items()}
     missing = sorted(name for name, file in files.items() if name not in contents[file])
     if missing:
-        raise ValueError(f"{index} lists tensors that its files lack: {', '.join(missing)}")
+        raise ValueError(
+            f"{index} lists tensors that its files lack: {', '.join(missing)}; download or copy "
+            "the folder again"
+        )
     return files
 
 
@@ -146,11 +163,15 @@ def _read_pickle(path: Path) -> Tensors:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch may raise anything on damaged bytes
         reason = first_line(e)
-        raise ValueError(f"{path.name} is not a file of tensors only: {reason}") from None
+        raise ValueError(
+            f"{path.name} is not a file of tensors only: {reason}; convert it to safetensors"
+        ) from None
     if not isinstance(tensors, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()
     ):
-        raise ValueError(f"{path.name} contains something other than named tensors")
+        raise ValueError(
+            f"{path.name} contains something other than named tensors; convert them to safetensors"
+        )
     return {k: _to_numpy(v) for k, v in tensors.items()}
 
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from safetensors import safe_open
 
 from bert_jax.convert import hf_config, peft_config
-from bert_jax.convert.hf_name_rules import Family
-from bert_jax.convert.hf_params import Tensors, from_hf, full_names
+from bert_jax.convert.hf_config_keys import architecture
+from bert_jax.convert.hf_layout import Tensors
+from bert_jax.convert.hf_name_rules import Family, full_names
+from bert_jax.convert.hf_params import from_hf
+from bert_jax.convert.hf_weights import open_safetensors, read_all, read_json, read_tensors
 from bert_jax.model import lora
 from bert_jax.utils import hub
 from bert_jax.utils.model_files import (
@@ -50,15 +52,13 @@ def is_peft_folder(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def read_peft(
-    folder: Path, settings: Json, read_folder: Any, read_json: Any, allow_pickle: bool = False
-) -> tuple[Json, Tensors, Path]:
-    """config.json and tensors of the adapted model, merged, and the folder of its tokenizer.
+def read_peft(folder: Path, allow_pickle: bool = False) -> tuple[Json, Tensors, Path]:
+    """config.json and tensors of the adapted model, merged, and the folder of its tokenizer. With
+    `allow_pickle` the base may be a pickle.
 
-    `read_folder` reads the tensors of a Hugging Face folder, of the base also from a pickle with
-    `allow_pickle`; `read_json` reads a JSON file.
     ValueError: an adapter that is not plain LoRA, no base, another base, tensors that do not fit.
     """
+    settings = read_json(folder / ADAPTER_CONFIG)
     peft_config.check_settings(settings)
     scale = peft_config.scale(settings)
     weights = _read_weights(folder)
@@ -70,7 +70,7 @@ def read_peft(
     base_json = read_json(base / CONFIG)
     if "encoder" in base_json:
         raise ValueError(f"its base {base} is a run folder: expected a Hugging Face folder")
-    family, tensors = hf_config.family_from_hf_config(base_json), read_folder(base, allow_pickle)
+    family, tensors = hf_config.family_from_hf_config(base_json), read_tensors(base, allow_pickle)
     _check_base(weights.base_hash, base, base_json, tensors)
     own = folder / CONFIG
     hf = read_json(own) if own.is_file() else _derived_config(settings, family, base_json, weights)
@@ -84,12 +84,7 @@ def _read_weights(folder: Path) -> PeftWeights:
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
         raise ValueError(f"no {ADAPTER_WEIGHTS}: save the adapter with safe_serialization=True")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as e:  # of safetensors, on any damage
-        raise ValueError(f"{ADAPTER_WEIGHTS} is not a valid safetensors file ({e})") from None
+    metadata, tensors = open_safetensors(path, lambda f: (f.metadata() or {}, read_all(f)))
     a, b, heads = Tensors(), Tensors(), Tensors()
     for name, array in tensors.items():
         module = name.removeprefix(peft_config.PEFT_PREFIX)
@@ -102,9 +97,12 @@ def _read_weights(folder: Path) -> PeftWeights:
         else:
             heads[module.replace(".modules_to_save.", ".")] = array
     if unpaired := sorted(set(a) ^ set(b)):
-        raise ValueError(f"{ADAPTER_WEIGHTS} has only one of lora_A and lora_B for {unpaired[0]}")
+        raise ValueError(
+            f"{ADAPTER_WEIGHTS} has only one of lora_A and lora_B for {unpaired[0]}; download or "
+            "copy it again"
+        )
     if not a:
-        raise ValueError(f"{ADAPTER_WEIGHTS} has no lora_A and lora_B")
+        raise ValueError(f"{ADAPTER_WEIGHTS} has no lora_A and lora_B; download or copy it again")
     return PeftWeights(a, b, heads, metadata.get(HASH_KEY))
 
 
@@ -112,12 +110,9 @@ def _check_base(recorded: str | None, base: Path, base_json: Json, tensors: Tens
     if recorded is None:
         return
     experiment, params = from_hf(base_json, tensors)
-    found = lora.base_hash(lora.split_base(params)[1], experiment.encoder.vocab_size)
-    if found != recorded:
-        raise ValueError(
-            f"its base {base} is not the model that the adapter was trained on: its parameters "
-            f"have the hash {found[:12]}, expected {recorded[:12]}"
-        )
+    lora.check_base(
+        lora.split_base(params)[1], experiment.encoder.vocab_size, recorded, f"its base {base}"
+    )
 
 
 def _derived_config(settings: Json, family: Family, base_json: Json, weights: PeftWeights) -> Json:
@@ -144,9 +139,9 @@ def _merge(
 ) -> Tensors:
     """The tensors of the adapted model by their full names."""
     full = {name: base[original] for original, name in full_names(family, base).items()}
-    architecture = (hf.get("architectures") or [None])[0]
-    if hf.get("architectures") != base_json.get("architectures"):  # heads of another class
-        tables = [task.table for task in family.tasks.values() if task.name == architecture]
+    name = architecture(hf)
+    if name != architecture(base_json):  # heads of another class
+        tables = [task.table for task in family.tasks.values() if task.name == name]
         modules = tuple(f"{module}." for table in tables for module in table)
         full = {k: v for k, v in full.items() if k.startswith((family.prefix, *modules))}
     kernels = [f"{module}.weight" for module in weights.a]

@@ -22,7 +22,6 @@ def resize_token_embeddings(
     params: Params,
     old: int,
     new: int,
-    seed: int = 0,
     replaced: Sequence[Sequence[int]] = (),
 ) -> tuple[Experiment, Params]:
     """The model for a vocabulary of `new` pieces instead of `old`. A new row of the embedding table
@@ -32,7 +31,7 @@ def resize_token_embeddings(
     If the table was padded to a round size, the padding rows are replaced first.
     """
     draw = initializer(experiment.encoder)
-    key = jax.random.key(seed)
+    key = jax.random.key(0)
 
     def resize_leaf(name: str, leaf: np.ndarray) -> np.ndarray:
         leaf = np.asarray(leaf)

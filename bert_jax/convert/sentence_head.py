@@ -14,7 +14,6 @@ Other modules are refused by name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +24,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Contrastive, Experiment
-from bert_jax.convert.hf_folder import read_json, read_tensors
+from bert_jax.convert.hf_weights import (
+    optional_json,
+    read_json,
+    read_json_value,
+    read_tensors,
+)
 from bert_jax.model.pooling import POOLING_MODES, PoolingMode, normalize_l2, pool_tokens
-from bert_jax.utils.model_files import CROSS_ENCODER, ENCODER_SETTINGS_FILES, SENTENCE_SETTINGS
+from bert_jax.utils.model_files import (
+    CROSS_ENCODER,
+    ENCODER_SETTINGS_FILES,
+    MODULES,
+    SENTENCE_SETTINGS,
+)
 from bert_jax.utils.types import Json
 
 SENTENCE_DIR = "sentence"  # of an imported folder: the same files without the encoder
-MODULES = "modules.json"
-SETTINGS = SENTENCE_SETTINGS
 NO_LIMIT = 10**6  # tokens; transformers writes a larger number where there is no limit
 ENCODER_SETTINGS = "sentence_bert_config.json"
 
@@ -166,17 +173,11 @@ def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead
     """
     if not (folder / MODULES).is_file():
         return None
-    settings = _optional_json(folder / SETTINGS)
+    settings = optional_json(folder / SENTENCE_SETTINGS)
     if settings.get("model_type") == CROSS_ENCODER:
         return None
     first, *rest = _modules(folder)
-    inner = _module_folder(folder, first)
-    files = [inner / name for name in ENCODER_SETTINGS_FILES]
-    encoder = _optional_json(next((f for f in files if f.is_file()), files[0]))
-    # Since version 5.4 the tokenizer alone says how long texts may be.
-    limit = _optional_json(inner / "tokenizer_config.json").get("model_max_length")
-    if encoder.get("max_seq_length") is None and isinstance(limit, int) and 2 < limit < NO_LIMIT:
-        encoder = encoder | {"max_seq_length": limit}
+    encoder = _encoder_settings(_module_folder(folder, first))
     fields: dict[str, Any] = {"modules": ()}
     for module in rest:
         name, path = module["type"].rsplit(".", 1)[-1], _module_folder(folder, module)
@@ -194,16 +195,11 @@ def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead
                 "supported: expected Transformer, Pooling, then Dense and Normalize; to use the "
                 f"encoder alone, remove {MODULES}"
             )
-    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
-    if not _is_text_dict(prompts) or not (default is None or default in prompts):
-        raise ValueError(
-            f"{folder / SETTINGS} has prompts {prompts!r:.60} and default_prompt_name {default!r}: "
-            "expected texts by name, and one of the names or null"
-        )
+    prompts, default = _prompts(folder, settings)
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity not in get_args(Similarity):
         raise ValueError(
-            f"{folder / SETTINGS} has similarity_fn_name {similarity!r}: expected one of "
+            f"{folder / SENTENCE_SETTINGS} has similarity_fn_name {similarity!r}: expected one of "
             f"{', '.join(get_args(Similarity))}"
         )
     return SentenceHead(
@@ -216,13 +212,32 @@ def read_sentence_head(folder: Path, allow_pickle: bool = False) -> SentenceHead
     )
 
 
+def _encoder_settings(inner: Path) -> Json:
+    """The settings of the encoder in the folder `inner`."""
+    files = [inner / name for name in ENCODER_SETTINGS_FILES]
+    settings = optional_json(next((f for f in files if f.is_file()), files[0]))
+    # Since version 5.4 the tokenizer alone says how long texts may be.
+    limit = optional_json(inner / "tokenizer_config.json").get("model_max_length")
+    if settings.get("max_seq_length") is None and isinstance(limit, int) and 2 < limit < NO_LIMIT:
+        return settings | {"max_seq_length": limit}
+    return settings
+
+
+def _prompts(folder: Path, settings: Json) -> tuple[dict[str, str], str | None]:
+    """The prompts by name, and the name of the default one. ValueError: other values."""
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not _is_text_dict(prompts) or not (default is None or default in prompts):
+        raise ValueError(
+            f"{folder / SENTENCE_SETTINGS} has prompts {prompts!r:.60} and default_prompt_name "
+            f"{default!r}: expected texts by name, and one of the names or null"
+        )
+    return prompts, default
+
+
 def _modules(folder: Path) -> list[Json]:
     """The modules in order, of which the first is the encoder. ValueError: another first module."""
     file = folder / MODULES
-    try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise ValueError(f"{file} is not readable JSON: {e}") from None
+    modules = read_json_value(file)
     if not isinstance(modules, list) or not all(
         isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str)
         for m in modules
@@ -288,10 +303,6 @@ def _max_length(folder: Path, encoder: Json) -> int | None:
     raise ValueError(
         f"{folder} has max_seq_length {length!r} in {ENCODER_SETTINGS}: expected a number above 2"
     )
-
-
-def _optional_json(path: Path) -> Json:
-    return read_json(path) if path.is_file() else {}
 
 
 def _is_text_dict(values: Any) -> bool:

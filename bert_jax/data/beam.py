@@ -39,7 +39,13 @@ from bert_jax.data.splits import SPLITS
 from bert_jax.data.text_sources import TFDS
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization.coverage import CharacterCounts
-from bert_jax.data.work_shards import PrepareConfig, RowTask, WorkShard, list_work_shards
+from bert_jax.data.work_shards import (
+    PrepareConfig,
+    RowTask,
+    WorkShard,
+    estimate_rows,
+    list_work_shards,
+)
 
 BLOCK_CHARACTERS = 16 << 20  # of a block, which travels at once and is one file
 # Runs in this process. `DirectRunner` would fetch a program from the network first.
@@ -215,7 +221,7 @@ def _second_pass(
     flags: Sequence[str],
 ) -> dict[str, SplitCounts]:
     """As prepare._second_pass. An item is consecutive work shards, about one file of rows."""
-    rows = (1 + shards[-1].duplicate) * index.tokens / task.config.row_length
+    rows = estimate_rows(index, shards, task.config)
     per_item = -(-len(shards) * records.rows_per_shard(rows) // max(1, int(rows)))
     starts = range(0, len(shards), per_item)
     items = [(i, [tuple(s) for s in shards[k : k + per_item]]) for i, k in enumerate(starts)]

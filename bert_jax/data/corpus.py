@@ -192,11 +192,8 @@ class Corpus:
         builder: Any = tfds.builder_from_directory(str(self.path))
         raw = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
         features, packed = builder.info.features, self.info.packed
-        if features["size"].shape != ((packed,) if packed else ()):
-            raise ValueError(
-                f"{self.path}/corpus.json does not match its rows: prepare the corpus again"
-            )
-        if ("words" in features) != self.info.stores_words:
+        shape, has_words = ((packed,) if packed else ()), "words" in features
+        if (features["size"].shape, has_words) != (shape, self.info.stores_words):
             raise ValueError(
                 f"{self.path}/corpus.json does not match its rows: prepare the corpus again"
             )

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import logging
-import shutil
 from pathlib import Path
 
 from filelock import FileLock
@@ -43,8 +42,8 @@ def cached_download(path: str) -> Path:
 
 
 def _download(path: str, files: dict[str, tuple[int, str]], out: Path) -> None:
-    need, free = sum(size for size, _ in files.values()), shutil.disk_usage(out.parent).free
-    if need > free:
+    need, free = sum(size for size, _ in files.values()), io.free_bytes(out.parent)
+    if free is not None and need > free:
         raise ValueError(
             f"{path} has {need:,} bytes, and {out.parent} has {free:,} bytes free: set {io.CACHE} "
             "to a folder on a larger disk, or mount the bucket (gcsfuse) and give the mounted "

@@ -59,7 +59,7 @@ def _reason(e: Exception, file: str) -> str:
     return f"{e}; check that the file's format matches its name"
 
 
-def split_long_line(text: str, longest: int) -> Iterator[str]:
+def split_at_byte_limit(text: str, longest: int) -> Iterator[str]:
     """The parts of a line without its end that a plain file of it would be split into."""
     if 4 * len(text) < longest or len(text.encode()) < longest:
         yield text

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.data import fasta, text_formats, tfds_folder
-from bert_jax.data.corpus_lines import Line, decode, read_lines, split_long_line
-from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts
+from bert_jax.data.corpus_lines import Line, decode, read_lines, split_at_byte_limit
+from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts, split_tfds
 from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _documents_of_texts(
     for text, replaced_bytes, number in texts:
         parts: Iterable[str] = LINE_END.split(text)
         if longest is not None:
-            parts = (part for line in parts for part in split_long_line(line, longest))
+            parts = (part for line in parts for part in split_at_byte_limit(line, longest))
         lines = (Line(part, 0, number) for part in parts if part.strip())
         for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
@@ -238,7 +238,7 @@ def _parquet_text(cell: Any, number: int, file: str, strict: bool, field: str) -
 def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
     """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
     dataset in ArrayRecord if it is not there."""
-    name, _, split = source.removeprefix(TFDS).rpartition("/")
+    name, split = split_tfds(source)
     with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
         examples = builder.as_data_source(split=split)
     if field not in (builder.info.features or {}):

@@ -16,7 +16,8 @@ from typing import Any
 import grain
 import numpy as np
 
-from bert_jax.utils.types import Batch
+from bert_jax.data.batch_parts import WHOLE_BATCH, check_parts, rows_of_parts
+from bert_jax.utils.types import Batch, Slices
 
 # Fields with one value, or one vector, per token.
 PER_TOKEN = ("tokens", "tags", "teacher_tag", "teacher_start", "teacher_end")
@@ -24,15 +25,6 @@ NO_ANSWER = -1e30  # a teacher's logit of padding, which is no end of a span
 PADDING = {"teacher_start": NO_ANSWER, "teacher_end": NO_ANSWER}  # others: -1
 PADDED_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 MAX_GROUPED = 50  # batches whose rows are sorted by length together
-
-
-def check_parts(batch_size: int, parts: Sequence[tuple[int, int]]) -> None:
-    """ValueError: a batch does not divide over the processes that hold its `parts`."""
-    n = parts[0][1]
-    if batch_size % n:
-        raise ValueError(
-            f"data.batch_size {batch_size} is not divisible by {n} processes: choose a multiple"
-        )
 
 
 def epoch_order(rows: int, seed: int) -> grain.MapDataset:
@@ -63,7 +55,7 @@ class LabeledBatches:
     batch_size: int
     pad_id: int
     seed: int = 0
-    parts: Sequence[tuple[int, int]] = ((0, 1),)
+    parts: Slices = WHOLE_BATCH
     grouped_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -147,8 +139,7 @@ class LabeledBatches:
         """This process's part of a batch, padded to the length of the whole batch. Rows of several
         options or windows have their first `count`, by default as many as the largest row."""
         length = padded_length(max(_row_length(self.rows[i]) for i in numbers if i >= 0))
-        part = len(numbers) // self.parts[0][1]
-        mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
+        mine = rows_of_parts(len(numbers), self.parts)
         if count is None:
             count = max(np.size(self.rows[i]["size"]) for i in numbers)
         rows = [self._padded_row(numbers[j], numbers[0], length, count) for j in mine]

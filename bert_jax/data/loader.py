@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import grain
 import numpy as np
 
-from bert_jax.data.labeled import check_parts
+from bert_jax.data.batch_parts import check_parts, rows_of_parts
 from bert_jax.utils.types import Batch
 
 
@@ -85,15 +85,14 @@ class Loader:
     def one_pass(self, max_batches: int) -> Iterator[Batch]:
         """Up to `max_batches` batches over all sources, in one fixed order, each row once. If rows
         do not fill the last batch, the missing ones have size 0. For evaluation."""
-        i, n = self.process
         order = grain.MapDataset.range(sum(map(len, self.sources))).seed(0).shuffle()
-        part = self.batch_size // n
+        mine = rows_of_parts(self.batch_size, [self.process])
         total = min(len(order), max_batches * self.batch_size)
         for begin in range(0, total, self.batch_size):
             end = min(begin + self.batch_size, len(order))
             refs = [self._find_row(int(order[j] or 0)) for j in range(begin, end)]
             refs += [RowRef(0, -1)] * (self.batch_size - len(refs))
-            yield self._read(refs[i * part : (i + 1) * part])
+            yield self._read([refs[j] for j in mine])
 
     def _find_row(self, number: int) -> RowRef:
         """The row with this number over all sources."""

@@ -39,6 +39,12 @@ def parse_mix(data: Data) -> tuple[list[str], list[float] | None]:
     return paths, None
 
 
+def given_weights(data: Data) -> list[float] | None:
+    """The weights in `data.mix`, whatever its paths; None if it has none. ValueError: as
+    `parse_mix`."""
+    return parse_mix(data)[1] if data.mix else None
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)

@@ -20,10 +20,12 @@ from bert_jax.config import (
     replace,
 )
 from bert_jax.data import corpus_cache, loader, mix_weights
+from bert_jax.data.batch_parts import WHOLE_BATCH
 from bert_jax.data.corpus import Corpus, open_corpus
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.words import WordRule
 from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.utils.types import Slices
 
 
 class StageData(NamedTuple):
@@ -230,12 +232,8 @@ def pair_share(stage_data: StageData) -> float | None:
     return float(np.average([c.label_share for c in counts], weights=stage_data.weights))
 
 
-BatchSlice = tuple[int, int]  # (i, n): the i-th of n equal parts of every batch
-WHOLE_BATCH: tuple[BatchSlice, ...] = ((0, 1),)
-
-
 def training_loader(
-    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[BatchSlice] = WHOLE_BATCH
+    experiment: Experiment, stages: Sequence[StageData], parts: Slices = WHOLE_BATCH
 ) -> loader.StagedLoader:
     """The training batches of a run; of each, the parts that this process reads. The epochs of a
     stage follow on those of the stages before it, so that a corpus of several stages has other
@@ -263,7 +261,7 @@ def _count_epochs(stage_data: StageData, steps: int) -> int:
 
 
 def evaluation_loader(
-    experiment: Experiment, stages: Sequence[StageData], parts: Sequence[BatchSlice] = WHOLE_BATCH
+    experiment: Experiment, stages: Sequence[StageData], parts: Slices = WHOLE_BATCH
 ) -> loader.Loader | loader.ConcatLoader:
     """The held-out rows of the last stage, so that a run has one comparable series of evaluation
     metrics however many stages it has."""
@@ -274,7 +272,7 @@ def _build_loader(
     experiment: Experiment,
     stage_data: StageData,
     split: str,
-    parts: Sequence[BatchSlice],
+    parts: Slices,
     stage_number: int = 0,
     first_epoch: int = 0,
 ) -> loader.Loader | loader.ConcatLoader:

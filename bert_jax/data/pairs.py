@@ -11,8 +11,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from bert_jax.data.labeled import check_parts, epoch_order, padded_length
-from bert_jax.utils.types import Batch
+from bert_jax.data.batch_parts import WHOLE_BATCH, check_parts, rows_of_parts
+from bert_jax.data.labeled import epoch_order, padded_length
+from bert_jax.utils.types import Batch, Slices
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class PairBatches:
     batch_size: int
     pad_id: int
     seed: int = 0
-    parts: Sequence[tuple[int, int]] = ((0, 1),)
+    parts: Slices = WHOLE_BATCH
 
     def __post_init__(self) -> None:
         check_parts(self.batch_size, self.parts)
@@ -47,8 +48,7 @@ class PairBatches:
         rows = [self.rows[i] for i in numbers]
         query = padded_length(max(len(row["query"]) for row in rows))
         documents = padded_length(max(len(d) for row in rows for d in row["documents"]))
-        part = self.batch_size // self.parts[0][1]
-        mine = [j for i, _ in self.parts for j in range(i * part, (i + 1) * part)]
+        mine = rows_of_parts(self.batch_size, self.parts)
         padded = [self._pad(rows[j], query, documents) for j in mine]
         batch: Batch = {name: np.stack([row[name] for row in padded]) for name in padded[0]}
         batch["position"] = np.array(mine, np.int32)

@@ -37,7 +37,7 @@ from bert_jax.data.encode_documents import (
 from bert_jax.data.sentences import note_general_rules
 from bert_jax.data.shard_rows import make_shard
 from bert_jax.data.splits import SPLITS
-from bert_jax.data.text_sources import expand_texts
+from bert_jax.data.text_sources import expand_texts, require_text
 from bert_jax.data.token_store import StoreIndex, TokenRecord
 from bert_jax.data.tokenization import pretrained
 from bert_jax.data.tokenization.tokenizer import Tokenizer, load_tokenizer
@@ -89,6 +89,7 @@ def prepare_corpus(
     ValueError: an option is out of range, or the text, the tokenizer or `out` cannot be used.
     """
     _check_engine(engine, workers, flags)
+    require_text(texts)  # before a tokenizer is downloaded
     out = Path(out)
     io.require_new(out)
     tokenizer = load_tokenizer(_tokenizer_dir(tokenizer_dir))
@@ -105,14 +106,15 @@ def prepare_corpus(
         pack,
         row_length,
         stores_words,
+        tokenizer.word_edges("spaces" if segmented else "script"),
+        tokenizer.special_ids,
     )
     # RoBERTa's own rows put </s> between lines, which are encoded without spaces around them.
     space_sentences = tokenizer.marks_spaces and separators is None
     text = TextConfig(language, segmented, separators == "line", space_sentences)
     if not text.whole_lines:
         note_general_rules(language)
-    words = tokenizer.word_edges("spaces" if segmented else "script")
-    config = PrepareConfig([], rows, duplicates, strict, text, words, tokenizer.special_ids, field)
+    config = PrepareConfig([], rows, duplicates, strict, text, field)
     if engine == "beam":
         run = functools.partial(_import_beam().run, flags=flags)
     else:

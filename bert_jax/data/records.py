@@ -207,17 +207,19 @@ def finish_dataset(
     folder: Path,
     writers: dict[str, SplitWriter],
     unigram: np.ndarray,
-    config: RowFormat,
+    row_format: RowFormat,
 ) -> None:
     """Close the shards, write the unigram counts and the metadata with which TFDS opens the
     folder."""
     for writer in writers.values():
         writer.close()
     np.save(folder / "unigram.npy", unigram)
-    _write_tfds_metadata(folder, writers, config)
+    _write_tfds_metadata(folder, writers, row_format)
 
 
-def _write_tfds_metadata(folder: Path, writers: dict[str, SplitWriter], config: RowFormat) -> None:
+def _write_tfds_metadata(
+    folder: Path, writers: dict[str, SplitWriter], row_format: RowFormat
+) -> None:
     import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import dataset_info, splits
@@ -226,12 +228,12 @@ def _write_tfds_metadata(folder: Path, writers: dict[str, SplitWriter], config: 
         return tfds.features.Tensor(shape=(size,), dtype=dtype, encoding="bytes")
 
     number: Any = tfds.features.Scalar(dtype=np.int32)
-    if config.max_sequences:
-        number = array(config.max_sequences, np.int32)
-    tokens = array(config.length, token_dtype(config.vocab_size))
+    if row_format.max_sequences:
+        number = array(row_format.max_sequences, np.int32)
+    tokens = array(row_format.length, token_dtype(row_format.vocab_size))
     features = {"tokens": tokens, "size": number, "first": number, "pair": number}
-    if config.stores_words:
-        features["words"] = array(-(-config.length // 8), np.uint8)
+    if row_format.stores_words:
+        features["words"] = array(-(-row_format.length // 8), np.uint8)
     identity = dataset_info.DatasetIdentity(
         name=DATASET_NAME,
         version=tfds.core.Version("1.0.0"),

@@ -8,7 +8,8 @@
     nsp         next_sentence_pairs   two segments, the second next or random         BERT
     sop         sentence_order_pairs  two segments, in order or swapped               ALBERT
 
-The last two are in sentence_pairs.py.
+The last two are in sentence_pairs.py. `electra_original` is `electra` with a quirk of the
+published code.
 
 The sources are the originals' create_pretraining_data.py (bert, albert),
 build_pretraining_dataset.py (electra), token_block_utils_fast.pyx (fairseq) and

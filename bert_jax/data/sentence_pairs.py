@@ -21,7 +21,6 @@ from bert_jax.data.segments import Sentences, TokenRow
 from bert_jax.data.tokenization.special_tokens import SpecialTokens
 
 PAIR_KINDS = ("nsp", "sop")
-TWO_SEGMENT_KINDS = (*PAIR_KINDS, "electra", "electra_original")  # which truncate sentences
 SHORT_PAIR_PROB = 0.1  # of a document to have shorter rows: BERT's and ALBERT's short_seq_prob
 HELD_OUT_ROWS = 4  # full rows of text for which a target length of a validation document holds
 
@@ -202,7 +201,7 @@ def _pair_row(
 
 def _kept_tokens(a: np.ndarray, b: np.ndarray, room: int, b_is_random: bool) -> int:
     """How many tokens of the document are left when a pair is truncated."""
-    kept_a, kept_b = _truncated_sizes(len(a), len(b), room)
+    kept_a, kept_b = truncated_sizes(len(a), len(b), room)
     return kept_a if b_is_random else kept_a + kept_b
 
 
@@ -212,11 +211,13 @@ def truncate_pair(
     """Remove tokens one by one from the longer segment (B when equal), each from its front or its
     back at random. How many each segment loses follows from the lengths alone, so the number
     that is removed from the front is binomial."""
-    size_a, size_b = _truncated_sizes(len(a), len(b), room)
+    size_a, size_b = truncated_sizes(len(a), len(b), room)
     return _trim_both_ends(a, size_a, rng), _trim_both_ends(b, size_b, rng)
 
 
-def _truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
+def truncated_sizes(a: int, b: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are left in `room` together: they are removed one by one from
+    the longer text, from the second if both are equally long (bert, run_classifier.py)."""
     if a + b <= room:
         return a, b
     # the longer shrinks to the shorter, then B and A in turns

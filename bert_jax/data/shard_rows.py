@@ -26,7 +26,7 @@ from bert_jax.data.sentence_pairs import (
 )
 from bert_jax.data.splits import SPLITS
 from bert_jax.data.token_store import read_document
-from bert_jax.data.work_shards import RowTask, ShardResult, WorkShard
+from bert_jax.data.work_shards import RowConfig, RowTask, ShardResult, WorkShard
 
 
 def make_shard(shard: WorkShard, task: RowTask) -> dict[str, ShardResult]:
@@ -42,19 +42,19 @@ def make_shard(shard: WorkShard, task: RowTask) -> dict[str, ShardResult]:
         packed = bin_packing.pack_rows(rows, length, pack) if pack else [[row] for row in rows]
         examples = [config.format.serialize(row) for row in packed]
         tokens = np.concatenate([row.tokens for row in rows] or [np.zeros(0, np.int32)])
-        counts = SplitCounts.of_rows(packed, length, _count_words(tokens, task))
+        counts = SplitCounts.of_rows(packed, length, _count_words(tokens, config))
         unigram = np.bincount(tokens & ~CONTINUES, minlength=config.vocab_size)
         results[split] = ShardResult(examples, counts, unigram)
     return results
 
 
-def _count_words(tokens: np.ndarray, task: RowTask) -> int:
+def _count_words(tokens: np.ndarray, config: RowConfig) -> int:
     """The number of words in joined rows, which begin with a special token."""
-    if task.words is None:
+    if config.words is None:
         return 0
-    is_text = ~np.isin(tokens, task.special_ids)
-    stored = task.config.stores_words
-    begins = tokens & CONTINUES == 0 if stored else task.words.begins_word(tokens)
+    is_text = ~np.isin(tokens, config.special_ids)
+    stored = config.stores_words
+    begins = tokens & CONTINUES == 0 if stored else config.words.begins_word(tokens)
     return int((begins & is_text).sum())
 
 

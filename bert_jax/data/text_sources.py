@@ -33,14 +33,22 @@ def _has_fields(source: str) -> bool:
     return named or text_formats.has_fields(source)
 
 
+def require_text(patterns: Sequence[str | Path]) -> None:
+    """ValueError: there is no pattern."""
+    if not patterns:
+        raise ValueError(
+            "no TEXT is given: expected files, globs, tfds:NAME/SPLIT or "
+            "hf:datasets/OWNER/NAME/SPLIT"
+        )
+
+
 def expand_texts(patterns: Sequence[str | Path], field: str = TEXT_FIELD) -> TextSources:
     """The files and TFDS datasets that the patterns name, in order: a dataset of the Hub is
     downloaded and becomes its files. Whatever can be refused without a download is refused first.
     ValueError: a pattern names no file, or one of a format that is not read; a text is named twice;
     no text is of records, which alone have a `field`."""
+    require_text(patterns)
     names = [*map(str, patterns)]
-    if not names:
-        raise ValueError("no text given: expected files, globs or tfds:NAME/SPLIT")
     files = {n: _expand_local(n) for n in names if not hub_dataset.is_hub_dataset(n)}
     _check_named_once((n, files[n]) for n in names if n in files)
     if field != TEXT_FIELD:
@@ -55,8 +63,7 @@ def expand_texts(patterns: Sequence[str | Path], field: str = TEXT_FIELD) -> Tex
 def _expand_local(pattern: str) -> list[str]:
     """The files that a path or a glob names, or a TFDS dataset."""
     if pattern.startswith(TFDS):
-        name, _, split = pattern.removeprefix(TFDS).rpartition("/")
-        if not name or not split:
+        if not all(split_tfds(pattern)):
             raise ValueError(f"{pattern} names no split: expected {TFDS}NAME/SPLIT")
         return [pattern]
     path = Path(pattern)
@@ -77,6 +84,12 @@ def _expand_local(pattern: str) -> list[str]:
     for file in files:
         text_formats.check_suffix(file)
     return files
+
+
+def split_tfds(source: str) -> tuple[str, str]:
+    """NAME and SPLIT of `tfds:NAME/SPLIT`; what is missing is empty."""
+    name, _, split = source.removeprefix(TFDS).rpartition("/")
+    return name, split
 
 
 def _check_named_once(groups: Iterable[tuple[str, list[str]]]) -> None:

@@ -1,7 +1,7 @@
 """What `prepare` is configured with, and the shards of work that it hands to workers.
 
 A `WorkShard` is a range of stored documents. Its rows follow from the shard and a `RowTask`
-alone (prepare.make_shard), so they depend neither on how many workers there are nor on which
+alone (shard_rows.make_shard), so they depend neither on how many workers there are nor on which
 engine runs them.
 """
 
@@ -51,6 +51,8 @@ class RowConfig:
     pack: int | None = 0  # max sequences in a row; 0: one (no packing); None: by the lengths
     packed_length: int | None = None  # tokens of a packed row; None: `length`
     stores_words: bool = False  # rows say where their words begin (encode_documents.CONTINUES)
+    words: WordEdges | None = None  # of the vocabulary, to count words
+    special_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.segments not in SEGMENT_KINDS:
@@ -109,8 +111,6 @@ class PrepareConfig:
     duplicates: int | None  # None: as published, see num_duplicates
     strict: bool  # refuse bytes that are not UTF-8
     text: TextConfig
-    words: WordEdges | None = None  # of the vocabulary, to count words
-    special_ids: tuple[int, ...] = ()
     field: str = TEXT_FIELD  # of records, which holds the text
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class PrepareConfig:
 
     def row_task(self, index: StoreIndex, store: Path) -> RowTask:
         """What the rows of stored documents follow from."""
-        return RowTask(self.rows, index.documents, str(store), self.words, self.special_ids)
+        return RowTask(self.rows, index.documents, str(store))
 
     def num_duplicates(self, tokens: int) -> int:
         """The duplicates of a text of so many tokens: as set, or by default as published, but at
@@ -145,8 +145,6 @@ class RowTask:
     config: RowConfig
     documents: int
     store: str  # as in token_store.read_document
-    words: WordEdges | None = None  # of the vocabulary, to count words
-    special_ids: tuple[int, ...] = ()
 
     @property
     def folds(self) -> int:

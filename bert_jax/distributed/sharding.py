@@ -56,7 +56,7 @@ RULES: tuple[tuple[str, P], ...] = (
 def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Return a mesh (data, fsdp, tensor) over all devices; an axis of -1 takes the rest."""
     devices = jax.devices() if devices is None else devices
-    shape = _shape(mesh, len(devices))
+    shape = tuple(mesh_shape(mesh, len(devices)).values())
     if int(np.prod(shape)) != len(devices):
         raise ValueError(
             f"mesh (data, fsdp, tensor) = {shape} needs {int(np.prod(shape))} devices, "
@@ -71,16 +71,21 @@ def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sh
 
 def abstract_mesh(mesh: config.Mesh) -> AbstractMesh:
     """Return the same mesh without its devices, to compute how leaves would be sharded."""
-    return AbstractMesh(_shape(mesh, len(jax.devices())), MESH_AXES, axis_types=AXIS_TYPES)
+    shape = tuple(mesh_shape(mesh, len(jax.devices())).values())
+    return AbstractMesh(shape, MESH_AXES, axis_types=AXIS_TYPES)
 
 
-def _shape(mesh: config.Mesh, devices: int) -> tuple[int, ...]:
+def mesh_shape(mesh: config.Mesh, num_devices: int) -> dict[str, int]:
+    """Return the number of devices along each axis; one of -1 takes the rest of `num_devices`.
+
+    Raise ValueError if several axes are -1, or one has another size below 1.
+    """
     shape = [mesh.data, mesh.fsdp, mesh.tensor]
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
         raise ValueError(f"mesh {tuple(shape)}: expected positive sizes; one may be -1")
     if -1 in shape:
-        shape[shape.index(-1)] = max(1, devices // -int(np.prod(shape)))
-    return tuple(shape)
+        shape[shape.index(-1)] = max(1, num_devices // -int(np.prod(shape)))
+    return dict(zip(MESH_AXES, shape, strict=True))
 
 
 def check_batch(size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:

@@ -40,18 +40,8 @@ def checked_base(experiment: Experiment, params: Tree, model: Experiment) -> tup
     """
     path = str(experiment.run.init)
     base = base_params(params, model, objectives.param_shapes(experiment), path)
-    found = lora.base_hash(base, experiment.encoder.vocab_size)
-    if experiment.lora.base not in (None, found):
-        raise ValueError(other_base(path, str(experiment.lora.base), found))
-    return base, found
-
-
-def other_base(path: str, recorded: str, found: str) -> str:
-    """The message for a base that is not that of the adapters."""
-    return (
-        f"{path} is not the base that the adapters were trained on: its parameters have the hash "
-        f"{found[:12]}, expected {recorded[:12]}; restore that model, or give its path"
-    )
+    vocab_size, recorded = experiment.encoder.vocab_size, experiment.lora.base
+    return base, lora.check_base(base, vocab_size, recorded, path)
 
 
 def read_run(

@@ -18,18 +18,16 @@ from numpy.lib import format as npy
 
 from bert_jax.config import Encoder
 from bert_jax.inference import features
-from bert_jax.inference.features import Layers, Pool
-from bert_jax.inference.long_features import Long, check_long
+from bert_jax.inference.features import TEXTS_PER_CHUNK, Layers, Pool
+from bert_jax.inference.long_features import LongPool, check_long
 from bert_jax.inference.model import Model
-from bert_jax.inference.sentence_vectors import max_tokens
+from bert_jax.inference.text_lengths import long_texts
 from bert_jax.utils import io
-from bert_jax.utils.text_lines import iter_lines
+from bert_jax.utils.text_lines import check_read_twice, iter_lines
 
 logger = logging.getLogger(__name__)
 
-TEXTS_PER_CHUNK = 4096  # texts that are batched by length together
 FEATURES_PER_CHUNK = 1 << 26  # numbers of float32 that are in memory, 268 MB
-CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class EmbedOptions:
     normalize: bool = False
     prompt: str | None = None
     dimensions: int | None = None
-    long: Long = None
+    long: LongPool = None
 
     def resolve(self, model: Model) -> EmbedOptions:
         """The options with the pool that the model has. ValueError: an unknown pool, a layer that
@@ -107,48 +105,6 @@ class EmbedOptions:
             )
 
 
-def long_texts(
-    model: Model, texts: Sequence[str], pool: Pool, prompt: str | None
-) -> list[tuple[int, str]]:
-    """The numbers of the texts that are longer than the model takes, each with a message."""
-    most = max_tokens(model.config.encoder, model.sentence, pool)
-    rows = model.tokenize(texts, pool, prompt=prompt, long="mean")
-    sizes = [len(row.tokens) for row in rows]
-    return [
-        (i, f"a text has {size} tokens, but the model takes {most}")
-        for i, size in enumerate(sizes)
-        if size > most
-    ]
-
-
-def check_lengths(
-    model: Model, texts: Sequence[str], what: str, truncate: bool, pool: Pool, prompt: str | None
-) -> None:
-    """Say how many texts are longer than the model takes and are cut. ValueError: there are some,
-    without `truncate`; the message calls a text `what`."""
-    long = [
-        (begin + i, problem)
-        for begin in range(0, len(texts), TEXTS_PER_CHUNK)
-        for i, problem in long_texts(model, texts[begin : begin + TEXTS_PER_CHUNK], pool, prompt)
-    ]
-    if long and not truncate:
-        first, problem = long[0]
-        raise ValueError(
-            f"{what} {first + 1} ({texts[first][:40]!r}...): {problem}: shorten it, or add "
-            "--truncate"
-        )
-    if long:
-        logger.warning(
-            "%d of %d texts are longer than the model and are cut (%s)", len(long), len(texts), what
-        )
-
-
-def check_read_twice(file: Path) -> None:
-    """ValueError: a pipe, which can be read once."""
-    if file.exists() and not file.is_file() and not file.is_dir():
-        raise ValueError(f"{file} is read twice, and is no regular file: write it to one first")
-
-
 def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None = None) -> int:
     """Write the features of every line of `file` to the new file `out`; return the number of lines.
 
@@ -205,7 +161,7 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     for x in chunks:
         if features_map is None:
             shape = (len(x), texts, x.shape[-1])
-            features_map = new_npy(npy_file, shape)
+            features_map = io.new_npy(npy_file, shape)
             free = io.free_bytes(path.parent) or 0
             if free < features_map.nbytes:  # the archive has a copy: found now, not at the end
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -215,24 +171,6 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     features_map.flush()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(npy_file, "features.npy")
-
-
-def new_npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A memory map of a new .npy file of float32, for which disk space is reserved. Without that
-    the file is sparse, and a full disk kills the process (SIGBUS).
-
-    OSError: the disk is full.
-    """
-    array = npy.open_memmap(path, "w+", np.float32, shape)
-    if not hasattr(os, "posix_fallocate"):
-        return array
-    with path.open("r+b") as f:
-        try:
-            os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
-        except OSError as e:
-            if e.errno not in CANNOT_RESERVE:
-                raise OSError(e.errno, e.strerror, str(path)) from None
-    return array
 
 
 def _chunks(file: Path) -> Iterator[list[str]]:

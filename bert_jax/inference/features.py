@@ -33,6 +33,7 @@ Pool = Literal["sentence", "mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
 POOLS: tuple[Pool, ...] = ("sentence", "mean", "cls", "words", None)
 ONE_VECTOR: tuple[Pool, ...] = ("sentence", "mean", "cls")  # per text
+TEXTS_PER_CHUNK = 4096  # texts of a file that are batched by length together
 
 
 class Shapes(NamedTuple):
@@ -90,7 +91,7 @@ def as_texts(texts: Any) -> list[str]:
     return clean
 
 
-def text_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
+def feature_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
     """A row for every text."""
     rows = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
     return [FeatureRow(np.array(ids, np.int32), first) for ids, first in rows]
@@ -186,19 +187,20 @@ def collate(
     return {"tokens": tokens, "size": size, "first": first, "skip": skip}
 
 
-def resolve_layers(layers: Layers, max_length: int) -> tuple[int, ...] | Literal["words"]:
-    """Non-negative layer numbers, or the embedding table ("words"). ValueError: a missing layer."""
+def resolve_layers(layers: Layers, last: int) -> tuple[int, ...] | Literal["words"]:
+    """Non-negative layer numbers, the highest of which is `last`, or the embedding table ("words").
+    ValueError: a missing layer."""
     if isinstance(layers, str):
         if layers == "words":
             return "words"
         raise ValueError(f"layers is {layers!r}: expected numbers, or 'words'")
     numbers: list[int] = np.atleast_1d(np.asarray(layers)).tolist()
     for i in numbers:
-        if not -max_length - 1 <= i <= max_length:
-            raise ValueError(f"layer {i}: the model has layers 0 to {max_length}")
+        if not -last - 1 <= i <= last:
+            raise ValueError(f"layer {i}: the model has layers 0 to {last}")
     if not numbers:
-        raise ValueError(f"layers is empty: expected some of 0 to {max_length}, or 'words'")
-    return tuple(i % (max_length + 1) for i in numbers)
+        raise ValueError(f"layers is empty: expected some of 0 to {last}, or 'words'")
+    return tuple(i % (last + 1) for i in numbers)
 
 
 def check_pool(pool: Any) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from bert_jax.config import Encoder
+from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
 
-if TYPE_CHECKING:
-    from bert_jax.inference.model import Model
 
-
-def fill_masks(model: Model, text: str, top: int) -> list[list[tuple[str, float]]]:
-    """`Model.fill`."""
-    network, params = model.objective.mask_filler(model.params)
-    if "mlm" not in network.heads:
-        raise ValueError("the model has no masked-word head: it can only compute features")
+def fill_masks(
+    logits_of: Callable[[dict[str, Any]], jax.Array],
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    text: str,
+    top: int,
+) -> list[list[tuple[str, float]]]:
+    """`Model.fill`, with the logits [b p v] at the `masked` positions [b p] of a batch."""
     if top < 1:
         raise ValueError(f"top is {top}: expected at least 1")
-    tokenizer, encoder = model.tokenizer, model.config.encoder
     tokens, _ = tokenizer.build_row(tokenizer.encode_with_masks(text))
     features.check_length(text, tokens, encoder.max_length, advice="shorten it")
     masks = np.flatnonzero(np.array(tokens) == tokenizer.mask_id)
@@ -29,8 +31,7 @@ def fill_masks(model: Model, text: str, top: int) -> list[list[tuple[str, float]
     row = features.FeatureRow(np.array(tokens), len(tokens))
     length = features.padded_length(len(tokens), encoder.max_length)
     batch = features.collate([row], length, 1, encoder.pad_id)
-    logits = model.mask_logits(params, {**batch, "masked": masks[None]})[0]
-    logits = logits[:, : tokenizer.vocab_size]  # without padding rows
+    logits = logits_of({**batch, "masked": masks[None]})[0]
     features.refuse_nan(logits)
     probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
     return [

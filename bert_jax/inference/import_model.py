@@ -201,6 +201,5 @@ def _set_max_length(tokenizer: Path, max_length: int) -> None:
 
 def _set(tokenizer: Path, **values: Any) -> None:
     file = tokenizer / "tokenizer_config.json"
-    settings = convert.read_json(file) if file.is_file() else {}
-    text = json.dumps(settings | values, indent=2, ensure_ascii=False)
+    text = json.dumps(convert.optional_json(file) | values, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")

@@ -8,19 +8,17 @@ the features that it has without windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
+from bert_jax.convert import SentenceHead
 from bert_jax.inference import features
-from bert_jax.inference.features import FeatureRow, Layers, Pool
-from bert_jax.inference.sentence_vectors import max_tokens
+from bert_jax.inference.features import FeatureRow, Pool
+from bert_jax.inference.sentence_vectors import unit_length
 
-if TYPE_CHECKING:
-    from bert_jax.inference.model import Model
-
-Long = Literal["mean"] | None
+LongPool = Literal["mean"] | None
 
 
 def check_long(long: Any, pool: Pool, truncate: bool) -> None:
@@ -37,21 +35,22 @@ def check_long(long: Any, pool: Pool, truncate: bool) -> None:
 
 
 def text_vectors(
-    model: Model,
+    compute: Callable[[Sequence[FeatureRow]], Iterable[tuple[int, np.ndarray]]],
     rows: Sequence[FeatureRow],
-    layers: Layers,
     pool: Pool,
-    long: Long,
-    batch_tokens: int | None = None,
+    head: SentenceHead | None,
+    max_length: int | None,
 ) -> list[np.ndarray]:
-    """The features of each row, like `Model.encode`; with `long` its windows are averaged."""
-    head, windows, owners = model.sentence, list(rows), list(range(len(rows)))
-    if long is not None:
-        windows, owners = split_rows(rows, max_tokens(model.config.encoder, head, pool))
+    """The features of each row, like `Model.encode`; `compute` gives those of rows, each with its
+    index. A row of more than `max_length` tokens is split into windows, whose features are
+    averaged; with None none is split."""
+    windows, owners = list(rows), list(range(len(rows)))
+    if max_length is not None:
+        windows, owners = split_rows(rows, max_length)
     vectors: list[Any] = [None] * len(windows)
-    for i, x in model.iter_features(windows, layers, pool, batch_tokens):
+    for i, x in compute(windows):
         vectors[i] = x
-    if long is None:
+    if max_length is None:
         return vectors
     normalized = pool == "sentence" and head is not None and head.normalized
     return mean_of_windows(vectors, windows, owners, pool, normalized)
@@ -98,6 +97,6 @@ def mean_of_windows(
         stacked = np.stack([vectors[i] for i in indices]).astype(np.float64)
         mean = np.average(stacked, axis=0, weights=sizes)
         if normalized:
-            mean /= np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+            mean = unit_length(mean)
         means.append(mean.astype(np.float32))
     return means

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, check_lengths, check_read_twice
+from bert_jax.inference.features import TEXTS_PER_CHUNK
 from bert_jax.inference.model import Model
-from bert_jax.inference.search_index import check_vectors
+from bert_jax.inference.sentence_vectors import check_vectors
+from bert_jax.inference.text_lengths import refuse_long_texts
 from bert_jax.tasks import pairs, retrieval, tables
 from bert_jax.utils import io, strict_json
 
@@ -59,19 +60,17 @@ def mine_negatives(
             f"negatives is {negatives}, candidates {candidates} and margin {margin}: expected at "
             "least 1, 1 and 0"
         )
-    tables.require_new_jsonl(out)
-    check_read_twice(source)
-    rows = pairs.read_pairs(source)
-    records = [record for _, record in tables.read_records("pairs", source)]
-    if rows[0].score is not None:
-        raise ValueError(f"{source} has pairs with a score: expected rows with a positive")
+    io.require_new_jsonl(out)
+    records = list(tables.read_records("pairs", source))
+    rows = pairs.parse_pairs(records, source)
+    pairs.refuse_scores(rows, source)
     known: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         known[row.text] |= {row.text, row.positive, *row.negatives}
     texts = list(dict.fromkeys(t for row in rows for t in (row.positive, *row.negatives)))
     pool = model.default_pool
-    check_lengths(model, texts, "document", truncate, pool, "document")
-    check_lengths(model, [row.text for row in rows], "query", truncate, pool, "query")
+    refuse_long_texts(model, texts, "document", truncate, pool, "document")
+    refuse_long_texts(model, [row.text for row in rows], "query", truncate, pool, "query")
     documents = unit_vectors(model, texts, "document", truncate)
     number = {text: i for i, text in enumerate(texts)}
     lines, mined, too_close, incomplete = [], 0, 0, 0
@@ -87,7 +86,7 @@ def mine_negatives(
             too_close += len(others) - len(far)
             mined += len(far[:negatives])
             incomplete += len(far) < negatives
-            record = records[len(lines)] | {
+            record = records[len(lines)][1] | {
                 "text": row.text,
                 "positive": row.positive,
                 "negatives": [*row.negatives, *far[:negatives]],

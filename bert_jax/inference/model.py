@@ -22,13 +22,8 @@ from bert_jax.inference import adapter, features, model_summary
 from bert_jax.inference.adapter import Adapter
 from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.fill import fill_masks
-from bert_jax.inference.long_features import Long, check_long, text_vectors
-from bert_jax.inference.sentence_vectors import (
-    finish_vectors,
-    max_tokens,
-    similarity,
-    tokenize_texts,
-)
+from bert_jax.inference.long_features import LongPool, check_long, text_vectors
+from bert_jax.inference.sentence_vectors import finish_vectors, similarity, tokenize_texts
 from bert_jax.tasks import results
 from bert_jax.utils import hub
 from bert_jax.utils.types import Batch
@@ -119,19 +114,22 @@ class Model:
 
     @cached_property
     def mask_logits(self) -> Any:
-        """(params, batch) -> logits [b p v] at the `masked` positions [b p] of a batch."""
+        """(params, batch) -> logits [b p v] at the `masked` positions [b p] of a batch, of the
+        tokenizer's pieces alone: a table may have more rows."""
         network, _ = self.objective.mask_filler(self.params)
+        pieces = self.tokenizer.vocab_size
 
         def f(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
             out: Any = network.apply({"params": params}, batch)
-            return out["mlm"].logits(params["embeddings"]["word"])
+            return out["mlm"].logits(params["embeddings"]["word"])[..., :pieces]
 
         return jax.jit(f)
 
     @cached_property
     def mask_losses(self) -> Any:
         """(params, batch) -> at the `masked` positions [b p] of a batch, -log p of the `targets`
-        [b p] in nat, and how many tokens are more likely; both [b p]."""
+        [b p] in nat, and how many tokens are more likely; both [b p]. The softmax is over the
+        whole table, as in training (`eval_mask_loss`) and in transformers."""
         network, _ = self.objective.mask_filler(self.params)
 
         def f(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -160,6 +158,24 @@ class Model:
         return "mean" if self.sentence is None else "sentence"
 
     @property
+    def similarity_function(self) -> str:
+        """How its vectors are compared: by the cosine, or as the sentence head says."""
+        return "cosine" if self.sentence is None else self.sentence.similarity
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether it has a masked-word head."""
+        network, _ = self.objective.mask_filler(self.params)
+        return "mlm" in network.heads
+
+    def max_tokens(self, pool: Pool) -> int:
+        """Most tokens of a text: the encoder's length, or less if the sentence head says so."""
+        most, head = self.config.encoder.max_length, self.sentence
+        if pool != "sentence" or head is None:
+            return most
+        return min(most, head.max_length or most)
+
+    @property
     def task(self) -> Supervised:
         """The objective that it was fine-tuned for. ValueError: it was not fine-tuned."""
         if not isinstance(self.config.objective, Supervised):
@@ -169,9 +185,8 @@ class Model:
 
     @property
     def row_length(self) -> int:
-        """Tokens per row of its task: `data.length`, or else the task type's default."""
-        default = min(self.task.default_length, self.config.encoder.max_length)
-        return self.config.data.length or default
+        """Tokens per row of its task."""
+        return self.config.row_length
 
     def encode_examples(self, examples: Sequence[tasks.Example]) -> tasks.EncodedExamples:
         """Rows as in training, of `row_length` tokens."""
@@ -209,7 +224,7 @@ class Model:
         outputs = self.outputs(encoded.rows) if encoded.rows else []
         task = self.task
         return tasks.decode_predictions(
-            task.task, encoded, outputs, task.labels, task.no_answer_threshold, task.thresholds
+            encoded, outputs, task.labels, task.no_answer_threshold, task.thresholds
         )
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
@@ -218,7 +233,11 @@ class Model:
 
         ValueError: no mask token, a text that is too long, a model without a masked-word head.
         """
-        return fill_masks(self, text, top)
+        if not self.fills_masks:
+            raise ValueError("the model has no masked-word head: it can only compute features")
+        _, params = self.objective.mask_filler(self.params)
+        logits_of = partial(self.mask_logits, params)
+        return fill_masks(logits_of, self.tokenizer, self.config.encoder, text, top)
 
     def encode(
         self,
@@ -230,7 +249,7 @@ class Model:
         normalize: bool = False,
         prompt: str | None = None,
         dimensions: int | None = None,
-        long: Long = None,
+        long: LongPool = None,
         batch_tokens: int | None = None,
     ) -> Any:
         """Features of every text (a list, an array or a column of strings), float32.
@@ -264,7 +283,9 @@ class Model:
         pool = self.default_pool if pool == "default" else pool
         check_long(long, pool, truncate)
         rows = self.tokenize(texts, pool, truncate, prompt, long)
-        vectors = text_vectors(self, rows, layers, pool, long, batch_tokens)
+        compute = partial(self.iter_features, layers=layers, pool=pool, batch_tokens=batch_tokens)
+        max_length = None if long is None else self.max_tokens(pool)
+        vectors = text_vectors(compute, rows, pool, self.sentence, max_length)
         out = [finish_vectors(x, dimensions, normalize) for x in vectors]
         return np.stack(out, axis=1) if pool in features.ONE_VECTOR else out
 
@@ -276,7 +297,7 @@ class Model:
             self.encode(x) if isinstance(x, str) or isinstance(next(iter(x), ""), str) else x
             for x in (a, b)
         )
-        return similarity(a, b, "cosine" if self.sentence is None else self.sentence.similarity)
+        return similarity(a, b, self.similarity_function)
 
     def tokenize(
         self,
@@ -284,11 +305,11 @@ class Model:
         pool: Pool = "mean",
         truncate: bool = False,
         prompt: str | None = None,
-        long: Long = None,
+        long: LongPool = None,
     ) -> list[features.FeatureRow]:
         """Each text as a row of tokens, as `encode` reads it, not yet split. ValueError: a text
         that is too long, unless `truncate` or `long`; a prompt with word vectors."""
-        max_length = max_tokens(self.config.encoder, self.sentence, pool)
+        max_length = self.max_tokens(pool)
         rows = tokenize_texts(self.tokenizer, texts, pool, self.sentence, prompt)
         if truncate:
             return [features.truncate_row(row, max_length) for row in rows]

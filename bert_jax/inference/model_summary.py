@@ -61,8 +61,7 @@ def _abilities(model: Model) -> list[str]:
     """The methods that work with this model."""
     objective = model.config.objective
     names = ["encode()", "similarity()"]
-    network, _ = model.objective.mask_filler(model.params)
-    if "mlm" in network.heads:
+    if model.fills_masks:
         names.append("fill()")
     if isinstance(objective, Supervised):
         names.append(f"predict(): {objective.task}")

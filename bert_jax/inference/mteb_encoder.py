@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.inference.fingerprint import fingerprint
 from bert_jax.inference.model import Model
-from bert_jax.inference.search_index import fingerprint
-from bert_jax.inference.sentence_vectors import max_tokens
 from bert_jax.utils import extras
 
 ROLES = ("query", "document")
@@ -33,10 +32,9 @@ class MtebEncoder:
         except ImportError:
             raise extras.missing("MtebEncoder", "mteb", "mteb") from None
         self.model = model
-        similarity = "cosine" if model.sentence is None else model.sentence.similarity
         known: dict[str, Any] = {"name": name, "revision": fingerprint(model)[:16]}
-        length = max_tokens(model.config.encoder, model.sentence, model.default_pool)
-        known |= {"max_tokens": length, "similarity_fn_name": similarity}
+        known["max_tokens"] = model.max_tokens(model.default_pool)
+        known["similarity_fn_name"] = model.similarity_function
         self._meta = ModelMeta.create_empty(overwrites=known)
 
     @property

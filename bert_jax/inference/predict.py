@@ -30,7 +30,7 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
     name, invalid rows.
     """
     task_type = model.task.task_type
-    tables.require_new_jsonl(out)
+    io.require_new_jsonl(out)
     require_file(source, "a file of rows")
     out.parent.mkdir(parents=True, exist_ok=True)
     part, rows, truncated = out.with_name(f".{out.name}.part"), 0, 0
@@ -49,7 +49,7 @@ def predict_file(model: Model, source: Path, out: Path) -> tuple[int, int]:
             f.flush()
             os.fsync(f.fileno())
         if not rows:
-            raise ValueError(f"{source} is empty: expected one JSON object per line")
+            raise ValueError(f"{source} is empty: expected {tables.expected_rows(source)}")
         part.replace(out)
         coverage.log_rows(model.tokenizer, str(source), covered)
         for (file, issue), count in issues.items():

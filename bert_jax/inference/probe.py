@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from bert_jax import tasks
 from bert_jax.config import GlueTask, TaskType
+from bert_jax.config.ranges import check_seed
 from bert_jax.inference import features
 from bert_jax.inference.model import Model
 from bert_jax.utils import io, strict_json
@@ -101,8 +102,7 @@ def probe_layers(
     pools = _resolve_pools(pools, _task_type(task))
     if rows < 0:
         raise ValueError(f"rows is {rows}: expected a number of examples, or 0 for all")
-    if not 0 <= seed < 1 << 63:
-        raise ValueError(f"the seed is {seed}: expected a number from 0 to 2^63 - 1")
+    check_seed(seed)
     selected = _resolve_layers(layers, model.config.encoder.layers)
     dataset = tasks.read_dataset(task, data)
     if dataset.task_type not in POOLS:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.inference.embed_file import check_lengths
 from bert_jax.inference.mine import QUERIES_AT_A_TIME, unit_vectors
 from bert_jax.inference.model import Model
-from bert_jax.tasks import pairs, retrieval, tables
+from bert_jax.inference.text_lengths import refuse_long_texts
+from bert_jax.tasks import pairs, retrieval
 from bert_jax.tasks.encode_pairs import merge_equal_texts
 from bert_jax.tasks.pairs import RetrievalSet
 from bert_jax.utils import io, strict_json
@@ -45,11 +45,11 @@ def write_candidates(
     """
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}: expected at least 1")
-    tables.require_new_jsonl(out)
+    io.require_new_jsonl(out)
     found = _read(source, model.tokenizer)
     pool = model.default_pool
-    check_lengths(model, found.documents, "document", truncate, pool, "document")
-    check_lengths(model, found.queries, "query", truncate, pool, "query")
+    refuse_long_texts(model, found.documents, "document", truncate, pool, "document")
+    refuse_long_texts(model, found.queries, "query", truncate, pool, "query")
     documents = unit_vectors(model, found.documents, "document", truncate)
     lines, num_relevant, num_found = [], 0, 0
     for begin in range(0, len(found.queries), QUERIES_AT_A_TIME):
@@ -81,6 +81,5 @@ def _read(source: Path, tokenizer: Tokenizer) -> RetrievalSet:
     if source.is_dir():
         return pairs.read_retrieval_set(source)
     rows = pairs.read_pairs(source)
-    if rows[0].score is not None:
-        raise ValueError(f"{source} has pairs with a score: expected rows with a positive")
+    pairs.refuse_scores(rows, source)
     return pairs.pairs_as_retrieval_set(merge_equal_texts(rows, tokenizer))

@@ -22,17 +22,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from bert_jax.inference import faiss_index, features
-from bert_jax.inference.embed_file import TEXTS_PER_CHUNK, EmbedOptions, check_read_twice, new_npy
-from bert_jax.inference.features import Pool
+from bert_jax.inference.embed_file import EmbedOptions
+from bert_jax.inference.features import TEXTS_PER_CHUNK, Pool
+from bert_jax.inference.fingerprint import fingerprint
 from bert_jax.inference.model import Model
-from bert_jax.inference.sentence_vectors import prompt_text
+from bert_jax.inference.sentence_vectors import check_vectors, prompt_text
 from bert_jax.tasks import retrieval
 from bert_jax.utils import io
-from bert_jax.utils.pytree import flatten_with_names
+from bert_jax.utils.text_lines import check_read_twice, decode_line, without_end
 
 INFO, VECTORS, OFFSETS = "index.json", "vectors.npy", "offsets.npy"
 
@@ -61,25 +61,6 @@ class Hit:
     score: float
     line: int  # from 1
     text: str
-
-
-def fingerprint(model: Model) -> str:
-    """SHA-256 of the parameters that make vectors, of the sentence head, and of the vocabulary."""
-    digest = hashlib.sha256(model.tokenizer.fingerprint.encode())
-    _, params = model.objective.encoder(model.params)
-    for name, leaf in flatten_with_names({k: params[k] for k in ("embeddings", "encoder")}).items():
-        array = np.ascontiguousarray(jax.device_get(leaf))
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    head = model.sentence
-    if head is not None:
-        settings = (head.pooling, head.include_prompt, head.lowercase, head.max_length)
-        digest.update(repr(settings).encode())
-        for module in head.modules:
-            for part in (module,) if module == "normalize" else module:
-                is_array = isinstance(part, np.ndarray)
-                digest.update(np.ascontiguousarray(part).data if is_array else repr(part).encode())
-    return digest.hexdigest()
 
 
 # ---- writing
@@ -150,7 +131,7 @@ def _index_options(model: Model, options: EmbedOptions) -> EmbedOptions:
             f"pool is {options.pool!r} and layers {options.layers!r}: an index has one vector per "
             "text; expected pool sentence, mean or cls, and one layer"
         )
-    function = "cosine" if model.sentence is None else model.sentence.similarity
+    function = model.similarity_function
     if function not in ("cosine", "dot") and not options.normalize:
         raise ValueError(
             f"the model compares by {function} distance, and an index by cosine or dot product: "
@@ -167,23 +148,12 @@ def _write_vectors(model: Model, text: Path, lines: int, path: Path, options: Em
         x = options.encode(model, _texts(chunk, text, done))[0]
         check_vectors(x, f"{text}, line", done)
         if vectors is None:
-            vectors = new_npy(path, (lines, x.shape[1]))
+            vectors = io.new_npy(path, (lines, x.shape[1]))
         vectors[done : done + len(x)] = x
         done += len(x)
     assert vectors is not None
     vectors.flush()
     return vectors.shape[1]
-
-
-def check_vectors(x: np.ndarray, what: str, first: int = 0) -> None:
-    """Raise ValueError if a row of `x` is zero or not finite; `what` and its number name it."""
-    bad = np.flatnonzero(~(np.isfinite(x).all(-1) & (x != 0).any(-1)))
-    if len(bad):
-        kind = "is zero" if np.isfinite(x[bad[0]]).all() else "is not finite"
-        raise ValueError(
-            f"{what} {first + bad[0] + 1}: the vector {kind}, so it cannot be compared: look at "
-            "this text and at the model's weights"
-        )
 
 
 def _chunks(file: Path) -> Iterator[list[bytes]]:
@@ -197,19 +167,7 @@ def _chunks(file: Path) -> Iterator[list[bytes]]:
 
 
 def _texts(lines: Sequence[bytes], file: Path, first: int) -> list[str]:
-    texts = []
-    for number, line in enumerate(lines, first + 1):
-        try:
-            texts.append(_decode(line, number))
-        except UnicodeDecodeError as e:
-            raise ValueError(f"{file}, line {number}: not UTF-8 ({e.reason}): convert it") from None
-    return texts
-
-
-def _decode(line: bytes, number: int) -> str:
-    """The text of a line without its end; the first may begin with a byte-order mark."""
-    text = line.removesuffix(b"\n").removesuffix(b"\r")
-    return text.decode("utf-8-sig" if number == 1 else "utf-8")
+    return [without_end(decode_line(line, n, file)) for n, line in enumerate(lines, first + 1)]
 
 
 # ---- searching
@@ -329,4 +287,4 @@ class SearchIndex:
 
     def _line(self, file: Any, number: int) -> str:
         file.seek(self.offsets[number])
-        return _decode(file.readline(), number + 1)
+        return without_end(decode_line(file.readline(), number + 1, self.text))

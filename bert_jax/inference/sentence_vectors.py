@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import Encoder
 from bert_jax.convert import SentenceHead
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference import features
@@ -39,18 +38,11 @@ def tokenize_texts(
     before = prompt_text(head, prompt) if own is not None or prompt is not None else ""
     if own is not None and own.lowercase:
         texts, before = [text.lower() for text in texts], before.lower()
-    rows = features.text_rows(tokenizer, [before + text for text in texts])
+    rows = features.feature_rows(tokenizer, [before + text for text in texts])
     if not before or own is None or own.include_prompt:
         return rows
     skip = len(tokenizer.build_row(tokenizer.encode(before))[0]) - 1  # without the last [SEP]
     return [row._replace(skip=skip) for row in rows]
-
-
-def max_tokens(encoder: Encoder, head: SentenceHead | None, pool: Pool) -> int:
-    """Maximum number of tokens per text: the encoder's, or less if the sentence head says so."""
-    if pool == "sentence" and head is not None:
-        return min(encoder.max_length, head.max_length or encoder.max_length)
-    return encoder.max_length
 
 
 def finish_vectors(x: np.ndarray, dimensions: int | None, normalize: bool) -> np.ndarray:
@@ -61,8 +53,24 @@ def finish_vectors(x: np.ndarray, dimensions: int | None, normalize: bool) -> np
             raise ValueError(f"dimensions is {dimensions}: expected 1 to {x.shape[-1]}")
         x = x[..., :dimensions]
     if normalize:
-        x = x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+        x = unit_length(x)
     return np.ascontiguousarray(x)
+
+
+def unit_length(x: np.ndarray) -> np.ndarray:
+    """Vectors [... d] scaled to length 1; zeros stay zeros."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def check_vectors(x: np.ndarray, what: str, first: int = 0) -> None:
+    """Raise ValueError if a row of `x` is zero or not finite; `what` and its number name it."""
+    bad = np.flatnonzero(~(np.isfinite(x).all(-1) & (x != 0).any(-1)))
+    if len(bad):
+        kind = "is zero" if np.isfinite(x[bad[0]]).all() else "is not finite"
+        raise ValueError(
+            f"{what} {first + bad[0] + 1}: the vector {kind}, so it cannot be compared: look at "
+            "this text and at the model's weights"
+        )
 
 
 def similarity(a: Any, b: Any, function: str = "cosine") -> np.ndarray:

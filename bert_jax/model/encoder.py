@@ -1,4 +1,4 @@
-"""One encoder for five families: embeddings, `layers` layers with `groups` sets of parameters, and
+"""One encoder for all families: embeddings, `layers` layers with `groups` sets of parameters, and
 heads.
 
 Parameters of a network (BERT-base; a leading `groups` axis on everything under layers):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from bert_jax.config import Encoder, Lora
 from bert_jax.distributed.constraints import constrain, random_words
+from bert_jax.model import lora
 from bert_jax.model.norm import Norm
 
 
@@ -138,10 +139,10 @@ def _matmul_bwd(residuals: tuple[Any, Any], dy: jax.Array) -> tuple[jax.Array, j
 
 matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _matmul_bwd)
 
-LORA = ("lora_a", "lora_b")  # the leaves of an adapter beside its kernel
 
 # Layers whose input is sharded along `tensor`; see distributed/sharding.py.
 ROW_PARALLEL = ("out", "down", "second")
+LORA = (lora.A, lora.B)  # the leaves of an adapter beside its kernel
 
 
 class LoraDense(nn.Module):

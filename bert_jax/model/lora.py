@@ -17,6 +17,7 @@ import hashlib
 import math
 import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -134,6 +135,18 @@ def base_hash(base: Tree, vocab_size: int) -> str:
         digest.update(f"{name} {array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def check_base(base: Tree, vocab_size: int, recorded: str | None, path: str | Path) -> str:
+    """The `base_hash` of the model at `path`. ValueError: another one was recorded with the
+    adapters; None: none was."""
+    found = base_hash(base, vocab_size)
+    if recorded is not None and recorded != found:
+        raise ValueError(
+            f"{path} is not the base that the adapters were trained on: its parameters have the "
+            f"hash {found[:12]}, expected {recorded[:12]}; restore that model, or give its path"
+        )
+    return found
 
 
 def unflatten(flat: dict[str, Any]) -> Tree:

@@ -123,13 +123,11 @@ def hidden_weights(vocabulary: Vocabulary | None, batch: Batch) -> jax.Array:
 
 
 def unigram_loss(
-    vocabulary: Vocabulary | None, masking: Masking, targets: jax.Array, weights: jax.Array
+    vocabulary: Vocabulary, masking: Masking, targets: jax.Array, weights: jax.Array
 ) -> Mean | None:
     """The loss of the training text's unigram distribution: what a model without context scores
     where tokens are hidden. Tokens that do not occur in the text count as the rarest one. None
     without token counts."""
-    if vocabulary is None:
-        return None
     frequency = vocabulary.frequency(masking.mask_special_tokens, masking.mask_unknown)
     if frequency is None:
         return None
@@ -141,7 +139,7 @@ def hidden_terms(
     head: LMHeadOutput,
     table: jax.Array,
     chunks: int,
-    vocabulary: Vocabulary | None,
+    vocabulary: Vocabulary,
     masking: Masking,
     batch: Batch,
 ) -> Terms:

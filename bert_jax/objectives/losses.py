@@ -6,6 +6,7 @@ and evaluation batches of unequal sizes add up exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -121,6 +122,13 @@ def sigmoid_cross_entropy(
     """Binary cross-entropy in nat over the positions whose weight is 1; labels are 0 or 1."""
     loss = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
     return weighted_mean(loss, weights)
+
+
+def share_loss(share: float, predicted: float) -> float:
+    """Cross-entropy in nat of pairs of which a `share` has label 1, under the constant probability
+    `predicted`."""
+    parts = ((share, predicted), (1 - share, 1 - predicted))
+    return -sum(p * math.log(max(q, 1e-9)) for p, q in parts if p > 0)
 
 
 def squared_error(

@@ -21,6 +21,7 @@ from bert_jax.objectives.base import (
     has_label,
     hidden_terms,
     hidden_weights,
+    require_vocabulary,
     unigram_loss,
     vocabulary_loss,
     with_heads,
@@ -107,7 +108,8 @@ class MaskedObjective:
         weights = jnp.where(hidden_weights(self.vocabulary, batch) > 0, self._sbo_weights(batch), 0)
         targets, chunks = batch["targets"], self.loss_chunks
         terms = {"sbo_mask_loss": vocabulary_loss(head, table, chunks, targets, weights)[0]}
-        baseline = unigram_loss(self.vocabulary, self.config.masking, targets, weights)
+        vocabulary = require_vocabulary(self.vocabulary)
+        baseline = unigram_loss(vocabulary, self.config.masking, targets, weights)
         return terms if baseline is None else {**terms, "sbo_unigram_loss": baseline}
 
     def encoder(self, params: Params) -> tuple[Network, Params]:

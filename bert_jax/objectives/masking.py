@@ -20,6 +20,7 @@ Axes of a row: l tokens, p predictions, v vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,11 +30,17 @@ from jaxtyping import Array, Bool, Int
 
 from bert_jax.config import Masking
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.objectives.masking_budget import max_predictions, num_to_mask
+from bert_jax.objectives.masking_budget import num_to_mask
 from bert_jax.objectives.word_boundaries import WordBoundaries
 from bert_jax.utils.types import Batch
 
 LoopState = tuple[jax.Array, jax.Array, jax.Array]  # draws so far, masked tokens, draw per token
+
+
+def row_keys(key: jax.Array, batch: Batch) -> jax.Array:
+    """A key for every row [b], which depends on its number and the epoch alone."""
+    key_of = jax.vmap(lambda row, epoch: jax.random.fold_in(jax.random.fold_in(key, row), epoch))
+    return key_of(batch["row"], batch["epoch"])
 
 
 def mask_tokens(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax.Array) -> Batch:
@@ -50,7 +57,7 @@ def mask_tokens(batch: Batch, masking: Masking, vocabulary: Vocabulary, key: jax
                  after a prediction's span, its offset in the span, and whether both are text
     """
     length = batch["tokens"].shape[-1]
-    slots = max_predictions(masking, length)
+    slots = masking.num_slots(length)
     epoch = (
         batch["epoch"]
         if masking.num_static_masks is None
@@ -185,12 +192,7 @@ def sample_ngrams(
         window &= ~(window & (draws > 0)).any()
         return i + 1, total + window.sum(), jnp.where(window, i + 1, draws)
 
-    def has_budget(state: LoopState) -> jax.Array:
-        i, total, _ = state
-        return (total < budget) & (i < words.num_words)
-
-    zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(has_budget, body, (zero, zero, jnp.zeros(length, jnp.int32)))[2]
+    return _draw_until(budget, words.num_words, body, length)
 
 
 def sample_spans(
@@ -220,9 +222,18 @@ def sample_spans(
         span &= jnp.cumsum(span) <= budget - total
         return i + 1, total + span.sum(), jnp.where(span, i + 1, draws)
 
+    return _draw_until(budget, slots, body, length)
+
+
+def _draw_until(
+    budget: jax.Array, limit: Any, body: Callable[[LoopState], LoopState], length: int
+) -> Int[Array, " l"]:
+    """The number of the draw that masked each token, after draws by `body` until the budget is used
+    up or `limit` draws were made."""
+
     def has_budget(state: LoopState) -> jax.Array:
         i, total, _ = state
-        return (total < budget) & (i < slots)
+        return (total < budget) & (i < limit)
 
     zero = jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(has_budget, body, (zero, zero, jnp.zeros(length, jnp.int32)))[2]

@@ -14,19 +14,10 @@ from bert_jax.config import Masking
 from bert_jax.utils.types import Batch
 
 
-def max_predictions(masking: Masking, length: int) -> int:
-    """The number of prediction slots of a row of `length` tokens: its largest possible budget."""
-    if masking.budget == "floor":
-        budget = int(masking.max_rate * length) + 1
-    else:
-        budget = int(num_to_mask(masking, masking.max_rate, length, None)[-1])
-    return budget if masking.max_predictions is None else min(budget, masking.max_predictions)
-
-
 def max_packed_predictions(masking: Masking, length: int, sequences: int) -> int:
-    """The same for a packed row of up to `sequences` sequences with a budget each: the largest sum
-    over all sizes that fit into `length`."""
-    limit = max_predictions(masking, length)
+    """`masking.num_slots` of a packed row of up to `sequences` sequences with a budget each: the
+    largest sum over all sizes that fit into `length`."""
+    limit = masking.num_slots(length)
     if masking.budget == "floor":
         budgets = np.array([int(masking.max_rate * n + 1e-6) + 1 for n in range(length + 1)])
     else:

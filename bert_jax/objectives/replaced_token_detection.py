@@ -41,6 +41,7 @@ from bert_jax.objectives.losses import (
     sigmoid_cross_entropy,
     weighted_mean,
 )
+from bert_jax.objectives.masking import row_keys
 from bert_jax.utils.types import Batch, Params
 
 DISCRIMINATOR_HEADS = {  # ReplacedTokens.target -> the discriminator's heads
@@ -79,9 +80,8 @@ class ReplacedTokensObjective:
 
     def corrupt(self, batch: Batch, key: jax.Array) -> Batch:
         batch = corrupt_batch(batch, self.config.masking, self.vocabulary, key)
-        sampling = jax.random.fold_in(key, 1)
-        keys = jax.vmap(lambda r, e: jax.random.fold_in(jax.random.fold_in(sampling, r), e))
-        return {**batch, "sampling": jax.random.key_data(keys(batch["row"], batch["epoch"]))}
+        keys = row_keys(jax.random.fold_in(key, 1), batch)
+        return {**batch, "sampling": jax.random.key_data(keys)}
 
     @property
     def weights(self) -> dict[str, float]:

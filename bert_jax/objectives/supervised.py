@@ -194,7 +194,7 @@ class SupervisedObjective:
     def _rerank_terms(self, scores: jax.Array, batch: Batch, weights: jax.Array) -> Terms:
         """Loss [b c], and how often the best candidate of a query has its highest label."""
         label = batch["label"] * weights
-        if scores.ndim == 2 and batch["tokens"].ndim == 2:
+        if batch["tokens"].ndim == 2:
             scores, label, weights = (x.reshape(-1, 1) for x in (scores, label, weights))
         known = jnp.where(weights > 0, scores, -jnp.inf)
         some = weights.any(-1, keepdims=True)

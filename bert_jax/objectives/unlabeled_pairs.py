@@ -23,6 +23,7 @@ import numpy as np
 from bert_jax.config import Contrastive
 from bert_jax.config.contrastive import LATEST_NEIGHBOR, LEAST_WORDS, LONGEST_CROP
 from bert_jax.distributed.constraints import row_positions
+from bert_jax.objectives.masking import row_keys
 from bert_jax.utils.types import Batch
 
 EARLIEST_NEIGHBOR = 0.25  # of a row, where its second neighbor begins at the earliest
@@ -41,10 +42,7 @@ def make_pairs(
     if task == "simcse":
         spans = (tokens, size), (tokens, size)
     else:
-        key_of = jax.vmap(
-            lambda row, epoch: jax.random.fold_in(jax.random.fold_in(key, row), epoch)
-        )
-        keys = key_of(batch["row"], batch["epoch"])
+        keys = row_keys(key, batch)
         words = jnp.maximum(size - 2, 0)  # tokens without [CLS] and [SEP]
         two = draw_neighbors(words, keys) if task == "neighbors" else draw_crops(words, keys)
         width = Contrastive(task).text_length(tokens.shape[1])

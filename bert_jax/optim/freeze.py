@@ -9,15 +9,13 @@ frozen parts: whole leaves are missing, and a stacked leaf has the rows of its o
 
 from __future__ import annotations
 
-import re
-
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
 
 from bert_jax.config.freeze import Frozen, parse_freeze
-from bert_jax.optim.param_groups import Depth, layers_of_sets, num_layer_axes
+from bert_jax.optim.param_groups import Depth, is_embedding, layers_of_sets, num_layer_axes
 from bert_jax.utils.pytree import Tree, flatten_with_names, is_stacked, map_with_names
 
 
@@ -33,7 +31,7 @@ def is_frozen(frozen: Frozen, depth: Depth, name: str, shape: tuple[int, ...]) -
         raise ValueError(
             f"optim.freeze names layer {beyond[0]}: the model has layers 0 to {depth.layers - 1}"
         )
-    if re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name):
+    if is_embedding(name):
         return np.array(frozen.embeddings)
     if frozen.encoder or not is_stacked(name) or name.startswith("generator/"):
         return np.full(shape[: num_layer_axes(name)], frozen.encoder and "/encoder/" in f"/{name}")

@@ -67,6 +67,11 @@ class Depth(NamedTuple):
         return self.layers
 
 
+def is_embedding(name: str) -> bool:
+    """Whether a leaf is part of the embeddings or of their projection."""
+    return re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name) is not None
+
+
 def network_depth(config: Experiment) -> Depth:
     """The layers of a config's network, or of its two towers."""
     encoder, objective = config.encoder, config.objective
@@ -112,7 +117,6 @@ def layerwise_lr_decay(decay: float, depth: Depth) -> LrMultiplier:
             topmost = layers_of_sets(name, lead, depth)[:, -1] + 1
             factor = (decay ** (layers + 2 - topmost)).astype(np.float32)
             return factor.reshape(lead + (1,) * (len(shape) - len(lead)))
-        is_embedding = re.search(r"(^|/)embeddings/|(^|/)encoder/projection/", name)
-        return decay ** (layers + 2) if is_embedding else 1.0
+        return decay ** (layers + 2) if is_embedding(name) else 1.0
 
     return multiplier

@@ -9,7 +9,6 @@ which changes the direction of early steps; its orthogonalization is not public.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -180,18 +179,18 @@ def orthogonalize(x: Float[Array, "*g m n"]) -> Float[Array, "*g m n"]:
     return (y.mT if is_tall else y).reshape(x.shape)
 
 
-def scale_by_trust_ratio(layer_axes: Callable = num_layer_axes) -> optax.GradientTransformation:
+def scale_by_trust_ratio() -> optax.GradientTransformation:
     """Each layer's update times |p| / |update|, or times 1 if either is zero
     (albert/lamb_optimizer.py).
 
-    Biases and layer norms are not scaled. `layer_axes(name)` is the number of leading axes of a
-    leaf that count layers: each of these layers has its own ratio; a shared layer is one tensor.
+    Biases and layer norms are not scaled. Each layer of a leaf has its own ratio; a shared layer is
+    one tensor.
     """
 
     def scale(name: str, update: Array, p: Array) -> Array:
         if not is_weight(name):
             return update
-        axes = tuple(range(layer_axes(name), p.ndim))
+        axes = tuple(range(num_layer_axes(name), p.ndim))
         p_norm, u_norm = (jnp.sqrt(jnp.sum(x * x, axes, keepdims=True)) for x in (p, update))
         is_defined = (p_norm > 0) & (u_norm > 0)
         return update * jnp.where(is_defined, p_norm / jnp.where(is_defined, u_norm, 1.0), 1.0)

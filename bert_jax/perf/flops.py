@@ -32,7 +32,6 @@ step may compute more: a loop over layers has the gradient of all layers, if onl
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +41,6 @@ from bert_jax.config import (
     Experiment,
     Lora,
     Masked,
-    Masking,
     ReplacedTokens,
     Supervised,
 )
@@ -118,14 +116,6 @@ def discriminator_heads(encoder: Encoder, objective: ReplacedTokens, share: floa
     if objective.target == "all_tokens_mlm":
         return mlm_head(encoder, 1.0) + rtd_head(encoder)
     return rtd_head(encoder)
-
-
-def max_predictions(masking: Masking, length: int) -> int:
-    """Number of predictions in a full row of `length` tokens, without JAX: equal to
-    `objectives.masking_budget.max_predictions`."""
-    n = masking.max_rate * length
-    limit = {"round": max(1, round(n)), "ceil": math.ceil(n), "floor": int(n) + 1}[masking.budget]
-    return limit if masking.max_predictions is None else min(limit, masking.max_predictions)
 
 
 def num_global_layers(encoder: Encoder) -> int:
@@ -212,12 +202,12 @@ def model_per_token(config: Experiment, length: int) -> float:
     if isinstance(objective, ReplacedTokens):
         generator = objective.generator(encoder)
         products += _training(config, generator, length, numbered=False)
-        share = max_predictions(objective.masking, length) / length
+        share = objective.masking.num_slots(length) / length
         total += discriminator_heads(encoder, objective, share) + mlm_head(generator, share)
         of_discriminator = {"replace_mlm": share, "all_tokens_mlm": 1.0}.get(objective.target, 0.0)
         tables += _table(generator) * share + _table(encoder) * of_discriminator
     elif isinstance(objective, Masked):
-        share = max_predictions(objective.masking, length) / length
+        share = objective.masking.num_slots(length) / length
         total += mlm_head(encoder, share)
         tables += _table(encoder) * share
         if objective.sbo_weight:

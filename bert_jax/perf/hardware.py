@@ -66,7 +66,7 @@ GPUS: dict[str, Chip] = {
         examples=("a100:1", "a100:8", "a100:2x8"),
     ),
 }
-H100 = GPUS["h100"]
+H100, H200, A100 = GPUS["h100"], GPUS["h200"], GPUS["a100"]
 
 # The card in jax.Device.device_kind (`peak_flops`) -> (bfloat16, float32 as JAX multiplies it by
 # default), FLOP/s without sparsity. GPU: NVIDIA's data sheets, TF32 for float32; TPU: Google's,
@@ -75,11 +75,11 @@ PEAKS: dict[str, tuple[float, float]] = {
     "NVIDIA B200": (2250 * TERA, 1125 * TERA),
     "NVIDIA GH200": (989.4 * TERA, 494.7 * TERA),
     "NVIDIA H200 NVL": (835.5 * TERA, 417.5 * TERA),
-    "NVIDIA H200": (989.4 * TERA, 494.7 * TERA),
+    "NVIDIA H200": (H200.flops, H200.flops / 2),
     "NVIDIA H100 NVL": (835.5 * TERA, 417.5 * TERA),
     "NVIDIA H100 PCIe": (756.5 * TERA, 378 * TERA),
     "NVIDIA H100": (H100.flops, H100.flops / 2),
-    "NVIDIA A100": (312 * TERA, 156 * TERA),
+    "NVIDIA A100": (A100.flops, A100.flops / 2),
     "NVIDIA L40S": (362.05 * TERA, 183 * TERA),
     "NVIDIA L40": (181.05 * TERA, 90.5 * TERA),
     "NVIDIA L4": (121 * TERA, 60.5 * TERA),

@@ -5,8 +5,13 @@ from __future__ import annotations
 from bert_jax.config import Experiment, Lora, replace
 
 
+def adapters_name(config: Experiment) -> str:
+    """What a config with adapters trains, in words beside those of `training_variants`."""
+    return f"lora.rank {config.lora.rank}"
+
+
 def training_variants(config: Experiment) -> dict[str, Experiment]:
-    """For a config with adapters, what it trains in words -> the config: itself, all parameters,
+    """For a config with adapters, what else it could train in words -> the config: all parameters,
     and with the embeddings and the lower half of the layers frozen (all layers, if some share their
     parameters). Empty without adapters."""
     if not config.lora.enabled:
@@ -16,7 +21,6 @@ def training_variants(config: Experiment) -> dict[str, Experiment]:
     is_shared = encoder.num_groups != encoder.layers or encoder.share_params != "all"
     freeze = "encoder" if is_shared or not half else f"embeddings,0-{half - 1}"
     return {
-        f"lora.rank {config.lora.rank}": config,
         "all parameters": whole,
         f"optim.freeze {freeze}": replace(whole, optim=dict(freeze=freeze)),
     }

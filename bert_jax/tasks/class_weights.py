@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bert_jax.tasks.examples import Example
-from bert_jax.tasks.labels import is_labeled, label_names
+from bert_jax.tasks.examples import Example, is_labeled, label_names
 from bert_jax.utils.errors import did_you_mean
 
 MAX_WEIGHT = 1e6  # and its reciprocal the least: products of weights and losses are float32

@@ -23,7 +23,7 @@ from pathlib import Path
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.data.hub_dataset import is_hub_dataset
 from bert_jax.tasks import glue, hub, race, tables, tfds
-from bert_jax.tasks.examples import Dataset, Example, TextExample, task_type_of
+from bert_jax.tasks.examples import Dataset, Example, TextExample, is_labeled, task_type_of
 from bert_jax.tasks.fields import IssueCounts
 from bert_jax.tasks.labels import (
     UnknownLabels,
@@ -32,10 +32,10 @@ from bert_jax.tasks.labels import (
     collect_labels,
     handle_unknown,
     has_label_list,
-    is_labeled,
     label_notes,
 )
 from bert_jax.tasks.records import (
+    MARKERS,
     LocatedExample,
     parse_unlabeled_example,
     read_file_examples,
@@ -43,8 +43,6 @@ from bert_jax.tasks.records import (
 from bert_jax.tasks.squad import read_squad
 
 MULTILABEL_NOTE = "labels are lists, so the task is multi-label; rows"
-
-GLUE_UNLABELED = ("-", "-1")  # as Hugging Face and TFDS write missing labels of GLUE
 
 
 def read_dataset(
@@ -70,7 +68,7 @@ def read_dataset(
     """
     issues: IssueCounts = Counter()
     task_type = task_type_of(task)
-    markers = GLUE_UNLABELED if is_glue(task) else ()
+    markers = tuple(MARKERS) if is_glue(task) else ()
     if unlabeled is not None:
         markers = tuple(name.strip() for name in unlabeled.split(","))
     labels: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from scipy import special
 
-from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import multilabel
 from bert_jax.tasks.entities import decode_entities
 from bert_jax.tasks.examples import (
@@ -28,7 +27,6 @@ from bert_jax.tasks.examples import (
     QuestionExample,
     TaggingExample,
     WordPositions,
-    task_type_of,
 )
 from bert_jax.tasks.rerank import candidates_json
 from bert_jax.tasks.tag_scheme import recognize_scheme
@@ -38,7 +36,6 @@ MAX_CANDIDATES = 20  # answers that are kept per question
 
 
 def decode_predictions(
-    task: TaskType | GlueTask,
     encoded: EncodedExamples,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
@@ -58,7 +55,7 @@ def decode_predictions(
                     if the model has seen questions without an answer (`labels`), no_answer, its
                     probability; the answer is empty if its score is above `threshold`
     """
-    examples, task_type = encoded.examples, task_type_of(task)
+    examples, task_type = encoded.examples, encoded.task_type
     if task_type == "qa":
         questions = decode_answers(encoded, outputs)
         return [_answer_json(e, decoded, bool(labels), threshold) for e, decoded in questions]
@@ -218,7 +215,7 @@ def _visible_pieces(window: ContextWindow) -> np.ndarray:
 
 
 def _answer_span(window: ContextWindow, score: float, first: int, last: int) -> AnswerSpan:
-    return AnswerSpan(float(score), int(window.offsets[first, 0]), int(window.offsets[last, 1]))
+    return AnswerSpan(score, int(window.offsets[first, 0]), int(window.offsets[last, 1]))
 
 
 def _distinct_spans(context: str, spans: Sequence[AnswerSpan]) -> Iterator[AnswerSpan]:

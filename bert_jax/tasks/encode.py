@@ -93,8 +93,9 @@ def encode_examples(
     max_documents: int = 8,
     max_grade: float = 1.0,
 ) -> EncodedExamples:
-    """Rows of at most `length` tokens. An example has one row; long ones of tagging and qa have
-    several. With `train`, questions without a known answer have none.
+    """Rows of at most `length` tokens. An example has one row; those of rerank and long ones of
+    tagging and qa have several. With `train`, rerank has one per query, and questions without a
+    known answer and queries without a relevant candidate have none.
 
     `stride` counts pieces from one window of a context to the next (qa_windows.py). `long` and
     `max_windows` say what becomes of long texts (long_texts.py), `max_documents` and `max_grade`

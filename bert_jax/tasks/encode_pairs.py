@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.pairs import Pair
+from bert_jax.tasks.rows import one_row
 
 
 class EncodedPairs(NamedTuple):
@@ -81,11 +82,8 @@ def encode_texts(
     """A row of tokens for every text after the prompt, for `LabeledBatches`."""
     encode = _TextEncoder(tokenizer, length)
     encode.add(texts, prompt)
-    rows = []
-    for i, text in enumerate(texts):
-        tokens = encode.tokens(text)
-        size = np.int32(len(tokens))
-        rows.append({"tokens": tokens, "size": size, "first": size, "row": np.int32(i)})
+    tokens = [encode.tokens(text) for text in texts]
+    rows = [one_row(ids, len(ids), i) for i, ids in enumerate(tokens)]
     return EncodedPairs(rows, encode.truncated)
 
 
@@ -95,7 +93,9 @@ class _TextEncoder:
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
         capacity = tokenizer.special_tokens.text_capacity(length, 1)
         if capacity < 1:
-            raise ValueError(f"length is {length}, which leaves no room for text: expected 8")
+            raise ValueError(
+                f"length is {length}, which leaves no room for text: expected at least 8"
+            )
         self._tokenizer, self._capacity = tokenizer, capacity
         self._tokens: dict[str, np.ndarray] = {}
         self._numbers: dict[bytes, int] = {}

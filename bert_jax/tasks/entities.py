@@ -69,7 +69,10 @@ def parse_entities(
     if values is None:
         return TaggingExample(tokens, None, text, spans)
     if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
-        raise ValueError(f"{fields.location}: `entities`: expected a list of objects")
+        raise ValueError(
+            f"{fields.location}: `entities` is {shown(values)}: expected a list of objects, each "
+            "with `start`, `end` and `label`"
+        )
     tags: list[str | None] = ["O"] * len(tokens)
     parsed = [_parse_entity(Fields(v, fields.location), text) for v in values]
     for begin, end, label in sorted(parsed, key=lambda x: (x[0], -x[1])):

@@ -22,6 +22,7 @@ from bert_jax.tasks.examples import (
     RerankExample,
     TaggingExample,
     TextExample,
+    is_labeled,
 )
 from bert_jax.tasks.rerank import query_ndcg, scores_of
 from bert_jax.tasks.squad_metrics import token_f1
@@ -37,11 +38,10 @@ def worst_rows(
     outputs: Sequence[Any],
     predictions: Sequence[dict[str, Any]],
     labels: Sequence[str],
-    most: int = WORST_ROWS,
 ) -> list[dict[str, Any]]:
-    """The labeled examples with the largest loss, largest first: line (in the file of predictions,
-    from 1), loss, text, label and predicted, the last three as texts. For tagging label and
-    predicted name the words that are wrong.
+    """The `WORST_ROWS` labeled examples with the largest loss, largest first: line (in the file of
+    predictions, from 1), loss, text, label and predicted, the last three as texts. For tagging
+    label and predicted name the words that are wrong.
 
     predictions  of every example (decode.decode_predictions)
     """
@@ -50,7 +50,7 @@ def worst_rows(
     known.sort(key=lambda pair: (-pair[0], pair[1]))
     words = _word_labels(encoded, outputs, labels) if encoded.task_type == "tagging" else {}
     rows = []
-    for loss, i in known[:most]:
+    for loss, i in known[:WORST_ROWS]:
         example = encoded.examples[i]
         label, predicted = words.get(i) or _label_texts(example, predictions[i])
         rows.append(
@@ -80,7 +80,7 @@ def example_losses(
     if encoded.task_type == "rerank":
         scores = zip(encoded.examples, scores_of(encoded, outputs), strict=True)
         queries = ((cast(RerankExample, e), x) for e, x in scores)
-        return [None if e.labels is None else 1 - query_ndcg(e, x) for e, x in queries]
+        return [1 - query_ndcg(e, x) if is_labeled(e) else None for e, x in queries]
     for i, p, truth in _decisions(encoded, outputs, labels):
         if encoded.task_type == "multilabel":
             right = np.where(truth, p, 1 - p)
@@ -139,7 +139,7 @@ def _decisions(
         rows = zip(encoded.example_indices, encoded.rows, outputs, strict=True)
         for i, row, out in rows:
             e = cast(TextExample | ChoiceExample, encoded.examples[i])
-            if e.label is None or (encoded.task_type == "classification" and row["label"] < 0):
+            if not is_labeled(e):
                 continue
             if encoded.task_type == "multilabel":
                 yield i, multilabel.probabilities(out), np.asarray(row["label"]) > 0

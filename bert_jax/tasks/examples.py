@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,6 +74,27 @@ class QuestionExample(NamedTuple):
 
 
 Example = TextExample | TaggingExample | ChoiceExample | QuestionExample | RerankExample
+
+
+def is_labeled(example: Example) -> bool:
+    """Whether an example is scored."""
+    if isinstance(example, QuestionExample):
+        return example.impossible or bool(example.answers)
+    if isinstance(example, TaggingExample):
+        return any(tag is not None for tag in example.tags or ())
+    if isinstance(example, RerankExample):
+        return example.labels is not None
+    return example.label is not None
+
+
+def label_names(example: Example) -> Iterable[str]:
+    """The classes or tags of an example, () if it has none or is not labeled."""
+    if isinstance(example, TaggingExample):
+        return (tag for tag in example.tags or () if tag is not None)
+    if not isinstance(example, TextExample) or example.label is None:
+        return ()
+    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+
 
 ANSWERABLE_LABELS = ("answerable", "impossible")
 

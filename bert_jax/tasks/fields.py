@@ -23,6 +23,11 @@ REPEATED_LABEL = "rows with the same label twice, which counts once"
 NO_LABEL = "labels {!r}, which mean that there is no label"
 
 
+def is_blank(*texts: str | None) -> bool:
+    """Whether one of the texts has no character but white space. None is a text that is absent."""
+    return any(text is not None and not text.strip() for text in texts)
+
+
 class Location(NamedTuple):
     """Where a record is, for messages."""
 

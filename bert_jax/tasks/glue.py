@@ -14,6 +14,7 @@ from bert_jax.tasks.fields import (
     NO_LABEL,
     IssueCounts,
     Location,
+    is_blank,
     parse_label,
     parse_number,
 )
@@ -100,7 +101,7 @@ def _read_file(
         if example.label is None and not test:
             issues[str(file), NO_LABEL.format(fields[columns.label])] += 1
         examples.append((location, example))
-        issues[str(file), EMPTY_TEXT] += not all(t.strip() for t in example[:2] if t is not None)
+        issues[str(file), EMPTY_TEXT] += is_blank(*example[:2])
     if not examples:
         raise ValueError(f"{file} is empty: expected tab-separated rows")
     return examples

@@ -46,7 +46,10 @@ def read_diagnostic(file: Path, issues: IssueCounts) -> list[LocatedExample]:
         if not line:
             continue
         if len(cells) != len(names):
-            raise ValueError(f"{location}: {len(cells)} columns, and the header has {len(names)}")
+            raise ValueError(
+                f"{location}: {len(cells)} columns: expected {len(names)}, as in the header, "
+                "separated by tabs"
+            )
         row = dict(zip(names, cells, strict=True))
         label = parse_label(row["Label"], location) if row.get("Label") else None
         if "Label" in names and label is None:

@@ -11,9 +11,9 @@ from bert_jax.config import TaskType
 from bert_jax.data import hub_dataset
 from bert_jax.data.hub_dataset import HubConfig
 from bert_jax.tasks.fields import IssueCounts, Location
-from bert_jax.tasks.records import LocatedExample, parse_records
+from bert_jax.tasks.named_columns import LABEL_FEATURES, choose_splits, parse_split
+from bert_jax.tasks.records import LocatedExample
 from bert_jax.tasks.text_files import LocatedRecord
-from bert_jax.tasks.tfds import LABEL_FEATURES, SPLITS, no_label_markers, with_text_fields
 from bert_jax.utils.errors import first_line
 
 
@@ -35,14 +35,11 @@ def read_hub(
             rows, classes = read_shard(file, LABEL_FEATURES.get(task_type))
             names = names or classes
             for row in rows:
-                location = Location(shards.name, f"row {len(records)}")
-                records.append((location, with_text_fields(row, task_type)))
+                records.append((Location(shards.name, f"row {len(records)}"), row))
         if not records:
             raise ValueError(f"{shards.name} is empty: expected rows in it")
         issues[shards.name, "rows"] = len(records)
-        labeled = not split.startswith("test")
-        no_label = no_label_markers(names, markers)
-        examples[split] = parse_records(task_type, records, issues, labeled, no_label)
+        examples[split] = parse_split(task_type, split, records, issues, names, markers)
     return examples, names
 
 
@@ -56,12 +53,7 @@ def _open(source: str) -> tuple[HubConfig, dict[str, str]]:
         if len(parts) != 1:
             raise
         config, train = hub_dataset.open_config(dataset, ()), parts  # the part is a split
-    splits = {ours: name for name, ours in reversed(SPLITS.items()) if name in config.splits}
-    splits |= {"train": train[0]} if train else {}
-    if not {"train", "dev"} <= set(splits):
-        listed = ", ".join(config.splits)
-        raise ValueError(f"{source} has the splits {listed}: expected train, and validation or dev")
-    return config, splits
+    return config, choose_splits(source, config.splits, *train)
 
 
 def read_shard(file: Path, label: str | None) -> tuple[list[dict[str, Any]], tuple[str, ...]]:

@@ -13,9 +13,10 @@ from bert_jax.tasks.examples import (
     ANSWERABLE_LABELS,
     Example,
     QuestionExample,
-    RerankExample,
     TaggingExample,
     TextExample,
+    is_labeled,
+    label_names,
 )
 from bert_jax.tasks.records import MARKERS, LocatedExample
 from bert_jax.tasks.tag_scheme import bare_beginnings, recognize_scheme
@@ -23,15 +24,6 @@ from bert_jax.tasks.tag_scheme import bare_beginnings, recognize_scheme
 Splits = dict[str, list[LocatedExample]]
 UnknownLabels = Literal["refuse", "ignore"]
 MAX_LISTED = 10  # labels in a message
-
-
-def label_names(example: Example) -> Iterable[str]:
-    """The classes or tags of an example, () if it has none or is not labeled."""
-    if isinstance(example, TaggingExample):
-        return (tag for tag in example.tags or () if tag is not None)
-    if not isinstance(example, TextExample) or example.label is None:
-        return ()
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
 
 
 def has_label_list(splits: Splits) -> bool:
@@ -49,17 +41,6 @@ def as_multilabel(row: LocatedExample) -> LocatedExample:
     if isinstance(e, TextExample) and isinstance(e.label, str):
         return location, e._replace(label=(e.label,))
     return row
-
-
-def is_labeled(example: Example) -> bool:
-    """Whether an example is scored."""
-    if isinstance(example, QuestionExample):
-        return example.impossible or bool(example.answers)
-    if isinstance(example, TaggingExample):
-        return any(tag is not None for tag in example.tags or ())
-    if isinstance(example, RerankExample):
-        return example.labels is not None
-    return example.label is not None
 
 
 def collect_labels(task_type: TaskType, train: Sequence[LocatedExample]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from bert_jax.data.sentence_pairs import truncated_sizes
+
 Long = Literal["truncate", "head_tail", "windows"]
 # Why pieces are in no row: a row is too short, windows have gaps between them, or the shorter text
 # of a pair is longer than half of a window.
@@ -38,9 +40,9 @@ def cut_text(
         return [(a, b)], ()
     if long == "windows":
         return _pair_windows(a, b, capacity, max_windows)
-    sizes = truncated_sizes(len(a), None if b is None else len(b), capacity)
+    size_a, size_b = truncated_sizes(len(a), len(b or []), capacity)
     keep = head_and_tail if long == "head_tail" else _head
-    return [(keep(a, sizes[0]), None if b is None else keep(b, sizes[1]))], ("truncated",)
+    return [(keep(a, size_a), None if b is None else keep(b, size_b))], ("truncated",)
 
 
 def long_notes(
@@ -67,22 +69,6 @@ def long_notes(
         for cause, (what, remedy) in advice.items()
         if causes[cause]
     ]
-
-
-def truncated_sizes(a: int, b: int | None, capacity: int) -> tuple[int, int]:
-    """How many pieces both texts keep in `capacity` together: pieces are removed one by one from
-    the longer text, from the second if both are equally long (bert, run_classifier.py)."""
-    if b is None:
-        return min(a, capacity), 0
-    excess, gap = max(0, a + b - capacity), a - b
-    from_longer = min(excess, abs(gap))  # removed before both are equally long
-    rest = excess - from_longer
-    from_a, from_b = rest // 2, rest - rest // 2
-    if gap > 0:
-        from_a += from_longer
-    else:
-        from_b += from_longer
-    return a - from_a, b - from_b
 
 
 def _head(pieces: Pieces, size: int) -> Pieces:
@@ -112,15 +98,13 @@ def _pair_windows(
     return rows, tuple(cut for cut, holds in causes.items() if holds)
 
 
-def split_windows(
-    pieces: Pieces, capacity: int, max_windows: int | None, overlap: int | None = None
-) -> tuple[list[Pieces], bool]:
+def split_windows(pieces: Pieces, capacity: int, max_windows: int) -> tuple[list[Pieces], bool]:
     """Windows of at most `capacity` pieces, spread evenly, and whether pieces are in none."""
     if len(pieces) <= capacity:
         return [pieces], False
-    overlap = capacity // OVERLAP if overlap is None else overlap
+    overlap = capacity // OVERLAP
     needed = math.ceil((len(pieces) - overlap) / (capacity - overlap))
-    n = needed if max_windows is None else min(needed, max_windows)
+    n = min(needed, max_windows)
     if n == 1:
         return [pieces[:capacity]], True
     starts = np.linspace(0, len(pieces) - capacity, n).round().astype(int).tolist()

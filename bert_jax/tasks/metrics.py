@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from bert_jax.config import GlueTask, TaskType
 from bert_jax.tasks import decode, multilabel, squad_metrics
 from bert_jax.tasks.examples import (
-    ChoiceExample,
     Dataset,
     EncodedExamples,
     QuestionExample,
     TaggingExample,
-    TextExample,
+    is_labeled,
 )
 from bert_jax.tasks.rerank import rerank_metrics
 from bert_jax.tasks.tag_scheme import Scoring, entity_scores, recognize_scheme
@@ -59,7 +58,7 @@ def main_metric(task: TaskType | GlueTask, dataset: Dataset) -> str:
 
 
 def compute_metrics(
-    task: TaskType | GlueTask,
+    task: TaskType | GlueTask | Literal["diagnostic"],
     encoded: EncodedExamples,
     outputs: Sequence[Any],
     labels: Sequence[str] = (),
@@ -113,24 +112,18 @@ def confusion_matrix(
 def _labeled(encoded: EncodedExamples, outputs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """The labeled examples and their outputs, for tasks with one row per example."""
     for i, out in zip(encoded.example_indices, outputs, strict=True):
-        e = cast(TextExample | ChoiceExample, encoded.examples[i])
-        if e.label is not None:
-            yield e, out
+        if is_labeled(encoded.examples[i]):
+            yield encoded.examples[i], out
 
 
 def predicted_classes(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted classes of the labeled examples as numbers; for tagging, of words."""
-    numbers = {label: i for i, label in enumerate(labels)}
     if encoded.task_type == "tagging":
-        gold, predicted = _tags(encoded, outputs, labels)
-        pairs = [
-            (numbers[a], numbers[b])
-            for g, t in zip(gold, predicted, strict=True)
-            for a, b in zip(g, t, strict=True)
-        ]
-    elif encoded.task_type == "choice":
+        return _word_classes(*_tags(encoded, outputs, labels), labels)
+    numbers = {label: i for i, label in enumerate(labels)}
+    if encoded.task_type == "choice":
         pairs = [(e.label, decode.chosen_option(e, out)) for e, out in _labeled(encoded, outputs)]
     else:
         pairs = [
@@ -202,6 +195,15 @@ def _tags(
     return gold, predicted
 
 
+def _word_classes(
+    gold: list[list[str]], predicted: list[list[str]], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tags of sentences as the numbers of the classes of their words."""
+    numbers = {label: i for i, label in enumerate(labels)}
+    a, b = ([numbers[tag] for tags in x for tag in tags] for x in (gold, predicted))
+    return np.array(a, np.int64), np.array(b, np.int64)
+
+
 def _tagging_metrics(
     encoded: EncodedExamples, outputs: Sequence[Any], labels: Sequence[str], scoring: Scoring
 ) -> dict[str, float]:
@@ -212,7 +214,7 @@ def _tagging_metrics(
         return {}
     scheme = recognize_scheme(labels)
     entities = entity_scores(scheme, gold, predicted, scoring) if scheme else {}
-    words = predicted_classes(encoded, outputs, labels)
+    words = _word_classes(gold, predicted, labels)
     word_f1: Any = metrics.f1_score(*words, average="macro", zero_division=0)  # type: ignore[arg-type]
     accuracy = float(metrics.accuracy_score(*words))
     return {**entities, "word_accuracy": accuracy, "word_f1": float(word_f1)}
@@ -227,7 +229,7 @@ def _question_metrics(
     labeled = [
         (question, decoded)
         for question, decoded in decode.decode_answers(encoded, outputs)
-        if question.impossible or question.answers
+        if is_labeled(question)
     ]
     if not labeled:
         return {}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from bert_jax.tasks.examples import EncodedExamples, TextExample
+from bert_jax.tasks.examples import EncodedExamples, is_labeled
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -32,8 +32,7 @@ def labeled_rows(encoded: EncodedExamples, outputs: Sequence[Any]) -> tuple[np.n
     and their probabilities."""
     gold, logits = [], []
     for i, row, out in zip(encoded.example_indices, encoded.rows, outputs, strict=True):
-        example = encoded.examples[i]
-        if isinstance(example, TextExample) and example.label is not None:
+        if is_labeled(encoded.examples[i]):
             gold.append(row["label"] > 0)
             logits.append(np.asarray(out, np.float64))
     if not gold:

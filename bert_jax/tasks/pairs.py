@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.tasks import tables
-from bert_jax.tasks.fields import MAX_NUMBER, Fields, IssueCounts, Location
+from bert_jax.tasks.fields import EMPTY_TEXT, MAX_NUMBER, Fields, IssueCounts, Location, is_blank
 from bert_jax.tasks.rerank import MAX_GRADE
-from bert_jax.tasks.text_files import read_json_lines, read_lines
+from bert_jax.tasks.text_files import LocatedRecord, read_json_lines, read_lines
 
 PAIR_SUFFIXES = (".jsonl", *tables.NAMED_COLUMNS)
 
@@ -113,7 +113,11 @@ def read_pairs(file: Path, issues: IssueCounts | None = None) -> list[Pair]:
 
     ValueError: a file that is missing or empty, a missing or invalid field.
     """
-    records = tables.read_records("pairs", file, issues)
+    return parse_pairs(list(tables.read_records("pairs", file, issues)), file)
+
+
+def parse_pairs(records: Sequence[LocatedRecord], file: Path) -> list[Pair]:
+    """The pairs of a file's records. ValueError: there are none, a missing or invalid field."""
     pairs = [_parse_pair(record, location) for location, record in records]
     if not pairs:
         raise ValueError(f"{file} is empty: expected rows of pairs")
@@ -123,6 +127,12 @@ def read_pairs(file: Path, issues: IssueCounts | None = None) -> list[Pair]:
             f"{file}: {sum(scored)} of {len(pairs)} rows have a score: expected all or none"
         )
     return pairs
+
+
+def refuse_scores(pairs: Sequence[Pair], source: Path) -> None:
+    """ValueError: the pairs of `source` have scores, and no positives."""
+    if pairs[0].score is not None:
+        raise ValueError(f"{source} has pairs with a score: expected rows with a positive")
 
 
 def _parse_pair(record: dict[str, Any], location: Location) -> Pair:
@@ -231,8 +241,6 @@ def _notes(splits: dict[str, Split]) -> list[str]:
     notes = []
     for split, pairs in splits.items():
         if isinstance(pairs, list):
-            empty = sum(
-                not all(t.strip() for t in (p.text, p.positive, *p.negatives)) for p in pairs
-            )
-            notes += [f"{split}: rows with an empty text: {empty}"] if empty else []
+            empty = sum(is_blank(p.text, p.positive, *p.negatives) for p in pairs)
+            notes += [f"{split}: {EMPTY_TEXT}: {empty}"] if empty else []
     return notes

@@ -17,6 +17,7 @@ import numpy as np
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.examples import ContextWindow, EncodedExamples, QuestionExample
+from bert_jax.tasks.rows import one_row
 
 MAX_QUESTION_PIECES = 64  # bert, run_squad.py
 MIN_CONTEXT_PIECES = 32  # that a long question leaves, or half of a short row
@@ -91,16 +92,16 @@ def encode_questions(
         if train and answer is None and not e.impossible:
             skipped += 1
             continue
-        windows = _window_rows(question[:max_question], ids, offsets, tokenizer, length, stride)
+        question = question[:max_question]
+        windows = _window_rows(question, ids, offsets, tokenizer, length, stride, len(rows))
         known = answer is not None or e.impossible
         positions = [
             _answer_positions(answer, window) if known else (-1, -1) for _, window in windows
         ]
         in_no_window += answer is not None and (0, 0) in positions and len(set(positions)) == 1
         for (row, window), (start, end) in zip(windows, positions, strict=True):
-            row |= {"start": np.int32(start), "end": np.int32(end)}
-            row |= {"impossible": np.int32(e.impossible), "row": np.int32(len(rows))}
-            rows.append(row)
+            labels = {"start": start, "end": end, "impossible": e.impossible}
+            rows.append(row | {name: np.int32(value) for name, value in labels.items()})
             example_indices.append(i)
             alignments.append(window)
     truncated = sum(len(ids) > max_question for ids in questions)
@@ -122,6 +123,7 @@ def _window_rows(
     tokenizer: Tokenizer,
     length: int,
     stride: int | None,
+    rows_before: int,
 ) -> list[tuple[dict[str, Any], ContextWindow]]:
     capacity = tokenizer.special_tokens.text_capacity(length, 2) - len(question)
     if capacity < 1:
@@ -132,12 +134,8 @@ def _window_rows(
     for number, (begin, size) in enumerate(windows):
         tokens, first = tokenizer.build_row(question, ids[begin : begin + size])
         context_start = len(tokens) - 1 - size
-        row = {
-            "tokens": np.array(tokens, np.int32),
-            "size": np.int32(len(tokens)),
-            "first": np.int32(first),
-            "context": np.int32(context_start),
-        }
+        row = one_row(tokens, first, rows_before + number)
+        row["context"] = np.int32(context_start)
         part = slice(begin, begin + size)
         window = ContextWindow(begin, context_start, offsets[part], best[part] == number)
         rows.append((row, window))

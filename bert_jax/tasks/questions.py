@@ -8,11 +8,13 @@ from typing import Any
 from bert_jax.tasks.examples import Answer, QuestionExample
 from bert_jax.tasks.fields import (
     ABSENT_ANSWER,
+    EMPTY_TEXT,
     MOVED_ANSWER,
     UNLABELED_QUESTION,
     Fields,
     IssueCounts,
     Location,
+    is_blank,
     shown,
     whole,
 )
@@ -21,7 +23,8 @@ from bert_jax.tasks.fields import (
 def parse_question(
     record: dict[str, Any], context: str, location: Location, issues: IssueCounts, labeled: bool
 ) -> QuestionExample:
-    """SQuAD's fields `id question answers is_impossible` as an example; `id` may be missing."""
+    """SQuAD's fields `id question answers is_impossible` as an example; `id` may be missing. An
+    empty question or context is counted in `issues`."""
     fields = Fields(record, location)
     impossible = record.get("is_impossible", False)
     if not isinstance(impossible, bool):
@@ -36,7 +39,10 @@ def parse_question(
         issues[location.file, UNLABELED_QUESTION] += 1
     id = record.get("id")
     id = location.part.removeprefix("line ") if id is None else str(id)
-    return QuestionExample(id, fields.text("question"), context, answers, impossible)
+    question = fields.text("question")
+    if is_blank(question, context):
+        issues[location.file, EMPTY_TEXT] += 1
+    return QuestionExample(id, question, context, answers, impossible)
 
 
 def _parse_answers(
@@ -47,10 +53,16 @@ def _parse_answers(
         starts: Any = values.get("answer_start")
         lists = isinstance(texts, list) and isinstance(starts, list)
         if not lists or len(texts) != len(starts):
-            raise ValueError(f"{location}: `answers`: expected as many `text` as `answer_start`")
+            raise ValueError(
+                f"{location}: `answers` has `text` {shown(texts)} and `answer_start` "
+                f"{shown(starts)}: expected two lists of the same length"
+            )
         values = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
     if not isinstance(values, list) or not all(isinstance(a, dict) for a in values):
-        raise ValueError(f"{location}: `answers`: expected a list of objects")
+        raise ValueError(
+            f"{location}: `answers` is {shown(values)}: expected a list of objects, each with "
+            "`text` and `answer_start`"
+        )
     for value in values:
         fields = Fields(value, location)
         text, start = fields.text("text"), whole(fields.value("answer_start"))

@@ -18,6 +18,7 @@ from bert_jax.tasks.fields import (
     Fields,
     IssueCounts,
     Location,
+    is_blank,
     is_marker,
     parse_label,
     parse_number,
@@ -26,10 +27,11 @@ from bert_jax.tasks.fields import (
 )
 from bert_jax.tasks.questions import parse_question
 from bert_jax.tasks.rerank import parse_candidates
-from bert_jax.tasks.tables import read_records
+from bert_jax.tasks.tables import NAMED_COLUMNS, expected_rows, read_records
 from bert_jax.tasks.text_files import LocatedRecord
 
-# Labels that usually mean "no label": of test splits in Hugging Face's copies, and in SNLI.
+# Labels that usually mean "no label": of GLUE and test splits in the copies of Hugging Face and
+# TFDS, and of SNLI.
 MARKERS = frozenset(("-1", "-"))
 EMPTY_ANSWERS = "questions whose lists of answers are empty, which have no answer (SQuAD 2.0)"
 
@@ -50,10 +52,8 @@ def read_file_examples(
     """
     records = list(read_records(task_type, file, issues))
     if not records:
-        expected = "rows below a header" if file.suffix in (".csv", ".tsv") else "rows"
-        expected = "one JSON object per line" if file.suffix == ".jsonl" else expected
-        raise ValueError(f"{file} is empty: expected {expected}")
-    if labeled and file.suffix in (".csv", ".tsv"):
+        raise ValueError(f"{file} is empty: expected {expected_rows(file)}")
+    if labeled and file.suffix in NAMED_COLUMNS:
         _refuse_empty(records)
     return parse_records(task_type, records, issues, labeled, unlabeled)
 
@@ -133,7 +133,9 @@ def parse_unlabeled_example(
     ValueError: a missing or invalid field, a `text_pair` that the model needs or does not know.
     """
     if not isinstance(record, dict):
-        raise ValueError(f"{location}: expected one JSON object per line")
+        raise ValueError(
+            f"{location} is {shown(record)}: expected a dict with the fields that finetune reads"
+        )
     unlabeled = {k: v for k, v in record.items() if k not in LABEL_FIELDS}
     counts: IssueCounts = Counter() if issues is None else issues
     example = parse_example(task_type, unlabeled, location, counts, labeled=False)
@@ -159,25 +161,23 @@ def parse_example(
     is none. ValueError: a missing or invalid field."""
     fields = Fields(record, location)
     if task_type == "qa":
-        context = fields.text("context")
-        example: Example = parse_question(record, context, location, issues, labeled)
-        empty = not example.context or not example.question
-    elif task_type == "tagging":
-        example = _parse_tagging(fields, labeled, markers, issues)
-        empty = not example.tokens or not all(example.tokens)
+        return parse_question(record, fields.text("context"), location, issues, labeled)
+    if task_type == "tagging":
+        example: Example = _parse_tagging(fields, labeled, markers, issues)
+        empty = not example.tokens or is_blank(*example.tokens)
     elif task_type == "rerank":
         example = parse_candidates(fields, labeled, markers)
-        empty = not example.text.strip() or not all(d.strip() for d in example.documents)
+        empty = is_blank(example.text, *example.documents)
     elif task_type == "choice":
         example = _parse_choice(fields, labeled, markers, issues)
-        empty = not example.text or not all(example.options)
+        empty = is_blank(example.text, *example.options)
     else:
         text, pair = fields.text("text"), fields.optional_text("text_pair")
         label = _label(fields, labeled, markers, issues)
         if label is not None:
             label = _parse_text_label(task_type, label, location, issues)
         example = TextExample(text, pair, label)
-        empty = not text.strip() or (pair is not None and not pair.strip())
+        empty = is_blank(text, pair)
     if empty:
         issues[location.file, EMPTY_TEXT] += 1
     return example

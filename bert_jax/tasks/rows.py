@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def one_row(tokens: Sequence[int], first: int, number: int) -> dict[str, Any]:
+def one_row(tokens: Sequence[int] | np.ndarray, first: int, number: int) -> dict[str, Any]:
     """A row of tokens, of which `first` are in the first segment."""
-    ids = np.array(tokens, np.int32)
+    ids = np.asarray(tokens, np.int32)  # texts that are equal may share an array
     sizes = {"size": np.int32(len(ids)), "first": np.int32(first), "row": np.int32(number)}
     return {"tokens": ids, **sizes}
 

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.fields import EMPTY_TEXT, LABEL_FIELDS, IssueCounts, Location
+from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location, shown
 from bert_jax.tasks.questions import parse_question
 from bert_jax.tasks.records import LocatedExample
 from bert_jax.tasks.text_files import require_file
+from bert_jax.utils.text_lines import without_surrogates
 
 
 def read_squad(
@@ -51,19 +52,21 @@ def _without_labels(paragraph: Any) -> Any:
 def _read_paragraph(
     paragraph: Any, location: Location, issues: IssueCounts, labeled: bool
 ) -> list[LocatedExample]:
+    records = _list(paragraph, "qas", location)
+    context = paragraph.get("context")
+    if not isinstance(context, str):
+        raise ValueError(f"{location}: no field `context` with a string")
+    context = without_surrogates(context)
     examples: list[LocatedExample] = []
-    for number, record in enumerate(_list(paragraph, "qas", location)):
+    for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise ValueError(f"{location}: question {number} is not an object")
+            raise ValueError(
+                f"{location}: question {number} is {shown(record)}: expected an object with "
+                "`question` and `answers`"
+            )
         unnamed = record.get("id") is None
         part = f"{location.part}, question {number}" if unnamed else f"question {record['id']!r}"
         where = Location(location.file, part)
-        context = paragraph.get("context")
-        if not isinstance(context, str):
-            raise ValueError(f"{location}: no field `context` with a string")
-        context = context.encode(errors="replace").decode()
-        if not context.strip():
-            issues[location.file, EMPTY_TEXT] += 1
         examples.append((where, parse_question(record, context, where, issues, labeled)))
     return examples
 

@@ -24,7 +24,6 @@ from bert_jax.config import TaskType
 from bert_jax.tasks.conll import read_conll
 from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location
 from bert_jax.tasks.text_files import (
-    COMPRESSED,
     LocatedRecord,
     read_json_lines,
     read_lines,
@@ -32,7 +31,6 @@ from bert_jax.tasks.text_files import (
 )
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".conll", ".conllu")
-NOT_JSONL = {*SUFFIXES, *COMPRESSED, ".parquet"} - {".jsonl"}
 Kind = TaskType | Literal["pairs"]
 # Columns whose cells are lists; in `label` a cell in brackets that is no list is a class.
 LIST_FIELDS: dict[Kind, tuple[str, ...]] = {
@@ -53,12 +51,13 @@ SWALLOWED = (
 )
 
 
-def require_new_jsonl(out: Path) -> None:
-    """ValueError: `out` exists, or its name says that it is no plain JSONL."""
-    if out.exists():
-        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
-    if out.suffix.lower() in NOT_JSONL:
-        raise ValueError(f"--out is {out}, but rows are written as JSONL: name it .jsonl")
+def expected_rows(file: Path) -> str:
+    """What a file must have by its suffix, for the message that it is empty."""
+    if file.suffix in NAMED_COLUMNS:
+        return "rows below a header"
+    if file.suffix in (".conll", ".conllu"):
+        return "one word per line"
+    return "one JSON object per line"
 
 
 def split_file(folder: Path, split: str, suffixes: Sequence[str]) -> Path | None:

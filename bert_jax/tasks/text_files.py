@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bert_jax.tasks.fields import Location
-
-COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
+from bert_jax.tasks.fields import Location, shown
+from bert_jax.utils.text_lines import decode_line, without_end
 
 LocatedRecord = tuple[Location, dict[str, Any]]
 
@@ -29,14 +28,9 @@ def read_lines(file: Path, keep_ends: bool = False) -> Iterator[tuple[Location, 
     require_file(file, "a file")
     with file.open("rb") as f:
         for number, raw in enumerate(f, 1):
+            line = decode_line(raw, number, file)
             location = Location(str(file), f"line {number}")
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as e:
-                compressed = file.suffix in COMPRESSED
-                advice = "decompress the file first" if compressed else "convert the file"
-                raise ValueError(f"{location}: not UTF-8 ({e.reason}); {advice}") from None
-            yield location, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+            yield location, line if keep_ends else without_end(line)
 
 
 def words_of(line: str) -> list[str]:
@@ -57,7 +51,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
         except (ValueError, RecursionError) as e:
             raise ValueError(f"{location}: not JSON: {e}; fix the line") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{location}: expected one JSON object per line")
+            raise ValueError(f"{location} is {shown(record)}: expected one JSON object per line")
         yield location, record
 
 

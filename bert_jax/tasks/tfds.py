@@ -10,37 +10,9 @@ import numpy as np
 from bert_jax.config import TaskType
 from bert_jax.data import tfds_folder
 from bert_jax.tasks.fields import IssueCounts, Location
-from bert_jax.tasks.records import LocatedExample, parse_records
+from bert_jax.tasks.named_columns import LABEL_FEATURES, choose_splits, parse_split
+from bert_jax.tasks.records import LocatedExample
 from bert_jax.tasks.text_files import LocatedRecord
-
-SPLITS = {  # TFDS split -> our split
-    "train": "train",
-    "validation": "dev",
-    "dev": "dev",
-    "validation_matched": "dev",
-    "validation_mismatched": "dev_mismatched",
-    "test": "test",
-    "test_matched": "test",
-    "test_mismatched": "test_mismatched",
-}
-TEXT_FEATURES = (  # features that are read as text and text_pair
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question", "sentence"),
-    ("question1", "question2"),
-    ("sentence", None),
-)
-LABEL_FEATURES: dict[TaskType, str] = {
-    "classification": "label",
-    "multilabel": "label",
-    "tagging": "tags",
-}  # features with class names
-
-
-def no_label_markers(names: Sequence[str], markers: Sequence[str]) -> tuple[str, ...]:
-    """The user's markers and, where classes have names, -1, the number of a class that is not
-    known. A class may have that name."""
-    return (*markers, *(("-1",) if names and "-1" not in names else ()))
 
 
 def read_tfds(
@@ -64,22 +36,17 @@ def read_tfds(
             record = {
                 k: _to_json(features[k], v, task_type in LABEL_FEATURES) for k, v in rows[n].items()
             }
-            records.append((location, with_text_fields(record, task_type)))
+            records.append((location, record))
         if not records:
             raise ValueError(f"{source}/{split} is empty: expected examples in it")
-        labeled = not split.startswith("test")
-        no_label = no_label_markers(names, markers)
-        examples[split] = parse_records(task_type, records, issues, labeled, no_label)
+        examples[split] = parse_split(task_type, split, records, issues, names, markers)
     return examples, names
 
 
 def _open(source: str) -> tuple[Any, dict[str, Any]]:
     with tfds_folder.open_builder(source, source.removeprefix("tfds:"), "tfds:NAME") as builder:
-        names = {name: split for split, name in SPLITS.items() if split in builder.info.splits}
-        splits = {name: builder.as_data_source(split=split) for name, split in names.items()}
-    if not {"train", "dev"} <= set(splits):
-        listed = ", ".join(sorted(builder.info.splits)) or "none"
-        raise ValueError(f"{source} has the splits {listed}: expected train, and validation or dev")
+        names = choose_splits(source, builder.info.splits)
+        splits = {ours: builder.as_data_source(split=name) for ours, name in names.items()}
     return builder, splits
 
 
@@ -104,18 +71,3 @@ def _to_json(feature: Any, value: Any, named: bool) -> Any:
     if hasattr(classes, "int2str"):
         return classes.int2str(value) if named and value >= 0 else value
     return value
-
-
-def with_text_fields(record: dict[str, Any], task_type: TaskType) -> dict[str, Any]:
-    """The record with the fields that `records.parse_example` reads."""
-    if "text" in record or task_type not in (
-        "classification",
-        "multilabel",
-        "regression",
-    ):
-        return record
-    for first, second in TEXT_FEATURES:
-        if first in record and (second is None or second in record):
-            pair = {} if second is None else {"text_pair": record[second]}
-            return record | {"text": record[first]} | pair
-    return record

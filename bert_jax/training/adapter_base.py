@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_jax.config import Experiment, replace
 from bert_jax.distributed import sharding
-from bert_jax.inference.adapter import checked_base, other_base
+from bert_jax.inference.adapter import checked_base
 from bert_jax.inference.model import load
 from bert_jax.model import lora
 from bert_jax.training.compiled_steps import CompiledSteps
@@ -45,9 +45,7 @@ def with_base(
     at `path`, by the objective's names. ValueError: it is not the base that the run recorded."""
     like = steps.fixed["base"]
     base = map_with_names(lambda name, _: params[name], like)
-    found = lora.base_hash(base, config.encoder.vocab_size)
-    if found != config.lora.base:
-        raise ValueError(other_base(path, str(config.lora.base), found))
+    lora.check_base(base, config.encoder.vocab_size, str(config.lora.base), path)
 
     def put(value: Any, like: Any) -> jax.Array:
         return sharding.put(np.array(value, like.dtype), like.sharding)

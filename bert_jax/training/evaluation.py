@@ -16,6 +16,7 @@ from bert_jax import tasks
 from bert_jax.config import Experiment, Supervised
 from bert_jax.distributed import sharding
 from bert_jax.objectives import Objective, SupervisedObjective
+from bert_jax.objectives.losses import share_loss
 from bert_jax.tasks import EncodedExamples
 from bert_jax.training.finetune_config import FinetuneTask
 from bert_jax.training.step import CompiledSteps, to_floats
@@ -61,13 +62,6 @@ def evaluate(
     return {f"eval_{name}": value for name, value in values.items()}
 
 
-def share_loss(share: float, predicted: float) -> float:
-    """Cross-entropy in nat of pairs of which a `share` has label 1, under the constant probability
-    `predicted`."""
-    parts = ((share, predicted), (1 - share, 1 - predicted))
-    return -sum(p * math.log(max(q, 1e-9)) for p, q in parts if p > 0)
-
-
 @dataclass(frozen=True)
 class EvalResult:
     """What some parameters answer on one split of a task."""
@@ -91,7 +85,7 @@ class EvalResult:
         NaN, of which argmax would make the first class. `threshold` is the margin of the answer
         "none" (SQuAD 2.0), `thresholds` those of each label (multi-label)."""
         o = self.objective
-        task: Any = "diagnostic" if self.split == "diagnostic" else o.task  # its own metric
+        task = "diagnostic" if self.split == "diagnostic" else o.task  # its own metric
         scores = tasks.compute_metrics(
             task, self.encoded, self.outputs, o.labels, threshold, thresholds, o.tag_scoring
         )
@@ -107,9 +101,7 @@ class EvalResult:
     ) -> list[dict[str, Any]]:
         """One JSON object per example, in their order."""
         o = self.objective
-        return tasks.decode_predictions(
-            o.task, self.encoded, self.outputs, o.labels, threshold, thresholds
-        )
+        return tasks.decode_predictions(self.encoded, self.outputs, o.labels, threshold, thresholds)
 
     def label_scores(self, thresholds: Sequence[float] = ()) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and number of examples of each label (tasks/label_scores.py)."""

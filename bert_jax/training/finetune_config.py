@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import convert, tasks
+from bert_jax.checkpoint import run_dir
 from bert_jax.config import Contrastive, Experiment, Supervised, replace, supervised_objective
 from bert_jax.config.step_counts import (
     given_step_counts,
@@ -108,7 +109,7 @@ class FinetuneTask:
             unknown_labels=objective.unknown_labels,
         )
         tokenizer = run_tokenizer(config)
-        length = config.data.length or min(objective.default_length, config.encoder.max_length)
+        length = config.row_length
         encoded = {}
         for split, examples in dataset.splits.items():
             training = split == "train"
@@ -187,10 +188,11 @@ def config_of_seed(config: Experiment, i: int) -> Experiment:
 def run_tokenizer(config: Experiment) -> Tokenizer:
     """The run folder's tokenizer when the run resumes, else the model's."""
     folder, init = remote.local_cache_path(config.run.dir), str(config.run.init)
-    if previous_config(folder, init) is not None:
-        for saved in (folder / "tokenizer", folder / "seed_0" / "tokenizer"):
-            if saved.is_dir():
-                return tokenizers.load_tokenizer(saved)
+    config_file = run_dir.config_file(folder)
+    if config_file is not None and previous_config(folder, init) is not None:
+        saved = config_file.parent / "tokenizer"
+        if saved.is_dir():
+            return tokenizers.load_tokenizer(saved)
     return warm_start.load_tokenizer(hub.at_commit(init, config.run.init_commit))
 
 

@@ -7,6 +7,7 @@ have one or not. Otherwise, and with `objective.new_head`, the head is new.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from bert_jax.utils.pytree import flatten_with_names
 
 TASK_HEADS = ("label/", "tag/", "span/")  # trained for one task
 OUTPUT_LAYERS = ("label/dense/", "tag/dense/")  # the last axis of their leaves is the labels
+MAX_NAMES = 10  # of labels in a message
 ONE_NUMBER = {"regression", "rerank"}  # a reranker may come as a regression of Hugging Face
 
 
@@ -44,13 +46,8 @@ def decide(old: Objective, new: Objective, path: str) -> HeadDecision:
             return HeadDecision(False, f"{start}its {name} is {a}, here {b}")
     unlabeled = new.task_type in ONE_NUMBER or (new.task_type == "qa" and new.span == "linear")
     if set(old.labels) != set(new.labels) and not unlabeled:
-        extra, missing = (sorted(set(x) - set(y)) for x, y in _both_ways(old, new))
-        parts = [
-            f"{what} {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-            for what, names in (("only it has", extra), ("it lacks", missing))
-            if names
-        ]
-        return HeadDecision(False, f"{start}its labels are others ({'; '.join(parts)})")
+        changes = label_changes(old.labels, new.labels)
+        return HeadDecision(False, f"{start}its labels are others ({changes})")
     reordered = old.labels != new.labels and not unlabeled and new.task_type != "qa"
     order = tuple(old.labels.index(label) for label in new.labels) if reordered else ()
     named = bool(new.labels) and not unlabeled
@@ -73,8 +70,17 @@ def _kind(task: Supervised) -> dict[str, Any]:
     return kind
 
 
-def _both_ways(old: Supervised, new: Supervised) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    return (old.labels, new.labels), (new.labels, old.labels)
+def label_changes(old: Sequence[str], new: Sequence[str]) -> str:
+    """The labels that only a model has (`old`), and those that it lacks (of `new`), in words."""
+    parts = [
+        f"{what} {', '.join(names[:MAX_NAMES])}{', ...' if len(names) > MAX_NAMES else ''}"
+        for what, names in (
+            ("only it has", sorted(set(old) - set(new))),
+            ("it lacks", sorted(set(new) - set(old))),
+        )
+        if names
+    ]
+    return "; ".join(parts)
 
 
 def head_params(params: Any, decision: HeadDecision) -> dict[str, Any]:

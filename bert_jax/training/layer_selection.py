@@ -83,9 +83,9 @@ def select_model_layers(params: Any, model: Experiment, run: Experiment) -> Any:
     return params | {name: select_layers(params[name], *depth) for name, depth in depths.items()}
 
 
-def describe_layers(model: Encoder, layers: int | None, path: str) -> str:
+def describe_layers(model: Encoder, layers: int, path: str) -> str:
     """Which layers of the model at `path` the run starts from, if not all, in words."""
-    if layers is None or layers == model.layers:
+    if layers == model.layers:
         return ""
     chosen = ", ".join(map(str, spaced_layers(model.layers, layers)))
     return f"layers 1 to {layers} start as layers {chosen} of the {model.layers} of {path}"

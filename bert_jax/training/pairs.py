@@ -69,7 +69,7 @@ class PairsTask:
         _check_scores(loss, dataset)
         objective.check_dimensions(config.encoder.hidden_size)
         tokenizer = finetune_config.run_tokenizer(config)
-        length = config.data.length or min(objective.default_length, config.encoder.max_length)
+        length = config.row_length
         config = replace(config, objective=dict(loss=loss), data=dict(length=length))
         train = encode_pairs.encode_pairs(
             dataset.train,

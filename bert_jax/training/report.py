@@ -163,7 +163,7 @@ def _draw_confusion(run_results: dict[str, Results], path: Path) -> bool:
         1, len(matrices), figsize=(size * len(matrices) + 1, size + 0.6), squeeze=False
     )
     for axis, (name, confusion) in zip(axes.flat, matrices.items(), strict=True):
-        split = "test" if "test" in confusion else "dev"
+        split = report_errors.shown_split(confusion)
         counts = np.array(confusion[split])
         axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), "Blues", vmin=0)
         if max_labels <= 20:

@@ -28,13 +28,13 @@ from bert_jax.distributed import sharding
 from bert_jax.objectives import SupervisedObjective
 from bert_jax.objectives.distillation import TEACHER
 from bert_jax.tasks import EncodedExamples
+from bert_jax.training.kept_head import label_changes
 from bert_jax.training.teacher import Teacher
 from bert_jax.utils.types import Batch, Slices
 
 logger = logging.getLogger(__name__)
 
 BY_TOKEN = ("tagging", "qa")  # tasks whose outputs belong to tokens
-MAX_NAMES = 10  # of labels in a message
 
 
 class SoftLabels:
@@ -139,17 +139,10 @@ def label_order(teacher: Teacher, student: Supervised) -> tuple[int, ...]:
         return ()
     if student.task_type in ("regression", "choice"):
         return ()
-    extra = sorted(set(task.labels) - set(student.labels))
-    missing = sorted(set(student.labels) - set(task.labels))
-    if extra or missing:
-        parts = [
-            f"{what} {', '.join(names[:MAX_NAMES])}{', ...' if len(names) > MAX_NAMES else ''}"
-            for what, names in (("only it has", extra), ("it lacks", missing))
-            if names
-        ]
+    if changes := label_changes(task.labels, student.labels):
         raise ValueError(
-            f"{start} has other labels than the training rows ({'; '.join(parts)}): expected a "
-            "teacher that was fine-tuned with the same label names"
+            f"{start} has other labels than the training rows ({changes}): expected a teacher that "
+            "was fine-tuned with the same label names"
         )
     return tuple(task.labels.index(label) for label in student.labels)
 

@@ -122,13 +122,12 @@ def load_teacher(config: Experiment) -> Teacher | None:
 
 def _recorded_commit(config: Experiment) -> str | None:
     """The commit of the teacher with which the run folder began."""
-    folder = remote.local_cache_path(config.run.dir)
-    for file in (folder / "config.json", folder / "seed_0" / "config.json"):
-        if file.is_file():
-            saved = read_config(file).distill
-            same = run_dir.same_path(saved.teacher, config.distill.teacher)
-            return saved.teacher_commit if same else None
-    return None
+    file = run_dir.config_file(remote.local_cache_path(config.run.dir))
+    if file is None:
+        return None
+    saved = read_config(file).distill
+    same = run_dir.same_path(saved.teacher, config.distill.teacher)
+    return saved.teacher_commit if same else None
 
 
 def content_hash(model: Model) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from bert_jax.config import TRACKERS, Experiment
 from bert_jax.training.tracker_clients import MlflowClient, Values, WandbClient
 from bert_jax.utils import io
+from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -119,11 +120,10 @@ class BackgroundTracker:
             client.close()
         except Exception as e:  # of any library, network or server
             self._failed = True
-            lines = str(e).strip().splitlines() or [type(e).__name__]
             logger.warning(
-                "tracker %s failed (%s): no more metrics are sent to it; the run continues",
+                "tracker %s failed (%.200s): no more metrics are sent to it; the run continues",
                 self._name,
-                lines[0][:200],
+                first_line(e),
             )
             while not self._closing and self._queue.get() is not None:
                 pass  # what nobody takes must not fill the queue

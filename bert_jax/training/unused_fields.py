@@ -8,14 +8,15 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from bert_jax.checkpoint import run_dir
 from bert_jax.config import Contrastive, Experiment, Masked, ReplacedTokens, Supervised
 from bert_jax.config.contrastive import MIN_LEARNED_TEMPERATURE
-from bert_jax.config.distill import Distill
 from bert_jax.utils import remote
 
 logger = logging.getLogger(__name__)
 
 VOCABULARY_TARGETS = ("replace_mlm", "all_tokens_mlm")  # of ELECTRA's discriminator
+FINE_TUNING = "the run is fine-tuning"
 PRETRAINING_DISTILL = ("relation_weight", "logit_weight", "teacher_layer", "relation_heads")
 
 
@@ -50,7 +51,8 @@ def refuse_unused_fields(config: Experiment) -> None:
             )
     if isinstance(objective, Supervised):
         _refuse_fields_of_other_tasks(objective)
-        _refuse_distill_fields(config.distill)
+        advice = "it learns the teacher's outputs alone"
+        _refuse_changed("distill", config.distill, PRETRAINING_DISTILL, FINE_TUNING, advice)
     if isinstance(objective, Supervised) and _has_two_heads(objective):
         raise ValueError(
             "objective.head is prediction and objective.span joint, which has a head of its own: "
@@ -69,31 +71,26 @@ def refuse_fields_of_other_losses(config: Experiment, loss: str) -> None:
     used = {
         "margin": loss == "margin",
         "temperature": loss in ("ranking", "cosent"),
-        "max_negatives": loss == "ranking",
+        **dict.fromkeys(("max_negatives", "learn_temperature", "symmetric"), loss == "ranking"),
     }
     unused = {name for name, use in used.items() if not use}
     _refuse_changed("objective", objective, unused, f"the loss is {loss}")
-    if loss == "ranking":
-        return
-    if not objective.normalize:
+    if loss != "ranking" and not objective.normalize:
         raise ValueError(
             f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
             "add --objective.normalize (a model that compares by dot product begins without it)"
         )
-    for name in ("learn_temperature", "symmetric"):
-        if getattr(objective, name):
-            raise ValueError(
-                f"objective.{name} is on, but the loss {loss} of scored pairs does not use it: "
-                "leave it out"
-            )
 
 
-def _refuse_changed(section: str, part: Any, names: Iterable[str], reason: str) -> None:
-    """ValueError: one of these fields of a section, which have no effect, is not at its default."""
+def _refuse_changed(
+    section: str, part: Any, names: Iterable[str], reason: str, advice: str = ""
+) -> None:
+    """ValueError: one of these fields of a section, which have no effect, is not at its default.
+    The message ends with the `advice`: what there is instead."""
     for name, default in _changed(part, names).items():
         raise ValueError(
-            f"{section}.{name} is {getattr(part, name)}, and {reason}, which does not use it: "
-            f"leave it out (default: {default!r})"
+            f"{section}.{name} is {getattr(part, name)!r}, and {reason}, which does not use it: "
+            f"leave it out (default: {default!r}){advice and '; '}{advice}"
         )
 
 
@@ -126,8 +123,7 @@ def _refuse_fields_of_what_is_off(config: Experiment) -> None:
 
 def has_begun(config: Experiment) -> bool:
     """Whether the run's folder holds the config of a run, or of its first seed."""
-    folder = remote.local_cache_path(config.run.dir)
-    return any((folder / name).is_file() for name in ("config.json", "seed_0/config.json"))
+    return run_dir.config_file(remote.local_cache_path(config.run.dir)) is not None
 
 
 def _has_two_heads(task: Supervised) -> bool:
@@ -139,15 +135,9 @@ def _is_pairs(objective: object) -> bool:
 
 
 def _refuse_corpus_fields(config: Experiment) -> None:
-    for name in ("stages", "mix", "mix_exponent"):
-        value = getattr(config.data, name)
-        if value is not None:
-            raise ValueError(
-                f"data.{name} is {value}, but it is for pre-training on corpora: leave it out; "
-                "labeled rows are read from --data DIR in batches of data.batch_size"
-            )
-    names = ("eval_batches", "init_positions")
-    _refuse_changed("run", config.run, names, "the run is fine-tuning")
+    advice = "labeled rows are read from --data DIR in batches of data.batch_size"
+    _refuse_changed("data", config.data, ("stages", "mix", "mix_exponent"), FINE_TUNING, advice)
+    _refuse_changed("run", config.run, ("eval_batches", "init_positions"), FINE_TUNING)
     if _is_pairs(config.objective):
         config.distill.check_unused()
 
@@ -159,13 +149,9 @@ def _refuse_finetuning_fields(config: Experiment) -> None:
             f"run.init_positions is {positions}, but there is no model to start from: give --init "
             "MODEL, or --run.init-positions model"
         )
-    for name, default in (("epochs", None), ("evals_per_epoch", None), ("select", "best")):
-        value = getattr(config.run, name)
-        if value != default:
-            raise ValueError(
-                f"run.{name} is {value}, but it is for fine-tuning: leave it out; pre-training has "
-                "run.steps and run.eval_every, and keeps its newest checkpoints and the best one"
-            )
+    names = ("epochs", "evals_per_epoch", "select")
+    advice = "it has run.steps and run.eval_every, and keeps the newest and the best checkpoints"
+    _refuse_changed("run", config.run, names, "the run is pre-training", advice)
 
 
 def _refuse_fields_of_other_tasks(task: Supervised) -> None:
@@ -186,15 +172,6 @@ def _refuse_fields_of_other_tasks(task: Supervised) -> None:
         _refuse_changed("objective", task, names, f"objective.long is {task.long}")
 
 
-def _refuse_distill_fields(distill: Distill) -> None:
-    for field in dataclasses.fields(distill):
-        if field.name in PRETRAINING_DISTILL and getattr(distill, field.name) != field.default:
-            raise ValueError(
-                f"distill.{field.name} is {getattr(distill, field.name)}, but it is for "
-                "pre-training: leave it out; fine-tuning learns the teacher's outputs alone"
-            )
-
-
 def _refuse_contrastive_fields(objective: Contrastive) -> None:
     if objective.learn_temperature and objective.temperature < MIN_LEARNED_TEMPERATURE:
         raise ValueError(
@@ -203,11 +180,6 @@ def _refuse_contrastive_fields(objective: Contrastive) -> None:
         )
     if objective.task == "pairs":
         return
-    _refuse_changed("objective", objective, ("margin",), f"objective.task is {objective.task}")
-    for name in ("query_prompt", "document_prompt", "max_negatives"):
-        value = getattr(objective, name)
-        if value not in ("", None):
-            raise ValueError(
-                f"objective.{name} is {value!r} and objective.task {objective.task}: rows of a "
-                "corpus have no prompts and no negatives, so leave it out"
-            )
+    names = ("margin", "query_prompt", "document_prompt", "max_negatives")
+    advice = "rows of a corpus have no prompts and no negatives"
+    _refuse_changed("objective", objective, names, f"objective.task is {objective.task}", advice)

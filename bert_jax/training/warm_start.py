@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax import config, convert
+from bert_jax import config as configs
+from bert_jax import convert
 from bert_jax.checkpoint import run_dir
 from bert_jax.config import (
     DROPOUT_RATES,
@@ -34,9 +35,7 @@ from bert_jax.config import (
     Experiment,
     ReplacedTokens,
     Supervised,
-    read_config,
 )
-from bert_jax.config import replace as replace_fields
 from bert_jax.convert.hf_config import hf_family
 from bert_jax.data.corpus import Corpus
 from bert_jax.data.tokenization import tokenizer as tokenizers
@@ -75,7 +74,7 @@ class WarmStart:
     def model(self) -> Model:
         """The model with its parameters in host memory, beside the run's on the devices."""
         model = load(self.source)
-        return replace(model, params=jax.device_get(model.params))
+        return dataclasses.replace(model, params=jax.device_get(model.params))
 
     @property
     def source(self) -> str | Path:
@@ -102,14 +101,14 @@ class WarmStart:
                     "rotary positions have no table; lengthen one with import --positions"
                 )
             names += ["max_length", "rotary_theta", "local_rotary_theta"]
-        return config.replace(encoder, **{n: getattr(self.config.encoder, n) for n in names})
+        return configs.replace(encoder, **{n: getattr(self.config.encoder, n) for n in names})
 
     def with_family(self, config: Experiment) -> Experiment:
         """The config, whose sentence encoder has the model's family: an export needs it."""
         if not isinstance(config.objective, Contrastive):
             return config
         family = model_family(self.previous_config or self.model.config)
-        return replace_fields(config, objective=dict(family=family))
+        return configs.replace(config, objective=dict(family=family))
 
     def apply(self, steps: CompiledSteps) -> CompiledSteps:
         """`steps` whose `init` returns a state with the model's parameters. With adapters, the
@@ -198,16 +197,16 @@ def pin_init(config: Experiment) -> Experiment:
         return config
     previous = previous_config(remote.local_cache_path(config.run.dir), init)
     commit = hub.commit_of(init) if previous is None else previous.run.init_commit
-    return replace_fields(config, run=dict(init_commit=commit))
+    return configs.replace(config, run=dict(init_commit=commit))
 
 
 def previous_config(folder: Path, init: str | None) -> Experiment | None:
     """The config in a run folder, or in that of its first seed, if it started from this model."""
-    for file in (folder / "config.json", folder / "seed_0" / "config.json"):
-        if file.is_file():
-            previous = read_config(file)
-            return previous if run_dir.same_path(previous.run.init, init) else None
-    return None
+    file = run_dir.config_file(folder)
+    if file is None:
+        return None
+    previous = configs.read_config(file)
+    return previous if run_dir.same_path(previous.run.init, init) else None
 
 
 def load_config(path: str | Path) -> Experiment:
@@ -217,7 +216,7 @@ def load_config(path: str | Path) -> Experiment:
         raise ValueError(f"{folder} holds no config.json: expected a run or Hugging Face folder")
     if convert.is_hf_folder(folder):
         return convert.read_hf_experiment(folder)
-    return config.read_config(folder / "config.json")
+    return configs.read_config(folder / "config.json")
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

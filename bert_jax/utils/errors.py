@@ -20,6 +20,13 @@ def first_line(e: BaseException) -> str:
     return str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
 
 
+def with_type(e: BaseException) -> str:
+    """The type of an exception and the first line of its text, at most 200 characters of it; the
+    type alone if it has no text."""
+    name = type(e).__name__
+    return f"{name}: {first_line(e):.200}" if str(e).strip() else name
+
+
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how jax's error begins when a device's memory is full
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errno of an OSError that is no bug either
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -11,10 +12,18 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_jax.utils.errors import RunError
+from bert_jax.utils.remote import is_remote
+from bert_jax.utils.text_lines import COMPRESSED
 
+if TYPE_CHECKING:
+    import numpy as np
+
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
+# Names of files of rows that are no plain JSONL: those of `tasks.tables.SUFFIXES`, and others.
+NOT_JSONL = {".csv", ".tsv", ".conll", ".conllu", ".parquet", *COMPRESSED}
 CACHE = "BERT_JAX_CACHE"  # environment variable with the cache folder
 
 
@@ -43,6 +52,14 @@ def require_new(out: Path) -> None:
         raise ValueError(
             f"{out} is a mount point or in use, and cannot be replaced ({e.strerror}): {advice}"
         ) from None
+
+
+def require_new_jsonl(out: Path) -> None:
+    """ValueError: `out` exists, or its name says that it is no plain JSONL."""
+    if out.exists():
+        raise ValueError(f"--out is {out}, which exists: expected the name of a new file")
+    if out.suffix.lower() in NOT_JSONL:
+        raise ValueError(f"--out is {out}, but rows are written as JSONL: name it .jsonl")
 
 
 @contextlib.contextmanager
@@ -78,7 +95,7 @@ def atomic_dir(out: Path) -> Iterator[Path]:
 def write_text(path: Path | Any, text: str) -> None:
     """Replace a file atomically: a reader, or a restart after a kill, sees the old or the new text.
     `path` may be an `epath.Path`. OSError: it cannot be written, and the old file is unchanged."""
-    if "://" in str(path):
+    if is_remote(path):
         path.write_text(text)  # objects on a bucket are always replaced atomically
         return
     path = Path(path)
@@ -95,10 +112,30 @@ def write_text(path: Path | Any, text: str) -> None:
         raise
 
 
+def new_npy(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory map of a new .npy file of float32, for which disk space is reserved. Without that
+    the file is sparse, and a full disk kills the process (SIGBUS).
+
+    OSError: the disk is full.
+    """
+    from numpy.lib import format as npy  # not where nothing is written
+
+    array = npy.open_memmap(path, "w+", "float32", shape)
+    if not hasattr(os, "posix_fallocate"):
+        return array
+    with path.open("r+b") as f:
+        try:
+            os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+        except OSError as e:
+            if e.errno not in CANNOT_RESERVE:
+                raise OSError(e.errno, e.strerror, str(path)) from None
+    return array
+
+
 def free_bytes(folder: Path | Any) -> int | None:
     """Free bytes on the disk of `folder`, None if the folder is missing. A bucket has no limit,
     and its folders need not exist."""
-    if "://" in str(folder):
+    if is_remote(folder):
         return sys.maxsize
     if not folder.is_dir():
         return None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.utils import extras
-from bert_jax.utils.errors import RunError
+from bert_jax.utils.errors import RunError, with_type
 
 RESPONSE_TIMEOUT = 20.0  # seconds for the first response
 NOT_COPIED = {"checkpoints", "quarantine", "tensorboard"}  # folders of a run that stay remote
@@ -126,7 +126,7 @@ def upload(path: str) -> None:
             try:
                 _client().pipe_file(f"{path}/{name}", content)
             except Exception as e:  # of gcsfs, aiohttp or google-auth
-                raise RunError(f"{path}/{name} cannot be written: {_reason(e)}") from e
+                raise RunError(f"{path}/{name} cannot be written: {with_type(e)}") from e
             _uploaded[file] = state
 
 
@@ -195,9 +195,10 @@ def client_errors(path: str) -> Iterator[None]:
         raise
     except Exception as e:  # of gcsfs, aiohttp or google-auth
         timeout = f"no answer in {RESPONSE_TIMEOUT:g} seconds"
+        reason = timeout if isinstance(e, TimeoutError) else with_type(e)
         error = RunError if _is_network(e) else ValueError
         raise error(
-            f"{path} cannot be reached: {timeout if isinstance(e, TimeoutError) else _reason(e)}; "
+            f"{path} cannot be reached: {reason}; "
             "check its name, the network, and `gcloud auth application-default login`"
         ) from e
 
@@ -207,8 +208,3 @@ def _is_network(e: Exception) -> bool:
     names = {"ClientConnectionError", "TransportError"}
     named = any(kind.__name__ in names for kind in type(e).__mro__)
     return named or isinstance(e, TimeoutError | ConnectionError)
-
-
-def _reason(e: Exception) -> str:
-    first = (str(e).strip().splitlines() or [""])[0]
-    return f"{type(e).__name__}: {first[:200]}" if first else type(e).__name__

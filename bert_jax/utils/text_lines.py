@@ -6,17 +6,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
+
 
 def iter_lines(file: str | Path) -> Iterator[str]:
     """The lines without their ends, which are newlines, with or without a carriage return before: a
     carriage return of its own, a form feed or U+2028 may be part of a text. A byte-order mark is
     left out. ValueError: the file is not UTF-8, or cannot be read."""
     try:
-        with Path(file).open(encoding="utf-8-sig", newline="\n") as f:
-            for line in f:
-                yield line.removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f"{file} cannot be read as UTF-8 text: {e}") from e
+        with Path(file).open("rb") as f:
+            for number, raw in enumerate(f, 1):
+                yield without_end(decode_line(raw, number, file))
+    except OSError as e:
+        raise ValueError(f"{file} cannot be read: {e}") from e
+
+
+def decode_line(raw: bytes, number: int, file: str | Path) -> str:
+    """Line `number`, from 1, of a file as text; the first may begin with a byte-order mark.
+    ValueError: it is not UTF-8."""
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as e:
+        advice = "decompress" if Path(file).suffix in COMPRESSED else "convert"
+        raise ValueError(f"{file}, line {number}: not UTF-8 ({e.reason}): {advice} it") from None
+
+
+def without_end(line: str) -> str:
+    """The line without its end, \\n or \\r\\n."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def check_read_twice(file: Path) -> None:
+    """ValueError: a pipe, which can be read once."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise ValueError(f"{file} is read twice, and is no regular file: write it to one first")
 
 
 def without_surrogates(text: str) -> str:

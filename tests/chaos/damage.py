@@ -137,6 +137,7 @@ def run_case(clean: Path, damage: str, rng: Random) -> tuple[str, str]:
         if step == STEPS[-1]:
             return "harmless", file
         assert f"checkpoints/{STEPS[-1]} is" in log.getvalue(), f"{file} {damage}: not reported"
+        assert checkpoints.with_name("quarantine").is_dir(), f"{file} {damage}: not moved"
         return "detected", file
 
 

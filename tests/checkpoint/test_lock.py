@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.checkpoint import lock
+from bert_jax.checkpoint import lock, run_dir
 
 OWNER = """
 import os, sys, time
@@ -95,8 +95,9 @@ def test_a_normal_end_removes_the_lock_file(tmp_path: Path) -> None:
 
 
 def test_other_processes_of_the_run_take_no_lock(tmp_path: Path) -> None:
-    with lock.run_lock(tmp_path), lock.run_lock(tmp_path, is_main=False):
-        pass
+    for folder in (str(tmp_path / "run"), "gs://bucket/run"):
+        with run_dir._locked(folder, 600.0, is_main=False, take_over=False):
+            assert not any(tmp_path.iterdir())
 
 
 def acquire_repeatedly(

@@ -99,7 +99,8 @@ def test_profile_writes_a_trace_and_does_not_change_the_losses(
 ) -> None:
     losses = []
     for name, more in (("plain", ()), ("traced", ("--profile", 2))):
-        assert not pretrain(workspace, tmp_path / name, "--run.steps", 6, *more)
+        one_schedule = ("--run.steps", 6, "--optim.decay-steps", 2)  # whose steps are compiled
+        assert not pretrain(workspace, tmp_path / name, *one_schedule, *more)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == losses[1]
@@ -203,7 +204,7 @@ BAD_CONFIGS: dict[str, tuple[tuple[object, ...], str]] = {
     "a value of the wrong type": (("--run.steps", "many"), "many"),
     "heads that do not divide": (("--encoder.heads", 5), "encoder.heads 5"),
     "attention for another device": (("--run.attention", "cudnn"), "needs an NVIDIA GPU"),
-    "passes over the rows": (("--run.epochs", 3), "run.epochs is 3.0, but it is for fine-tuning"),
+    "passes over the rows": (("--run.epochs", 3), "run.epochs is 3.0, and the run is pre-training"),
     "warmup as steps and as a share": (
         ("--optim.warmup-steps", 5, "--optim.warmup-ratio", 0.1),
         "optim.warmup_steps and optim.warmup_ratio are both given",
@@ -321,7 +322,9 @@ def test_failing_saves_end_the_run_with_status_1_and_the_cause(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("bert_jax.checkpoint.manager._check_free_space", full)
-    assert pretrain(workspace, tmp_path / "run", "--run.steps", 4, "--run.save-every", 1) == 1
+    options = ("--run.steps", 4, "--run.save-every", 1)
+    one_schedule = ("--optim.decay-steps", 2)  # whose steps are compiled
+    assert pretrain(workspace, tmp_path / "run", *options, *one_schedule) == 1
     err = capsys.readouterr().err
     assert "checkpoint 1 was not saved: No space left on device" in err
     assert "the last 3 saves failed: No space left on device" in err.splitlines()[-1]

@@ -72,7 +72,7 @@ def commands(home: Path, out: Path) -> Iterator[tuple[object, ...]]:
     yield "predict", tuned, home / "data" / "dev.jsonl", "--out", out / "answers.jsonl"
     yield "fill", run, f"it was {mask} ."
     yield "evaluate", run, "--data", home / "corpus"
-    yield "evaluate", run, "--text", text
+    yield "evaluate", run, "--text", text, "--max-rows", 50, "--max-words", 20
     yield "embed", run, text, "--truncate", "--out", out / "features.npz"
     yield "embed", run, text, "--truncate", "--index", out / "index"
     yield "search", out / "index", "it was good", "--top", 1

@@ -136,8 +136,8 @@ BAD_FLAGS: dict[str, tuple[tuple[object, ...], str]] = {
     "rows longer than the model": (("--data.length", 600), "encoder.max_length 48"),
     "steps and epochs": (("--run.steps", 9, "--run.epochs", 2), "run.epochs are both given"),
     "no seeds": (("--seeds", 0), "--seeds is 0"),
-    "stages of a corpus": (("--data.stages", "16x8=0.5,32x4=0.5"), "data.stages is 16x8"),
-    "a mix of corpora": (("--data.mix", "a=1,b=2"), "data.mix is a=1,b=2, but it is for pre"),
+    "stages of a corpus": (("--data.stages", "16x8=0.5,32x4=0.5"), "data.stages is '16x8"),
+    "a mix of corpora": (("--data.mix", "a=1,b=2"), "data.mix is 'a=1,b=2', and the run is fine"),
     "a misspelt field": (("--run.epoch", 3), "epoch"),
 }
 

@@ -161,7 +161,7 @@ def test_differences_between_configs_are_named() -> None:
         (dict(run=dict(dir="~/run")), "run.dir is ~/run: expected a path without ~, such as /"),
         (dict(data=dict(path="~/corpus")), "data.path is ~/corpus: expected a path without ~"),
         (dict(data=dict(mix="a=1,~/b=2")), "data.mix is ~/b=2: expected a path without ~"),
-        (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected at least 1"),
+        (dict(encoder=dict(groups=0)), "encoder.groups is 0: expected 1 to"),
         (dict(encoder=dict(mlp_size=0)), "encoder.mlp_size is 0"),
         (dict(optim=dict(decay_steps=0)), "optim.decay_steps is 0"),
         (dict(encoder=dict(hiden_size=3)), "did you mean hidden_size"),
@@ -216,3 +216,8 @@ def test_unknown_fields_and_wrong_types_in_json_are_refused(
     inner[where[-1]] = value
     with pytest.raises(ValueError, match=message):
         config.from_dict(Experiment, values)
+
+
+def test_pretraining_has_no_length_of_labeled_rows() -> None:
+    with pytest.raises(ValueError, match="no row length: fine-tune it"):
+        _ = BERT.row_length

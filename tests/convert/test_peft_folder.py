@@ -40,7 +40,8 @@ def logits(folder: Path) -> np.ndarray:
     model, tokens = load(folder), np.load(PEFT / "outputs.npz")["tokens"]
     size = jnp.asarray((tokens > 0).sum(1))
     batch = dict(tokens=jnp.asarray(tokens), size=size, first=size)
-    return np.asarray(model.objective.outputs(model.params, batch))  # type: ignore[attr-defined]
+    outputs = jax.jit(model.objective.outputs)  # type: ignore[attr-defined]
+    return np.asarray(outputs(model.params, batch))
 
 
 @pytest.mark.slow
@@ -52,6 +53,22 @@ def test_a_folder_that_peft_wrote_gives_its_outputs(folder: Path, tmp_path: Path
     np.testing.assert_allclose(logits(tmp_path / "imported"), expected, atol=1e-5)
     assert [row["label"] for row in load(folder).predict([{"text": "red one"}])]
     assert warm_start.load_config(folder).objective.labels == ("LABEL_0", "LABEL_1", "LABEL_2")  # type: ignore[union-attr]
+
+
+def test_a_class_may_be_named_by_a_string(folder: Path) -> None:
+    """A head that only the base has is kept if both are of one class."""
+    expected = convert.read_hf_folder(folder)[1]
+    base, weights = folder.parent / "base", folder / "adapter_model.safetensors"
+    heads = {k: v for k, v in load_file(weights).items() if "lora" not in k}
+    own = {k.removeprefix("base_model.model."): v for k, v in heads.items()}
+    rewrite(weights, lambda t: {k: v for k, v in t.items() if k not in heads})
+    rewrite(base / "model.safetensors", lambda t: t | own)
+    config, name = json.loads((base / "config.json").read_text()), "BertForSequenceClassification"
+    for path, architectures in ((base, [name]), (folder, name)):
+        text = json.dumps(config | dict(architectures=architectures))
+        (path / "config.json").write_text(text)
+    found = convert.read_hf_folder(folder)[1]
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, found, expected)))
 
 
 @pytest.mark.parametrize(
@@ -130,5 +147,5 @@ def test_the_card_of_an_adapter_loads_the_commit_that_it_belongs_to() -> None:
 def test_another_base_is_refused_by_its_hash(folder: Path) -> None:
     """peft's own folders have no hash; those that we write do."""
     rewrite(folder / "adapter_model.safetensors", dict, base_sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"not the model that the adapter .* expected 0000"):
+    with pytest.raises(ValueError, match=r"not the base that the adapters .* expected 0000"):
         load(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,14 @@ def test_an_error_of_the_disk_is_none_of_the_bucket(gs, tmp_path, monkeypatch) -
     gs.put("corpora/c/corpus.json", b"{}")
     with pytest.raises(FileExistsError, match="file"):
         cached_download("gs://bucket/corpora/c")
+
+
+def test_a_disk_that_reports_zeros_is_not_taken_for_full(gs, tmp_path, monkeypatch) -> None:
+    """As some network file systems do."""
+    monkeypatch.setenv(io.CACHE, str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
+    gs.put("corpora/c/corpus.json", b"{}")
+    assert (cached_download("gs://bucket/corpora/c") / "corpus.json").read_bytes() == b"{}"
 
 
 def test_a_corpus_larger_than_the_disk_is_refused(gs, tmp_path, monkeypatch) -> None:

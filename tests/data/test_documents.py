@@ -314,7 +314,7 @@ def test_what_is_not_there_is_refused_before_anything_is_read(file, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             read_documents([good, missing])
-    with pytest.raises(ValueError, match="no text given"):
+    with pytest.raises(ValueError, match="no TEXT is given: expected files"):
         read_documents([])
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is a pipe or a device: expected a file"):

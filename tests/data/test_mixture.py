@@ -155,6 +155,7 @@ def test_stages_that_have_begun_may_not_move(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_finished_run_with_stages_gets_no_more_steps(prepared: Path, tmp_path: Path) -> None:
     """Its short rows would go on, and its long ones begin anew."""
     experiment = replace(config(prepared, tmp_path / "run"), optim=dict(decay_steps=None))

@@ -141,7 +141,7 @@ def test_masks_hide_words_of_segmented_text_as_a_whole(segmented):
     tiny = dict(layers=1, hidden_size=8, heads=1, vocab_size=segmented.tokenizer.vocab_size)
     config = replace(config, encoder=tiny)
     objective = objectives.build(config, mixture.corpus_vocabulary(data))
-    out = objective.corrupt(jax.tree.map(jnp.asarray, batch), jax.random.key(0))
+    out = jax.jit(objective.corrupt)(jax.tree.map(jnp.asarray, batch), jax.random.key(0))
     hidden = np.asarray(out["tokens"]) == segmented.tokenizer.mask_id
     text = ~np.isin(batch["tokens"], segmented.tokenizer.special_ids)
     assert 0.3 < hidden.sum() / text.sum() < 0.8

@@ -16,7 +16,6 @@ from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.objectives.masking import mask_tokens, sample_ngrams, sample_spans
-from bert_jax.objectives.masking_budget import max_predictions
 from bert_jax.objectives.word_boundaries import WordBoundaries
 from tests.helpers import reference_masking
 from tests.helpers.paths import SAMPLE
@@ -56,12 +55,15 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Any:
             return by_family[name]
         kind, segments, masking = CORPORA[name]
         folder, out = root / kind, root / f"{kind}-{segments}"
+        if not (text := root / "text.txt").exists():
+            parts = [d.paragraphs for d in documents.read_documents([SAMPLE])]
+            thirds = ["\n".join(p[: -(-len(p) // 3)]) for p in parts]  # enough for so many rows
+            text.write_text("\n\n".join(thirds) + "\n", encoding="utf-8")
         if not folder.exists():
-            lines = [p for d in documents.read_documents([SAMPLE]) for p in d.paragraphs]
+            lines = [p for d in documents.read_documents([text]) for p in d.paragraphs]
             train_tokenizer(lines, kind, 4000).save(folder)
         if not out.exists():
-            text = [str(SAMPLE)]
-            prepare_corpus(text, folder, segments, 64, out, duplicates=1, progress=False)
+            prepare_corpus([str(text)], folder, segments, 64, out, duplicates=1, progress=False)
         opened = corpus.open_corpus(out)
         vocabulary = mixture.corpus_vocabulary(mixture.StageData(BERT.stages[0], [opened], None))
         batch = Loader([opened.source("train")], ROWS, 64, opened.info.pad_id)[0]
@@ -119,7 +121,7 @@ def test_lengths_agree_with_the_original_algorithms(name: str, masks: Any) -> No
     for i in range(ROWS):
         words, hidden = m.words(i)
         share = max(1, round(0.15 * int(m.rows["size"][i])))
-        budget = min(max_predictions(m.masking, 64), share)
+        budget = min(m.masking.num_slots(64), share)
         if name == "spanbert":
             walk = reference_masking.spans(words, rng)
         else:
@@ -139,7 +141,7 @@ def test_draws_agree_before_they_are_merged(name: str, masks: Any) -> None:
     """Pieces that each single n-gram or span hides: total variation."""
     m, rng = masks(name), random.Random(0)
     walk = sample_spans if name == "spanbert" else sample_ngrams
-    slots = max_predictions(m.masking, 64)
+    slots = m.masking.num_slots(64)
 
     def draws(tokens: jax.Array, text: jax.Array, budget: jax.Array, key: jax.Array) -> jax.Array:
         starts = m.vocabulary.words.begins_word(tokens)

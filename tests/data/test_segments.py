@@ -162,7 +162,7 @@ def test_truncation_is_the_originals_one_token_at_a_time(lengths, room):
     a, b = lengths
     while a + b > room:
         a, b = (a - 1, b) if a > b else (a, b - 1)
-    assert sentence_pairs._truncated_sizes(*lengths, room) == (a, b)
+    assert sentence_pairs.truncated_sizes(*lengths, room) == (a, b)
 
 
 def test_truncation_takes_from_both_ends_alike():

@@ -1,6 +1,6 @@
 """Eight virtual devices: training is the same on any mesh, and no wide array is replicated.
 
-With four devices, in the fast suite: training/test_step.py and test_sharding.py.
+With four devices, BERT on one mesh in the fast suite: training/test_step.py, test_sharding.py.
 """
 
 import json
@@ -13,7 +13,6 @@ import pytest
 
 from tests.helpers import cheap_compiles, tiny_configs
 
-# tests/training/test_step.py has the steps on four devices
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 

@@ -72,6 +72,11 @@ def test_missing_processes_are_named_within_the_timeout(port: int) -> None:
     assert time.monotonic() - begin < 10
 
 
+def test_without_process_0_the_others_say_where_they_looked(port: int) -> None:
+    with pytest.raises(RunError, match=f"process 0 was not found at 127.0.0.1:{port}"):
+        start(port, 1, 2, wait=1).result(30)
+
+
 def test_differing_configs_are_told_to_all(port: int) -> None:
     for future in [start(port, i, 3, config=i // 2) for i in range(3)]:
         with pytest.raises(ValueError, match=r"they differ: .*2: 1"):

@@ -120,7 +120,7 @@ def _task(task: TaskType | GlueTask, folder: Path) -> None:
         for joint in (False, True) if data.task_type == "qa" else (False,):
             outputs = _outputs(encoded, data.labels, joint)
             tasks.compute_metrics(task, encoded, outputs, data.labels)
-            tasks.decode_predictions(task, encoded, outputs, data.labels)
+            tasks.decode_predictions(encoded, outputs, data.labels)
         if data.task_type in ("classification", "tagging"):
             tasks.confusion_matrix(encoded, outputs, data.labels)
 

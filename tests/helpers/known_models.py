@@ -2,17 +2,14 @@
 
 All word vectors are zero, so the logits are the bias of the masked-word head."""
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import objectives
 from bert_jax.config import BERT, Experiment, Imported, Masked, replace
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.model import Model
+from tests.helpers import tiny_configs
 
 SIZES = dict(layers=1, hidden_size=8, heads=1, mlp_size=8)
 
@@ -21,12 +18,7 @@ def small_model(tokenizer: Tokenizer, base: Experiment = BERT, max_length: int =
     """A model with random parameters, large enough to predict something."""
     sizes = SIZES | dict(max_length=max_length, vocab_size=tokenizer.vocab_size)
     config = replace(base, encoder=sizes | dict(initializer_range=0.5, pad_id=tokenizer.pad_id))
-    return Model(config, _initial_params(config), tokenizer)
-
-
-@functools.cache
-def _initial_params(config: Experiment) -> Any:
-    return jax.jit(objectives.build(config).init)(jax.random.key(0))
+    return Model(config, tiny_configs.initial_params(config), tokenizer)
 
 
 def contextless_model(

@@ -18,6 +18,7 @@ from bert_jax.config import Contrastive, Experiment, Mesh, replace
 from bert_jax.data.loader import Loader
 from bert_jax.data.pairs import PairBatches
 from bert_jax.distributed import initialize, sharding
+from bert_jax.distributed.process_info import detect_process
 from bert_jax.training import evaluation, loop
 from bert_jax.training.guard import PreemptionHandler
 from bert_jax.training.step import compile_steps
@@ -91,7 +92,7 @@ def main() -> int:
         "heartbeat_timeout": int(os.environ["HEARTBEAT_TIMEOUT"]),
     }
     try:
-        with initialize.connect(initialize.detect_process(), config, **timeouts):
+        with initialize.connect(detect_process(), config, **timeouts):
             return fit(config, Path(folder))
     except (ValueError, RunError) as e:
         print(e, file=sys.stderr)

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from bert_jax import config, objectives
+from bert_jax import config
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import ALBERT, BERT, ELECTRA, FINETUNE, ROBERTA, Experiment, replace
 from bert_jax.data.tokenization import tokenizer as tokenizers
 from bert_jax.training import finetune_config
+from tests.helpers import tiny_configs
 
 TASK_TYPES = ("classification", "regression", "tagging", "choice", "qa")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
@@ -32,24 +32,11 @@ def write_model_dir(folder: Path, family: str = "bert", **encoder: Any) -> Path:
     position = dict(position_offset=1) if family == "roberta" else {}
     dropout = dict(dropout=0.1, attention_dropout=0.0)
     experiment = replace(FAMILY_CONFIGS[family], encoder=sizes | ids | position | dropout | encoder)
-    params = initial_params(experiment)
+    params = tiny_configs.initial_params(experiment)
     config.save_config(experiment, folder / "config.json")
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, {"params": params}, experiment)
     return folder
-
-
-def initial_params(experiment: Experiment) -> Any:
-    """Much as a model draws them, but by NumPy: its program takes two seconds to compile."""
-    rng = np.random.default_rng(0)
-
-    def draw(path: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-        constant = {"bias": 0.0, "scale": 1.0}.get(path[-1].key)
-        deviation = experiment.encoder.initializer_range if constant is None else 0.0
-        drawn = rng.normal(constant or 0.0, deviation, like.shape)
-        return jax.device_put(drawn.astype(like.dtype))
-
-    return jax.tree_util.tree_map_with_path(draw, objectives.param_shapes(experiment))
 
 
 def random_row(task_type: str, rng: np.random.Generator) -> dict[str, Any]:

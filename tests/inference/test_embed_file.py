@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import Encoder
-from bert_jax.inference.embed_file import EmbedOptions, embed_file, new_npy
+from bert_jax.inference.embed_file import EmbedOptions, embed_file
 from bert_jax.inference.features import Pool
 from bert_jax.utils import io
 
@@ -102,7 +102,7 @@ def test_a_disk_without_room_for_the_archive_is_found_before_the_last_vector(
 
 
 def test_the_space_of_vectors_is_reserved_before_they_are_written(tmp_path: Path) -> None:
-    array = new_npy(tmp_path / "x.npy", (1000, 100))
+    array = io.new_npy(tmp_path / "x.npy", (1000, 100))
     array[:] = 1
     assert (tmp_path / "x.npy").stat().st_blocks * 512 >= array.nbytes
     assert (np.load(tmp_path / "x.npy") == 1).all()
@@ -119,6 +119,6 @@ def test_a_full_disk_is_an_error_that_names_the_file(
 
     fail(errno.ENOSPC)
     with pytest.raises(OSError, match=r"No space left on device: .*x.npy"):
-        new_npy(tmp_path / "x.npy", (3, 2))
+        io.new_npy(tmp_path / "x.npy", (3, 2))
     fail(errno.EOPNOTSUPP)  # a file system that cannot reserve
-    assert new_npy(tmp_path / "x.npy", (3, 2)).shape == (3, 2)
+    assert io.new_npy(tmp_path / "x.npy", (3, 2)).shape == (3, 2)

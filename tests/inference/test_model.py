@@ -309,7 +309,7 @@ def test_embed_checks_the_whole_file_before_computing(
     for text, message in (
         (b"fine\n" + b"word " * 200, "line 2: a text has 402 tokens, but the model takes 150"),
         (b"", "is empty"),
-        (b"\xff\xfe", "cannot be read as UTF-8"),
+        (b"fine\n\xff\xfe", r"line 2: not UTF-8 \(invalid start byte\): convert it"),
     ):
         file.write_bytes(text)
         with pytest.raises(ValueError, match=message):

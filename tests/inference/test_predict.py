@@ -21,16 +21,20 @@ from tests.helpers import toy_tasks
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and runs of two steps on data of some kinds."""
+    """A model, and runs on data of some kinds which evaluate and do not train."""
     folder = tmp_path_factory.mktemp("predict")
     toy_tasks.write_model_dir(folder / "model")
-    for kind in ("classification", "tagging", "qa"):
-        data = toy_tasks.write_task_dir(folder / "data" / kind, kind)
-        finetune(
-            toy_tasks.finetune_config_for(
-                folder / "model", kind, data, folder / kind, run=dict(steps=2)
-            )
-        )
+
+    def save_start(*args: Any, **_: Any) -> None:
+        experiment, steps, _, _, checkpoints, *_ = args
+        checkpoints.save(experiment.run.steps, steps.init(), experiment)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bert_jax.training.loop.fit", save_start)
+        for kind in ("classification", "tagging", "qa"):
+            data = toy_tasks.write_task_dir(folder / "data" / kind, kind)
+            run = folder / "model", kind, data, folder / kind
+            finetune(toy_tasks.finetune_config_for(*run))
     return folder
 
 

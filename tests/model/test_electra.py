@@ -56,7 +56,7 @@ def test_only_the_generators_loss_moves_the_shared_tables(name: str) -> None:
 @pytest.mark.slow_unless("disentangled")
 @pytest.mark.parametrize("name", DISENTANGLED)
 def test_towers_start_with_equal_tables_and_norms_of_their_own(name: str) -> None:
-    params = tiny_configs.initial_params(tiny_configs.ALL[name])
+    params = jax.jit(tiny_configs.build(tiny_configs.ALL[name]).init)(jax.random.key(0))
     towers = [electra.merge_tower(params, t)["embeddings"] for t in ("generator", "discriminator")]
     for table in electra.tables({"embeddings": towers[0]}):
         assert jnp.array_equal(towers[0][table], towers[1][table]), table
@@ -68,7 +68,7 @@ def test_towers_start_with_equal_tables_and_norms_of_their_own(name: str) -> Non
 @pytest.mark.parametrize("tied", electra.IS_SHARED)
 def test_merged_towers_are_those_that_were_split(tied: str) -> None:
     config = replace(tiny_configs.FAMILIES["electra"], objective=dict(tied="none"))
-    params = random_like(tiny_configs.initial_params(config))
+    params = random_like(objectives.param_shapes(config))
     split = electra.split_towers(params["generator"], params["discriminator"], tied)
     assert electra.is_disentangled(split) == (tied == "gradient_disentangled")
     merged = electra.merge_tower(split, "discriminator")
@@ -90,7 +90,7 @@ def test_an_export_has_the_sums_of_the_tables(
     name: str, part: str, class_name: str, left_out: int
 ) -> None:
     config = tiny_configs.ALL[name]
-    params = random_like(tiny_configs.initial_params(config))
+    params = random_like(objectives.param_shapes(config))
     hf, tensors, lost = convert.to_hf(config, params, part)
     assert hf["architectures"] == [class_name]
     assert len([n for n in lost if n.startswith("rtd/")]) == left_out
@@ -116,7 +116,7 @@ def test_a_narrow_generator_trains_and_modernberts_format_refuses_it() -> None:
 def test_new_pieces_and_positions_have_sums_as_well() -> None:
     """A new piece is the mean of those it replaces in both tables, or differs by zero."""
     config = tiny_configs.ALL["disentangled"]
-    params = random_like(tiny_configs.initial_params(config))
+    params = random_like(objectives.param_shapes(config))
     v = tiny_configs.V
     before = electra.merge_tower(params, "discriminator")["embeddings"]
     longer, params = resize_position_embeddings(config, params, 40)

@@ -60,7 +60,7 @@ def test_the_gradient_at_padding_is_exactly_zero() -> None:
     def f(p: dict) -> jax.Array:
         return (network.apply({"params": p}, one)["hidden"] * weights).sum()
 
-    grads = jax.grad(f)(params)["embeddings"]
+    grads = jax.jit(jax.grad(f))(params)["embeddings"]
     assert not grads["word"][49].any()
     assert not grads["position"][one["size"].max() :].any()
     assert grads["word"][:49].any()
@@ -71,11 +71,11 @@ def test_albert_equals_a_bert_with_equal_layers() -> None:
     albert, shared = init(replace(SMALL, groups=1))
     bert = Network(SMALL, HEADS)
     equal = dict(shared, encoder=jax.tree.map(lambda x: jnp.repeat(x, 4, 0), shared["encoder"]))
-    f = lambda net, p: net.apply({"params": p}, batch())["hidden"]  # noqa: E731
+    f = lambda net, p: jax.jit(net.apply)({"params": p}, batch())["hidden"]  # noqa: E731
     close(f(albert, shared), f(bert, equal), 1e-6)
     weights = jax.random.normal(jax.random.key(1), (3, 11, 24))
     g, h = (
-        jax.grad(lambda p, n=n: (f(n, p) * weights).sum())(p)
+        jax.jit(jax.grad(lambda p, n=n: (f(n, p) * weights).sum()))(p)
         for n, p in ((albert, shared), (bert, equal))
     )
     summed = jax.tree.map(lambda x: x.sum(0, keepdims=True), h["encoder"]["layers"])

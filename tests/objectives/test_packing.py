@@ -18,12 +18,15 @@ from bert_jax.objectives.masking import mask_tokens
 from bert_jax.objectives.masking_budget import max_packed_predictions, with_scheduled_rate
 from bert_jax.utils import pytree
 from tests.helpers import tiny_configs
-from tests.helpers.marks import NIGHTLY
+from tests.helpers.marks import NIGHTLY, SLOW
 
 KEY = jax.random.key(0)
 SIZES = [[17, 15], [32], [10, 9, 8, 5], [20, 7]]
 N = 4  # sequences of a row
-LATER = [pytest.param(f, marks=pytest.mark.slow) for f in tiny_configs.LATER]
+# An ELECTRA of ModernBERTs is both others at once.
+LATER = [
+    pytest.param(f, marks=SLOW if f == "modern_electra" else NIGHTLY) for f in tiny_configs.LATER
+]
 FAMILIES = [*tiny_configs.FAMILIES, *LATER]
 
 
@@ -201,7 +204,7 @@ SIMPLER = {"albert": NIGHTLY, "roberta": NIGHTLY}
 TERMS = [pytest.param(f, marks=SIMPLER.get(f, ())) for f in tiny_configs.FAMILIES]
 
 
-@pytest.mark.slow_unless("bert")
+@pytest.mark.slow_unless("bert", "spanbert")
 @pytest.mark.parametrize("family", [*TERMS, *LATER])
 def test_packed_terms_equal_those_of_the_sequences(family: str) -> None:
     (actual, counts, _), (reference, expected, _) = (

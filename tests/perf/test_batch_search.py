@@ -48,7 +48,7 @@ def test_a_step_that_runs_out_of_memory_in_the_compiler_does_not_fit(
         return rows
 
     monkeypatch.setattr(batch_size, "compile_for_batch_size", compile_for)
-    monkeypatch.setattr(device, "step_memory", lambda rows: {"peak": 10 * rows})
+    monkeypatch.setattr(batch_size, "step_memory", lambda rows: {"peak": 10 * rows})
     monkeypatch.setattr(device, "memory_limit", lambda _: 1000)
     inputs: Any = SimpleNamespace(config=replace(BERT, optim=dict(accumulate=2)))
     mesh = sharding.make_mesh(Mesh(2), jax.devices()[:2])

@@ -21,7 +21,6 @@ from bert_jax.config import (
 from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.distributed import sharding
-from bert_jax.objectives import masking_budget
 from bert_jax.objectives.unlabeled_pairs import make_pairs
 from bert_jax.perf import flops
 from bert_jax.training.step import compile_steps
@@ -103,13 +102,6 @@ def test_training_is_three_times_the_forward_products() -> None:
     assert flops.per_step(BERT, 8, length) == 8 * length * flops.model_per_token(BERT, length)
 
 
-@pytest.mark.parametrize("family", tiny_configs.FAMILIES)
-@pytest.mark.parametrize("length", [16, 128, 512])
-def test_predictions_equal_the_masking_budget(family: str, length: int) -> None:
-    masking = tiny_configs.FAMILIES[family].objective.masking  # type: ignore[union-attr]
-    assert flops.max_predictions(masking, length) == masking_budget.max_predictions(masking, length)
-
-
 def test_the_span_boundary_head_is_in_both_sums() -> None:
     """By hand, at 20 of 128 tokens: 2 d + 200 to d, d to d, d to v; published also counts biases,
     GELUs, norms and the softmax."""
@@ -118,7 +110,7 @@ def test_the_span_boundary_head_is_in_both_sums() -> None:
     products = 2 * (2 * d + 200) * d + 2 * d * d + 2 * d * v
     more = flops.published_per_token(SPANBERT, 128) - flops.published_per_token(plain, 128)
     assert more == pytest.approx(2 * 20 / 128 * (products + 14 * 2 * d + 7 * v), rel=1e-9)
-    share = flops.max_predictions(SPANBERT.objective.masking, 128) / 128  # type: ignore[union-attr]
+    share = SPANBERT.objective.masking.num_slots(128) / 128  # type: ignore[union-attr]
     more = flops.model_per_token(SPANBERT, 128) - flops.model_per_token(plain, 128)
     assert more == pytest.approx(3 * share * products, rel=1e-9)
 
@@ -187,7 +179,7 @@ def test_freezing_numbered_layers_leaves_the_generator_trained() -> None:
     electra = replace(ELECTRA, objective=dict(generator_size=0.25))
     assert saved_products(electra, "5", length) == pytest.approx(24 * d * d, rel=1e-9)
     towers = sum(12 * (24 * w * w + 4 * w * length) for w in (d, g)) + 2 * d * g  # the projection
-    table = flops.max_predictions(electra.objective.masking, length) / length * 2 * d * 30522  # type: ignore[union-attr]
+    table = electra.objective.masking.num_slots(length) / length * 2 * d * 30522  # type: ignore[union-attr]
     assert saved_products(electra, "encoder", length) == pytest.approx(2 * towers + table, rel=1e-9)
 
 

@@ -14,6 +14,7 @@ from bert_jax.distributed import sharding
 from bert_jax.perf import flops, plan
 from bert_jax.perf.hardware import CHIPS, GPUS, H100, PEAKS, Chip
 from bert_jax.perf.plan import aot, costs, topologies
+from bert_jax.perf.stand_ins import batch_shape
 from bert_jax.utils.platform import NO_TPU
 from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import ROOT
@@ -107,7 +108,8 @@ def test_a_run_accepts_every_flag_of_the_advice(
         names_and_values = flag.partition(":")[0].split()
         pairs = zip(names_and_values[::2], names_and_values[1::2], strict=True)
         changed = replace(config, **with_flags(pairs))
-        devices = jax.sharding.AbstractMesh(sharding._shape(changed.mesh, 8), sharding.MESH_AXES)
+        shape = tuple(sharding.mesh_shape(changed.mesh, 8).values())
+        devices = jax.sharding.AbstractMesh(shape, sharding.MESH_AXES)
         assert devices.size == 8
         for stage in changed.stages:
             sharding.check_batch(stage.batch_size, changed.optim.accumulate, devices)  # type: ignore[arg-type]
@@ -129,7 +131,7 @@ def test_stages_without_a_common_divisor_have_no_accumulation(
     """3 rows per chip, then 4, of which 2 fit."""
 
     def compile_step(config: Experiment, topology: topologies.Topology) -> aot.StepCost:
-        rows = aot.batch_shape(config)[0] // len(topology.devices) // config.optim.accumulate
+        rows = batch_shape(config)[0] // len(topology.devices) // config.optim.accumulate
         return aot.StepCost(rows <= 2, 100 + 50 * rows, 200, 90, None, 0.0, ())
 
     monkeypatch.setattr(plan, "compile_step", compile_step)
@@ -268,7 +270,7 @@ def test_a_plan_in_float32_counts_with_the_rate_at_which_the_chip_multiplies_it(
     slice_plan = plan.plan_topology(config, topologies.Topology("one", chip, [None]), step)
     assert slice_plan["bound"]["compute"] == products / PEAKS[peak][at]
     assert slice_plan["utilisation"] == pytest.approx(
-        flops.per_step(config, *aot.batch_shape(config)) / products
+        flops.per_step(config, *batch_shape(config)) / products
     )
 
 

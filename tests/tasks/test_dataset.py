@@ -72,7 +72,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "list as number": ("regression", TEXT | {"label": [1.5]}, "expected a finite number"),
     "label is true": ("classification", TEXT | {"label": True}, "expected a string or an integer"),
     "not JSON": ("classification", "{", "line 2: not JSON"),
-    "no object": ("classification", "[]", "line 2: expected one JSON object per line"),
+    "no object": ("classification", "[]", "line 2 is []: expected one JSON object per line"),
     "NaN": (
         "regression",
         '{"text": "a", "label": NaN}',
@@ -158,6 +158,30 @@ def test_empty_texts_to_predict_are_counted(tmp_path: Path) -> None:
     assert issues == {(str(file), EMPTY_TEXT): 2}
 
 
+def test_a_blank_text_counts_once_per_row_in_every_task_and_file(tmp_path: Path) -> None:
+    rows: dict[Any, dict[str, Any]] = {
+        "tagging": {"tokens": ["a", " "]},
+        "choice": {"text": " ", "question": "q", "options": ["a", " "]},
+        "rerank": {"text": "a", "documents": [" "]},
+        "qa": {"question": " ", "context": " "},
+    }
+    for task, row in rows.items():
+        issues: IssueCounts = Counter()
+        file = write_jsonl(tmp_path / f"{task}.jsonl", [row])
+        assert len(list(tasks.iter_unlabeled_examples(task, file, None, issues))) == 1
+        assert issues == {(str(file), EMPTY_TEXT): 1}, task
+    squad = write_squad(tmp_path / "new.json", (" ", [QUESTION]), ("a b", [{"question": " "}]))
+    issues = Counter()
+    assert len(read_squad(squad, issues, labeled=False, ignore_labels=True)) == 2
+    assert issues == {(str(squad), EMPTY_TEXT): 2}
+
+
+def test_a_row_to_predict_that_is_no_dict_is_named_and_shown() -> None:
+    where = tasks.Location("rows", "row 3")
+    with pytest.raises(ValueError, match=r"^rows, row 3 is 'red': expected a dict with the fields"):
+        tasks.parse_unlabeled_example("classification", "red", where)
+
+
 def test_unpaired_surrogates_are_replaced(tmp_path: Path) -> None:
     data = write_task_dir(tmp_path, [r'{"text": "a\ud800", "label": "x"}', TEXT | {"label": "y"}])
     read = tasks.read_dataset("classification", data)
@@ -173,7 +197,7 @@ def test_unlabeled_rows_need_no_label(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder: expected a file"):
         list(tasks.iter_unlabeled_examples("classification", tmp_path))
     (tmp_path / "new.jsonl.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(ValueError, match=r"not UTF-8 .*; decompress the file first"):
+    with pytest.raises(ValueError, match=r"not UTF-8 .*: decompress it"):
         list(tasks.iter_unlabeled_examples("classification", tmp_path / "new.jsonl.gz"))
 
 
@@ -293,16 +317,16 @@ def test_files_without_squad_format_are_refused(content: str, message: str, tmp_
     ("wrong", "message"),
     [
         ({"question": 1}, "`question` is 1: expected a string"),
-        ({"answers": "b"}, "`answers`: expected a list"),
+        ({"answers": "b"}, "`answers` is 'b': expected a list of objects"),
         ({"answers": [{"text": "b"}]}, "no field `answer_start`"),
         ({"answers": [{"text": "b", "answer_start": "2"}]}, "expected an integer"),
-        ({"answers": {"text": ["b"], "answer_start": []}}, "as many `text` as"),
+        ({"answers": {"text": ["b"], "answer_start": []}}, "`text` ['b'] and `answer_start` []:"),
         ({"is_impossible": "no"}, "expected true or false"),
         ({"is_impossible": None}, "`is_impossible` is null: expected true or false"),
         ({"is_impossible": 0}, "expected true or false"),
-        ({"answers": ""}, "`answers`: expected a list"),
-        ({"answers": {}}, "as many `text` as"),
-        ({"answers": False}, "`answers`: expected a list"),
+        ({"answers": ""}, "`answers` is '': expected a list"),
+        ({"answers": {}}, "`text` null and `answer_start` null: expected two lists"),
+        ({"answers": False}, "`answers` is False: expected a list"),
     ],
 )
 def test_invalid_question_error_names_its_id(wrong: Any, message: str, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_best_answer_is_the_best_of_all_valid_spans_by_brute_force(seed: int) ->
                 if allowed(place, first, last) and score > best[i][0]:
                     begin, end = place.offsets[first, 0], place.offsets[last, 1]
                     best[i] = (score, encoded.examples[i].context[begin:end])  # type: ignore[union-attr]
-    answers = tasks.decode_predictions("qa", encoded, outputs)
+    answers = tasks.decode_predictions(encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
     for answer, (question, decoded) in zip(answers, decode_answers(encoded, outputs), strict=True):
         texts = [question.context[s.begin : s.end] for s in decoded.spans]
@@ -112,12 +112,10 @@ def test_null_score_is_the_minimum_over_windows() -> None:
         out["start"][0] = out["end"][0] = 9 + k  # the best span has 20
     ((_, decoded),) = decode_answers(encoded, outputs)
     assert decoded.null_score == pytest.approx(18 - 20)
-    assert tasks.decode_predictions("qa", encoded, outputs)[0]["answer"] == "cat number 23"
+    assert tasks.decode_predictions(encoded, outputs)[0]["answer"] == "cat number 23"
 
     def answer(threshold: float) -> dict[str, Any]:
-        return tasks.decode_predictions("qa", encoded, outputs, tasks.ANSWERABLE_LABELS, threshold)[
-            0
-        ]
+        return tasks.decode_predictions(encoded, outputs, tasks.ANSWERABLE_LABELS, threshold)[0]
 
     assert answer(0)["answer"] == answer(-2)["answer"] == "cat number 23"
     none = answer(-2.1)
@@ -169,11 +167,9 @@ def test_joint_heads_give_the_best_valid_span_of_their_beam(seed: int) -> None:
                     best[i] = (score, encoded.examples[i].context[begin:stop])  # type: ignore[union-attr]
     decoded = decode_answers(encoded, outputs)
     assert [d.null_score for _, d in decoded] == nulls
-    answers = tasks.decode_predictions("qa", encoded, outputs)
+    answers = tasks.decode_predictions(encoded, outputs)
     assert [a["answer"] for a in answers] == [text for _, text in best]
-    answers = tasks.decode_predictions(
-        "qa", encoded, outputs, tasks.ANSWERABLE_LABELS, threshold=0.0
-    )
+    answers = tasks.decode_predictions(encoded, outputs, tasks.ANSWERABLE_LABELS, threshold=0.0)
     right = [text if null <= 0 else "" for (_, text), null in zip(best, nulls, strict=True)]
     assert [a["answer"] for a in answers] == right
 
@@ -182,7 +178,7 @@ def test_beam_without_a_valid_span_gives_an_empty_answer() -> None:
     encoded = encode_windows("wordpiece", [make_question("the cat", "cat")])
     (out,) = joint(encoded, 0, k=1, m=1)
     out["start_at"][:] = 0
-    (answer,) = tasks.decode_predictions("qa", encoded, [out])
+    (answer,) = tasks.decode_predictions(encoded, [out])
     assert answer["answer"] == ""
 
 
@@ -207,7 +203,7 @@ def test_an_answer_decodes_to_the_fewest_whole_pieces_around_it(kind: str) -> No
     """Which are the answer itself where pieces begin and end at its ends."""
     examples = [make_question(text, answer) for text, *answers in INSIDE for answer in answers]
     encoded = encode_windows(kind, examples, train=True)
-    decoded = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
+    decoded = tasks.decode_predictions(encoded, perfect_outputs(encoded, ()))
     exact = 0
     for e, place, found in zip(examples, encoded.alignments, decoded, strict=True):
         (gold,), spans = e.answers, as_window(place).offsets

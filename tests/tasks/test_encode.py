@@ -17,7 +17,6 @@ from bert_jax.tasks import (
     TextExample,
 )
 from bert_jax.tasks.encode import _question_with_option
-from bert_jax.tasks.long_texts import truncated_sizes
 from bert_jax.tasks.qa_windows import max_context_windows, sliding_windows
 from tests.helpers.labeled_rows import (
     KINDS,
@@ -86,21 +85,12 @@ def test_outputs_equal_to_the_labels_have_perfect_metrics(task: Any, kind: str) 
     scores = score_perfect(task, encoded, LABELS)
     assert scores
     assert all(value == pytest.approx(1) for value in scores.values())
-    predictions = tasks.decode_predictions(task, encoded, perfect_outputs(encoded, LABELS), LABELS)
+    predictions = tasks.decode_predictions(encoded, perfect_outputs(encoded, LABELS), LABELS)
     assert json.loads(json.dumps(predictions, allow_nan=False)) == predictions
     field = "tags" if task == "tagging" else "label"
     right = [getattr(e, field) for e in EXAMPLES[task]]
     predicted = [tuple(f[field]) if task == "tagging" else f[field] for f in predictions]
     assert predicted == right
-
-
-@settings(deadline=None)
-@given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 20))
-def test_pairs_are_truncated_piece_by_piece_from_the_longer_text(a: int, b: int, room: int) -> None:
-    first, second = list(range(a)), list(range(b))
-    while len(first) + len(second) > room:
-        (first if len(first) > len(second) else second).pop()
-    assert truncated_sizes(a, b, room) == (len(first), len(second))
 
 
 def test_unknown_labels_are_refused_and_missing_labels_marked() -> None:
@@ -226,7 +216,7 @@ def test_missing_options_have_no_tokens() -> None:
     assert [len(row["tokens"]) for row in rows] == [3, 3]
     assert rows[0]["size"][2] == rows[0]["first"][2] == len(rows[0]["tokens"][2]) == 0
     logits = [np.array([0, 1, 9], np.float32)] * 2  # that of a missing option is not looked at
-    predictions = tasks.decode_predictions("choice", encode("choice", "wordpiece"), logits)
+    predictions = tasks.decode_predictions(encode("choice", "wordpiece"), logits)
     assert [f["label"] for f in predictions] == [1, 2]
     assert len(predictions[0]["probabilities"]) == 2
 

@@ -41,7 +41,7 @@ def test_entities_survive_encoding_and_decoding(kind: str, tmp_path: Path) -> No
         "tagging", data.splits["dev"], trained_tokenizer(kind), 64, data.labels
     )
     outputs = [20 * x for x in perfect_outputs(encoded, data.labels)]
-    predicted = tasks.decode_predictions("tagging", encoded, outputs, data.labels)
+    predicted = tasks.decode_predictions(encoded, outputs, data.labels)
     plain = [
         {k: [{n: e[n] for n in ("start", "end", "label")} for e in v] if k == "entities" else v
          for k, v in p.items()}
@@ -100,7 +100,7 @@ def test_misaligned_and_overlapping_entities_are_counted(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("entities", "message"),
     [
-        ("Ada", "`entities`: expected a list of objects"),
+        ("Ada", "`entities` is 'Ada': expected a list of objects"),
         (None, "`entities` is null: expected a list of entities"),
         ([{"start": 0, "end": 3}], "no field `label`"),
         ([{"start": 0, "end": 99, "label": "x"}], "from 0 to 99: expected .* <= 3, the length"),
@@ -131,5 +131,5 @@ def test_new_texts_need_no_entities() -> None:
         "tagging", [example], trained_tokenizer("bpe"), 24, ("B", "I", "O")
     )
     outputs = [np.zeros((int(encoded.rows[0]["size"]), 3), np.float32)]
-    [prediction] = tasks.decode_predictions("tagging", encoded, outputs, ("B", "I", "O"))
+    [prediction] = tasks.decode_predictions(encoded, outputs, ("B", "I", "O"))
     assert [e["text"] for e in prediction["entities"]] == ["Ada", "met"]

@@ -23,7 +23,7 @@ def encode(task: Any, *examples: Any) -> tasks.EncodedExamples:
 
 def analyze(task: Any, outputs: Any, *examples: Any) -> tuple[list[Any], list[Any], Any]:
     encoded = encode(task, *examples)
-    predictions = tasks.decode_predictions(task, encoded, outputs, LABELS)
+    predictions = tasks.decode_predictions(encoded, outputs, LABELS)
     args = encoded, outputs, predictions, LABELS
     return example_losses(*args), worst_rows(*args), calibration(encoded, outputs, LABELS)
 
@@ -89,7 +89,7 @@ def test_what_is_written_is_read_and_a_damaged_file_is_named(tmp_path: Path) -> 
     assert errors_file.read_errors(tmp_path) == {}
     encoded = encode("classification", TextExample("text", None, "a"))
     outputs = [logits(0.5, 0.3, 0.2)]
-    predictions = tasks.decode_predictions("classification", encoded, outputs, LABELS)
+    predictions = tasks.decode_predictions(encoded, outputs, LABELS)
     errors = {"dev": errors_file.split_errors(encoded, outputs, predictions, LABELS)}
     errors_file.write_errors(tmp_path, errors)
     read = errors_file.read_errors(tmp_path)

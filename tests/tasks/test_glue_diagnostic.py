@@ -65,5 +65,5 @@ def test_rows_without_labels_are_predicted_alone(mnli: Path) -> None:
     with pytest.raises(ValueError, match=r"line 1: the columns are index, text: expected Premise"):
         tasks.read_dataset("mnli", mnli)
     file.write_text("index\tsentence1\tsentence2\n0\ta\n")
-    with pytest.raises(ValueError, match=r"line 2: 2 columns, and the header has 3"):
+    with pytest.raises(ValueError, match=r"line 2: 2 columns: expected 3, as in the header"):
         tasks.read_dataset("mnli", mnli)

@@ -107,9 +107,9 @@ def test_a_single_label_is_scored_by_its_own_decisions() -> None:
 
 def test_predictions_have_all_probabilities_and_the_labels_above_their_threshold() -> None:
     encoded, outputs = encode(None), [np.array([2.0, 0.0, -2.0])]
-    (plain,) = tasks.decode_predictions("multilabel", encoded, outputs, LABELS)
+    (plain,) = tasks.decode_predictions(encoded, outputs, LABELS)
     assert plain["labels"] == ["a"]
     assert plain["probabilities"] == pytest.approx({"a": 0.8808, "b": 0.5, "c": 0.1192}, abs=1e-4)
     thresholds = (0.9, 0.4, 0.1)
-    (tuned,) = tasks.decode_predictions("multilabel", encoded, outputs, LABELS, 0.0, thresholds)
+    (tuned,) = tasks.decode_predictions(encoded, outputs, LABELS, 0.0, thresholds)
     assert tuned == {**plain, "labels": ["b", "c"]}

@@ -63,7 +63,7 @@ def test_labeled_positions_decode_to_the_answer_text(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_at_the_answer_decode_to_the_answer(kind: str) -> None:
     encoded = encode_windows(kind)
-    answers = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
+    answers = tasks.decode_predictions(encoded, perfect_outputs(encoded, ()))
     assert json.loads(json.dumps(answers, allow_nan=False)) == answers
     assert [a["answer"] for a in answers] == [e.answers[0].text for e in QUESTIONS]
     parts = [e.context[a["start"] : a["end"]] for a, e in zip(answers, QUESTIONS, strict=True)]
@@ -100,13 +100,13 @@ def test_training_skips_and_counts_questions_without_an_answer() -> None:
     starts = [int(row["start"]) for row in for_evaluation.rows]
     assert starts[1:4] == [-1, -1, 0]  # without an answer, not impossible: in no loss
     assert for_evaluation.example_indices == [0, 1, 2, 3, 4]
-    answers = tasks.decode_predictions("qa", for_evaluation, perfect_outputs(for_evaluation, ()))
+    answers = tasks.decode_predictions(for_evaluation, perfect_outputs(for_evaluation, ()))
     assert all(answer["answer"] for answer in answers)
 
 
 def test_empty_context_gives_an_empty_answer() -> None:
     encoded = encode_windows("wordpiece", [QuestionExample("a", "q", " ")])
-    (answer,) = tasks.decode_predictions("qa", encoded, perfect_outputs(encoded, ()))
+    (answer,) = tasks.decode_predictions(encoded, perfect_outputs(encoded, ()))
     assert (answer["answer"], answer["start"], answer["candidates"]) == ("", None, [])
 
 

@@ -123,7 +123,7 @@ def test_three_orders_are_scored_with_the_documents_that_the_first_stage_did_not
     assert metrics["first_stage_mrr@10"] == pytest.approx((1 / 3 + 1) / 2)
     assert metrics["best_recall@10"] == pytest.approx(0.75)
     assert metrics["map"] == pytest.approx((1 + 0.25) / 2)
-    assert tasks.decode_predictions("rerank", encoded, scores)[0] == {
+    assert tasks.decode_predictions(encoded, scores)[0] == {
         "scores": pytest.approx([0.1, 0.1, 0.3]),
         "ranks": [2, 3, 1],  # equal scores keep the order of the first stage
     }
@@ -158,7 +158,7 @@ def test_the_worst_queries_are_those_with_the_lowest_ndcg() -> None:
         RerankExample("unlabeled", ("a",)),
     ]
     encoded, scores = encode(examples), [1.0, 0.0, 1.0, 0.0, 0.0]
-    predictions = tasks.decode_predictions("rerank", encoded, scores)
+    predictions = tasks.decode_predictions(encoded, scores)
     rows = worst_rows(encoded, scores, predictions, ())
     assert [(row["text"], row["label"], row["predicted"]) for row in rows] == [
         ("bad", "b", "a"),

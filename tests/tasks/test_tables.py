@@ -15,8 +15,10 @@ from bert_jax.tasks import (
     TaggingExample,
     TextExample,
     records,
+    tables,
 )
 from bert_jax.tasks.fields import IssueCounts
+from bert_jax.utils import io
 from tests.helpers.labeled_rows import write_jsonl
 
 
@@ -241,3 +243,11 @@ def test_rows_to_predict_may_be_tables(tmp_path: Path) -> None:
     (tmp_path / "new.conll").write_text("a X\n\nb Y\n")
     rows = tasks.iter_unlabeled_examples("tagging", tmp_path / "new.conll")
     assert list(rows) == [TaggingExample(("a",)), TaggingExample(("b",))]
+
+
+@pytest.mark.parametrize("suffix", sorted({*tables.SUFFIXES} - {".jsonl"}))
+def test_json_lines_are_not_written_to_a_file_of_another_format(
+    suffix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"jsonl"):
+        io.require_new_jsonl(tmp_path / f"answers{suffix}")

@@ -39,6 +39,14 @@ def tune(home: Path, folder: Path, kind: str = "classification", seeds: int = 1,
     return finetune(toy_tasks.finetune_config_for(*where, **changes), seeds)
 
 
+@pytest.fixture(scope="module")
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps, which tests do not change."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    tune(home, run)
+    return run
+
+
 def written(run: Path) -> dict[str, Any]:
     return json.loads((run / "results.json").read_text())
 
@@ -67,9 +75,8 @@ def test_a_plain_task_is_learned(kind: str, home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tune(home, whole)
+def test_six_steps_are_three_and_three(home: Path, finished: Path, tmp_path: Path) -> None:
+    whole, parts = finished, tmp_path / "parts"
     tune(home, parts, run=dict(steps=3))
     tune(home, parts)
     assert metric_lines(whole) == metric_lines(parts)
@@ -82,13 +89,12 @@ def test_six_steps_are_three_and_three(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_left_as_it_is(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tune(home, tmp_path / "run")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     monkeypatch.setattr("bert_jax.training.loop.fit", None)
-    assert tune(home, tmp_path / "run") is None
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert tune(home, finished) is None
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
 def test_a_run_goes_on_without_the_model_that_it_began_with(home: Path, tmp_path: Path) -> None:
@@ -114,10 +120,10 @@ def test_the_best_checkpoint_counts_and_is_loaded(
 
 
 def test_the_checkpoint_that_is_loaded_is_the_one_of_the_results(
-    home: Path, tmp_path: Path
+    finished: Path, tmp_path: Path
 ) -> None:
     """Not the best of those that are left."""
-    tune(home, tmp_path / "run")
+    shutil.copytree(finished, tmp_path / "run")
     written_results = written(tmp_path / "run")
     assert load(tmp_path / "run").step == written_results["best_step"]
     other = 9 - written_results["best_step"]  # 3 and 6 were saved
@@ -287,23 +293,22 @@ def test_a_fine_tuned_model_begins_another_task(
         assert f"{split} rows: 0.000% unknown tokens, " in log
 
 
-def test_another_config_or_other_data_is_refused(home: Path, tmp_path: Path) -> None:
-    tune(home, tmp_path / "run")
+def test_another_config_or_other_data_is_refused(
+    home: Path, finished: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"optim.peak_lr was 0.003, now 0.1"):
-        tune(home, tmp_path / "run", optim=dict(peak_lr=0.1))
+        tune(home, finished, optim=dict(peak_lr=0.1))
     with pytest.raises(ValueError, match="one seed"):
-        tune(home, tmp_path / "run", seeds=2)
+        tune(home, finished, seeds=2)
     with pytest.raises(ValueError, match=r"is at step 6, but run\.steps is 3"):
-        tune(home, tmp_path / "run", run=dict(steps=3))
+        tune(home, finished, run=dict(steps=3))
     other = toy_tasks.write_task_dir(tmp_path / "other", "classification", dev=7)
     with pytest.raises(ValueError, match=r"data.corpus was"):
-        finetune(
-            toy_tasks.finetune_config_for(home / "model", "classification", other, tmp_path / "run")
-        )
+        finetune(toy_tasks.finetune_config_for(home / "model", "classification", other, finished))
     # the same rows elsewhere, or under another spelling of their path, are the same data
     shutil.copytree(home / "classification", tmp_path / "data")
     for data in (tmp_path / "data", f"{home / 'classification'}/"):
-        where = home / "model", "classification", data, tmp_path / "run"
+        where = home / "model", "classification", data, finished
         assert finetune(toy_tasks.finetune_config_for(*where)) is None  # type: ignore[arg-type]
 
 

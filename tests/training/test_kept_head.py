@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from bert_jax.inference.model import Model
 from bert_jax.tasks import ANSWERABLE_LABELS
 from bert_jax.training import kept_head, warm_start
 from bert_jax.utils.pytree import flatten_with_names
+from tests.helpers.hf_fixtures import random_params
 
 ENCODER = dict(layers=1, hidden_size=8, heads=1, vocab_size=11, max_length=8)
 
@@ -23,7 +23,7 @@ def experiment(**objective: Any) -> Experiment:
 
 def transferred(old: Experiment, new: Experiment) -> tuple[dict[str, Any], dict[str, Any], str]:
     """The old parameters, what the new run takes of them, and the message."""
-    params = objectives.build(old).init(jax.random.key(0))
+    params = random_params(old)
     like = objectives.param_shapes(new)
     decision = kept_head.decide(old.objective, new.objective, "runs/a")
     model = Model(old, params, None)  # type: ignore[arg-type]

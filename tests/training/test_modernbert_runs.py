@@ -14,6 +14,7 @@ from bert_jax.config import Mesh, replace
 from bert_jax.utils.pytree import flatten_with_names
 from tests.helpers import tiny_configs
 from tests.helpers.compare import metric_lines, same_bits
+from tests.helpers.marks import NIGHTLY
 from tests.training.test_step import equal_steps, fit, step_of
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,10 @@ NAMES = ["modernbert", "disentangled", pytest.param("modern_electra", marks=pyte
 each = pytest.mark.parametrize("name", NAMES)
 
 
-@each
+@pytest.mark.parametrize(
+    "name",
+    ["modernbert", *(pytest.param(n, marks=NIGHTLY) for n in ("disentangled", "modern_electra"))],
+)
 def test_six_steps_are_three_and_three(name: str, tmp_path: Path) -> None:
     config = replace(tiny_configs.LATER[name], optim=dict(decay_steps=6))
     whole = fit(config, tmp_path / "whole")

@@ -147,14 +147,14 @@ def test_a_retrieval_set_compares_checkpoints_by_ndcg(
         ("scored", dict(loss="ranking"), "objective.loss is ranking, and the rows have a score"),
         ("data", dict(dimensions=(15,)), "expected sizes below the encoder's width 15"),
         ("scored", dict(normalize=False), "loss cosent compares vectors by their cosine: add"),
-        ("scored", dict(learn_temperature=True), "objective.learn_temperature is on, but the loss"),
+        ("scored", dict(learn_temperature=True), "learn_temperature is True, and the loss"),
         (
             "low",
             dict(loss="margin"),
             "scores from -1 to 0.95.*, and the loss margin expects 0 to 1",
         ),
         ("high", dict(loss="cosine"), "scores from 0 to 5, and the loss cosine expects -1 to 1"),
-        ("scored", dict(symmetric=True), "objective.symmetric is on, but the loss cosent"),
+        ("scored", dict(symmetric=True), "objective.symmetric is True, and the loss is cosent"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(

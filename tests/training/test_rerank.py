@@ -16,7 +16,7 @@ from tests.helpers.marks import NIGHTLY
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Relevant documents are red; in train there are up to five candidates, in dev three."""
+    """Relevant documents are red; each query has three candidates."""
     path = tmp_path_factory.mktemp("rerank")
     toy_tasks.write_model_dir(path / "model")
     rng = np.random.default_rng(0)
@@ -47,16 +47,23 @@ def run(workspace: Path, folder: str, **changes: Any) -> Any:
     return config
 
 
+@pytest.fixture(scope="module")
+def whole(workspace: Path) -> Any:
+    """The config of six steps; their run is `workspace / "whole"`."""
+    return run(workspace, "whole")
+
+
 @pytest.mark.slow
-def test_a_run_orders_candidates_and_six_steps_are_three_and_three(workspace: Path) -> None:
+def test_a_run_orders_candidates_and_six_steps_are_three_and_three(
+    workspace: Path, whole: Any
+) -> None:
     from bert_jax.checkpoint.manager import Checkpoints
     from bert_jax.training.assemble import assemble
 
-    config = run(workspace, "whole")
     run(workspace, "parts", run=dict(steps=3))
     (workspace / "parts/results.json").unlink()
     run(workspace, "parts")
-    like = assemble(config).steps.like
+    like = assemble(whole).steps.like
     states = [
         Checkpoints(workspace / name / "checkpoints").restore(6, like)
         for name in ("whole", "parts")
@@ -78,13 +85,13 @@ def test_a_run_orders_candidates_and_six_steps_are_three_and_three(workspace: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("whole")
 def test_a_mesh_of_four_devices_learns_as_one_does(workspace: Path) -> None:
     """Candidates are a second axis of rows; dropout is on."""
-    run(workspace, "one")
     run(workspace, "four", mesh=dict(data=2, tensor=2))
     lines = [
         [json.loads(line) for line in (workspace / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "four")
+        for name in ("whole", "four")
     ]
     losses = [
         [x[name] for x in lines for name in ("loss", "eval_loss") if name in x] for lines in lines
@@ -98,7 +105,8 @@ def test_a_mesh_of_four_devices_learns_as_one_does(workspace: Path) -> None:
 def test_a_reranker_learns_what_is_relevant(loss: str, workspace: Path) -> None:
     """The first stage has random order. Queries without a relevant candidate stay at 0."""
     options = dict(task="rerank", rank_loss=loss, max_documents=5)
-    run(workspace, loss, objective=options, optim=dict(decay_steps=None), run=dict(steps=100))
+    length = dict(steps=100, eval_every=25)
+    run(workspace, loss, objective=options, optim=dict(decay_steps=None), run=length)
     dev = json.loads((workspace / loss / "results.json").read_text())["dev"]
     assert dev["first_stage_ndcg@10"] < dev["best_ndcg@10"] - 0.05
     assert dev["ndcg@10"] > dev["best_ndcg@10"] - 0.01

@@ -44,7 +44,7 @@ def fit(config: Experiment, folder: Path, stop: PreemptionHandler | None = None)
         checkpoints.close()
 
 
-MARKS = {"albert": SLOW, "roberta": NIGHTLY, "spanbert": NIGHTLY}
+MARKS = dict.fromkeys(("albert", "roberta", "spanbert"), NIGHTLY)
 FAMILIES = [pytest.param(f, marks=MARKS.get(f, ())) for f in tiny_configs.FAMILIES]
 
 
@@ -141,10 +141,11 @@ def equal_steps(start: dict, a: dict, b: dict) -> None:
             assert apart <= 1e-3 * moved, name
 
 
-# With all meshes of eight devices: distributed/test_mesh.py.
+# With all meshes of eight devices: distributed/test_mesh.py; BERT on more meshes of four:
+# distributed/test_sharding.py.
 MESHES = [("bert", Mesh(4)), ("electra", Mesh(1, 2, 2))]
 MESHES += [
-    pytest.param(family, mesh, marks=NIGHTLY if family in ("roberta", "spanbert") else SLOW)
+    pytest.param(family, mesh, marks=SLOW if family == "albert" else NIGHTLY)
     for family, mesh in [
         ("bert", Mesh(1, 4)),
         ("bert", Mesh(1, 1, 4)),
@@ -214,7 +215,7 @@ def test_seed_folder_and_length_of_a_run_are_not_part_of_its_programs() -> None:
         return [one.as_text() for one in lowered]
 
     often = dict(log_every=9, save_every=9, eval_every=9, eval_batches=9, max_to_keep=9)
-    other = replace(
+    other = replace(  # ELECTRA has a second random stream, that of the generator's samples
         tiny_configs.FAMILIES["electra"],
         data=dict(path="corpus", corpus="hash"),
         optim=dict(decay_steps=6),

@@ -28,7 +28,7 @@ from bert_jax.training import warm_start
 from bert_jax.training.pretrain import pretrain
 from bert_jax.training.step import compile_steps
 from bert_jax.utils.pytree import flatten_with_names
-from tests.helpers.hf_fixtures import write_hf_folder
+from tests.helpers.hf_fixtures import random_params, write_hf_folder
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_configs import FAMILIES
 
@@ -199,7 +199,7 @@ def test_an_imported_electra_goes_on(workspace: Path, tmp_path: Path) -> None:
     experiment = replace(
         experiment, encoder=dict(vocab_size=300, pad_id=words.pad_id), objective=dict(tied="words")
     )
-    params = objectives.build(experiment).init(jax.random.key(1))
+    params = random_params(experiment)
     first = inference_model.Model(experiment, params, words)
     for part in ("discriminator", "generator"):
         export_model(first, workspace / "tok", "hf", tmp_path / part, part)
@@ -224,11 +224,9 @@ def test_a_hugging_face_folder_of_another_tokenizer_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_encoder_cannot_be_asked_for_twice(
-    workspace: Path, tmp_path: Path, capsys: Any
-) -> None:
-    arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", workspace / "first"]
-    arguments += ["--data.path", workspace / "nsp", "--run.dir", tmp_path / "run"]
+def test_the_encoder_cannot_be_asked_for_twice(tmp_path: Path, capsys: Any) -> None:
+    arguments = ["pretrain", ROOT / "configs/tiny_bert.py", "--init", tmp_path / "model"]
+    arguments += ["--data.path", tmp_path / "corpus", "--run.dir", tmp_path / "run"]
     with pytest.raises(SystemExit) as e:
         cli.main([str(a) for a in [*arguments, "--encoder.mlp-size", 8]])
     assert e.value.code == 2

@@ -17,6 +17,7 @@ from bert_jax import config, convert
 from bert_jax.config import Encoder, Experiment
 from bert_jax.convert.sentence_head import SentenceHead
 from bert_jax.data.tokenization import folder_settings
+from bert_jax.data.tokenization.pretrained import FINGERPRINT_FILE, inner_folder
 from bert_jax.data.tokenization.special_tokens import read_template
 
 
@@ -41,13 +42,13 @@ def copy_tokenizer(folder: Path, out: Path, encoder: Encoder) -> None:
     """Copy the tokenizer files of a run folder, imported folder or Hugging Face folder. A tokenizer
     trained by us gets the model's maximum length, and gives token types if the model has them;
     others stay unchanged."""
-    source = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+    source = inner_folder(folder)
     out.mkdir(exist_ok=True)
     for name in convert.TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
     folder_settings.keep_class(source, out)
-    if (source / "fingerprint.txt").is_file():  # written only by our `Tokenizer.save`
+    if (source / FINGERPRINT_FILE).is_file():  # written only by our `Tokenizer.save`
         settings = convert.read_json(out / "tokenizer_config.json")
         settings["model_max_length"] = encoder.max_length
         types = ["token_type_ids"] if encoder.token_types > 1 else []

@@ -37,9 +37,8 @@ from bert_jax.convert.export.files import (
     write_text,
 )
 from bert_jax.convert.export.model_card import CardText, model_card
-from bert_jax.convert.hf_layout import unshare_layers
-from bert_jax.convert.hf_name_rules import Family, ParamRule, param_rules
-from bert_jax.convert.hf_params import Tensors, full_names
+from bert_jax.convert.hf_layout import Tensors, unshare_layers
+from bert_jax.convert.hf_name_rules import Family, ParamRule, full_names, param_rules
 from bert_jax.convert.peft_config import PEFT_PREFIX, TASK_TYPES
 from bert_jax.convert.peft_folder import HASH_KEY
 from bert_jax.model import lora
@@ -76,7 +75,7 @@ def export_peft(model: ExportableModel, folder: Path, out: Path, base: str | Non
             "with --format hf, which merges them"
         )
     base = hub.with_commit(adapter.base, adapter.commit) if base is None else base
-    _check_base(model.config, base, adapter.config.base)
+    _check_base(model.config, base, str(adapter.config.base))
     config_json, tensors, left_out = convert.to_hf(model.config, model.params)
     family: Family = convert.hf_family(model.config.encoder, model.config.objective)
     leaves = {k: np.asarray(v) for k, v in flatten_with_names(adapter.params).items()}
@@ -116,7 +115,7 @@ def export_peft(model: ExportableModel, folder: Path, out: Path, base: str | Non
     return left_out
 
 
-def _check_base(run: Experiment, base: str, recorded: str | None) -> None:
+def _check_base(run: Experiment, base: str, recorded: str) -> None:
     """ValueError: the base is no Hugging Face model, or is not that of the run."""
     path = hub.model_folder(base).path
     if not convert.is_hf_folder(path) or convert.is_peft_folder(path):
@@ -125,12 +124,7 @@ def _check_base(run: Experiment, base: str, recorded: str | None) -> None:
             f"bert-jax export {base} --format hf --out DIR, and give --base DIR"
         )
     experiment, params, _ = convert.read_hf_folder(path)
-    found = lora.base_hash(lora.split_base(params)[1], experiment.encoder.vocab_size)
-    if found != recorded:
-        raise ValueError(
-            f"{base} is not the base that the adapters were trained on: its parameters have the "
-            f"hash {found[:12]}, expected {str(recorded)[:12]}"
-        )
+    lora.check_base(lora.split_base(params)[1], experiment.encoder.vocab_size, recorded, base)
     rates = {name: getattr(run.encoder, name) for name in DROPOUT_RATES}
     if replace(experiment.encoder, **rates) != run.encoder:
         raise ValueError(

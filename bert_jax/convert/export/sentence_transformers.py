@@ -13,12 +13,11 @@ from bert_jax.convert.export.files import write_json, write_tensors
 from bert_jax.convert.sentence_head import (
     ACTIVATIONS,
     ENCODER_SETTINGS,
-    MODULES,
     POOLING_KEYS,
-    SETTINGS,
     Dense,
     SentenceHead,
 )
+from bert_jax.utils.model_files import MODULES, SENTENCE_SETTINGS
 from bert_jax.utils.types import Json
 
 
@@ -42,7 +41,7 @@ def write_sentence_head(head: SentenceHead, folder: Path, width: int, max_length
         "default_prompt_name": head.default_prompt,
         "similarity_fn_name": head.similarity,
     }
-    write_json(folder / SETTINGS, settings)
+    write_json(folder / SENTENCE_SETTINGS, settings)
     for path, module in zip(paths[2:], head.modules, strict=True):
         (folder / path).mkdir()
         if isinstance(module, Dense):

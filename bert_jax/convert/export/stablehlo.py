@@ -37,8 +37,7 @@ def export_stablehlo(
     the names of the parameters that the function does not use."""
     encoder, heads, params = convert.select_network(model.config, model.params, part)
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
-    if task is not None and "label" in params:
-        params = {**params, "label": convert.rescale_label_head(params["label"], task)}
+    params = convert.rescale_label_head(params, task)
     modules = convert.head_modules(heads, task)
     min_length = min(beam_size(task), encoder.max_length) if task is not None else 0
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}

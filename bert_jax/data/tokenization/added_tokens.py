@@ -20,6 +20,7 @@ from typing import Any
 import tokenizers
 
 from bert_jax.data.tokenization.backends import (
+    Backend,
     SentencePieceBackend,
     TokenizersBackend,
     model_proto,
@@ -28,7 +29,6 @@ from bert_jax.data.tokenization.words import SPACE_MARK, has_unspaced
 
 logger = logging.getLogger(__name__)
 
-Backend = TokenizersBackend | SentencePieceBackend
 NORMAL = 1  # the type of a SentencePiece piece that is neither special nor unused
 
 

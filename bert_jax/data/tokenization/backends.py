@@ -40,7 +40,9 @@ class TokenizersBackend:
         vocab = core.get_vocab(with_added_tokens=True)
         self.pieces = sorted(vocab, key=vocab.__getitem__)
         if [vocab[p] for p in self.pieces] != list(range(len(vocab))):
-            raise ValueError(f"its {len(vocab)} ids are not 0 to {len(vocab) - 1}")
+            raise ValueError(
+                f"its {len(vocab)} ids are not 0 to {len(vocab) - 1}; download or copy it again"
+            )
 
     @functools.cached_property
     def added(self) -> dict[str, list[bool]]:
@@ -65,7 +67,7 @@ class TokenizersBackend:
         """Whether a space before a word changes its pieces: byte-level BPE, SentencePiece's
         pipelines that do not put one before the text, and characters."""
         steps = [self.spec["normalizer"] or {}, self.spec["pre_tokenizer"] or {}]
-        steps = [s for step in steps for s in _inner_steps(step)]
+        steps = [s for step in steps for s in inner_steps(step)]
         for step in steps:
             if step["type"] == "Prepend" or step.get("prepend_scheme", "never") != "never":
                 return False
@@ -77,13 +79,12 @@ class TokenizersBackend:
     @property
     def marks_first(self) -> bool:
         """Whether a space is put before a text, but not before what follows an added token."""
-        steps = _inner_steps(self.spec["pre_tokenizer"] or {})
+        steps = inner_steps(self.spec["pre_tokenizer"] or {})
         return any(step.get("prepend_scheme") == "first" for step in steps)
 
     @property
     def lowercases(self) -> bool:
-        normalizer = self.spec["normalizer"] or {}
-        steps = normalizer.get("normalizers", [normalizer])
+        steps = inner_steps(self.spec["normalizer"] or {})
         return any(s.get("lowercase") or s.get("type") == "Lowercase" for s in steps)
 
     @functools.cached_property
@@ -147,10 +148,11 @@ def _without_specials(core: tokenizers.Tokenizer, specials: Sequence[str]) -> to
     return encoder
 
 
-def _inner_steps(step: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of a sequence of normalizers or pre-tokenizers; none if it is empty."""
+def inner_steps(step: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a sequence of normalizers or pre-tokenizers; none if it is empty.
+    Sequences may be nested."""
     inner = step.get("normalizers") or step.get("pretokenizers")
-    return [i for s in inner for i in _inner_steps(s)] if inner else [step] if step else []
+    return [i for s in inner for i in inner_steps(s)] if inner else [step] if step else []
 
 
 class SentencePieceBackend:
@@ -237,6 +239,9 @@ class SentencePieceBackend:
         steps = albert_normalizers(self.cased, self.keep_accents, self.keeps_joiners)
         charsmap = proto.normalizer_spec.precompiled_charsmap
         return unigram_pipeline(vocab, proto.trainer_spec.unk_id, steps, charsmap)
+
+
+Backend = TokenizersBackend | SentencePieceBackend
 
 
 def model_proto(model: bytes) -> Any:

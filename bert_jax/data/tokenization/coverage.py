@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_jax.data.tokenization.normalization import loses
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -126,19 +125,6 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def lost_characters(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
-    """How often each character occurs that normalization removes, or of which it removes a mark."""
-    counts = Counter[str]()
-    for text in texts:
-        counts.update(text)
-    return lost_of(tokenizer, counts)
-
-
-def lost_of(tokenizer: Tokenizer, counts: Counter[str]) -> Counter[str]:
-    """`lost_characters` of a text with these counts of characters."""
-    return Counter({c: n for c, n in counts.items() if loses(tokenizer, c)})
 
 
 def show_characters(characters: Iterable[str]) -> str:

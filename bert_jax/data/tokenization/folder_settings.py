@@ -52,10 +52,12 @@ _DEFAULTS = {
 def class_name_of(dir: Path, config: dict[str, Any]) -> str:
     """The class that transformers would open: of the tokenizer's settings, else of the model's,
     else that of the model's family."""
-    name, file = config.get("tokenizer_class"), dir / "config.json"
-    if not name and file.is_file():
-        model = json.loads(file.read_text(encoding="utf-8"))
-        name = model.get("tokenizer_class") or _CLASSES_OF_FAMILIES.get(model.get("model_type"))
+    name = config.get("tokenizer_class")
+    if not name:
+        model = read_settings(dir / "config.json")
+        name = model.get("tokenizer_class") or _CLASSES_OF_FAMILIES.get(
+            str(model.get("model_type"))
+        )
     return str(name or "")
 
 
@@ -163,8 +165,8 @@ def with_settings(
 def add_tokens(core: tokenizers.Tokenizer, dir: Path, config: dict[str, Any]) -> None:
     """Add the tokens that stand beside a bare vocabulary, in added_tokens.json or the settings.
     ValueError: their ids do not follow on those of the vocabulary."""
-    file, tokens = dir / "added_tokens.json", dict[int, tokenizers.AddedToken]()
-    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    tokens = dict[int, tokenizers.AddedToken]()
+    listed = read_settings(dir / "added_tokens.json")
     special = {*special_token_strings("wordpiece", config), *listed_markers(config)}
     for text, id in listed.items():
         flags = dict(special=text in special, normalized=text not in special)

@@ -9,7 +9,7 @@ MAX_LINE_BYTES = 65_536  # lines above it are cut: training on them is slow
 _PART_CHARACTERS = MAX_LINE_BYTES // 4
 
 
-def split_long_line(text: str) -> Iterator[str]:
+def cut_for_training(text: str) -> Iterator[str]:
     """The line, or its parts if it has more than 64 KiB."""
     long = len(text) > _PART_CHARACTERS and len(text.encode()) > MAX_LINE_BYTES
     return split_long(text, _PART_CHARACTERS) if long else iter((text,))

@@ -22,7 +22,7 @@ def folds(tokenizer: Tokenizer) -> tuple[Fold, ...]:
     """Which distinctions the tokenizer removes."""
     removes = {
         "case": normalize(tokenizer, "A") == "a",
-        "accents": normalize(tokenizer, "é").lower() == "e",
+        "accents": not tokenizer.keeps_accents,
     }
     return tuple(f for f in FOLDS if removes[f])
 
@@ -41,13 +41,14 @@ def _fold_character(c: str, fold: Sequence[Fold]) -> str:
     return lower if "case" in fold and len(lower) == 1 else c
 
 
-def dropped_characters(tokenizer: Tokenizer, text: str) -> int:
-    """How many characters of the text lose more than their case: control characters and marks that
-    are removed, letters that lose an accent. White space counts if it no longer separates words."""
-    return sum(count for c, count in Counter(text).items() if loses(tokenizer, c))
+def lost_characters(tokenizer: Tokenizer, counts: Counter[str]) -> Counter[str]:
+    """Of the counts of a text's characters those that lose more than their case: control characters
+    and marks that are removed, letters that lose an accent, white space that no longer separates
+    words."""
+    return Counter({c: n for c, n in counts.items() if _loses(tokenizer, c)})
 
 
-def loses(tokenizer: Tokenizer, character: str) -> bool:
+def _loses(tokenizer: Tokenizer, character: str) -> bool:
     """Whether a character loses more than its case, or is white space that no longer separates
     words: WordPiece drops form feeds and other control characters."""
     if character.isspace():

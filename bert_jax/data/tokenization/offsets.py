@@ -15,16 +15,14 @@ import unicodedata
 import numpy as np
 
 from bert_jax.data.tokenization.albert_text import clean_text, clusters
-from bert_jax.data.tokenization.backends import SentencePieceBackend, TokenizersBackend
+from bert_jax.data.tokenization.backends import Backend, SentencePieceBackend
 from bert_jax.data.tokenization.words import SPACE_MARK
 from bert_jax.utils.text_lines import without_surrogates
 
 _MARKS = ("Mn", "Mc", "Me", "Cf")  # Unicode categories of marks and joiners
 
 
-def encode_with_offsets(
-    backend: TokenizersBackend | SentencePieceBackend, text: str
-) -> tuple[list[int], np.ndarray]:
+def encode_with_offsets(backend: Backend, text: str) -> tuple[list[int], np.ndarray]:
     """The ids of `backend.encode`, and int32 [n 2]: start and end character of each."""
     text = without_surrogates(text)
     if isinstance(backend, SentencePieceBackend):

@@ -118,6 +118,7 @@ def is_roberta(spec: dict[str, Any]) -> bool:
 
 def describe_normalizer(normalizer: dict[str, Any] | None) -> list[list[Any]]:
     """The settings of each step that change a text, for a fingerprint."""
+    # one level deep, unlike backends.inner_steps: fingerprints of saved tokenizers depend on it
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
     names = ("type", "pattern", "content", "lowercase", "strip_accents", "precompiled_charsmap")
     return [[step[n] for n in names if n in step] for step in steps]

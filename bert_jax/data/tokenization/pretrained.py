@@ -25,7 +25,7 @@ class Opened(NamedTuple):
     """The arguments of `Tokenizer`."""
 
     kind: Kind
-    backend: backends.TokenizersBackend | backends.SentencePieceBackend
+    backend: backends.Backend
     cased: bool
     specials: list[str]
     doubled: bool | None = None
@@ -140,7 +140,7 @@ def _albert(spiece: Path, pipeline: Path, config: dict[str, Any]) -> tokenizers.
 
 
 def _charsmap(normalizer: dict[str, Any] | None) -> bytes | None:
-    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
+    steps = backends.inner_steps(normalizer or {})
     maps = (s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled")
     encoded = next(maps, None)
     return base64.b64decode(encoded) if encoded else None
@@ -187,7 +187,10 @@ def _load_vocab_and_merges(dir: Path, config: dict[str, Any]) -> tokenizers.Toke
     pairs = [tuple(m.split(" ")) for m in lines if m and not m.startswith("#version")]
     bad = next((p for p in pairs if len(p) != 2), None)
     if bad is not None:
-        raise ValueError(f"merges.txt has a line without two pieces: {' '.join(bad)[:40]!r}")
+        raise ValueError(
+            f"merges.txt has a line without two pieces: {' '.join(bad)[:40]!r}; download or copy "
+            "it again"
+        )
     return pipelines.byte_bpe_pipeline(vocab, pairs, config.get("add_prefix_space", False))  # type: ignore[arg-type]
 
 

@@ -1,10 +1,12 @@
-"""One tokenizer over WordPiece, SentencePiece Unigram and byte-level BPE: load, save, encode.
+"""One tokenizer over WordPiece, SentencePiece Unigram, byte-level BPE and characters: load, save,
+encode.
 
 A saved folder describes itself and opens with `transformers.AutoTokenizer`:
 
     wordpiece   tokenizer.json  vocab.txt               tokenizer_config.json
     bpe         tokenizer.json  vocab.json  merges.txt  tokenizer_config.json
     unigram     tokenizer.json  spiece.model            tokenizer_config.json
+    chars       tokenizer.json                          tokenizer_config.json
 
 `load_tokenizer` also reads Hugging Face folders, among them those of SentencePiece's BPE, which is
 not trained here. Where special tokens stand is read from the post-processor of `tokenizer.json`.
@@ -21,13 +23,11 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import processors
 
-from bert_jax.data.tokenization import backends, folder_settings, pipelines, pretrained
+from bert_jax.data.tokenization import backends, folder_settings, pipelines, pretrained, saving
 from bert_jax.data.tokenization.pretrained import FINGERPRINT_FILE
 from bert_jax.data.tokenization.special_tokens import (
     KINDS,
-    ROLES,
     SPECIAL_TOKENS,
     Kind,
     SpecialTokens,
@@ -51,7 +51,7 @@ class Tokenizer:
     def __init__(
         self,
         kind: Kind,
-        backend: backends.TokenizersBackend | backends.SentencePieceBackend,
+        backend: backends.Backend,
         cased: bool,
         specials: Sequence[str] | None = None,
         doubled: bool | None = None,
@@ -67,7 +67,10 @@ class Tokenizer:
         self._specials = tuple(specials or SPECIAL_TOKENS[kind])
         missing = [s for s in self._specials if s not in self._ids]
         if missing:
-            raise ValueError(f"its vocabulary has no {' '.join(missing)}")
+            raise ValueError(
+                f"its vocabulary has no {' '.join(missing)}; name its special tokens in "
+                "tokenizer_config.json, or copy it again"
+            )
         ids = [self._ids[s] for s in self._specials]
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
         self.mask_token = self._specials[4]
@@ -89,7 +92,7 @@ class Tokenizer:
     @property
     def keeps_accents(self) -> bool:
         """Whether combining marks stay in the text."""
-        return len(self._backend.normalize("e\u0301")) > 1 or self._backend.normalize("é") == "é"
+        return self._backend.normalize("é").lower() != "e"
 
     def token(self, id: int) -> str:
         """The piece of an id."""
@@ -214,7 +217,7 @@ class Tokenizer:
             return [*steps, self._backend.added, *(["doubled"] if doubled else [])]
         normal, split = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
         accents, chinese = normal.get("strip_accents"), normal.get("handle_chinese_chars")
-        # Not `_is_own_pipeline`: folders and corpora that were saved have this fingerprint.
+        # Not `saving._is_own_pipeline`: saved folders and corpora have this fingerprint.
         if self.kind == "wordpiece":
             usual = normal.get("type") in (None, "BertNormalizer") and not doubled
         else:
@@ -223,82 +226,12 @@ class Tokenizer:
         optional = filter(None, (self._backend.added, self._backend.word_limit, foreign))
         return [accents, chinese, split.get("add_prefix_space"), *optional]
 
-    @property
-    def _is_own_pipeline(self) -> bool:
-        """Whether the pipeline is one that is trained here, for which `transformers` has a class
-        that builds the same. Others are saved as they were read."""
-        if isinstance(self._backend, backends.SentencePieceBackend):
-            return True
-        spec, doubled = self._backend.spec, self.special_tokens.doubled
-        if self.kind == "unigram":
-            return not doubled
-        if self.kind == "wordpiece":
-            return pipelines.is_bert(spec) and not doubled
-        return self.kind == "bpe" and pipelines.is_roberta(spec) and doubled
-
-    # ---- saving
-
     def save(self, dir: str | Path) -> None:
         """Write a folder, with the files in the docstring of this module."""
-        dir = Path(dir)
-        dir.mkdir(parents=True, exist_ok=True)
-        pieces = self._backend.pieces
-        if isinstance(self._backend, backends.SentencePieceBackend):
-            (dir / "spiece.model").write_bytes(self._backend.model)
-        elif self.kind == "wordpiece":
-            (dir / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
-        elif self.kind == "bpe":
-            ids = json.dumps(self._ids, ensure_ascii=False)
-            (dir / "vocab.json").write_text(ids, encoding="utf-8")
-            merges = "#version: 0.2\n" + self._backend.weights.decode() + "\n"
-            (dir / "merges.txt").write_text(merges, encoding="utf-8")
-        (dir / "tokenizer.json").write_text(self._pipeline().to_str(pretty=True), encoding="utf-8")
-        config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
-        (dir / "tokenizer_config.json").write_text(config, encoding="utf-8")
-        (dir / FINGERPRINT_FILE).write_text(self.fingerprint + "\n", encoding="utf-8")
-
-    def _pipeline(self) -> tokenizers.Tokenizer:
-        """The pipeline for other libraries: with special tokens and the template of pairs."""
-        core = tokenizers.Tokenizer.from_str(self._backend.core.to_str())
-        core.add_special_tokens(
-            [
-                tokenizers.AddedToken(s, special=True, lstrip=self._mask_takes_space and i == 4)
-                for i, s in enumerate(self._specials)
-            ]
-        )
-        if not self._is_own_pipeline and core.post_processor is not None:
-            return core
-        cls, sep = (self._specials[2], self.cls_id), (self._specials[3], self.sep_id)
-        if self.kind == "bpe":
-            core.post_processor = processors.RobertaProcessing(
-                sep, cls, trim_offsets=True, add_prefix_space=bool(self._normalization()[2])
-            )
-        else:
-            core.post_processor = pipelines.pair_template(cls, sep)
-        return core
-
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = dict(zip(ROLES, self._specials, strict=True))
-        config |= {"model_max_length": 512, "do_lower_case": not self.cased}
-        if not self._is_own_pipeline:
-            config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-        elif self.kind == "wordpiece":
-            accents, chinese, *_ = self._normalization()
-            config |= {"strip_accents": accents, "tokenize_chinese_chars": chinese}
-            config |= pipelines.bert_class(self._backend.word_limit)
-        elif self.kind == "bpe":
-            config |= {"tokenizer_class": "RobertaTokenizer", "errors": "replace"}
-            config |= {"bos_token": self._specials[2], "eos_token": self._specials[3]}
-            config |= {"add_prefix_space": bool(self._normalization()[2])}
-        else:
-            # AlbertTokenizer would replace the pipeline of tokenizer.json by its own
-            config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-            config |= {"keep_accents": self.keeps_accents}
-            config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
-        return config
+        saving.save_tokenizer(self, Path(dir))
 
 
-# ---- training and loading
+# ---- loading
 
 
 def load_tokenizer(dir: str | Path, cased: bool = False, original: bool = False) -> Tokenizer:

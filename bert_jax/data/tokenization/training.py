@@ -1,8 +1,7 @@
-"""Train a tokenizer of any of the three kinds on a stream of texts."""
+"""Train a tokenizer of any of the four kinds on a stream of texts."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
 import io
@@ -11,7 +10,7 @@ import logging
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import sentencepiece
@@ -21,7 +20,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenization import backends, pipelines
 from bert_jax.data.tokenization.albert_text import clean_text
-from bert_jax.data.tokenization.long_lines import MAX_LINE_BYTES, split_long_line
+from bert_jax.data.tokenization.long_lines import MAX_LINE_BYTES, cut_for_training
 from bert_jax.data.tokenization.sentencepiece_rules import training_rules
 from bert_jax.data.tokenization.tokenizer import KINDS, SPECIAL_TOKENS, Kind, Tokenizer
 from bert_jax.data.tokenization.train_chars import train_chars
@@ -54,27 +53,10 @@ def train_tokenizer(
     characters: by default those that train_wordpiece.py says, or 99.995 % of the text's. Of
     `chars`, `vocab_size` may be None: all characters and groups of `kmer` characters; it is a
     maximum (train_chars.py). Byte-level BPE changes no text. Long lines are cut for training.
-    ValueError: the text is empty, or allows only smaller or only larger vocabularies."""
-    max_chars = _wordpiece_option("max_input_chars_per_word", max_input_chars_per_word, kind)
-    alphabet = _wordpiece_option("alphabet", alphabet, kind, "unigram")
-    if accents == "strip" and kind == "bpe":
-        raise ValueError("accents is strip, but bpe encodes the bytes of a text: leave it out")
+    ValueError: as `check_options`; the text is empty, or allows only smaller or only larger
+    vocabularies."""
+    check_options(kind, vocab_size, max_input_chars_per_word, accents, alphabet, kmer)
     keep_accents = cased if accents is None else accents == "keep"
-    train_functions: dict[str, Callable[[Iterator[str], int, bool, bool], Tokenizer]] = {
-        "wordpiece": functools.partial(
-            _wordpiece, max_chars=max_chars or pipelines.MAX_INPUT_CHARS, alphabet=alphabet
-        ),
-        "unigram": functools.partial(_unigram, alphabet=alphabet),
-        "bpe": _bpe,
-    }
-    if kmer < 1 or (kmer > 1 and kind != "chars"):
-        raise ValueError(f"kmer is {kmer}: expected at least 1, and 1 for {kind}")
-    if kind not in KINDS:
-        raise ValueError(f"the kind of tokenizer is {kind!r}: expected {', '.join(KINDS)}")
-    if vocab_size is None and kind != "chars":
-        raise ValueError(f"the vocabulary size is missing: expected a number of pieces for {kind}")
-    if vocab_size is not None and vocab_size < 1:
-        raise ValueError(f"the vocabulary size is {vocab_size}: expected at least 1")
     stream = (t for t in texts if t.strip())
     first = next(stream, None)
     if first is None:
@@ -85,16 +67,46 @@ def train_tokenizer(
         backend = backends.TokenizersBackend(core, SPECIAL_TOKENS[kind])
         return Tokenizer(kind, backend, cased)
     assert vocab_size is not None
-    return train_functions[kind](stream, vocab_size, cased, keep_accents)
+    match kind:
+        case "wordpiece":
+            max_chars = max_input_chars_per_word or pipelines.MAX_INPUT_CHARS
+            return _wordpiece(stream, vocab_size, cased, keep_accents, max_chars, alphabet)
+        case "unigram":
+            return _unigram(stream, vocab_size, cased, keep_accents, alphabet)
+        case "bpe":
+            return _bpe(stream, vocab_size)
+    raise AssertionError(kind)
 
 
-def _wordpiece_option(name: str, value: int | None, kind: str, *others: str) -> int | None:
-    """An option of WordPiece and of the `others`."""
-    if value is not None and kind not in ("wordpiece", *others):
-        raise ValueError(f"{name} is {value}, but {kind} has no such option: leave it out")
-    if value is not None and value < 1:
-        raise ValueError(f"{name} is {value}: expected at least 1")
-    return value
+def check_options(
+    kind: Kind,
+    vocab_size: int | None,
+    max_input_chars_per_word: int | None,
+    accents: Accents | None,
+    alphabet: int | None,
+    kmer: int,
+) -> None:
+    """ValueError: an option of `train_tokenizer` that the kind does not have, or a value out of
+    range. No text is needed to say so."""
+    if kind not in KINDS:
+        raise ValueError(f"the kind of tokenizer is {kind!r}: expected {', '.join(KINDS)}")
+    of_kinds = (
+        ("max_input_chars_per_word", max_input_chars_per_word, ("wordpiece",)),
+        ("alphabet", alphabet, ("wordpiece", "unigram")),
+    )
+    for name, value, kinds in of_kinds:
+        if value is not None and kind not in kinds:
+            raise ValueError(f"{name} is {value}, but {kind} has no such option: leave it out")
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: expected at least 1")
+    if accents == "strip" and kind == "bpe":
+        raise ValueError("accents is strip, but bpe encodes the bytes of a text: leave it out")
+    if kmer < 1 or (kmer > 1 and kind != "chars"):
+        raise ValueError(f"kmer is {kmer}: expected at least 1, and 1 for {kind}")
+    if vocab_size is None and kind != "chars":
+        raise ValueError(f"the vocabulary size is missing: expected a number of pieces for {kind}")
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"the vocabulary size is {vocab_size}: expected at least 1")
 
 
 def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
@@ -162,7 +174,7 @@ def _wordpiece(
 # ---- byte-level BPE
 
 
-def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool) -> Tokenizer:
+def _bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     """RoBERTa's layout: <s> <pad> </s> <unk> first, <mask> last; always cased."""
     first = ["<s>", "<pad>", "</s>", "<unk>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -177,7 +189,7 @@ def _bpe(texts: Iterator[str], vocab_size: int, cased: bool, keep_accents: bool)
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    core.train_from_iterator((part for t in texts for part in split_long_line(t)), trainer)
+    core.train_from_iterator((part for t in texts for part in cut_for_training(t)), trainer)
     backend = backends.TokenizersBackend(core)
     _check_size(vocab_size, len(backend.pieces) + 1, "bpe")
     vocab = {p: i for i, p in enumerate([*backend.pieces, "<mask>"])}
@@ -250,7 +262,7 @@ def _unigram_sentences(texts: Iterator[str], cased: bool, keep_accents: bool) ->
     for text in texts:
         for sentence in split_sentences(text):
             cleaned = clean_text(sentence, cased, keep_accents).replace(_BOUNDARY, "").strip()
-            for part in split_long_line(cleaned) if cleaned else ():
+            for part in cut_for_training(cleaned) if cleaned else ():
                 count += 1
                 yield re.sub(r"(?<=\d),", _BOUNDARY + ",", part)
     if not count:

@@ -23,19 +23,18 @@ pieces, and spelling with all characters of the alphabet equally likely.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from bert_jax.data.tokenization.normalization import (
     FOLDS,
     Fold,
-    dropped_characters,
     fold_text,
     folds,
+    lost_characters,
     normalize,
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
@@ -43,13 +42,17 @@ from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import SEED, check_mask_filler
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds, neighbors
 from bert_jax.inference.evaluation.text_words import split_words
-from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
+from bert_jax.inference.evaluation.token_rows import map_rows
+from bert_jax.inference.evaluation.word_queries import (
+    Query,
+    QueryRows,
+    num_visible,
+    queries_of_word,
+    query_rows,
+)
 from bert_jax.inference.model import Model
 
 MAX_WORDS = 1000  # that are scored by default
-MAX_PIECES = 10  # of a word that are hidden together
-CONTEXT_CHARACTERS = 8  # of the text per token that the model takes: more than most pieces have
-EDGE = 100  # characters in which the context's edge is moved to white space
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def bits_per_character(
     folded: tuple[Fold, ...] = tuple(f for f in FOLDS if f in removed)
     scored = [fold_text(text, folded) for text in texts]
     dropped = _vanishing(tokenizer, scored)
-    alphabet = _num_visible(set().union(*scored), dropped)
+    alphabet = num_visible(set().union(*scored), dropped)
     length = model.config.encoder.max_length if length is None else length
     chosen = np.random.default_rng(seed).permutation(total)[:max_words]
     chosen.sort()
@@ -136,15 +139,15 @@ def bits_per_character(
     characters = [sum(c not in dropped for c in scored[t][b:after]) for t, b, _, after in spans]
     if not any(characters):
         raise ValueError("the tokenizer drops all characters of the text: expected text to score")
-    queries: list[_Query] = []
+    queries: list[Query] = []
     for i, (text, begin, end, _) in enumerate(spans):
-        queries += _queries(tokenizer, scored[text], begin, end, i, length, dropped)
+        queries += queries_of_word(tokenizer, scored[text], begin, end, i, length, dropped)
     kinds = TokenKinds.of(tokenizer)
     target = np.array([q.target for q in queries], int)
     known = ~kinds.excluded[target]
     spelled = np.array([q.characters for q in queries]) * bits_to_spell(alphabet)
     word = np.array([q.word for q in queries], int)
-    rows = _rows(list(itertools.compress(queries, known)), model.config.encoder.pad_id)
+    rows = query_rows(list(itertools.compress(queries, known)), model.config.encoder.pad_id)
 
     def of_words(losses: np.ndarray) -> np.ndarray:
         """Bits of each word, from the losses of the known pieces in nat."""
@@ -152,6 +155,7 @@ def bits_per_character(
         bits[known] = losses / np.log(2)
         return np.bincount(word, bits, len(chosen))
 
+    occurring = Counter(itertools.chain.from_iterable(scored))
     by_word = None if counts is None else counts([(text, begin) for text, begin, _, _ in spans])
     bigram, unigram = _baselines(by_word, rows, word[known], kinds)
     return BitsPerCharacter(
@@ -159,12 +163,12 @@ def bits_per_character(
         None if bigram is None else of_words(bigram),
         None if unigram is None else of_words(unigram),
         characters=np.array(characters),
-        visible=np.array([_num_visible(scored[t][b:e], dropped) for t, b, e, _ in spans]),
+        visible=np.array([num_visible(scored[t][b:e], dropped) for t, b, e, _ in spans]),
         total_words=total,
         alphabet=alphabet,
         pieces=len(queries),
         unknown_pieces=int((~known).sum()),
-        dropped_characters=sum(dropped_characters(tokenizer, text) for text in scored),
+        dropped_characters=lost_characters(tokenizer, occurring).total(),
         text_characters=sum(len(text) - sum(map(str.isspace, text)) for text in texts),
         folded=folded,
     )
@@ -175,10 +179,6 @@ def _vanishing(tokenizer: Tokenizer, texts: Sequence[str]) -> frozenset[str]:
     not those of which it keeps a part."""
     nothing = normalize(tokenizer, "aa")
     return frozenset(c for c in set().union(*texts) if normalize(tokenizer, f"a{c}a") == nothing)
-
-
-def _num_visible(characters: Iterable[str], dropped: frozenset[str]) -> int:
-    return sum(not c.isspace() and c not in dropped for c in characters)
 
 
 def _chosen_spans(
@@ -193,92 +193,7 @@ def _chosen_spans(
     return spans
 
 
-class _Query(NamedTuple):
-    """One piece to predict."""
-
-    tokens: list[int]  # the row, with mask tokens
-    position: int
-    target: int
-    characters: int  # of the word in the piece, to spell if it is unknown
-    word: int  # of the sample
-
-
-def _queries(
-    tokenizer: Tokenizer,
-    text: str,
-    begin: int,
-    end: int,
-    word: int,
-    length: int,
-    dropped: frozenset[str] = frozenset(),
-) -> Iterator[_Query]:
-    """The pieces of the word at `begin` to `end`, each with the text around it."""
-    room = tokenizer.special_tokens.text_capacity(length, 1)
-    start, stop = _context(text, begin, end, room * CONTEXT_CHARACTERS // 2)
-    ids, spans, places = _encode(tokenizer, text[start:stop])
-    first_visible, after = begin - start, end - start
-    own = (places >= first_visible) & (places < after)
-    # an unknown piece may be longer than the word: each word pays for its own characters
-    own |= (np.array(ids) == tokenizer.unk_id) & (places < after) & (spans[:, 1] > first_visible)
-    own = np.flatnonzero(own)
-    visible = np.cumsum([0, *(_num_visible(c, dropped) for c in text[start:stop])])
-    for group in range(0, len(own), min(MAX_PIECES, room)):
-        pieces = own[group : group + min(MAX_PIECES, room)]
-        first, last = int(pieces[0]), int(pieces[-1]) + 1
-        left = min(max(0, (first + last - room) // 2), max(0, len(ids) - room))
-        window = ids[left : left + room]
-        for i in range(first, last):
-            row = [*window[: i - left], *[tokenizer.mask_id] * (last - i), *window[last - left :]]
-            tokens, _ = tokenizer.build_row(row)
-            low, high = np.clip(spans[i], first_visible, after)
-            characters = int(visible[high] - visible[low])
-            yield _Query(tokens, i - left + 1, ids[i], characters, word)
-
-
-def _context(text: str, begin: int, end: int, size: int) -> tuple[int, int]:
-    """The text around a word: up to `size` characters to each side, from white space to white space
-    if there is some near the edge."""
-    start, stop = max(0, begin - size), min(len(text), end + size)
-    if start:
-        space = re.search(r"\s", text[start : min(start + EDGE, begin)])
-        start += space.start() if space else 0
-    if stop < len(text):
-        rest = text[max(stop - EDGE, end) : stop]
-        space = re.search(r"\s\S*$", rest)
-        stop -= len(rest) - space.start() if space else 0
-    return start, stop
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The pieces of a text, their spans [n 2], and where each piece's first character that is not
-    white space stands [n]: a lone mark of a space belongs to the word after it."""
-    ids, spans = tokenizer.encode_with_offsets(text)
-    visible = np.flatnonzero([not c.isspace() for c in text])
-    at = np.searchsorted(visible, spans[:, 0])
-    return ids, spans, np.append(visible, len(text))[at]
-
-
-class _Rows(NamedTuple):
-    """Queries as arrays."""
-
-    rows: TokenRows
-    position: np.ndarray  # int32 [q]
-    target: np.ndarray  # int32 [q]
-
-
-def _rows(queries: Sequence[_Query], pad_id: int) -> _Rows:
-    size = np.array([len(q.tokens) for q in queries], np.int32)
-    tokens = np.full((len(queries), size.max(initial=1)), pad_id, np.int32)
-    for row, query in zip(tokens, queries, strict=True):
-        row[: len(query.tokens)] = query.tokens
-    return _Rows(
-        TokenRows(tokens, size, size, np.full_like(size, -1)),
-        np.array([q.position for q in queries], np.int32),
-        np.array([q.target for q in queries], np.int32),
-    )
-
-
-def _losses(model: Model, queries: _Rows) -> np.ndarray:
+def _losses(model: Model, queries: QueryRows) -> np.ndarray:
     """-log p of every query's target in nat."""
     if not len(queries.rows):  # all words are unknown, or vanish in normalization
         return np.zeros(0)
@@ -294,7 +209,7 @@ def _losses(model: Model, queries: _Rows) -> np.ndarray:
 
 
 def _baselines(
-    counts: CountsByRow | None, queries: _Rows, word: np.ndarray, kinds: TokenKinds
+    counts: CountsByRow | None, queries: QueryRows, word: np.ndarray, kinds: TokenKinds
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """-log p in nat under neighbor counts and under frequencies: of the known pieces, [q]."""
     if counts is None:

@@ -11,18 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax.config.ranges import check_seed
 from bert_jax.data.corpus import Corpus
-from bert_jax.data.documents import Document, read_documents
-from bert_jax.data.sentence_pairs import PAIR_KINDS
+from bert_jax.data.documents import read_documents
 from bert_jax.data.text_sources import TEXT_FIELD, field_for
 from bert_jax.data.tokenization.normalization import Fold
 from bert_jax.data.vocabulary import Vocabulary
-from bert_jax.inference.evaluation import token_rows
-from bert_jax.inference.evaluation.bits_per_character import (
-    MAX_WORDS,
-    BitsPerCharacter,
-    bits_per_character,
-)
+from bert_jax.inference.evaluation import notes, token_rows
+from bert_jax.inference.evaluation.bits_per_character import MAX_WORDS, bits_per_character
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import (
     MASKINGS,
@@ -36,17 +32,11 @@ from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
 from bert_jax.inference.evaluation.pair_scores import (
     OrderScores,
-    PairScores,
     SegmentCounts,
     order_scores,
     pair_scores,
-    untrimmed_neighbors,
 )
-from bert_jax.inference.evaluation.replaced_tokens import (
-    ReplacedScores,
-    detects_replaced_tokens,
-    replaced_scores,
-)
+from bert_jax.inference.evaluation.replaced_tokens import ReplacedScores, replaced_scores
 from bert_jax.inference.evaluation.result import Evaluation
 from bert_jax.inference.evaluation.text_counts import (
     MAX_COUNT_TOKENS,
@@ -58,10 +48,8 @@ from bert_jax.inference.evaluation.text_counts import (
 )
 from bert_jax.inference.evaluation.token_rows import TokenRows
 from bert_jax.inference.model import Model
-from bert_jax.objectives import ReplacedTokensObjective
 
 MAX_ROWS = 1000  # that are scored by default
-NOTED_SHARE = 0.001  # of unknown tokens
 TEXT_LENGTH = 128  # tokens of a row of text by default
 
 
@@ -91,6 +79,7 @@ def evaluate_corpus(
     if counts is None:
         counts, made_from = count_corpus(corpus)
     by_row = CountsByRow.same(counts, len(sample))
+    unknown = unknown_share(sample.tokens, model.tokenizer)
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     pairs = pair_scores(model, sample, info.train.label_share)
     order = _order(model, corpus, rows)  # of all rows: few are untrimmed
@@ -106,12 +95,12 @@ def evaluate_corpus(
         order,
         replaced,
         length=info.sequence_length or info.length,
-        unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
+        unknown_tokens=unknown,
         notes=(
-            *_unknown_note(sample, model),
-            *_pair_note(model, corpus, sample, pairs),
-            *_order_note(info.segments, rows, pairs, order),
-            *_replaced_note(model, replaced),
+            *notes.unknown_note(unknown),
+            *notes.pair_note(model, corpus, sample, pairs),
+            *notes.order_note(info.segments, rows, pairs, order),
+            *notes.replaced_note(model, replaced),
             "bits per character need raw text, and a corpus holds token ids: use --text FILE",
         ),
     )
@@ -154,6 +143,7 @@ def evaluate_text(
         counts = count_file(documents, file, counts_file, reader)
     chosen = _sample(len(counts.rows), max_rows, seed)
     sample, by_row = counts.rows.take(chosen), counts.by_row.take(chosen)
+    unknown = unknown_share(sample.tokens, model.tokenizer)
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     texts = [document_text(document) for document in documents]
     bits = bits_per_character(model, texts, max_words, fold, seed, counts.by_word, length)
@@ -167,13 +157,13 @@ def evaluate_text(
         replaced=replaced,
         bits=bits,
         length=length,
-        unknown_tokens=unknown_share(sample.tokens, model.tokenizer),
+        unknown_tokens=unknown,
         notes=(
-            *_replaced_bytes_note(documents),
-            *_unknown_note(sample, model),
+            *notes.replaced_bytes_note(documents),
+            *notes.unknown_note(unknown),
             *counts.notes,
-            *_replaced_note(model, replaced),
-            *_dropped_note(bits),
+            *notes.replaced_note(model, replaced),
+            *notes.dropped_note(bits),
         ),
     )
 
@@ -237,67 +227,4 @@ def _check_numbers(seed: int, **counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"the number of {name} is {value}: expected at least 1")
-    if not 0 <= seed < 1 << 63:
-        raise ValueError(f"the seed is {seed}: expected a number from 0 to 2^63 - 1")
-
-
-# ---- notes
-
-
-def _unknown_note(rows: TokenRows, model: Model) -> tuple[str, ...]:
-    share = unknown_share(rows.tokens, model.tokenizer)
-    if share < NOTED_SHARE:
-        return ()
-    return (f"{share:.1%} of the tokens are unknown pieces, which are neither masked nor counted",)
-
-
-def _pair_note(
-    model: Model, corpus: Corpus, rows: TokenRows, pairs: PairScores | None
-) -> tuple[str, ...]:
-    if corpus.info.segments not in PAIR_KINDS or pairs is not None:
-        return ()
-    network, _ = model.objective.encoder(model.params)
-    if "pair" not in network.heads:
-        return ("the model has no head for the corpus's sentence pairs",)
-    zero, one = ((rows.pair == label).sum() for label in (0, 1))
-    return (f"no sentence pairs are scored: {zero} have label 0, and {one} have label 1",)
-
-
-def _order_note(
-    segments: str, rows: TokenRows, pairs: PairScores | None, order: OrderScores | None
-) -> tuple[str, ...]:
-    if segments != "sop" or pairs is None or order is not None:
-        return ()
-    return (
-        f"the order of neighbors is not scored: {len(untrimmed_neighbors(rows))} rows have "
-        "untrimmed neighbors, and none are left when their lengths are balanced; give more text",
-    )
-
-
-def _replaced_note(model: Model, replaced: ReplacedScores | None) -> tuple[str, ...]:
-    if replaced is not None or not isinstance(model.objective, ReplacedTokensObjective):
-        return ()
-    if not detects_replaced_tokens(model.objective):
-        target = model.objective.config.target
-        return (f"the discriminator is not scored: it was trained for the target {target}",)
-    return ("the discriminator is not scored: the generator replaced no token, or all of them",)
-
-
-def _replaced_bytes_note(documents: Sequence[Document]) -> tuple[str, ...]:
-    count = sum(document.replaced_bytes for document in documents)
-    if not count:
-        return ()
-    return (f"{count:,} bytes of the text are not UTF-8 and were replaced by U+FFFD",)
-
-
-def _dropped_note(bits: BitsPerCharacter) -> tuple[str, ...]:
-    dropped, total = bits.dropped_characters, bits.text_characters
-    if not dropped:
-        return ()
-    advice = (
-        "; only compare with models that drop the same" if dropped >= NOTED_SHARE * total else ""
-    )
-    return (
-        f"normalization drops or changes {dropped:,} of the text's {total:,} characters "
-        f"({dropped / total:.1%}), which are not scored{advice}",
-    )
+    check_seed(seed)

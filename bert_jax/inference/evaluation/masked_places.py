@@ -61,10 +61,9 @@ def mask_rows(
     vocabulary: Vocabulary,
     maskings: int = MASKINGS,
     seed: int = SEED,
-    masking: Masking = MASKING,
 ) -> MaskedRows:
     """The rows, masked `maskings` times. The masks of a row follow from the seed and its number."""
-    mask = jax.jit(lambda batch, key: mask_tokens(batch, masking, vocabulary, key))
+    mask = jax.jit(lambda batch, key: mask_tokens(batch, MASKING, vocabulary, key))
     key = jax.random.key(seed, impl=constraints.PRNG)
     parts: list[dict[str, np.ndarray]] = []
     for epoch in range(maskings):
@@ -92,8 +91,7 @@ def mask_rows(
 
 def check_mask_filler(model: Model) -> None:
     """Raise ValueError if the model has no masked-word head."""
-    network, _ = model.objective.mask_filler(model.params)
-    if "mlm" not in network.heads:
+    if not model.fills_masks:
         raise ValueError(
             "the model has no masked-word head, so it cannot predict masked tokens: evaluate a "
             "pre-trained model"
@@ -103,9 +101,8 @@ def check_mask_filler(model: Model) -> None:
 def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
     """Loss and rank of the hidden tokens under a model, [m]. ELECTRA's generator restores them.
 
-    ValueError: the model has no masked-word head, or gives numbers that are not finite.
+    The model has the head for it (`check_mask_filler`). ValueError: its numbers are not finite.
     """
-    check_mask_filler(model)
     _, params = model.objective.mask_filler(model.params)
     loss, rank = map_rows(
         lambda batch: model.mask_losses(params, batch),
@@ -144,7 +141,7 @@ def masked_scores(
 ) -> MaskedScores:
     """The scores of a model, of unigram and of neighbor counts at the same hidden tokens.
 
-    ValueError: the model has no masked-word head, or no token was hidden.
+    The model has the head for it (`check_mask_filler`). ValueError: no token was hidden.
     """
     if not masked.used.any():
         raise ValueError(

@@ -14,6 +14,7 @@ from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.inference.evaluation.token_rows import TokenRows, map_rows
 from bert_jax.inference.model import Model
 from bert_jax.objectives.base import with_heads
+from bert_jax.objectives.losses import share_loss
 from bert_jax.utils.types import Batch
 
 
@@ -72,13 +73,12 @@ def pair_scores(model: Model, rows: TokenRows, train_share: float) -> PairScores
         return None
     correct = scores.argmax(-1) == rows.pair
     zeros, ones = correct[~labels], correct[labels]
-    share = min(max(train_share, 1e-6), 1 - 1e-6)
     return PairScores(
         len(rows),
         float(zeros.mean() + ones.mean()) / 2,
         math.hypot(_accuracy_error(zeros), _accuracy_error(ones)) / 2,
         float(-np.take_along_axis(scores, rows.pair[:, None], axis=1).mean()),
-        float(-np.where(labels, np.log(share), np.log(1 - share)).mean()),
+        share_loss(float(labels.mean()), train_share),
     )
 
 

@@ -96,16 +96,13 @@ def sample_replacements(
     model: Model, objective: ReplacedTokensObjective, masked: MaskedRows, seed: int = SEED
 ) -> np.ndarray:
     """The original rows with the generator's samples at the hidden places, int32 [kn l]."""
-    network, params = objective.mask_filler(model.params)
+    _, params = objective.mask_filler(model.params)
     key = jax.random.key(seed, impl=constraints.PRNG)
 
     @jax.jit
     def sample(params: Any, batch: Batch) -> tuple[jax.Array]:
-        out: Any = network.apply({"params": params}, batch)
-        logits = out["mlm"].logits(params["embeddings"]["word"])
-        logits = logits[..., : model.tokenizer.vocab_size]  # a table may have more rows
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["number"])
-        return (objective.sample(logits, jax.random.key_data(keys)),)
+        return (objective.sample(model.mask_logits(params, batch), jax.random.key_data(keys)),)
 
     (sampled,) = map_rows(
         lambda batch: sample(params, batch),

@@ -184,11 +184,9 @@ def _concatenate(parts: Sequence[TokenRows], file: str | Path) -> TokenRows:
 
 def unknown_share(tokens: np.ndarray, tokenizer: Tokenizer) -> float:
     """The share of unknown pieces among the tokens of text of some rows."""
-    special = np.zeros(tokenizer.vocab_size, bool)
-    special[list(tokenizer.special_ids)] = True
     unknown = (tokens == tokenizer.unk_id).sum()
-    special[tokenizer.unk_id] = False
-    return float(unknown / max(1, (~special[tokens]).sum()))
+    known = (~TokenKinds.of(tokenizer).excluded[tokens]).sum()
+    return float(unknown / max(1, unknown + known))
 
 
 def fold_document(document: Document, fold: Sequence[Fold]) -> Document:

@@ -27,14 +27,19 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
-from bert_jax.distributed.constraints import platform, row_seed
-from bert_jax.model.attention.flash_kernel import KernelConfig, backward, forward
+from bert_jax.distributed.constraints import platform
+from bert_jax.model.attention.flash_kernel import (
+    LANES,
+    KernelConfig,
+    backward,
+    dropout_scalars,
+    forward,
+    with_offset,
+)
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.attention.shard_map import AttentionShards, KernelCost
-from bert_jax.model.layers import keep_threshold_u8
 
 MAX_LENGTH = 1024  # tokens; for longer rows tiles get small and splash is the better kernel
-LANES = 128  # width of a TPU vector register; lengths and tiles are multiples
 # Scores of one grid step, in each of a few float32 arrays. At 1,024 tokens v5e's compiler schedules
 # a fifth fewer instructions of the backward kernel with this value than with half of it.
 MAX_SCORES = 512 * 1024
@@ -62,13 +67,8 @@ def attend(
             f"attention flash takes rows of up to {MAX_LENGTH} tokens, found {length}: "
             "choose run.attention splash (without dropout) or xla"
         )
-    if key is None or rate == 0.0:
-        keep, seed = 256, jnp.zeros(2, jnp.uint32)
-    else:
-        keep, seed = keep_threshold_u8(rate), row_seed(jax.random.bits(key, (2,), jnp.uint32))
+    keep, scalars = dropout_scalars(key, rate, window)
     config = KernelConfig(h, width, mask.packed, window is not None, keep)
-    max_distance = jnp.asarray(0 if window is None else window, jnp.uint32)
-    scalars = jnp.append(seed, max_distance)
     pad = -length % LANES
 
     def flat(x: jax.Array) -> jax.Array:
@@ -138,10 +138,9 @@ def _map_shards(
     def local(segments: jax.Array, scalars: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         b, _, width = arrays[0].shape
         row, head = shards.first_index(b, width // config.width)
-        offset = jnp.array([row, head], jnp.uint32)
         call = partial(_call, config, kernel, num_outputs)
         return lax.platform_dependent(
-            jnp.concatenate([scalars[:2], offset, scalars[2:]]),
+            with_offset(scalars, row, head),
             segments[:, None],
             *arrays,
             tpu=partial(call, False),

@@ -25,14 +25,13 @@ from jax.experimental.pallas import triton as plgpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from bert_jax.distributed.constraints import platform, row_seed
+from bert_jax.distributed.constraints import platform
 from bert_jax.model.attention import flash_gpu_kernel as kernels
-from bert_jax.model.attention.flash_gpu_kernel import KernelConfig
+from bert_jax.model.attention.flash_gpu_kernel import BlockConfig
+from bert_jax.model.attention.flash_kernel import LANES, dropout_scalars, with_offset
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.attention.shard_map import AttentionShards, KernelCost
-from bert_jax.model.layers import keep_threshold_u8
 
-LANES = 128  # the law of dropout counts places in rows padded to a multiple, as on a TPU
 BLOCK = 64  # rows are padded to a multiple
 WIDTHS = (16, 32, 64, 128)  # of a head: powers of two that fit in registers
 
@@ -72,29 +71,23 @@ def attend(
     if reason := unsupported_reason(platform(), q.shape[-1]):
         raise ValueError(reason)
     length = q.shape[2]
-    if key is None or rate == 0.0:
-        keep, seed = 256, jnp.zeros(2, jnp.uint32)
-    else:
-        keep, seed = keep_threshold_u8(rate), row_seed(jax.random.bits(key, (2,), jnp.uint32))
-    max_distance = jnp.asarray(0 if window is None else window, jnp.uint32)
+    keep, scalars = dropout_scalars(key, rate, window)
     pad = -length % BLOCK
 
     def rows(x: jax.Array) -> jax.Array:
         return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, pad), (0, 0), (0, 0)))
 
-    law = length + -length % LANES
-    config = KernelConfig(law, BLOCK, BLOCK, mask.packed, window is not None, keep)
+    law = length + -length % LANES  # dropout counts places in rows padded as on a TPU
+    config = BlockConfig(law, BLOCK, BLOCK, mask.packed, window is not None, keep)
     segments = jnp.pad(mask.segments, ((0, 0), (0, pad)))
-    out: jax.Array = _attend(
-        config, rows(q), rows(k), rows(v), segments, jnp.append(seed, max_distance)
-    )
+    out: jax.Array = _attend(config, rows(q), rows(k), rows(v), segments, scalars)
     return out[:, :length].swapaxes(1, 2)
 
 
 def unsupported_reason(platform: str, width: int) -> str | None:
     """Why the kernels do not run such heads, and what to change; None if they do."""
     if platform not in ("cpu", "gpu", "cuda"):
-        return f"attention flash on a GPU: found {platform}: choose run.attention auto"
+        return f"attention flash needs an NVIDIA GPU, found {platform}: choose run.attention auto"
     if width not in WIDTHS:
         return (
             f"attention flash on a GPU takes head widths {', '.join(map(str, WIDTHS))}, "
@@ -122,7 +115,7 @@ def kernel_cost(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    config: KernelConfig,
+    config: BlockConfig,
     q: Float[Array, "b l h k"],
     k: Float[Array, "b l h k"],
     v: Float[Array, "b l h k"],
@@ -132,13 +125,13 @@ def _attend(
     return _forward(config, q, k, v, segments, scalars)[0]
 
 
-def _attend_fwd(config: KernelConfig, *args: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _attend_fwd(config: BlockConfig, *args: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     out, log_total = _forward(config, *args)
     return out, (*args, out, log_total)
 
 
 def _attend_bwd(
-    config: KernelConfig, residuals: tuple[jax.Array, ...], d_out: jax.Array
+    config: BlockConfig, residuals: tuple[jax.Array, ...], d_out: jax.Array
 ) -> tuple[Any, ...]:
     q, k, v, segments, scalars, out, log_total = residuals
     delta = jnp.einsum("blhk,blhk->bhl", out, d_out, preferred_element_type=jnp.float32)
@@ -152,7 +145,7 @@ _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _forward(
-    config: KernelConfig, *args: jax.Array
+    config: BlockConfig, *args: jax.Array
 ) -> tuple[Float[Array, "b l h k"], Float[Array, "b h l"]]:
     q, k, v, segments, scalars = args
     b, length, h, _ = q.shape
@@ -162,7 +155,7 @@ def _forward(
 
 
 def _map_shards(
-    config: KernelConfig,
+    config: BlockConfig,
     call: Call,
     outputs: tuple[Any, ...],
     arrays: tuple[jax.Array, ...],
@@ -177,8 +170,7 @@ def _map_shards(
     def local(segments: jax.Array, scalars: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         b, _, h, _ = arrays[0].shape
         row, head = shards.first_index(b, h)
-        offset = jnp.array([row, head], jnp.uint32)
-        scalars = jnp.concatenate([scalars[:2], offset, scalars[2:]])
+        scalars = with_offset(scalars, row, head)
         shapes = [_shard_shape(x, b, h) for x in outputs]
         return lax.platform_dependent(
             *(scalars, segments, *arrays),
@@ -206,7 +198,7 @@ def _shard_shape(x: Any, b: int, h: int) -> jax.ShapeDtypeStruct:
 
 
 def _call(
-    config: KernelConfig,
+    config: BlockConfig,
     call: Call,
     outputs: list[jax.ShapeDtypeStruct],
     interpret: bool,

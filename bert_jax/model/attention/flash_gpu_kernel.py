@@ -29,7 +29,7 @@ LOWEST = -1e30  # the score of a key that a query does not see: finite, so that 
 HIGHEST = 1e30  # the logarithm of a padding query's denominator: its probabilities are then zero
 
 
-class KernelConfig(NamedTuple):
+class BlockConfig(NamedTuple):
     """The compile-time parameters of a kernel."""
 
     length: int  # of a row, padded to a multiple of the TPU's lanes: part of the law of dropout
@@ -49,7 +49,7 @@ class Scores(NamedTuple):
 
 
 def attend(
-    c: KernelConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
+    c: BlockConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
     out: Ref, log_total: Ref,
 ) -> None:  # fmt: skip
     """Write out [q k] and log_total [q] from q [q k], k and v [l k], segments [l].
@@ -90,7 +90,7 @@ def attend(
 
 
 def key_gradients(
-    c: KernelConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
+    c: BlockConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
     d_out: Ref, log_total: Ref, delta: Ref, dk: Ref, dv: Ref,
 ) -> None:  # fmt: skip
     """Write dk and dv [s k] of a block of keys, from k and v [s k], and q and d_out [l k],
@@ -116,7 +116,7 @@ def key_gradients(
 
 
 def query_gradients(
-    c: KernelConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
+    c: BlockConfig, scalars: Ref, limits: Ref, segments: Ref, q: Ref, k: Ref, v: Ref,
     d_out: Ref, log_total: Ref, delta: Ref, dq: Ref,
 ) -> None:  # fmt: skip
     """Write dq [q k] of a block of queries, from q and d_out [q k], log_total and delta [q], and
@@ -138,7 +138,7 @@ def query_gradients(
 
 
 def _bounds(
-    c: KernelConfig, scalars: Ref, limits: Ref, block: Any, size: int, other: int
+    c: BlockConfig, scalars: Ref, limits: Ref, block: Any, size: int, other: int
 ) -> tuple[Any, Any]:
     """The first and the end of the blocks of `other` tokens that a block of `size` tokens meets."""
     first, end = limits[0], limits[1]
@@ -150,7 +150,7 @@ def _bounds(
 
 
 def _scores(
-    c: KernelConfig,
+    c: BlockConfig,
     scalars: Ref,
     words: tuple[Any, Any],
     segments: Ref,
@@ -175,7 +175,7 @@ def _scores(
     return Scores(logits, visible, _keep(c, words, query_at, key_at) if c.keep < 256 else None)
 
 
-def _positions(c: KernelConfig, block: Any, size: int, axis: int) -> Int[Array, "q s"]:
+def _positions(c: BlockConfig, block: Any, size: int, axis: int) -> Int[Array, "q s"]:
     return lax.broadcasted_iota(jnp.int32, (c.queries, c.keys), axis) + block * size
 
 
@@ -189,7 +189,7 @@ def _head_words(scalars: Ref) -> tuple[Any, Any]:
 
 
 def _keep(
-    c: KernelConfig, words: tuple[Any, Any], query_at: Int[Array, "q s"], key_at: Int[Array, "q s"]
+    c: BlockConfig, words: tuple[Any, Any], query_at: Int[Array, "q s"], key_at: Int[Array, "q s"]
 ) -> Bool[Array, "q s"]:
     """Which probabilities dropout keeps: the law of flash_kernel.py, where one word decides for
     four queries, 8 apart. Here each place computes its word and takes its byte."""
@@ -201,7 +201,7 @@ def _keep(
 
 
 def _gradients(
-    c: KernelConfig,
+    c: BlockConfig,
     scores: Scores,
     d_out: Float[Array, "q k"],
     values: Float[Array, "s k"],

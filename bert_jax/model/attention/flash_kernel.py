@@ -17,6 +17,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, UInt32
 
+from bert_jax.distributed.constraints import row_seed
+from bert_jax.model.layers import keep_threshold_u8
+
+LANES = 128  # width of a TPU vector register; lengths and tiles are multiples
 Ref = Any  # a reference into VMEM or SMEM, read and written by indexing
 NT = (((1,), (1,)), ((), ()))  # a b^T
 TN = (((0,), (0,)), ((), ()))  # a^T b
@@ -32,13 +36,32 @@ class KernelConfig(NamedTuple):
     keep: int  # how many of 256 probabilities dropout keeps; 256: no dropout
 
 
+def dropout_scalars(
+    key: jax.Array | None, rate: float, window: Any
+) -> tuple[int, UInt32[Array, "3"]]:
+    """How many of 256 probabilities dropout keeps, and the scalars that a call of the kernels gets:
+    two words of the seed, and the window, 0 if there is none."""
+    if key is None or rate == 0.0:
+        keep, seed = 256, jnp.zeros(2, jnp.uint32)
+    else:
+        keep, seed = keep_threshold_u8(rate), row_seed(jax.random.bits(key, (2,), jnp.uint32))
+    return keep, jnp.append(seed, jnp.asarray(0 if window is None else window, jnp.uint32))
+
+
+def with_offset(scalars: UInt32[Array, "3"], row: Any, head: Any) -> UInt32[Array, "5"]:
+    """The scalars of a device, whose first row and head have these indices in the whole batch: so
+    dropout is the same on every mesh."""
+    offset = jnp.array([row, head], jnp.uint32)
+    return jnp.concatenate([scalars[:2], offset, scalars[2:]])
+
+
 def forward(
     config: KernelConfig, scalars: Ref, segments: Ref, q: Ref, k: Ref, v: Ref, out: Ref
 ) -> None:
     """Write out [1 t nk] from q [1 t nk], k and v [1 l nk], segments [1 1 l].
 
     `scalars` [5]: two words of the seed, the indices in the whole batch of this device's first
-    row and head, and the window.
+    row and head, and the window (`with_offset`).
     """
     t, length, width = q.shape[1], k.shape[1], config.width
     visible, is_real = _visible_keys(config, scalars, segments, t)

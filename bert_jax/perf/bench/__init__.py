@@ -34,7 +34,7 @@ from bert_jax.perf.bench.result import (
     training_result,
 )
 from bert_jax.perf.bench.train_step import BertJax
-from bert_jax.perf.training_variants import training_variants
+from bert_jax.perf.training_variants import adapters_name, training_variants
 from bert_jax.utils import compilation_cache
 from bert_jax.utils.types import Json
 
@@ -102,7 +102,7 @@ def prepare(
     variants = {} if family else training_variants(inputs.config)
     others = {
         name: BertJax(dataclasses.replace(inputs, config=variant), devices, name)
-        for name, variant in list(variants.items())[1:]
+        for name, variant in variants.items()
     }
     for other in others.values():
         other.compile()
@@ -120,7 +120,7 @@ def measure(prepared: Prepared, log: Callable[[str], None] = print) -> Json:
     if prepared.family:
         result |= peer_result(contender, prepared.peers, times, prepared.family)
     if prepared.others:
-        names = [next(iter(training_variants(inputs.config))), *prepared.others]
+        names = [adapters_name(inputs.config), *prepared.others]
         trained = dict(zip(names, [contender, *prepared.others.values()], strict=True))
         result["trains"] = training_result(trained, times)
     result["input"] = inputs.loader_rate()

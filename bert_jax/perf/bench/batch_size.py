@@ -9,6 +9,8 @@ from bert_jax.perf.batch_search import MaxBatch, max_batch_size
 from bert_jax.perf.bench import device
 from bert_jax.perf.bench.inputs import BenchInputs
 from bert_jax.perf.bench.train_step import compile_for_batch_size
+from bert_jax.perf.step_memory import step_memory
+from bert_jax.utils.errors import OUT_OF_MEMORY
 
 MAX_ROWS = 1 << 20  # no larger batch is tried
 
@@ -23,10 +25,10 @@ def find_max_batch_size(inputs: BenchInputs, mesh: jax.sharding.Mesh) -> MaxBatc
         try:
             compiled = compile_for_batch_size(inputs, devices, batch_size)
         except jax.errors.JaxRuntimeError as e:
-            if "RESOURCE_EXHAUSTED" not in str(e):
+            if OUT_OF_MEMORY not in str(e):
                 raise
             return None
-        return device.step_memory(compiled)["peak"]
+        return step_memory(compiled)["peak"]
 
     limit = device.memory_limit(devices[0])
     return max_batch_size(peak_of, limit, batch_axes * inputs.config.optim.accumulate, MAX_ROWS)

@@ -73,15 +73,3 @@ def memory_peak(devices: list[Any]) -> int | None:
     stats = [d.memory_stats() or {} for d in devices]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     return max(peaks) if peaks else None
-
-
-def step_memory(compiled: Any) -> dict[str, int]:
-    """Bytes on one device while a compiled step runs, by use. Donated buffers count once."""
-    m = compiled.memory_analysis()
-    parts = {
-        "arguments": m.argument_size_in_bytes,
-        "outputs": m.output_size_in_bytes - m.alias_size_in_bytes,
-        "temporaries": m.temp_size_in_bytes,
-        "code": m.generated_code_size_in_bytes,
-    }
-    return {**parts, "peak": sum(parts.values())}

@@ -14,13 +14,12 @@ import numpy as np
 from bert_jax.config import Experiment, Supervised, replace
 from bert_jax.data import loader, mixture, records
 from bert_jax.data.segments import TokenRow
-from bert_jax.data.tokenization.words import WordEdges
 from bert_jax.data.vocabulary import Vocabulary
+from bert_jax.perf.stand_ins import NUM_SPECIAL, stand_in_vocabulary
 from bert_jax.training.assemble import open_corpora
 from bert_jax.utils.types import Batch
 
 NUM_BATCHES = 4  # different batches, which the timed steps cycle through
-NUM_SPECIAL = 5  # special tokens of a random vocabulary; the last one is the mask
 
 
 @dataclass(frozen=True)
@@ -115,11 +114,7 @@ def random_inputs(config: Experiment, stack: ExitStack) -> BenchInputs:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bert_jax_bench_")))
     source = write_random_rows(folder, max(256, NUM_BATCHES * shape.batch_size), length, v)
     batches = loader.Loader([source], shape.batch_size, length, encoder.pad_id)
-    special = np.zeros(v, bool)
-    special[: NUM_SPECIAL + 1] = True  # never in a row; RoBERTa's padding is 1
-    vocabulary = Vocabulary(
-        NUM_SPECIAL - 1, special, WordEdges.marked(~special), np.where(special, 0, 1)
-    )
+    vocabulary = stand_in_vocabulary(config)
     return BenchInputs(config, vocabulary, loader.StagedLoader([(0, batches)]), "random")
 
 

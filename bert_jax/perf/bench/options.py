@@ -78,7 +78,7 @@ def bench_config(config: Experiment, options: BenchOptions) -> Experiment:
     stage = config.stages[-1]
     length = options.length or stage.length
     if length is None and isinstance(config.objective, Supervised):
-        length = min(config.objective.default_length, config.encoder.max_length)
+        length = config.row_length
     batch_size = options.batch_size or stage.batch_size
     data = dict(stages=None, batch_size=batch_size, length=length, path=None, mix=None)
     return replace(config, data=data)

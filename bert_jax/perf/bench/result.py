@@ -13,6 +13,7 @@ from bert_jax.perf.bench import device, transformers_peer
 from bert_jax.perf.bench.device import Peak
 from bert_jax.perf.bench.timer import Contender, Times
 from bert_jax.perf.bench.train_step import BertJax
+from bert_jax.perf.step_memory import step_memory
 from bert_jax.utils.tables import format_table
 from bert_jax.utils.types import Json
 
@@ -94,7 +95,7 @@ def _speed(contender: BertJax, times: Times, peak: Peak) -> Json:
 def _memory(contender: BertJax) -> Json:
     devices = list(contender.mesh.devices.flat)
     return {
-        **device.step_memory(contender.compiled),
+        **step_memory(contender.compiled),
         "device_peak": device.memory_peak(devices),
         "device_limit": device.memory_limit(devices[0]),
     }
@@ -106,7 +107,7 @@ def training_result(contenders: dict[str, BertJax], times: Times) -> Json:
         what: {
             "trained_parameters": contender.num_trained,
             "step_seconds": times.median(contender.name),
-            "step_bytes": device.step_memory(contender.compiled)["peak"],
+            "step_bytes": step_memory(contender.compiled)["peak"],
             "state_bytes": contender.state_bytes,
         }
         for what, contender in contenders.items()

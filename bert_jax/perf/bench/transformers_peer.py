@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import Encoder, Experiment, Masked, ReplacedTokens
+from bert_jax.config import Encoder, Experiment, Masked, Optim, ReplacedTokens
 from bert_jax.convert import hf_config, hf_families
 from bert_jax.utils import extras
 from bert_jax.utils.types import Batch
@@ -212,17 +212,20 @@ class Transformers:
             self._torch.cuda.synchronize()
 
 
+def decay_groups(model: Any, optim: Optim) -> list[dict[str, Any]]:
+    """A model's parameters in groups of torch.optim, with and without weight decay as `optim.decay`
+    says: biases and norms, whatever a model calls them (DistilBERT: sa_layer_norm), have none."""
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        is_weight = not (name.endswith("bias") or "norm" in name.lower())
+        decay = optim.weight_decay if is_weight or optim.decay == "all" else 0.0
+        groups.setdefault(decay, []).append(parameter)
+    return [{"params": params, "weight_decay": decay} for decay, params in groups.items()]
+
+
 def _adamw(model: Any, config: Experiment) -> Any:
     torch, optim = modules()[0], config.optim
-    named = list(model.named_parameters())
-    no_decay: set[str] = set()
-    if optim.decay != "all":
-        no_decay = {n for n, _ in named if n.endswith("bias") or "norm" in n.lower()}
-    groups = [
-        {"params": [p for n, p in named if n not in no_decay], "weight_decay": optim.weight_decay},
-        {"params": [p for n, p in named if n in no_decay], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = decay_groups(model, optim)
     betas = (optim.b1, optim.b2)
     return torch.optim.AdamW(groups, optim.peak_lr, betas=betas, eps=optim.eps, fused=True)
 

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable, Sequence
 
 from bert_jax.config import Experiment, replace
+from bert_jax.distributed import sharding
 from bert_jax.perf import flops
 from bert_jax.perf.batch_search import max_batch_size
 from bert_jax.perf.collectives import KINDS
 from bert_jax.perf.hardware import GPUS, Chip
-from bert_jax.perf.plan.aot import StepCost, batch_shape, compile_step
+from bert_jax.perf.plan.aot import StepCost, compile_step
 from bert_jax.perf.plan.render import render_plan
 from bert_jax.perf.plan.topologies import Topology, describe_topology
-from bert_jax.perf.training_variants import training_variants
+from bert_jax.perf.stand_ins import batch_shape
+from bert_jax.perf.training_variants import adapters_name, training_variants
 from bert_jax.utils.types import Json
 
 __all__ = ["plan", "render_plan", "roofline_bound"]
@@ -42,11 +44,10 @@ def plan(
     for topology in [describe_topology(name) for name in topologies]:
         log(f"compiling for {topology.name}: this takes about a minute")
         slice_plan = plan_topology(config, topology, compile_step(config, topology))
-        variants = training_variants(config)
-        for name, variant in list(variants.items())[1:]:
+        for name, variant in training_variants(config).items():
             log(f"compiling for {topology.name}, {name}")
             other = plan_topology(variant, topology, compile_step(variant, topology))
-            slice_plan.setdefault("trains", {next(iter(variants)): _cost(slice_plan)})
+            slice_plan.setdefault("trains", {adapters_name(config): _cost(slice_plan)})
             slice_plan["trains"][name] = _cost(other)
         if fit:
             slice_plan["fit"] = max_micro_batch(config, topology, slice_plan, log)
@@ -72,7 +73,7 @@ def _cost(slice_plan: Json) -> Json:
 def plan_topology(config: Experiment, topology: Topology, step: StepCost) -> Json:
     """The object of one slice, per chip and step."""
     chips, chip = len(topology.devices), _chip_at(topology.chip, config.run.dtype)
-    mesh = _mesh_shape(config, chips)
+    mesh = sharding.mesh_shape(config.mesh, chips)
     rows, length = batch_shape(config)
     slice_plan: Json = {
         "topology": topology.name,
@@ -139,7 +140,7 @@ def max_micro_batch(
     compiled step of `slice_plan`; each further one takes a minute.
     """
     batch_size, _ = batch_shape(config)
-    mesh = _mesh_shape(config, len(topology.devices))
+    mesh = sharding.mesh_shape(config.mesh, len(topology.devices))
     batch_axes = mesh["data"] * mesh["fsdp"]
     limit = slice_plan["memory"]
 
@@ -202,11 +203,3 @@ def advice(
     if rows > 1:
         flags.append("more chips, or a smaller data.batch_size: fewer rows per chip")
     return flags
-
-
-def _mesh_shape(config: Experiment, chips: int) -> dict[str, int]:
-    sizes = {"data": config.mesh.data, "fsdp": config.mesh.fsdp, "tensor": config.mesh.tensor}
-    known = 1
-    for n in sizes.values():
-        known *= n if n > 0 else 1
-    return {axis: n if n > 0 else chips // known for axis, n in sizes.items()}

@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import Encoder, Experiment, Imported, Masked, ReplacedTokens
-from bert_jax.data.tokenization.words import WordEdges
-from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.perf import collectives, flops, hlo
 from bert_jax.perf.plan.costs import ProgramCosts, read_costs
 from bert_jax.perf.plan.gpu_topologies import without_cudnn
 from bert_jax.perf.plan.topologies import Topology
+from bert_jax.perf.stand_ins import ShapesOnly, abstract_batch
+from bert_jax.perf.step_memory import step_memory
 from bert_jax.training.assemble import assemble
 from bert_jax.utils import compilation_cache
-
-NUM_SPECIAL = 5  # special tokens of the stand-in vocabulary
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,6 @@ class StepCost:
     network: float = 0.0  # sent to other hosts of GPUs
 
 
-@dataclass(frozen=True)
-class ShapesOnly:
-    """Data without batches for `assemble`: compiling needs shapes alone."""
-
-    config: Experiment
-    vocabulary: Vocabulary
-    warm_start = None
-
-
 def compile_step(config: Experiment, topology: Topology) -> StepCost:
     """Compile the step of the config's longest stage. ValueError: the objective is neither masked
     words nor replaced tokens, or the mesh or batch does not divide."""
@@ -57,9 +45,7 @@ def compile_step(config: Experiment, topology: Topology) -> StepCost:
             f"plan does not support {what}: give a config for pre-training with masked words or "
             "replaced tokens"
         )
-    steps = assemble(
-        config, ShapesOnly(config, stand_in_vocabulary(config)), topology.devices
-    ).steps
+    steps = assemble(config, ShapesOnly(config), topology.devices).steps
     state = sum(_bytes_per_device(x) for x in jax.tree.leaves((steps.like, steps.fixed)))
     with without_cudnn():
         lowered = steps.train.lower(steps.like, abstract_batch(config))
@@ -71,10 +57,7 @@ def compile_step(config: Experiment, topology: Topology) -> StepCost:
         if used_and_limit is None:
             raise
         return StepCost(False, *used_and_limit, state, None, 0.0, ())
-    memory = program.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    used += memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    used += memory.generated_code_size_in_bytes
+    used = step_memory(program)["peak"]
     parsed = hlo.parse_hlo(program.as_text())
     sends = tuple(collectives.read_collectives(parsed, topology.hosts))
     limit = topology.memory_limit
@@ -87,27 +70,6 @@ def compile_step(config: Experiment, topology: Topology) -> StepCost:
 
 def _global_share(encoder: Encoder) -> float | None:
     return None if encoder.window is None else flops.num_global_layers(encoder) / encoder.layers
-
-
-def batch_shape(config: Experiment) -> tuple[int, int]:
-    """Rows, and tokens per row, of the config's longest stage."""
-    longest = max(config.stages, key=lambda s: s.length or config.encoder.max_length)
-    return longest.batch_size, longest.length or config.encoder.max_length
-
-
-def abstract_batch(config: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a batch of data.loader."""
-    n, length = batch_shape(config)
-    batch = {k: jax.ShapeDtypeStruct((n,), jnp.int32) for k in ("size", "first", "pair")}
-    batch |= {k: jax.ShapeDtypeStruct((n,), jnp.int32) for k in ("row", "epoch")}
-    return {"tokens": jax.ShapeDtypeStruct((n, length), jnp.int32), **batch}
-
-
-def stand_in_vocabulary(config: Experiment) -> Vocabulary:
-    """A vocabulary of the config's size; its contents change no shape."""
-    ids = np.arange(config.encoder.vocab_size)
-    special = ids < NUM_SPECIAL
-    return Vocabulary(NUM_SPECIAL - 1, special, WordEdges.marked(ids >= 0), np.where(special, 0, 1))
 
 
 def _bytes_per_device(x: Any) -> int:

@@ -18,11 +18,7 @@ from bert_jax.utils import extras
 SHAPE = re.compile(r"(?:(\d+)x)?(\d+)")  # hosts x GPUs per host
 
 # Plugin, compiler and device code: about 245 MiB. Neither cuDNN nor cuBLAS is needed to compile.
-PACKAGES = (
-    *("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm"),
-    *("nvidia-cuda-runtime", "nvidia-cuda-crt"),
-)
-
+PACKAGES = tuple(re.split("[<>=]", r)[0] for r in extras.EXTRAS["plan-gpu"])
 
 CUDNN_VERSION = 92000  # 9.20: what jax.nn may use of it is the same from 9.1 on
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+from tokenizers import models, normalizers
 
-from bert_jax.data.tokenization import tokenizer
+from bert_jax.data.tokenization import backends, pretrained, tokenizer
 from bert_jax.data.tokenization.special_tokens import KINDS, SPECIAL_TOKENS
 from bert_jax.data.tokenization.training import train_tokenizer
 
@@ -103,3 +105,13 @@ def test_a_byte_order_mark_in_a_vocabulary_is_refused_with_line_and_piece(tmp_pa
     (tmp_path / "vocab.txt").write_text("\ufeff" + VOCABULARY)
     with pytest.raises(ValueError, match=r"line 1: the piece '\[PAD\]' begins with a byte-order"):
         tokenizer.load_tokenizer(tmp_path)
+
+
+def test_steps_of_a_normalizer_within_another_count() -> None:
+    core = tokenizers.Tokenizer(models.WordLevel({"a": 0, "?": 1}, "?"))
+    inner = normalizers.Sequence([normalizers.Lowercase()])  # type: ignore[call-arg]
+    core.normalizer = normalizers.Sequence([inner])
+    assert backends.TokenizersBackend(core).lowercases
+    precompiled = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    spec = {"normalizers": [{"normalizers": [precompiled]}]}
+    assert pretrained._charsmap(spec) == bytes(3)

@@ -224,7 +224,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
 
 def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nthe\n")
-    message = r"is not a valid tokenizer: its vocabulary has no \[CLS\] \[SEP\] \[MASK\]$"
+    message = r"is not a valid tokenizer: its vocabulary has no \[CLS\] \[SEP\] \[MASK\]; name"
     with pytest.raises(ValueError, match=message):
         tokenizer.load_tokenizer(tmp_path)
 

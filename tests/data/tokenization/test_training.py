@@ -107,7 +107,7 @@ def test_a_cut_is_at_a_space_and_never_between_a_letter_and_its_marks():
     parts = list(long_lines.split_long(hindi, 7))
     assert "".join(parts) == hindi
     assert all(len(p) <= 7 and not unicodedata.category(p[0]).startswith("M") for p in parts)
-    assert list(long_lines.split_long_line("x" * 65_536)) == ["x" * 65_536]
+    assert list(long_lines.cut_for_training("x" * 65_536)) == ["x" * 65_536]
 
 
 def test_text_of_marks_alone_is_refused():

@@ -1,5 +1,6 @@
 """Bits per character: equal for equal knowledge, whatever the vocabulary."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bert_jax.inference.evaluation import text_words
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.neighbor_counts import NeighborCounts
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds
+from bert_jax.inference.evaluation.word_queries import queries_of_word
 from tests.helpers.known_models import contextless_model, small_model
 from tests.helpers.paths import SAMPLE
 
@@ -122,7 +124,7 @@ def test_counts_and_frequencies_stand_beside_the_model(parts: Tokenizer) -> None
 
 def test_the_piece_and_all_later_pieces_of_its_word_are_hidden(parts: Tokenizer) -> None:
     text = f"{WORDS[0]} {WORDS[7]} {WORDS[3]}"
-    rows = list(bits._queries(parts, text, 7, 13, 5, 32))
+    rows = list(queries_of_word(parts, text, 7, 13, 5, 32))
     shown = [" ".join(parts.token(i) for i in query.tokens) for query in rows]
     assert shown == [
         "[CLS] bun ##tar [MASK] [MASK] bun ##tor [SEP]",
@@ -141,7 +143,7 @@ def test_every_piece_of_a_text_is_scored_once(kind: Kind) -> None:
     tokenizer = train_tokenizer(document.paragraphs, kind, 500)
     text = " ".join(document.paragraphs)[:800]
     words = text_words.split_words(text)
-    queries = [q for b, e, _ in words for q in bits._queries(tokenizer, text, b, e, 0, 24)]
+    queries = [q for b, e, _ in words for q in queries_of_word(tokenizer, text, b, e, 0, 24)]
     assert [q.target for q in queries] == tokenizer.encode(text)
     for query in queries:
         assert len(query.tokens) <= 24
@@ -153,7 +155,7 @@ def test_every_piece_of_a_text_is_scored_once(kind: Kind) -> None:
 def test_every_word_is_scored_with_the_text_around_it(parts: Tokenizer) -> None:
     """The word stands in the middle of the row, and the row is full where there is text."""
     for number in (0, 1, 60, 118, 119):
-        (first, *_) = bits._queries(parts, TEXT, 7 * number, 7 * number + 6, 0, 12)
+        (first, *_) = queries_of_word(parts, TEXT, 7 * number, 7 * number + 6, 0, 12)
         assert len(first.tokens) == 12
         expected = {0: 1, 1: 3, 118: 7, 119: 9}.get(number, 5)
         assert abs(first.position - expected) <= 1
@@ -164,7 +166,7 @@ def test_text_without_spaces_is_cut_after_punctuation_and_ten_pieces(tmp_path: P
     text = "日本語。" + "国" * 23 + "。本語"
     cut = text_words.split_words(text)
     assert [text[b:e] for b, e, _ in cut] == ["日本語。", "国" * 23 + "。", "本語"]
-    queries = list(bits._queries(letters, text, *cut[1, :2], 0, 64))
+    queries = list(queries_of_word(letters, text, *cut[1, :2], 0, 64))
     hidden = [q.tokens.count(letters.mask_id) for q in queries]
     assert hidden == [*range(10, 0, -1), *range(10, 0, -1), *range(4, 0, -1)]
 
@@ -182,8 +184,8 @@ def test_folding_makes_cased_and_uncased_models_score_the_same_text() -> None:
     both = ("case", "accents")
     assert normalization.folds(uncased) == both
     assert normalization.folds(cased) == ()
-    assert normalization.dropped_characters(uncased, text) == 5  # ë ï Å ö and a space of no width
-    assert normalization.dropped_characters(cased, text) == 1
+    lost = [normalization.lost_characters(tok, Counter(text)) for tok in (uncased, cased)]
+    assert [set(characters) for characters in lost] == [set("ëïÅö\u200b"), {"\u200b"}]
     assert bits.bits_per_character(small_model(uncased), [text]).folded == both
     plain = bits.bits_per_character(small_model(cased), [text])
     assert plain.folded == ()

@@ -15,6 +15,7 @@ from bert_jax.inference.evaluation import replaced_tokens, token_rows
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
 from bert_jax.inference.evaluation.masked_places import (
     MaskedRows,
+    check_mask_filler,
     mask_rows,
     masked_scores,
     model_scores,
@@ -198,7 +199,7 @@ def test_area_under_roc_counts_ties_one_half() -> None:
     assert area_under_roc(scores, positive) == pytest.approx(np.mean(pairs))
 
 
-def test_a_model_without_the_head_is_refused(masked: MaskedRows, tokenizer: Tokenizer) -> None:
+def test_a_model_without_the_head_is_refused(tokenizer: Tokenizer) -> None:
     model = small_model(tokenizer, replace_config(BERT, objective=Imported(pooler=True)))
     with pytest.raises(ValueError, match="no masked-word head"):
-        model_scores(model, masked)
+        check_mask_filler(model)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from bert_jax.perf.bench import device, timer
+from bert_jax.perf.step_memory import step_memory
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_an_unknown_device_has_the_best_peak_measured_over_the_run(monkeypatch: 
 def test_step_memory_counts_donated_buffers_once() -> None:
     f = jax.jit(lambda x, y: (x + y, y.sum()), donate_argnums=0)
     shape = jax.ShapeDtypeStruct((1000,), jnp.float32)
-    memory = device.step_memory(f.lower(shape, shape).compile())
+    memory = step_memory(f.lower(shape, shape).compile())
     assert memory["arguments"] == 8000
     assert memory["outputs"] < 1000
     assert memory["peak"] == sum(v for k, v in memory.items() if k != "peak")

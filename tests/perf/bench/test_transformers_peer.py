@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from bert_jax import config, objectives
-from bert_jax.config import ELECTRA, Experiment, Masked, replace
+from bert_jax.config import ELECTRA, Experiment, Masked, Optim, replace
 from bert_jax.data.prepare import prepare_corpus
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.perf import bench
 from bert_jax.perf.bench import BenchOptions, transformers_peer
 from bert_jax.perf.bench.options import masked_lm_config
+from bert_jax.perf.bench.transformers_peer import decay_groups
 from tests.helpers import tiny_configs
 from tests.helpers.paths import SAMPLE
 
@@ -40,7 +42,7 @@ def test_the_peer_has_the_same_loss(family: str) -> None:
     objective = objectives.build(config, tiny_configs.VOCABULARY)
     batch = tiny_configs.batch()
     batch["tokens"] = jnp.where(batch["tokens"] == 1, 4, batch["tokens"])  # RoBERTa's padding
-    batch = objective.corrupt(batch, jax.random.key(0))
+    batch = jax.jit(objective.corrupt)(batch, jax.random.key(0))
     gathered, stock = (
         transformers_peer.Transformers(config, peer_family, [jax.device_get(batch)], "cpu", stock)
         for stock in (False, True)
@@ -49,9 +51,18 @@ def test_the_peer_has_the_same_loss(family: str) -> None:
         gathered.model.roberta.embeddings.token_type_embeddings.weight.data.zero_()
     stock.model.load_state_dict(gathered.model.state_dict())
     _, params = hf_reference.to_native(gathered.model)
-    mean = objective.terms(params, batch, None)["mlm_loss"]
+    mean = jax.jit(lambda p: objective.terms(p, batch, None)["mlm_loss"])(params)
     for peer in (gathered, stock):
         assert peer.loss(**peer._pool[0]).item() == pytest.approx(float(mean.value), rel=1e-5)
+
+
+def test_norms_and_biases_are_not_decayed_whatever_their_names() -> None:
+    names = ("q_lin.weight", "q_lin.bias", "sa_layer_norm.weight", "LayerNorm.weight")
+    model = SimpleNamespace(named_parameters=lambda: [(name, name) for name in names])
+    groups = {g["weight_decay"]: g["params"] for g in decay_groups(model, Optim())}
+    assert groups == {0.01: ["q_lin.weight"], 0.0: list(names[1:])}
+    all_decay = [{"params": list(names), "weight_decay": 0.01}]
+    assert decay_groups(model, Optim(decay="all")) == all_decay
 
 
 @pytest.mark.slow

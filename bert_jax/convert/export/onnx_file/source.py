@@ -61,8 +61,7 @@ def select_source(model: ExportableModel, part: str | None, head: str | None) ->
     encoder, _, params = convert.select_network(model.config, model.params, part)
     params = jax.tree.map(np.asarray, params)
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
-    if task is not None and "label" in params:
-        params = {**params, "label": convert.rescale_label_head(params["label"], task)}
+    params = convert.rescale_label_head(params, task)
     has = {"encoder": True, "sentence": True, "task": task is not None}
     available = [name for name in get_args(Head) if has.get(name, name in params)]
     if head is None:
