@@ -146,10 +146,13 @@ def refuse_nan(outputs: Any) -> None:
 
 
 def length_batches(
-    sizes: Sequence[int], max_length: int, batch_tokens: int | None = None
+    sizes: Sequence[int],
+    max_length: int,
+    batch_tokens: int | None = None,
+    max_rows: int | None = None,
 ) -> Iterator[tuple[list[int], int, int]]:
-    """Per batch: the indices of its rows, their padded length, and the batch size. `max_length` is
-    the model's maximum length. `batch_tokens`: see `Model.encode`."""
+    """Per batch: the indices of its rows, their padded length, and the batch size, at most
+    `max_rows`. `max_length` is the model's maximum length. `batch_tokens`: see `Model.encode`."""
     if batch_tokens is not None and batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}: expected at least 1")
     groups = defaultdict(list)
@@ -157,7 +160,8 @@ def length_batches(
         groups[padded_length(size, max_length)].append(i)
     tokens = _shapes().tokens if batch_tokens is None else batch_tokens
     for length, group in sorted(groups.items()):
-        rows = max(1, tokens // length)
+        rows = tokens // length if max_rows is None else min(tokens // length, max_rows)
+        rows = max(1, rows)
         for begin in range(0, len(group), rows):
             yield group[begin : begin + rows], length, rows
 

@@ -202,6 +202,7 @@ def _losses(model: Model, queries: QueryRows) -> np.ndarray:
         lambda batch: model.mask_losses(params, batch),
         queries.rows,
         model.config.encoder,
+        row_logits=model.config.encoder.vocab_size,
         masked=queries.position[:, None],
         targets=queries.target[:, None],
     )

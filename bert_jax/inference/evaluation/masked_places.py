@@ -108,6 +108,7 @@ def model_scores(model: Model, masked: MaskedRows) -> PlaceScores:
         lambda batch: model.mask_losses(params, batch),
         masked.rows,
         model.config.encoder,
+        row_logits=masked.masked.shape[1] * model.config.encoder.vocab_size,
         masked=masked.masked,
         targets=np.take_along_axis(masked.labels, masked.masked, axis=1),
     )

@@ -108,6 +108,7 @@ def sample_replacements(
         lambda batch: sample(params, batch),
         masked.rows,
         model.config.encoder,
+        row_logits=masked.masked.shape[1] * model.config.encoder.vocab_size,
         masked=masked.masked,
         number=np.arange(len(masked.rows), dtype=np.int32),
     )

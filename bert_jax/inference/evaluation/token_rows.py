@@ -20,6 +20,7 @@ from bert_jax.inference import features
 from bert_jax.utils.types import Batch
 
 ROWS_PER_READ = 8192
+MAX_LOGITS = 2**28  # of a batch, 1 GiB in float32: 20 tokens in 1,024 short rows of XLM-R have 20
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def map_rows(
     rows: TokenRows,
     encoder: Encoder,
     per_token: bool = False,
+    row_logits: int = 1,
     **fields: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     """The arrays [b ...] that `apply(batch)` returns, of all rows [n ...], in batches of rows of
@@ -137,11 +139,12 @@ def map_rows(
 
     A batch has the `tokens`, `size` and `first` of its rows and the `fields` [n ...]. A batch that
     rows do not fill has empty ones. With `per_token` the arrays are [b l] and padded with zeros.
+    `row_logits`: how many logits `apply` computes for a row, which limits the rows of a batch.
     """
     length = rows.tokens.shape[1]
     out: list[np.ndarray] | None = None
     for indices, width, batch_size in features.length_batches(
-        rows.size.tolist(), encoder.max_length
+        rows.size.tolist(), encoder.max_length, max_rows=MAX_LOGITS // row_logits
     ):
         filled = len(indices)
         source = np.array(indices + indices[:1] * (batch_size - filled))

@@ -101,6 +101,26 @@ def test_scores_do_not_depend_on_the_batch(masked: MaskedRows, tokenizer: Tokeni
     assert model_scores(model, part).loss == pytest.approx(expected, abs=1e-5)
 
 
+def test_batches_hold_few_logits(
+    rows: TokenRows, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty places in each of the 1,024 short rows of a batch are 20 GB with 250,000 pieces."""
+    encoder = small_model(tokenizer).config.encoder
+    monkeypatch.setattr(token_rows, "MAX_LOGITS", 1000)
+    batches = []
+
+    def number_of_rows(batch: dict[str, np.ndarray]) -> tuple[np.ndarray]:
+        batches.append(len(batch["size"]))
+        return (batch["number"],)
+
+    number = np.arange(len(rows))
+    (found,) = token_rows.map_rows(number_of_rows, rows, encoder, row_logits=300, number=number)
+    assert set(batches) == {3}
+    assert np.array_equal(found, number)
+    token_rows.map_rows(number_of_rows, rows, encoder, row_logits=5000, number=number)
+    assert batches[-1] == 1
+
+
 def test_standard_error_is_that_of_rows() -> None:
     """Equal places of a row are one sample: repeating them does not make it more certain."""
     rng = np.random.default_rng(0)
