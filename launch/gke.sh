@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run bert-jax on a TPU slice in GKE: fills in gke.yaml, hands it to kubectl, follows the log of the
-# first process through restarts. The image holds this repository, installed, with jax[tpu]; the
+# Run bert-jax on a TPU slice in GKE: fills in gke.yaml, hands it to kubectl, follows the logs
+# through restarts: jax chooses the process that logs, and the others print errors. The image holds this repository, installed, with jax[tpu]; the
 # claim's disk is /data, where relative paths begin. The JobSet stays until --delete. Safe to repeat.
 #
 #   launch/gke.sh --name NAME --image IMAGE --claim CLAIM --hosts 4 [--chips 4] \
@@ -37,7 +37,7 @@ print(string.Template(open(sys.argv[1]).read()).substitute(fields))
 if [ "$dry" ]; then echo "$yaml"; fi
 run kubectl apply -f - <<<"$yaml"
 
-pods=(--selector "jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0")
+pods=(--selector "jobset.sigs.k8s.io/jobset-name=$name" --prefix "--max-log-requests=$hosts")
 while :; do
     run kubectl logs --follow --tail=-1 "${pods[@]}" || true # not there yet, or being started again
     [ "$dry" ] && exit

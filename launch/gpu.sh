@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run bert-jax on all GPUs of this machine, or of several machines that share this folder: one
-# process a machine, all its GPUs. Installs jax for CUDA if it is missing. Stopped by Ctrl-C or
-# SIGTERM it stops them all, after saving; the same command resumes.
+# process a machine, all its GPUs. Installs jax for CUDA 13 if it is missing. Stopped by Ctrl-C or
+# SIGTERM it stops them all, after saving; the same command resumes. With --hosts what jax, XLA and
+# NCCL read from this shell's environment is passed on; no tokens, which others could see there.
 #
 #   launch/gpu.sh [--hosts A,B,...] [--port N] [--dry-run] -- pretrain CONFIG [--section.field value]...
 set -euo pipefail
@@ -24,7 +25,8 @@ run() { if [ "$dry" ]; then printf '%q ' "$@" && echo; else "$@"; fi; }
 
 bin=$PWD/.venv/bin
 [ "$dry" ] || [ -x "$bin/bert-jax" ] || die "$bin/bert-jax is missing: call make .venv/installed"
-if [ "$dry" ] || ! "$bin/python" -c 'import jax_cuda13_plugin' 2>/dev/null; then
+plugins='import importlib.util as u; exit(not any(map(u.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))))'
+if [ "$dry" ] || ! "$bin/python" -c "$plugins"; then
     version=VERSION
     [ "$dry" ] || version=$("$bin/python" -c 'import jax; print(jax.__version__)')
     run "$bin/pip" install --quiet "jax[cuda13]==$version"
@@ -42,11 +44,15 @@ stop() {
     done
 }
 trap stop INT TERM
+passed='' cache=${JAX_COMPILATION_CACHE_DIR-$PWD/runs/.compiled} # shared: one process writes it
+for v in XLA_FLAGS BERT_JAX_CACHE XLA_PYTHON_CLIENT_MEM_FRACTION XLA_PYTHON_CLIENT_PREALLOCATE ${!NCCL_*}; do
+    [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
+done
 children=()
 for i in "${!list[@]}"; do
     remote="cd $(printf %q "$PWD") && echo \$\$ > $(printf %q "$pids/$i") && exec env"
     remote+=" JAX_COORDINATOR_ADDRESS=${list[0]}:$port JAX_NUM_PROCESSES=${#list[@]}"
-    remote+=" JAX_PROCESS_ID=$i$(printf ' %q' "$bin/bert-jax" "$@")"
+    remote+=" JAX_PROCESS_ID=$i $(printf %q "JAX_COMPILATION_CACHE_DIR=$cache")$passed$(printf ' %q' "$bin/bert-jax" "$@")"
     if [ "$dry" ]; then run ssh -n "${list[i]}" "$remote" && continue; fi
     ssh -n "${list[i]}" "$remote" &
     children+=($!)

@@ -6,7 +6,8 @@
 #
 # The environment tells each process its index and the others (bert_jax/distributed/process_info.py).
 # PORT sets the port of process 0. Each line starts with the index of its process. The exit status
-# is the first that is not 0. On GPUs each process uses the card of its own index.
+# is the first that is not 0. Each process uses the GPU of its own index; where there are fewer GPUs
+# than processes, all use the CPU.
 set -euo pipefail
 
 dry=false
@@ -41,7 +42,8 @@ variables() {
   echo "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port"
   echo "JAX_NUM_PROCESSES=$count"
   echo "JAX_PROCESS_ID=$1"
-  if ((gpus >= count && count > 1)); then echo "JAX_LOCAL_DEVICE_IDS=$1"; fi
+  if ((count > 1 && gpus >= count)); then echo "JAX_LOCAL_DEVICE_IDS=$1"; fi
+  if ((count > gpus && gpus > 0)) && [[ -z ${JAX_PLATFORMS-} ]]; then echo JAX_PLATFORMS=cpu; fi
 }
 
 if $dry; then

@@ -6,14 +6,16 @@
 #
 #   launch/tpu_vm.sh --name NAME --zone ZONE --type v5litepod-16 [--spot] [--bucket BUCKET] \
 #       [--runtime VERSION] [--keep] [--dry-run] -- pretrain configs/NAME.py \
-#       --data.path bucket/corpus --run.dir bucket/runs/NAME
+#       --data.path gs://BUCKET/corpus --run.dir bucket/runs/NAME
 #   launch/tpu_vm.sh --name NAME --zone ZONE --delete
 #
-# The bucket is mounted as bucket/ on every worker. Corpus and run folder belong there: the disks
-# of a slice are not shared, and go with it.
+# The bucket is mounted as bucket/ on every worker. The run folder belongs there: the disks of a
+# slice are not shared, and go with it. A corpus at gs:// is copied to each worker's disk once; from
+# bucket/ each row would be a request of its own. What jax and libtpu read from this shell's
+# environment is passed on. A lost process (status 134) is started again, five times at most.
 set -euo pipefail
 
-name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20}
+name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20} lost=0 passed=''
 say() { echo "tpu_vm.sh: $1" >&2; }
 die() { say "$1" && exit 2; }
 while [ $# -gt 0 ]; do
@@ -90,7 +92,7 @@ fi
 [ -d .venv ] || "$python" -m venv .venv || { # Debian has venv in a package of its own
     rm -rf .venv; apt_install "${python##*/}-venv"; "$python" -m venv .venv
 }
-.venv/bin/pip -q install -r requirements.txt
+.venv/bin/pip -q install -r requirements.txt "gcsfs>=2025.9"
 .venv/bin/pip -q install "jax[tpu]==$(.venv/bin/python -c "import jax; print(jax.__version__)")"
 .venv/bin/pip -q install --no-deps -e .'
 # shellcheck disable=SC2016  # the workers expand it
@@ -102,11 +104,18 @@ if ! command -v gcsfuse >/dev/null; then
         sudo tee /etc/apt/sources.list.d/gcsfuse.list
     apt_install gcsfuse
 fi
-# a checkpoint is committed by renaming its folder, which gcsfuse refuses unless told
-mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 '"$bucket"' bucket'
+# a checkpoint is committed by renaming its folder, which gcsfuse refuses unless told, and all
+# workers read config.json, which on some types it would know by its first state for ever
+mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
+    --metadata-cache-ttl-secs=10 --metadata-cache-negative-ttl-secs=0 '"$bucket"' bucket'
+for v in XLA_FLAGS LIBTPU_INIT_ARGS BERT_JAX_CACHE JAX_COMPILATION_CACHE_DIR; do
+    [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
+done
+# jax writes the programs that it has compiled in one process alone, so all must see them
+[ -z "$bucket" ] || passed=" JAX_COMPILATION_CACHE_DIR=\$PWD/bucket/.compiled$passed"
 command=".venv/bin/bert-jax$(printf ' %q' "$@"); echo \$? > status"
 start="cd bert_jax; rm -f status
-nohup bash -c $(printf %q "$command") > log 2>&1 < /dev/null & echo \$! > pid"
+nohup env$passed bash -c $(printf %q "$command") > log 2>&1 < /dev/null & echo \$! > pid"
 follow="cd bert_jax; tail -n +1 --pid=\$(cat pid) -f log"
 
 begin() {
@@ -131,7 +140,7 @@ while :; do
     provision
     status=lost
     if ready; then
-        on 0 "$follow" || true
+        on all "$follow" || true # jax chooses the process that logs; the others print errors
         status=$(on 0 'cat bert_jax/status' | tail -n 1) || status=lost
     fi
     if [ "$dry" ]; then echo "$status" && remove && exit; fi
@@ -139,6 +148,8 @@ while :; do
     say "the run ended: $status"
     if preempted; then
         say "the slice was preempted: asking for another, to go on from the last checkpoint"
+    elif [ "$status" = 134 ] && [ $((lost += 1)) -le 5 ]; then
+        say "a process was lost: going on from the last checkpoint"
     elif [ "$status" != 143 ]; then
         say "the slice is still there. Look at it: gcloud compute tpus tpu-vm ssh $name --zone=$zone"
         say "go on: the same command. Delete it: $0 --name $name --zone $zone --delete"

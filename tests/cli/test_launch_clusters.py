@@ -108,6 +108,18 @@ def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -
     assert ["-q", "install", "jax[tpu]==1.2.3"] in calls(cloud, "pip")
 
 
+def test_a_lost_process_is_started_again_a_few_times(cloud: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--x='a b'")
+    (cloud / "fake" / "ends").write_text("134 " * 6)
+    done = launch(cloud, *SLICE, "--", *COMMAND)
+    assert done.returncode == 134
+    assert done.stderr.count("a process was lost: going on from the last checkpoint") == 5
+    assert "the slice is still there" in done.stderr
+    started = [c for c in calls(cloud, "gcloud") if any("nohup env" in a for a in c)]
+    assert len(started) == 6
+    assert "LIBTPU_INIT_ARGS=--x=" in str(started[0])
+
+
 def test_a_run_that_fails_keeps_its_slice_and_its_status(cloud: Path) -> None:
     """Wrong input is no preemption: nothing is tried again."""
     (cloud / "fake" / "ends").write_text("2")
@@ -181,13 +193,16 @@ def test_a_job_out_of_time_is_requeued(repo: Path, monkeypatch) -> None:
     """SLURM runs the script again, from a copy elsewhere, until the run is done."""
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(repo))
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    (repo / "fake" / "ends").write_text("143 0")
+    (repo / "fake" / "ends").write_text("143 134 0 134")
     ends = 'left = home / "ends"\nfirst, *rest = left.read_text().split()\n'
     fake(repo, "srun", ends + 'left.write_text(" ".join(rest))\nsys.exit(int(first))')
     fake(repo, "scontrol")
-    assert [launch(repo, "slurm.sbatch", *COMMAND).returncode for _ in range(2)] == [143, 0]
-    srun = ["srun", "--kill-on-bad-exit=0", ".venv/bin/bert-jax", *COMMAND]
-    assert calls(repo) == [srun, ["scontrol", "requeue", "77"], srun]
+    assert [launch(repo, "slurm.sbatch", *COMMAND).returncode for _ in range(3)] == [143, 134, 0]
+    srun, requeue = ["srun", "--kill-on-bad-exit=0", ".venv/bin/bert-jax", *COMMAND], "scontrol"
+    assert calls(repo) == [*[srun, [requeue, "requeue", "77"]] * 2, srun]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "10")  # lost processes end it at some time
+    assert launch(repo, "slurm.sbatch", *COMMAND).returncode == 134
+    assert len(calls(repo, "scontrol")) == 2
 
 
 def test_a_job_that_fails_is_not_requeued(repo: Path) -> None:
