@@ -43,18 +43,21 @@ class Processes:
         flags: dict[str, Any] | None = None,
     ) -> int:
         """Call `fit` together with the other processes, if there are any. Returns the exit
-        status; the first process prints a summary.
+        status; the process that jax counts as 0, which writes the run folder, logs and prints a
+        summary. On a TPU jax chooses it; elsewhere it is the one with the coordinator.
 
         `flags` are values that the config does not hold and that all processes must share.
         """
         from bert_jax.distributed import initialize, process_info
 
         process = process_info.detect_process(self.processes, self.process, self.coordinator)
-        is_first = process is None or process.index == 0
-        if not is_first:
+        if process is not None and process.index != 0:
             logs.show_errors_only()
         timeouts = {"wait": self.wait, "heartbeat_timeout": self.heartbeat_timeout}
         with initialize.connect(process, experiment, flags, **timeouts):
+            is_first = process is None or initialize.is_first()
+            if process is not None:
+                (logs.configure if is_first else logs.show_errors_only)()
             stop_signal = fit()
         if stop_signal is not None:
             return 128 + stop_signal

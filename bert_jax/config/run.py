@@ -43,7 +43,7 @@ class Run:
     # Number of newest checkpoints to keep, in addition to the best one; 2 are kept in any case.
     max_to_keep: int = 3
     # Type of activations and matrix products. With bfloat16, parameters and optimizer stay float32
-    # (mixed precision).
+    # (mixed precision). Accelerators round float32 products, too: to bfloat16 (TPU) or TF32 (GPU).
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Implementation of attention; `auto` chooses one for the platform.
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash", "flash"] = "auto"

@@ -60,6 +60,8 @@ def connect(
     request = {"config": config.to_dict(experiment), "flags": flags}
     rendezvous.meet(process.address, process.count, process.index, request, _compare, wait)
     _start_jax(process, wait, heartbeat_timeout)
+    if is_first() and process.index != 0:
+        _print(f"jax counts process {process.index} as 0: it logs and writes the run folder")
     try:
         yield
     except Exception as e:
@@ -123,6 +125,12 @@ def exit_process(status: int) -> None:
         os._exit(status)
 
 
+def is_first() -> bool:
+    """Whether jax counts this process as 0, which writes what all share. A TPU's runtime numbers
+    the processes by its own order, whatever they were called at the start."""
+    return jax.process_index() == 0
+
+
 def barrier(name: str) -> None:
     """Wait for all processes."""
     if jax.process_count() > 1:
@@ -137,7 +145,7 @@ def broadcast_from_first(read: Callable[[], int | None]) -> int | None:
     if jax.process_count() == 1:
         return read()
     value, error = None, None
-    if jax.process_index() == 0:
+    if is_first():
         try:
             value = read()
         except Exception as e:

@@ -93,7 +93,7 @@ def _read_indexed_job() -> tuple[int, str | None]:
     return index, f"{job}-0.{domain}:{JOB_PORT}" if domain and job != pod else None
 
 
-def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, Any, Any, Any]:
+def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, ...]:
     """Return coordinator, count, index and devices as jax detects them.
 
     jax offers this only as a part of `initialize`. Raise ValueError if there is a cluster that jax
@@ -109,7 +109,10 @@ def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, Any, A
         with warnings.catch_warnings():
             # Without the package `kubernetes` jax warns in every pod, alone or not.
             warnings.filterwarnings("ignore", "Kubernetes environment detected")
-            return detect(coordinator, count, index, None, None, round(WAIT))
+            *found, devices = detect(coordinator, count, index, None, None, round(WAIT))
+            # SLURM counts the tasks of a node, also where a task sees one GPU (--gpus-per-task=1)
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            return *found, None if visible != [""] and len(visible) == 1 else devices
     except Exception as e:  # from the cluster's own interface, which may be closed to us
         raise ValueError(
             f"jax detects a cluster but cannot read its settings ({first_line(e)}): give "

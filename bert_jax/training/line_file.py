@@ -34,10 +34,12 @@ class LineFile:
             self._warned = True
 
     def fsync(self) -> None:
-        """Write all lines to the disk. OSError, which names the file: that failed."""
+        """Write all lines to the disk, and close the file until the next line: a mounted bucket
+        (gcsfuse) keeps only what was closed. OSError, which names the file: that failed."""
         try:
             self._flush()
             os.fsync(self._file.fileno())
+            self._file.close()
         except OSError as e:
             raise OSError(e.errno, e.strerror, str(self._path)) from e
 
@@ -51,5 +53,7 @@ class LineFile:
         self._file.close()
 
     def _flush(self) -> None:
+        if self._file.closed:
+            self._file = self._path.open("ab", buffering=0)
         while self._unwritten:  # a disk that fills up takes a part
             self._unwritten = self._unwritten[self._file.write(self._unwritten) :]

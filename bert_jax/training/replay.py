@@ -7,6 +7,8 @@ pre-training and fine-tuning alike. Then the step's gradient is reported by para
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +21,14 @@ from bert_jax.checkpoint import manifest
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.checkpoint.run_dir import RESUMABLE_FIELDS
 from bert_jax.config import Experiment
+from bert_jax.distributed import sharding
 from bert_jax.training import guard
 from bert_jax.training.assemble import assemble, open_data
 from bert_jax.training.step import CompiledSteps, TrainState, to_floats
 from bert_jax.utils import metrics_log
 from bert_jax.utils.tables import format_table
+
+logger = logging.getLogger(__name__)
 
 
 class Replay(NamedTuple):
@@ -68,6 +73,7 @@ def replay(folder: Path, step: int) -> Replay:
         raise ValueError(f"{folder} holds no config.json: expected a run folder")
     saved = config.read_config(folder / "config.json")
     saved = config.replace(saved, run=dict(dir=str(folder)))  # it may have been moved
+    saved = _on_these_devices(saved)
     if not 1 <= step <= saved.run.steps:
         raise ValueError(f"step {step}: the run has steps 1 to {saved.run.steps}")
     data = open_data(saved, saved.encoder)
@@ -84,6 +90,20 @@ def replay(folder: Path, step: int) -> Replay:
     lines = metrics_log.read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
     logged = next((line for line in lines if line["step"] == step), None)
     return Replay(step, start, to_floats(metrics), logged, report)
+
+
+def _on_these_devices(saved: Experiment) -> Experiment:
+    """The run with a mesh of the devices that are here, if its own needs another number."""
+    found = len(jax.devices())
+    needed = math.prod(sharding.mesh_shape(saved.mesh, found).values())
+    if needed == found:
+        return saved
+    logger.warning(
+        "the run's mesh has %d devices, and this machine %d: its step is computed on these, with "
+        "metrics that are equal up to rounding",
+        *(needed, found),
+    )
+    return dataclasses.replace(saved, mesh=config.Mesh())
 
 
 def _newest_state(checkpoints: Path, before: int, steps: CompiledSteps) -> tuple[int, TrainState]:

@@ -1,4 +1,4 @@
-"""A run on a GPU compares our attention kernel with plain attention before its first step."""
+"""A run on an accelerator compares its attention kernel with plain attention first."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from bert_jax.config import replace
-from bert_jax.model.attention import flash_gpu, kernel_check
+from bert_jax.model.attention import flash, flash_gpu, kernel_check, splash
 from bert_jax.model.attention.flash_gpu import attend
 from tests.helpers import tiny_configs
 
@@ -40,10 +40,10 @@ def test_a_wrong_kernel_is_refused_before_the_run(
     wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
-    monkeypatch.setattr(kernel_check, "LENGTHS", (64,))
+    monkeypatch.setitem(kernel_check.LENGTHS, "gpu", (64,))
     monkeypatch.setattr(flash_gpu, "attend", wrong)
     with pytest.raises(ValueError, match=r"differs from plain .*: set run\.attention xla"):
-        kernel_check.check_flash_on_gpu(CONFIG, packed=True)
+        kernel_check.check_kernels(CONFIG, packed=True)
 
 
 @CPU
@@ -51,11 +51,11 @@ def test_a_right_kernel_passes_and_other_backends_are_not_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel_check, "platform", lambda: "gpu")
-    monkeypatch.setattr(kernel_check, "LENGTHS", (64,))
-    kernel_check.check_flash_on_gpu(CONFIG, packed=True)
+    monkeypatch.setitem(kernel_check.LENGTHS, "gpu", (64,))
+    kernel_check.check_kernels(CONFIG, packed=True)
     monkeypatch.setattr(kernel_check, "kernel_error", None)
-    kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(attention="xla")), packed=True)
-    kernel_check.check_flash_on_gpu(replace(CONFIG, run=dict(dtype="float32")), packed=True)
+    kernel_check.check_kernels(replace(CONFIG, run=dict(attention="xla")), packed=True)
+    kernel_check.check_kernels(replace(CONFIG, run=dict(dtype="float32")), packed=True)
 
 
 @CPU
@@ -75,5 +75,36 @@ def test_the_kernels_of_both_networks_of_electra_are_compared(
     electra = replace(
         tiny_configs.FAMILIES["electra"], encoder=encoder, run=dict(attention="flash")
     )
-    kernel_check.check_flash_on_gpu(electra, packed=False)
+    kernel_check.check_kernels(electra, packed=False)
     assert set(widths) == {48, 32}
+
+
+@CPU
+@pytest.mark.parametrize(
+    ("length", "rate", "backends"),
+    [(128, 0.1, {"flash"}), (512, 0.0, {"flash"}), (2048, 0.0, {"splash"}), (2048, 0.1, set())],
+)
+def test_on_a_tpu_the_kernels_of_all_lengths_are_compared(
+    length: int, rate: float, backends: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = set()
+
+    def kernel_error(attend: Any, *args: Any) -> float:
+        compared.add(attend)
+        return 0.0
+
+    monkeypatch.setattr(kernel_check, "platform", lambda: "tpu")
+    monkeypatch.setattr(kernel_check, "kernel_error", kernel_error)
+    encoder = dict(max_length=length, attention_dropout=rate)
+    run = replace(CONFIG, encoder=encoder, data=dict(length=length))
+    kernel_check.check_kernels(run, packed=True)
+    attends = {"flash": flash.attend, "splash": splash.attend}
+    assert compared == {attends[name] for name in backends}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("attend", "rate"), [(flash.attend, 0.1), (splash.attend, 0.0)])
+def test_the_tpus_kernels_pass_where_they_are_interpreted(attend: Any, rate: float) -> None:
+    mask = kernel_check.example_mask("packed", kernel_check.ROWS, 256)
+    error = kernel_check.kernel_error(attend, 32, kernel_check.HEADS, mask, rate, 64)
+    assert error < kernel_check.TOLERANCE

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -54,6 +55,18 @@ def test_any_step_is_done_again_bit_for_bit(run: Path, capsys: pytest.CaptureFix
         assert "differs" not in out
         assert "encoder/layers/attention/query" in out
     assert contents(run) == before
+
+
+def test_a_run_of_many_devices_is_done_again_on_those_that_are_here(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = len(jax.devices())
+    own = config.replace(BERT, mesh=dict(data=1, fsdp=found))
+    assert replay._on_these_devices(own) is own
+    many = config.replace(BERT, mesh=dict(data=16, tensor=4), run=dict(seed=3))
+    here = replay._on_these_devices(many)
+    assert here == config.replace(many, mesh=dict(data=-1, tensor=1))
+    assert f"has 64 devices, and this machine {found}" in caplog.text
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Compare an attention kernel with plain attention on this machine, dropout and gradients included.
 
-A kernel that a new driver or chip compiles wrongly would train on without an error. So a run on a
-GPU compares our own kernel once, before its first step. A backend that cannot do what a run asks of
-it is refused before the run folder is made.
+A kernel that a new driver or chip compiles wrongly would train on without an error. So a run on an
+accelerator compares the Pallas kernel that it uses once, before its first step. A backend that
+cannot do what a run asks of it is refused before the run folder is made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool
 
 from bert_jax.config import Encoder, Experiment, ReplacedTokens
 from bert_jax.distributed.constraints import GPUS, platform
-from bert_jax.model.attention import attention, choose_backend, flash_gpu, xla
+from bert_jax.model.attention import attention, choose_backend, flash, flash_gpu, splash, xla
 from bert_jax.model.attention.mask import AttentionMask
 from bert_jax.model.layers import keep_threshold_u8
 
@@ -25,12 +25,14 @@ Attend = Callable[..., jax.Array]
 
 TOLERANCE = 2**-6  # of bfloat16 results against float32, relative, in norm
 ROWS, HEADS = 4, 2
-LENGTHS = (192, 384)  # three blocks of 64 tokens, and of 128; the first is no multiple of 128
+# Tokens of the rows: three blocks of 64, and of 128, the first no multiple of 128; on a TPU, whose
+# kernels need multiples of 128, two and three blocks.
+LENGTHS = {"gpu": (192, 384), "tpu": (256, 384)}
 
 
 def check_attention(config: Experiment, packed: bool) -> None:
     """Check that the backend in `run.attention` can do what the run asks of it, before the run
-    folder is made; on a GPU also that `flash` computes what plain attention does.
+    folder is made; on an accelerator also that its kernel computes what plain attention does.
 
     ValueError: it cannot, or does not; the message says what to change.
     """
@@ -38,7 +40,7 @@ def check_attention(config: Experiment, packed: bool) -> None:
         for encoder in _encoders(config):
             for stage in config.stages:
                 _trace(encoder, config, stage.length or encoder.max_length, packed)
-    check_flash_on_gpu(config, packed)
+    check_kernels(config, packed)
 
 
 def _encoders(config: Experiment) -> list[Encoder]:
@@ -64,36 +66,44 @@ def _trace(encoder: Encoder, config: Experiment, length: int, packed: bool) -> N
     jax.eval_shape(attend, q, segments)
 
 
-def check_flash_on_gpu(config: Experiment, packed: bool) -> None:
-    """Compare `flash` with plain attention if this run uses it on a GPU: a few seconds.
+def check_kernels(config: Experiment, packed: bool) -> None:
+    """Compare each Pallas kernel that this run uses on a GPU or TPU with plain attention: a few
+    seconds.
 
     ValueError: they differ by more than bfloat16 explains.
     """
-    if platform() not in GPUS:
+    kind = "gpu" if platform() in GPUS else platform()
+    if kind not in LENGTHS:
         return
-    kernels = {(e.head_size, e.attention_dropout, e.window) for e in _encoders(config)}
-    masks = [example_mask("packed" if packed else "padded", ROWS, n) for n in LENGTHS]
-    errors = [
-        kernel_error(flash_gpu.attend, width, HEADS, mask, rate, window)
-        for width, rate, window in kernels
-        if _backend(config, width, rate, window, packed) == "flash"
-        for mask in masks
-    ]
-    error = max(errors, default=0.0)
-    if not error < TOLERANCE:
-        raise ValueError(
-            f"attention flash differs from plain attention on {jax.devices()[0].device_kind} by "
-            f"{error:.3g} (at most {TOLERANCE:.3g} expected): set run.attention xla, and report it "
-            "with the versions of jax and the driver"
-        )
+    kernels = {"flash": (flash if kind == "tpu" else flash_gpu).attend, "splash": splash.attend}
+    masks = [example_mask("packed" if packed else "padded", ROWS, n) for n in LENGTHS[kind]]
+    sizes = {(e.head_size, e.attention_dropout, e.window) for e in _encoders(config)}
+    for width, rate, window in sizes:
+        for backend in _backends(config, width, rate, window, packed) & kernels.keys():
+            attend = kernels[backend]
+            error = max(kernel_error(attend, width, HEADS, m, rate, window) for m in masks)
+            if not error < TOLERANCE:
+                raise ValueError(
+                    f"attention {backend} differs from plain attention on "
+                    f"{jax.devices()[0].device_kind} by {error:.3g} (at most {TOLERANCE:.3g} "
+                    "expected): set run.attention xla, and report it with the versions of jax and "
+                    "the driver"
+                )
 
 
-def _backend(config: Experiment, width: int, rate: float, window: int | None, packed: bool) -> str:
-    """The backend of the shortest rows in `LENGTHS`."""
+def _backends(
+    config: Experiment, width: int, rate: float, window: int | None, packed: bool
+) -> set[str]:
+    """The backends of the rows of all stages."""
     if config.run.attention != "auto":
-        return config.run.attention
+        return {config.run.attention}
     dtype, has_sizes = jnp.dtype(config.run.dtype), not packed and window is None
-    return choose_backend(platform(), LENGTHS[0], width, dtype, rate, has_sizes=has_sizes)
+    lengths = {stage.length or config.encoder.max_length for stage in config.stages}
+    lengths |= {n // 128 * 128 or n for n in lengths}  # fine-tuning pads to shorter ones, too
+    return {
+        choose_backend(platform(), length, width, dtype, rate, window, has_sizes=has_sizes)
+        for length in lengths
+    }
 
 
 def kernel_error(
