@@ -95,15 +95,26 @@ class LabeledBatches:
         """The output of `apply` for each row, in the order of the rows.
 
         `apply` maps a batch to the row numbers and the outputs of the whole global batch: [b ...],
-        or a dict of such arrays. With `per_token` the first axis of a row's output is the padded
-        length, and is cut to the size of the row."""
+        or a dict of such arrays. They may lie on a device: a batch is fetched while the next one is
+        computed. With `per_token` the first axis of a row's output is the padded length, and is cut
+        to the size of the row."""
         predictions: list[Any] = [None] * len(self.rows)
-        for batch in self.one_pass():
-            numbers, outputs = apply(batch)
-            for j, number in enumerate(numbers):
+
+        def fetch(numbers: Any, outputs: Any) -> None:
+            outputs = _to_numpy(outputs)
+            for j, number in enumerate(np.asarray(numbers)):
                 if number >= 0:
                     tokens = slice(_row_length(self.rows[number]) if per_token else None)
                     predictions[number] = _select_row(outputs, j, tokens)
+
+        previous = None
+        for batch in self.one_pass():
+            computed = apply(batch)
+            if previous is not None:
+                fetch(*previous)
+            previous = computed
+        if previous is not None:
+            fetch(*previous)
         return predictions
 
     @functools.cached_property
@@ -170,6 +181,12 @@ class LabeledBatches:
 def padded_length(size: int) -> int:
     """The length to which a row of `size` tokens is padded."""
     return next((n for n in PADDED_LENGTHS if n >= size), -(-size // 512) * 512)
+
+
+def _to_numpy(outputs: Any) -> Any:
+    if isinstance(outputs, dict):
+        return {name: _to_numpy(output) for name, output in outputs.items()}
+    return np.asarray(outputs)
 
 
 def _select_row(outputs: Any, j: int, tokens: slice) -> Any:

@@ -278,6 +278,7 @@ def _build_loader(
 ) -> loader.Loader | loader.ConcatLoader:
     # Evaluation uses micro-batches too: a whole batch may not fit on the devices.
     micro_batches = 1 if split == "train" else experiment.optim.accumulate
+    threads = -(-experiment.data.threads // len(parts))  # a host of a torus may have several parts
     whole = loader.Loader(
         sources=[corpus.source(split) for corpus in stage_data.corpora],
         batch_size=stage_data.stage.batch_size // micro_batches,
@@ -286,7 +287,7 @@ def _build_loader(
         # Stages that share a corpus shuffle it differently.
         seed=experiment.run.seed + 10_000 * stage_number,
         weights=stage_data.weights,
-        threads=experiment.data.threads,
+        threads=threads,
         packed=max(corpus.info.packed for corpus in stage_data.corpora),
         words=any(corpus.info.stores_words for corpus in stage_data.corpora),
         first_epoch=first_epoch,

@@ -25,6 +25,11 @@ from bert_jax.utils.types import Batch
 logger = logging.getLogger(__name__)
 
 
+@jax.jit  # one program: several processes run each of them together
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
 def evaluate(
     steps: CompiledSteps,
     objective: Objective,
@@ -40,7 +45,7 @@ def evaluate(
     sums = None
     for batch in batches:
         terms = steps.evaluate(params, steps.to_devices(batch))
-        sums = terms if sums is None else jax.tree.map(jnp.add, sums, terms)
+        sums = terms if sums is None else _add(sums, terms)
     if sums is None:
         return {}
     values = to_floats(sums)
@@ -146,7 +151,7 @@ class Evaluator:
         def outputs_of(batch: Batch) -> tuple[Any, Any]:
             rows, outputs, loss = self._apply(params, self._steps.to_devices(batch))
             losses.append(loss)
-            return jax.device_get((rows, outputs))
+            return rows, outputs
 
         batches = self.task.batches(self.config, split, self._slices)
         outputs = batches.predict_all(outputs_of, self._objective.per_token)

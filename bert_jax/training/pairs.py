@@ -241,6 +241,6 @@ class PairEvaluator:
         )
 
         def apply(batch: Batch) -> tuple[Any, Any]:
-            return jax.device_get(self._apply(params, self._steps.to_devices(batch)))
+            return self._apply(params, self._steps.to_devices(batch))
 
         return np.stack(batches.predict_all(apply, per_token=False))

@@ -89,7 +89,7 @@ class SoftLabels:
         batches = LabeledBatches(rows, batch_size, pad_id, parts=slices)
         logger.info("%s predicts %d training rows", teacher.path, len(rows))
         return batches.predict_all(
-            lambda batch: jax.device_get(apply(params, sharding.to_devices(batch, mesh))),
+            lambda batch: apply(params, sharding.to_devices(batch, mesh)),
             per_token=self._student.task_type in BY_TOKEN,
         )
 
