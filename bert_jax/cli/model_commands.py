@@ -34,10 +34,17 @@ class Predict(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax import load
         from bert_jax.inference.predict import predict_file
+        from bert_jax.tasks.qa_windows import MAX_QUESTION_PIECES
 
         model = load(self.model)
         rows, truncated = predict_file(model, Path(self.input), Path(self.out))
-        if truncated:
+        if truncated and model.task.task_type == "qa":
+            logger.warning(
+                "%d of %d questions were cut: to at most %d pieces, and further in rows of few "
+                "tokens, which here have %d",
+                *(truncated, rows, MAX_QUESTION_PIECES, model.row_length),
+            )
+        elif truncated:
             logger.warning(
                 "%d of %d texts were cut, since rows have %d tokens",
                 *(truncated, rows, model.row_length),

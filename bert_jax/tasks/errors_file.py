@@ -34,6 +34,7 @@ def split_errors(
 
 def write_errors(folder: Path, errors: dict[str, Any]) -> None:
     """Write the errors of each split to a run folder."""
+    assert all(map(_is_valid, errors.values())), "errors that their own reader refuses"
     text = json.dumps(errors, indent=1, ensure_ascii=False, allow_nan=False)
     io.write_text(folder / ERRORS_FILE, text + "\n")
 

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax.tasks.fields import LABEL_FIELDS, IssueCounts, Location, shown
+from bert_jax.tasks.fields import LABEL_FIELDS, Fields, IssueCounts, Location, shown
 from bert_jax.tasks.questions import parse_question
 from bert_jax.tasks.records import LocatedExample
 from bert_jax.tasks.text_files import require_file
-from bert_jax.utils.text_lines import without_surrogates
 
 
 def read_squad(
@@ -53,10 +52,7 @@ def _read_paragraph(
     paragraph: Any, location: Location, issues: IssueCounts, labeled: bool
 ) -> list[LocatedExample]:
     records = _list(paragraph, "qas", location)
-    context = paragraph.get("context")
-    if not isinstance(context, str):
-        raise ValueError(f"{location}: no field `context` with a string")
-    context = without_surrogates(context)
+    context = Fields(paragraph, location).text("context")
     examples: list[LocatedExample] = []
     for number, record in enumerate(records):
         if not isinstance(record, dict):

@@ -74,6 +74,7 @@ def commands(home: Path, out: Path) -> Iterator[tuple[object, ...]]:
     yield "evaluate", run, "--data", home / "corpus"
     yield "evaluate", run, "--text", text, "--max-rows", 50, "--max-words", 20
     yield "embed", run, text, "--truncate", "--out", out / "features.npz"
+    yield "embed", run, text, "--long", "mean", "--out", out / "windows.npz"
     yield "embed", run, text, "--truncate", "--index", out / "index"
     yield "search", out / "index", "it was good", "--top", 1
     yield "probe", run, *task, "--out", out / "probe"

@@ -181,7 +181,7 @@ def test_outputs_loss_and_gradients_equal_transformers(family: str, kind: str) -
 
 
 @pytest.mark.slow_unless("classification")
-@pytest.mark.parametrize("kind", ["classification", "tagging"])
+@pytest.mark.parametrize("kind", ["classification", "tagging", "multilabel"])
 def test_class_weights_smoothing_and_frozen_layers_equal_pytorch(kind: str) -> None:
     """The loss of a whole model and the gradients of what is not frozen."""
     hf, one, weights = hf_model("bert", kind), rows(hf_model("bert", kind), kind), (0.5, 2.0, 1.25)
@@ -193,14 +193,20 @@ def test_class_weights_smoothing_and_frozen_layers_equal_pytorch(kind: str) -> N
     hf.zero_grad()
     for p in frozen:
         p.requires_grad_(False)
-    gold = torch.tensor(one["tags" if kind == "tagging" else "label"]).long().flatten()
-    hf_loss = torch.nn.functional.cross_entropy(
-        call(hf, one).logits.flatten(0, -2),
-        gold,
-        torch.tensor(weights),
-        ignore_index=-1,
-        label_smoothing=0.1,
-    )
+    gold = torch.tensor(one["tags" if kind == "tagging" else "label"])
+    logits = call(hf, one).logits.flatten(0, -2)
+    if kind == "multilabel":
+        hf_loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, gold * 0.9 + 0.05, pos_weight=torch.tensor(weights)
+        )
+    else:
+        hf_loss = torch.nn.functional.cross_entropy(
+            logits,
+            gold.long().flatten(),
+            torch.tensor(weights),
+            ignore_index=-1,
+            label_smoothing=0.1,
+        )
     hf_loss.backward()
     expected = hf_reference.gradients(hf)
     for p in frozen:  # the model is shared by tests

@@ -2,7 +2,9 @@
 
 import functools
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -68,7 +70,7 @@ def check_alone(m: Model, layers: tuple[int, ...], pool: features.Pool = "mean")
         alone = m.encode([TEXTS[i]], layers, pool)[:, 0]
         with_another = m.encode([TEXTS[9], TEXTS[i]], layers, pool)[:, 1]
         for x in (alone, with_another):
-            assert np.abs(x - batch[:, i]).max() <= 1e-6 * np.abs(batch).max()
+            assert np.array_equal(x, batch[:, i])
 
 
 LIKE_BERT = ("albert", "roberta", "spanbert")  # features differ in tables and sharing alone
@@ -111,6 +113,22 @@ def test_electra_encodes_with_its_discriminator(words: tokenizer.Tokenizer) -> N
     assert np.array_equal(m.encode(TEXTS[:3]), same.encode(TEXTS[:3]))
 
 
+class Column:
+    """Iterable and indexed by other numbers than 0 to n - 1, as a filtered pandas Series."""
+
+    def __init__(self, values: list[str]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __getitem__(self, label: int) -> str:
+        return {i + 7: value for i, value in enumerate(self.values)}[label]
+
+
 def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
     words: tokenizer.Tokenizer,
 ) -> None:
@@ -120,6 +138,7 @@ def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
     assert np.array_equal(m.encode(np.array(TEXTS[:2], object), layers=np.array([-1])), expected)
     assert np.array_equal(m.encode(tuple(TEXTS[:2]), layers=-1), expected)
     assert np.array_equal(m.encode(iter(TEXTS[:2])), expected)
+    assert np.array_equal(m.encode(Column(TEXTS[:2])), expected)
     pairs = m.similarity(np.array(TEXTS[:2]), TEXTS[:2])
     assert np.array_equal(pairs, m.similarity(TEXTS[:2], expected[0]))
     assert np.array_equal(pairs, m.similarity(iter(TEXTS[:2]), iter(TEXTS[:2])))
@@ -132,6 +151,7 @@ def test_arrays_and_columns_of_texts_are_taken_and_other_things_named(
         (None, "texts is None: expected a list of strings"),
         (np.array([]), "no texts: expected at least one"),
         (np.array("a"), "expected a list of strings"),
+        (SimpleNamespace(columns=["a", "b"]), "texts is a table with the columns a, b: pass one"),
     ):
         with pytest.raises(ValueError, match=message):
             m.encode(texts)  # type: ignore[arg-type]
@@ -268,6 +288,19 @@ def test_a_long_text_has_the_mean_of_its_windows(words: tokenizer.Tokenizer) -> 
     np.testing.assert_allclose(both[1], mean, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="the model takes 150"):
         m.encode(texts)
+
+
+def test_long_lines_of_a_file_have_the_mean_of_their_windows(
+    words: tokenizer.Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    m, texts, out = model(words), [TEXTS[1], " ".join(TEXTS)], tmp_path / "x.npz"
+    caplog.set_level("INFO", "bert_jax")
+    expected = m.encode(texts, pool="mean", long="mean")
+    assert "1 of 2 texts are read in windows, whose vectors are averaged" in caplog.text
+    (tmp_path / "texts").write_text("".join(f"{t}\n" for t in texts))
+    embed_file(m, tmp_path / "texts", out, EmbedOptions((-1,), "mean", long="mean"))
+    assert np.array_equal(np.load(out)["features"], expected)
+    assert "1 of 2 texts are longer than the model and are read in windows" in caplog.text
 
 
 @pytest.mark.slow_unless("cls", "None")

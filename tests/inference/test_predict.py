@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bert_jax.training.loop.fit", save_start)
-        for kind in ("classification", "tagging", "qa"):
+        for kind in ("classification", "tagging", "choice", "qa"):
             data = toy_tasks.write_task_dir(folder / "data" / kind, kind)
             run = folder / "model", kind, data, folder / kind
             finetune(toy_tasks.finetune_config_for(*run))
@@ -123,7 +123,11 @@ def test_answers_of_windows_do_not_depend_on_the_batch(kind: str, home: Path) ->
     rows[1] |= {"text": long, "context": long, "tokens": long.split()}
     where = tasks.Location("rows", "row 1")
     example = tasks.parse_unlabeled_example(kind, rows[1], where)  # type: ignore[arg-type]
-    assert len(model.encode_examples([example]).rows) > 1
+    windows = len(model.encode_examples([example]).rows)
+    assert windows > 1
+    if kind == "qa":
+        default = with_config(model, objective=dict(stride=None))
+        assert windows > len(default.encode_examples([example]).rows)
     together = model.predict(rows)
     assert [model.predict([r])[0] for r in rows[:3]] == together[:3]  # bit for bit
     assert model.predict(rows[::-1])[::-1] == together
@@ -139,6 +143,9 @@ def test_predictions_do_not_depend_on_the_batch(home: Path) -> None:
     assert model.predict([long, *rows[:2], long])[1:3] == together[:2]
     assert sum(together[0]["probabilities"].values()) == pytest.approx(1)
     assert model.predict([]) == []
+    choice, options = load(home / "choice"), toy_tasks.random_rows("choice", 20, 9)
+    together = choice.predict(options)
+    assert [choice.predict([row])[0] for row in options[:3]] == together[:3]
 
 
 def test_outputs_that_are_not_numbers_are_no_predictions(home: Path) -> None:

@@ -149,6 +149,8 @@ def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
         f"{dev}: rows without `text_pair`, which other rows have: 1 of 1",
     ]
     assert (len(read.splits["train"]), read.notes, read.pairs) == (3, notes, None)
+    pairs = [TEXT | {"text_pair": "b"}, TEXT | {"text_pair": "b", "label": "y"}]
+    assert tasks.read_dataset("classification", write_task_dir(tmp_path, pairs, pairs)).pairs
 
 
 def test_empty_texts_to_predict_are_counted(tmp_path: Path) -> None:
@@ -303,6 +305,8 @@ def test_empty_lists_of_answers_mean_that_there_is_none(tmp_path: Path) -> None:
         ('{"data": [{}]}', "data 0: no list `paragraphs`"),
         ('{"data": [{"paragraphs": [{"context": "c"}]}]}', "paragraph 0: no list `qas`"),
         ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "no field `context`"),
+        ('{"data": [{"paragraphs": [{"context": null, "qas": []}]}]}', "`context` is null"),
+        ('{"data": [{"paragraphs": [{"context": 1, "qas": []}]}]}', "expected a string"),
         ('{"data": []}', "is empty"),
     ],
 )

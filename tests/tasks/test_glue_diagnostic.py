@@ -7,7 +7,7 @@ import pytest
 
 from bert_jax import tasks
 from bert_jax.config import Supervised
-from bert_jax.tasks import TextExample
+from bert_jax.tasks import TextExample, results
 from bert_jax.tasks.glue import GLUE_COLUMNS
 from bert_jax.training.evaluation import EvalResult
 from tests.helpers.labeled_rows import perfect_outputs, trained_tokenizer
@@ -44,6 +44,7 @@ def test_labeled_rows_are_scored_by_matthews_correlation(mnli: Path) -> None:
         TextExample("the cat", "sat", None),
     ]
     assert any("predicted and not scored: 1" in note for note in data.notes)
+    assert "diagnostic" in results.SPLITS  # so fine-tuning scores and predicts it
     encoded = tasks.encode_examples(
         "classification", data.splits["diagnostic"], trained_tokenizer("wordpiece"), 24, data.labels
     )

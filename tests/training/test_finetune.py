@@ -293,6 +293,21 @@ def test_a_fine_tuned_model_begins_another_task(
         assert f"{split} rows: 0.000% unknown tokens, " in log
 
 
+@pytest.mark.slow
+def test_a_fine_tuned_model_goes_on_with_its_head(
+    home: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bert_jax")
+    where = finished, "classification", home / "classification", tmp_path / "run"
+    finetune(toy_tasks.finetune_config_for(*where, optim=dict(peak_lr=0.0)))
+    log = caplog.text
+    assert "is kept: same task and labels" in log
+    assert "train: 48 rows: " in log
+    assert "dev: 21 rows: " in log
+    before, after = (load(run).params["label"]["dense"] for run in (finished, tmp_path / "run"))
+    assert np.array_equal(before["kernel"], after["kernel"])
+
+
 def test_another_config_or_other_data_is_refused(
     home: Path, finished: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax import config, load, tasks
+from bert_jax.tasks import errors_file
 from bert_jax.tasks.results import render_results
 from bert_jax.training.finetune import finetune
 from bert_jax.training.finetune_config import FinetuneTask
@@ -103,6 +104,7 @@ def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path:
     assert set(results["thresholds"]) == set(results["per_label"]["test"]) == {"red", "blue"}
     model = load(tmp_path / "run")
     assert len(model.task.label_weights) == 2
+    assert set(errors_file.read_errors(tmp_path / "run")) == {"dev", "test"}
     start, tuned = (pytree.flatten_with_names(m.params) for m in (load(home / "model"), model))
     for name in start.keys() & tuned.keys():
         rows = slice(None) if name.startswith("embeddings/") else slice(1)
@@ -113,6 +115,7 @@ def test_thresholds_of_dev_are_used_on_test_and_in_predict(home: Path, tmp_path:
         json.loads(line) for line in (home / "multilabel" / "test.jsonl").read_text().splitlines()
     ]
     predictions, gold = model.predict(rows), [set(row["label"]) for row in rows]
+    assert [model.predict([row])[0] for row in rows[:3]] == predictions[:3]  # bit for bit
     for p in predictions:
         above = [k for k, v in p["probabilities"].items() if v > results["thresholds"][k]]
         assert p["labels"] == above

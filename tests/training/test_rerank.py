@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bert_jax
+from bert_jax.tasks import errors_file
 from bert_jax.training.finetune import finetune
 from tests.helpers import toy_tasks
 from tests.helpers.compare import same_bits
@@ -82,6 +83,8 @@ def test_a_run_orders_candidates_and_six_steps_are_three_and_three(
     for row, one in zip(model.predict(rows), map(json.loads, saved), strict=True):
         assert row["scores"] == pytest.approx(one["scores"], abs=1e-5)
         assert sorted(row["ranks"]) == [1, 2, 3]
+    assert [model.predict([row])[0] for row in rows[:3]] == model.predict(rows)[:3]  # bit for bit
+    assert set(errors_file.read_errors(workspace / "whole")) == {"dev"}
 
 
 @pytest.mark.slow
