@@ -1,6 +1,6 @@
 """What every kind of tokenizer does to twelve languages, and what whole-word masking hides.
 
-    pip install django jieba
+    pip install django jieba transformers
     python benchmarks/languages.py --out languages.json                # the whole table
     python benchmarks/languages.py --languages ko th --kinds unigram   # a part of it
 
