@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bert_jax.cli import run_commands
 from bert_jax.config import BERT, replace, to_dict
 from bert_jax.distributed import initialize, rendezvous
 from bert_jax.distributed.process_info import ProcessInfo, detect_process
@@ -366,10 +367,32 @@ def test_the_process_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     assert detect_process() == ProcessInfo("node001:62344", 2, 1, (0,))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # --gpus-per-task=1: the only GPU that it sees
+    assert detect_process() == ProcessInfo("node001:62344", 2, 1)
     assert detect_process(count=1) is None
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_PROCID", "0")
     assert detect_process() is None
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_process_that_jax_counts_as_0_logs(
+    index: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A TPU's runtime may number the processes otherwise than they were called."""
+    monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
+    monkeypatch.setattr(initialize, "_start_jax", lambda *_: None)
+    monkeypatch.setattr("jax.distributed.shutdown", lambda: None)
+    monkeypatch.setattr("jax.process_index", lambda: 1 - index)
+    monkeypatch.setattr(run_commands.logs, "configure", lambda: print("logs"))
+    monkeypatch.setattr(run_commands.logs, "show_errors_only", lambda: print("errors only"))
+    monkeypatch.setattr("bert_jax.training.run_summary.summary", lambda _: "summary")
+    options = run_commands.Processes(2, index, "host:1")
+    assert options.train(BERT, lambda: print("fit")) == 0
+    out, err = capsys.readouterr()
+    lines = {0: ["errors only", "fit"], 1: ["errors only", "logs", "fit", "summary"]}
+    assert out.splitlines() == lines[index]
+    assert ("jax counts process 1 as 0: it logs and writes the run folder" in err) == (index == 1)
 
 
 def test_a_pod_of_an_indexed_job_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:

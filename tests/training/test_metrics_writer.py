@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bert_jax.training import metrics_writer
+from bert_jax.training.line_file import LineFile
 from bert_jax.utils import metrics_log
 
 PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mask_loss": 6.5, "eval_unigram_loss": 6.5}
@@ -119,6 +120,18 @@ def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path: Path
     assert (tmp_path / "metrics.jsonl").read_text() == text
 
 
+def test_after_a_save_the_files_are_closed_until_the_next_line(tmp_path: Path) -> None:
+    """A bucket that is mounted keeps only what was closed."""
+    file = LineFile(tmp_path / "lines")
+    for line in ("a", "b"):
+        file.write(line)
+        file.fsync()
+        assert file._file.closed
+    file.fsync()
+    file.close()
+    assert (tmp_path / "lines").read_text() == "a\nb\n"
+
+
 def test_lines_of_a_full_disk_wait_in_memory_and_only_fsync_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +146,9 @@ def test_lines_of_a_full_disk_wait_in_memory_and_only_fsync_raises(
         return disk.write(data[: room.pop()])
 
     with monkeypatch.context() as full:
-        full.setattr(line_file, "_file", SimpleNamespace(write=write, fileno=disk.fileno))
+        full.setattr(
+            line_file, "_file", SimpleNamespace(write=write, fileno=disk.fileno, closed=False)
+        )
         for loss in (2.0, 1.0):
             run.advance(1)
             run.write({"loss": loss})
