@@ -5,15 +5,21 @@ learning.
 
 All runs are scored under one masking (single tokens, 15 %, always shown as the mask token),
 whatever they were trained with. `own` is the loss where the mask token is shown under the run's
-own masking, from its last evaluation.
+own masking, from its last evaluation. A line below the table has SpanBERT's boundary term beside
+word frequencies at the same places, with the standard error over the evaluation's batches.
 """
 
 import argparse
 from pathlib import Path
 
+import jax
+import numpy as np
+
 import bert_jax
+from bert_jax.config import read_config, replace
 from bert_jax.data.corpus import open_corpus
 from bert_jax.inference.evaluation.evaluate import Evaluation, evaluate_corpus
+from bert_jax.training.assemble import assemble
 from bert_jax.utils import metrics_log
 
 HEADER = (
@@ -54,12 +60,44 @@ def pair_cells(scores: Evaluation) -> list[str]:
     return [pair, auc, f"{replaced.recall:.1%}, {precision}"]
 
 
+def boundary_line(run: Path) -> str | None:
+    """The boundary term minus word frequencies, where the mask token is shown."""
+    config = read_config(run / "config.json")
+    if not getattr(config.objective, "sbo_weight", 0):
+        return None
+    assembled = assemble(replace(config, run=dict(dir=str(run))))
+    params = bert_jax.load(run).params
+    terms = [
+        jax.device_get(assembled.steps.evaluate(params, assembled.steps.to_devices(batch)))
+        for batch in assembled.held_out_batches()
+    ]
+    totals, baselines, counts = (
+        np.array([getattr(t[name], field) for t in terms], float)
+        for name, field in (
+            ("sbo_mask_loss", "total"),
+            ("sbo_unigram_loss", "total"),
+            ("sbo_mask_loss", "count"),
+        )
+    )
+    mean = (totals - baselines).sum() / counts.sum()
+    rest, n = totals - baselines - mean * counts, len(terms)
+    error = np.sqrt((rest**2).sum() * n / (n - 1)) / counts.sum()
+    return (
+        f"{run.name}: boundary term {totals.sum() / counts.sum():.3f} nat, word frequencies "
+        f"{baselines.sum() / counts.sum():.3f}, difference {mean:+.3f} ± {error:.3f} "
+        f"({n} batches, {counts.sum():.0f} tokens)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    rows = [HEADER, ["---"] * len(HEADER), *map(table_row, parser.parse_args().runs)]
+    runs = parser.parse_args().runs
+    rows = [HEADER, ["---"] * len(HEADER), *map(table_row, runs)]
     for row in rows:
         print(f"| {' | '.join(row)} |")
+    for line in filter(None, map(boundary_line, runs)):
+        print(f"\n{line}")
 
 
 if __name__ == "__main__":

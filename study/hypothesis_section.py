@@ -44,6 +44,7 @@ def hypothesis_section(
             ]
         ),
         *filter(None, (opposite_tasks(j, records) for j in judgments)),
+        *filter(None, [still_learning(hypothesis, records)]),
         _result_table(hypothesis, records, baselines),
         *(_probe_table(hypothesis, records) if hypothesis.probes else ()),
         *below_counts(hypothesis, records),
@@ -117,6 +118,26 @@ def opposite_tasks(judgment: Judgment, records: Sequence[Record]) -> str | None:
     return (
         f"**Tasks differ in opposite directions, in all seeds** ({judgment.statement.text}): "
         f"{listed} points. These cancel in the mean, so it depends on which tasks are averaged."
+    )
+
+
+def still_learning(hypothesis: Hypothesis, records: Sequence[Record]) -> str | None:
+    """How much the loss at [MASK] fell in the last fifth of the runs, in the mean over seeds."""
+    falls: dict[str, list[float]] = {}
+    for record in records:
+        curve = record.get("curves", {}).get("eval_mask_loss", [])
+        if curve:
+            last = curve[-1]
+            before = [loss for step, loss in curve if step <= 0.81 * last[0]]
+            if before:
+                falls.setdefault(record["variant"], []).append(before[-1] - last[1])
+    names = [v.name for v in hypothesis.variants if v.name in falls]
+    if not names:
+        return None
+    listed = ", ".join(f"`{name}` {statistics.mean(falls[name]):.2f}" for name in names)
+    return (
+        "**From the curves.** In the last fifth of the training the loss at [MASK] still fell by "
+        f"(nat, mean over seeds): {listed}. So longer runs may change the scores of the tasks."
     )
 
 

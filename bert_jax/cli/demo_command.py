@@ -32,7 +32,7 @@ class Demo(Command):
         prepare_demo()
         _say(
             "3/5 pre-training (configs/demo.py): BERT's objective, with rotary positions, pre-norm,"
-            " a gated MLP and Muon"
+            " a gated MLP, Muon and a trapezoidal schedule, which came later"
         )
         fields = ["--data.path", str(DATA / "corpus"), "--run.dir", RUN]
         if self.steps is not None:

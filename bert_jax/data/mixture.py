@@ -4,6 +4,7 @@ loaders."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -146,6 +147,27 @@ def describe_mixes(config: Experiment, stages: Sequence[StageData]) -> list[str]
         if stage_data.weights is not None:
             rows = max(0, stop - stage_data.stage.start) * stage_data.stage.batch_size
             lines += mix_weights.describe_mix(stage_data.corpora, stage_data.weights, rows)
+    return lines
+
+
+def describe_repeated_pairs(config: Experiment, stages: Sequence[StageData]) -> list[str]:
+    """A line for every stage that reads sentence pairs more than once, which a model memorizes with
+    their labels."""
+    if not (isinstance(config.objective, Masked) and config.objective.sentence_pair):
+        return []
+    lines: list[str] = []
+    stops = [*(stage_data.stage.start for stage_data in stages[1:]), config.run.steps]
+    for stage_data, stop in zip(stages, stops, strict=True):
+        if len(stage_data.corpora) == 1:
+            corpus = stage_data.corpora[0]
+            count, duplicates = corpus.info.train.rows, corpus.info.duplicates
+            passes = max(0, stop - stage_data.stage.start) * stage_data.stage.batch_size / count
+            if passes > 1:
+                lines.append(
+                    f"each of the {count:,} pairs of {corpus.path} is read {passes:.1f} times, and "
+                    "a model memorizes pairs with their labels: prepare --duplicates "
+                    f"{math.ceil(duplicates * passes)} (now {duplicates}) cuts others"
+                )
     return lines
 
 

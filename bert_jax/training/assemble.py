@@ -130,14 +130,17 @@ class Assembly:
         """The batches from a step on: the parts of each that this process reads."""
         return self.data.batches_from(self.config, sharding.process_slices(self.mesh))
 
-    def evaluate(self, params: Any) -> dict[str, float]:
-        """`eval_` metrics on the held-out rows of the last stage."""
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The batches of an evaluation: held-out rows of the last stage."""
         slices = sharding.process_slices(self.mesh)
         held_out = mixture.evaluation_loader(self.config, self.data.stages, slices)
         # One pass goes by micro-batches, as training does.
         max_batches = self.config.run.eval_batches * self.config.optim.accumulate
-        batches = held_out.one_pass(max_batches)
-        share = self.data.pair_share
+        return held_out.one_pass(max_batches)
+
+    def evaluate(self, params: Any) -> dict[str, float]:
+        """`eval_` metrics on the held-out rows."""
+        batches, share = self.held_out_batches(), self.data.pair_share
         return evaluation.evaluate(self.steps, self.objective, params, batches, share)
 
 

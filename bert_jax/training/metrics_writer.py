@@ -39,6 +39,11 @@ TRIVIAL_BASELINES: tuple[tuple[str, str, Callable[[dict[str, float]], bool]], ..
         "almost every token is predicted as original",
         lambda v: v["eval_rtd_recall"] < 0.01,
     ),
+    (
+        "eval_rtd_auc",
+        "replaced tokens are told from others no better than by chance",
+        lambda v: v["eval_rtd_auc"] < 0.52,
+    ),
 )
 PATIENCE = 3  # evaluations in a row before a warning
 # What a line of the log has: the loss of all predicted tokens, some of which stand there to be

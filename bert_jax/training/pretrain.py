@@ -45,8 +45,9 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
         run_dir.locked_run_dir(run.config, data.tokenizer_dir, take_over=take_over) as checkpoints,
         PreemptionHandler() as preemption,
     ):
-        for line in mixture.describe_mixes(run.config, data.stages):
-            logger.info(line)
+        for describe in (mixture.describe_mixes, mixture.describe_repeated_pairs):
+            for line in describe(run.config, data.stages):
+                logger.info(line)
         patience = run.config.run.patience
         stopping = EarlyStopping("-eval_loss", patience)
         loop.fit(

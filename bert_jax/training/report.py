@@ -40,6 +40,7 @@ CURVES = (  # (title, metric, (metric, name) of its baseline): drawn where a run
     ("span boundary loss, copies included (nat)", "sbo_loss", None),
     ("replaced token loss (nat)", "rtd_loss", None),
     ("replaced token recall", "rtd_recall", None),
+    ("AUC of replaced tokens", "rtd_auc", None),
     ("accuracy on training batches", "task_accuracy", None),
     ("accuracy", "accuracy", None),
     ("word accuracy", "word_accuracy", None),
@@ -57,6 +58,7 @@ CURVES = (  # (title, metric, (metric, name) of its baseline): drawn where a run
     ("gradient norm", "gradient_norm", None),
     ("learning rate", "learning_rate", None),
 )
+CHANCE = {"pair_accuracy": 0.5, "rtd_auc": 0.5}  # what a constant answer scores
 
 
 def report(runs: list[Path], out: Path) -> list[Path]:
@@ -129,6 +131,8 @@ def _draw(lines: dict[str, Lines], path: Path) -> None:
             if baseline:
                 column, called = baseline
                 _curve(axis, rows, column, color, label=f"{name}, {called}", linestyle=":")
+        if metric in CHANCE:
+            axis.axhline(CHANCE[metric], color="gray", linestyle=":", label="chance")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.grid(alpha=0.25)
@@ -195,7 +199,7 @@ def _page(
     spent: dict[str, dict[str, float]],
     analysis: str = "",
 ) -> str:
-    last = {name: {k: v for r in rows for k, v in r.items()} for name, rows in lines.items()}
+    last = {name: _last_values(rows) for name, rows in lines.items()}
     notes = "".join(
         f"<p>{html.escape(name)}: {MASKED_NOTHING}.</p>"
         for name, values in last.items()
@@ -230,6 +234,16 @@ td:first-child, .text td, .text th {{ text-align: left; vertical-align: top }}
 {_table(spent)}
 </body></html>
 """
+
+
+def _last_values(rows: Lines) -> dict[str, float]:
+    """The newest value of every metric. Those of evaluation are of the newest one: a figure that it
+    lacks (no token was masked) has no value, and not an old one."""
+    evaluated = [r["step"] for r in rows if any(k.startswith("eval_") for k in r)]
+    newest = max(evaluated, default=None)
+    return {
+        k: v for r in rows for k, v in r.items() if not k.startswith("eval_") or r["step"] == newest
+    }
 
 
 def _comparison(run_results: dict[str, Results]) -> dict[str, dict[str, float]]:

@@ -52,6 +52,19 @@ def test_a_run_says_how_often_it_reads_each_text(corpora: list[Corpus]) -> None:
     assert mixture.describe_mixes(config, [StageData(config.stages[0], corpora[:1], None)]) == []
 
 
+def test_a_run_says_how_often_it_reads_each_pair(corpora: list[Corpus]) -> None:
+    """10,000 rows of 2,000, which are two passes over the text."""
+    config = replace(BERT, run=dict(steps=200), data=dict(batch_size=50))
+    stages = [StageData(config.stages[0], corpora[1:2], None)]
+    (line,) = mixture.describe_repeated_pairs(config, stages)
+    assert "each of the 2,000 pairs of ko is read 5.0 times" in line
+    assert "prepare --duplicates 10 (now 2) cuts others" in line
+    once = replace(config, run=dict(steps=40))
+    no_pairs = replace(config, objective=dict(sentence_pair=False))
+    for quiet in (once, no_pairs):
+        assert mixture.describe_repeated_pairs(quiet, stages) == []
+
+
 def test_a_mix_has_weights_or_an_exponent() -> None:
     for mix in ("a=2,b=0.5", " a = 2, b= 0.5 "):
         assert mix_weights.parse_mix(Data(mix=mix)) == (["a", "b"], [2.0, 0.5])

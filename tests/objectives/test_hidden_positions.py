@@ -1,7 +1,9 @@
 """Losses where the mask token is shown: the only positions that tell learning from copying."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -45,6 +47,12 @@ def scores(batch: Any, head: LMHeadOutput) -> dict[str, float]:
     terms = hidden_terms(head, jnp.eye(V), 1, ZIPF, Masking(), batch)
     loss, _ = vocabulary_loss(head, jnp.eye(V), 1, batch["targets"], batch["weights"])
     return {f"eval_{k}": v for k, v in to_floats({**terms, "mlm_loss": loss}).items()}
+
+
+def evaluated(terms: Any, objective: Any, **options: Any) -> dict[str, float]:
+    """What evaluation makes of the terms of one batch."""
+    steps: Any = SimpleNamespace(to_devices=lambda batch: batch, evaluate=lambda *_: terms)
+    return evaluation.evaluate(steps, objective, {}, [{}], **options)
 
 
 def test_copying_alone_scores_the_unigram_loss_where_tokens_are_hidden() -> None:
@@ -142,22 +150,48 @@ def test_empty_terms_have_no_figure_and_no_perfect_loss() -> None:
 def test_evaluation_without_a_scored_position_warns(caplog: pytest.LogCaptureFixture) -> None:
     """`eval_loss` is then NaN, which is never the best checkpoint."""
 
-    class Steps:
-        @staticmethod
-        def to_devices(batch: Any) -> Any:
-            return batch
-
-        @staticmethod
-        def evaluate(params: Any, batch: Any) -> Any:
-            return {"mlm_loss": Mean(jnp.zeros(()), jnp.zeros(()))}
-
     config = replace(tiny_configs.FAMILIES["bert"], objective=dict(sentence_pair=False))
-    steps: Any = Steps()
-    values = evaluation.evaluate(steps, tiny_configs.build(config), {}, [{}])
+    terms = {"mlm_loss": Mean(jnp.zeros(()), jnp.zeros(()))}
+    values = evaluated(terms, tiny_configs.build(config))
     assert list(values) == ["eval_loss"]
     assert np.isnan(values["eval_loss"])
     assert "no held-out position was scored for mlm_loss" in caplog.text
     assert "look at objective.masking" in caplog.text
+
+
+def test_a_loss_of_shown_tokens_alone_warns(caplog: pytest.LogCaptureFixture) -> None:
+    config = replace(tiny_configs.FAMILIES["bert"], objective=dict(sentence_pair=False))
+    terms = {"mlm_loss": Mean(jnp.ones(()), jnp.ones(())), "mask_loss": Mean(*jnp.zeros(2))}
+    values = evaluated(terms, tiny_configs.build(config))
+    assert values == {"eval_mlm_loss": 1.0, "eval_loss": 1.0}
+    assert "no held-out position was scored for mask_loss" in caplog.text
+
+
+def test_pairs_stand_beside_the_shares_of_training(tmp_path: Path) -> None:
+    """Half of the validation pairs have each label; 80 % of the training pairs have one."""
+    objective = tiny_configs.build(tiny_configs.FAMILIES["bert"])
+    names = ("mlm_loss", "mask_loss", "pair_loss", "pair_share", "pair_accuracy")
+    terms = {name: Mean(jnp.float32(0.5), jnp.ones(())) for name in names}
+    values = evaluated(terms, objective, pair_share=0.8)
+    assert values["eval_pair_baseline_loss"] == pytest.approx(share_loss(0.5, 0.8))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, **values}) + "\n")
+    assert "balanced accuracy 50.0%" in run_summary.summary(tmp_path)
+    assert "chance 50.0%" in run_summary.summary(tmp_path)
+
+
+def test_a_span_boundary_head_without_context_scores_the_unigram_loss() -> None:
+    """Only where the mask token is shown: elsewhere its answer does not count."""
+    config = tiny_configs.FAMILIES["spanbert"]
+    objective: Any = dataclasses.replace(tiny_configs.build(config), vocabulary=ZIPF)
+    batch = dict(objective.corrupt(tiny_configs.batch(40), jax.random.key(0)))
+    head = LMHeadOutput(jnp.zeros((*batch["targets"].shape, V)), jnp.asarray(LOG_P, jnp.float32))
+    hidden = jnp.take_along_axis(batch["tokens"], batch["masked"], axis=-1) == ZIPF.mask_id
+    wrong = head._replace(
+        features=jnp.where(hidden[..., None], 0.0, -99.0 * jnp.eye(V)[batch["targets"]])
+    )
+    for given in (head, wrong):
+        values = to_floats(objective._hidden_sbo_terms(given, jnp.eye(V), batch))
+        assert values["sbo_mask_loss"] == pytest.approx(values["sbo_unigram_loss"], abs=1e-4)
 
 
 def test_a_summary_without_a_hidden_token_says_so(tmp_path: Path) -> None:

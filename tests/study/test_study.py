@@ -120,7 +120,7 @@ def test_every_arm_is_scored_on_held_out_rows_of_the_whole_text() -> None:
     assert any(job.held_out != job.run.corpus for job in jobs)
 
 
-def test_the_study_takes_at_most_an_hour_on_two_cores() -> None:
+def test_the_study_is_estimated_at_most_an_hour_on_two_cores() -> None:
     jobs = list_jobs(hypotheses_at("cpu"), CPU)
     assert sum(estimate_seconds(job, CPU) for job in jobs) / 2 <= 60 * 60
 

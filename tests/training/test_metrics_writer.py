@@ -17,6 +17,9 @@ PLATEAU = {"loss": 7.0, "eval_loss": 7.0, "eval_mask_loss": 6.5, "eval_unigram_l
 COPYING = PLATEAU | {"eval_mlm_loss": 5.8}  # a tenth of the targets is shown
 
 
+RTD = {"eval_rtd_recall": 0.02, "eval_rtd_auc": 0.5}
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -27,6 +30,8 @@ COPYING = PLATEAU | {"eval_mlm_loss": 5.8}  # a tenth of the targets is shown
         ({"eval_pair_loss": 0.6, "eval_pair_baseline_loss": 0.693}, []),
         ({"eval_rtd_recall": 0.0, "eval_rtd_accuracy": 0.93}, ["predicted as original"]),
         ({"eval_rtd_recall": 0.2}, []),
+        (RTD, ["no better than by chance"]),
+        (RTD | {"eval_rtd_auc": 0.55}, []),
     ],
 )
 def test_trivial_answers_are_recognised(values: dict, says: list[str]) -> None:

@@ -46,6 +46,32 @@ def test_a_baseline_is_called_what_it_is(axes: dict[str, Any]) -> None:
     assert "run, unigram baseline" in labels["loss at [MASK] (nat)"]
 
 
+def test_a_figure_that_the_newest_evaluation_lacks_has_no_old_value(tmp_path: Path) -> None:
+    lines = (
+        {"step": 10, "loss": 8.0, "eval_loss": 7.0, "eval_mlm_loss": 7.0, "eval_mask_loss": 6.25},
+        {"step": 20, "loss": 7.5, "eval_loss": 6.5, "eval_mlm_loss": 6.5},
+    )
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    report.report([tmp_path], tmp_path / "report")
+    page = (tmp_path / "report/report.html").read_text()
+    assert "no token was masked" in page
+    assert "6.25" not in page
+    assert "7.5" in page
+
+
+def test_chance_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(report.plt, "close", figures.append)
+    line = {"step": 1, "eval_rtd_auc": 0.7}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    report.report([tmp_path], tmp_path / "report")
+    monkeypatch.undo()
+    (axis,) = (a for a in figures[0].axes if a.get_title() == "AUC of replaced tokens")
+    assert "chance" in {text.get_text() for text in axis.get_legend().get_texts()}
+    for figure in figures:
+        report.plt.close(figure)
+
+
 def test_a_run_is_named_after_its_folder_and_pictures_of_another_run_are_removed(
     axes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

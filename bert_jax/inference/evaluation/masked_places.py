@@ -136,6 +136,12 @@ class MaskedScores:
         independent, the maskings of a row are not, so a row with its maskings is one sample."""
         return paired_difference(self.row, self.model.loss, self.bigram.loss, self.num_rows)
 
+    def accuracy_difference(self, k: int = 1) -> tuple[float, float]:
+        """The share of tokens among the model's top k minus that of the counts, and its standard
+        error, as in `difference`."""
+        model, counts = (s.in_top(k).astype(float) for s in (self.model, self.bigram))
+        return paired_difference(self.row, model, counts, self.num_rows)
+
 
 def masked_scores(
     model: Model, counts: CountsByRow, masked: MaskedRows, kinds: TokenKinds

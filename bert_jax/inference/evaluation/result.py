@@ -57,6 +57,10 @@ class Evaluation:
             out[f"{name}_accuracy"] = float(scores.in_top(1).mean())
             out[f"{name}_top5"] = float(scores.in_top(5).mean())
         out |= {"mask_minus_bigram": difference, "mask_minus_bigram_se": _finite(error)}
+        for name, k in (("accuracy", 1), ("top5", 5)):
+            difference, error = masked.accuracy_difference(k)
+            out[f"mask_{name}_minus_bigram"] = difference
+            out[f"mask_{name}_minus_bigram_se"] = _finite(error)
         p, o, r, b = self.pairs, self.order, self.replaced, self.bits
         out |= {
             "pairs": p and p.pairs,

@@ -57,9 +57,14 @@ def _comparison(masked: MaskedScores) -> str:
         return f"model - counts: {difference:+.3f} nat; one row does not say which is better"
     level = abs(difference) <= LEVEL_ERRORS * error
     verdict = "level with" if level else "better than" if difference < 0 else "worse than"
+    accuracy, top5 = (
+        "{:+.1f} ± {:.1f} %".format(*(100 * x for x in masked.accuracy_difference(k)))
+        for k in (1, 5)
+    )
     return (
         f"model - counts: {difference:+.3f} ± {error:.3f} nat: the model is {verdict} counts of "
-        "the two neighboring tokens"
+        f"the two neighboring tokens\n"
+        f"model - counts, accuracy: {accuracy}, in the top 5: {top5}"
     )
 
 

@@ -76,6 +76,10 @@ def test_a_corpus_gives_every_figure_with_its_baseline(
     assert values["mask_minus_bigram"] == pytest.approx(
         values["mask_loss"] - values["bigram_loss"], abs=1e-9
     )
+    for name in ("accuracy", "top5"):
+        expected = values[f"mask_{name}"] - values[f"bigram_{name}"]
+        assert values[f"mask_{name}_minus_bigram"] == pytest.approx(expected, abs=1e-9)
+        assert values[f"mask_{name}_minus_bigram_se"] > 0
     assert 0 < values["pair_accuracy"] < 1
     assert values["order_accuracy"] is None  # of next sentences
     assert values["rtd_auc"] is values["bits_per_character"] is None

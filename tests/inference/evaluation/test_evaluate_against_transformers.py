@@ -14,6 +14,7 @@ from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.vocabulary import Vocabulary
 from bert_jax.inference import import_model
 from bert_jax.inference.evaluation import token_rows
+from bert_jax.inference.evaluation.evaluate import evaluate_text
 from bert_jax.inference.evaluation.masked_places import mask_rows, model_scores
 from tests.helpers.hf_fixtures import package
 from tests.helpers.known_models import small_model
@@ -78,5 +79,8 @@ def test_loss_of_antiberty_is_that_of_transformers(tmp_path: Path) -> None:
         folder, tmp_path / "ours", tokenizer=trained, drop=drop, allow_pickle=True, cased=True
     )
     protein = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKG"
-    (tmp_path / "text.txt").write_text("\n".join([" ".join(protein)] * 12))
+    (tmp_path / "text.txt").write_text("\n\n".join([" ".join(protein)] * 12))
     compare(tmp_path / "ours", folder, tmp_path / "text.txt", 100)
+    scores = evaluate_text(load(tmp_path / "ours"), tmp_path / "text.txt", max_words=3).to_json()
+    assert 0 < scores["mask_loss"] < np.log(20)  # it knows antibodies better than 20 equal letters
+    assert 0 < scores["bits_per_character"] < np.log2(20)
