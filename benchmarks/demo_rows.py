@@ -27,7 +27,6 @@ from bert_jax.inference.evaluation.token_rows import TokenRows
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.helpers import demo_rows
 
-
 WORDS = 500
 
 

@@ -4,8 +4,8 @@
 
 The corpus needs a unigram tokenizer and `prepare --segments sop --length 64`.
 
-Learned positions and norms after layers are `demo_config(ALBERT, original=True)`, which needs rows of
-16 and of 64 tokens as configs/demo_original.py does; it was not trained.
+Learned positions and norms after layers are `demo_config(ALBERT, original=True)`, which needs
+rows of 16 and of 64 tokens as configs/demo_original.py does; it was not trained.
 """
 
 from bert_jax.config import ALBERT, demo_config, replace

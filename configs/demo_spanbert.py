@@ -4,8 +4,8 @@
 
 The corpus needs a wordpiece tokenizer and `prepare --segments single --length 64`.
 
-Learned positions and norms after layers are `demo_config(SPANBERT, original=True)`, which needs rows of
-16 and of 64 tokens as configs/demo_original.py does; it was not trained.
+Learned positions and norms after layers are `demo_config(SPANBERT, original=True)`, which needs
+rows of 16 and of 64 tokens as configs/demo_original.py does; it was not trained.
 """
 
 from bert_jax.config import SPANBERT, demo_config, replace
