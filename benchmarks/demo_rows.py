@@ -80,7 +80,7 @@ def main() -> None:
                 f"{scores.model.in_top(k).mean():.1%}; "
                 f"counts {scores.bigram.in_top(k).mean():.1%}; "
                 f"frequencies {scores.unigram.in_top(k).mean():.1%}; "
-                f"model - counts {difference:+.1%} ± {error:.1%}"
+                f"model - counts {100 * difference:+.1f} ± {100 * error:.1f} points"
             )
     print(
         f"mean of {len(losses)}: {np.mean(losses):.3f} nat, {np.mean(right):.1%}; "

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run bert-jax on a TPU slice in GKE: fills in gke.yaml, hands it to kubectl, follows the logs
-# through restarts: jax chooses the process that logs, and the others print errors. The image holds this repository, installed, with jax[tpu]; the
-# claim's disk is /data, where relative paths begin. The JobSet stays until --delete. Safe to repeat.
+# through restarts (jax chooses the process that logs, the others print errors). The image holds this
+# repository, installed with [tpu,gcs]; the claim's disk is /data, where relative paths begin. The
+# JobSet stays until --delete. Safe to repeat.
 #
 #   launch/gke.sh --name NAME --image IMAGE --claim CLAIM --hosts 4 [--chips 4] \
 #       [--accelerator tpu-v5-lite-podslice] [--topology 4x4] [--dry-run] -- pretrain CONFIG ...

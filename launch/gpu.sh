@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Run bert-jax on all GPUs of this machine, or of several machines that share this folder: one
 # process a machine, all its GPUs. Installs jax for CUDA 13 if it is missing. Stopped by Ctrl-C or
-# SIGTERM it stops them all, after saving; the same command resumes. With --hosts what jax, XLA and
-# NCCL read from this shell's environment is passed on; no tokens, which others could see there.
+# SIGTERM it stops them all, after saving; the same command resumes. With --hosts variables of XLA,
+# NCCL, caches and jax's precision are passed on. Access tokens are not: other users could read them
+# in the list of processes.
 #
 #   launch/gpu.sh [--hosts A,B,...] [--port N] [--dry-run] -- pretrain CONFIG [--section.field value]...
 set -euo pipefail
@@ -45,7 +46,7 @@ stop() {
 }
 trap stop INT TERM
 passed='' cache=${JAX_COMPILATION_CACHE_DIR-$PWD/runs/.compiled} # shared: one process writes it
-for v in XLA_FLAGS BERT_JAX_CACHE XLA_PYTHON_CLIENT_MEM_FRACTION XLA_PYTHON_CLIENT_PREALLOCATE ${!NCCL_*}; do
+for v in XLA_FLAGS JAX_DEFAULT_MATMUL_PRECISION BERT_JAX_CACHE XLA_PYTHON_CLIENT_MEM_FRACTION XLA_PYTHON_CLIENT_PREALLOCATE ${!NCCL_*}; do
     [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
 done
 children=()

@@ -7,7 +7,7 @@
 # The environment tells each process its index and the others (bert_jax/distributed/process_info.py).
 # PORT sets the port of process 0. Each line starts with the index of its process. The exit status
 # is the first that is not 0. Each process uses the GPU of its own index; where there are fewer GPUs
-# than processes, all use the CPU.
+# than processes, all use the CPU, unless JAX_PLATFORMS is set.
 set -euo pipefail
 
 dry=false
@@ -38,12 +38,16 @@ free_port() {
 port=${PORT:-$(free_port)}
 gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 
+if ((count > gpus && gpus > 0)) && [[ -z ${JAX_PLATFORMS-} ]]; then
+  echo "local.sh: $count processes, $gpus GPUs: all use the CPU" >&2
+  export JAX_PLATFORMS=cpu
+fi
+
 variables() {
   echo "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port"
   echo "JAX_NUM_PROCESSES=$count"
   echo "JAX_PROCESS_ID=$1"
   if ((count > 1 && gpus >= count)); then echo "JAX_LOCAL_DEVICE_IDS=$1"; fi
-  if ((count > gpus && gpus > 0)) && [[ -z ${JAX_PLATFORMS-} ]]; then echo JAX_PLATFORMS=cpu; fi
 }
 
 if $dry; then

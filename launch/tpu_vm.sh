@@ -11,8 +11,8 @@
 #
 # The bucket is mounted as bucket/ on every worker. The run folder belongs there: the disks of a
 # slice are not shared, and go with it. A corpus at gs:// is copied to each worker's disk once; from
-# bucket/ each row would be a request of its own. What jax and libtpu read from this shell's
-# environment is passed on. A lost process (status 134) is started again, five times at most.
+# bucket/ each row would be a request of its own. XLA_FLAGS, LIBTPU_INIT_ARGS and jax's precision of
+# products are passed on. A lost process (status 134, 137) is started again, five times at most.
 set -euo pipefail
 
 name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20} lost=0 passed=''
@@ -104,11 +104,11 @@ if ! command -v gcsfuse >/dev/null; then
         sudo tee /etc/apt/sources.list.d/gcsfuse.list
     apt_install gcsfuse
 fi
-# a checkpoint is committed by renaming its folder, which gcsfuse refuses unless told, and all
-# workers read config.json, which on some types it would know by its first state for ever
+# A checkpoint is committed by renaming its folder, which gcsfuse refuses unless told. On some types
+# it keeps metadata for ever; all workers must see the config.json that process 0 has written.
 mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
     --metadata-cache-ttl-secs=10 --metadata-cache-negative-ttl-secs=0 '"$bucket"' bucket'
-for v in XLA_FLAGS LIBTPU_INIT_ARGS BERT_JAX_CACHE JAX_COMPILATION_CACHE_DIR; do
+for v in XLA_FLAGS LIBTPU_INIT_ARGS JAX_DEFAULT_MATMUL_PRECISION; do
     [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
 done
 # jax writes the programs that it has compiled in one process alone, so all must see them
@@ -148,7 +148,7 @@ while :; do
     say "the run ended: $status"
     if preempted; then
         say "the slice was preempted: asking for another, to go on from the last checkpoint"
-    elif [ "$status" = 134 ] && [ $((lost += 1)) -le 5 ]; then
+    elif { [ "$status" = 134 ] || [ "$status" = 137 ]; } && [ $((lost += 1)) -le 5 ]; then
         say "a process was lost: going on from the last checkpoint"
     elif [ "$status" != 143 ]; then
         say "the slice is still there. Look at it: gcloud compute tpus tpu-vm ssh $name --zone=$zone"

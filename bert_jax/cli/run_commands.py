@@ -56,8 +56,10 @@ class Processes:
         timeouts = {"wait": self.wait, "heartbeat_timeout": self.heartbeat_timeout}
         with initialize.connect(process, experiment, flags, **timeouts):
             is_first = process is None or initialize.is_first()
-            if process is not None:
-                (logs.configure if is_first else logs.show_errors_only)()
+            if is_first:
+                logs.configure()
+            else:
+                logs.show_errors_only()
             stop_signal = fit()
         if stop_signal is not None:
             return 128 + stop_signal

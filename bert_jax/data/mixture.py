@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -139,13 +139,19 @@ def open_corpora(data: Data) -> tuple[list[Corpus], list[float] | None]:
     return corpora, weights
 
 
+def _rows_read(config: Experiment, stages: Sequence[StageData]) -> Iterator[tuple[StageData, int]]:
+    """Each stage, and how many rows it reads."""
+    stops = [*(stage_data.stage.start for stage_data in stages[1:]), config.run.steps]
+    for stage_data, stop in zip(stages, stops, strict=True):
+        stage = stage_data.stage
+        yield stage_data, max(0, stop - stage.start) * stage.batch_size
+
+
 def describe_mixes(config: Experiment, stages: Sequence[StageData]) -> list[str]:
     """What every stage with several corpora draws from each."""
     lines: list[str] = []
-    stops = [*(stage_data.stage.start for stage_data in stages[1:]), config.run.steps]
-    for stage_data, stop in zip(stages, stops, strict=True):
+    for stage_data, rows in _rows_read(config, stages):
         if stage_data.weights is not None:
-            rows = max(0, stop - stage_data.stage.start) * stage_data.stage.batch_size
             lines += mix_weights.describe_mix(stage_data.corpora, stage_data.weights, rows)
     return lines
 
@@ -156,17 +162,16 @@ def describe_repeated_pairs(config: Experiment, stages: Sequence[StageData]) -> 
     if not (isinstance(config.objective, Masked) and config.objective.sentence_pair):
         return []
     lines: list[str] = []
-    stops = [*(stage_data.stage.start for stage_data in stages[1:]), config.run.steps]
-    for stage_data, stop in zip(stages, stops, strict=True):
+    for stage_data, rows in _rows_read(config, stages):
         if len(stage_data.corpora) == 1:
             corpus = stage_data.corpora[0]
-            count, duplicates = corpus.info.train.rows, corpus.info.duplicates
-            passes = max(0, stop - stage_data.stage.start) * stage_data.stage.batch_size / count
-            if passes > 1:
+            pairs, duplicates = corpus.info.train.rows, corpus.info.duplicates
+            if rows > pairs:
                 lines.append(
-                    f"each of the {count:,} pairs of {corpus.path} is read {passes:.1f} times, and "
-                    "a model memorizes pairs with their labels: prepare --duplicates "
-                    f"{math.ceil(duplicates * passes)} (now {duplicates}) cuts others"
+                    f"each of the {pairs:,} pairs of {corpus.path} is read {rows / pairs:.1f} "
+                    "times, and a model memorizes pairs with their labels: prepare --duplicates "
+                    f"{math.ceil(duplicates * rows / pairs)} (now {duplicates}) makes enough new "
+                    "pairs"
                 )
     return lines
 

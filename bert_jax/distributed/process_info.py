@@ -111,8 +111,8 @@ def _read_cluster(coordinator: Any, count: Any, index: Any) -> tuple[Any, ...]:
             warnings.filterwarnings("ignore", "Kubernetes environment detected")
             *found, devices = detect(coordinator, count, index, None, None, round(WAIT))
             # SLURM counts the tasks of a node, also where a task sees one GPU (--gpus-per-task=1)
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            return *found, None if visible != [""] and len(visible) == 1 else devices
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            return *found, None if visible and "," not in visible else devices
     except Exception as e:  # from the cluster's own interface, which may be closed to us
         raise ValueError(
             f"jax detects a cluster but cannot read its settings ({first_line(e)}): give "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -91,9 +90,6 @@ def _with_thresholds(experiment: Experiment, finished: results.Results) -> Exper
     if "threshold" in finished:
         chosen["no_answer_threshold"] = finished["threshold"]
     return config.replace(experiment, objective=chosen) if chosen else experiment
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -289,10 +285,6 @@ class Model:
         rows = self.tokenize(texts, pool, truncate, prompt, long)
         compute = partial(self.iter_features, layers=layers, pool=pool, batch_tokens=batch_tokens)
         max_length = None if long is None else self.max_tokens(pool)
-        if max_length is not None and (count := sum(len(r.tokens) > max_length for r in rows)):
-            logger.info(
-                "%d of %d texts are read in windows, whose vectors are averaged", count, len(texts)
-            )
         vectors = text_vectors(compute, rows, pool, self.sentence, max_length)
         out = [finish_vectors(x, dimensions, normalize) for x in vectors]
         return np.stack(out, axis=1) if pool in features.ONE_VECTOR else out

@@ -25,7 +25,7 @@ from bert_jax.utils.types import Batch
 logger = logging.getLogger(__name__)
 
 
-@jax.jit  # one program: several processes run each of them together
+@jax.jit  # one program for all terms, which several processes start together
 def _add(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
 

@@ -51,8 +51,8 @@ def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> No
         values["per_label"] = by_split["per_label"]
     values["notes"] = task.notes
     if main:
-        errors_file.write_errors(folder, by_split["errors"])
         results.write_results(folder, values)
+        errors_file.write_errors(folder, by_split["errors"])
 
 
 def write_pair_results(evaluator: PairEvaluator, params: Any, best: int, last: int) -> None:

@@ -191,8 +191,9 @@ class MetricsWriter:
         """Write all metrics to the disk, before the checkpoint that follows them. OSError: they
         cannot be written."""
         self.flush()
-        if self._file is not None:
-            self._file.fsync()
+        for file in (self._file, self._timing):
+            if file is not None:
+                file.fsync()
 
     def close(self) -> None:
         """Write what is pending, and close the files and the progress bar."""

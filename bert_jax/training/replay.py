@@ -2,7 +2,8 @@
 
 The run is repeated from the newest valid checkpoint before the step (or from the start). A step
 is a function of state, seed and rows alone, so the same machine computes the same bits, for
-pre-training and fine-tuning alike. Then the step's gradient is reported by parameter.
+pre-training and fine-tuning alike; another number of devices computes them up to rounding. Then
+the step's gradient is reported by parameter.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ class Replay(NamedTuple):
                 "the learning rate differs: run.steps was changed after this step, and the "
                 "schedule follows it"
             )
-        return "this machine or a library version differs from that of the run"
+        return (
+            "this machine, the number of its devices or a library version differs from that of "
+            "the run"
+        )
 
 
 def replay(folder: Path, step: int) -> Replay:

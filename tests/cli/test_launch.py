@@ -86,12 +86,18 @@ def test_processes_on_one_machine_get_the_coordinator_and_their_index(repo: Path
     assert len({line[1] for line in printed}) == 1
 
 
-@pytest.mark.parametrize(("gpus", "variable"), [(1, "JAX_PLATFORMS=cpu"), (2, "DEVICE_IDS=1")])
-def test_processes_share_no_gpu(gpus: int, variable: str, repo: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("gpus", "shown"), [(1, "cpu None"), (2, "None 1")])
+def test_processes_share_no_gpu(
+    gpus: int, shown: str, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are too few, they use the CPU, and say so."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     fake(repo, "nvidia-smi", f"for i in range({gpus}): print('GPU', i)")
-    done = launch(repo, "local.sh", "--dry-run", "2", "bert-jax")
-    assert variable in done.stdout.splitlines()[1]
+    names = ("JAX_PLATFORMS", "JAX_LOCAL_DEVICE_IDS")
+    show = f"import os; print(*map(os.environ.get, {names}))"
+    done = launch(repo, "local.sh", "2", sys.executable, "-c", show)
+    assert sorted(done.stdout.splitlines())[1] == f"[1] {shown}"
+    assert ("all use the CPU" in done.stderr) == (gpus < 2)
 
 
 def test_the_exit_status_is_that_of_the_process_that_failed(repo: Path) -> None:

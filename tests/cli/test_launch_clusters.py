@@ -56,6 +56,7 @@ for other in ("pip", "python", "bert-jax"):
 BERT_JAX = """
 place = pathlib.Path.cwd().parent.name
 print("training on", place, flush=True)
+print(os.environ.get("LIBTPU_INIT_ARGS", ""), flush=True)
 left = home / "ends"
 if place == "0":
     first, *rest = left.read_text().split()
@@ -110,14 +111,14 @@ def test_a_preempted_slice_is_requested_again_and_the_run_resumes(cloud: Path) -
 
 def test_a_lost_process_is_started_again_a_few_times(cloud: Path, monkeypatch) -> None:
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--x='a b'")
-    (cloud / "fake" / "ends").write_text("134 " * 6)
+    (cloud / "fake" / "ends").write_text("134 137 134 134 134 134")
     done = launch(cloud, *SLICE, "--", *COMMAND)
     assert done.returncode == 134
     assert done.stderr.count("a process was lost: going on from the last checkpoint") == 5
     assert "the slice is still there" in done.stderr
     started = [c for c in calls(cloud, "gcloud") if any("nohup env" in a for a in c)]
     assert len(started) == 6
-    assert "LIBTPU_INIT_ARGS=--x=" in str(started[0])
+    assert {line.strip() for line in done.stdout.splitlines() if "--x" in line} == {"--x='a b'"}
 
 
 def test_a_run_that_fails_keeps_its_slice_and_its_status(cloud: Path) -> None:
@@ -193,16 +194,17 @@ def test_a_job_out_of_time_is_requeued(repo: Path, monkeypatch) -> None:
     """SLURM runs the script again, from a copy elsewhere, until the run is done."""
     monkeypatch.setenv("SLURM_SUBMIT_DIR", str(repo))
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    (repo / "fake" / "ends").write_text("143 134 0 134")
+    (repo / "fake" / "ends").write_text("143 134 137 0 134")
     ends = 'left = home / "ends"\nfirst, *rest = left.read_text().split()\n'
     fake(repo, "srun", ends + 'left.write_text(" ".join(rest))\nsys.exit(int(first))')
     fake(repo, "scontrol")
-    assert [launch(repo, "slurm.sbatch", *COMMAND).returncode for _ in range(3)] == [143, 134, 0]
+    statuses = [143, 134, 137, 0]
+    assert [launch(repo, "slurm.sbatch", *COMMAND).returncode for _ in statuses] == statuses
     srun, requeue = ["srun", "--kill-on-bad-exit=0", ".venv/bin/bert-jax", *COMMAND], "scontrol"
-    assert calls(repo) == [*[srun, [requeue, "requeue", "77"]] * 2, srun]
+    assert calls(repo) == [*[srun, [requeue, "requeue", "77"]] * 3, srun]
     monkeypatch.setenv("SLURM_RESTART_COUNT", "10")  # lost processes end it at some time
     assert launch(repo, "slurm.sbatch", *COMMAND).returncode == 134
-    assert len(calls(repo, "scontrol")) == 2
+    assert len(calls(repo, "scontrol")) == 3
 
 
 def test_a_job_that_fails_is_not_requeued(repo: Path) -> None:
@@ -241,6 +243,8 @@ def test_a_job_set_is_followed_through_its_restarts(repo: Path) -> None:
     assert (container["image"], container["args"]) == ("i", COMMAND)
     assert env["JAX_COORDINATOR_ADDRESS"] == "n-worker-0-0.n:8476"
     assert (env["JAX_NUM_PROCESSES"], env["JAX_PROCESS_ID"]) == ("4", None)
+    assert env["JAX_COMPILATION_CACHE_DIR"] == "/data/.compiled"
+    assert list(job_set["metadata"]["annotations"].values()) == ["cloud.google.com/gke-nodepool"]
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "c"
 
 

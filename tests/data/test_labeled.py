@@ -105,3 +105,27 @@ def test_evaluation_sees_every_labelled_row_once_and_gives_them_back_in_order() 
     assert [len(g["x"]) for g in outputs] == [r["size"] for r in rows.rows]
     outputs = rows.predict_all(lambda b: (b["row"], b["row"] * 2), per_token=False)
     assert [int(g) for g in outputs] == [2 * i for i in range(20)]
+
+
+def test_a_batch_is_fetched_while_the_next_one_is_computed() -> None:
+    done: list[str] = []
+
+    class OnDevice:
+        def __init__(self, number: int, values: np.ndarray) -> None:
+            self.number, self.values = number, values
+
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            done.append(f"fetch {self.number}")
+            return self.values
+
+    def apply(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, OnDevice]:
+        number = sum(what.startswith("compute") for what in done)
+        done.append(f"compute {number}")
+        return batch["row"], OnDevice(number, batch["row"] * 2)
+
+    rows = labelled()
+    outputs = rows.predict_all(apply, per_token=False)
+    assert [int(x) for x in outputs] == [2 * i for i in range(20)]
+    count = sum(what.startswith("compute") for what in done)
+    assert done[:4] == ["compute 0", "compute 1", "fetch 0", "compute 2"]
+    assert done[-1] == f"fetch {count - 1}"

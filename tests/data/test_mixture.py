@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -173,6 +174,10 @@ def test_every_stage_reads_its_own_corpus_and_the_last_one_evaluates(
     assert [c.path.name for mixture in opened for c in mixture.corpora] == ["16", "32"]
     assert corpora.training_loader(experiment, opened)[3]["tokens"].shape == (8, 16)
     assert corpora.training_loader(experiment, opened)[4]["tokens"].shape == (4, 32)
+    parts: Any = corpora.training_loader(
+        replace(experiment, data=dict(threads=8)), opened, [(0, 4), (2, 4), (3, 4)]
+    )
+    assert {part.threads for _, stage in parts.stages for part in stage.parts} == {3}
     evaluated = next(corpora.evaluation_loader(experiment, opened).one_pass(1))
     assert evaluated["tokens"].shape == (4, 32)
 

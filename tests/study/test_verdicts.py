@@ -6,8 +6,14 @@ from typing import Any
 import pytest
 
 from study import results
+from study.hypotheses import BY_LETTER
 from study.hypothesis import Hypothesis, ResultRow, Statement
-from study.hypothesis_section import format_judgment, opposite_tasks, task_differences
+from study.hypothesis_section import (
+    format_judgment,
+    opposite_tasks,
+    still_learning,
+    task_differences,
+)
 from study.metrics import METRICS
 from study.variants import Variant
 from study.verdict import (
@@ -103,6 +109,17 @@ def test_a_mean_over_tasks_does_not_hide_that_they_differ_in_opposite_directions
     same = [record("b", seed, x=0.7, y=0.4, z=0.6) for seed in (0, 1)]
     assert opposite_tasks(judgment, a + same) is None
     assert opposite_tasks(Judgment(A_BEATS_B, NOT_RUN), a + b) is None
+
+
+def test_a_loss_that_still_fell_at_the_end_is_said() -> None:
+    mlm, rtd = BY_LETTER["h"].variants[0].name, BY_LETTER["h"].variants[1].name
+    falling = [[80, 4.0 + 0.5], [100, 4.0]], [[81, 4.0 + 0.25], [101, 4.0], [102, 4.0]]
+    runs = [{"variant": mlm, "curves": {"eval_mask_loss": curve}} for curve in falling]
+    flat = {"variant": rtd, "curves": {"eval_mask_loss": [[80, 4.0], [100, 3.99]]}}
+    said = still_learning(BY_LETTER["h"], [*runs, flat])
+    assert said is not None
+    assert f"`{mlm}` 0.38, `{rtd}` 0.01" in said
+    assert still_learning(BY_LETTER["h"], [flat]) is None
 
 
 def loss_records(variant: str, *losses: float) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def _comparison(masked: MaskedScores) -> str:
     level = abs(difference) <= LEVEL_ERRORS * error
     verdict = "level with" if level else "better than" if difference < 0 else "worse than"
     accuracy, top5 = (
-        "{:+.1f} ± {:.1f} %".format(*(100 * x for x in masked.accuracy_difference(k)))
+        "{:+.1f} ± {:.1f} points".format(*(100 * x for x in masked.accuracy_difference(k)))
         for k in (1, 5)
     )
     return (

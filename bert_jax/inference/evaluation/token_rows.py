@@ -20,7 +20,8 @@ from bert_jax.inference import features
 from bert_jax.utils.types import Batch
 
 ROWS_PER_READ = 8192
-MAX_LOGITS = 2**28  # of a batch, 1 GiB in float32: 20 tokens in 1,024 short rows of XLM-R have 20
+# Of a batch: 1 GiB in float32. 20 tokens in each of 1,024 short rows of XLM-R would have 20 GiB.
+MAX_LOGITS = 2**28
 
 
 @dataclass(frozen=True)

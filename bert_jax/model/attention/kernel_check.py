@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from bert_jax.config import Encoder, Experiment, ReplacedTokens
+from bert_jax.config import Contrastive, Encoder, Experiment, ReplacedTokens, Supervised
 from bert_jax.distributed.constraints import GPUS, platform
 from bert_jax.model.attention import attention, choose_backend, flash, flash_gpu, splash, xla
 from bert_jax.model.attention.mask import AttentionMask
@@ -25,9 +25,9 @@ Attend = Callable[..., jax.Array]
 
 TOLERANCE = 2**-6  # of bfloat16 results against float32, relative, in norm
 ROWS, HEADS = 4, 2
-# Tokens of the rows: three blocks of 64, and of 128, the first no multiple of 128; on a TPU, whose
-# kernels need multiples of 128, two and three blocks.
-LENGTHS = {"gpu": (192, 384), "tpu": (256, 384)}
+# Tokens of the rows: three blocks of 64, and of 128, the first no multiple of 128; on a TPU 896 and
+# 1,024, which flash and splash cut into 7 tiles of 128 and 2 of 512.
+LENGTHS = {"gpu": (192, 384), "tpu": (896, 1024)}
 
 
 def check_attention(config: Experiment, packed: bool) -> None:
@@ -99,7 +99,8 @@ def _backends(
         return {config.run.attention}
     dtype, has_sizes = jnp.dtype(config.run.dtype), not packed and window is None
     lengths = {stage.length or config.encoder.max_length for stage in config.stages}
-    lengths |= {n // 128 * 128 or n for n in lengths}  # fine-tuning pads to shorter ones, too
+    if isinstance(config.objective, Supervised | Contrastive):  # rows are padded to many lengths
+        lengths |= {min(n, flash.MAX_LENGTH) // 128 * 128 or n for n in lengths}
     return {
         choose_backend(platform(), length, width, dtype, rate, window, has_sizes=has_sizes)
         for length in lengths
