@@ -75,15 +75,18 @@ class Tokenizer(Command):
     def run(self, extra: list[str]) -> int:
         from bert_jax.data import documents
         from bert_jax.data.tokenization import training
+        from bert_jax.data.worker_pool import Progress
         from bert_jax.utils import io
 
         replaced = 0
 
         def lines() -> Iterator[str]:
             nonlocal replaced
-            for document in documents.read_documents(self.text, self.strict, self.field):
-                replaced += document.replaced_bytes
-                yield from document.paragraphs
+            with Progress("reading", "M characters") as bar:
+                for document in documents.read_documents(self.text, self.strict, self.field):
+                    replaced += document.replaced_bytes
+                    yield from document.paragraphs
+                    bar.add(document.characters / 1e6)
 
         if self.vocab_size is None and self.kind != "chars":
             raise ValueError("--vocab-size is missing: expected a number of pieces, such as 8000")
@@ -158,7 +161,7 @@ class Prepare(Command):
     # billion tokens in total (14 to 18 GB); and 1 for the other segments.
     duplicates: Annotated[int | None, optional("N")] = None
     # Engine that does the work; it does not change the corpus. Beam also takes its own options,
-    # such as --runner=FlinkRunner.
+    # such as --runner=FlinkRunner; without a runner it keeps the whole text in memory.
     engine: Literal["local", "beam"] = "local"
     # Field of records, or column, that holds the text.
     field: Annotated[str, arg(metavar="NAME")] = "text"
@@ -169,7 +172,7 @@ class Prepare(Command):
         from bert_jax.data.corpus_report import describe_split
         from bert_jax.data.prepare import prepare_corpus
         from bert_jax.data.splits import SPLITS
-        from bert_jax.data.tokenization import coverage
+        from bert_jax.data.tokenization import coverage, normalization
 
         whole_lines = self.segments in ("full", "doc") and self.separators != "sentence"
         if whole_lines and self.language != "en":
@@ -203,6 +206,11 @@ class Prepare(Command):
         print(f"  {of_rows} in the training rows{covered.lost_text}")
         reason = "bert-jax tokenize TOKENIZER --file TEXT --report says which"
         coverage.warn_of_unknown(covered, "the training rows", reason)
+        if "accents" in normalization.folds(corpus.tokenizer):
+            logger.info(
+                "this tokenizer removes accents and other marks, which are letters in many "
+                "scripts: bert-jax tokenize TOKENIZER --file TEXT --report counts what is lost"
+            )
         print(f"corpus: {self.out}")
         return 0
 
@@ -213,7 +221,7 @@ def _report_coverage(tokenizer: Any, texts: Sequence[str]) -> None:
 
     sample = texts[:: max(1, -(-len(texts) // COVERAGE_LINES))]
     covered = coverage.of_texts(tokenizer, sample)
-    print(f"{covered} in {len(sample)} of {len(texts)} lines")
+    print(f"{covered} in {len(sample)} of the {len(texts)} lines that it learned from")
     characters = Counter("".join(sample))
     reason = coverage.unknown_reason(tokenizer, characters, coverage.longest_word(sample))
     coverage.warn_of_unknown(covered, "the text", reason)

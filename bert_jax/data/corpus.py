@@ -185,12 +185,12 @@ class Corpus:
         if split not in SPLITS:
             raise ValueError(f"the split is {split!r}: expected {' or '.join(SPLITS)}")
         import tensorflow_datasets as tfds
-        from tensorflow_datasets.core.decode import DeserializeMethod
 
         tfds_folder.check_features_json(self.path)
         records.raise_open_file_limit()
         builder: Any = tfds.builder_from_directory(str(self.path))
-        raw = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
+        info = builder.info.splits[split]
+        shards = records.Shards([str(file) for file in info.filepaths], info.shard_lengths)
         features, packed = builder.info.features, self.info.packed
         shape, has_words = ((packed,) if packed else ()), "words" in features
         if (features["size"].shape, has_words) != (shape, self.info.stores_words):
@@ -198,7 +198,7 @@ class Corpus:
                 f"{self.path}/corpus.json does not match its rows: prepare the corpus again"
             )
         dtype, words = features["tokens"].np_dtype, self.info.stores_words
-        rows = records.RecordSource(raw, dtype, packed=bool(packed), words=words)
+        rows = records.RecordSource(shards, dtype, packed=bool(packed), words=words)
         if len(rows) != self.info.counts(split).rows:
             raise ValueError(
                 f"{self.path} has {len(rows)} {split} rows, expected "

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 1 << 20  # bytes
 MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
+WITHOUT_TEXT = "expected text; remove it from the arguments"
+MAX_NAMED = 5  # files in a message
+EXAMPLES_PER_READ = 1024  # of a TFDS dataset
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 LINE_END = re.compile(r"\r\n|\r|\n")  # as in a plain file (corpus_lines.py)
@@ -67,12 +70,50 @@ def read_documents(
 
 def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> Iterator[Document]:
     """The documents of one file or TFDS dataset."""
-    empty = True
+    empty, replaced = True, 0
     for document in _read_any_format(source, strict, field):
         empty = False
+        replaced += document.replaced_bytes
         yield document
     if empty:
-        raise ValueError(f"{source} is empty: expected text; remove it from the arguments")
+        raise ValueError(f"{source} is empty: {WITHOUT_TEXT}")
+    if replaced:
+        logger.warning(
+            "%s: replaced %d bytes that were not UTF-8 by U+FFFD; if that is much, convert the "
+            "file, for example with iconv; --strict refuses it",
+            *(source, replaced),
+        )
+
+
+def check_sources(sources: Sequence[str], strict: bool, field: str) -> None:
+    """Look at the beginning of every file, before hours of reading. ValueError: files that are
+    empty or of another format, with their number."""
+    wrong = []
+    for source in sources:
+        if not source.startswith(TFDS):
+            try:
+                if not any(line.text.strip() for line in _texts(source, strict, field)):
+                    wrong.append(f"{source} is empty: {WITHOUT_TEXT}")
+            except ValueError as e:
+                wrong.append(str(e))
+    if len(wrong) > 1:
+        more = "" if len(wrong) <= MAX_NAMED else f"; and {len(wrong) - MAX_NAMED} more"
+        raise ValueError(
+            f"{len(wrong)} of {len(sources)} files cannot be read: "
+            f"{'; '.join(wrong[:MAX_NAMED])}{more}"
+        )
+    if wrong:
+        raise ValueError(wrong[0])
+
+
+def _texts(source: str, strict: bool, field: str) -> Iterable[Line]:
+    """The texts of records, or the lines of a file."""
+    if Path(source).suffix.lower() == ".parquet":
+        return _parquet_texts(source, strict, field)
+    if text_formats.is_json_lines(source):
+        return _json_texts(read_lines(source, strict, MAX_JSON_BYTES), source, strict, field)
+    lines = read_lines(source, strict, MAX_LINE_BYTES)
+    return fasta.check_header(lines, source) if fasta.is_fasta(source) else lines
 
 
 def is_plain(source: str) -> bool:
@@ -86,18 +127,13 @@ def is_plain(source: str) -> bool:
 def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
     if source.startswith(TFDS):
         return _documents_of_texts(_tfds_texts(source, strict, field), source, MAX_LINE_BYTES)
-    if Path(source).suffix.lower() == ".parquet":
-        return _documents_of_texts(_parquet_texts(source, strict, field), source, MAX_LINE_BYTES)
-    if text_formats.is_json_lines(source):
-        lines = read_lines(source, strict, MAX_JSON_BYTES)
-        texts = _json_texts(lines, source, strict, field)
+    texts = _texts(source, strict, field)
+    if text_formats.has_fields(source):
         return _documents_of_texts(texts, source, MAX_LINE_BYTES)
-    lines = read_lines(source, strict, MAX_LINE_BYTES)
     if fasta.is_fasta(source):
-        lines = fasta.check_header(lines, source)
-        texts = fasta.join_sequences(lines, MAX_DOCUMENT_CHARACTERS)
-        return _documents_of_texts(texts, source, None)
-    return _group_lines(lines, source, divided=False)
+        sequences = fasta.join_sequences(texts, MAX_DOCUMENT_CHARACTERS)
+        return _documents_of_texts(sequences, source, None)
+    return _group_lines(texts, source, divided=False)
 
 
 def _group_lines(lines: Iterable[Line], source: str, divided: bool) -> Iterator[Document]:
@@ -151,8 +187,10 @@ def _documents_of_texts(
     texts: Iterable[Line], source: str, longest: int | None
 ) -> Iterator[Document]:
     """One document per text; blank lines do not end it. Lines of more than `longest` bytes are
-    split as in a plain file."""
+    split as in a plain file. Texts without a character are counted."""
+    empty = number = 0
     for text, replaced_bytes, number in texts:
+        empty += not text.strip()
         parts: Iterable[str] = LINE_END.split(text)
         if longest is not None:
             parts = (part for line in parts for part in split_at_byte_limit(line, longest))
@@ -160,6 +198,8 @@ def _documents_of_texts(
         for document in _group_lines(lines, source, divided=True):
             yield document._replace(replaced_bytes=replaced_bytes)
             replaced_bytes = 0
+    if empty:
+        logger.warning("%s: %d texts are empty and were left out", source, empty)
 
 
 def _json_texts(lines: Iterable[Line], file: str, strict: bool, field: str) -> Iterator[Line]:
@@ -177,7 +217,8 @@ def _json_texts(lines: Iterable[Line], file: str, strict: bool, field: str) -> I
                 f"{file}, line {line.number}: not JSON: {e}; expected one object per line, of at "
                 f"most {MAX_JSON_BYTES >> 20} MiB"
             ) from e
-        text = record.get(field) if isinstance(record, dict) else None
+        has_field = isinstance(record, dict) and field in record
+        text = ("" if record[field] is None else record[field]) if has_field else None  # as Parquet
         if not isinstance(text, str):
             raise ValueError(
                 f"{file}, line {line.number}: no field `{field}` with a string; name the field "
@@ -203,7 +244,9 @@ def _parquet_texts(file: str, strict: bool, field: str) -> Iterator[Line]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
+        # Without buffers ahead: they hold the column of whole row groups.
+        small = dict(pre_buffer=False, buffer_size=1 << 20)
+        with pyarrow.parquet.ParquetFile(file, **small) as table:
             if field not in table.schema_arrow.names:
                 columns = ", ".join(table.schema_arrow.names)
                 raise ValueError(
@@ -243,8 +286,13 @@ def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
         examples = builder.as_data_source(split=split)
     if field not in (builder.info.features or {}):
         raise ValueError(f"{source} has no feature `{field}`: name the feature with --field")
-    for number in range(len(examples)):
-        text = examples[number][field]
+    count = len(examples)
+    parts = (
+        range(i, min(i + EXAMPLES_PER_READ, count)) for i in range(0, count, EXAMPLES_PER_READ)
+    )
+    read = (example for part in parts for example in examples.__getitems__(part))
+    for number, example in enumerate(read):
+        text = example[field]
         if not isinstance(text, bytes):
             raise ValueError(
                 f"{source}, example {number + 1}: `{field}` is not a string: name another feature "

@@ -1,9 +1,9 @@
 """The data loader of pre-training: prepared corpora -> batches, a pure look-up by step.
 
 `loader[step]` depends on (corpora, seed, step) and nothing else: a resumed run has no position to
-restore and no rows to skip. Each epoch is shuffled by an index permutation, so memory does not
-grow with the corpus. Process i of n reads the i-th of n equal parts of every batch, so the global
-batch does not depend on the number of processes.
+restore and no rows to skip. Each epoch is shuffled by an index permutation, so memory does not grow
+with the corpus but for the indexes of its files, 8 bytes a row. Process i of n reads the i-th of n
+equal parts of every batch, so the global batch does not depend on the number of processes.
 """
 
 from __future__ import annotations

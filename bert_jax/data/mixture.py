@@ -163,15 +163,15 @@ def describe_repeated_pairs(config: Experiment, stages: Sequence[StageData]) -> 
         return []
     lines: list[str] = []
     for stage_data, rows in _rows_read(config, stages):
-        if len(stage_data.corpora) == 1:
-            corpus = stage_data.corpora[0]
-            pairs, duplicates = corpus.info.train.rows, corpus.info.duplicates
-            if rows > pairs:
+        weights = stage_data.weights or [1.0]
+        for corpus, weight in zip(stage_data.corpora, weights, strict=True):
+            read, pairs = rows * weight / sum(weights), corpus.info.train.rows
+            if read > pairs:
                 lines.append(
-                    f"each of the {pairs:,} pairs of {corpus.path} is read {rows / pairs:.1f} "
+                    f"each of the {pairs:,} pairs of {corpus.path} is read {read / pairs:.1f} "
                     "times, and a model memorizes pairs with their labels: prepare --duplicates "
-                    f"{math.ceil(duplicates * rows / pairs)} (now {duplicates}) makes enough new "
-                    "pairs"
+                    f"{math.ceil(corpus.info.duplicates * read / pairs)} "
+                    f"(now {corpus.info.duplicates}) makes enough new pairs"
                 )
     return lines
 

@@ -12,11 +12,13 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv")
 MARKUP = (".xml", ".html", ".htm", ".rtf", ".doc")
+CRAWLS = (".warc", ".wet", ".wat")  # of Common Crawl
 NOT_READ = (
     *TABLES,
     *MARKUP,
     *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".lz4", ".lzma"),
     *(".fastq", ".fq", ".sam", ".bam", ".vcf"),
+    *CRAWLS,
     *(".arrow", ".feather", ".avro", ".orc", ".tfrecord", ".pdf", ".docx", ".epub"),
 )
 FIRST_BYTES = {
@@ -26,6 +28,7 @@ FIRST_BYTES = {
     b"\x04\x22\x4d\x18": ".lz4",
     b"ARROW1\x00\x00": ".arrow",
     b"Obj\x01": ".avro",
+    b"WARC/1.": ".warc",
     b"%PDF-1.": ".pdf",
     b"PAR1\x15": ".parquet",
     b"\x1f\x8b\x08": ".gz",
@@ -88,6 +91,8 @@ def _advice(suffix: str, file: str) -> str:
         return f"convert it to .jsonl and name the column with --field; {as_it_is}"
     if suffix in MARKUP:
         return f"extract its text; {as_it_is}"
+    if suffix in CRAWLS:
+        return "extract its texts to .jsonl, for example with the package warcio"
     return "unpack or convert it"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from bert_jax.data.corpus import SplitCounts
+from bert_jax.data.records import open_records
 from bert_jax.data.segments import Sentences
 from bert_jax.data.splits import NUM_FOLDS, split_size
 from bert_jax.data.tokenization.coverage import CharacterCounts
@@ -113,16 +114,12 @@ class StoreIndex:
 @functools.lru_cache(maxsize=8)
 def read_document(store: str, number: int) -> Sentences:
     """The document with this number."""
-    return _parse(_reader(store).read([number])[0])
+    return _parse(_reader(store).read(number, number + 1)[0])
 
 
 @functools.lru_cache(maxsize=1)
 def _reader(store: str) -> ArrayRecordReader | BlockReader:
-    return BlockReader(store) if Path(store).is_dir() else _open(store)
-
-
-def _open(file: str) -> ArrayRecordReader:
-    return ArrayRecordReader(file, "readahead_buffer_size:0")
+    return BlockReader(store) if Path(store).is_dir() else open_records(store)
 
 
 def write_block_index(folder: Path, starts: Mapping[str, int]) -> None:
@@ -140,14 +137,13 @@ class BlockReader:
         with np.load(Path(folder) / "blocks.npz") as index:
             self._files = [str(Path(folder) / name) for name in index["names"].tolist()]
             self._starts = index["starts"]
-        self._opened = functools.lru_cache(maxsize=64)(_open)
+        self._opened = functools.lru_cache(maxsize=64)(open_records)
 
-    def read(self, numbers: Sequence[int]) -> list[bytes]:
-        return [self._read(number) for number in numbers]
-
-    def _read(self, number: int) -> bytes:
+    def read(self, number: int, end: int) -> list[bytes]:
+        """The record with this number; `end` is the next one, as in `ArrayRecordReader.read`."""
         block = int(np.searchsorted(self._starts, number, "right")) - 1
-        return self._opened(self._files[block]).read([number - int(self._starts[block])])[0]
+        start = int(self._starts[block])
+        return self._opened(self._files[block]).read(number - start, end - start)
 
 
 def close_store() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +22,8 @@ from bert_jax.utils.text_lines import COMPRESSED
 
 if TYPE_CHECKING:
     import numpy as np
+
+logger = logging.getLogger(__name__)
 
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system's answer
 # Names of files of rows that are no plain JSONL: those of `tasks.tables.SUFFIXES`, and others.
@@ -73,6 +77,12 @@ def atomic_dir(out: Path) -> Iterator[Path]:
     require_new(out)
     real = Path(os.path.realpath(out))  # a link to a folder stays, and its target is replaced
     real.parent.mkdir(parents=True, exist_ok=True)
+    old = [p for p in real.parent.glob(f".{glob.escape(real.name)}.????????") if p.is_dir()]
+    if old:
+        logger.warning(
+            "%s: unfinished, of commands that were killed or still run; remove them if none runs",
+            ", ".join(map(str, old)),
+        )
     folder = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
     try:
         with sigterm_raises():

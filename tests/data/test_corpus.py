@@ -208,3 +208,28 @@ def test_another_format_or_tokenizer_is_refused(prepared, tmp_path, inputs):
         _ = open_corpus(path).tokenizer
     with pytest.raises(ValueError, match="'test': expected train or validation"):
         prepared.source("test")
+
+
+def test_records_are_read_as_ranges(tmp_path, monkeypatch):
+    """A list of numbers costs a look at the index of the whole file."""
+    writer = records.SplitWriter(tmp_path, "train", shard_rows=3)
+    writer.add([b"%d" % i for i in range(8)])
+    writer.close()
+    files = [str(f) for f in sorted(tmp_path.glob("*array_record*"))]
+
+    class Reader:
+        def __init__(self, file):
+            self.reader = open_records(file)
+
+        def read(self, begin, end):
+            return self.reader.read(begin, end)
+
+    open_records = records.open_records
+    monkeypatch.setattr(records, "open_records", Reader)
+    shards = records.Shards(files, writer.shards)
+    assert (len(shards), writer.shards) == (8, [3, 3, 2])
+    assert shards.__getitems__([7, 0, 3, 2]) == [b"7", b"0", b"3", b"2"]
+    for number in (-1, 8):
+        with pytest.raises(IndexError):
+            shards[number]
+    assert len(records.Shards([], [])) == 0

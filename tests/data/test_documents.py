@@ -393,3 +393,32 @@ def test_a_file_that_divides_its_text_is_cut_at_the_maximum_only(file, small_doc
     assert [len(d) for d in paragraphs(file("one.jsonl", text))] == [8, 8, 4]
     assert [len(d) for d in paragraphs(file("short.txt", "\n".join(lines[:7])))] == [7]
     assert not caplog.text
+
+
+def test_texts_without_a_character_are_counted(file, tmp_path, caplog):
+    """Missing ones, too: null in JSON, an empty cell in Parquet."""
+    lines = [json.dumps({"text": text}) for text in ("one", None, " ", "two")]
+    table = pyarrow.table({"text": ["one", None, " ", "two"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    for path in (file("a.jsonl", "\n".join(lines)), tmp_path / "a.parquet"):
+        caplog.clear()
+        assert paragraphs(path) == [("one",), ("two",)]
+        assert f"{path}: 2 texts are empty and were left out" in caplog.text
+    with pytest.raises(ValueError, match="no field `text`"):
+        paragraphs(file("b.jsonl", '{"other": "one"}'))
+
+
+def test_files_that_cannot_be_read_are_named_together_before_hours_of_reading(file):
+    good = file("good.txt", "text")
+    bad = [file(f"{i}.jsonl", "[") for i in range(7)] + [file("empty.txt", " \n")]
+    documents.check_sources([str(good)], False, "text")
+    with pytest.raises(ValueError, match=r"^8 of 9 files cannot be read: .*; and 3 more$"):
+        documents.check_sources([str(p) for p in (good, *bad)], False, "text")
+    with pytest.raises(ValueError, match=r"empty\.txt is empty: expected text; remove it"):
+        documents.check_sources([str(good), str(bad[-1])], False, "text")
+
+
+def test_replaced_bytes_are_told_with_their_file(file, caplog):
+    paragraphs(file("good.txt", "text"), path := file("bad.txt", b"te\xffxt"))
+    assert f"{path}: replaced 1 bytes that were not UTF-8 by U+FFFD" in caplog.text
+    assert "good.txt" not in caplog.text

@@ -59,6 +59,9 @@ def test_a_run_says_how_often_it_reads_each_pair(corpora: list[Corpus]) -> None:
     (line,) = mixture.describe_repeated_pairs(config, stages)
     assert "each of the 2,000 pairs of ko is read 5.0 times" in line
     assert "prepare --duplicates 10 (now 2) makes enough new pairs" in line
+    mixed = [StageData(config.stages[0], corpora[:2], [1.0, 1.0])]
+    (line,) = mixture.describe_repeated_pairs(config, mixed)
+    assert "pairs of ko is read 2.5 times" in line
     once = replace(config, run=dict(steps=40))
     no_pairs = replace(config, objective=dict(sentence_pair=False))
     for quiet in (once, no_pairs):

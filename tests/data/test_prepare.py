@@ -205,6 +205,14 @@ def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs,
     assert not place.exists() or not list(place.iterdir())
 
 
+def test_a_disk_too_small_for_the_rows_is_told_before_they_are_made(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("bert_jax.utils.io.free_bytes", lambda folder: 5_000)
+    out = tmp_path / "place" / "corpus"
+    with pytest.raises(RunError, match=r"the rows need about .* GB in .*place, where 0.0 GB are"):
+        prepare_corpus([str(inputs[0])], inputs[1], "nsp", 16, out, progress=False)
+    assert not list(out.parent.iterdir())
+
+
 @pytest.mark.parametrize("inner", ["", "tokenizer"])
 def test_the_tokenizer_of_a_run_is_found_in_its_folder(inner, tmp_path):
     (tmp_path / inner).mkdir(exist_ok=True)

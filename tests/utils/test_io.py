@@ -63,3 +63,14 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyError), io.atomic_dir(tmp_path / "out"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_a_killed_command_left_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".out.abcd1234").mkdir()
+    (tmp_path / ".other.abcd1234").mkdir()
+    with io.atomic_dir(tmp_path / "out"):
+        pass
+    assert f"{tmp_path / '.out.abcd1234'}: unfinished, of commands that were killed" in caplog.text
+    assert ".other" not in caplog.text

@@ -24,6 +24,7 @@ from bert_jax.data.tokenization.words import SPACE_MARK
 from bert_jax.utils.text_lines import without_surrogates
 
 _MAX_CACHED_WORDS = 1 << 16
+_MAX_CACHED_CHARACTERS = 64  # of a word
 
 
 class TokenizersBackend:
@@ -208,9 +209,11 @@ class SentencePieceBackend:
         if len(self._word_ids) > _MAX_CACHED_WORDS:
             self._word_ids.clear()
         new = list({word for words in split for word in words if word not in self._word_ids})
-        for word, ids in zip(new, self._processor.encode(new), strict=True):
-            self._word_ids[word] = self._split_commas(ids)
-        return [[i for word in words for i in self._word_ids[word]] for words in split]
+        ids = dict(zip(new, map(self._split_commas, self._processor.encode(new)), strict=True))
+        # "Words" of scripts without spaces are sentences, which do not repeat.
+        self._word_ids |= {w: i for w, i in ids.items() if len(w) <= _MAX_CACHED_CHARACTERS}
+        ids |= {w: self._word_ids[w] for words in split for w in words if w not in ids}
+        return [[i for word in words for i in ids[word]] for words in split]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([int(i) for i in ids])

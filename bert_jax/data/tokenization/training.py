@@ -116,8 +116,9 @@ def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
     if not megabytes > 0:  # NaN is not
         raise ValueError(f"the sample is {megabytes} million characters: expected more than 0")
     heap: list[tuple[int, int, str]] = []  # the largest hash first
-    size, max_hash = 0, 1 << 64
+    size, max_hash, total = 0, 1 << 64, 0
     for number, text in enumerate(texts):
+        total += len(text)
         if (value := _hash(number)) >= max_hash:
             continue
         heapq.heappush(heap, (-value, number, text))
@@ -125,6 +126,12 @@ def sample_texts(texts: Iterable[str], megabytes: float) -> Iterator[str]:
         while size > megabytes * 1e6 and len(heap) > 1:
             negative_hash, _, dropped = heapq.heappop(heap)
             size, max_hash = size - len(dropped), -negative_hash
+    if size < total:
+        logger.info(
+            "the tokenizer learns from %.1f of %.1f million characters, drawn evenly from the "
+            "lines (--sample-mb)",
+            *(size / 1e6, total / 1e6),
+        )
     return (text for _, _, text in sorted(heap, key=operator.itemgetter(1)))
 
 

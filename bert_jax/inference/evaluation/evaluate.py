@@ -71,10 +71,16 @@ def evaluate_corpus(
     _check_numbers(seed, rows=max_rows, maskings=maskings)
     _check_corpus(model, corpus)
     info = corpus.info
-    rows = token_rows.corpus_rows(corpus, "validation")
-    if not len(rows):
+    if not info.validation.rows:
         raise ValueError(f"{corpus.path} has no validation rows: prepare more documents")
-    sample = rows.take(_sample(len(rows), max_rows, seed))
+    if info.packed or info.segments == "sop":  # a row may hold many; few pairs are untrimmed
+        rows = token_rows.corpus_rows(corpus, "validation", MAX_COUNT_TOKENS // info.length)
+        total = len(rows)
+        sample = rows.take(_sample(total, max_rows, seed))
+    else:
+        total = info.validation.rows
+        numbers = _sample(total, max_rows, seed)
+        rows = sample = token_rows.corpus_rows(corpus, "validation", numbers=numbers)
     made_from = "the training rows"
     if counts is None:
         counts, made_from = count_corpus(corpus)
@@ -82,12 +88,12 @@ def evaluate_corpus(
     unknown = unknown_share(sample.tokens, model.tokenizer)
     masked, replaced = _restoration(model, by_row, sample, maskings, seed)
     pairs = pair_scores(model, sample, info.train.label_share)
-    order = _order(model, corpus, rows)  # of all rows: few are untrimmed
+    order = _order(model, corpus, rows)
     return Evaluation(
         f"validation rows of {corpus.path}",
         made_from,
         len(sample),
-        len(rows),
+        total,
         maskings,
         masked,
         pairs,
@@ -176,8 +182,8 @@ def count_corpus(corpus: Corpus) -> tuple[NeighborCounts, str]:
     distinct = token_rows.without_random_segments(rows, info.segments, info.pad_id)
     kinds = TokenKinds.of(corpus.tokenizer)
     tokens = int((~kinds.excluded[rows.tokens]).sum())
-    part = "the first " if info.train.rows / info.duplicates > max_rows else ""
-    made_from = f"the training rows, {part}{tokens:,} tokens"
+    part = ", drawn evenly" if info.train.rows / info.duplicates > max_rows else ""
+    made_from = f"the training rows, {tokens:,} tokens{part}"
     return NeighborCounts.fit(rows.tokens, kinds, distinct.tokens), made_from
 
 

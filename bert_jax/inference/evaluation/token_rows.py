@@ -20,6 +20,7 @@ from bert_jax.inference import features
 from bert_jax.utils.types import Batch
 
 ROWS_PER_READ = 8192
+ROWS_PER_BLOCK = 512  # of a part of a split, in a row so that documents stay together
 # Of a batch: 1 GiB in float32. 20 tokens in each of 1,024 short rows of XLM-R would have 20 GiB.
 MAX_LOGITS = 2**28
 
@@ -50,24 +51,40 @@ class TokenRows:
 # ---- reading
 
 
-def corpus_rows(corpus: Corpus, split: str, max_rows: int | None = None) -> TokenRows:
-    """The rows of a split, at most the first `max_rows`; a packed row gives one row for each of its
-    sequences. Of training rows only one pass over the text is read: `prepare --duplicates` repeats
-    it."""
+def corpus_rows(
+    corpus: Corpus,
+    split: str,
+    max_rows: int | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
+) -> TokenRows:
+    """The rows of a split: those with these `numbers`, or all, or about `max_rows`, spread evenly
+    over it, since a corpus may begin with one language or kind of text. A packed row gives one row
+    for each of its sequences. Of training rows only one pass over the text is read: `prepare
+    --duplicates` repeats it."""
     source, info = corpus.source(split), corpus.info
-    count = len(source)
-    if split == "train":
-        count = -(-count // info.duplicates)
-    count = count if max_rows is None else min(count, max_rows)
+    if numbers is None:
+        count = len(source)
+        if split == "train":
+            count = -(-count // info.duplicates)
+        numbers = spread_numbers(count, max_rows)
     sequences: list[TokenRows] = []
-    for begin in range(0, count, ROWS_PER_READ):
-        read = source.__getitems__(range(begin, min(begin + ROWS_PER_READ, count)))
+    for begin in range(0, len(numbers), ROWS_PER_READ):
+        read = source.__getitems__([int(i) for i in numbers[begin : begin + ROWS_PER_READ]])
         sequences.append(_unpacked(read, info.pad_id))
     length = info.sequence_length or info.length
     if not sequences:
         return TokenRows(np.zeros((0, length), np.int32), *np.zeros((3, 0), np.int32))
     rows = TokenRows.concatenate(sequences)
     return replace(rows, tokens=rows.tokens[:, :length])
+
+
+def spread_numbers(count: int, limit: int | None) -> np.ndarray:
+    """0 to `count` - 1, or about `limit` of them: blocks at equal distances, ascending."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    block = min(ROWS_PER_BLOCK, limit)
+    begins = np.linspace(0, count - block, limit // block).astype(int)
+    return (begins[:, None] + np.arange(block)).reshape(-1)
 
 
 def _unpacked(rows: Sequence[dict[str, Any]], pad_id: int) -> TokenRows:

@@ -122,8 +122,6 @@ def write_random_rows(
     folder: Path, rows: int, length: int, vocab_size: int
 ) -> records.RecordSource:
     """Write a split of full rows of random ids, in the format of every corpus, and open it."""
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
     rng, form = np.random.default_rng(0), records.RowFormat(length, 0, vocab_size)
     writer = records.SplitWriter(folder, "train")
     for i in range(rows):
@@ -133,7 +131,7 @@ def write_random_rows(
     writer.close()
     files = sorted(str(f) for f in folder.glob("*array_record*"))
     dtype = records.token_dtype(vocab_size)
-    return records.RecordSource(ArrayRecordDataSource(files), dtype, packed=False)
+    return records.RecordSource(records.Shards(files, writer.shards), dtype, packed=False)
 
 
 def labeled(config: Experiment, options: int = 4) -> Batch:

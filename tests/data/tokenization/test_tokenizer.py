@@ -263,3 +263,16 @@ def test_transformers_gives_the_same_ids(kind, cased, paragraphs, tmp_path):
         assert types == hf_pairs["token_type_ids"]
     masked = f"Paris is the {tok.mask_token} of France"
     assert tok.build_row(tok.encode_with_masks(masked))[0] == hf(masked)["input_ids"]
+
+
+def test_long_words_are_encoded_and_not_kept(trained):
+    """In text without spaces a "word" is a sentence."""
+    unigram = trained["unigram"]
+    backend = unigram._backend
+    long = "theyear" * 20
+    assert unigram.encode_batch([f"the {long} the", "the"]) == [
+        unigram.encode("the") + unigram.encode(long) + unigram.encode("the"),
+        unigram.encode("the"),
+    ]
+    assert "the" in backend._word_ids
+    assert long not in backend._word_ids

@@ -12,11 +12,14 @@ import pytest
 from bert_jax.data.tokenization import long_lines, train_wordpiece, training
 
 
-def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one():
+def test_a_sample_is_an_even_part_of_a_long_text_and_all_of_a_short_one(caplog):
     """It follows from the text alone, keeps its order and never holds more than was allowed."""
     texts = [f"{i:04d}" * 5 for i in range(5000)]  # 20 characters each: 100,000
+    caplog.set_level("INFO", "bert_jax")
     assert list(training.sample_texts(iter(texts), 1)) == texts
+    assert not caplog.text
     drawn = list(training.sample_texts(iter(texts), 0.02))
+    assert "learns from 0.0 of 0.1 million" in caplog.text
     assert drawn == list(training.sample_texts(iter(texts), 0.02)) == sorted(drawn)
     assert len(drawn) == 1000
     middle = np.mean([int(text[:4]) for text in drawn])

@@ -273,3 +273,23 @@ def test_unusable_input_is_refused_in_one_line(
         with pytest.raises(ValueError, match=message) as e:
             call()
         assert "\n" not in str(e.value)
+
+
+def test_a_part_of_a_split_is_spread_over_it() -> None:
+    """A corpus may begin with one language."""
+    numbers = token_rows.spread_numbers(100_000, 5_000)
+    assert len(numbers) == 9 * token_rows.ROWS_PER_BLOCK
+    assert len(set(numbers)) == len(numbers)
+    assert (numbers[0], numbers[-1]) == (0, 99_999)
+    assert np.diff(np.sort(numbers)).max() < 100_000 / 8
+    assert list(token_rows.spread_numbers(10, None)) == list(range(10))
+    assert list(token_rows.spread_numbers(10, 3)) == [0, 1, 2]
+
+
+def test_only_the_rows_that_are_scored_are_read(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    whole = evaluate.evaluate_corpus(small_model(tokenizer), corpus, max_rows=3, maskings=1)
+    rows = token_rows.corpus_rows(corpus, "validation")
+    chosen = evaluate._sample(len(rows), 3, evaluate.SEED)
+    read = token_rows.corpus_rows(corpus, "validation", numbers=chosen)
+    assert np.array_equal(read.tokens, rows.take(chosen).tokens)
+    assert (whole.rows, whole.total_rows) == (3, len(rows))
