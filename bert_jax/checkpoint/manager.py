@@ -192,9 +192,7 @@ class Checkpoints:
         """Orbax reads the metrics of every step, also of older ones that nobody verified."""
 
         def open_manager() -> ocp.CheckpointManager:
-            return ocp.CheckpointManager(
-                self._folder, options=options, item_names=("state", "config")
-            )
+            return ocp.CheckpointManager(self._folder, options=options)
 
         try:
             return open_manager()

@@ -35,6 +35,7 @@ GPUS = ("gpu", "cuda")  # what JAX calls one, and what it lowers for
 
 _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 _row_numbers: ContextVar[Any] = ContextVar("row_numbers", default=None)
+_first_row: ContextVar[Any] = ContextVar("first_row", default=None)
 
 
 @contextlib.contextmanager
@@ -57,7 +58,8 @@ def platform() -> str:
 def constrain(x: jax.Array, *axes: Axes) -> jax.Array:
     """Constrain the dimensions of `x` to these mesh axes; skip an axis that does not divide."""
     mesh = jax.sharding.get_abstract_mesh()
-    if set(mesh.auto_axes) != set(MESH_AXES):  # no mesh, or inside of a shard_map
+    # No mesh, inside of a shard_map, or one device, where the operation would only cost copies.
+    if set(mesh.auto_axes) != set(MESH_AXES) or mesh.size == 1:
         return x
     spec = [a if n % axis_size(mesh, a) == 0 else None for n, a in zip(x.shape, axes, strict=True)]
     return jax.lax.with_sharding_constraint(x, P(*spec))
@@ -161,11 +163,15 @@ def row_numbers(numbers: jax.Array | None) -> Iterator[None]:
     """While a function is traced, `random_words` gives each row words that depend on its number
     [b], and on neither the other rows of the call nor the mesh. So a row has the same dropout in a
     whole batch and in a micro-batch. None changes nothing."""
-    token = _row_numbers.set(numbers)
+    first = None
+    if numbers is not None:  # of the whole micro-batch, of which a device has a part
+        first = jax.lax.pmin(numbers[0], "data") if "data" in _manual_axes() else numbers[0]
+    token, token_of_first = _row_numbers.set(numbers), _first_row.set(first)
     try:
         yield
     finally:
         _row_numbers.reset(token)
+        _first_row.reset(token_of_first)
 
 
 def _words_of_rows(key: jax.Array, numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -185,13 +191,10 @@ def _check_row_numbers(numbers: jax.Array, rows: int, size: int) -> None:
 
 def row_seed(words: jax.Array) -> jax.Array:
     """The seed of a kernel that counts rows of its own call, made of `words`. Under `row_numbers`
-    it also depends on the first row's number: micro-batches then differ."""
-    numbers = _row_numbers.get()
-    return (
-        words
-        if numbers is None
-        else words ^ (numbers[0].astype(jnp.uint32) * np.uint32(0x9E3779B9))
-    )
+    it also depends on the number of the first row of all devices: micro-batches then differ, and
+    meshes do not."""
+    first = _first_row.get()
+    return words if first is None else words ^ (first.astype(jnp.uint32) * np.uint32(0x9E3779B9))
 
 
 def gather_rows(x: jax.Array) -> jax.Array:

@@ -31,7 +31,9 @@ def fill_masks(
     row = features.FeatureRow(np.array(tokens), len(tokens))
     length = features.padded_length(len(tokens), encoder.max_length)
     batch = features.collate([row], length, 1, encoder.pad_id)
-    logits = logits_of({**batch, "masked": masks[None]})[0]
+    # Padded to a power of two, so that few programs are compiled.
+    padded = np.pad(masks, (0, (1 << (len(masks) - 1).bit_length()) - len(masks)), mode="edge")
+    logits = logits_of({**batch, "masked": padded[None]})[0, : len(masks)]
     features.refuse_nan(logits)
     probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits), min(top, logits.shape[-1]))
     return [

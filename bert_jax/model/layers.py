@@ -140,22 +140,38 @@ def _matmul_bwd(residuals: tuple[Any, Any], dy: jax.Array) -> tuple[jax.Array, j
 matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _matmul_bwd)
 
 
+@jax.custom_vjp
+def add_bias(y: Float[Array, "*s o"], bias: Float[Array, " o"]) -> Float[Array, "*s o"]:
+    """`y + bias` in the type of `y`. The gradient of the bias is summed in float32: JAX's own rule
+    sums it over all tokens in the type of `y`, and GPUs from Hopper on keep bfloat16 there."""
+    return y + bias.astype(y.dtype)
+
+
+def _add_bias_bwd(bias: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    summed = dy.astype(jnp.float32).sum(axis=tuple(range(dy.ndim - 1)))
+    return dy, summed.astype(bias.dtype)
+
+
+add_bias.defvjp(lambda y, bias: (add_bias(y, bias), bias), _add_bias_bwd)
+
+
 # Layers whose input is sharded along `tensor`; see distributed/sharding.py.
 ROW_PARALLEL = ("out", "down", "second")
 LORA = (lora.A, lora.B)  # the leaves of an adapter beside its kernel
 
 
-class LoraDense(nn.Module):
-    """`nn.Dense` that adds  scale dropout(x) a b  where its parameters have an adapter
-    (model/lora.py). The product a b is never formed: merged with the kernel it would be as large,
-    in each layer and step, and its gradient would cost as much as the kernel's."""
+class Dense(nn.Module):
+    """`nn.Dense` with the gradients of `matmul` and `add_bias`. With `lora` it adds
+    scale dropout(x) a b  where its parameters have an adapter (model/lora.py). The product a b is
+    never formed: merged with the kernel it would be as large, in each layer and step, and its
+    gradient would cost as much as the kernel's."""
 
     features: int
     use_bias: bool
     dtype: Dtype
     kernel_init: jax.nn.initializers.Initializer
     axes: tuple[str | None, str | None]  # of the kernel
-    lora: Lora
+    lora: Lora | None
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*s i"]) -> Float[Array, "*s o"]:
@@ -164,8 +180,8 @@ class LoraDense(nn.Module):
         y = matmul(x, constrain(jnp.asarray(kernel, self.dtype), *self.axes))
         if self.use_bias:
             bias = self.param("bias", jax.nn.initializers.zeros, shape[1:])
-            y = y + jnp.asarray(bias, self.dtype)
-        if not self.has_variable("params", LORA[0]):
+            y = add_bias(y, bias)
+        if self.lora is None or not self.has_variable("params", LORA[0]):
             return y
         a, b = (jnp.asarray(self.get_variable("params", name), self.dtype) for name in LORA)
         x = dropout(x, self.lora.dropout, dropout_key(self))
@@ -182,20 +198,14 @@ def dense(
     logits: bool = False,
     part: Literal["attention", "mlp", "head"] | None = None,
     lora: Lora | None = None,
-) -> nn.Dense | LoraDense:
+) -> Dense:
     """A dense layer with float32 parameters, computed in `dtype`. Its kernel is gathered along
     `fsdp` here, one layer at a time and in `dtype`, and stays sharded along `tensor`. A layer that
     returns `logits` has a bias in any case; whether the layers of a `part` have one may differ from
     `config.biases`. With `lora` the layer may have an adapter."""
     axes = ("tensor", None) if name in ROW_PARALLEL else (None, "tensor")
-
-    def dot(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        return matmul(x, constrain(kernel, *axes))
-
     use_bias, init = logits or _has_bias(config, part), init or initializer(config)
-    if lora is not None:
-        return LoraDense(features, use_bias, dtype, init, axes, lora, name=name)
-    return nn.Dense(features, use_bias, dtype, kernel_init=init, dot_general=dot, name=name)
+    return Dense(features, use_bias, dtype, init, axes, lora, name=name)
 
 
 def _has_bias(config: Encoder, part: str | None) -> bool:

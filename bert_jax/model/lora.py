@@ -6,7 +6,7 @@ An adapter of a kernel is two leaves next to it, with the kernel's leading axes:
     encoder/layers/mlp/up/lora_a  [g d r]    random at the start
     encoder/layers/mlp/up/lora_b  [g r f]    zero at the start, so that nothing changes
 
-The layer adds  alpha/rank dropout(x) a b  to  x kernel  (`layers.LoraDense`). Layers that share a
+The layer adds  alpha/rank dropout(x) a b  to  x kernel  (`layers.Dense`). Layers that share a
 kernel share its adapter. A run trains the tree of adapters and heads; `join` puts it beside the
 frozen base where a network is applied, which copies nothing.
 """

@@ -27,7 +27,16 @@ from jaxtyping import Array, Bool, Float, Int
 from bert_jax.config import ROBERTA_LIKE, Encoder, Supervised
 from bert_jax.model.encoder import Head
 from bert_jax.model.heads import Pooler, gather_positions
-from bert_jax.model.layers import ACTIVATIONS, dense, dropout, dropout_key, initializer, layer_norm
+from bert_jax.model.layers import (
+    ACTIVATIONS,
+    add_bias,
+    dense,
+    dropout,
+    dropout_key,
+    initializer,
+    layer_norm,
+)
+from bert_jax.model.pooling import pool_tokens
 from bert_jax.utils.types import Batch
 
 MASKED_LOGIT = -1e30  # of a position that cannot be an answer; finite, so that 0 times it is 0
@@ -96,9 +105,7 @@ class PredictionHead(nn.Module):
         if self.pooling == "cls":
             h = h[:, 0]
         elif self.pooling == "mean":
-            size = batch["size"][:, None]
-            is_real = (_positions(h) < size)[..., None]
-            h = jnp.where(is_real, h, 0).sum(axis=1) / jnp.maximum(size, 1).astype(h.dtype)
+            h = pool_tokens(h, batch["size"], ("mean",)).astype(h.dtype)
         h = dense(c, c.hidden_size, self.dtype, "dense", part="head")(h)
         return layer_norm(c, self.dtype, "norm")(ACTIVATIONS[c.head_activation or c.activation](h))
 
@@ -241,8 +248,11 @@ class PairwiseDense(nn.Module):
     ) -> Float[Array, "b k l w"]:
         d = tokens.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (2 * d, self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return (states @ kernel[:d])[:, :, None] + (tokens @ kernel[d:] + bias)[:, None]
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # Added in float32, in which the gradients are then summed over pairs, too.
+        of_states = (states @ kernel[:d]).astype(jnp.float32)[:, :, None]
+        of_tokens = add_bias((tokens @ kernel[d:]).astype(jnp.float32), bias)[:, None]
+        return (of_states + of_tokens).astype(self.dtype)
 
 
 def top_k_log_probs(

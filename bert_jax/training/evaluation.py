@@ -155,7 +155,10 @@ class Evaluator:
 
         batches = self.task.batches(self.config, split, self._slices)
         outputs = batches.predict_all(outputs_of, self._objective.per_token)
-        total = jax.tree.map(lambda *parts: jnp.sum(jnp.stack(parts)), *losses)
+        # Summed here: a sum of N device arrays would be compiled for each N.
+        total = jax.tree.map(
+            lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(losses)
+        )
         loss = to_floats({"loss": total}).get("loss", math.nan)  # NaN: no row has a label
         return EvalResult(self._objective, self.task.encoded[split], outputs, loss, split)
 

@@ -1,5 +1,6 @@
 """Norms, activations and logits have the values and the gradients of their formulas."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from bert_jax.config import replace
 from bert_jax.model.heads import LMHeadOutput
-from bert_jax.model.layers import ACTIVATIONS
+from bert_jax.model.layers import ACTIVATIONS, add_bias
 from bert_jax.model.norm import Norm
+from bert_jax.objectives import total_loss
+from tests.helpers import tiny_configs
 
 
 def formula(
@@ -89,3 +93,43 @@ def test_logits_have_the_gradient_of_their_product(dtype: Any) -> None:
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-6
     for a, b in zip(*gradients, strict=True):
         assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(b)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a program, also those of the programs in it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_no_gradient_is_summed_over_tokens_in_sixteen_bits(family: str) -> None:
+    """Such as that of a bias: GPUs from Hopper on would add up hundreds of thousands of numbers."""
+    config = replace(tiny_configs.FAMILIES[family], run=dict(dtype="bfloat16"))
+    objective = tiny_configs.build(config)
+
+    def loss(params: Any) -> jax.Array:
+        batch = objective.corrupt(tiny_configs.batch(4), jax.random.key(0))
+        terms = objective.terms(params, batch, jax.random.key(1))
+        return total_loss(objective.weights, terms, objective.counts(batch))
+
+    params = jax.eval_shape(objective.init, jax.random.key(0))
+    sums = [e for e in equations(jax.make_jaxpr(jax.grad(loss))(params).jaxpr)
+            if e.primitive.name == "reduce_sum"]  # fmt: skip
+    assert sums
+    assert not [e for e in sums if e.invars[0].aval.dtype == jnp.bfloat16]
+
+
+def test_a_bias_has_the_value_and_the_gradient_of_its_formula() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    y, weight = (jax.random.normal(key, (3, 4, 5)) for key in keys[:2])
+    bias = jax.random.normal(keys[2], (5,))
+    ours, expected = (
+        jax.value_and_grad(lambda y, bias, f=f: jnp.sum(f(y, bias) * weight), (0, 1))(y, bias)
+        for f in (add_bias, jnp.add)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)

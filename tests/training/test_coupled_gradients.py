@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import Mesh
+from bert_jax.distributed import constraints
 from bert_jax.distributed.constraints import random_words, row_numbers, row_seed
 from tests.helpers import cheap_compiles, pairs_worker
 from tests.helpers.paths import ROOT
@@ -60,3 +61,18 @@ def test_a_kernel_with_rows_of_its_own_has_another_seed_in_each_micro_batch() ->
     assert len({tuple(seed.tolist()) for seed in seeds}) == 3
     with row_numbers(None):
         assert np.array_equal(row_seed(words), words)
+
+
+def test_the_seed_of_a_micro_batch_is_that_of_its_first_row_on_any_mesh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each device has a part of its rows, and its kernel counts from the number of that part."""
+
+    def seed(numbers: jax.Array) -> jax.Array:
+        with row_numbers(numbers):
+            return row_seed(jnp.arange(2, dtype=jnp.uint32))
+
+    whole = seed(jnp.array([4, 5, 6, 7]))
+    monkeypatch.setattr(constraints, "_manual_axes", lambda: ("data",))
+    parts = jax.vmap(seed, axis_name="data")(jnp.array([[4, 5], [6, 7]]))
+    assert np.array_equal(parts, [whole, whole])

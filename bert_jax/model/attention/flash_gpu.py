@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
@@ -206,6 +205,9 @@ def _call(
     segments: jax.Array,
     *arrays: jax.Array,
 ) -> tuple[jax.Array, ...]:
+    # Deprecated since jax 0.11: when it goes, all but this kernel still works.
+    from jax.experimental.pallas import triton
+
     b, length, h, width = arrays[0].shape
     queries, keys = (n if length % n == 0 else BLOCK for n in (call.queries, call.keys))
     config = config._replace(queries=queries, keys=keys)
@@ -231,7 +233,7 @@ def _call(
         ],
         out_specs=[block[len(x.shape)] for x in outputs],
         out_shape=outputs,
-        compiler_params=plgpu.CompilerParams(num_warps=call.warps, num_stages=call.stages),
+        compiler_params=triton.CompilerParams(num_warps=call.warps, num_stages=call.stages),
         interpret=interpret,
         name=f"attention_{call.kernel.__name__}",
     )(scalars, visible_range(segments, config.packed, size), segments, *arrays)

@@ -15,8 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
@@ -65,6 +63,9 @@ def _attend_shard(
     segments: Int[Array, "b l"],
 ) -> Float[Array, "b h l k"]:
     """Attention over the rows and heads of one device."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
     h, length = q.shape[1:3]
     mask = (
         masks.LocalMask((length, length), (window, window), 0)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
+
 from bert_jax.perf.hardware import GPUS, Chip
 from bert_jax.utils import extras
 
@@ -77,9 +79,14 @@ def without_cudnn() -> Iterator[None]:
     if _is_installed("nvidia-cudnn-cu13"):
         yield
         return
-    from jax._src.cudnn import fused_attention_stablehlo as module
+    try:
+        from jax._src.cudnn import fused_attention_stablehlo as module
 
-    check = module.check_cudnn_version
+        check = module.check_cudnn_version
+    except (ImportError, AttributeError):  # private: it may move
+        raise ValueError(
+            f"plan for GPUs needs cuDNN with jax {jax.__version__}: install nvidia-cudnn-cu13"
+        ) from None
     module.check_cudnn_version = lambda: CUDNN_VERSION
     try:
         yield
