@@ -40,13 +40,14 @@ gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 
 if ((count > gpus && gpus > 0)) && [[ -z ${JAX_PLATFORMS-} ]]; then
   echo "local.sh: $count processes, $gpus GPUs: all use the CPU" >&2
-  export JAX_PLATFORMS=cpu
+  all='JAX_PLATFORMS=cpu'
 fi
 
 variables() {
   echo "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port"
   echo "JAX_NUM_PROCESSES=$count"
   echo "JAX_PROCESS_ID=$1"
+  [[ -z ${all-} ]] || echo "$all"
   if ((count > 1 && gpus >= count)); then echo "JAX_LOCAL_DEVICE_IDS=$1"; fi
 }
 

@@ -11,8 +11,8 @@
 #
 # The bucket is mounted as bucket/ on every worker. The run folder belongs there: the disks of a
 # slice are not shared, and go with it. A corpus at gs:// is copied to each worker's disk once; from
-# bucket/ each row would be a request of its own. XLA_FLAGS, LIBTPU_INIT_ARGS and jax's precision of
-# products are passed on. A lost process (status 134, 137) is started again, five times at most.
+# bucket/ each row would be a request of its own. XLA_FLAGS, LIBTPU_INIT_ARGS, jax's precision of
+# products and BERT_JAX_CACHE (a folder of the workers) are passed on. A lost process (status 134, 137) is started again, five times at most.
 set -euo pipefail
 
 name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20} lost=0 passed=''
@@ -108,7 +108,7 @@ fi
 # it keeps metadata for ever; all workers must see the config.json that process 0 has written.
 mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
     --metadata-cache-ttl-secs=10 --metadata-cache-negative-ttl-secs=0 '"$bucket"' bucket'
-for v in XLA_FLAGS LIBTPU_INIT_ARGS JAX_DEFAULT_MATMUL_PRECISION; do
+for v in XLA_FLAGS LIBTPU_INIT_ARGS JAX_DEFAULT_MATMUL_PRECISION BERT_JAX_CACHE; do
     [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
 done
 # jax writes the programs that it has compiled in one process alone, so all must see them

@@ -78,13 +78,9 @@ class Tokenizer(Command):
         from bert_jax.data.worker_pool import Progress
         from bert_jax.utils import io
 
-        replaced = 0
-
         def lines() -> Iterator[str]:
-            nonlocal replaced
             with Progress("reading", "M characters") as bar:
                 for document in documents.read_documents(self.text, self.strict, self.field):
-                    replaced += document.replaced_bytes
                     yield from document.paragraphs
                     bar.add(document.characters / 1e6)
 
@@ -111,8 +107,6 @@ class Tokenizer(Command):
         )
         with io.atomic_dir(Path(self.out)) as folder:
             tokenizer.save(folder)
-        if replaced:
-            logger.warning("%d bytes were not UTF-8 and were replaced by U+FFFD", replaced)
         _report_coverage(tokenizer, texts)
         print(f"{self.kind} tokenizer of {tokenizer.vocab_size} pieces in {self.out}")
         return 0
@@ -206,7 +200,7 @@ class Prepare(Command):
         print(f"  {of_rows} in the training rows{covered.lost_text}")
         reason = "bert-jax tokenize TOKENIZER --file TEXT --report says which"
         coverage.warn_of_unknown(covered, "the training rows", reason)
-        if "accents" in normalization.folds(corpus.tokenizer):
+        if self.language != "en" and "accents" in normalization.folds(corpus.tokenizer):
             logger.info(
                 "this tokenizer removes accents and other marks, which are letters in many "
                 "scripts: bert-jax tokenize TOKENIZER --file TEXT --report counts what is lost"

@@ -222,6 +222,7 @@ def _second_pass(
 ) -> dict[str, SplitCounts]:
     """As prepare._second_pass. An item is consecutive work shards, about one file of rows."""
     rows = estimate_rows(index, shards, task.config)
+    records.check_disk(folder, rows, task.config.format)
     per_item = -(-len(shards) * records.rows_per_shard(rows) // max(1, int(rows)))
     starts = range(0, len(shards), per_item)
     items = [(i, [tuple(s) for s in shards[k : k + per_item]]) for i, k in enumerate(starts)]

@@ -47,7 +47,7 @@ def _download(path: str, files: dict[str, tuple[int, str]], out: Path) -> None:
         raise ValueError(
             f"{path} has {need:,} bytes, and {out.parent} has {free:,} bytes free: set {io.CACHE} "
             "to a folder on a larger disk, or mount the bucket (gcsfuse) and give the mounted "
-            "folder"
+            "folder, with --data.threads 64"
         )
     logger.info("copying %s (%s bytes) to %s", path, f"{need:,}", out)
     with io.atomic_dir(out) as new:

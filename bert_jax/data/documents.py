@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from bert_jax.data import fasta, text_formats, tfds_folder
 from bert_jax.data.corpus_lines import Line, decode, read_lines, split_at_byte_limit
 from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts, split_tfds
+from bert_jax.data.worker_pool import Progress
 from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 WITHOUT_TEXT = "expected text; remove it from the arguments"
 MAX_NAMED = 5  # files in a message
-EXAMPLES_PER_READ = 1024  # of a TFDS dataset
+EXAMPLES_PER_READ = 64  # of a TFDS dataset
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 LINE_END = re.compile(r"\r\n|\r|\n")  # as in a plain file (corpus_lines.py)
@@ -80,22 +81,25 @@ def read_source(source: str, strict: bool = False, field: str = TEXT_FIELD) -> I
     if replaced:
         logger.warning(
             "%s: replaced %d bytes that were not UTF-8 by U+FFFD; if that is much, convert the "
-            "file, for example with iconv; --strict refuses it",
+            "file, for example with iconv",
             *(source, replaced),
         )
 
 
-def check_sources(sources: Sequence[str], strict: bool, field: str) -> None:
+def check_sources(sources: Sequence[str], strict: bool, field: str, progress: bool = False) -> None:
     """Look at the beginning of every file, before hours of reading. ValueError: files that are
     empty or of another format, with their number."""
-    wrong = []
-    for source in sources:
-        if not source.startswith(TFDS):
+    wrong: list[str] = []
+    files = [source for source in sources if not source.startswith(TFDS)]
+    shown = progress and len(files) > 100
+    with Progress("looking at files", "files", total=len(files), shown=shown) as bar:
+        for file in files:
             try:
-                if not any(line.text.strip() for line in _texts(source, strict, field)):
-                    wrong.append(f"{source} is empty: {WITHOUT_TEXT}")
+                if not any(line.text.strip() for line in _texts(file, strict, field)):
+                    wrong.append(f"{file} is empty: {WITHOUT_TEXT}")
             except ValueError as e:
                 wrong.append(str(e))
+            bar.add(1)
     if len(wrong) > 1:
         more = "" if len(wrong) <= MAX_NAMED else f"; and {len(wrong) - MAX_NAMED} more"
         raise ValueError(
@@ -188,7 +192,7 @@ def _documents_of_texts(
 ) -> Iterator[Document]:
     """One document per text; blank lines do not end it. Lines of more than `longest` bytes are
     split as in a plain file. Texts without a character are counted."""
-    empty = number = 0
+    empty = 0
     for text, replaced_bytes, number in texts:
         empty += not text.strip()
         parts: Iterable[str] = LINE_END.split(text)

@@ -157,20 +157,20 @@ def describe_mixes(config: Experiment, stages: Sequence[StageData]) -> list[str]
 
 
 def describe_repeated_pairs(config: Experiment, stages: Sequence[StageData]) -> list[str]:
-    """A line for every stage that reads sentence pairs more than once, which a model memorizes with
-    their labels."""
+    """A line for every corpus of a stage whose sentence pairs are read more than once: a model
+    memorizes them with their labels."""
     if not (isinstance(config.objective, Masked) and config.objective.sentence_pair):
         return []
     lines: list[str] = []
     for stage_data, rows in _rows_read(config, stages):
         weights = stage_data.weights or [1.0]
         for corpus, weight in zip(stage_data.corpora, weights, strict=True):
-            read, pairs = rows * weight / sum(weights), corpus.info.train.rows
-            if read > pairs:
+            times = rows * weight / sum(weights) / corpus.info.train.rows
+            if times > 1:
                 lines.append(
-                    f"each of the {pairs:,} pairs of {corpus.path} is read {read / pairs:.1f} "
-                    "times, and a model memorizes pairs with their labels: prepare --duplicates "
-                    f"{math.ceil(corpus.info.duplicates * read / pairs)} "
+                    f"each of the {corpus.info.train.sequences:,} pairs of {corpus.path} is read "
+                    f"{times:.1f} times, and a model memorizes pairs with their labels: prepare "
+                    f"--duplicates {math.ceil(corpus.info.duplicates * times)} "
                     f"(now {corpus.info.duplicates}) makes enough new pairs"
                 )
     return lines

@@ -51,11 +51,8 @@ from bert_jax.data.work_shards import (
 )
 from bert_jax.data.worker_pool import Progress, Workers
 from bert_jax.utils import extras, hub, io
-from bert_jax.utils.errors import RunError
 
 logger = logging.getLogger(__name__)
-
-SURE_TO_NEED = 0.9  # of the estimated size of the rows
 
 
 def prepare_corpus(
@@ -124,7 +121,7 @@ def prepare_corpus(
         run = functools.partial(run_local, workers=workers, progress=progress)
     # After all checks of options: datasets of the Hub are downloaded.
     sources, hub_rows = expand_texts(texts, field)
-    documents.check_sources(sources, strict, field)
+    documents.check_sources(sources, strict, field, progress)
     config = dataclasses.replace(config, sources=sources)
     with io.atomic_dir(out) as folder:
         tokenizer.save(folder / "tokenizer")
@@ -274,13 +271,7 @@ def _second_pass(
     config = task.config
     rows = estimate_rows(index, shards, config)
     per_file = records.rows_per_shard(rows)
-    needed, free = config.format.bytes_per_row * rows, io.free_bytes(folder)
-    if free is not None and free < SURE_TO_NEED * needed:
-        raise RunError(
-            f"the rows need about {needed / 1e9:,.1f} GB in {folder.parent}, where "
-            f"{free / 1e9:,.1f} GB are free: free space, choose another --out, or fewer "
-            "--duplicates"
-        )
+    records.check_disk(folder, rows, config.format)
     writers = {split: records.SplitWriter(folder, split, per_file) for split in SPLITS}
     totals = dict.fromkeys(SPLITS, SplitCounts())
     unigram = np.zeros(config.vocab_size, np.int64)

@@ -28,11 +28,14 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from bert_jax.data.segments import CONTINUES, TokenRow
+from bert_jax.utils import io
+from bert_jax.utils.errors import RunError
 
 DATASET_NAME = "bert_jax_corpus"
 # compression would save 6 % of the space, and make writing 5 and reading 2 times as slow
 WRITER_OPTIONS = "group_size:1,uncompressed"
 MIN_SHARD_ROWS = 8192  # a writer holds 46 bytes and some waste for each row until it closes
+SURE_TO_NEED = 0.5  # of the estimated size of the rows, which may be twice too large
 OPEN_FILES = 10_000  # macOS allows 10,240
 MAX_SHARDS = 256  # about: readers keep every shard open (raise_open_file_limit)
 
@@ -90,7 +93,8 @@ class Shards:
 
     Records are read as ranges of one. A list of numbers, as TFDS's data source gives, makes
     ArrayRecord look through the index of the whole file: 1.2 ms in a file of 300,000 records and
-    not .003 (array_record issue 143).
+    not .003 (array_record issue 143). So the rows of a batch are read in series, and
+    `data.threads` batches at once.
     """
 
     def __init__(self, files: Sequence[str], counts: Sequence[int]):
@@ -190,6 +194,17 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def check_disk(folder: Path, rows: float, row_format: RowFormat) -> None:
+    """RunError: the disk of a folder is much too small for about so many rows."""
+    needed, free = row_format.bytes_per_row * rows, io.free_bytes(folder)
+    if free is not None and free < SURE_TO_NEED * needed:
+        raise RunError(
+            f"the rows need about {needed / 1e9:,.1f} GB in {folder.parent}, where "
+            f"{free / 1e9:,.1f} GB are free: free space, choose another --out, or give "
+            "--duplicates, if there are several passes over the text"
+        )
 
 
 def rows_per_shard(rows: float) -> int:

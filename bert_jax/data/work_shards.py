@@ -169,8 +169,11 @@ class ShardResult(NamedTuple):
 
 def estimate_rows(index: StoreIndex, shards: Sequence[WorkShard], config: RowConfig) -> float:
     """About how many rows the shards will have. Where rows do not cross documents, each document
-    has a row, or is one of at most so many sequences of a packed row."""
+    has a row, or is one of at most so many sequences of a packed row. A row of pairs takes a
+    sentence or more, however long."""
     rows = index.tokens / config.row_length
+    if config.segments not in ("full", "doc", "single"):
+        rows = min(rows, sum(index.sentences))
     if config.segments != "full":
         rows = max(rows, index.documents / max(1, config.max_sequences))
     return (1 + shards[-1].duplicate) * rows

@@ -20,7 +20,7 @@ def corpora() -> list[Corpus]:
     made = []
     for name, tokens in TOKENS.items():
         rows = 2 * tokens // (1 if name == "th" else 10)
-        train = SplitCounts(rows=rows, tokens=2 * tokens)
+        train = SplitCounts(rows=rows, tokens=2 * tokens, sequences=rows)
         info = CorpusInfo("nsp", 16, 0, 2, "bpe", "", 9, 0, 0, train, SplitCounts())
         made.append(Corpus(Path(name), info))
     return made

@@ -14,6 +14,8 @@ from bert_jax.data.corpus_report import describe_split
 from bert_jax.data.documents import Document
 from bert_jax.data.encode_documents import TextConfig, encode_documents
 from bert_jax.data.prepare import _tokenizer_dir, prepare_corpus
+from bert_jax.data.token_store import StoreIndex
+from bert_jax.data.tokenization.special_tokens import SpecialTokens
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.data.tokenization.training import train_tokenizer
 from bert_jax.data.worker_pool import Workers
@@ -203,6 +205,23 @@ def test_bad_input_is_refused_and_leaves_nothing(text, options, message, inputs,
         prepare_corpus(**usual | options, out=place / "corpus", progress=False)
     assert "\n" not in str(caught.value)
     assert not place.exists() or not list(place.iterdir())
+
+
+def test_all_files_are_looked_at_before_any_is_encoded(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "run_local", lambda *_, **__: pytest.fail("encoded"))
+    bad = [tmp_path / "a.txt", tmp_path / "b.jsonl"]
+    for file, text in zip(bad, ("", "["), strict=True):
+        file.write_text(text)
+    texts = [str(p) for p in (inputs[0], *bad)]
+    with pytest.raises(ValueError, match="2 of 3 files cannot be read"):
+        prepare_corpus(texts, inputs[1], "nsp", 16, tmp_path / "corpus", progress=False)
+
+
+def test_sentences_longer_than_a_row_need_no_more_rows_than_sentences():
+    """They are cut: the disk must not be called too small for text that is in no row."""
+    index = StoreIndex(tokens=1_000_000, documents=20, sentences=[100] * 10)
+    config = work_shards.RowConfig("nsp", 128, 0, SpecialTokens(1, 2), 0, 60_000)
+    assert work_shards.estimate_rows(index, [work_shards.WorkShard(0, 0, 20)], config) == 1000
 
 
 def test_a_disk_too_small_for_the_rows_is_told_before_they_are_made(inputs, tmp_path, monkeypatch):

@@ -73,12 +73,11 @@ def evaluate_corpus(
     info = corpus.info
     if not info.validation.rows:
         raise ValueError(f"{corpus.path} has no validation rows: prepare more documents")
+    total = info.validation.sequences
     if info.packed or info.segments == "sop":  # a row may hold many; few pairs are untrimmed
         rows = token_rows.corpus_rows(corpus, "validation", MAX_COUNT_TOKENS // info.length)
-        total = len(rows)
-        sample = rows.take(_sample(total, max_rows, seed))
+        sample = rows.take(_sample(len(rows), max_rows, seed))
     else:
-        total = info.validation.rows
         numbers = _sample(total, max_rows, seed)
         rows = sample = token_rows.corpus_rows(corpus, "validation", numbers=numbers)
     made_from = "the training rows"

@@ -82,7 +82,7 @@ def spread_numbers(count: int, limit: int | None) -> np.ndarray:
     """0 to `count` - 1, or about `limit` of them: blocks at equal distances, ascending."""
     if limit is None or limit >= count:
         return np.arange(count)
-    block = min(ROWS_PER_BLOCK, limit)
+    block = max(1, min(ROWS_PER_BLOCK, limit // 64))
     begins = np.linspace(0, count - block, limit // block).astype(int)
     return (begins[:, None] + np.arange(block)).reshape(-1)
 
