@@ -249,7 +249,7 @@ def _parquet_texts(file: str, strict: bool, field: str) -> Iterator[Line]:
 
     try:
         # Without buffers ahead: they hold the column of whole row groups.
-        small = dict(pre_buffer=False, buffer_size=1 << 20)
+        small: Any = dict(pre_buffer=False, buffer_size=1 << 20)
         with pyarrow.parquet.ParquetFile(file, **small) as table:
             if field not in table.schema_arrow.names:
                 columns = ", ".join(table.schema_arrow.names)
