@@ -96,7 +96,7 @@ def test_what_is_bad_is_named() -> None:
     assert "differs from the metrics that the run logged: mlm_loss" in text
     assert "pair_loss is nan" in text
     assert done.cause is not None
-    assert done.cause.startswith("this machine or a library version differs")
+    assert done.cause.startswith("this machine, the number of its devices or a library version")
     assert "is that of encoder/layers/mlp/up/bias[1]" in text
     assert replay.norms_by_module(norms) == {"embeddings": 1.0, "encoder/layers/mlp/up": 5.0}
 
