@@ -7,7 +7,7 @@ import logging
 from bert_jax.checkpoint import run_dir
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, checked
-from bert_jax.data import mixture
+from bert_jax.data import mixture, mixture_report
 from bert_jax.distributed import initialize
 from bert_jax.model.attention import kernel_check
 from bert_jax.training import loop, profiler, trackers
@@ -45,7 +45,7 @@ def pretrain(config: Experiment, profile: int = 0, take_over: bool = False) -> i
         run_dir.locked_run_dir(run.config, data.tokenizer_dir, take_over=take_over) as checkpoints,
         PreemptionHandler() as preemption,
     ):
-        for describe in (mixture.describe_mixes, mixture.describe_repeated_pairs):
+        for describe in (mixture_report.describe_mixes, mixture_report.describe_repeated_pairs):
             for line in describe(run.config, data.stages):
                 logger.info(line)
         patience = run.config.run.patience

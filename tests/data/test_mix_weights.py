@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import BERT, Data, replace
-from bert_jax.data import mix_weights, mixture
+from bert_jax.data import mix_weights, mixture_report
 from bert_jax.data.corpus import Corpus, CorpusInfo, SplitCounts
 from bert_jax.data.mixture import StageData
 
@@ -44,28 +44,33 @@ def test_weights_are_sizes_to_a_power(exponent: float, corpora: list[Corpus]) ->
 def test_a_run_says_how_often_it_reads_each_text(corpora: list[Corpus]) -> None:
     """200 steps of 50 rows: half of them of 100,000 rows of English, half of 1,000 of Korean."""
     config = replace(BERT, run=dict(steps=200), data=dict(batch_size=50))
-    lines = mixture.describe_mixes(config, [StageData(config.stages[0], corpora[:2], [1.0, 1.0])])
+    lines = mixture_report.describe_mixes(
+        config, [StageData(config.stages[0], corpora[:2], [1.0, 1.0])]
+    )
     assert lines == [
         "mix: en has 1,000,000 tokens and weight 50.0%: 0.05 passes over its text",
         "mix: ko has 10,000 tokens and weight 50.0%: 5.00 passes over its text",
     ]
-    assert mixture.describe_mixes(config, [StageData(config.stages[0], corpora[:1], None)]) == []
+    assert (
+        mixture_report.describe_mixes(config, [StageData(config.stages[0], corpora[:1], None)])
+        == []
+    )
 
 
 def test_a_run_says_how_often_it_reads_each_pair(corpora: list[Corpus]) -> None:
     """10,000 rows of 2,000, which are two passes over the text."""
     config = replace(BERT, run=dict(steps=200), data=dict(batch_size=50))
     stages = [StageData(config.stages[0], corpora[1:2], None)]
-    (line,) = mixture.describe_repeated_pairs(config, stages)
+    (line,) = mixture_report.describe_repeated_pairs(config, stages)
     assert "each of the 2,000 pairs of ko is read 5.0 times" in line
     assert "prepare --duplicates 10 (now 2) makes enough new pairs" in line
     mixed = [StageData(config.stages[0], corpora[:2], [1.0, 1.0])]
-    (line,) = mixture.describe_repeated_pairs(config, mixed)
+    (line,) = mixture_report.describe_repeated_pairs(config, mixed)
     assert "pairs of ko is read 2.5 times" in line
     once = replace(config, run=dict(steps=40))
     no_pairs = replace(config, objective=dict(sentence_pair=False))
     for quiet in (once, no_pairs):
-        assert mixture.describe_repeated_pairs(quiet, stages) == []
+        assert mixture_report.describe_repeated_pairs(quiet, stages) == []
 
 
 def test_a_mix_has_weights_or_an_exponent() -> None:
