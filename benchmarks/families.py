@@ -19,6 +19,7 @@ import bert_jax
 from bert_jax.config import read_config, replace
 from bert_jax.data.corpus import open_corpus
 from bert_jax.inference.evaluation.evaluate import Evaluation, evaluate_corpus
+from bert_jax.inference.evaluation.masked_places import ratio
 from bert_jax.training.assemble import assemble
 from bert_jax.utils import metrics_log
 
@@ -79,13 +80,11 @@ def boundary_line(run: Path) -> str | None:
             ("sbo_mask_loss", "count"),
         )
     )
-    mean = (totals - baselines).sum() / counts.sum()
-    rest, n = totals - baselines - mean * counts, len(terms)
-    error = np.sqrt((rest**2).sum() * n / (n - 1)) / counts.sum()
+    mean, error = ratio(totals - baselines, counts)
     return (
         f"{run.name}: boundary term {totals.sum() / counts.sum():.3f} nat, word frequencies "
         f"{baselines.sum() / counts.sum():.3f}, difference {mean:+.3f} ± {error:.3f} "
-        f"({n} batches, {counts.sum():.0f} tokens)"
+        f"({len(terms)} batches, {counts.sum():.0f} tokens)"
     )
 
 

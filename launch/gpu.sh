@@ -46,7 +46,7 @@ stop() {
 }
 trap stop INT TERM
 passed='' cache=${JAX_COMPILATION_CACHE_DIR-$PWD/runs/.compiled} # shared: one process writes it
-for v in XLA_FLAGS JAX_DEFAULT_MATMUL_PRECISION BERT_JAX_CACHE XLA_PYTHON_CLIENT_MEM_FRACTION XLA_PYTHON_CLIENT_PREALLOCATE ${!NCCL_*}; do
+for v in XLA_FLAGS ${!XLA_PYTHON_CLIENT_*} JAX_DEFAULT_MATMUL_PRECISION BERT_JAX_CACHE ${!NCCL_*}; do
     [ -z "${!v-}" ] || passed+=" $(printf %q "$v=${!v}")"
 done
 children=()

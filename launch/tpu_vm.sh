@@ -11,8 +11,8 @@
 #
 # The bucket is mounted as bucket/ on every worker. The run folder belongs there: the disks of a
 # slice are not shared, and go with it. A corpus at gs:// is copied to each worker's disk once; from
-# bucket/ each row would be a request of its own. XLA_FLAGS, LIBTPU_INIT_ARGS, jax's precision of
-# products and BERT_JAX_CACHE (a folder of the workers) are passed on. A lost process (status 134, 137) is started again, five times at most.
+# bucket/ each row would be a request. XLA_FLAGS, LIBTPU_INIT_ARGS, JAX_DEFAULT_MATMUL_PRECISION and
+# BERT_JAX_CACHE are passed on. A lost process (status 134, 137) is started again, at most five times.
 set -euo pipefail
 
 name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20} lost=0 passed=''

@@ -60,7 +60,7 @@ class Checkpoints:
     ) -> None:
         self._folder = remote.storage_path(folder)
         self._upload, self.refresh_lock = upload, refresh_lock
-        self._main, self._read_only = jax.process_index() == 0, read_only
+        self._main, self._read_only = initialize.is_first(), read_only
         repair = not read_only and self._main
         # The first process verifies for all, so that every byte is read once.
         self._newest = initialize.broadcast_from_first(

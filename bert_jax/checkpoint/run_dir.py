@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bert_jax import config
 from bert_jax.checkpoint import lock
 from bert_jax.checkpoint.manager import Checkpoints
@@ -70,7 +68,7 @@ def locked_run_dir(
     ValueError: another run is in the directory or made it, or is past `run.steps`, or its stages
     would move.
     """
-    run, is_main = experiment.run, jax.process_index() == 0
+    run, is_main = experiment.run, initialize.is_first()
     folder = remote.local_cache_path(run.dir)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizers.load_tokenizer(tokenizer)
     initialize.barrier("checked")

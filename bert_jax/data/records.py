@@ -55,7 +55,7 @@ class RowFormat(NamedTuple):
 
     @property
     def bytes_per_row(self) -> int:
-        """About."""
+        """The size of a record, about."""
         return self.length * np.dtype(token_dtype(self.vocab_size)).itemsize + 64
 
     def serialize(self, sequences: Sequence[TokenRow]) -> bytes:
@@ -89,7 +89,7 @@ def open_records(file: str) -> ArrayRecordReader:
 
 class Shards:
     """Random access to the records of ArrayRecord files, in their order; `counts` are the records
-    of each.
+    of each. At most `max_open` files are open at a time, by default all.
 
     Records are read as ranges of one. A list of numbers, as TFDS's data source gives, makes
     ArrayRecord look through the index of the whole file: 1.2 ms in a file of 300,000 records and
@@ -97,9 +97,9 @@ class Shards:
     `data.threads` batches at once.
     """
 
-    def __init__(self, files: Sequence[str], counts: Sequence[int]):
+    def __init__(self, files: Sequence[str], counts: Sequence[int], max_open: int | None = None):
         self._files, self._ends = files, list(itertools.accumulate(counts))
-        self._open = functools.lru_cache(maxsize=None)(open_records)
+        self._open = functools.lru_cache(maxsize=max_open)(open_records)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

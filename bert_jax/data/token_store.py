@@ -1,6 +1,6 @@
 """Tokenized documents on disk: pass 1 of `prepare` writes them, pass 2 reads them by number.
 
-a store    one ArrayRecord file, or a folder of them with blocks.npz (BlockReader)
+a store    one ArrayRecord file, or a folder of them with blocks.npz (open_blocks)
 a record   uint32: number of sentences, length of each, tokens of all
 """
 
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from bert_jax.data.corpus import SplitCounts
-from bert_jax.data.records import open_records
+from bert_jax.data.records import Shards, open_records
 from bert_jax.data.segments import Sentences
 from bert_jax.data.splits import NUM_FOLDS, split_size
 from bert_jax.data.tokenization.coverage import CharacterCounts
@@ -25,6 +24,7 @@ from bert_jax.data.tokenization.coverage import CharacterCounts
 # A shard of work ends after so many documents or tokens, whichever comes first.
 MAX_SHARD_DOCUMENTS = 1024
 MAX_SHARD_TOKENS = 1 << 18
+MAX_OPEN_BLOCKS = 64
 
 
 class TokenRecord(NamedTuple):
@@ -114,12 +114,14 @@ class StoreIndex:
 @functools.lru_cache(maxsize=8)
 def read_document(store: str, number: int) -> Sentences:
     """The document with this number."""
-    return _parse(_reader(store).read(number, number + 1)[0])
+    return _parse(_records(store)[number])
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(store: str) -> ArrayRecordReader | BlockReader:
-    return BlockReader(store) if Path(store).is_dir() else open_records(store)
+def _records(store: str) -> Shards:
+    if Path(store).is_dir():
+        return open_blocks(Path(store))
+    return Shards([store], [open_records(store).num_records()])
 
 
 def write_block_index(folder: Path, starts: Mapping[str, int]) -> None:
@@ -130,23 +132,16 @@ def write_block_index(folder: Path, starts: Mapping[str, int]) -> None:
     np.savez(folder / "blocks.npz", names=np.array(list(starts), str), starts=numbers)
 
 
-class BlockReader:
-    """Reads a folder of ArrayRecord files as one (write_block_index)."""
-
-    def __init__(self, folder: str):
-        with np.load(Path(folder) / "blocks.npz") as index:
-            self._files = [str(Path(folder) / name) for name in index["names"].tolist()]
-            self._starts = index["starts"]
-        self._opened = functools.lru_cache(maxsize=64)(open_records)
-
-    def read(self, number: int, end: int) -> list[bytes]:
-        """The record with this number; `end` is the next one, as in `ArrayRecordReader.read`."""
-        block = int(np.searchsorted(self._starts, number, "right")) - 1
-        start = int(self._starts[block])
-        return self._opened(self._files[block]).read(number - start, end - start)
+def open_blocks(folder: Path) -> Shards:
+    """Open a folder of ArrayRecord files as one (write_block_index)."""
+    with np.load(folder / "blocks.npz") as index:
+        files = [str(folder / name) for name in index["names"].tolist()]
+        starts = index["starts"]
+    last = open_records(files[-1]).num_records()
+    return Shards(files, [*np.diff(starts).tolist(), last], max_open=MAX_OPEN_BLOCKS)
 
 
 def close_store() -> None:
     """Close the open store, so that its files can be deleted."""
     read_document.cache_clear()
-    _reader.cache_clear()
+    _records.cache_clear()

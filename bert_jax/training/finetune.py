@@ -17,8 +17,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bert_jax.checkpoint import run_dir
 from bert_jax.config import Contrastive, Experiment, Run, checked
 from bert_jax.distributed import initialize
@@ -76,7 +74,7 @@ def finetune(config: Experiment, seeds: int = 1, take_over: bool = False) -> int
         signal = train_one_seed(run, take_over)
         if signal is not None:
             return signal
-    if jax.process_index() == 0:
+    if initialize.is_first():
         results.aggregate_seeds(folder, folders)
         remote.upload(config.run.dir)
     return None

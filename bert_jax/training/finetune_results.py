@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
+from bert_jax.distributed import initialize
 from bert_jax.tasks import errors_file, results
 from bert_jax.training.evaluation import EvalResult, Evaluator
 from bert_jax.training.pairs import PairEvaluator
@@ -19,7 +18,7 @@ def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> No
     """Write results.json, errors.json, and the predictions of every split but train. `best` is the
     selected checkpoint, `last` the last step."""
     task, config = evaluator.task, evaluator.config
-    folder, main = remote.local_cache_path(config.run.dir), jax.process_index() == 0
+    folder, main = remote.local_cache_path(config.run.dir), initialize.is_first()
     values = _run_values(evaluator, best, last)
     by_split: dict[str, dict[str, Any]] = {"confusion": {}, "per_label": {}, "errors": {}}
     # The best on dev, used for the other splits too: of "no answer", and of each label.
@@ -57,7 +56,7 @@ def write_results(evaluator: Evaluator, params: Any, best: int, last: int) -> No
 
 def write_pair_results(evaluator: PairEvaluator, params: Any, best: int, last: int) -> None:
     """`write_results` for a sentence encoder, which has no classes."""
-    folder, main = evaluator.config.run.dir, jax.process_index() == 0
+    folder, main = evaluator.config.run.dir, initialize.is_first()
     values, cache = _run_values(evaluator, best, last), remote.local_cache_path(folder)
     for split in (s for s in results.SPLITS if s in evaluator.task.dataset.splits):
         values[split], predictions = evaluator.evaluate(params, split)

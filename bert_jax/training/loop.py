@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax.checkpoint.manager import Checkpoints
 from bert_jax.config import Experiment, Run
+from bert_jax.distributed import initialize
 from bert_jax.training import guard, trackers
 from bert_jax.training.early_stopping import EarlyStopping
 from bert_jax.training.guard import PreemptionHandler, SkipMonitor, Watchdog
@@ -112,7 +113,7 @@ def _open_monitors(
     config: Experiment, folder: Path, start: int, profile: int
 ) -> Iterator[_Monitors]:
     writer = MetricsWriter(
-        folder if jax.process_index() == 0 else None,
+        folder if initialize.is_first() else None,
         start,
         config.run.steps,
         to_floats,

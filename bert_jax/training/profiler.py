@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from bert_jax.distributed import initialize
 from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Profiler:
     def __init__(self, folder: Path, steps: int, start: int = 0):
         check_steps(steps)
         self._folder, self._first = folder, start + SKIP_FIRST + 1
-        self._steps = steps if jax.process_index() == 0 else 0
+        self._steps = steps if initialize.is_first() else 0
         self._running = self._started = False
 
     def before(self, step: int) -> None:

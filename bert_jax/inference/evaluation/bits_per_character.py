@@ -39,7 +39,7 @@ from bert_jax.data.tokenization.normalization import (
 )
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.inference.evaluation.counts_by_row import CountsByRow
-from bert_jax.inference.evaluation.masked_places import SEED, check_mask_filler
+from bert_jax.inference.evaluation.masked_places import SEED, check_mask_filler, ratio
 from bert_jax.inference.evaluation.neighbor_tables import TokenKinds, neighbors
 from bert_jax.inference.evaluation.text_words import split_words
 from bert_jax.inference.evaluation.token_rows import map_rows
@@ -89,10 +89,7 @@ class BitsPerCharacter:
     @property
     def standard_error(self) -> float:
         """Of the value over words."""
-        n, rest = len(self.bits), self.bits - self.value * self.characters
-        if n < 2:
-            return float("nan")
-        return float(np.sqrt((rest**2).sum() * n / (n - 1)) / self.characters.sum())
+        return ratio(self.bits, self.characters)[1]
 
 
 def bits_to_spell(alphabet: int) -> float:

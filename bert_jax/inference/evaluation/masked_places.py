@@ -170,13 +170,17 @@ def masked_scores(
 def paired_difference(
     row: np.ndarray, a: np.ndarray, b: np.ndarray, num_rows: int
 ) -> tuple[float, float]:
-    """The mean of a - b over all places, and its standard error over rows (a ratio estimate, as
-    rows have different numbers of places)."""
+    """The mean of a - b over all places, and its standard error over rows."""
     places = np.bincount(row, minlength=num_rows)
     sums = np.bincount(row, a - b, minlength=num_rows)
-    mean = sums.sum() / places.sum()
-    rows = int((places > 0).sum())
-    if rows < 2:
+    return ratio(sums[places > 0], places[places > 0])
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """The sum of `sums` over the sum of `counts`, and its standard error over samples, which have
+    different counts (a ratio estimate); NaN for fewer than two samples."""
+    mean, n = sums.sum() / counts.sum(), len(sums)
+    if n < 2:
         return float(mean), float("nan")
-    variance = ((sums - mean * places) ** 2).sum() * rows / (rows - 1)
-    return float(mean), float(np.sqrt(variance) / places.sum())
+    variance = ((sums - mean * counts) ** 2).sum() * n / (n - 1)
+    return float(mean), float(np.sqrt(variance) / counts.sum())
