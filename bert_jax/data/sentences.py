@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sentencex import segment  # type: ignore[attr-defined]
 
@@ -48,6 +49,17 @@ _ENDS = {
     "bo": (_SPACE_AFTER_LETTER.format("\u0f40-\u0fbc", "\u0f00"), "\u0f0d-\u0f12\u0f14"),
 }
 _ENDS["dz"] = _ENDS["bo"]
+# sentencex takes an item of a list for one sentence, and the last one goes on to the end of the
+# line. Markers such as `1.` are not among these: what follows them would lose its context.
+_ITEM = re.compile(r"(?:\s*(?:\(\w{1,7}\)|\w{1,7}\.?\)|[•◦▪▫■□●○\u2043⁌⁍◆◇★☆➤➢➣▶▸►])[ \t]+)+")
+# No stop in a quotation ends a sentence. Without opening marks there is no quotation; those at the
+# beginning of a word become spaces, so that an abbreviation after one is known.
+LONG_QUOTATION = 500  # characters
+_OPENING = "\"'\u201c\u201e\u2018\u201a\u00ab\u2039\u300c\u300e"
+_CLOSED = str.maketrans(_OPENING, "\u201d\u2019\u201d\u201d\u2019\u2019\u00bb\u203a\u300d\u300f")
+_QUOTATION_MARK, _OPENING_MARK = re.compile(f"[{_OPENING}]"), re.compile(f"(?<!\\S)[{_OPENING}]")
+# Of a Hebrew acronym: before the last letter of a word.
+_GERSHAYIM = re.compile('(?<=[\u05d0-\u05ea])"(?=[\u05d0-\u05ea](?![\u05d0-\u05ea]))')
 # A Japanese sentence goes on with these after a quotation: 「行く。」と言った。
 _QUOTE_ENDS, _AFTER_QUOTE = ("」", "』"), ("と", "って", "、")
 
@@ -76,13 +88,79 @@ def split_sentences(paragraph: str, language: str = "en", segmented: bool = Fals
     """Split a paragraph by the rules of `sentencex` for a language; sentences are stripped, and
     none is empty. For Thai, Lao, Khmer and Tibetan, spaces and the script's own stops end a
     sentence too; only the stops if the text is `segmented` into words by spaces."""
-    sentences = segment(language, paragraph)
+    sentences = _split_items(_segment(language, paragraph), language)
+    sentences = _split_long_quotations(sentences, language)
+    sentences = _join_at_full_stops(sentences, language)
     if language == "ja":
         sentences = _join_quotations(sentences)
     if language in _ENDS:
         pattern = _end_pattern(language, segmented)
         sentences = [part for s in sentences for part in pattern.split(s)] if pattern else sentences
     return [s for s in map(str.strip, sentences) if s]
+
+
+def _segment(language: str, paragraph: str) -> list[str]:
+    """The sentences of sentencex with the white space after them, which together are the paragraph.
+    It takes the quotation mark of Hebrew acronyms for the beginning of a quotation, in which
+    nothing ends a sentence."""
+    acronyms_marked = _GERSHAYIM.sub("\u05f4", paragraph)
+    return _cut(paragraph, segment(language, acronyms_marked))
+
+
+def _cut(text: str, sentences: Iterable[str]) -> list[str]:
+    """The text in parts that are as long as the sentences, which together are as long as it."""
+    ends = [0, *itertools.accumulate(map(len, sentences))]
+    return [text[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def _split_items(sentences: Iterable[str], language: str) -> Iterator[str]:
+    """The sentences, of which each item of a list was one."""
+    left = [*sentences][::-1]
+    while left:
+        sentence = left.pop()
+        marker = _ITEM.match(sentence)
+        of_item = segment(language, sentence[marker.end() :]) if marker else []
+        if marker and len(of_item) > 1:
+            yield marker[0] + of_item[0]
+            left += of_item[:0:-1]
+        else:
+            yield sentence
+
+
+def _split_long_quotations(sentences: Iterable[str], language: str) -> Iterator[str]:
+    """The sentences, of which a quotation is one, or all the text from a mark without a partner to
+    the next one; long ones are split at their stops."""
+    for sentence in sentences:
+        if len(sentence) <= LONG_QUOTATION or not _QUOTATION_MARK.search(sentence):
+            yield sentence
+            continue
+        unquoted = _OPENING_MARK.sub(" ", sentence).translate(_CLOSED)
+        parts = _cut(sentence, segment(language, unquoted))
+        opening = ""  # a mark after a space, which belongs to what follows
+        for part in parts:
+            has_opening = part[-2:-1].isspace() and part[-1] in _OPENING
+            yield opening + (part[:-1] if has_opening else part)
+            opening = part[-1] if has_opening else ""
+        if opening:
+            yield opening
+
+
+def _join_at_full_stops(sentences: Iterable[str], language: str) -> list[str]:
+    """The sentences, joined where a full stop stands within a number, which sentencex knows in
+    Latin digits only, or, in languages that end no sentence with it, within an abbreviation or
+    before a number."""
+    joined: list[str] = []
+    for sentence in sentences:
+        before, first = joined[-1] if joined else "", sentence[:1]
+        number = before[-2:-1].isdigit() and first.isdigit()
+        word = language in _ENDS and first.isalpha()
+        in_word = before.endswith(".") and (number or word)
+        before_number = language in _ENDS and before.rstrip().endswith(".") and first.isdigit()
+        if in_word or before_number:
+            joined[-1] += sentence
+        else:
+            joined.append(sentence)
+    return joined
 
 
 def spaced_sentences(paragraph: str, sentences: Sequence[str]) -> list[str]:

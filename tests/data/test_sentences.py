@@ -47,6 +47,51 @@ def test_a_zero_width_space_ends_a_word_but_no_sentence(language, a, b):
     assert split_sentences(f"{words}\u200b \u200b{words} {a}", language) == [words, words, a]
 
 
+LISTS = (
+    "Rules: | (1) Be kind. | It helps. | (2) Be true. | It helps.",
+    "• One. | Two. | • Three. | (a) Four. | (b) Five. | Six.",
+    "규칙: | (1) 친절하라. | 도움이 된다. | (2) 진실하라. | 그렇다.",
+    "A word (or two) of it. | Mr. Smith went.",
+)
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_an_item_of_a_list_has_sentences(text):
+    sentences = text.split(" | ")
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(("begin", "end"), ['""', "“”", "„“", "«»", "「」"])
+def test_a_long_quotation_has_sentences_and_a_short_one_is_one(begin, end):
+    said = [f"Mr. Smith said {i}." for i in range(40)]
+    short = f"{begin}I went. I saw.{end}"
+    text = f"He wrote: {begin}{' '.join(said)}{end} She slept."
+    assert split_sentences(f"{short} He left.") == [short, "He left."]
+    expected = [f"He wrote: {begin}{said[0]}", *said[1:-1], f"{said[-1]}{end}", "She slept."]
+    assert split_sentences(text) == expected
+
+
+def test_a_quotation_mark_without_a_partner_hides_few_ends():
+    said = [f"It was {i} dollars." for i in range(40)]
+    text = f'The dogs" and cats. {" ".join(said)} The "end" came.'
+    assert split_sentences(text)[1:-1] == said
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("he", 'צה"ל הודיע. | היום חם. | ארה"ב הודיעה. | בעיתון "הארץ" נכתב. | כן.'),
+        ("th", "เกิด | พ.ศ. 2560"),
+        ("lo", "ຄ.ສ. 2017"),
+        ("hi", "राशि ३.५ करोड़ है। | हवा चलती है।"),
+        ("fa", "۳.۵ کیلو. | بعد."),  # noqa: RUF001
+    ],
+)
+def test_marks_within_words_and_numbers_end_no_sentence(language, text):
+    sentences = text.split(" | ")
+    assert split_sentences(" ".join(sentences), language) == sentences
+
+
 def test_sentences_lose_nothing_but_white_space():
     text = '  Hello Mr. Smith. How are you?  "Fine," he said.\tYes! '
     assert split_sentences(text) == ["Hello Mr. Smith.", "How are you?", '"Fine," he said.', "Yes!"]
