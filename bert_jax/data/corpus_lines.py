@@ -38,6 +38,7 @@ def read_lines(file: str, strict: bool, longest: int) -> Iterator[Line]:
                 if not begun:
                     check_first_bytes(raw, file)
                     _refuse_utf16(raw, file)
+                    _refuse_nul(raw, file)
                     raw, begun = raw.removeprefix(codecs.BOM_UTF8), True
                 yield decode(raw, number, file, strict)
                 number += raw.endswith((b"\n", b"\r"))
@@ -130,6 +131,16 @@ def _refuse_utf16(start: bytes, file: str) -> None:
         raise ValueError(
             f"{file} begins with the byte-order mark of UTF-16 or UTF-32: expected UTF-8; convert "
             f"it: iconv -f UTF-16 -t UTF-8 {file}"
+        )
+
+
+def _refuse_nul(start: bytes, file: str) -> None:
+    """Text of UTF-16 without a byte-order mark is UTF-8 where all letters are below U+0080 or in
+    scripts such as Cyrillic."""
+    if b"\0" in start[:4096]:
+        raise ValueError(
+            f"{file} begins with NUL bytes: expected UTF-8 text; if it is UTF-16, convert it: "
+            f"iconv -f UTF-16LE -t UTF-8 {file}"
         )
 
 

@@ -65,7 +65,8 @@ def log_split(split: str, info: CorpusInfo) -> None:
     if info.segments in PAIR_KINDS and _single_share(counts) > MAX_SINGLE_SHARE:
         logger.warning(
             "%.0f %% of the rows of %s have only one sentence, which says little about sentence "
-            "pairs: check that --language %s is the language of the text, or use longer rows",
+            "pairs: check that --language %s is the language of the text, and that blank lines "
+            "stand between documents, not paragraphs; or use longer rows",
             100 * _single_share(counts),
             split,
             info.language,

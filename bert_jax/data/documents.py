@@ -40,6 +40,7 @@ MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 WITHOUT_TEXT = "expected text; remove it from the arguments"
 MAX_NAMED = 5  # files in a message
+LOOKED_AT = 1 << 16  # characters at the beginning of a file
 EXAMPLES_PER_READ = 64  # of a TFDS dataset
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -95,7 +96,7 @@ def check_sources(sources: Sequence[str], strict: bool, field: str, progress: bo
     with Progress("looking at files", "files", total=len(files), shown=shown) as bar:
         for file in files:
             try:
-                if not any(line.text.strip() for line in _texts(file, strict, field)):
+                if not _begins_with_text(file, strict, field):
                     wrong.append(f"{file} is empty: {WITHOUT_TEXT}")
             except ValueError as e:
                 wrong.append(str(e))
@@ -108,6 +109,24 @@ def check_sources(sources: Sequence[str], strict: bool, field: str, progress: bo
         )
     if wrong:
         raise ValueError(wrong[0])
+
+
+def _begins_with_text(file: str, strict: bool, field: str) -> bool:
+    """Whether a file has text. Warns of one that begins in another encoding."""
+    characters = replaced = 0
+    found = False
+    for line in _texts(file, strict, field):
+        characters, replaced = characters + len(line.text), replaced + line.replaced_bytes
+        found = found or bool(line.text.strip())
+        if found and characters >= LOOKED_AT:
+            break
+    if replaced > characters / 10:
+        logger.warning(
+            "%s is probably in another encoding than UTF-8: %d of its first %d characters are read "
+            "as U+FFFD; convert it, for example with iconv -f CP1251 -t UTF-8",
+            *(file, replaced, characters),
+        )
+    return found
 
 
 def _texts(source: str, strict: bool, field: str) -> Iterable[Line]:
@@ -217,6 +236,11 @@ def _json_texts(lines: Iterable[Line], file: str, strict: bool, field: str) -> I
         try:
             record = json.loads(line.text)
         except (ValueError, RecursionError) as e:  # e.g. a number too long, nesting too deep
+            if len(line.text) > MAX_JSON_BYTES // 8 and not line.text.endswith(("\n", "\r")):
+                raise ValueError(
+                    f"{file}, line {line.number}: the record has more than {MAX_JSON_BYTES >> 20} "
+                    "MiB: write such records as .parquet, or several of them"
+                ) from None
             raise ValueError(
                 f"{file}, line {line.number}: not JSON: {e}; expected one object per line, of at "
                 f"most {MAX_JSON_BYTES >> 20} MiB"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bert_jax.config import Experiment, Masked
 from bert_jax.data import mix_weights
@@ -28,20 +30,21 @@ def describe_mixes(config: Experiment, stages: Sequence[StageData]) -> list[str]
 
 
 def describe_repeated_pairs(config: Experiment, stages: Sequence[StageData]) -> list[str]:
-    """A line for every corpus of a stage whose sentence pairs are read more than once: a model
-    memorizes them with their labels."""
+    """A line for every corpus whose sentence pairs are read more than once, in all stages together:
+    a model memorizes them with their labels."""
     if not (isinstance(config.objective, Masked) and config.objective.sentence_pair):
         return []
-    lines: list[str] = []
+    times: dict[Any, float] = defaultdict(float)
+    infos = {}
     for stage_data, rows in _rows_read(config, stages):
         weights = stage_data.weights or [1.0]
         for corpus, weight in zip(stage_data.corpora, weights, strict=True):
-            times = rows * weight / sum(weights) / corpus.info.train.rows
-            if times > 1:
-                lines.append(
-                    f"each of the {corpus.info.train.sequences:,} pairs of {corpus.path} is read "
-                    f"{times:.1f} times, and a model memorizes pairs with their labels: prepare "
-                    f"--duplicates {math.ceil(corpus.info.duplicates * times)} "
-                    f"(now {corpus.info.duplicates}) makes enough new pairs"
-                )
-    return lines
+            infos[corpus.path] = corpus.info
+            times[corpus.path] += rows * weight / sum(weights) / corpus.info.train.rows
+    return [
+        f"each of the {info.train.sequences:,} pairs of {path} is read {times[path]:.1f} times, "
+        "and a model memorizes pairs with their labels: prepare --duplicates "
+        f"{math.ceil(info.duplicates * times[path])} (now {info.duplicates}) makes enough new pairs"
+        for path, info in infos.items()
+        if times[path] > 1
+    ]

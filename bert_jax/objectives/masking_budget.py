@@ -3,6 +3,7 @@ which may change with the step."""
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from bert_jax.config import Masking
 from bert_jax.utils.types import Batch
 
 
+@functools.cache
 def max_packed_predictions(masking: Masking, length: int, sequences: int) -> int:
     """`masking.num_slots` of a packed row of up to `sequences` sequences with a budget each: the
     largest sum over all sizes that fit into `length`."""

@@ -170,6 +170,7 @@ def test_strict_refuses_them_and_says_where(file):
         ("blank.txt", b"\n \n\n", r"blank\.txt is empty"),
         ("empty.jsonl", b"", r"empty\.jsonl is empty"),
         ("a.txt", "Ödön.".encode("utf-16"), r"a\.txt begins with the byte-order mark of UTF-16"),
+        ("a.txt", "One word".encode("utf-16-le"), r"a\.txt begins with NUL bytes: .*UTF-16LE"),
         (
             "a.gz",
             gzip.compress("Ödön.".encode("utf-32"), mtime=0),
@@ -194,6 +195,22 @@ def test_a_bad_file_is_refused(name, data, message, file):
     with pytest.raises(ValueError, match=message) as caught:
         paragraphs(file(name, data))
     assert "\n" not in str(caught.value)
+
+
+def test_a_record_that_is_too_long_is_said_to_be(file, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_JSON_BYTES", 1000)
+    record = json.dumps({"text": "가 " * 200})  # six bytes for each letter
+    with pytest.raises(ValueError, match=r"line 1: the record has more than 0 MiB: write such"):
+        paragraphs(file("a.jsonl", record.encode() + b"\n"))
+
+
+def test_another_encoding_is_warned_of_before_the_whole_file_is_read(file, caplog):
+    text = "Привет, как дела?\n" * 9000
+    path = str(file("a.txt", text.encode("cp1251")))
+    documents.check_sources([path, str(file("b.txt", text.encode()))], False, "text")
+    (record,) = caplog.records
+    assert "a.txt is probably in another encoding than UTF-8" in record.getMessage()
+    assert f"of its first {documents.LOOKED_AT // 18 * 18 + 18} characters" in record.getMessage()
 
 
 @pytest.mark.parametrize("suffix", [s.lstrip(".") for s in text_formats.NOT_READ])

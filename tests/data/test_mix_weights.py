@@ -67,6 +67,9 @@ def test_a_run_says_how_often_it_reads_each_pair(corpora: list[Corpus]) -> None:
     mixed = [StageData(config.stages[0], corpora[:2], [1.0, 1.0])]
     (line,) = mixture_report.describe_repeated_pairs(config, mixed)
     assert "pairs of ko is read 2.5 times" in line
+    half = StageData(config.stages[0]._replace(start=100), corpora[1:2], None)
+    (line,) = mixture_report.describe_repeated_pairs(config, [*stages, half])
+    assert "pairs of ko is read 5.0 times" in line  # in both stages together
     once = replace(config, run=dict(steps=40))
     no_pairs = replace(config, objective=dict(sentence_pair=False))
     for quiet in (once, no_pairs):

@@ -32,9 +32,11 @@ class Opened(NamedTuple):
     mask_takes_space: bool | None = None
 
 
+UNUSED = "NOTUSED"  # at the end of a repeated piece's name, as in transformers
 CONTROL, USER_DEFINED = 3, 4  # types of a SentencePiece piece
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 FINGERPRINT_FILE = "fingerprint.txt"  # in a folder that we saved, to detect damage
+MANY_CAPITALS = 100  # pieces of an uncased vocabulary with them are few
 _PIPELINE_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -77,7 +79,7 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     ):
         core = _albert(spiece, pipeline, config)
     elif pipeline.is_file():
-        core = tokenizers.Tokenizer.from_file(str(pipeline))
+        core = _open_pipeline(pipeline)
         core = folder_settings.with_settings(core, class_name, config, pipeline)
     elif (dir / "vocab.txt").is_file():
         core = _load_vocab_txt(dir / "vocab.txt", config)
@@ -109,6 +111,38 @@ def open_folder(dir: Path, config: dict[str, Any], original: bool) -> Opened:
     doubled = None if template is None else template.doubled
     takes_space = flags[specials[4]]["lstrip"] if specials[4] in flags else None
     return Opened(kind, backend, not backend.lowercases, specials, doubled, takes_space)
+
+
+def _open_pipeline(file: Path) -> tokenizers.Tokenizer:
+    """The pipeline of tokenizer.json. CamemBERT's Unigram has the piece <unk> twice: as in
+    transformers, the first one counts, and the second gets a name that no text spells."""
+    core = tokenizers.Tokenizer.from_file(str(file))
+    if core.get_vocab_size(False) == len(core.get_vocab(False)):
+        return core
+    spec = json.loads(core.to_str())
+    if spec["model"]["type"] != "Unigram":
+        return core
+    first: dict[str, int] = {}
+    repeated = [
+        i for i, (piece, _) in enumerate(spec["model"]["vocab"]) if first.setdefault(piece, i) != i
+    ]
+    for i in repeated:
+        spec["model"]["vocab"][i][0] += UNUSED
+    names = {piece for piece, _ in spec["model"]["vocab"]}
+    for token in spec["added_tokens"]:
+        token["id"] = first.get(token["content"], token["id"])
+    distinct = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    moved = [
+        t["content"]
+        for t in spec["added_tokens"]
+        if t["content"] not in names and distinct.token_to_id(t["content"]) != t["id"]
+    ]
+    if moved:
+        raise ValueError(
+            f"its Unigram has pieces twice, and without them the id of {moved[0]!r} would change: "
+            "download or copy it again"
+        )
+    return distinct
 
 
 # ---- ALBERT
@@ -150,8 +184,16 @@ def _charsmap(normalizer: dict[str, Any] | None) -> bytes | None:
 
 
 def _load_vocab_txt(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
+    vocab = _read_vocab_txt(file)
+    capitals = sum(p != p.lower() and not p.startswith("[") for p in vocab)
+    if "do_lower_case" not in config and capitals >= MANY_CAPITALS:
+        logger.warning(
+            "%s has %d pieces with capital letters, and no settings say do_lower_case: texts are "
+            "lower-cased, as in transformers; of a cased model import it with --cased",
+            *(file, capitals),
+        )
     return pipelines.wordpiece_pipeline(
-        _read_vocab_txt(file),
+        vocab,
         lower=config.get("do_lower_case", True),
         strip_accents=config.get("strip_accents"),
         chinese=config.get("tokenize_chinese_chars", True),

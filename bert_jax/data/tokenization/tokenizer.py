@@ -188,7 +188,8 @@ class Tokenizer:
 
         words = list(dict.fromkeys(words))
         known = [w for w in words if added_tokens.is_known(self._backend, w, self.unk_id)]
-        new = [w for w in words if w not in set(known)]
+        is_known = set(known)
+        new = [w for w in words if w not in is_known]
         extended = (
             added_tokens.append_words(self.kind, self._backend, new, self._specials)
             if new

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from bert_jax.data.tokenization import folder_settings, pipelines
 from bert_jax.data.tokenization.tokenizer import load_tokenizer
@@ -205,3 +206,46 @@ def test_other_rules_for_the_same_files_are_refused(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"} | model))
     with pytest.raises(ValueError, match=message):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("says", [None, True, False])
+def test_a_cased_vocabulary_whose_settings_do_not_say_so_is_warned_of(
+    says: bool | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as SpanBERT's, which has nothing but a vocab.txt."""
+    write_folder(tmp_path, {"do_lower_case": says}, pipeline=False)
+    capitals = [f"##{a}{b}" for a in "ABCDEFGHIJ" for b in "abcdefghij"]
+    with (tmp_path / "vocab.txt").open("a") as f:
+        f.write("".join(f"{piece}\n" for piece in capitals))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.cased == (says is False)
+    assert ("import it with --cased" in caplog.text) == (says is None)
+    caplog.clear()
+    if says is None:
+        assert load_tokenizer(tmp_path, cased=True).cased
+        assert not caplog.records
+
+
+def test_a_unigram_with_a_piece_twice_is_read_as_in_transformers(tmp_path: Path) -> None:
+    """CamemBERT's has <unk> at 3 and 4: the first one counts, and all other ids stay."""
+    pieces = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>", "<s>", "</s>", "▁a", "b", "▁"]
+    core = pipelines.unigram_pipeline([(p, -float(i)) for i, p in enumerate(pieces)], 3, [], None)
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    spec = json.loads(core.to_str())
+    flags = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
+    ids = {"<s>": 5, "<pad>": 1, "</s>": 6, "<unk>": 4, "<mask>": len(pieces)}
+    spec["added_tokens"] = [{"id": i, "content": t, **flags} for t, i in ids.items()]
+    spec["added_tokens"].sort(key=lambda t: t["id"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    roles = dict(zip(("bos", "pad", "eos", "unk", "mask"), ids, strict=True))
+    roles |= {"cls": "<s>", "sep": "</s>"}
+    settings = {f"{role}_token": token for role, token in roles.items()}
+    settings["tokenizer_class"] = "CamembertTokenizer"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "camembert"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.vocab_size == len(pieces) + 1
+    assert (tokenizer.unk_id, tokenizer.pad_id, tokenizer.mask_id) == (3, 1, len(pieces))
+    assert list(tokenizer.encode("ab a?")) == [7, 8, 7, 3]
+    tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").fingerprint == tokenizer.fingerprint
