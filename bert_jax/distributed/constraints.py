@@ -211,6 +211,13 @@ def row_positions(rows: int) -> jax.Array:
     return at + jax.lax.axis_index("data") * rows if "data" in _manual_axes() else at
 
 
+def row_shards() -> int:
+    """In how many parts XLA splits the rows of a batch; 1 without a mesh, and in a `data_parallel`
+    function, which sees one part."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return axis_size(mesh, BATCH_AXES) if set(mesh.auto_axes) == set(MESH_AXES) else 1
+
+
 def num_row_shards() -> int:
     """In how many parts a `data_parallel` function sees the rows; 1 elsewhere."""
     return jax.lax.axis_size("data") if "data" in _manual_axes() else 1

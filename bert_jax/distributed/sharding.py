@@ -8,6 +8,7 @@ their parameters, so the same table covers them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"embeddings/(position|type)(_difference)?$", P(None, "fsdp")),
     (r"(query|key|value|up|gate|first|projection|dense)/kernel$", P("fsdp", "tensor")),
     (r"(attention/out|own/out|down|second)/kernel$", P("tensor", "fsdp")),
-    (r"(query|key|value|up|gate)/bias$", P(("tensor", "fsdp"))),
+    (r"(query|key|value|up|gate)/bias$", P("tensor")),
     (r"(attention|mlp|own)/(query|key|value|up|gate)/lora_a$", P("fsdp", None)),  # d r
     (r"(attention|mlp|own)/(query|key|value|up|gate)/lora_b$", P(None, "tensor")),  # r d
     (r"(attention|mlp|own)/(out|down)/lora_a$", P("tensor", None)),
@@ -46,7 +47,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(mlm|sbo)/bias$", P(("tensor", "fsdp"))),
     (r"sbo/position$", P(None, "fsdp")),
     (r"(rtd/out|span/(start|end|answerable))/kernel$", P(("tensor", "fsdp"), None)),
-    (r"/(bias|scale)$", P("fsdp")),
+    # A gather of each would take longer than its memory is worth: .1 % of the parameters.
+    (r"/(bias|scale)$", P()),
     (r"(^|/)temperature$", P()),
     (r"(^|/)(step|count|t)$", P()),
     (r"^guard/", P()),
@@ -62,11 +64,38 @@ def make_mesh(mesh: config.Mesh, devices: Sequence[Any] | None = None) -> jax.sh
             f"mesh (data, fsdp, tensor) = {shape} needs {int(np.prod(shape))} devices, "
             f"found {len(devices)}: change mesh.data, mesh.fsdp or mesh.tensor"
         )
+    if num_slices(devices) > 1:
+        return jax.sharding.Mesh(grid_of_slices(shape, devices), MESH_AXES, axis_types=AXIS_TYPES)
     try:
         return jax.make_mesh(shape, MESH_AXES, axis_types=AXIS_TYPES, devices=devices)
     except NotImplementedError:  # 8 of a TPU slice of 16 x 16: an axis of the torus is split
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return jax.sharding.Mesh(grid, MESH_AXES, axis_types=AXIS_TYPES)
+
+
+def num_slices(devices: Sequence[Any]) -> int:
+    """In how many parts a fast network joins the devices: TPU slices, or hosts with GPUs."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
+
+
+def grid_of_slices(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """The devices of several slices in the shape of a mesh, which `jax.make_mesh` refuses. `data`
+    crosses slices, and `fsdp` and `tensor` stay within one. On GPUs they may cross them, too.
+    ValueError: `mesh.data` is no multiple of the number of slices of TPUs.
+    """
+    slices = num_slices(devices)
+    sizes = Counter(device.slice_index for device in devices).values()
+    if shape[0] % slices == 0 and len(set(sizes)) == 1:
+        within = (shape[0] // slices, *shape[1:])
+        return mesh_utils.create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    if devices[0].platform in GPUS:
+        return mesh_utils.create_device_mesh(shape, devices)
+    raise ValueError(
+        f"mesh.data is {shape[0]}, and there are {slices} slices of TPUs: expected a multiple of "
+        f"{slices}, since mesh.fsdp and mesh.tensor stay within a slice"
+    )
 
 
 def abstract_mesh(mesh: config.Mesh) -> AbstractMesh:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from bert_jax.distributed.constraints import row_shards
 from bert_jax.utils.pytree import join_rows, split_rows
 
 
@@ -82,10 +83,13 @@ def in_chunks(f: Callable[..., tuple[Any, Any]], chunks: int, *rows: Any) -> tup
 
     Intermediate values of `f` are recomputed for its gradient and never stored, so logits over
     the vocabulary exist for one chunk at a time. `rows` are trees of arrays [b ...]. The number
-    of chunks is the largest divisor of b up to `chunks`.
+    of chunks is the largest divisor of each device's rows up to `chunks`: a chunk with fewer rows
+    than devices would be computed by all of them.
     """
     b = jax.tree.leaves(rows)[0].shape[0]
-    n = next(i for i in range(min(chunks, b), 0, -1) if b % i == 0)
+    shards = row_shards()
+    rows_per_shard = b // shards if b % shards == 0 else b
+    n = next(i for i in range(min(chunks, rows_per_shard), 0, -1) if rows_per_shard % i == 0)
     if n == 1:
         return f(*rows)
     remat = jax.checkpoint(f, prevent_cse=False)

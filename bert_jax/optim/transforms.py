@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Scalar
 
 from bert_jax.config import Optim
-from bert_jax.distributed.constraints import BATCH_AXES, constrain
+from bert_jax.distributed.constraints import BATCH_AXES, constrain, row_shards
 from bert_jax.optim.param_groups import is_hidden_kernel, is_weight, num_layer_axes
 from bert_jax.utils.pytree import Tree, map_with_names
 
@@ -170,12 +170,15 @@ def orthogonalize(x: Float[Array, "*g m n"]) -> Float[Array, "*g m n"]:
     2024). A zero matrix stays zero."""
     is_tall = x.shape[-2] > x.shape[-1]
     y = (x.mT if is_tall else x).reshape(-1, *sorted(x.shape[-2:]))
-    # Whole matrices, with the layers distributed over devices if their number divides.
+    # Whole matrices, distributed over the devices; zeros make their number divide.
+    count = len(y)
+    y = jnp.pad(y, ((0, -count % row_shards()), (0, 0), (0, 0)))
     y = constrain(y, BATCH_AXES, None, None)
     y = y / (jnp.linalg.norm(y, axis=(-2, -1), keepdims=True) + 1e-7)
     for _ in range(5):
         a = y @ y.mT
         y = 3.4445 * y + (-4.7750 * a + 2.0315 * a @ a) @ y
+    y = y[:count]
     return (y.mT if is_tall else y).reshape(x.shape)
 
 

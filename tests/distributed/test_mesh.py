@@ -53,7 +53,7 @@ def test_parameters_are_those_of_one_device(results: Any) -> None:
 
 def test_the_state_is_sharded(results: Any) -> None:
     share, total = results["1,8,1"]["bytes"]
-    assert share <= 1.05 * total / 8
+    assert share <= 1.05 * total / 8  # of kernels and tables
     replicated = [
         name for name in results["1,1,8"]["replicated"] if name.endswith(("kernel", "word"))
     ]

@@ -1,5 +1,6 @@
 """A vocabulary that no mesh divides, and the rows of a batch that a process holds."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,6 +146,32 @@ def test_on_gpus_a_table_has_a_multiple_of_eight_rows_per_device(
     padded = sharding.pad_vocab(tables, mesh)
     assert [len(x) for x in jax.tree.leaves(padded)] == [rows, rows]
     assert not padded["embeddings"]["word"][V:].any()
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    platform: str
+    id: int
+    slice_index: int
+    process_index: int = 0
+    device_kind: str = "one"
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_data_crosses_slices_and_the_other_axes_stay_within_one(platform: str) -> None:
+    """Two hosts of four GPUs, whose devices `jax.make_mesh` refuses."""
+    devices = [Accelerator(platform, i, i // 4) for i in (5, 0, 7, 2, 1, 4, 3, 6)]
+    assert sharding.num_slices(devices) == 2
+    assert sharding.num_slices(jax.devices()) == 1
+    if platform == "gpu":
+        grid = sharding.grid_of_slices((4, 2, 1), devices)
+        assert sorted(d.id for d in grid.flat) == list(range(8))
+        assert [len({d.slice_index for d in row.flat}) for row in grid] == [1, 1, 1, 1]
+        across = sharding.grid_of_slices((1, 8, 1), devices)  # fsdp over all
+        assert sorted(d.id for d in across.flat) == list(range(8))
+    else:
+        with pytest.raises(ValueError, match="data is 1, and there are 2 slices of TPUs"):
+            sharding.grid_of_slices((1, 8, 1), devices)
 
 
 def test_over_several_processes_a_device_gets_its_part_alone(

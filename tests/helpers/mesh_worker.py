@@ -80,7 +80,9 @@ def main(family: str, folder: Path) -> dict:
     for name, steps in compiled.items():
         state = steps.init()
         start = start or unpadded(state)
-        shard_bytes = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+        # every device has the biases and scales
+        wide = [x for n, x in named(state).items() if not n.endswith(("/bias", "/scale"))]
+        shard_bytes = sum(x.addressable_shards[0].data.nbytes for x in wide)
         replicated = [k for k, x in named(state).items() if x.sharding.is_fully_replicated]
         state, losses = run_steps(steps, state, 0, STEPS)
         first = first or unpadded(state)
@@ -88,7 +90,7 @@ def main(family: str, folder: Path) -> dict:
         results[name] = {
             "losses": losses,
             "distances": distances(start, first, unpadded(state)),
-            "bytes": [shard_bytes, sum(x.nbytes for x in jax.tree.leaves(state))],
+            "bytes": [shard_bytes, sum(x.nbytes for x in wide)],
             "replicated": replicated,
             "collectives": [[c.kind, s] for c in sent for s in c.shapes],
             "summed": sum(c.total_bytes for c in sent if c.kind == "all-reduce"),

@@ -128,5 +128,6 @@ def _maximum(number: int) -> jax.Array:
 @functools.cache
 def _reduction() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
     """The sharding of one number per device, and the jitted maximum over them."""
-    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    # not jax.make_mesh, which refuses the GPUs of several hosts
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, P("all")), jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
