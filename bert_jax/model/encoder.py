@@ -46,6 +46,7 @@ from bert_jax.model.layers import (
 )
 from bert_jax.utils.types import Batch
 
+MAX_SELECTED_TYPES = 4  # token types whose rows are selected
 Head = Callable[..., nn.Module]  # (config, dtype=, name=) -> a module of heads.py
 
 
@@ -54,7 +55,7 @@ class EncoderInputs(NamedTuple):
 
     tokens: Int[Array, "b l"]
     types: Int[Array, "b l"]
-    positions: Int[Array, "b l"]  # from 0 in every row; the table's offset is added later
+    positions: Int[Array, "#b l"]  # from 0 in every row; the table's offset is added later
     mask: AttentionMask
 
 
@@ -67,7 +68,7 @@ def encoder_inputs(batch: Batch) -> EncoderInputs:
         segments    1   1 1   1   1   1   0 0
     """
     tokens = batch["tokens"]
-    at = jnp.broadcast_to(jnp.arange(tokens.shape[-1], dtype=jnp.int32), tokens.shape)
+    at = jnp.arange(tokens.shape[-1], dtype=jnp.int32)[None]  # of all rows: one look-up
     if "segments" in batch:
         mask = AttentionMask(batch["segments"], packed=True)
         return EncoderInputs(tokens, batch["types"], batch["positions"], mask)
@@ -101,10 +102,21 @@ class Embeddings(nn.Module):
         if c.token_types:
             types = jnp.minimum(x.types, c.token_types - 1)  # an imported RoBERTa has a single type
             table = self.param("type", init, (c.token_types, c.embedding_width))
-            h = h + constrain(table, None, None)[types]
+            h = h + _rows_of_types(constrain(table, None, None), types)
         h = layer_norm(c, self.dtype, "norm")(h)
         rate = c.dropout if c.embedding_dropout is None else c.embedding_dropout
         return constrain(dropout(h, rate, dropout_key(self)), BATCH_AXES, None, None)
+
+
+def _rows_of_types(table: Float[Array, "t e"], types: Int[Array, "b l"]) -> Float[Array, "b l e"]:
+    """`table[types]`. Of a few types the rows are selected and not looked up, so that the gradient
+    is a sum and no scatter of all tokens into a few rows."""
+    if len(table) > MAX_SELECTED_TYPES:
+        return table[types]
+    rows = jnp.broadcast_to(table[0], (*types.shape, table.shape[-1]))
+    for i in range(1, len(table)):
+        rows = jnp.where(types[..., None] == i, table[i], rows)
+    return rows
 
 
 class Stack(nn.Module):

@@ -132,8 +132,7 @@ class PairHead(nn.Module):
 
     @nn.compact
     def __call__(self, out: dict[str, Any], batch: Batch) -> Float[Array, "b *n 2"]:
-        layer = dense(self.config, 2, self.dtype, "dense", logits=True)
-        return layer(out["pooler"]).astype(jnp.float32)
+        return dense(self.config, 2, jnp.float32, "dense", logits=True)(out["pooler"])
 
 
 class SboHead(nn.Module):
@@ -176,8 +175,7 @@ class RtdHead(nn.Module):
         c = self.config
         h = dense(c, c.hidden_size, self.dtype, "dense", part="head")(out["hidden"])
         h = ACTIVATIONS[c.head_activation or c.activation](h)
-        h = dense(c, 1, self.dtype, "out", projection_initializer(c), logits=True)(h)
-        return h[..., 0].astype(jnp.float32)
+        return dense(c, 1, jnp.float32, "out", projection_initializer(c), logits=True)(h)[..., 0]
 
 
 HEADS = {"mlm": MlmHead, "pooler": Pooler, "pair": PairHead, "rtd": RtdHead}  # in this order

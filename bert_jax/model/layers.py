@@ -223,7 +223,7 @@ def layer_norm(config: Encoder, dtype: Dtype, name: str | None = None) -> nn.Mod
 
 # ---- rotary positions
 
-CosSin = tuple[Float[Array, "b 1 l r"], Float[Array, "b 1 l r"]]
+CosSin = tuple[Float[Array, "#b 1 l r"], Float[Array, "#b 1 l r"]]
 
 
 class RotaryCosSin(NamedTuple):
@@ -241,7 +241,7 @@ class RotaryCosSin(NamedTuple):
         return jnp.where(is_global, a[0], b[0]), jnp.where(is_global, a[1], b[1])
 
 
-def rotary_cos_sin(config: Encoder, positions: Int[Array, "b l"]) -> RotaryCosSin | None:
+def rotary_cos_sin(config: Encoder, positions: Int[Array, "#b l"]) -> RotaryCosSin | None:
     """The cosines and sines of rotary positions, float32; None for learned positions.
 
     Pair i at position p is rotated by p theta^(-2i / width) (Su et al. 2021, section 3.2.2).

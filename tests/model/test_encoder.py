@@ -9,6 +9,7 @@ import pytest
 
 from bert_jax.config import Encoder, replace
 from bert_jax.model import Network
+from bert_jax.model.encoder import _rows_of_types
 from bert_jax.model.heads import MlmHead, PairHead, Pooler, RtdHead, SboHead
 from bert_jax.model.layers import dropout
 
@@ -38,6 +39,20 @@ def init(config: Encoder, heads: dict = HEADS, **kwargs: object) -> tuple[Networ
 def close(a: object, b: object, tolerance: float) -> None:
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-6)
+
+
+@pytest.mark.parametrize("types", [1, 2, 4, 7])
+def test_rows_of_token_types_are_looked_up(types: int) -> None:
+    """Also where they are selected, and then no gradient is scattered."""
+    rng = np.random.default_rng(0)
+    table = jnp.float32(rng.normal(size=(types, 5)))
+    of = jnp.asarray(rng.integers(0, types, (3, 8)))
+    assert np.array_equal(_rows_of_types(table, of), table[of])
+    weights = jnp.float32(rng.normal(size=(3, 8, 5)))
+    gradient = jax.grad(lambda t: (_rows_of_types(t, of) * weights).sum())
+    expected = jax.grad(lambda t: (t[of] * weights).sum())(table)
+    assert np.allclose(gradient(table), expected, atol=1e-5)
+    assert ("scatter" in str(jax.make_jaxpr(gradient)(table))) == (types > 4)
 
 
 def test_padding_tokens_do_not_change_the_output() -> None:
