@@ -15,7 +15,7 @@ config = replace(
     MODERNBERT,
     encoder=dict(attention_output_dropout=0.1),
     data=dict(batch_size=576),
-    optim=dict(peak_lr=3e-4, warmup_steps=0),
+    optim=dict(peak_lr=3e-4, weight_decay=1e-5 / 3e-4, warmup_steps=0),
     run=dict(
         dir="runs/modern_base_8k",
         steps=53_000,

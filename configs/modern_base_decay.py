@@ -13,7 +13,13 @@ config = replace(
     MODERNBERT,
     encoder=dict(attention_output_dropout=0.1),
     data=dict(batch_size=576),
-    optim=dict(peak_lr=3e-4, warmup_steps=0, cooldown_ratio=1.0, cooldown_shape="sqrt"),
+    optim=dict(
+        peak_lr=3e-4,
+        weight_decay=1e-5 / 3e-4,
+        warmup_steps=0,
+        cooldown_ratio=1.0,
+        cooldown_shape="sqrt",
+    ),
     run=dict(
         dir="runs/modern_base_decay",
         steps=10_600,

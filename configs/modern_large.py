@@ -23,6 +23,6 @@ config = replace(
         attention_output_dropout=0.1,
     ),
     data=dict(batch_size=4928),
-    optim=dict(peak_lr=5e-4, warmup_steps=400),
+    optim=dict(peak_lr=5e-4, weight_decay=1e-5 / 5e-4, warmup_steps=400),
     run=dict(dir="runs/modern_large", steps=340_000),
 )

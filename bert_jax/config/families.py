@@ -129,7 +129,7 @@ MODERNBERT = Experiment(
         warmup_steps=2_500,
         cooldown_ratio=0.0,
         b2=0.98,
-        weight_decay=1e-5,
+        weight_decay=1e-5 / 8e-4,  # published without the rate's factor: 1e-5 at the peak
         clip_norm=None,
     ),
     run=Run(dir="runs/modern_base", steps=376_000),

@@ -221,3 +221,12 @@ def test_unknown_fields_and_wrong_types_in_json_are_refused(
 def test_pretraining_has_no_length_of_labeled_rows() -> None:
     with pytest.raises(ValueError, match="no row length: fine-tune it"):
         _ = BERT.row_length
+
+
+@pytest.mark.parametrize(
+    "name", ["modern_base", "modern_base_8k", "modern_base_decay", "modern_large"]
+)
+def test_modernbert_decays_a_hundred_thousandth_of_its_parameters_per_step(name: str) -> None:
+    """At the peak rate, by which ours is multiplied and the published decay is not."""
+    optim = config.from_python_file(name).optim
+    assert optim.peak_lr * optim.weight_decay == pytest.approx(1e-5)
