@@ -9,6 +9,7 @@ from pathlib import Path
 from bert_jax import config
 from bert_jax.cli.command import change_config
 from bert_jax.config import Experiment
+from bert_jax.config.stages import parse_stages
 from bert_jax.config.step_counts import (
     given_step_counts,
     mark_step_counts,
@@ -25,6 +26,12 @@ def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
     ValueError: a field that does not exist or has a wrong value, warmup steps with their ratio.
     """
     recipe = config.from_python_file(target)
+    experiment = _load_config(recipe, overrides, name)
+    _refuse_unused_batch_size(experiment, overrides)
+    return experiment
+
+
+def _load_config(recipe: Experiment, overrides: Sequence[str], name: str) -> Experiment:
     if not any(o.startswith("--optim.warmup") for o in overrides):
         return change_config(recipe, overrides, name)
 
@@ -33,6 +40,17 @@ def load_config(target: str, overrides: Sequence[str], name: str) -> Experiment:
 
     given = given_step_counts(override(mark_step_counts(recipe)))
     return override_step_counts(recipe, given, override)
+
+
+def _refuse_unused_batch_size(experiment: Experiment, overrides: Sequence[str]) -> None:
+    """ValueError: the number of rows is given, and every stage has its own."""
+    text = experiment.data.stages
+    given = any(o.partition("=")[0].replace("_", "-") == "--data.batch-size" for o in overrides)
+    if given and text is not None and all(stage.rows for stage in parse_stages(text)):
+        raise ValueError(
+            f"--data.batch-size is not used: every stage of data.stages, {text}, has its number of "
+            "rows: give --data.stages LENGTHxROWS=SHARE,... instead"
+        )
 
 
 def is_config(target: str) -> bool:
@@ -53,7 +71,7 @@ def load_config_or_model(target: str, overrides: Sequence[str], name: str) -> Ex
     from bert_jax.utils import hub
 
     try:
-        folder = hub.model_folder(target).path
+        folder = convert.encoder_folder(hub.model_folder(target).path)
     except ValueError as e:
         if os.path.isfile(target):
             raise ValueError(f"{e}; a config file is called .py, or has no suffix") from None

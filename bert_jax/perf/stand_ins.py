@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -38,9 +39,10 @@ def stand_in_vocabulary(config: Experiment) -> Vocabulary:
 
 
 def batch_shape(config: Experiment) -> tuple[int, int]:
-    """Rows, and tokens per row, of the config's longest stage."""
-    longest = max(config.stages, key=lambda s: s.length or config.encoder.max_length)
-    return longest.batch_size, longest.length or config.encoder.max_length
+    """Rows, and tokens per row, of the config's stage with the most tokens per step, of equals the
+    one with longer rows."""
+    shapes = [(s.batch_size, s.length or config.encoder.max_length) for s in config.stages]
+    return max(shapes, key=lambda shape: (math.prod(shape), shape[1]))
 
 
 def abstract_batch(config: Experiment) -> dict[str, jax.ShapeDtypeStruct]:

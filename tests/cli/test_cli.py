@@ -241,6 +241,15 @@ def test_warmup_steps_count_and_not_the_ratio_of_the_config(steps: int) -> None:
     assert load_config("simcse", ["--optim.peak_lr", "1"], "pretrain").optim.warmup_ratio == 0.1
 
 
+def test_a_batch_size_that_no_stage_uses_is_rejected() -> None:
+    """modern_base has stages with growing batches."""
+    stages = ["--data.stages", "128x64=.9,512=.1"]
+    assert load_config("modern_base", [*stages, "--data.batch-size", "8"], "pretrain")
+    for flag in (["--data.batch-size", "8"], ["--data.batch_size=8"]):
+        with pytest.raises(ValueError, match="batch-size is not used: every stage"):
+            load_config("modern_base", flag, "pretrain")
+
+
 def test_a_folder_without_a_corpus_is_rejected(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,11 +379,16 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_143(workspace: Path, tmp_path
     # With the program of `workspace`, which is compiled already.
     command += ["--optim.decay-steps", "2", "--mesh.data", "1", "--mesh.fsdp", "4"]
     process = subprocess.Popen([str(c) for c in command], stderr=subprocess.DEVNULL)
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) == 143
+    try:
+        deadline = time.monotonic() + 300
+        while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
     (saved,) = (run / "checkpoints").iterdir()
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == int(saved.name)

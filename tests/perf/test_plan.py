@@ -138,7 +138,24 @@ def test_stages_without_a_common_divisor_have_no_accumulation(
     config = replace(tiny(), data=dict(length=None, stages="64x24=.9,128x32=.1"))
     result = plan.plan(config, ["v5e:2x4"], fit=True)
     assert result["slices"][0]["fit"] == {"rows_per_chip": 2, "batch_size": 16, "accumulate": None}
-    assert "2 rows per chip at once, so --data.batch_size 16" in plan.render_plan(result)
+    assert "2 rows per chip at once, so 16 rows per step" in plan.render_plan(result)
+
+
+@pytest.mark.parametrize(
+    ("stages", "shape"),
+    [
+        ("64x24=.9,128x32=.1", (32, 128)),
+        ("128x24=.2,128x48=.7,128x32=.1", (48, 128)),  # batches that grow, as ModernBERT's
+        ("64x512=.9,128x32=.1", (512, 64)),
+        ("64x64=.9,128x32=.1", (32, 128)),
+        (None, (16, 128)),
+    ],
+)
+def test_the_stage_with_the_most_tokens_is_planned(
+    stages: str | None, shape: tuple[int, int]
+) -> None:
+    config = replace(tiny(), data=dict(batch_size=16, length=None, stages=stages))
+    assert batch_shape(replace(config, encoder=dict(max_length=128))) == shape
 
 
 @LIBTPU

@@ -201,5 +201,5 @@ def advice(
         n, gib = 2 * mesh["fsdp"], step.state / 2**30
         flags.append(f"{data}--mesh.fsdp {n}: {gib / 2:.2f} GiB of state per chip, not {gib:.2f}")
     if rows > 1:
-        flags.append("more chips, or a smaller data.batch_size: fewer rows per chip")
+        flags.append("more chips, or a smaller batch: fewer rows per chip")
     return flags

@@ -35,7 +35,7 @@ class StepCost:
 
 
 def compile_step(config: Experiment, topology: Topology) -> StepCost:
-    """Compile the step of the config's longest stage. ValueError: the objective is neither masked
+    """Compile the step of the config's largest stage. ValueError: the objective is neither masked
     words nor replaced tokens, or the mesh or batch does not divide."""
     objective = config.objective
     if not isinstance(objective, Masked | ReplacedTokens):

@@ -128,7 +128,7 @@ def _max_batch(plan: Json) -> list[str]:
     accumulate = "" if n is None else f"--optim.accumulate {n} or "
     lines = [
         f"  largest that fits: {fit['rows_per_chip']} rows per chip at once, so {accumulate}"
-        f"--data.batch_size {fit['batch_size']}"
+        f"{fit['batch_size']} rows per step (--data.batch-size, or ROWS in --data.stages)"
     ]
     if plan["fits"]:  # else they stand above
         lines += ["  Beyond that, options that reduce memory:"]
