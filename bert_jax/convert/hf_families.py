@@ -149,6 +149,7 @@ ROBERTA = Family(
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
     },
+    old_tied={"lm_head.weight": "roberta.embeddings.word_embeddings.weight"},
     tasks=_tasks(
         "Roberta",
         {"classifier.dense": "pooler/dense", "classifier.out_proj": "label/dense"},

@@ -111,6 +111,8 @@ def read_hf_experiment(folder: str | Path) -> Experiment:
     try:
         family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
         files = tensor_files(folder)
+        if family.is_bare(files):
+            hf["architectures"] = None
         names = full_names(family, files)
         task = hf_tasks.task_from_hf_config(family, hf)
         heads = heads_with_tensors(family, names.values())

@@ -15,7 +15,7 @@ parameters the network lacks (biases, token types) does not apply. The tables ar
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bert_jax.config import Encoder, ModelType, TaskType
@@ -48,6 +48,12 @@ class Family:
     tasks: dict[TaskType, TaskClass]  # regression uses the class of classification
     prefix: str  # of the encoder's tensors in every class except the bare model
     activation_fixed: tuple[str, ...] = ()  # heads that use the erf GELU whatever the config says
+    old_tied: NameTable = field(default_factory=dict)  # as `tied`, of old versions
+
+    def is_bare(self, names: Collection[str]) -> bool:
+        """Whether these are names of the bare model's tensors, whatever class a config names:
+        sentence-transformers keeps the class of the model that it began with."""
+        return not any(name.startswith(self.prefix) for name in names)
 
     def encoder_table(self, projected: bool) -> NameTable:
         """The names of the encoder, with those of the embedding projection if it is `projected`."""
@@ -110,7 +116,7 @@ def full_names(
     family: Family, names: Collection[str], drop: tuple[str, ...] = ()
 ) -> dict[str, str]:
     """Name in a file -> name in the current class with the most heads."""
-    bare = not any(name.startswith(family.prefix) for name in names)
+    bare = family.is_bare(names)
     roots = tuple(
         name.removeprefix(family.prefix).split(".")[0] + "."
         for name in [*family.encoder_table(True), *family.heads.get("pooler", ())]

@@ -61,6 +61,8 @@ def from_hf(
     if drop_all:
         _check_drop(drop, tensors)
     family, encoder = hf_config.family_from_hf_config(hf), hf_config.encoder_from_hf_config(hf)
+    if family.is_bare(tensors):
+        hf = {**hf, "architectures": None}
     refuse_projection(family, tensors, encoder)  # also with --drop: it would change the outputs
     named, problems = _rename_tensors(family, tensors, tuple(drop))
     task = hf_tasks.task_from_hf_config(family, hf, drop)
@@ -137,7 +139,7 @@ def _rename_tensors(
         if name in named:
             problems.append(f"twice {name}")
         named[name] = tensors[original]
-    for second, first in family.tied.items():
+    for second, first in (family.tied | family.old_tied).items():
         array = named.pop(second, None)
         if array is not None and not np.array_equal(named.setdefault(first, array), array):
             problems.append(f"not tied {second}: it differs from {first}")

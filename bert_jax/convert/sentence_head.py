@@ -274,7 +274,14 @@ def _pooling_modes(path: Path, values: Json) -> tuple[PoolingMode, ...]:
 
 
 def _read_dense(path: Path, allow_pickle: bool) -> Dense:
-    values, tensors = read_json(path / "config.json"), read_tensors(path, allow_pickle)
+    values = read_json(path / "config.json")
+    try:
+        tensors = read_tensors(path, allow_pickle)
+    except ValueError as e:
+        raise ValueError(
+            f"{path}: {e}; a pickle is read, and from the Hub downloaded, only by "
+            "bert-jax import --allow-pickle"
+        ) from None
     unusual = [
         f"{key} {values[key]!r}"
         for key, plain in (("use_residual", False), ("module_input_name", "sentence_embedding"))

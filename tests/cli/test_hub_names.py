@@ -85,7 +85,10 @@ def test_push_writes_one_commit_and_overwrites_only_with_force(
     assert message in err
     assert f"remove {out} before you repeat the command" in err
     assert len(repo.commits) == 2
+    newest = repo.commits[repo.refs["main"]]
+    newest |= {"adapter_config.json": b"{}", "logo.png": b""}
     assert call("export", NAME, out=tmp_path / "kept", force=True, **push) == 0
+    assert "owner/copy keeps adapter_config.json of earlier uploads" in capsys.readouterr().err
     assert (tmp_path / "kept/README.md").is_file()
 
 

@@ -97,6 +97,28 @@ def test_heads_determine_the_objective() -> None:
     assert convert.from_hf(*golden_model("roberta"))[0].objective == ROBERTA.objective
 
 
+def test_bare_weights_count_and_not_the_class_that_the_config_names() -> None:
+    """As in all-distilroberta-v1, whose config.json names the model that it began with."""
+    hf, tensors = golden_model("roberta")
+    assert hf["architectures"] == ["RobertaForMaskedLM"]
+    prefix = "roberta."
+    bare = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    experiment, params = convert.from_hf(hf, bare)
+    assert experiment.objective == Imported("roberta")
+    assert params.keys() == {"embeddings", "encoder"}
+    damaged = {k: v for k, v in tensors.items() if not k.startswith("lm_head.dense")}
+    with pytest.raises(ValueError, match=r"missing lm_head\.dense\.weight"):
+        convert.from_hf(hf, damaged)
+
+
+def test_the_old_name_of_roberta_s_tied_table_is_accepted() -> None:
+    hf, tensors = golden_model("roberta")
+    word = tensors["roberta.embeddings.word_embeddings.weight"]
+    convert.from_hf(hf, {**tensors, "lm_head.weight": word})
+    with pytest.raises(ValueError, match=r"not tied lm_head\.weight"):
+        convert.from_hf(hf, {**tensors, "lm_head.weight": word + 1})
+
+
 def test_old_tensor_names_buffers_and_tied_tensors_are_accepted() -> None:
     """Without a prefix, layer norms called gamma and beta, and what is there twice."""
     hf, tensors = golden_model("bert", architectures=["BertModel"])

@@ -9,6 +9,7 @@ import pytest
 
 import bert_jax
 from bert_jax import convert
+from bert_jax.cli.configs import load_config_or_model
 from bert_jax.convert.export import export_model
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
 from bert_jax.inference.import_model import import_folder
@@ -156,6 +157,7 @@ def test_an_encoder_in_a_folder_of_its_own_is_found(folder: Path, tmp_path: Path
     assert (old.sentence.pooling, old.sentence.max_length) == (("cls",), 16)
     (tmp_path / "old/config.json").write_text('{"__version__": "1.0.0"}')  # before version 2
     again = bert_jax.load(tmp_path / "old")
+    assert load_config_or_model(str(tmp_path / "old"), [], "inspect").encoder == old.config.encoder
     assert again.sentence == old.sentence
     assert again.config.encoder == old.config.encoder
 

@@ -92,11 +92,12 @@ def export_model(
     if part is not None and format == "peft":
         raise ValueError(f"the part {part} is given for the format peft, which has none")
     with io.atomic_dir(out) as new:
-        if format == "peft":
-            return export_peft(model, Path(folder), new, base)
         if format == "onnx":
             return export_onnx(model, Path(folder), new, part, onnx)
-        left_out = EXPORTERS[format](model, Path(folder), new, part)
+        if format == "peft":
+            left_out = export_peft(model, Path(folder), new, base)
+        else:
+            left_out = EXPORTERS[format](model, Path(folder), new, part)
     in_config = isinstance(model.config.objective, config.Contrastive) and format == "orbax"
     if model.sentence is None or in_config or format == "sentence-transformers":
         return left_out

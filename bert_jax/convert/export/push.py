@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.utils import hub
 from bert_jax.utils.model_files import CONFIG, WEIGHTS
 
+logger = logging.getLogger(__name__)
+
 ALWAYS_WRITTEN = (CONFIG, WEIGHTS)
+READ_TOGETHER = (".json", ".txt", ".model", ".bin", ".safetensors")
 UNTOUCHED = ".gitattributes"  # the Hub makes it with the repository
 
 
@@ -27,6 +31,13 @@ def push(folder: Path, target: str, force: bool = False, private: bool = False) 
     with hub.hub_errors(name, action="written"):
         parent, existing = _current_files(api, name)
         _refuse_replacing(name, [file for file in files if file in existing], len(files), force)
+        left = [f for f in sorted(existing - {*files}) if Path(f).suffix in READ_TOGETHER]
+        if left:
+            logger.warning(
+                "%s keeps %s of earlier uploads, which programs read together with these files: "
+                "delete what belongs to another model",
+                *(name.repo, ", ".join(left)),
+            )
         api.create_repo(name.repo, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=name.repo,

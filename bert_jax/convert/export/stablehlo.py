@@ -21,6 +21,7 @@ from bert_jax.convert.export.files import (
     write_pipeline,
     write_tensors,
 )
+from bert_jax.convert.hf_long_texts import long_texts_to_hf
 from bert_jax.model import AttentionMask, Network
 from bert_jax.model.encoder import Head
 from bert_jax.model.task_heads import beam_size
@@ -34,7 +35,7 @@ def export_stablehlo(
     model: ExportableModel, folder: Path, out: Path, part: str | None
 ) -> list[str]:
     """Write the network of a model as StableHLO, its weights and its signature to `out`. Returns
-    the names of the parameters that the function does not use."""
+    the names of the parameters that the function does not use, and what else it does not do."""
     encoder, heads, params = convert.select_network(model.config, model.params, part)
     task = model.config.objective if isinstance(model.config.objective, Supervised) else None
     params = convert.rescale_label_head(params, task)
@@ -43,6 +44,8 @@ def export_stablehlo(
     weights = {k: np.asarray(v) for k, v in flatten_with_names(params).items()}
     left_out = [k for k in weights if k.split("/")[0] not in {"embeddings", "encoder", *modules}]
     weights = {k: v for k, v in weights.items() if k not in left_out}
+    if task is not None:
+        left_out += long_texts_to_hf(model.config)[1]
     exported = export_network(encoder, modules, weights, min_length)
     try:
         (out / "model.stablehlo").write_bytes(exported.serialize())

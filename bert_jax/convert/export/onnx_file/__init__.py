@@ -36,6 +36,7 @@ from bert_jax.convert.export.onnx_file.network import Inputs, Layers, encoder_no
 from bert_jax.convert.export.onnx_file.reference import reference_outputs
 from bert_jax.convert.export.onnx_file.source import Source, select_source
 from bert_jax.convert.export.sentence_transformers import write_sentence_head
+from bert_jax.convert.hf_long_texts import long_texts_to_hf
 from bert_jax.utils import extras
 from bert_jax.utils.pytree import flatten_with_names
 from bert_jax.utils.types import Json
@@ -62,7 +63,8 @@ def export_onnx(
     part: str | None,
     options: OnnxOptions = DEFAULT_OPTIONS,
 ) -> list[str]:
-    """Write a network with one head to `out`. Returns the parameters that the file does not have.
+    """Write a network with one head to `out`. Returns the parameters that the file does not have,
+    and what else it does not do.
 
     ValueError: a package that is missing, a head that the model does not have, a graph whose
     outputs differ from the model's.
@@ -92,6 +94,8 @@ def export_onnx(
         for name in sorted(flatten_with_names(source.params))
         if name.split("/")[0] not in source.parts
     ]
+    if source.head == "task":
+        left_out += long_texts_to_hf(model.config)[1]
     if source.head == "sentence":
         encoder = source.encoder
         write_sentence_head(source.sentence, out, encoder.hidden_size, encoder.max_length)
