@@ -9,7 +9,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +17,12 @@ from numpy.lib import format as npy
 
 from bert_jax.config import Encoder
 from bert_jax.inference import features
-from bert_jax.inference.features import TEXTS_PER_CHUNK, Layers, Pool
+from bert_jax.inference.features import Layers, Pool
 from bert_jax.inference.long_features import LongPool, check_long
 from bert_jax.inference.model import Model
 from bert_jax.inference.text_lengths import long_texts
-from bert_jax.utils import io
-from bert_jax.utils.text_lines import check_read_twice, iter_lines
+from bert_jax.utils import io, text_lines
+from bert_jax.utils.text_lines import check_read_twice, iter_lines, text_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class EmbedOptions:
     def chunks(self, file: Path, encoder: Encoder) -> Iterator[list[str]]:
         """The lines of a file, as many at a time as have features for memory."""
         if self.pool in features.ONE_VECTOR:
-            yield from _chunks(file)
+            yield from text_chunks(iter_lines(file))
             return
         layers = 1 if self.layers == "words" else len(self.layers)
         most = FEATURES_PER_CHUNK // (layers * encoder.hidden_size)  # tokens
@@ -89,7 +88,7 @@ class EmbedOptions:
         tokens = 0
         for line in iter_lines(file):
             bound = min(encoder.max_length, len(line.encode()) + 2)  # a token has a byte at least
-            if chunk and (tokens + bound > most or len(chunk) == TEXTS_PER_CHUNK):
+            if chunk and (tokens + bound > most or len(chunk) == text_lines.TEXTS_PER_CHUNK):
                 yield chunk
                 chunk, tokens = [], 0
             chunk.append(line)
@@ -120,7 +119,7 @@ def embed_file(model: Model, file: Path, out: Path, options: EmbedOptions | None
     options = (options or EmbedOptions()).resolve(model)
     check_read_twice(file)
     texts, too_long = 0, 0
-    for chunk in _chunks(file):  # find texts that are too long before computing
+    for chunk in text_chunks(iter_lines(file)):  # find texts that are too long before computing
         too_long += options.check_lengths(model, chunk, file, texts)
         texts += len(chunk)
     options.warn_long(too_long, texts)
@@ -171,9 +170,3 @@ def _write_pooled(chunks: Iterator[np.ndarray], texts: int, path: Path) -> None:
     features_map.flush()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.write(npy_file, "features.npy")
-
-
-def _chunks(file: Path) -> Iterator[list[str]]:
-    lines = iter_lines(file)
-    while chunk := list(islice(lines, TEXTS_PER_CHUNK)):
-        yield chunk

@@ -78,8 +78,11 @@ def top_k(graph: Any, queries: np.ndarray, vectors: np.ndarray, k: int) -> Hits:
     numbers, scores = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
     for i, candidates in enumerate(found):
         at = np.unique(candidates[candidates >= 0])  # -1 where the graph has found fewer
+        query = queries[i : i + 1]
         if len(at) < k:  # a part of the graph that cannot be reached
-            at = np.arange(len(vectors))
-        hits = retrieval.top_k(queries[i : i + 1], np.asarray(vectors[at]), k)
+            hits = retrieval.top_k(query, vectors, k)
+            numbers[i], scores[i] = hits.numbers[0], hits.scores[0]
+            continue
+        hits = retrieval.top_k(query, np.asarray(vectors[at]), k)
         numbers[i], scores[i] = at[hits.numbers[0]], hits.scores[0]
     return Hits(numbers, scores)

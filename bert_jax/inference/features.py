@@ -25,7 +25,7 @@ from bert_jax.convert import SentenceHead
 from bert_jax.convert.sentence_head import apply_sentence_head
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.model import Network
-from bert_jax.utils.text_lines import without_surrogates
+from bert_jax.utils.text_lines import text_chunks, without_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ Pool = Literal["sentence", "mean", "cls", "words"] | None
 Layers = Sequence[int] | Literal["words"]
 POOLS: tuple[Pool, ...] = ("sentence", "mean", "cls", "words", None)
 ONE_VECTOR: tuple[Pool, ...] = ("sentence", "mean", "cls")  # per text
-TEXTS_PER_CHUNK = 4096  # texts of a file that are batched by length together
 
 
 class Shapes(NamedTuple):
@@ -93,7 +92,8 @@ def as_texts(texts: Any) -> list[str]:
 
 def feature_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[FeatureRow]:
     """A row for every text."""
-    rows = (tokenizer.build_row(ids) for ids in tokenizer.encode_batch(list(texts)))
+    chunks = map(tokenizer.encode_batch, text_chunks(texts))
+    rows = (tokenizer.build_row(ids) for chunk in chunks for ids in chunk)
     return [FeatureRow(np.array(ids, np.int32), first) for ids, first in rows]
 
 

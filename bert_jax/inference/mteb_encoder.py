@@ -6,6 +6,7 @@ mteb.evaluate(encoder, mteb.get_tasks(tasks=["STSBenchmark"]))
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,8 @@ ROLES = ("query", "document")
 class MtebEncoder:
     """`model` with the methods of mteb's `EncoderProtocol` (mteb 2, models_protocols.py). Texts are
     cut to the model's length, as in the benchmark's own models. `name` is OWNER/NAME; the revision
-    is a hash of the weights, so that results which mteb has cached are never those of others.
+    is a hash of the weights, the encoder's config, prompts and similarity, so that results which
+    mteb has cached are never those of others.
 
     ValueError: mteb is not installed.
     """
@@ -32,14 +34,14 @@ class MtebEncoder:
         except ImportError:
             raise extras.missing("MtebEncoder", "mteb", "mteb") from None
         self.model = model
-        known: dict[str, Any] = {"name": name, "revision": fingerprint(model)[:16]}
+        known: dict[str, Any] = {"name": name, "revision": _revision(model)}
         known["max_tokens"] = model.max_tokens(model.default_pool)
         known["similarity_fn_name"] = model.similarity_function
         self._meta = ModelMeta.create_empty(overwrites=known)
 
     @property
     def mteb_model_meta(self) -> Any:
-        """mteb's `ModelMeta`: the name, and the hash of the weights as the revision."""
+        """mteb's `ModelMeta`: the name, and the hash as the revision."""
         return self._meta
 
     def encode(
@@ -70,3 +72,11 @@ class MtebEncoder:
         """The similarity [n] of vectors [n d] and [n d], row by row."""
         pairs = zip(np.atleast_2d(embeddings1), np.atleast_2d(embeddings2), strict=True)
         return np.array([self.similarity(a, b)[0, 0] for a, b in pairs])
+
+
+def _revision(model: Model) -> str:
+    """A hash of all that decides a text's vector and how vectors are compared."""
+    head = model.sentence
+    prompts = None if head is None else (sorted(head.prompts.items()), head.default_prompt)
+    settings = repr((model.config.encoder, prompts, model.similarity_function))
+    return hashlib.sha256(f"{fingerprint(model)} {settings}".encode()).hexdigest()[:16]

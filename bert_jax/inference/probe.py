@@ -7,6 +7,7 @@ there (Tenney et al. 2019; Liu et al. 2019, Linguistic Knowledge and Transferabi
 from __future__ import annotations
 
 import logging
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -158,10 +159,12 @@ def render_probe(result: ProbeResult) -> str:
     rows.append(["majority class", "", *(f"{result.majority[m]:.3f}" for m in metrics), ""])
     header = ("layer", "pool", *metrics, "")
     table = format_table(header, rows, left=(0, 1, len(header) - 1))
+    score, dev = best.metrics[result.metric], result.rows["dev"]
+    error = math.sqrt(score * (1 - score) / dev) if result.metric == "accuracy" else None
     return (
-        f"{table}\nbest: layer {best.layer}, {best.pool}: {result.metric} "
-        f"{best.metrics[result.metric]:.3f} ({result.rows['train']} training and "
-        f"{result.rows['dev']} dev rows)"
+        f"{table}\nbest: layer {best.layer}, {best.pool}: {result.metric} {score:.3f}"
+        f"{'' if error is None else f' ± {error:.3f}'} ({result.rows['train']} training and {dev} "
+        f"dev rows), the best of {len(result.scores)} on these rows"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
-from bert_jax.inference.mine import QUERIES_AT_A_TIME, unit_vectors
+from bert_jax.inference.mine import QUERIES_AT_A_TIME, text_vectors
 from bert_jax.inference.model import Model
 from bert_jax.inference.text_lengths import refuse_long_texts
 from bert_jax.tasks import pairs, retrieval
@@ -35,10 +35,10 @@ def write_candidates(
     """Write a row of tasks/rerank.py for each query of `source` to the new file `out`.
 
     `source` is a retrieval set (a folder) or a file of pairs, whose texts are then the documents. A
-    row has the `candidates` documents with the largest cosine, best first, and their grades (0 for
-    those that are not judged); of pairs a query's own text is no candidate. Grades of relevant
-    documents that are not among them are `missing`; with `add_positives`, for training, those
-    documents come last instead.
+    row has the `candidates` documents that are most similar (the cosine, or the dot product of a
+    model that compares so), best first, and their grades (0 for those that are not judged); of
+    pairs a query's own text is no candidate. Grades of relevant documents that are not among them
+    are `missing`; with `add_positives`, for training, those documents come last instead.
 
     ValueError: pairs with a score, an `out` that exists, fewer than 1 candidate, a text that is too
     long unless `truncate`.
@@ -50,11 +50,13 @@ def write_candidates(
     pool = model.default_pool
     refuse_long_texts(model, found.documents, "document", truncate, pool, "document")
     refuse_long_texts(model, found.queries, "query", truncate, pool, "query")
-    documents = unit_vectors(model, found.documents, "document", truncate)
+    unit = model.similarity_function != "dot"
+    documents = text_vectors(model, found.documents, "document", truncate, normalize=unit)
     lines, num_relevant, num_found = [], 0, 0
     for begin in range(0, len(found.queries), QUERIES_AT_A_TIME):
         part = slice(begin, begin + QUERIES_AT_A_TIME)
-        queries = unit_vectors(model, found.queries[part], "query", truncate, begin)
+        texts = found.queries[part]
+        queries = text_vectors(model, texts, "query", truncate, begin, normalize=unit)
         hits = retrieval.hits_without(queries, documents, candidates, found.own[part])
         for i, (numbers, _) in enumerate(hits, begin):
             grades = found.grades[i]

@@ -18,7 +18,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +25,16 @@ import numpy as np
 
 from bert_jax.inference import faiss_index, features
 from bert_jax.inference.embed_file import EmbedOptions
-from bert_jax.inference.features import TEXTS_PER_CHUNK, Pool
+from bert_jax.inference.features import Pool
 from bert_jax.inference.fingerprint import fingerprint
 from bert_jax.inference.model import Model
 from bert_jax.inference.sentence_vectors import check_vectors, prompt_text
 from bert_jax.tasks import retrieval
 from bert_jax.utils import io
-from bert_jax.utils.text_lines import check_read_twice, decode_line, without_end
+from bert_jax.utils.text_lines import check_read_twice, decode_line, text_chunks, without_end
 
 INFO, VECTORS, OFFSETS = "index.json", "vectors.npy", "offsets.npy"
+CHECKED_AT_A_TIME = 4096  # vectors in memory while an index is opened
 
 
 class IndexInfo(NamedTuple):
@@ -157,11 +157,10 @@ def _write_vectors(model: Model, text: Path, lines: int, path: Path, options: Em
 
 
 def _chunks(file: Path) -> Iterator[list[bytes]]:
-    """The lines of a file with their ends, `TEXTS_PER_CHUNK` at a time."""
+    """The lines of a file with their ends, in lists (`text_chunks`)."""
     try:
         with file.open("rb") as f:
-            while chunk := list(islice(f, TEXTS_PER_CHUNK)):
-                yield chunk
+            yield from text_chunks(f)
     except OSError as e:
         raise ValueError(f"{file} cannot be read: {e}") from e
 
@@ -204,8 +203,8 @@ class SearchIndex:
                 f"{folder} has vectors {list(vectors.shape)} and {len(offsets)} offsets, but "
                 f"{INFO} says {info.lines} lines of width {info.dimensions}: write it again"
             )
-        for begin in range(0, len(vectors), TEXTS_PER_CHUNK):
-            check_vectors(vectors[begin : begin + TEXTS_PER_CHUNK], f"{folder}, line", begin)
+        for begin in range(0, len(vectors), CHECKED_AT_A_TIME):
+            check_vectors(vectors[begin : begin + CHECKED_AT_A_TIME], f"{folder}, line", begin)
         graph = None if exact else faiss_index.read_graph(folder, vectors.shape)
         return SearchIndex(folder, info, vectors, offsets, graph)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from bert_jax.inference.features import TEXTS_PER_CHUNK, Pool
+from bert_jax.inference.features import Pool
 from bert_jax.inference.model import Model
+from bert_jax.utils.text_lines import text_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,10 @@ def refuse_long_texts(
 ) -> None:
     """Say how many texts are longer than the model takes and are cut. ValueError: there are some,
     without `truncate`; the message calls a text `what`."""
-    long = [
-        (begin + i, problem)
-        for begin in range(0, len(texts), TEXTS_PER_CHUNK)
-        for i, problem in long_texts(model, texts[begin : begin + TEXTS_PER_CHUNK], pool, prompt)
-    ]
+    long, begin = [], 0
+    for chunk in text_chunks(texts):
+        long += [(begin + i, problem) for i, problem in long_texts(model, chunk, pool, prompt)]
+        begin += len(chunk)
     if long and not truncate:
         first, problem = long[0]
         raise ValueError(

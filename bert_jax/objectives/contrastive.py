@@ -149,6 +149,7 @@ class ContrastiveObjective:
             "task_loss": Mean(sums["loss"], count),
             "task_accuracy": Mean(sums["correct"], count),
             "false_negatives": Mean(sums["false"], count),
+            "candidates": Mean(sums["candidates"], count),
         }
 
     def _backward_sums(
@@ -242,6 +243,8 @@ def _cross_entropy_sums(
         own_logit = jnp.where(own, logits, 0.0).sum(-1)
         losses = jax.nn.logsumexp(logits, axis=-1) - own_logit
         loss += jnp.where(counted, losses, 0.0).sum()
-        correct = (counted & (own_logit >= logits.max(-1))).sum().astype(jnp.float32)
-    masked &= counted[:, None] & exists
-    return {"loss": loss, "correct": correct, "false": masked.sum().astype(jnp.float32)}
+        others = jnp.where(own, -jnp.inf, logits).max(-1)
+        correct = (counted & (own_logit > others)).sum().astype(jnp.float32)  # a tie is not right
+    sums = {"false": masked & exists, "candidates": allowed}
+    sums = {k: (x & counted[:, None]).sum().astype(jnp.float32) for k, x in sums.items()}
+    return {"loss": loss, "correct": correct, **sums}

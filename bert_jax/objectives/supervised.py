@@ -192,7 +192,8 @@ class SupervisedObjective:
         return Mean(total.sum(), loss_weights.sum())
 
     def _rerank_terms(self, scores: jax.Array, batch: Batch, weights: jax.Array) -> Terms:
-        """Loss [b c], and how often the best candidate of a query has its highest label."""
+        """Loss [b c], and how often the best candidate of a query has its highest label; of several
+        best ones, the one with the lowest label counts."""
         label = batch["label"] * weights
         if batch["tokens"].ndim == 2:
             scores, label, weights = (x.reshape(-1, 1) for x in (scores, label, weights))
@@ -206,7 +207,7 @@ class SupervisedObjective:
             log_p = jnp.where(weights > 0, jax.nn.log_softmax(known), 0.0)
             total = jnp.maximum(label.sum(-1, keepdims=True), 1e-9)
             loss = weighted_mean(-(label / total * log_p).sum(-1), queries)
-        best = jnp.where(known == known.max(-1, keepdims=True), label, 0.0).max(-1)
+        best = jnp.where(known == known.max(-1, keepdims=True), label, jnp.inf).min(-1)
         accuracy = weighted_mean((best >= label.max(-1)).astype(jnp.float32), queries)
         return {"task_loss": loss, "task_accuracy": accuracy}
 

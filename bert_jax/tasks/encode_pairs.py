@@ -16,6 +16,7 @@ import numpy as np
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.tasks.pairs import Pair
 from bert_jax.tasks.rows import one_row
+from bert_jax.utils.text_lines import text_chunks
 
 
 class EncodedPairs(NamedTuple):
@@ -44,6 +45,8 @@ def encode_pairs(
     positives: dict[int, set[int]] = defaultdict(set)
     for row in texts:
         positives[plain.number(row[0])].add(plain.number(row[1]))
+    # one array for all rows of a query, of which some have thousands
+    arrays = {query: np.array(sorted(known), np.int32) for query, known in positives.items()}
     rows = []
     for pair, row in zip(pairs, texts, strict=True):
         numbers = [plain.number(text) for text in row]
@@ -52,7 +55,7 @@ def encode_pairs(
                 "query": queries.tokens(row[0]),
                 "documents": [documents.tokens(text) for text in row[1:]],
                 "texts": np.array(numbers, np.int32),
-                "positives": np.array(sorted(positives[numbers[0]]), np.int32),
+                "positives": arrays[numbers[0]],
                 "score": np.float32(0 if pair.score is None else pair.score),
             }
         )
@@ -60,20 +63,23 @@ def encode_pairs(
 
 
 def merge_equal_texts(pairs: Sequence[Pair], tokenizer: Tokenizer) -> list[Pair]:
-    """The pairs, with each text replaced by the first one that has the same tokens, such as one in
-    other case for an uncased tokenizer. A model gives them one vector, so an evaluation must not
-    tell them apart."""
-    encoder = _TextEncoder(tokenizer, sys.maxsize)
-    encoder.add([text for p in pairs for text in (p.text, p.positive, *p.negatives)])
-    first: dict[int, str] = {}
-
-    def merged(text: str) -> str:
-        return first.setdefault(encoder.number(text), text)
-
+    """The pairs, with each text replaced by the first one that has the same tokens. A model gives
+    them one vector, so an evaluation must not tell them apart."""
+    texts = [text for p in pairs for text in (p.text, p.positive, *p.negatives)]
+    first = first_equal_texts(texts, tokenizer)
     return [
-        Pair(merged(p.text), merged(p.positive), tuple(map(merged, p.negatives)), p.score)
+        Pair(first[p.text], first[p.positive], tuple(first[x] for x in p.negatives), p.score)
         for p in pairs
     ]
+
+
+def first_equal_texts(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, str]:
+    """For each text the first one that has the same tokens, such as one in other case for an
+    uncased tokenizer."""
+    encoder = _TextEncoder(tokenizer, sys.maxsize)
+    encoder.add(texts)
+    first: dict[int, str] = {}
+    return {text: first.setdefault(encoder.number(text), text) for text in texts}
 
 
 def encode_texts(
@@ -103,13 +109,13 @@ class _TextEncoder:
 
     def add(self, texts: Sequence[str], prompt: str = "") -> None:
         """Encode texts after a prompt."""
-        new = list(dict.fromkeys(texts))
-        ids_of = self._tokenizer.encode_batch([prompt + text for text in new])
-        for text, ids in zip(new, ids_of, strict=True):
-            self.truncated += len(ids) > self._capacity
-            row = np.array(self._tokenizer.build_row(ids[: self._capacity])[0], np.int32)
-            self._tokens[text] = row
-            self._numbers.setdefault(row.tobytes(), len(self._numbers))
+        for new in text_chunks(dict.fromkeys(texts)):
+            ids_of = self._tokenizer.encode_batch([prompt + text for text in new])
+            for text, ids in zip(new, ids_of, strict=True):
+                self.truncated += len(ids) > self._capacity
+                row = np.array(self._tokenizer.build_row(ids[: self._capacity])[0], np.int32)
+                self._tokens[text] = row
+                self._numbers.setdefault(row.tobytes(), len(self._numbers))
 
     def tokens(self, text: str) -> np.ndarray:
         """The row [l] of a text, with special tokens."""

@@ -16,6 +16,7 @@ import numpy as np
 
 NUMBERS_PER_BLOCK = 1 << 22  # scores, and numbers of vectors in float64, in memory at a time
 RANKED_SCORES = 1 << 26  # float32 scores of all documents in memory at a time
+QUERIES_PER_BLOCK = 256  # with more of them, a block would have too few documents
 METRICS = ("mrr@10", "ndcg@10", "recall@10", "recall@100", "map")
 
 
@@ -29,7 +30,14 @@ class Hits(NamedTuple):
 def top_k(queries: np.ndarray, documents: np.ndarray, k: int) -> Hits:
     """The `k` documents [n d], or all n if there are fewer, with the largest dot product with each
     query [m d]. `documents` may be a memory map: it is read in blocks."""
-    k = min(k, len(documents))
+    parts = [
+        _top_k(queries[i : i + QUERIES_PER_BLOCK], documents, min(k, len(documents)))
+        for i in range(0, len(queries), QUERIES_PER_BLOCK)
+    ]
+    return Hits(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _top_k(queries: np.ndarray, documents: np.ndarray, k: int) -> Hits:
     block = _block(len(queries), documents)
     numbers = np.zeros((len(queries), 0), np.int64)
     scores = np.zeros((len(queries), 0), np.float32)
@@ -132,6 +140,24 @@ def ranking_metrics(judged: Sequence[Judged]) -> dict[str, float]:
     if not values:
         return {}
     return dict(zip(METRICS, np.mean(values, axis=0).tolist(), strict=True))
+
+
+def expected_at_random(
+    grades: Sequence[Mapping[int, float]], documents: int, own: Sequence[int | None]
+) -> dict[str, float]:
+    """`ndcg@10`, `recall@10` and `recall@100` of documents in a random order, on average."""
+    values = []
+    for of_query, left_out in zip(grades, own, strict=True):
+        relevant = np.sort([g for n, g in of_query.items() if g > 0 and n != left_out])[::-1]
+        if not len(relevant):
+            continue
+        n = documents - (left_out is not None)
+        discounts = 1 / np.log2(np.arange(2, 12))
+        best = (relevant[:10] * discounts[: len(relevant)]).sum()
+        ndcg = relevant.sum() * discounts[:n].sum() / n / best
+        values.append((ndcg, min(1.0, 10 / n), min(1.0, 100 / n)))
+    names = ("ndcg@10", "recall@10", "recall@100")
+    return dict(zip(names, np.mean(values, axis=0).tolist(), strict=True)) if values else {}
 
 
 def _relevant(judged: Judged) -> tuple[np.ndarray, np.ndarray]:

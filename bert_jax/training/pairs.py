@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from bert_jax.objectives import ContrastiveObjective
 from bert_jax.tasks import encode_pairs, pairs, retrieval
 from bert_jax.tasks.encode_pairs import EncodedPairs
 from bert_jax.tasks.metrics import correlations
-from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet
+from bert_jax.tasks.pairs import Pair, PairDataset, RetrievalSet, Split
 from bert_jax.training import adapter_base, finetune_config, unused_fields
 from bert_jax.training.step import CompiledSteps
 from bert_jax.training.warm_start import WarmStart
@@ -123,7 +123,18 @@ class PairsTask:
         """What is unusual in the data, in words."""
         cut, length = self.train.num_truncated, self.config.data.length
         note = f"train: distinct texts longer than {length} tokens, truncated: {cut}"
-        return [*self.dataset.notes, *([note] if cut else [])]
+        return [*self.dataset.notes, *([note] if cut else []), *self._padding_note()]
+
+    def _padding_note(self) -> list[str]:
+        """A note if few rows have most of the documents that are computed."""
+        counts = np.array([len(row["documents"]) for row in self.train.rows])
+        most, median = int(counts.max()), int(np.median(counts))
+        if most <= 2 * median:
+            return []
+        return [
+            f"train: a row has up to {most - 1} negatives (median {median - 1}), and all rows are "
+            "padded to as many texts: --objective.max-negatives N uses fewer"
+        ]
 
 
 def _resolve_loss(objective: Contrastive, scored: bool) -> str:
@@ -158,10 +169,17 @@ def _size(split: Any) -> str:
     return f"{len(split)} pairs"
 
 
-def _as_retrieval_set(data: list[Pair] | RetrievalSet, tokenizer: Tokenizer) -> RetrievalSet:
+def _as_retrieval_set(data: Split, tokenizer: Tokenizer) -> RetrievalSet:
     if isinstance(data, RetrievalSet):
         return data
     return pairs.pairs_as_retrieval_set(encode_pairs.merge_equal_texts(data, tokenizer))
+
+
+def _random_order(split: str, found: RetrievalSet) -> str:
+    """What a split's metrics are without a model."""
+    chance = retrieval.expected_at_random(found.grades, len(found.documents), found.own)
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in chance.items())
+    return f"{split}: {_size(found)}; documents in a random order have {metrics}"
 
 
 class PairEvaluator:
@@ -190,26 +208,45 @@ class PairEvaluator:
 
     def dev_scores(self, params: Any) -> dict[str, float]:
         """The metrics on dev."""
-        return self.evaluate(params, "dev")[0]
+        data = self.task.dataset.splits["dev"]
+        if self._is_scored(data):
+            return self._scored(params, data, "dev")[0]
+        return self._rank(params, "dev")[0]
 
     def evaluate(self, params: Any, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The metrics of a split, and a prediction for each query or scored pair."""
         data = self.task.dataset.splits[split]
-        if isinstance(data, list) and self.task.dataset.scored:
+        if self._is_scored(data):
             return self._scored(params, data, split)
-        if split not in self._retrieval:
-            self._retrieval[split] = _as_retrieval_set(data, self.task.tokenizer)
+        metrics, queries, documents = self._rank(params, split)
         found = self._retrieval[split]
-        prompts = self._objective.query_prompt, self._objective.document_prompt
-        queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
-        documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")
-        judged = retrieval.rank_judged(queries, documents, found.grades, found.own)
         hits = retrieval.hits_without(queries, documents, TOP_DOCUMENTS, found.own)
         predictions = [
             {"id": id, "documents": [found.document_ids[n] for n in numbers], "scores": scores}
             for id, (numbers, scores) in zip(found.query_ids, hits, strict=True)
         ]
-        return retrieval.ranking_metrics(judged), predictions
+        return metrics, predictions
+
+    def _is_scored(self, data: Split) -> TypeGuard[list[Pair]]:
+        return isinstance(data, list) and self.task.dataset.scored
+
+    def _rank(self, params: Any, split: str) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+        """The metrics of a split without scores, and its vectors of queries and documents."""
+        if split not in self._retrieval:
+            data = self.task.dataset.splits[split]
+            self._retrieval[split] = _as_retrieval_set(data, self.task.tokenizer)
+            self._add_note(_random_order(split, self._retrieval[split]))
+        found = self._retrieval[split]
+        prompts = self._objective.query_prompt, self._objective.document_prompt
+        queries = self._vectors(params, found.queries, prompts[0], f"{split}: queries")
+        documents = self._vectors(params, found.documents, prompts[1], f"{split}: documents")
+        judged = retrieval.rank_judged(queries, documents, found.grades, found.own)
+        return retrieval.ranking_metrics(judged), queries, documents
+
+    def _add_note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            logger.info(note)
 
     def _scored(
         self, params: Any, data: Sequence[Pair], split: str
@@ -230,9 +267,8 @@ class PairEvaluator:
         assert length is not None
         rows, cut = encode_pairs.encode_texts(texts, self.task.tokenizer, length, prompt)
         note = f"{name} longer than {length} tokens, truncated: {cut} of {len(set(texts))}"
-        if cut and note not in self.notes:
-            self.notes.append(note)
-            logger.info(note)
+        if cut:
+            self._add_note(note)
         batches = LabeledBatches(
             rows,
             self.config.data.batch_size // self.config.optim.accumulate,

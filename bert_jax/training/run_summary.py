@@ -49,9 +49,11 @@ def summary(run: str | Path) -> str:
             f"AUC {last['eval_rtd_auc']:.3f} (chance 0.500)"
         )
     if {"eval_task_loss", "eval_task_accuracy"} <= last.keys():
+        among = last.get("eval_candidates")  # runs of before did not count them
+        chance = f" (chance among {among:.1f} texts {1 / among:.1%})" if among else ""
         summary_lines.append(
             f"  pairs of texts: loss {last['eval_task_loss']:.3f} nat, the right one first for "
-            f"{last['eval_task_accuracy']:.1%}"
+            f"{last['eval_task_accuracy']:.1%}{chance}"
         )
     return "\n".join([*summary_lines, *_goodput(folder), f"run folder: {run}"])
 

@@ -75,6 +75,8 @@ def refuse_fields_of_other_losses(config: Experiment, loss: str) -> None:
     }
     unused = {name for name, use in used.items() if not use}
     _refuse_changed("objective", objective, unused, f"the loss is {loss}")
+    if loss == "ranking":
+        _refuse_temperature_of_cosines(objective)
     if loss != "ranking" and not objective.normalize:
         raise ValueError(
             f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
@@ -172,6 +174,16 @@ def _refuse_fields_of_other_tasks(task: Supervised) -> None:
         _refuse_changed("objective", task, names, f"objective.long is {task.long}")
 
 
+def _refuse_temperature_of_cosines(objective: Contrastive) -> None:
+    """ValueError: dot products with the default temperature, which is for cosines."""
+    if not objective.normalize and objective.temperature == Contrastive.temperature:
+        raise ValueError(
+            f"objective.normalize is False and objective.temperature {objective.temperature}, "
+            "which is for cosines: dot products that are divided by it leave the softmax without "
+            "a gradient: add --objective.temperature 1"
+        )
+
+
 def _refuse_contrastive_fields(objective: Contrastive) -> None:
     if objective.learn_temperature and objective.temperature < MIN_LEARNED_TEMPERATURE:
         raise ValueError(
@@ -180,6 +192,7 @@ def _refuse_contrastive_fields(objective: Contrastive) -> None:
         )
     if objective.task == "pairs":
         return
+    _refuse_temperature_of_cosines(objective)
     names = ("margin", "query_prompt", "document_prompt", "max_negatives")
     advice = "rows of a corpus have no prompts and no negatives"
     _refuse_changed("objective", objective, names, f"objective.task is {objective.task}", advice)

@@ -3,10 +3,15 @@ are not UTF-8."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
+TEXTS_PER_CHUNK = 4096
+CHARACTERS_PER_CHUNK = 1 << 24
+
+T = TypeVar("T", str, bytes)
 
 
 def iter_lines(file: str | Path) -> Iterator[str]:
@@ -34,6 +39,21 @@ def decode_line(raw: bytes, number: int, file: str | Path) -> str:
 def without_end(line: str) -> str:
     """The line without its end, \\n or \\r\\n."""
     return line.removesuffix("\n").removesuffix("\r")
+
+
+def text_chunks(texts: Iterable[T]) -> Iterator[list[T]]:
+    """The texts in lists of at most `TEXTS_PER_CHUNK`. A list ends when it has
+    `CHARACTERS_PER_CHUNK` or more, because its tokens are in memory together."""
+    chunk: list[T] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if len(chunk) == TEXTS_PER_CHUNK or size >= CHARACTERS_PER_CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def check_read_twice(file: Path) -> None:

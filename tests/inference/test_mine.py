@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bert_jax
@@ -57,6 +58,38 @@ def test_negatives_are_the_closest_unknown_documents_beyond_the_margin(
     assert (counts.rows, counts.mined, counts.too_close) == (11, mined, too_close)
     assert mined > 0
     assert too_close > 0
+
+
+def test_texts_with_the_same_tokens_are_one_text(folder: Path, tmp_path: Path) -> None:
+    """The tokenizer has no case: a variant of the positive is no negative, and is mined once."""
+    model = bert_jax.load(folder / "model")
+    rows = [
+        {"text": "a a", "positive": "a z"},
+        {"text": "b b", "positive": "A Z"},
+        {"text": "c c", "positive": "c z"},
+        {"text": "d d", "positive": "C Z"},
+    ]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mine_negatives(model, tmp_path / "rows", tmp_path / "out", negatives=4, margin=0)
+    for row in mined_rows(tmp_path / "out"):
+        assert set(row["negatives"]) <= {"a z", "c z"} - {row["positive"].lower()}
+
+
+def test_candidates_are_ranked_as_the_model_compares(tmp_path: Path) -> None:
+    write_sentence_folder(
+        tmp_path / "dot", {"pooling_mode": "mean"}, None, {"similarity_fn_name": "dot"}, ()
+    )
+    model = bert_jax.load(tmp_path / "dot")
+    documents = [f"{c} {d} z" for c in LETTERS for d in LETTERS[:3]]
+    rows = [{"text": "e e", "positive": document} for document in documents]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_candidates(model, tmp_path / "rows", tmp_path / "out", candidates=len(documents))
+    scores = model.similarity(["e e"], documents)[0]
+    order = [documents[i] for i in np.argsort(-scores, kind="stable")]
+    assert mined_rows(tmp_path / "out")[0]["documents"] == order
+    vectors = model.encode(documents)[0]
+    by_cosine = np.argsort(-scores / np.linalg.norm(vectors, axis=1), kind="stable")
+    assert [documents[i] for i in by_cosine] != order
 
 
 def test_the_command_writes_the_same_file_twice(

@@ -306,7 +306,7 @@ def test_long_lines_of_a_file_have_the_mean_of_their_windows(
 def test_embed_file_in_chunks_equals_encode(
     pool: features.Pool, words: tokenizer.Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bert_jax.inference.embed_file.TEXTS_PER_CHUNK", 3)
+    monkeypatch.setattr("bert_jax.utils.text_lines.TEXTS_PER_CHUNK", 3)
     m, out = model(words), tmp_path / "new" / "x.npz"
     (tmp_path / "texts").write_text("".join(f"{t}\n" for t in TEXTS[:8]))
     assert embed_file(m, tmp_path / "texts", out, EmbedOptions((0, 2), pool)) == 8

@@ -1,12 +1,15 @@
 """mteb scores a model as our own evaluation does."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import bert_jax
-from bert_jax.inference.mteb_encoder import MtebEncoder
+from bert_jax import config
+from bert_jax.inference.mteb_encoder import MtebEncoder, _revision
 from bert_jax.tasks import retrieval
 from tests.helpers.sentence_folders import write_sentence_folder
 
@@ -102,6 +105,21 @@ def test_the_revision_is_that_of_the_weights_and_other_inputs_are_refused(model:
     assert np.allclose(pairwise, np.diag(encoder.similarity(vectors[:2], vectors[1:])))
     with pytest.raises(ValueError, match="the task has image to encode: expected text"):
         encoder.encode([{"image": []}])
+
+
+def test_other_prompts_are_another_revision(tmp_path: Path) -> None:
+    settings = {"prompts": {"query": "q ", "document": ""}}
+    folder = write_sentence_folder(tmp_path / "m", {"pooling_mode": "mean"}, settings=settings)
+    model = bert_jax.load(folder)
+    assert model.sentence is not None
+    others = [
+        replace(model, sentence=replace(model.sentence, prompts={"query": "p "})),
+        replace(model, sentence=replace(model.sentence, similarity="dot")),
+        replace(model, config=config.replace(model.config, encoder=dict(layer_norm_eps=1e-3))),
+    ]
+    revisions = {_revision(m) for m in (model, *others)}
+    assert len(revisions) == 4
+    assert _revision(bert_jax.load(folder)) in revisions
 
 
 def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

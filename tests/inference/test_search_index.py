@@ -11,9 +11,10 @@ import pytest
 
 import bert_jax
 from bert_jax.cli.search_commands import Embed, Search
-from bert_jax.inference import faiss_index, search_index
+from bert_jax.inference import faiss_index
 from bert_jax.inference.embed_file import EmbedOptions
 from bert_jax.inference.search_index import SearchIndex, write_index
+from bert_jax.utils import text_lines
 from bert_jax.utils.text_lines import read_lines
 from tests.helpers.sentence_folders import write_sentence_folder
 
@@ -167,7 +168,7 @@ def test_a_pipe_is_refused_since_texts_are_read_twice(folder: Path, tmp_path: Pa
 def test_a_bad_text_is_refused_before_anything_is_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_index, "TEXTS_PER_CHUNK", 2)
+    monkeypatch.setattr(text_lines, "TEXTS_PER_CHUNK", 2)
     model, text = bert_jax.load(folder / "model"), tmp_path / "texts"
     for content, options, message in (
         (b"", EmbedOptions(), "is empty: expected one text per line"),

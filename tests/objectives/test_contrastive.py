@@ -128,6 +128,14 @@ def test_a_false_negative_has_no_part_in_the_loss() -> None:
     assert not np.allclose(plain, gradient)
 
 
+def test_equal_vectors_find_nothing() -> None:
+    """An encoder that gives all texts one vector does not have the positive first."""
+    terms = build().coupled_terms({}, jax.tree.map(jnp.ones_like, outputs()), batch())
+    assert float(terms["task_accuracy"].value) == 0
+    assert float(terms["candidates"].value) == B * C
+    assert float(terms["task_loss"].value) == pytest.approx(np.log(B * C), rel=1e-6)
+
+
 def test_a_missing_hard_negative_is_no_document() -> None:
     size = np.full((B, C), 3)
     size[:, 1] = 0

@@ -63,6 +63,15 @@ def test_losses_are_those_of_the_scores_and_micro_batches_add_up(loss: Any) -> N
     assert all(jax.tree.leaves(close))
 
 
+def test_equal_scores_find_nothing() -> None:
+    """Of several best candidates that with the lowest label counts."""
+    objective: Any = objectives.build(experiment("listwise"))
+    weights = jnp.asarray(LABELS >= 0, jnp.float32)
+    for scores, right in ((np.zeros((4, 3)), [0, 0, 0, 1]), (LABELS, [1, 1, 1, 1])):
+        terms = objective._rerank_terms(jnp.asarray(scores, jnp.float32), batch(), weights)
+        assert float(terms["task_accuracy"].value) == np.mean(right)
+
+
 def test_a_candidate_alone_in_its_row_has_the_same_score_and_padding_counts_nowhere() -> None:
     objective: Any = objectives.build(experiment("pointwise"))
     params, rows = jax.jit(objective.init)(jax.random.key(0)), batch()

@@ -1,5 +1,7 @@
 """Search finds what sorting all scores finds, and metrics are those of trec_eval."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,27 @@ def test_metrics_of_a_worked_example() -> None:
     irrelevant = Judged(np.array([1]), np.array([0.0]))
     assert ranking_metrics([judged, irrelevant]) == ranking_metrics([judged])
     assert ranking_metrics([irrelevant]) == {}
+
+
+def test_many_queries_find_what_each_finds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "QUERIES_PER_BLOCK", 3)
+    rng = np.random.default_rng(0)
+    queries, documents = (rng.normal(size=(n, 4)).astype(np.float32) for n in (8, 20))
+    together = top_k(queries, documents, 5)
+    alone = [top_k(query[None], documents, 5) for query in queries]
+    for i, of_alone in enumerate(zip(*alone, strict=True)):
+        assert np.array_equal(together[i], np.concatenate(of_alone))
+
+
+def test_metrics_at_random_are_means_over_all_orders() -> None:
+    """Twelve documents, of which the query's own is left out; two are relevant."""
+    grades, own = {0: 3.0, 7: 1.0, 4: 0.0, 5: 9.0}, 5
+    orders = list(itertools.permutations(range(1, 12), 2))
+    metrics = [ranking_metrics([Judged(np.array(ranks), np.array([3.0, 1.0]))]) for ranks in orders]
+    expected = retrieval.expected_at_random([grades, {1: 0.0}], 12, [own, None])
+    assert expected["recall@100"] == 1.0
+    for name, value in expected.items():
+        assert value == pytest.approx(np.mean([m[name] for m in metrics]), rel=1e-9)
 
 
 @pytest.mark.parametrize("broken", ["queries", "documents"])

@@ -85,7 +85,9 @@ def test_a_run_gives_a_sentence_encoder_with_the_head_of_its_model(workspace: Pa
     assert results["metric"] == "ndcg@10"
     assert set(results["dev"]) == {"mrr@10", "ndcg@10", "recall@10", "recall@100", "map"}
     rows = (workspace / "run/predictions_dev.jsonl").read_text().splitlines()
+    assert len(rows) == 8
     assert all(len(json.loads(row)["documents"]) == 10 for row in rows)
+    assert any("random order have ndcg@10 0." in note for note in results["notes"])
     assert metric_lines(workspace / "run")[0]["false_negatives"] > 0
 
     model = bert_jax.load(workspace / "run")
@@ -153,6 +155,7 @@ def test_a_retrieval_set_compares_checkpoints_by_ndcg(
             dict(loss="margin"),
             "scores from -1 to 0.95.*, and the loss margin expects 0 to 1",
         ),
+        ("data", dict(normalize=False), "temperature 0.05, which is for cosines: dot products"),
         ("high", dict(loss="cosine"), "scores from 0 to 5, and the loss cosine expects -1 to 1"),
         ("scored", dict(symmetric=True), "objective.symmetric is True, and the loss is cosent"),
     ],
@@ -164,6 +167,18 @@ def test_what_does_not_fit_the_data_is_refused(
     with pytest.raises(ValueError, match=message):
         finetune(replace(config, objective=objective))
     assert not (workspace / "refused").exists()
+
+
+def test_rows_with_far_more_negatives_than_others_are_noted(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """All rows are padded to them."""
+    shutil.copytree(workspace / "data", tmp_path / "data")
+    with (tmp_path / "data/train.jsonl").open("a") as f:
+        f.write(json.dumps({"text": "a", "positive": "b", "negatives": list(LETTERS)}) + "\n")
+    notes = PairsTask.of(pairs_config(workspace, "run", str(tmp_path / "data"))).notes
+    assert any("a row has up to 26 negatives (median 1), and all rows" in note for note in notes)
+    assert not PairsTask.of(pairs_config(workspace, "run")).notes
 
 
 def test_fewer_pairs_than_a_batch_are_refused_before_the_folder_is_made(workspace: Path) -> None:

@@ -115,7 +115,9 @@ def test_a_new_run_refuses_them_and_a_run_that_has_begun_goes_on(name: str, tmp_
 
 def test_losses_of_scored_pairs_compare_by_cosine(tmp_path: Path) -> None:
     config = replace(BERT, objective=Contrastive(normalize=False), run=dict(dir=str(tmp_path)))
-    refuse_fields_of_other_losses(config, "ranking")
+    refuse_fields_of_other_losses(replace(config, objective=dict(temperature=1.0)), "ranking")
+    with pytest.raises(ValueError, match="which is for cosines"):
+        refuse_fields_of_other_losses(config, "ranking")
     with pytest.raises(ValueError, match=r"the loss cosent compares .*: add --objective.normalize"):
         refuse_fields_of_other_losses(config, "cosent")
     (tmp_path / "seed_0").mkdir()

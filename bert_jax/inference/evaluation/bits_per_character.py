@@ -91,6 +91,14 @@ class BitsPerCharacter:
         """Of the value over words."""
         return ratio(self.bits, self.characters)[1]
 
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """The model's bits per character minus those of counts of both neighbors, and the standard
+        error over words, of which both score the same; None without counts."""
+        if self.bigram_bits is None:
+            return None
+        return ratio(self.bits - self.bigram_bits, self.characters)
+
 
 def bits_to_spell(alphabet: int) -> float:
     """Bits of a character of an alphabet of this size."""

@@ -83,6 +83,8 @@ class Evaluation:
             "bits_per_character": b and b.value,
             "bits_per_character_se": b and _finite(b.standard_error),
             "bigram_bits_per_character": b and _per_character(b, b.bigram_bits),
+            "bits_per_character_minus_bigram": b and b.difference and b.difference[0],
+            "bits_per_character_minus_bigram_se": b and b.difference and _finite(b.difference[1]),
             "unigram_bits_per_character": b and _per_character(b, b.unigram_bits),
             "spelling_bits_per_character": b and b.spelling,
             "words": b and len(b.bits),

@@ -118,6 +118,10 @@ def _bits(b: BitsPerCharacter) -> str:
         (f"{of} words, each predicted from the text around it", "bits per character"), rows
     )
     folded = " and ".join(b.folded) if b.folded else "nothing"
+    if b.difference is not None:
+        difference, error = b.difference
+        table += f"\nmodel - counts: {difference:+.3f}"
+        table += f" ± {error:.3f}" if math.isfinite(error) else ""
     return (
         f"{table}\n{_percent(b.unknown_pieces / max(1, b.pieces))} of their pieces are unknown and "
         f"cost as much as spelling them; folded (removed from the text): {folded}"

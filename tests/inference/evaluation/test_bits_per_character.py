@@ -119,6 +119,10 @@ def test_counts_and_frequencies_stand_beside_the_model(parts: Tokenizer) -> None
     assert score.unigram_bits == pytest.approx(score.bits, abs=1e-4)
     assert score.bigram_bits is not None
     assert score.bigram_bits.sum() < 0.8 * score.bits.sum()
+    assert score.difference is not None
+    difference, error = score.difference
+    assert difference == pytest.approx(score.value - score.per_character(score.bigram_bits))
+    assert 0 < error < difference
     assert score.spelling > score.value
 
 
