@@ -74,7 +74,7 @@ suite: $(VENV)/tested
 	$(PYTEST) -m "$(MARKS)"
 
 slow: $(VENV)/tested
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not hours"
 
 peer: .venv-peer/tested
 	.venv-peer/bin/python -m pytest -r s -n 2 --dist loadfile --no-loadscope-reorder -m "peer or library"

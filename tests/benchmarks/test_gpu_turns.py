@@ -21,7 +21,7 @@ def test_one_is_alone_only_when_none_prepares(tmp_path: Path) -> None:
         with Turns(tmp_path).alone():
             events.append("timed")
 
-    threads = [threading.Thread(target=f) for f in (prepare, time)]
+    threads = [threading.Thread(target=f, daemon=True) for f in (prepare, time)]
     threads[0].start()
     prepares.wait()
     threads[1].start()

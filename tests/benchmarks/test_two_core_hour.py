@@ -1,5 +1,6 @@
 """The two-core hour: what counts, what an entry is, and a dry run."""
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_waiting_for_data_is_part_of_a_measured_step(
         (folder / "timing.jsonl").write_text(json.dumps(line) + "\n")
 
     monkeypatch.setattr(train, "pretrain", pretrain)
-    times = iter((0.0, 60.0))
+    times = itertools.chain((0.0,), itertools.repeat(60.0))
     monkeypatch.setattr(train.time, "monotonic", lambda: next(times))
     steps = train.measure_steps(entry.load("muon"), "corpus", tmp_path / "run", 100)
     assert steps == int(100 * (1 - train.RESERVE) / 0.25)

@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from tests.helpers import cheap_compiles
 from tests.helpers.compare import metric_lines
+from tests.helpers.ports import free_port
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax, when a state is read to compare
 ROOT = Path(__file__).parents[2]
@@ -97,10 +97,7 @@ def pretrain(name: str, corpus: Path, run: Path, processes: int = 1) -> list[lis
     command = bert_jax("pretrain", config, *paths, *intervals, *model)
     if processes == 1:
         return [command]
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        address = f"localhost:{s.getsockname()[1]}"
-    several = ["--coordinator", address, "--processes", str(processes)]
+    several = ["--coordinator", f"localhost:{free_port()}", "--processes", str(processes)]
     several += ["--heartbeat-timeout", "20", "--process"]  # so the others end soon after a kill
     return [[*command, *several, str(i)] for i in range(processes)]
 

@@ -61,6 +61,7 @@ def restore_newest(tokenizer: Tokenizer) -> tuple[int, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def objects_of_two_steps(gcs_server: Bucket, tokenizer: Tokenizer) -> dict[str, tuple[bytes, int]]:
+    gcs_server.objects.clear()
     assert save_steps(tokenizer, 1, 2) is None
     return dict(gcs_server.objects)
 

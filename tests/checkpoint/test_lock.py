@@ -105,7 +105,7 @@ def acquire_repeatedly(
 ) -> None:
     start.wait()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or (refused.value <= 10 and time.monotonic() < end + 60):
         try:
             with lock.run_lock(folder):
                 with inside.get_lock():

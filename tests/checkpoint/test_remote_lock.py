@@ -16,6 +16,7 @@ from bert_jax.config import Experiment, replace
 from bert_jax.data.tokenization.tokenizer import Tokenizer
 from bert_jax.utils.errors import RunError
 from tests.helpers import labeled_rows, tiny_configs
+from tests.helpers.clock import Clock
 
 STATE = {"x": jnp.arange(1000.0)}
 
@@ -29,8 +30,9 @@ def experiment(path: str = "gs://bucket/run") -> Experiment:
     return replace(tiny_configs.FAMILIES["bert"], run=dict(dir=path))
 
 
-def other_lock(age: float) -> bytes:
-    fields = {"id": "7", "owner": "process 7 on far", "time": time.time() - age}
+def other_lock(age: float, now: float | None = None) -> bytes:
+    written = (time.time() if now is None else now) - age
+    fields = {"id": "7", "owner": "process 7 on far", "time": written}
     return json.dumps(fields).encode()
 
 
@@ -69,9 +71,11 @@ def test_a_lock_that_is_renewed_refuses_a_second_run(gs, monkeypatch) -> None:
     ids=["expired", "take_over", "expires soon", "other clock"],
 )
 def test_the_lock_of_a_killed_run_is_taken_over(
-    age: float, timeout: float, take_over: bool, message: str, gs, caplog
+    age: float, timeout: float, take_over: bool, message: str, gs, caplog, monkeypatch
 ) -> None:
-    gs.put("run/.lock", other_lock(age))
+    clock = Clock()
+    monkeypatch.setattr(remote_lock, "time", clock)
+    gs.put("run/.lock", other_lock(age, clock.now))
     with remote_lock.RemoteLock("gs://bucket/run", timeout).hold(take_over):
         owner = json.loads(gs.objects["run/.lock"][0])["owner"]
         assert owner.startswith(f"process {os.getpid()} on")

@@ -24,14 +24,9 @@ from tests.helpers.cli_runner import call
 from tests.helpers.compare import metric_lines
 from tests.helpers.marks import NIGHTLY
 from tests.helpers.paths import ROOT
+from tests.helpers.ports import free_port
 
 ABORTED = -signal.SIGABRT  # a shell says 134
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Processes:
@@ -47,7 +42,6 @@ class Processes:
         steps: int = 3,
         save_every: int = 100,
         mesh: str = "-1,1,1",
-        rates: tuple[float, ...] = (),
         wait: float = 120,
         **environment: str,
     ) -> None:
@@ -64,7 +58,7 @@ class Processes:
                 "WAIT": str(wait),
                 "HEARTBEAT_TIMEOUT": "10",
             }
-            arguments = folder, steps, save_every, mesh, rates[i] if rates else 1e-3
+            arguments = folder, steps, save_every, mesh, 1e-3
             self.started[i] = subprocess.Popen(
                 [sys.executable, "-m", "tests.helpers.multiprocess_worker", *map(str, arguments)],
                 env=os.environ | variables | environment,
@@ -251,22 +245,6 @@ def test_a_process_that_does_not_come_is_named(tmp_path: Path) -> None:
     for status, error in ended.values():
         assert status == 1
         assert "1 of 3 processes did not connect in 8 seconds: 1." in error
-
-
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_without_process_0_the_others_say_where_they_looked(tmp_path: Path) -> None:
-    status, error = Processes(tmp_path, 2, (1,), wait=2).wait()[1]
-    assert status == 1
-    assert "process 0 was not found at 127.0.0.1:" in error
-
-
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_processes_with_different_configs_are_refused(tmp_path: Path) -> None:
-    for status, error in Processes(tmp_path, 2, rates=(1e-3, 2e-3)).wait().values():
-        assert status == 2
-        assert "optim.peak_lr is 0.001 in process 0 and 0.002 in process 1" in error
 
 
 def test_processes_with_different_flags_are_refused() -> None:

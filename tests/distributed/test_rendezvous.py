@@ -12,13 +12,12 @@ import pytest
 
 from bert_jax.distributed import rendezvous
 from bert_jax.utils.errors import RunError
+from tests.helpers.ports import free_port
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return free_port()
 
 
 def find_difference(configs: dict[int, Any]) -> str | None:
@@ -63,13 +62,11 @@ def test_processes_that_agree_go_on_and_leave_the_port_free(port: int) -> None:
 
 
 def test_missing_processes_are_named_within_the_timeout(port: int) -> None:
-    begin = time.monotonic()
     for future in [start(port, i, 4, wait=2) for i in (0, 2)]:
         with pytest.raises(
             RunError, match=r"2 of 4 processes did not connect in 2 seconds: 1, 3\."
         ):
             future.result(30)
-    assert time.monotonic() - begin < 10
 
 
 def test_without_process_0_the_others_say_where_they_looked(port: int) -> None:
@@ -120,11 +117,15 @@ def test_a_port_that_is_taken_is_refused(port: int) -> None:
     ],
     ids=lambda message: message[:30].decode() or "silence",
 )
-def test_strangers_are_ignored_and_delay_nobody(message: bytes, port: int) -> None:
+def test_strangers_are_ignored_and_delay_nobody(
+    message: bytes, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for the stranger would find no other process in time."""
+    monkeypatch.setattr(rendezvous, "IDENTIFY_TIMEOUT", 60.0)
     host = start(port, 0, 2)
     with connect(port, message):
-        assert start(port, 1, 2).result(5) is None
-        assert host.result(5) is None
+        assert start(port, 1, 2).result(30) is None
+        assert host.result(30) is None
 
 
 def test_a_peer_must_identify_itself_in_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +168,10 @@ def test_a_line_without_an_end_is_not_read_to_its_end(
 
 def test_a_process_that_dies_too_early_may_come_again(port: int) -> None:
     host = start(port, 0, 3)
-    connect(port, b'{"process": 1, "count": 3, "config": 0}\n').close()
+    with connect(port, b'{"process": 1, "count": 3, "config": 0}\n') as dead:
+        dead.shutdown(socket.SHUT_WR)
+        assert dead.recv(1) == b""  # process 0 has seen its end
     other = start(port, 2, 3)
-    time.sleep(0.5)
-    assert not host.done()
     assert start(port, 1, 3).result(30) is None
     assert [host.result(30), other.result(30)] == [None, None]
 

@@ -35,7 +35,7 @@ def fake(repo: Path, name: str, part: str = "", folder: str = "fake/bin") -> Non
 
 def launch(repo: Path, *args: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [str(repo / "launch" / args[0]), *args[1:]]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=repo, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=repo, **more)
 
 
 def calls(repo: Path, name: str = "") -> list[list[str]]:
@@ -45,7 +45,7 @@ def calls(repo: Path, name: str = "") -> list[list[str]]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -90,6 +90,16 @@ def test_equal_seeds_have_the_standard_error_of_the_scored_rows() -> None:
     assert "1.1 times as many scored rows would decide" in format_judgment(near)
 
 
+def test_the_error_of_a_correlation_is_not_that_of_a_share() -> None:
+    """(1 - r^2) / sqrt(n - 1), .092 for r = .3 of 99 rows; a share of .3 would have .046."""
+    a, b = (records_of_100_rows(variant, v, v, v) for variant, v in (("a", 40), ("b", 30)))
+    for record in (*a, *b):
+        record["tasks"]["t"] |= {"metric": "pearson", "rows": 99}
+    judgment = judge_statement(A_BEATS_B, a + b)
+    errors = [100 * (1 - r * r) / 98**0.5 for r in (0.4, 0.3)]
+    assert judgment.limit == pytest.approx(1.96 * math.hypot(*errors), rel=0.01)
+
+
 def test_a_mean_over_tasks_does_not_hide_that_they_differ_in_opposite_directions() -> None:
     def record(variant: str, seed: int, **tasks: float) -> dict[str, Any]:
         values = {task: {"value": value, "rows": 100} for task, value in tasks.items()}

@@ -78,7 +78,7 @@ def test_after_a_stop_another_start_resumes_and_every_job_runs_once(tmp_path: Pa
             time.sleep(0.02)
         stop.signal = signal.SIGTERM
 
-    thread = threading.Thread(target=send_stop)
+    thread = threading.Thread(target=send_stop, daemon=True)
     thread.start()
     complete = run_study(EndlessStudy, tmp_path, stop)
     thread.join()

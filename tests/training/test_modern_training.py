@@ -13,10 +13,7 @@ from tests.helpers import modern_options, shared_steps, tiny_configs
 from tests.helpers.compare import metric_lines, same_bits
 from tests.training.test_step import fit
 
-MESHES = [
-    Mesh(1, 2, 2),
-    *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in (Mesh(4, 1, 1), Mesh(1, 4, 1))),
-]
+MESHES = [Mesh(1, 2, 2), Mesh(4, 1, 1), Mesh(1, 4, 1)]
 
 
 def losses(config: Experiment, mesh: Mesh, steps: int, one: bool = False) -> Any:

@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import pytest
 
-from bert_jax.training.guard import PreemptionHandler
+from bert_jax.training.guard import PreemptionHandler, preemption
 
 
 def test_processes_agree_a_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,14 +39,22 @@ def test_processes_agree_on_a_signal_after_the_last_step(monkeypatch: pytest.Mon
 
 
 def child(code: str) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    pipes: dict[str, Any] = dict(stdin=-1, stdout=-1, stderr=-1, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], **pipes)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
+def wait_until_read(process: subprocess.Popen) -> None:
+    """Until the process has read its first signal."""
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith("SIGTERM: stopping after this step"):
+        assert line
+
+
 BUSY = """
-import hashlib, time
+import hashlib, sys, time
 from bert_jax.training.guard import PreemptionHandler
 with PreemptionHandler() as stop:
     print('ready', flush=True)
@@ -57,21 +66,26 @@ with PreemptionHandler() as stop:
 def test_a_second_signal_ends_a_process_that_hangs_in_a_device() -> None:
     """In C, where Python's handlers do not run."""
     run = child(BUSY.format(wait="hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"))
-    run.send_signal(signal.SIGTERM)
-    time.sleep(1)
-    assert run.poll() is None
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(10) == 143
+    try:
+        run.send_signal(signal.SIGTERM)
+        wait_until_read(run)
+        time.sleep(preemption.SAME_SIGNAL + 0.1)
+        assert run.poll() is None
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 143
+    finally:
+        run.kill()
 
 
 def test_two_signals_at_once_are_one() -> None:
-    run = child(BUSY.format(wait="time.sleep(1)"))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        run.send_signal(number)
-        time.sleep(0.02)
-    out, err = run.communicate(timeout=10)
+    """Within a time that is made long here."""
+    long = "from bert_jax.training.guard import preemption; preemption.SAME_SIGNAL = 60"
+    run = child(long + BUSY.format(wait="sys.stdin.read()"))
+    run.send_signal(signal.SIGTERM)
+    wait_until_read(run)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=60)  # ends its input
     assert (run.returncode, out) == (0, "15\n")
-    assert "SIGTERM: stopping after this step and saving a checkpoint" in err
 
 
 def test_signals_of_a_forked_child_are_its_own() -> None:
@@ -79,6 +93,6 @@ def test_signals_of_a_forked_child_are_its_own() -> None:
     forks = "pid = os.fork(); time.sleep(.5 if pid else 20)"
     ends = "os.kill(pid, 15); print(os.waitpid(pid, 0)[1]); time.sleep(.2)"
     run = child("import os" + BUSY.format(wait=f"{forks}; {ends}"))
-    out, err = run.communicate(timeout=20)
+    out, err = run.communicate(timeout=60)
     assert out == "15\nNone\n"
     assert "SIGTERM" not in err
