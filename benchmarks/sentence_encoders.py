@@ -135,7 +135,7 @@ def tfidf_encoder(work: Path, task: str) -> Any:
 
 
 def record(args: argparse.Namespace, side: str, values: dict[str, Any]) -> None:
-    known = {"side": side, "task": args.task, "seed": args.seed, "steps": args.steps}
+    known = {"side": side, "task": args.task}
     line = json.dumps({**known, **values})
     print(line, flush=True)
     with (args.out / "results.jsonl").open("a", encoding="utf-8") as f:
@@ -187,7 +187,8 @@ def train(args: argparse.Namespace) -> None:
         values = scores(args.task, args.out, encoder_of(run))
     timed = [row for row in read_rows(run / "timing.jsonl") if row["what"] == "steps"]
     seconds = [(b["at"] - a["at"]) / (b["step"] - a["step"]) for a, b in pairwise(timed)]
-    record(args, "bert_jax", values | {"seconds_per_step": statistics.median(seconds)})
+    timing = {"seconds_per_step": statistics.median(seconds)}
+    record(args, "bert_jax", values | timing | {"seed": args.seed, "steps": args.steps})
 
 
 def peer(args: argparse.Namespace) -> None:
@@ -233,7 +234,8 @@ def peer(args: argparse.Namespace) -> None:
     model.eval()
     values = scores(args.task, args.out, lambda texts: model.encode(list(texts)))
     timing = {"seconds_per_step": statistics.median(seconds)}
-    record(args, "sentence-transformers", values | timing)
+    trained = {"seed": args.seed, "steps": args.steps}
+    record(args, "sentence-transformers", values | timing | trained)
 
 
 STAGES = {stage.__name__: stage for stage in (prepare, baseline, train, peer, score)}

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Run bert-jax on a Cloud TPU slice: asks for it through queued resources, copies this repository,
 # installs it, starts on all workers and follows the log; after a preemption all of that again,
-# from the last checkpoint; deletes the slice when the run is done. Safe to repeat: a run that
-# is under way is followed.
+# from the last checkpoint; deletes the slice at the end. A run that is under way is followed.
 #
 #   launch/tpu_vm.sh --name NAME --zone ZONE --type v5litepod-16 [--spot] [--bucket BUCKET] \
 #       [--runtime VERSION] [--keep] [--dry-run] -- pretrain configs/NAME.py \
@@ -12,7 +11,8 @@
 # The bucket is mounted as bucket/ on every worker. The run folder belongs there: the disks of a
 # slice are not shared, and go with it. A corpus at gs:// is copied to each worker's disk once; from
 # bucket/ each row would be a request. XLA_FLAGS, LIBTPU_INIT_ARGS, JAX_DEFAULT_MATMUL_PRECISION and
-# BERT_JAX_CACHE are passed on. A lost process (status 134, 137) is started again, at most five times.
+# BERT_JAX_CACHE are passed on. It needs gcloud, a project with the TPU API, and a bucket that the
+# slice may write. A lost process (status 134, 137) is started again, at most five times.
 set -euo pipefail
 
 name='' zone='' type='' bucket='' runtime='' spot='' keep='' dry='' delete='' pause=${PAUSE:-20} lost=0 passed=''

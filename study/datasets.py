@@ -152,12 +152,14 @@ class Datasets:
     def task_type(self, name: str) -> TaskType:
         if name == QA:
             return "qa"
-        row = next(read_rows(self.tasks_folder() / name / "train.jsonl"))
+        file = self.tasks_folder() / name / "train.jsonl"
+        row = next(read_rows(file))
         if "tokens" in row:
             return "tagging"
         if "options" in row:
             return "choice"
-        return "regression" if isinstance(row["label"], float) else "classification"
+        is_numeric = any(isinstance(row.get("label"), float) for row in read_rows(file))
+        return "regression" if is_numeric else "classification"
 
 
 def sample_rows(source: Path, out: Path, preset: Preset) -> None:

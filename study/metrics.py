@@ -59,7 +59,15 @@ def task_mean(record: Record) -> float | None:
 
 def _task_error(record: Record) -> float:
     scores = [record["tasks"][task] for task in record["expected_tasks"]]
-    return math.hypot(*(standard_error(s["value"], s["rows"]) for s in scores)) / len(scores)
+    return math.hypot(*map(_score_error, scores)) / len(scores)
+
+
+def _score_error(score: Record) -> float:
+    """Of a share of rows that are right, or of a correlation r: (1 - r^2) / sqrt(n - 1)."""
+    value, rows = score["value"], score["rows"]
+    if score.get("metric") in ("pearson", "spearman"):
+        return 100 * (1 - value**2) / math.sqrt(max(rows - 1, 1))
+    return standard_error(value, rows)
 
 
 def _qa_error(record: Record) -> float:
