@@ -20,30 +20,25 @@ out.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bert_jax.data import fasta, text_formats, tfds_folder
-from bert_jax.data.corpus_lines import Line, decode, read_lines, split_at_byte_limit
-from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts, split_tfds
+from bert_jax.data import fasta, record_texts, text_formats
+from bert_jax.data.corpus_lines import Line, read_lines, split_at_byte_limit
+from bert_jax.data.text_sources import TEXT_FIELD, TFDS, expand_texts
 from bert_jax.data.worker_pool import Progress
-from bert_jax.utils.errors import first_line
 
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 20  # bytes
-MAX_JSON_BYTES = 1 << 24  # bytes of a line of JSON, which in memory may take 30 times that
 MAX_DOCUMENT_CHARACTERS = 4 << 20  # characters
 WITHOUT_TEXT = "expected text; remove it from the arguments"
 MAX_NAMED = 5  # files in a message
 LOOKED_AT = 1 << 16  # characters at the beginning of a file
-EXAMPLES_PER_READ = 64  # of a TFDS dataset
 UNDIVIDED_CHARACTERS = 1 << 16  # characters of a document of a file without blank lines
-HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 LINE_END = re.compile(r"\r\n|\r|\n")  # as in a plain file (corpus_lines.py)
 
 
@@ -132,9 +127,10 @@ def _begins_with_text(file: str, strict: bool, field: str) -> bool:
 def _texts(source: str, strict: bool, field: str) -> Iterable[Line]:
     """The texts of records, or the lines of a file."""
     if Path(source).suffix.lower() == ".parquet":
-        return _parquet_texts(source, strict, field)
+        return record_texts.parquet_texts(source, strict, field)
     if text_formats.is_json_lines(source):
-        return _json_texts(read_lines(source, strict, MAX_JSON_BYTES), source, strict, field)
+        lines = read_lines(source, strict, record_texts.MAX_JSON_BYTES)
+        return record_texts.json_texts(lines, source, strict, field)
     lines = read_lines(source, strict, MAX_LINE_BYTES)
     return fasta.check_header(lines, source) if fasta.is_fasta(source) else lines
 
@@ -149,7 +145,8 @@ def is_plain(source: str) -> bool:
 
 def _read_any_format(source: str, strict: bool, field: str) -> Iterator[Document]:
     if source.startswith(TFDS):
-        return _documents_of_texts(_tfds_texts(source, strict, field), source, MAX_LINE_BYTES)
+        examples = record_texts.tfds_texts(source, strict, field)
+        return _documents_of_texts(examples, source, MAX_LINE_BYTES)
     texts = _texts(source, strict, field)
     if text_formats.has_fields(source):
         return _documents_of_texts(texts, source, MAX_LINE_BYTES)
@@ -223,107 +220,3 @@ def _documents_of_texts(
             replaced_bytes = 0
     if empty:
         logger.warning("%s: %d texts are empty and were left out", source, empty)
-
-
-def _json_texts(lines: Iterable[Line], file: str, strict: bool, field: str) -> Iterator[Line]:
-    filled = (line for line in lines if line.text.strip())
-    for i, line in enumerate(filled):
-        if i == 0 and _begins_array(line.text, file):
-            raise ValueError(
-                f"{file} is one JSON array: expected one object per line; convert it, for example "
-                "with jq -c '.[]'"
-            )
-        try:
-            record = json.loads(line.text)
-        except (ValueError, RecursionError) as e:  # e.g. a number too long, nesting too deep
-            if len(line.text) > MAX_JSON_BYTES // 8 and not line.text.endswith(("\n", "\r")):
-                raise ValueError(
-                    f"{file}, line {line.number}: the record has more than {MAX_JSON_BYTES >> 20} "
-                    "MiB: write such records as .parquet, or several of them"
-                ) from None
-            raise ValueError(
-                f"{file}, line {line.number}: not JSON: {e}; expected one object per line, of at "
-                f"most {MAX_JSON_BYTES >> 20} MiB"
-            ) from e
-        has_field = isinstance(record, dict) and field in record
-        text = ("" if record[field] is None else record[field]) if has_field else None  # as Parquet
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{file}, line {line.number}: no field `{field}` with a string; name the field "
-                "with --field"
-            )
-        halves = len(HALF_SURROGATE.findall(text))  # escaped in JSON, and no characters
-        if halves and strict:
-            raise ValueError(
-                f"{file}, line {line.number}: half of a surrogate pair is no character; convert "
-                "the file, or remove --strict to replace it"
-            )
-        text = HALF_SURROGATE.sub("\ufffd", text)
-        yield line._replace(text=text, replaced_bytes=line.replaced_bytes + halves)
-
-
-def _begins_array(line: str, file: str) -> bool:
-    """Whether the first line of a `.json` file, which is often a single value, begins an array."""
-    return text_formats.format_suffix(file) == ".json" and line.lstrip().startswith("[")
-
-
-def _parquet_texts(file: str, strict: bool, field: str) -> Iterator[Line]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        # Without buffers ahead: they hold the column of whole row groups.
-        small: Any = dict(pre_buffer=False, buffer_size=1 << 20)
-        with pyarrow.parquet.ParquetFile(file, **small) as table:
-            if field not in table.schema_arrow.names:
-                columns = ", ".join(table.schema_arrow.names)
-                raise ValueError(
-                    f"{file} has no column `{field}`: name one of its columns with --field "
-                    f"({columns})"
-                )
-            batches = table.iter_batches(batch_size=64, columns=[field])
-            cells = (cell for batch in batches for cell in batch.column(0))
-            for number, cell in enumerate(cells, 1):
-                yield _parquet_text(cell, number, file, strict, field)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
-        reason = first_line(e)
-        raise ValueError(f"{file} cannot be read: {reason}; check that it is a Parquet file") from e
-
-
-def _parquet_text(cell: Any, number: int, file: str, strict: bool, field: str) -> Line:
-    """The text of a cell, whose bytes PyArrow has not checked; "" of a missing one."""
-    import pyarrow
-
-    try:
-        text = cell.as_py()
-    except UnicodeDecodeError:
-        value = cell.value if isinstance(cell, pyarrow.DictionaryScalar) else cell
-        if not isinstance(value, pyarrow.StringScalar):
-            raise
-        return decode(value.as_buffer().to_pybytes(), number, file, strict, "row")
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"{file}, row {number}: `{field}` is not a string; convert it")
-    return Line(text or "", 0, number)
-
-
-def _tfds_texts(source: str, strict: bool, field: str) -> Iterator[Line]:
-    """The texts of `tfds:NAME/SPLIT`, where NAME may be a folder that TFDS wrote. Prepare the
-    dataset in ArrayRecord if it is not there."""
-    name, split = split_tfds(source)
-    with tfds_folder.open_builder(source, name, "tfds:NAME/SPLIT") as builder:
-        examples = builder.as_data_source(split=split)
-    if field not in (builder.info.features or {}):
-        raise ValueError(f"{source} has no feature `{field}`: name the feature with --field")
-    count = len(examples)
-    parts = (
-        range(i, min(i + EXAMPLES_PER_READ, count)) for i in range(0, count, EXAMPLES_PER_READ)
-    )
-    read = (example for part in parts for example in examples.__getitems__(part))
-    for number, example in enumerate(read):
-        text = example[field]
-        if not isinstance(text, bytes):
-            raise ValueError(
-                f"{source}, example {number + 1}: `{field}` is not a string: name another feature "
-                "with --field"
-            )
-        yield decode(text, number + 1, source, strict, "example")

@@ -41,15 +41,18 @@ def without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def text_chunks(texts: Iterable[T]) -> Iterator[list[T]]:
-    """The texts in lists of at most `TEXTS_PER_CHUNK`. A list ends when it has
-    `CHARACTERS_PER_CHUNK` or more, because its tokens are in memory together."""
+def text_chunks(
+    texts: Iterable[T], most: int | None = None, characters: int | None = None
+) -> Iterator[list[T]]:
+    """The texts in lists of at most `most` (`TEXTS_PER_CHUNK`). A list ends when it has so many
+    `characters` (`CHARACTERS_PER_CHUNK`) or more, because its tokens are in memory together."""
+    most, characters = most or TEXTS_PER_CHUNK, characters or CHARACTERS_PER_CHUNK
     chunk: list[T] = []
     size = 0
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if len(chunk) == TEXTS_PER_CHUNK or size >= CHARACTERS_PER_CHUNK:
+        if len(chunk) == most or size >= characters:
             yield chunk
             chunk, size = [], 0
     if chunk:

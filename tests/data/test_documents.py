@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from bert_jax.data import documents, text_formats
+from bert_jax.data import documents, record_texts, text_formats
 from bert_jax.data.corpus_lines import read_lines
 from bert_jax.data.documents import Document, read_documents
 
@@ -198,7 +198,7 @@ def test_a_bad_file_is_refused(name, data, message, file):
 
 
 def test_a_record_that_is_too_long_is_said_to_be(file, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr(record_texts, "MAX_JSON_BYTES", 1000)
     record = json.dumps({"text": "가 " * 200})  # six bytes for each letter
     with pytest.raises(ValueError, match=r"line 1: the record has more than 0 MiB: write such"):
         paragraphs(file("a.jsonl", record.encode() + b"\n"))

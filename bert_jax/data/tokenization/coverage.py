@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_jax.data.tokenization.tokenizer import Tokenizer
+from bert_jax.utils.text_lines import text_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -115,16 +116,7 @@ def _visible(text: str) -> int:
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """The texts in lists, which are short where texts are long: memory holds one list."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if len(batch) == _LINES_PER_BATCH or size >= _CHARACTERS_PER_BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return text_chunks(texts, _LINES_PER_BATCH, _CHARACTERS_PER_BATCH)
 
 
 def show_characters(characters: Iterable[str]) -> str:
