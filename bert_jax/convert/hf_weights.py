@@ -95,7 +95,10 @@ def tensor_files(folder: Path) -> dict[str, Path]:
             "convert it to safetensors, or import it with --allow-pickle (PyTorch then reads "
             "tensors only)"
         )
-    raise ValueError(f"no weights: expected {WEIGHTS} or {INDEX}")
+    raise ValueError(
+        f"no weights: expected {WEIGHTS} or {INDEX} (a pickle is downloaded from the Hub only by "
+        "bert-jax import --allow-pickle)"
+    )
 
 
 def open_safetensors(path: Path, read: Callable[[Any], T]) -> T:

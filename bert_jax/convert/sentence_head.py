@@ -278,10 +278,7 @@ def _read_dense(path: Path, allow_pickle: bool) -> Dense:
     try:
         tensors = read_tensors(path, allow_pickle)
     except ValueError as e:
-        raise ValueError(
-            f"{path}: {e}; a pickle is read, and from the Hub downloaded, only by "
-            "bert-jax import --allow-pickle"
-        ) from None
+        raise ValueError(f"{path}: {e}") from None
     unusual = [
         f"{key} {values[key]!r}"
         for key, plain in (("use_residual", False), ("module_input_name", "sentence_embedding"))

@@ -119,7 +119,7 @@ def _split_items(sentences: Iterable[str], language: str) -> Iterator[str]:
     while left:
         sentence = left.pop()
         marker = _ITEM.match(sentence)
-        of_item = segment(language, sentence[marker.end() :]) if marker else []
+        of_item = _segment(language, sentence[marker.end() :]) if marker else []
         if marker and len(of_item) > 1:
             yield marker[0] + of_item[0]
             left += of_item[:0:-1]

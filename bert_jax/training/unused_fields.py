@@ -77,7 +77,7 @@ def refuse_fields_of_other_losses(config: Experiment, loss: str) -> None:
     _refuse_changed("objective", objective, unused, f"the loss is {loss}")
     if loss == "ranking":
         _refuse_temperature_of_cosines(objective)
-    if loss != "ranking" and not objective.normalize:
+    elif not objective.normalize:
         raise ValueError(
             f"objective.normalize is False, and the loss {loss} compares vectors by their cosine: "
             "add --objective.normalize (a model that compares by dot product begins without it)"

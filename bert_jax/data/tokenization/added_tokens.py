@@ -41,7 +41,8 @@ def append_words(
     ValueError: a word is not one word to this tokenizer, or is there already.
     """
     unspaced = [w for w in words if has_unspaced(w) or kind == "chars"]
-    spaced = [w for w in words if not (has_unspaced(w) or kind == "chars")]
+    known_unspaced = set(unspaced)
+    spaced = [w for w in words if w not in known_unspaced]
     forms = [_form(kind, backend, w) for w in spaced] + unspaced
     words = spaced + unspaced
     counts = Counter(forms)
